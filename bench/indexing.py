@@ -82,7 +82,7 @@ async def index(host: Host, collection: str, pages: list[str]) -> float:
     assert isinstance(documents, Documents)
     with acting_for(WHO):
         made = await documents._library.get_or_create_collection(collection)
-        orders = []
+        orders: list[tuple[str, dict[str, Any]]] = []
         for number, page in enumerate(pages):
             with documents._blobs.receiving() as incoming:
                 incoming.write(f"{page}\n{collection}".encode())

@@ -37,7 +37,7 @@ from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoin
 from drw.models.serving.request_runner import RequestRunner
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.model_directory import ModelDirectory
-from drw.models.serving.settings import CircuitSettings, MeteringSettings, RetrySettings
+from drw.models.serving.settings import CircuitSettings, RetrySettings
 
 TOKENS = 64
 REQUESTS = 400

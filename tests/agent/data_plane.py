@@ -15,9 +15,9 @@ import httpx
 import psycopg
 
 from agent.doubles import DoubleModels, DoubleRouter
+from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.agent import Agent
 from drw.agent.delivery import envoy
-from drw.agent.delivery.admin import EnvoyAdmin
 from drw.agent.reporting.health import UpstreamHealth
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Credentials, RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
@@ -37,7 +37,7 @@ from drw.gateway.authentication.keys.signing import Claims, Signer, jwks, new_pr
 from drw.gateway.load_balancer.settings import UpstreamSettings as Upstream
 from drw.gateway.load_balancer.upstreams import from_profile, with_records
 from drw.gateway.request_router.desired_state import assemble
-from drw.gateway.request_router.route_table import RouteSettings
+from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.rpc.http_server import HttpServer

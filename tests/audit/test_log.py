@@ -28,7 +28,8 @@ from drw.audit.verify import main, verify
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_value
-from drw.kernel.runtime.settings import ConfigError
+from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Database
 from support.hosting import hosted
@@ -38,18 +39,18 @@ WAYS = ["together", "strict", "apart"]
 
 
 @pytest.fixture
-def profile(profile) -> Profile:
+def profile(profile: Profile) -> Profile:
     # Nothing is signed in the background, so that a test says when.
     return profile.model_copy(update={"services": {"log": {"gather_seconds": 60}}})
 
 
 @pytest.fixture
-def tlog(profile) -> Path:
+def tlog(profile: Profile) -> Path:
     return profile.data / "log" / "tlog"
 
 
 @pytest.fixture
-async def write(profile) -> AsyncIterator[Callable[..., Any]]:
+async def write(profile: Profile) -> AsyncIterator[Callable[..., Any]]:
     """Writes records for a caller, as services do, from outside the log's process."""
     database = Database(profile.postgres, "audit", pool_size=2)
     await database.start("drw.kernel.storage")
@@ -84,7 +85,9 @@ async def checkpoint(host, caller):
 
 
 @pytest.mark.parametrize("how", WAYS)
-async def test_a_record_that_was_acknowledged_is_listed_signed_and_proved(profile, caller, how, write):
+async def test_a_record_that_was_acknowledged_is_listed_signed_and_proved(
+    profile: Profile, caller: Principal, how: Any, write: Callable[..., Any]
+) -> None:
     async with hosted(profile, ["log"], how) as host:
         await write(caller, 3)
         records = (await listed(host, caller)).records
@@ -106,7 +109,9 @@ def proves(proof: Proof) -> bool:
     return is_included(leaf_hash(proof.entry.encode()), proof.index, signed.size, hashes, signed.root)
 
 
-async def test_every_record_of_a_log_of_two_levels_has_a_proof(profile, caller, write):
+async def test_every_record_of_a_log_of_two_levels_has_a_proof(
+    profile: Profile, caller: Principal, write: Callable[..., Any]
+) -> None:
     async with hosted(profile, ["log"]) as host:
         await asyncio.gather(*(write(caller, 10) for _ in range(60)))
         with acting_for(caller):
@@ -115,7 +120,9 @@ async def test_every_record_of_a_log_of_two_levels_has_a_proof(profile, caller, 
         assert (await verified(host, caller)).records == 600
 
 
-async def test_records_are_signed_in_the_background(profile, caller, tlog, write):
+async def test_records_are_signed_in_the_background(
+    profile: Profile, caller: Principal, tlog: Path, write: Callable[..., Any]
+) -> None:
     services = {"log": {"gather_seconds": 0}}
     async with hosted(profile.model_copy(update={"services": services}), ["log"]):
         await write(caller, 2)
@@ -125,7 +132,9 @@ async def test_records_are_signed_in_the_background(profile, caller, tlog, write
 
 
 @pytest.mark.parametrize("how", WAYS)
-async def test_a_desk_sees_its_own_records_and_an_org_admin_those_of_the_org(profile, caller, how, write):
+async def test_a_desk_sees_its_own_records_and_an_org_admin_those_of_the_org(
+    profile: Profile, caller: Principal, how: Any, write: Callable[..., Any]
+) -> None:
     admin = other(caller, scopes=caller.scopes | {"org:admin"})
     trading, foreign = other(caller, desk="trading"), other(admin, org="globex")
     async with hosted(profile, ["log"], how) as host:
@@ -148,7 +157,7 @@ async def test_a_desk_sees_its_own_records_and_an_org_admin_those_of_the_org(pro
                 await host.client(LogClient).get_proof(GetProofRequest(index=index))
 
 
-async def test_lists_are_filtered_and_paged(profile, caller, write):
+async def test_lists_are_filtered_and_paged(profile: Profile, caller: Principal, write: Callable[..., Any]) -> None:
     async with hosted(profile, ["log"]) as host:
         await write(caller, 5)
         await write(other(caller, key="key_other"), 2, "key.create", outcome="Forbidden")
@@ -169,7 +178,9 @@ async def test_lists_are_filtered_and_paged(profile, caller, write):
             await listed(host, caller, action="a\x00")
 
 
-async def test_a_line_that_is_not_a_record_does_not_stop_the_log(profile, caller, write):
+async def test_a_line_that_is_not_a_record_does_not_stop_the_log(
+    profile: Profile, caller: Principal, write: Callable[..., Any]
+) -> None:
     async with hosted(profile, ["log"]) as host:
         lines = ["not JSON", "[]", '{"org": 5, "desk": "a\\u0000b", "at": "yesterday", "details": 3}', "x" * 65_535]
         with psycopg.connect(profile.postgres) as connection:
@@ -179,7 +190,7 @@ async def test_a_line_that_is_not_a_record_does_not_stop_the_log(profile, caller
         assert (await verified(host, caller)).ok
 
 
-async def test_over_http(profile, caller, write):
+async def test_over_http(profile: Profile, caller: Principal, write: Callable[..., Any]) -> None:
     headers = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "audit:read"}
     async with hosted(profile, ["log"]) as host:
         await write(caller, 1)
@@ -199,7 +210,7 @@ async def test_over_http(profile, caller, write):
 
 
 @pytest.fixture
-async def full(profile, caller, write) -> AsyncIterator[Host]:
+async def full(profile: Profile, caller: Principal, write: Callable[..., Any]) -> AsyncIterator[Host]:
     async with hosted(profile, ["log"]) as host:
         await asyncio.gather(*(write(caller, 30) for _ in range(10)))
         assert (await verified(host, caller)).records == 300
@@ -222,7 +233,9 @@ def change(file: Path, at: int) -> None:
         ("checkpoint", 20, "the checkpoint is not good"),
     ],
 )
-async def test_a_changed_file_is_named(full, caller, tlog, path, at, problem):
+async def test_a_changed_file_is_named(
+    full: Host, caller: Principal, tlog: Path, path: str, at: Any, problem: str
+) -> None:
     change(tlog / path, at)
     answer = await verified(full, caller)
     assert not answer.ok
@@ -231,7 +244,7 @@ async def test_a_changed_file_is_named(full, caller, tlog, path, at, problem):
 
 
 @pytest.mark.parametrize("path", ["tile/entries/000", "tile/0/001.p/44", "tile/1/000.p/1", "checkpoint"])
-async def test_a_missing_file_is_named(full, caller, tlog, path):
+async def test_a_missing_file_is_named(full: Host, caller: Principal, tlog: Path, path: str) -> None:
     (tlog / path).unlink()
     assert (await verified(full, caller)).problem == verify(tlog).problem
     assert verify(tlog).problem == f"{path if path != 'checkpoint' else 'the checkpoint'} is missing"
@@ -257,7 +270,9 @@ async def test_a_missing_file_is_named(full, caller, tlog, path):
         ),
     ],
 )
-async def test_a_changed_row_is_named(full, caller, profile, tlog, statement, problem):
+async def test_a_changed_row_is_named(
+    full: Host, caller: Principal, profile: Profile, tlog: Path, statement: str, problem: str
+) -> None:
     with psycopg.connect(profile.postgres) as connection:
         connection.execute(statement)
     answer = await verified(full, caller)
@@ -266,7 +281,9 @@ async def test_a_changed_row_is_named(full, caller, profile, tlog, statement, pr
     assert verify(tlog).ok
 
 
-async def test_a_log_rewritten_with_the_same_key_does_not_extend_the_earlier_one(full, caller, profile, tlog):
+async def test_a_log_rewritten_with_the_same_key_does_not_extend_the_earlier_one(
+    full: Host, caller: Principal, profile: Profile, tlog: Path
+) -> None:
     earlier = (await checkpoint(full, caller)).note
     signer = Signer.parse((profile.data / "log" / "signing.key").read_text())
     (tlog / "checkpoint").write_text(signer.sign(300, leaf_hash(b"another tree")))
@@ -277,7 +294,9 @@ async def test_a_log_rewritten_with_the_same_key_does_not_extend_the_earlier_one
         assert "had 300 before" in found or "one over 300 was signed" in found
 
 
-async def test_an_earlier_note_is_held_against_the_log(full, caller, profile, tlog):
+async def test_an_earlier_note_is_held_against_the_log(
+    full: Host, caller: Principal, profile: Profile, tlog: Path
+) -> None:
     signer = Signer.parse((profile.data / "log" / "signing.key").read_text())
     stranger = Signer.generate("drw.local/audit")
     for size in (0, 1, 256, 299, 300):
@@ -290,7 +309,9 @@ async def test_an_earlier_note_is_held_against_the_log(full, caller, profile, tl
         await verified(full, caller, "x" * 20_000)
 
 
-async def test_nothing_is_signed_over_a_damaged_log(full, caller, tlog, write):
+async def test_nothing_is_signed_over_a_damaged_log(
+    full: Host, caller: Principal, tlog: Path, write: Callable[..., Any]
+) -> None:
     before = (tlog / "checkpoint").read_bytes()
     change(tlog / "tile/0/001.p/44", 3)
     await write(caller, 1)
@@ -305,7 +326,9 @@ async def test_nothing_is_signed_over_a_damaged_log(full, caller, tlog, write):
 # Starting again.
 
 
-async def test_a_restart_continues_with_the_same_key_and_log(profile, caller, tlog, write):
+async def test_a_restart_continues_with_the_same_key_and_log(
+    profile: Profile, caller: Principal, tlog: Path, write: Callable[..., Any]
+) -> None:
     async with hosted(profile, ["log"]) as host:
         await write(caller, 2)
         first = await checkpoint(host, caller)
@@ -320,7 +343,7 @@ def own_key(tlog: Path) -> Verifier:
     return Verifier.parse((tlog / "verifier.key").read_text())
 
 
-async def test_a_missing_signing_key_is_not_created_again(profile, caller):
+async def test_a_missing_signing_key_is_not_created_again(profile: Profile, caller: Principal) -> None:
     async with hosted(profile, ["log"]):
         pass
     (profile.data / "log" / "signing.key").unlink()
@@ -329,7 +352,7 @@ async def test_a_missing_signing_key_is_not_created_again(profile, caller):
             pass
 
 
-async def test_the_name_of_a_log_cannot_change(profile):
+async def test_the_name_of_a_log_cannot_change(profile: Profile) -> None:
     async with hosted(profile, ["log"]):
         pass
     renamed = profile.model_copy(update={"services": {"log": {"origin": "another.name"}}})
@@ -338,7 +361,14 @@ async def test_the_name_of_a_log_cannot_change(profile):
             pass
 
 
-async def test_the_folder_can_be_verified_offline(profile, caller, tlog, tmp_path, capsys, write):
+async def test_the_folder_can_be_verified_offline(
+    profile: Profile,
+    caller: Principal,
+    tlog: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    write: Callable[..., Any],
+) -> None:
     async with hosted(profile, ["log"]) as host:
         await write(caller, 2)
         kept = await checkpoint(host, caller)
@@ -352,7 +382,9 @@ async def test_the_folder_can_be_verified_offline(profile, caller, tlog, tmp_pat
     assert "is it the folder of an audit log?" in capsys.readouterr().err
 
 
-async def test_metrics_tell_how_far_signing_is_behind(profile, caller, write):
+async def test_metrics_tell_how_far_signing_is_behind(
+    profile: Profile, caller: Principal, write: Callable[..., Any]
+) -> None:
     async with hosted(profile, ["log"]) as host:
         await host.client(LogClient).get_checkpoint(GetCheckpointRequest())
         await write(caller, 3)
@@ -365,13 +397,15 @@ async def test_metrics_tell_how_far_signing_is_behind(profile, caller, write):
         assert (after["drw_audit_damaged"], after['drw_service_ready{service="log"}']) == (0, 1)
 
 
-async def test_metrics_tell_of_damage(full, tlog):
+async def test_metrics_tell_of_damage(full: Host, tlog: Path) -> None:
     change(tlog / "checkpoint", 20)
     found = await measured(full)
     assert (found["drw_audit_damaged"], found['drw_service_ready{service="log"}']) == (1, 0)
 
 
-async def test_records_inside_a_wall_are_visible_inside_and_verifiable_by_all(profile, caller, write):
+async def test_records_inside_a_wall_are_visible_inside_and_verifiable_by_all(
+    profile: Profile, caller: Principal, write: Callable[..., Any]
+) -> None:
     inside = replace(caller, key="key_inside", walls=frozenset({"m-and-a", "credit"}))
     partly = replace(caller, scopes=caller.scopes | {"org:admin"}, walls=frozenset({"credit"}))
     await write(caller, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,7 +59,7 @@ def by_definition(hashes: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("size", range(9))
-def test_known_roots(size):
+def test_known_roots(size: Any) -> None:
     hashes = [leaf_hash(bytes.fromhex(leaf)) for leaf in LEAVES[:size]]
     tree = Tree()
     assert list(tree.append(hashes)) == []
@@ -65,7 +67,7 @@ def test_known_roots(size):
     assert tree_root(lambda level, i: complete_root(hashes[i << level : (i + 1) << level]), size).hex() == ROOTS[size]
 
 
-def test_every_size_has_the_root_of_the_definition():
+def test_every_size_has_the_root_of_the_definition() -> None:
     tree = Tree()
     for size in range(MOST + 1):
         assert tree.root() == tree_root(subtree, size) == by_definition(ALL[:size])
@@ -78,7 +80,7 @@ sizes = st.integers(1, MOST)
 
 @settings(deadline=None)
 @given(st.data(), sizes)
-def test_an_inclusion_proof_verifies_for_its_leaf_alone(data, size):
+def test_an_inclusion_proof_verifies_for_its_leaf_alone(data: Any, size: Any) -> None:
     index = data.draw(st.integers(0, size - 1))
     proof, root = inclusion_proof(subtree, index, size), tree_root(subtree, size)
     assert is_included(ALL[index], index, size, proof, root)
@@ -93,7 +95,7 @@ def test_an_inclusion_proof_verifies_for_its_leaf_alone(data, size):
 
 @settings(deadline=None)
 @given(st.data(), sizes)
-def test_a_consistency_proof_verifies_for_its_trees_alone(data, new):
+def test_a_consistency_proof_verifies_for_its_trees_alone(data: Any, new: Any) -> None:
     old = data.draw(st.integers(0, new))
     proof = consistency_proof(subtree, old, new)
     old_root, new_root = tree_root(subtree, old), tree_root(subtree, new)

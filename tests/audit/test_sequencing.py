@@ -73,7 +73,7 @@ async def database(database: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def store(database) -> Store:
+async def store(database: Database) -> Store:
     return Store(database)
 
 
@@ -88,7 +88,9 @@ def logged(folder: Folder) -> list[str]:
     return [orjson.loads(e)["resource"] for bundle in walk.bundles() for e in bundle.entries]
 
 
-async def test_late_commits_and_many_writers_lose_and_double_nothing(database, store, tmp_path):
+async def test_late_commits_and_many_writers_lose_and_double_nothing(
+    database: Database, store: Store, tmp_path: Path
+) -> None:
     folders = [Folder(tmp_path), Folder(tmp_path)]
     sequencers = [Sequencer(Store(database), folder, SIGNER) for folder in folders]
     await sequencers[0].begin()
@@ -106,7 +108,7 @@ async def test_late_commits_and_many_writers_lose_and_double_nothing(database, s
     assert checkpoint.size == 301
 
 
-async def test_a_record_that_is_rolled_back_never_comes(database, store, tmp_path):
+async def test_a_record_that_is_rolled_back_never_comes(database: Database, store: Store, tmp_path: Path) -> None:
     sequencer = Sequencer(store, Folder(tmp_path), SIGNER)
     await sequencer.begin()
     with pytest.raises(Cut):
@@ -118,7 +120,7 @@ async def test_a_record_that_is_rolled_back_never_comes(database, store, tmp_pat
     assert logged(Folder(tmp_path)) == ["kept"]
 
 
-async def test_a_crash_at_any_write_does_not_fork_the_log(database, store, tmp_path):
+async def test_a_crash_at_any_write_does_not_fork_the_log(database: Database, store: Store, tmp_path: Path) -> None:
     plain = Folder(tmp_path)
     await Sequencer(store, plain, SIGNER).begin()
     names: list[str] = []
@@ -147,7 +149,9 @@ async def test_a_crash_at_any_write_does_not_fork_the_log(database, store, tmp_p
         assert sum(len(b.entries) for b in LogWalk(plain.read, SIGNER.verifier, note).bundles()) == len(names)
 
 
-async def test_cut_before_the_commit_the_checkpoint_stays_good(database, store, tmp_path):
+async def test_cut_before_the_commit_the_checkpoint_stays_good(
+    database: Database, store: Store, tmp_path: Path
+) -> None:
     folder = Folder(tmp_path)
     await Sequencer(store, folder, SIGNER).begin()
     await insert(database, "a", "b")
@@ -160,7 +164,7 @@ async def test_cut_before_the_commit_the_checkpoint_stays_good(database, store, 
     assert (logged(folder), checkpoint.size, (await store.state()).signed) == (["a", "b", "c"], 3, 3)
 
 
-async def test_cut_at_the_first_start_it_begins_again(database, store, tmp_path):
+async def test_cut_at_the_first_start_it_begins_again(database: Database, store: Store, tmp_path: Path) -> None:
     with pytest.raises(Cut):
         await Sequencer(DoubleCutStore(database, 0), Folder(tmp_path), SIGNER).begin()
     sequencer = Sequencer(store, Folder(tmp_path), SIGNER)
@@ -169,7 +173,9 @@ async def test_cut_at_the_first_start_it_begins_again(database, store, tmp_path)
     assert checkpoint.size == 0
 
 
-async def test_a_request_that_is_given_up_leaves_the_log_whole(database, store, tmp_path):
+async def test_a_request_that_is_given_up_leaves_the_log_whole(
+    database: Database, store: Store, tmp_path: Path
+) -> None:
     folder = Folder(tmp_path)
     sequencer = Sequencer(store, folder, SIGNER)
     await sequencer.begin()
@@ -184,7 +190,7 @@ async def test_a_request_that_is_given_up_leaves_the_log_whole(database, store, 
     assert logged(folder) == [f"{x}{i}" for i in range(20) for x in "ab"]
 
 
-async def test_full_files_replace_their_partial_forms(database, store, tmp_path):
+async def test_full_files_replace_their_partial_forms(database: Database, store: Store, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     sequencer = Sequencer(store, folder, SIGNER)
     await sequencer.begin()
@@ -202,7 +208,9 @@ async def test_full_files_replace_their_partial_forms(database, store, tmp_path)
     }
 
 
-async def test_a_database_from_an_older_backup_is_not_signed_over(database, store, tmp_path):
+async def test_a_database_from_an_older_backup_is_not_signed_over(
+    database: Database, store: Store, tmp_path: Path
+) -> None:
     folder = Folder(tmp_path)
     sequencer = Sequencer(store, folder, SIGNER)
     await sequencer.begin()
@@ -219,7 +227,7 @@ async def test_a_database_from_an_older_backup_is_not_signed_over(database, stor
     assert logged(folder) == ["a", "b"]
 
 
-async def test_an_entry_that_no_bundle_can_hold_is_refused_where_it_is_written(database):
+async def test_an_entry_that_no_bundle_can_hold_is_refused_where_it_is_written(database: Database) -> None:
     async with database.transaction() as connection:
         with pytest.raises(psycopg.errors.CheckViolation):
             await connection.execute(INSERT, (["x" * 65_536],))

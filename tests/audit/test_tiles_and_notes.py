@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,11 +25,11 @@ from drw.audit.tlog.tiles import Tile, TiledTree, Tree, bundled, read_bundle, re
         (Tile(None, 273, 112), "tile/entries/273.p/112"),
     ],
 )
-def test_paths_are_those_of_the_specification(tile, path):
+def test_paths_are_those_of_the_specification(tile: Any, path: str) -> None:
     assert tile.path == path
 
 
-def test_a_tree_of_70000_has_the_tiles_of_the_specification():
+def test_a_tree_of_70000_has_the_tiles_of_the_specification() -> None:
     # "a tree of size 70,000 has 273 full and one partial (112) tiles on level 0, 1 full and 1 partial (17) on level 1,
     # and a partial one (1) on level 2"
     tree = Tree()
@@ -39,7 +40,7 @@ def test_a_tree_of_70000_has_the_tiles_of_the_specification():
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=6))
-def test_growing_in_any_steps_gives_the_same_tiles(steps):
+def test_growing_in_any_steps_gives_the_same_tiles(steps: Any) -> None:
     leaves = [leaf_hash(b"%d" % i) for i in range(sum(steps))]
     files: dict[str, bytes] = {}
     size = 0
@@ -56,7 +57,7 @@ def test_growing_in_any_steps_gives_the_same_tiles(steps):
         assert TiledTree(files.get, size).subtree(0, index) == leaves[index]
 
 
-def test_a_partial_file_gives_way_to_the_full_one():
+def test_a_partial_file_gives_way_to_the_full_one() -> None:
     hashes = [leaf_hash(b"%d" % i) for i in range(256)]
     entries = [b"%d" % i for i in range(256)]
     files = {"tile/0/000": b"".join(hashes), "tile/entries/000": bundled(entries)}
@@ -73,19 +74,19 @@ def test_a_partial_file_gives_way_to_the_full_one():
         ({"tile/entries/000.p/2": bundled([b"a", b"bc"]) + b"\x00"}, "ends in the middle of an entry"),
     ],
 )
-def test_a_broken_bundle_is_named(content, message):
+def test_a_broken_bundle_is_named(content: Any, message: str) -> None:
     with pytest.raises(LogDamaged, match=message):
         read_bundle(content.get, Tile(None, 0, 2))
 
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=255))
-def test_entries_come_out_of_a_bundle_as_they_went_in(entries):
+def test_entries_come_out_of_a_bundle_as_they_went_in(entries: Any) -> None:
     tile = Tile(None, 0, len(entries))
     assert read_bundle({tile.path: bundled(entries)}.get, tile) == entries
 
 
-def test_a_verifier_key_is_read_as_go_writes_it():
+def test_a_verifier_key_is_read_as_go_writes_it() -> None:
     # The key and note of the example in golang.org/x/mod/sumdb/note.
     verifier = Verifier.parse("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
     assert verifier.key_id.hex() == "c74f20a3"
@@ -101,7 +102,7 @@ def test_a_verifier_key_is_read_as_go_writes_it():
         verifier.open(text.replace("think", "thought"))
 
 
-def test_a_note_is_opened_by_its_key_alone():
+def test_a_note_is_opened_by_its_key_alone() -> None:
     signer = Signer.generate("drw.test/audit")
     note = signer.sign(7, leaf_hash(b""))
     assert Signer.parse(signer.secret_text()).sign(7, leaf_hash(b"")) == note
@@ -112,7 +113,7 @@ def test_a_note_is_opened_by_its_key_alone():
         signer.verifier.open(note.replace("\n7\n", "\n8\n"))
 
 
-def test_a_note_can_have_several_signatures():
+def test_a_note_can_have_several_signatures() -> None:
     signer, witness = Signer.generate("drw.test/audit"), Signer.generate("witness.test")
     note = signer.sign(7, leaf_hash(b""))
     text = note.rpartition("\n\n")[0] + "\n"
@@ -123,18 +124,18 @@ def test_a_note_can_have_several_signatures():
 
 
 @pytest.mark.parametrize("note", ["", "x", "a\n\n", "a\n\nb", "\n\n\n"])
-def test_an_invalid_note_is_rejected(note):
+def test_an_invalid_note_is_rejected(note: str) -> None:
     with pytest.raises((NotANote, WrongSignature)):
         Signer.generate("drw.test/audit").verifier.open(note)
 
 
 @pytest.mark.parametrize("key", ["", "a", "a+b+c", "a b+00000000+AA==", "name+00000000+" + "AQ" + "A" * 42])
-def test_an_invalid_key_is_rejected(key):
+def test_an_invalid_key_is_rejected(key: Any) -> None:
     with pytest.raises(NotANote):
         Verifier.parse(key)
 
 
 @pytest.mark.parametrize("text", ["o\n07\nAA==\n", "o\n-1\nAA==\n", "o\n1\nAA==\n", "\n1\nAA==\n", "o\n\u0661\nAA==\n"])
-def test_an_invalid_checkpoint_is_rejected(text):
+def test_an_invalid_checkpoint_is_rejected(text: str) -> None:
     with pytest.raises(NotANote):
         Checkpoint.parse(text)

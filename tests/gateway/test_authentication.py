@@ -6,6 +6,8 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import jwt
 import psycopg
@@ -34,7 +36,7 @@ from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Una
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import ServiceAddress
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 from support.hosting import hosted
 from support.measured import measured
 
@@ -44,13 +46,13 @@ HOW = ["together", "strict", "apart"]
 
 
 @pytest.fixture(params=HOW)
-async def host(profile, request) -> AsyncIterator[Host]:
+async def host(profile: Profile, request: pytest.FixtureRequest) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES, request.param) as found:
         yield found
 
 
 @pytest.fixture
-def keys(host) -> AuthenticationClient:
+def keys(host: Host) -> AuthenticationClient:
     return host.client(AuthenticationClient)
 
 
@@ -71,7 +73,9 @@ def actions(dsn: str) -> list[tuple[str, str]]:
     return [one for one in found if one[0].startswith(("key.", "limit."))]
 
 
-async def test_a_key_contains_its_org_desk_and_scopes(keys, caller, profile):
+async def test_a_key_contains_its_org_desk_and_scopes(
+    keys: AuthenticationClient, caller: Principal, profile: Profile
+) -> None:
     made = await make(keys, caller, scopes=["models:read", "models:invoke", "models:read"], ttl_seconds=3600)
     async with aclosing(keys.watch_credentials(WatchCredentialsRequest())) as news:
         credentials = await anext(news)
@@ -93,7 +97,9 @@ async def test_a_key_contains_its_org_desk_and_scopes(keys, caller, profile):
     assert "d" not in json.loads(credentials.jwks)["keys"][0]
 
 
-async def test_the_secret_is_stored_nowhere(keys, caller, profile, caplog):
+async def test_the_secret_is_stored_nowhere(
+    keys: AuthenticationClient, caller: Principal, profile: Profile, caplog: pytest.LogCaptureFixture
+) -> None:
     made = await make(keys, caller, requests_per_minute=7)
     with acting_for(caller):
         successor = await keys.rotate_key(RotateKeyRequest(id=made.key.id, overlap_seconds=60))
@@ -129,7 +135,7 @@ async def test_the_secret_is_stored_nowhere(keys, caller, profile, caplog):
         ({"desk": "Not A Desk"}, "desk is 'Not A Desk'; it must be lower-case letters"),
     ],
 )
-async def test_an_invalid_key_request_is_rejected_with_the_valid_form(profile, fields, said):
+async def test_an_invalid_key_request_is_rejected_with_the_valid_form(profile: Profile, fields: Any, said: str) -> None:
     async with hosted(profile, SERVICES) as host:
         with pytest.raises(InvalidRequest) as caught:
             await make(host.client(AuthenticationClient), OPERATOR, **fields)
@@ -137,7 +143,7 @@ async def test_an_invalid_key_request_is_rejected_with_the_valid_form(profile, f
         assert actions(profile.postgres) == []
 
 
-async def test_a_caller_cannot_grant_scopes_that_it_lacks(keys, caller):
+async def test_a_caller_cannot_grant_scopes_that_it_lacks(keys: AuthenticationClient, caller: Principal) -> None:
     poor = replace(caller, scopes=frozenset({"keys:write", "models:read"}))
     with pytest.raises(Forbidden, match="lacks the scope 'models:invoke', so it cannot grant it"):
         await make(keys, poor, scopes=["models:read", "models:invoke"])
@@ -152,7 +158,7 @@ async def test_a_caller_cannot_grant_scopes_that_it_lacks(keys, caller):
         await keys.create_key(CreateKeyRequest(name="n", scopes=["models:read"]))
 
 
-async def test_a_desk_sees_its_own_keys_and_an_admin_the_org(keys, caller):
+async def test_a_desk_sees_its_own_keys_and_an_admin_the_org(keys: AuthenticationClient, caller: Principal) -> None:
     trading = replace(caller, desk="trading")
     elsewhere = replace(caller, org="other", scopes=frozenset(SCOPES))
     await make_desk(keys, "trading")
@@ -174,7 +180,7 @@ async def test_a_desk_sees_its_own_keys_and_an_admin_the_org(keys, caller):
         assert not (await keys.get_key(GetKeyRequest(id=mine.key.id))).HasField("revoked_at")
 
 
-async def test_keys_come_in_pages(keys, caller):
+async def test_keys_come_in_pages(keys: AuthenticationClient, caller: Principal) -> None:
     made = [(await make(keys, caller, name=f"n{i}")).key.id for i in range(5)]
     found, token = [], ""
     with acting_for(caller):
@@ -190,7 +196,9 @@ async def test_keys_come_in_pages(keys, caller):
                 await keys.list_keys(wrong)
 
 
-async def test_a_revoked_key_is_sent_to_the_data_planes_once(keys, caller, profile):
+async def test_a_revoked_key_is_sent_to_the_data_planes_once(
+    keys: AuthenticationClient, caller: Principal, profile: Profile
+) -> None:
     made = await make(keys, caller)
     async with aclosing(keys.watch_credentials(WatchCredentialsRequest())) as news:
         assert list((await anext(news)).revoked) == []
@@ -205,7 +213,9 @@ async def test_a_revoked_key_is_sent_to_the_data_planes_once(keys, caller, profi
     assert actions(profile.postgres) == [("key.create", key), ("key.revoke", key)]
 
 
-async def test_a_revoked_key_leaves_the_list_after_its_end(keys, caller, profile):
+async def test_a_revoked_key_leaves_the_list_after_its_end(
+    keys: AuthenticationClient, caller: Principal, profile: Profile
+) -> None:
     old, new = await make(keys, caller), await make(keys, caller)
     with acting_for(caller):
         for made in (old, new):
@@ -217,7 +227,9 @@ async def test_a_revoked_key_leaves_the_list_after_its_end(keys, caller, profile
         assert list((await anext(news)).revoked) == [new.key.id]
 
 
-async def test_a_key_has_its_limit_before_it_is_good(host, keys, caller, profile):
+async def test_a_key_has_its_limit_before_it_is_good(
+    host: Host, keys: AuthenticationClient, caller: Principal, profile: Profile
+) -> None:
     made = await make(keys, caller, requests_per_minute=7)
     with acting_for(caller):
         (limit,) = (await host.client(RateLimitingClient).list_limits(ListLimitsRequest())).limits
@@ -228,7 +240,7 @@ async def test_a_key_has_its_limit_before_it_is_good(host, keys, caller, profile
     assert done[0] == ("limit.set", key) and done[-1] == ("key.create", key)
 
 
-async def test_without_its_limit_there_is_no_key(profile, caller, folder):
+async def test_without_its_limit_there_is_no_key(profile: Profile, caller: Principal, folder: Path) -> None:
     places = {
         "authentication": ServiceAddress(services=("authentication",), grpc="127.0.0.1:0", http="127.0.0.1:0"),
         "gone": ServiceAddress(services=("rate_limiting",), grpc=f"unix:{folder}/gone.g", http=f"unix:{folder}/gone.h"),
@@ -248,7 +260,7 @@ async def test_without_its_limit_there_is_no_key(profile, caller, folder):
         await host.stop(grace=0)
 
 
-async def test_every_process_signs_with_the_same_key(profile, caller):
+async def test_every_process_signs_with_the_same_key(profile: Profile, caller: Principal) -> None:
     kids = set()
     for _ in range(2):
         async with hosted(profile, SERVICES) as host:
@@ -257,7 +269,7 @@ async def test_every_process_signs_with_the_same_key(profile, caller):
     assert len(kids) == 1
 
 
-async def test_the_operator_of_the_machine_makes_the_first_key(profile):
+async def test_the_operator_of_the_machine_makes_the_first_key(profile: Profile) -> None:
     async with hosted(profile, SERVICES, "apart") as host:
         channels = Channels()
         client = channels.client(AuthenticationClient, host.profile.place("authentication").grpc)
@@ -266,7 +278,7 @@ async def test_the_operator_of_the_machine_makes_the_first_key(profile):
     assert made.key.org == "local" and set(made.key.scopes) == set(SCOPES)
 
 
-async def test_metrics_tell_how_old_the_signing_key_is(profile, caller):
+async def test_metrics_tell_how_old_the_signing_key_is(profile: Profile, caller: Principal) -> None:
     async with hosted(profile, ["authentication", "rate_limiting"]) as host:
         with acting_for(caller):
             await host.client(AuthenticationClient).create_key(CreateKeyRequest(name="one", scopes=["models:read"]))
@@ -285,7 +297,9 @@ async def test_metrics_tell_how_old_the_signing_key_is(profile, caller):
     assert 100 * 86400 <= later["drw_signing_key_age_seconds"] < 101 * 86400
 
 
-async def test_no_org_fills_the_data_planes(profile, caller, monkeypatch):
+async def test_no_org_fills_the_data_planes(
+    profile: Profile, caller: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with hosted(profile, SERVICES) as host:
         client = host.client(AuthenticationClient)
         await make_desk(client, "second")

@@ -27,6 +27,7 @@ from drw.gateway.rate_limiting import enforcement
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from support.hosting import hosted
 from support.locks import waiting
@@ -35,7 +36,9 @@ OF_DESK: dict[str, Any] = {"subject": Block.DESK, "desk": "research"}
 
 
 @pytest.fixture(params=["together", "apart"])
-async def host(profile, request, monkeypatch) -> AsyncIterator[Host]:
+async def host(
+    profile: Profile, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Host]:
     monkeypatch.setattr(enforcement, "LIVE_SECONDS", 600.0)  # nobody says again and again who is there
     async with hosted(profile, ["authentication", "rate_limiting"], request.param) as found:
         yield found
@@ -59,7 +62,7 @@ async def report(host, gone: tuple[str, ...] = (), **changes: int) -> None:
     await host.client(RateLimitingClient).report_enforcement(request)
 
 
-async def test_a_limit_waits_for_the_data_planes_that_are_there(host, monkeypatch):
+async def test_a_limit_waits_for_the_data_planes_that_are_there(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.1)
     assert await set_limit(host, 1) == []  # there is none
     now = await newest(host)
@@ -76,7 +79,7 @@ async def test_a_limit_waits_for_the_data_planes_that_are_there(host, monkeypatc
     assert await set_limit(host, 4) == []
 
 
-async def test_a_report_wakes_waiting_requests(host, monkeypatch):
+async def test_a_report_wakes_waiting_requests(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enforcement, "WAIT_SECONDS", 600.0)
     now = await newest(host)
     await report(host, one=now)
@@ -91,7 +94,9 @@ async def test_a_report_wakes_waiting_requests(host, monkeypatch):
         assert await setting == []
 
 
-async def test_a_database_that_is_slow_does_not_pass_for_data_planes_that_enforce(profile, host, monkeypatch):
+async def test_a_database_that_is_slow_does_not_pass_for_data_planes_that_enforce(
+    profile: Profile, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.0)
     await report(host, one=await newest(host))
     with psycopg.connect(profile.postgres) as connection:
@@ -102,7 +107,9 @@ async def test_a_database_that_is_slow_does_not_pass_for_data_planes_that_enforc
     assert await setting == ["one"]
 
 
-async def test_an_agent_that_reports_does_not_wait_for_rate_limiting(profile, monkeypatch):
+async def test_an_agent_that_reports_does_not_wait_for_rate_limiting(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     services = ["authentication", "rate_limiting", "load_balancer", "request_router"]
     async with hosted(profile, services) as host:
         router, change = host.client(RequestRouterClient), await newest(host)
@@ -121,7 +128,9 @@ async def test_an_agent_that_reports_does_not_wait_for_rate_limiting(profile, mo
                     await asyncio.sleep(0.02)
 
 
-async def test_a_key_whose_limit_is_not_enforced_does_not_come_to_be(host, monkeypatch):
+async def test_a_key_whose_limit_is_not_enforced_does_not_come_to_be(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.1)
     await report(host, one=await newest(host))
     with acting_for(OPERATOR):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ KEY, DESK, ORG, MODEL = Block.KEY, Block.DESK, Block.ORG, Block.MODEL
 
 
 @pytest.fixture
-def web(profile) -> Profile:
+def web(profile: Profile) -> Profile:
     """A gateway in front of model serving, which need not run, with three models, of which two have an alias."""
     models = {name: {"engine": "openai", "base_url": "http://10.0.0.9:1/v1"} for name in ("large", "small", "spare")}
     services = {
@@ -40,7 +41,7 @@ def web(profile) -> Profile:
 
 
 @pytest.fixture
-def admin(caller) -> Principal:
+def admin(caller: Principal) -> Principal:
     return replace(caller, scopes=frozenset(SCOPES))
 
 
@@ -72,7 +73,7 @@ def told(found: Explanation) -> list[tuple]:
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_each_limit_that_binds_is_named_and_the_tightest_marked(web, admin, how):
+async def test_each_limit_that_binds_is_named_and_the_tightest_marked(web: Profile, admin: Principal, how: Any) -> None:
     async with explaining(web, admin, how=how) as (host, limited):
         keys = host.client(AuthenticationClient)
         key = (await keys.create_key(CreateKeyRequest(name="n", scopes=["models:invoke"]))).key.id
@@ -105,7 +106,7 @@ async def test_each_limit_that_binds_is_named_and_the_tightest_marked(web, admin
         assert told(await explain(host, path="/healthz")) == []
 
 
-async def test_upstreams_of_others_count_no_calls_and_no_requests_of_a_model(web, admin):
+async def test_upstreams_of_others_count_no_calls_and_no_requests_of_a_model(web: Profile, admin: Principal) -> None:
     async with explaining(web, admin) as (host, limited):
         await host.client(LoadBalancerClient).set_upstream(Upstream(name="vllm", addresses=["10.0.0.1:80"]))
         route = Route(name="passing", path=CHAT, upstream="vllm", models=["large"], pass_through=True)
@@ -120,7 +121,7 @@ async def test_upstreams_of_others_count_no_calls_and_no_requests_of_a_model(web
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_the_models_behind_an_alias_are_named_in_their_order(web, admin, how):
+async def test_the_models_behind_an_alias_are_named_in_their_order(web: Profile, admin: Principal, how: Any) -> None:
     targets = [WeightedTarget(model="small", weight=1), WeightedTarget(model="large", weight=3)]
     async with explaining(web, admin, how=how) as (host, limited):
         await host.client(DiscoveryClient).set_alias(Alias(name="fast", targets=targets, fallbacks=["spare"]))
@@ -135,7 +136,7 @@ async def test_the_models_behind_an_alias_are_named_in_their_order(web, admin, h
         assert list((await explain(host, path="/v1/models", method="GET")).notes) == []
 
 
-async def test_budgets_are_visible_only_with_permission(web, admin):
+async def test_budgets_are_visible_only_with_permission(web: Profile, admin: Principal) -> None:
     async with explaining(web, admin) as (host, _):
         limiting = host.client(RateLimitingClient)
         for budget in (
@@ -153,7 +154,7 @@ async def test_budgets_are_visible_only_with_permission(web, admin):
         assert list(poor.notes) == ["budgets are seen with the scope 'keys:read', as in `drw budgets list`"]
 
 
-async def test_without_discovery_an_explanation_notes_the_missing_models(web, admin):
+async def test_without_discovery_an_explanation_notes_the_missing_models(web: Profile, admin: Principal) -> None:
     alone = web.model_copy(update={"services": {"load_balancer": {}}})
     async with explaining(alone, admin, GATEWAY) as (host, _):
         found = await explain(host, model="fast")

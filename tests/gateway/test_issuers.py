@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -43,9 +44,10 @@ from drw.api.gateway.v1.authentication_pb2 import (
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.gateway.authentication.adapters.jwks_http import JwksFetcher
 from drw.gateway.authentication.issuers import jwks
-from drw.kernel.errors import Conflict, Forbidden, InternalError, InvalidRequest, NotFound, Unavailable
+from drw.kernel.errors import Conflict, DrwError, Forbidden, InternalError, InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from support.hosting import hosted
 from support.locks import waiting
@@ -99,7 +101,7 @@ async def issuer() -> AsyncIterator[DoubleIssuer]:
 
 
 @pytest.fixture
-async def client(profile, issuer) -> AsyncIterator[AuthenticationClient]:
+async def client(profile: Profile, issuer: DoubleIssuer) -> AsyncIterator[AuthenticationClient]:
     own = profile.services["authentication"] | {"jwks_hosts": [issuer.where]}
     changed = profile.model_copy(update={"services": {"authentication": own}})
     async with hosted(changed, SERVICES) as host:
@@ -143,7 +145,9 @@ def records(profile) -> list[dict]:
     return [json.loads(row[0]) for row in query(profile, "select record from audit.inbox order by id")]
 
 
-async def test_the_data_planes_hear_of_an_issuer_with_its_keys_and_bounds(client, profile):
+async def test_the_data_planes_hear_of_an_issuer_with_its_keys_and_bounds(
+    client: AuthenticationClient, profile: Profile
+) -> None:
     async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as news:
         assert not (await anext(news)).issuers
         made = await put(client)
@@ -165,7 +169,9 @@ async def test_the_data_planes_hear_of_an_issuer_with_its_keys_and_bounds(client
     assert last["details"]["after"] is None
 
 
-async def test_the_last_good_keys_outlive_the_issuer(client, issuer, profile):
+async def test_the_last_good_keys_outlive_the_issuer(
+    client: AuthenticationClient, issuer: DoubleIssuer, profile: Profile
+) -> None:
     made = await put(client, jwks_uri=f"http://{issuer.where}/jwks")
     assert list(made.kids) == ["k1"] and made.jwks == ""
     before = await told(client)
@@ -192,7 +198,9 @@ async def test_the_last_good_keys_outlive_the_issuer(client, issuer, profile):
     assert [last["details"][side]["kids"] for side in ("before", "after")] == [["k1"], ["k1", "k2"]]
 
 
-async def test_keys_are_fetched_again_when_they_are_due(client, issuer, profile):
+async def test_keys_are_fetched_again_when_they_are_due(
+    client: AuthenticationClient, issuer: DoubleIssuer, profile: Profile
+) -> None:
     await put(client, jwks_uri=f"http://{issuer.where}/jwks")
     issuer.body = key_set(ec_key("k2"))
     async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as news:
@@ -211,7 +219,9 @@ async def test_keys_are_fetched_again_when_they_are_due(client, issuer, profile)
         (key_set(*(ec_key(f"{number}" * 2000) for number in range(10, 30))), "a `kid` of the JWKS"),
     ],
 )
-async def test_an_invalid_response_of_one_issuer_does_not_affect_others(client, issuer, profile, odd, said):
+async def test_an_invalid_response_of_one_issuer_does_not_affect_others(
+    client: AuthenticationClient, issuer: DoubleIssuer, profile: Profile, odd: Any, said: str
+) -> None:
     await put(client, name="odd", issuer="https://odd.example", jwks_uri=f"http://{issuer.where}/odd")
     await put(client, jwks_uri=f"http://{issuer.where}/jwks")
     with acting_for(OPERATOR):
@@ -233,7 +243,9 @@ async def test_an_invalid_response_of_one_issuer_does_not_affect_others(client, 
     assert 0 < left <= 30
 
 
-async def test_an_issuer_that_takes_its_time_holds_up_no_other(client, issuer, profile):
+async def test_an_issuer_that_takes_its_time_holds_up_no_other(
+    client: AuthenticationClient, issuer: DoubleIssuer, profile: Profile
+) -> None:
     await put(client, name="odd", issuer="https://odd.example", jwks_uri=f"http://{issuer.where}/odd")
     await put(client, jwks_uri=f"http://{issuer.where}/jwks")
     issuer.answers.clear()
@@ -246,7 +258,9 @@ async def test_an_issuer_that_takes_its_time_holds_up_no_other(client, issuer, p
     issuer.answers.set()
 
 
-async def test_an_error_of_one_issuer_is_recorded_there(client, issuer, monkeypatch):
+async def test_an_error_of_one_issuer_is_recorded_there(
+    client: AuthenticationClient, issuer: DoubleIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await put(client, jwks_uri=f"http://{issuer.where}/jwks")
 
     def read(text: bytes) -> str:
@@ -258,7 +272,7 @@ async def test_an_error_of_one_issuer_is_recorded_there(client, issuer, monkeypa
     assert (await get(client)).fetch_error == "its keys cannot be taken: RecursionError"
 
 
-async def test_an_issuer_with_many_keys_can_be_changed(client, profile):
+async def test_an_issuer_with_many_keys_can_be_changed(client: AuthenticationClient, profile: Profile) -> None:
     many = [ec_key(f"{number}" + "k" * 190) for number in range(10, 60)]
     for title in ("one", "two"):
         await put(client, jwks=key_set(*many), audiences=[title])
@@ -276,8 +290,10 @@ async def test_an_issuer_with_many_keys_can_be_changed(client, profile):
         await client.delete_issuer(DeleteIssuerRequest(name="idp"))
 
 
-async def test_an_invalid_issuer_is_rejected_with_the_valid_form(client, issuer):
-    for fields, error, said in [
+async def test_an_invalid_issuer_is_rejected_with_the_valid_form(
+    client: AuthenticationClient, issuer: DoubleIssuer
+) -> None:
+    cases: list[tuple[dict[str, Any], type[DrwError], str]] = [
         ({"name": "A"}, InvalidRequest, "name is 'A'"),
         ({"name": "x" * 33}, InvalidRequest, "at most 32"),
         ({"issuer": ""}, InvalidRequest, "issuer is missing; it can have 1 to 200 printable characters"),
@@ -323,12 +339,12 @@ async def test_an_invalid_issuer_is_rejected_with_the_valid_form(client, issuer)
         ("jwks", "https://host/path"),
     ],
 )
-def test_keys_come_from_where_they_may(uri, said):
+def test_keys_come_from_where_they_may(uri: Any, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
         JwksFetcher(JwksFetcher.Settings()).check(uri)
 
 
-async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
+async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What is closed, speaks no TLS or speaks it, or lies inside this network: one text, and the rest in the log."""
 
     async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -362,7 +378,7 @@ async def test_a_caller_cannot_tell_hosts_and_ports_apart(tmp_path, caplog):
         assert why in caplog.text
 
 
-def test_only_public_signing_keys_are_stored():
+def test_only_public_signing_keys_are_stored() -> None:
     def ed(**more) -> dict:
         return {**json.loads(OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate().public_key())), **more}
 
@@ -407,7 +423,9 @@ def certificate(**fields) -> PutCertificateRequest:
     return PutCertificateRequest(**{**base, "scopes": ["models:read"], "walls": ["rates"], **fields})
 
 
-async def test_a_certificate_has_at_most_the_permissions_of_its_desk(client, profile):
+async def test_a_certificate_has_at_most_the_permissions_of_its_desk(
+    client: AuthenticationClient, profile: Profile
+) -> None:
     with acting_for(OPERATOR):
         made = await client.put_certificate(certificate())
         cases: list[tuple[dict[str, Any], type[DrwError], str]] = [
@@ -437,7 +455,7 @@ async def test_a_certificate_has_at_most_the_permissions_of_its_desk(client, pro
     assert held == [[None, ["models:read"]], [["models:read"], ["models:invoke"]], [["models:invoke"], None]]
 
 
-async def test_a_caller_cannot_configure_identities_with_more_than_its_own_scopes(client):
+async def test_a_caller_cannot_configure_identities_with_more_than_its_own_scopes(client: AuthenticationClient) -> None:
     admin = replace(OPERATOR, org="acme", key="key_admin", scopes=frozenset({"platform:admin", "models:read"}))
     with acting_for(admin):
         with pytest.raises(Forbidden, match="'key_admin' lacks the scope 'models:invoke', so it cannot grant it"):
@@ -451,7 +469,9 @@ async def test_a_caller_cannot_configure_identities_with_more_than_its_own_scope
 
 
 @pytest.mark.parametrize("kind", ["certificate", "issuer"])
-async def test_a_record_that_is_put_and_one_that_is_deleted_do_not_wait_for_each_other(client, profile, kind):
+async def test_a_record_that_is_put_and_one_that_is_deleted_do_not_wait_for_each_other(
+    client: AuthenticationClient, profile: Profile, kind: str
+) -> None:
     put_it: Callable[[], Coroutine[Any, Any, Any]]
     delete_it: Callable[[], Coroutine[Any, Any, Any]]
     if kind == "certificate":

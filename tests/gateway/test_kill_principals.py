@@ -20,6 +20,7 @@ from drw.gateway.request_router.kills.switch import block
 from drw.kernel.errors import Conflict, Forbidden, NotFound, RateLimited, Unavailable
 from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from gateway.test_kills import SERVICES, TWO, Switch, over, settings
 from support.hosting import hosted
@@ -35,7 +36,7 @@ def limited(profile, **limits):
 
 
 @pytest.fixture
-async def two(profile) -> AsyncIterator[Host]:
+async def two(profile: Profile) -> AsyncIterator[Host]:
     """A platform on which everything takes two persons, with two more desks of the org."""
     async with hosted(settings(profile, request_router={"kill_approvals": TWO_OF_ALL}), SERVICES) as host:
         await desks(host)
@@ -43,7 +44,7 @@ async def two(profile) -> AsyncIterator[Host]:
 
 
 @pytest.fixture
-async def one(profile) -> AsyncIterator[Host]:
+async def one(profile: Profile) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES) as host:
         await desks(host)
         yield host
@@ -60,7 +61,7 @@ async def operations(host, *scopes, **fields):
     return await Switch.of_key(host, *scopes, desk="ops", **fields)
 
 
-async def test_keys_of_one_person_are_one_voice(two):
+async def test_keys_of_one_person_are_one_voice(two: Host) -> None:
     first = await operations(two, *MAKER)
     successor = Switch(two, await rotated(two, first.who))
     child = await operations(two, *MAKER, by=first.who)
@@ -83,7 +84,7 @@ async def test_keys_of_one_person_are_one_voice(two):
     assert (await second.lift(made)).state == Kill.LIFTED
 
 
-async def test_an_administrator_and_its_keys_are_one_principal_and_their_holders_are_two(two):
+async def test_an_administrator_and_its_keys_are_one_principal_and_their_holders_are_two(two: Host) -> None:
     admin = Switch(two, await issued(two, "platform:kill", "org:admin", *MAKER, desk="ops"))
     one, other = [await operations(two, by=admin.who) for _ in range(2)]
     again = Switch(two, await rotated(two, admin.who))
@@ -96,7 +97,7 @@ async def test_an_administrator_and_its_keys_are_one_principal_and_their_holders
     assert (await other.approve(made)).state == Kill.ACTIVE
 
 
-async def test_callers_of_issuers_and_certificates_are_one_with_their_keys(two):
+async def test_callers_of_issuers_and_certificates_are_one_with_their_keys(two: Host) -> None:
     person = await operations(two)
     for name in ("oidc:corp:ann", "cert:runner"):
         await vouch(two, name)
@@ -110,7 +111,7 @@ async def test_callers_of_issuers_and_certificates_are_one_with_their_keys(two):
         assert (await person.lift(made)).state == Kill.LIFTED
 
 
-async def test_a_voice_outlives_its_key(two, profile):
+async def test_a_voice_outlives_its_key(two: Host, profile: Profile) -> None:
     first = await operations(two, *MAKER)
     made = await first.kill("DESK", "beta")
     successor = Switch(two, await rotated(two, first.who, overlap_seconds=0))
@@ -120,7 +121,7 @@ async def test_a_voice_outlives_its_key(two, profile):
         await successor.approve(made)
 
 
-async def test_callers_without_a_record_are_rejected(two, monkeypatch):
+async def test_callers_without_a_record_are_rejected(two: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = [await operations(two) for _ in range(2)]
     made = await first.kill("DESK", "beta")
     unknown = first.by(key="key_unknown")
@@ -141,7 +142,7 @@ async def test_callers_without_a_record_are_rejected(two, monkeypatch):
     assert (await second.get(made)).state == Kill.PROPOSED
 
 
-async def test_the_subject_decides_nothing_about_itself(two):
+async def test_the_subject_decides_nothing_about_itself(two: Host) -> None:
     ops = await operations(two)
     other = await operations(two)
     beta = await Switch.of_key(two, "org:admin", *MAKER, desk="beta")
@@ -166,7 +167,7 @@ async def test_the_subject_decides_nothing_about_itself(two):
         assert (await other.approve(made)).state == Kill.LIFTED
 
 
-async def test_the_issuer_of_a_key_can_lift_its_kill(one):
+async def test_the_issuer_of_a_key_can_lift_its_kill(one: Host) -> None:
     admin = await operations(one, "org:admin", *MAKER)
     clerk = await operations(one, *MAKER)
     issued_to = await issued(one, "keys:read", by=admin.who)
@@ -178,7 +179,7 @@ async def test_the_issuer_of_a_key_can_lift_its_kill(one):
     assert (await admin.lift(made)).state == Kill.LIFTED
 
 
-async def test_a_proposal_is_withdrawn_by_its_proposer_or_a_possible_approver(two):
+async def test_a_proposal_is_withdrawn_by_its_proposer_or_a_possible_approver(two: Host) -> None:
     first, second = [await operations(two) for _ in range(2)]
     assert (await first.lift(await first.kill("DESK", "beta"))).state == Kill.WITHDRAWN
     assert (await second.lift(await first.kill("DESK", "beta"))).state == Kill.WITHDRAWN
@@ -194,7 +195,7 @@ async def test_a_proposal_is_withdrawn_by_its_proposer_or_a_possible_approver(tw
         await first.lift(made)
 
 
-async def test_a_model_and_a_workflow_are_killed_in_the_callers_org(one):
+async def test_a_model_and_a_workflow_are_killed_in_the_callers_org(one: Host) -> None:
     acme, platform = await operations(one), await operations(one, "platform:admin")
     other = acme.by(org="other", desk="d", key="oidc:x:y")
     for subject, name in (("MODEL", "large"), ("WORKFLOW", "digest")):
@@ -219,7 +220,7 @@ async def test_a_model_and_a_workflow_are_killed_in_the_callers_org(one):
         assert (await platform.lift(named)).state == Kill.LIFTED
 
 
-async def test_an_org_cannot_lift_a_kill_of_the_platform(one):
+async def test_an_org_cannot_lift_a_kill_of_the_platform(one: Host) -> None:
     acme, platform = await operations(one), await operations(one, "platform:admin")
     made = await acme.kill("KEY", "key_bad")
     assert (await platform.kill("KEY", "key_bad", org="acme")).id == made.id
@@ -228,13 +229,13 @@ async def test_an_org_cannot_lift_a_kill_of_the_platform(one):
     assert (await platform.lift(made)).state == Kill.LIFTED
 
 
-def test_a_data_plane_hears_for_which_org_a_model_is_killed():
+def test_a_data_plane_hears_for_which_org_a_model_is_killed() -> None:
     killed = Kill(subject="MODEL", org="acme", name="large", state="ACTIVE")
     assert block(killed) == Block(subject="MODEL", org="acme", name="large", reason="KILLED")
     assert block(Kill(subject="WORKFLOW", org="acme", name="digest")) is None
 
 
-async def test_one_org_uses_up_its_own_room_only(profile):
+async def test_one_org_uses_up_its_own_room_only(profile: Profile) -> None:
     async with hosted(limited(profile, per_org=2, total=6, reserve=2), SERVICES) as host:
         await desks(host)
         acme, platform = await operations(host), await operations(host, "platform:admin")
@@ -259,7 +260,7 @@ async def test_one_org_uses_up_its_own_room_only(profile):
         assert (await others[1].kill("KEY", "one")).state == Kill.ACTIVE
 
 
-async def test_proposals_that_are_over_take_no_room_and_end_in_pages(profile):
+async def test_proposals_that_are_over_take_no_room_and_end_in_pages(profile: Profile) -> None:
     policy = {"kill_approvals": TWO_OF_ALL, "kill_limits": {"per_org": 3, "total": 10, "reserve": 1}}
     async with hosted(settings(profile, request_router=policy), SERVICES) as host:
         await desks(host)
@@ -280,7 +281,9 @@ async def test_proposals_that_are_over_take_no_room_and_end_in_pages(profile):
         assert [k.id for k in everything.kills] == [id for id, _ in found]
 
 
-async def test_a_page_is_full_though_proposals_that_are_over_are_still_written(profile, monkeypatch):
+async def test_a_page_is_full_though_proposals_that_are_over_are_still_written(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(switch, "EXPIRY_SECONDS", 600.0)
     async with hosted(settings(profile, request_router={"kill_approvals": TWO_OF_ALL}), SERVICES) as host:
         await desks(host)
@@ -295,7 +298,7 @@ async def test_a_page_is_full_though_proposals_that_are_over_are_still_written(p
         assert ([kill.id for kill in page.kills], page.next_page_token) == ([oldest.id], "")
 
 
-async def test_a_decision_waiting_for_authentication_blocks_no_other(one, profile):
+async def test_a_decision_waiting_for_authentication_blocks_no_other(one: Host, profile: Profile) -> None:
     acme = await operations(one)
     made = await acme.kill("KEY", "key_bad")
     with psycopg.connect(profile.postgres) as connection:
@@ -309,7 +312,7 @@ async def test_a_decision_waiting_for_authentication_blocks_no_other(one, profil
     assert (await lifting).state == Kill.LIFTED
 
 
-async def test_kills_of_the_last_release_stay_in_force_and_are_the_platforms(profile):
+async def test_kills_of_the_last_release_stay_in_force_and_are_the_platforms(profile: Profile) -> None:
     async with hosted(profile, SERVICES) as host:
         await desks(host)
         platform = await operations(host, "platform:admin")
@@ -329,6 +332,6 @@ async def test_kills_of_the_last_release_stay_in_force_and_are_the_platforms(pro
         assert (await acme.lift(key)).state == Kill.LIFTED
 
 
-def test_a_reserve_leaves_room_for_orgs():
+def test_a_reserve_leaves_room_for_orgs() -> None:
     with pytest.raises(ValueError, match="the reserve is 5; it must be below the total, 5"):
         KillLimits(total=5, reserve=5)

@@ -24,6 +24,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from support.hosting import hosted
 from support.keys import issued
@@ -94,7 +95,9 @@ def audited(profile, *names):
 
 
 @pytest.mark.parametrize("how", ["strict", "apart"])
-async def test_a_kill_is_in_force_at_once_where_one_person_is_enough(profile, caller, how):
+async def test_a_kill_is_in_force_at_once_where_one_person_is_enough(
+    profile: Profile, caller: Principal, how: str
+) -> None:
     async with hosted(profile, SERVICES, how) as host:
         switch, router = Switch(host, caller), host.client(RequestRouterClient)
         async with (
@@ -128,7 +131,7 @@ async def test_a_kill_is_in_force_at_once_where_one_person_is_enough(profile, ca
     ]
 
 
-async def test_kills_survive_a_restart(profile, caller):
+async def test_kills_survive_a_restart(profile: Profile, caller: Principal) -> None:
     async with hosted(profile, SERVICES) as host:
         made = await Switch(host, caller).kill("MODEL", "large")
     async with hosted(profile, SERVICES) as host:
@@ -144,7 +147,7 @@ async def persons(host):
 
 
 @pytest.mark.parametrize("how", ["together", "apart"])
-async def test_the_policy_can_require_two_approvers(profile, how):
+async def test_the_policy_can_require_two_approvers(profile: Profile, how: str) -> None:
     async with hosted(settings(profile, **TWO), SERVICES, how) as host:
         first, second = await persons(host)
         one, two = first.who.key, second.who.key
@@ -175,7 +178,7 @@ async def test_the_policy_can_require_two_approvers(profile, how):
     ]  # fmt: skip
 
 
-async def test_a_proposal_can_be_withdrawn_and_ends_by_itself(profile):
+async def test_a_proposal_can_be_withdrawn_and_ends_by_itself(profile: Profile) -> None:
     async with hosted(settings(profile, **TWO), SERVICES) as host:
         first, second = await persons(host)
         made = await first.kill("MODEL", "large")
@@ -201,7 +204,7 @@ def over(profile):
         connection.execute("update request_router.kill set proposal_ends_at = now() where proposal_ends_at is not null")
 
 
-async def test_orgs_stay_apart(profile, caller):
+async def test_orgs_stay_apart(profile: Profile, caller: Principal) -> None:
     own = replace(caller, scopes=frozenset({"platform:kill"}))
     async with hosted(profile, SERVICES) as host:
         switch, other = Switch(host, own), Switch(host, own).by(org="other", key="key_other")
@@ -221,10 +224,10 @@ async def test_orgs_stay_apart(profile, caller):
         assert (await admin.kill(org="acme")).org == "acme"
 
 
-async def test_invalid_kills_are_rejected_with_the_remedy(profile, caller):
+async def test_invalid_kills_are_rejected_with_the_remedy(profile: Profile, caller: Principal) -> None:
     async with hosted(profile, SERVICES) as host:
         switch = Switch(host, caller)
-        for wrong, said in [
+        cases: list[tuple[dict[str, Any], str]] = [
             ({"subject": 0}, "subject is missing; it must be KEY, DESK, MODEL or WORKFLOW"),
             ({"name": ""}, "1 to 200 printable characters"),
             ({"name": "x" * 201}, "1 to 200 printable characters"),
@@ -242,6 +245,10 @@ async def test_invalid_kills_are_rejected_with_the_remedy(profile, caller):
             await switch.lift(made, "")
         with pytest.raises(NotFound, match="'kill_none'"):
             await switch.get(Kill(id="kill_none"))
-        for wrong, said in [({"page_size": 1001}, "it can be 0 to 1000"), ({"page_token": "x"}, "page_token is not")]:
+        pages: list[tuple[dict[str, Any], str]] = [
+            ({"page_size": 1001}, "it can be 0 to 1000"),
+            ({"page_token": "x"}, "page_token is not"),
+        ]
+        for wrong, said in pages:
             with pytest.raises(InvalidRequest, match=said):
                 await switch.page(**wrong)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import resources
+from typing import Any
 
 import pytest
 
@@ -22,13 +23,14 @@ from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.catalog import SERVICES
 from drw.gateway.authentication.issuers import validation
-from drw.gateway.load_balancer.upstreams import UpstreamSettings, from_profile
+from drw.gateway.load_balancer.settings import UpstreamSettings
+from drw.gateway.load_balancer.upstreams import from_profile
 from drw.gateway.request_router.routes.table import table
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import MAX_ID, SCOPES, Principal, acting_for
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import ConfigError, ServiceAddress
+from drw.kernel.runtime.settings import ConfigError, Profile, ServiceAddress
 from support.hosting import hosted
 from support.keys import announce
 from support.measured import measured
@@ -48,7 +50,7 @@ def limit(number: int = 5, **fields) -> Limit:
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_limits_are_watched(profile, caller, how):
+async def test_limits_are_watched(profile: Profile, caller: Principal, how: Any) -> None:
     own = settings(profile, rate_limiting={"default_requests_per_minute": 60})
     async with hosted(own, ["rate_limiting"], how) as host:
         client = host.client(RateLimitingClient)
@@ -65,7 +67,7 @@ async def test_limits_are_watched(profile, caller, how):
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_a_limit_belongs_to_its_desk_and_ends_with_its_key(profile, caller, how):
+async def test_a_limit_belongs_to_its_desk_and_ends_with_its_key(profile: Profile, caller: Principal, how: Any) -> None:
     async with hosted(profile, ["rate_limiting"], how) as host:
         client = host.client(RateLimitingClient)
 
@@ -95,7 +97,7 @@ async def test_a_limit_belongs_to_its_desk_and_ends_with_its_key(profile, caller
         assert await seen(replace(caller, org="other", scopes=frozenset(SCOPES))) == []
 
 
-async def test_callers_of_an_issuer_can_have_limits_and_budgets(profile):
+async def test_callers_of_an_issuer_can_have_limits_and_budgets(profile: Profile) -> None:
     lua = (resources.files("drw.agent.xds.http_filters") / "identity.lua").read_text()
     (longest,) = re.findall(r"MOST_SUBJECT = (\d+)", lua)
     who = f"oidc:{'i' * validation.MAX_NAME}:{'s' * int(longest)}"
@@ -110,7 +112,7 @@ async def test_callers_of_an_issuer_can_have_limits_and_budgets(profile):
             assert [one.key for one in (await client.list_limits(ListLimitsRequest())).limits] == [who]
 
 
-def test_the_message_of_an_unavailable_upstream_names_unaffected_services():
+def test_the_message_of_an_unavailable_upstream_names_unaffected_services() -> None:
     places = {
         name: ServiceAddress(services=("a", "b"), grpc="", http=f"unix:/{name}")
         for name in ("models", "rag", "workflow")
@@ -128,7 +130,9 @@ def test_the_message_of_an_unavailable_upstream_names_unaffected_services():
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_upstreams_are_those_of_the_profile_and_of_the_settings(profile, caller, how):
+async def test_upstreams_are_those_of_the_profile_and_of_the_settings(
+    profile: Profile, caller: Principal, how: Any
+) -> None:
     own = settings(
         profile,
         load_balancer={
@@ -144,7 +148,7 @@ async def test_upstreams_are_those_of_the_profile_and_of_the_settings(profile, c
     assert addresses == ({"load_balancer": [host.profile.place("load_balancer").http]} if how == "apart" else {})
 
 
-def test_every_rest_path_of_the_contracts_has_a_route():
+def test_every_rest_path_of_the_contracts_has_a_route() -> None:
     routes, _ = table(["gateway", "models", "rag", "workflow"], ())
     prefixes = [route.path for route in routes]
     for service in SERVICES:
@@ -160,7 +164,7 @@ def paths(service) -> list[str]:
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_the_desired_state_follows_keys_and_limits(profile, caller, how):
+async def test_the_desired_state_follows_keys_and_limits(profile: Profile, caller: Principal, how: Any) -> None:
     async with hosted(profile, GATEWAY, how) as host:
         keys, router = host.client(AuthenticationClient), host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
@@ -181,7 +185,7 @@ async def test_the_desired_state_follows_keys_and_limits(profile, caller, how):
         assert {route.upstream for route in routes} == {upstream.name for upstream in first.upstreams.upstreams}
 
 
-async def test_the_status_shows_the_version_of_each_data_plane(profile):
+async def test_the_status_shows_the_version_of_each_data_plane(profile: Profile) -> None:
     async with hosted(profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
@@ -208,7 +212,7 @@ async def test_the_status_shows_the_version_of_each_data_plane(profile):
             await router.report_configuration(ConfigurationReport(version=version))
 
 
-async def test_a_route_of_the_settings_names_scopes_that_there_are(profile):
+async def test_a_route_of_the_settings_names_scopes_that_there_are(profile: Profile) -> None:
     route = {"name": "x", "path": "/x", "upstream": "models", "scopes": ["models:fly"]}
     host = Host(settings(profile, request_router={"routes": [route]}), "test", GATEWAY)
     with pytest.raises(ConfigError, match="'models:fly' is not a scope"):
@@ -216,7 +220,7 @@ async def test_a_route_of_the_settings_names_scopes_that_there_are(profile):
     await host.stop()
 
 
-async def test_metrics_tell_which_configuration_data_planes_run(profile, caller):
+async def test_metrics_tell_which_configuration_data_planes_run(profile: Profile, caller: Principal) -> None:
     async with hosted(profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="a"))) as versions:

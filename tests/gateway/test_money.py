@@ -35,6 +35,7 @@ from drw.gateway.rate_limiting import exhausted_subjects, spend
 from drw.gateway.rate_limiting.store import LimitStore
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from support.hosting import hosted
 from support.keys import announce
@@ -86,7 +87,7 @@ def usage(request_id: str, *, counted: bool = True, status: int = 200, upstream:
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_budgets_are_set_seen_and_taken_away_and_every_change_is_audited(profile, how):
+async def test_budgets_are_set_seen_and_taken_away_and_every_change_is_audited(profile: Profile, how: str) -> None:
     async with hosted(profile, ["rate_limiting"], how) as host:
         client = host.client(RateLimitingClient)
         with acting_for(BOSS):
@@ -113,7 +114,7 @@ async def test_budgets_are_set_seen_and_taken_away_and_every_change_is_audited(p
     assert (removed["resource"], removed["actor"], removed["details"]["after"]) == ("desk/research", "key_boss", None)
 
 
-async def test_permission_to_change(profile, caller):
+async def test_permission_to_change(profile: Profile, caller: Principal) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
 
@@ -159,13 +160,13 @@ async def test_permission_to_change(profile, caller):
         ({"amount": "1", "name": ""}, "1 to 200 characters"),
     ],
 )
-async def test_an_invalid_budget_is_rejected_with_the_valid_form(profile, fields, said):
+async def test_an_invalid_budget_is_rejected_with_the_valid_form(profile: Profile, fields: Any, said: str) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         with acting_for(BOSS), pytest.raises(InvalidRequest, match=said):
             await host.client(RateLimitingClient).set_budget(Budget(**{**DESK, "period": Budget.DAY, **fields}))
 
 
-async def test_a_price_has_a_start_and_earlier_calls_keep_theirs(profile):
+async def test_a_price_has_a_start_and_earlier_calls_keep_theirs(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         with acting_for(BOSS):
@@ -186,7 +187,7 @@ async def test_a_price_has_a_start_and_earlier_calls_keep_theirs(profile):
         assert details[1]["before"]["prompt_usd_per_million"] == "0.0375"
 
 
-async def test_limits_of_every_subject_are_watched_and_taken_away(profile):
+async def test_limits_of_every_subject_are_watched_and_taken_away(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         async with aclosing(client.watch_policy(WatchPolicyRequest())) as news:
@@ -208,7 +209,7 @@ async def test_limits_of_every_subject_are_watched_and_taken_away(profile):
         assert [limit.subject for limit in left] == [Block.MODEL]
 
 
-async def test_reported_usage_counts_once_and_is_charged_and_audited(profile):
+async def test_reported_usage_counts_once_and_is_charged_and_audited(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         with acting_for(BOSS):
@@ -253,7 +254,7 @@ async def test_reported_usage_counts_once_and_is_charged_and_audited(profile):
     }
 
 
-async def test_a_model_without_a_price_is_not_a_label(profile):
+async def test_a_model_without_a_price_is_not_a_label(profile: Profile) -> None:
     word = "zebra-of-the-caller"
     report = usage("z")
     report.model = word
@@ -274,7 +275,7 @@ async def test_a_model_without_a_price_is_not_a_label(profile):
         ({"status": 500, "upstream": "vllm"}, (0, 0, "failed", "nothing")),
     ],
 )
-async def test_a_client_that_disconnects_pays_for_the_prompt(profile, fields, charged):
+async def test_a_client_that_disconnects_pays_for_the_prompt(profile: Profile, fields: Any, charged: Any) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         left = usage("a", counted=False, bytes_in=12_000, **fields)
         await host.client(RateLimitingClient).report_usage(ReportUsageRequest(usages=[left]))
@@ -283,7 +284,7 @@ async def test_a_client_that_disconnects_pays_for_the_prompt(profile, fields, ch
         assert connection.execute(query).fetchone() == charged
 
 
-async def test_usage_of_a_clock_that_is_ahead_is_of_now(profile):
+async def test_usage_of_a_clock_that_is_ahead_is_of_now(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client, ahead = host.client(RateLimitingClient), usage("a")
         ahead.at.FromDatetime(datetime.now(UTC) + timedelta(days=1))
@@ -298,7 +299,7 @@ async def test_usage_of_a_clock_that_is_ahead_is_of_now(profile):
         assert connection.execute("select count(*) from metering.ledger where at > now()").fetchone() == (0,)
 
 
-async def test_an_invalid_usage_report_names_the_problem(profile):
+async def test_an_invalid_usage_report_names_the_problem(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         for wrong, said in [
@@ -311,7 +312,7 @@ async def test_an_invalid_usage_report_names_the_problem(profile):
             assert connection.execute("select count(*) from metering.ledger").fetchone() == (0,)
 
 
-async def test_an_exhausted_budget_blocks_until_it_is_raised_and_only_active_calls_overrun(profile):
+async def test_an_exhausted_budget_blocks_until_it_is_raised_and_only_active_calls_overrun(profile: Profile) -> None:
     """The report that reaches the cap makes the block; what data planes let through before they hear of it counts."""
     under_way = 8
     async with hosted(profile, ["rate_limiting"]) as host:
@@ -341,7 +342,9 @@ async def test_an_exhausted_budget_blocks_until_it_is_raised_and_only_active_cal
                     break
 
 
-async def test_total_spending_includes_lines_that_are_not_shown(profile, monkeypatch):
+async def test_total_spending_includes_lines_that_are_not_shown(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(spend, "MAX_LINES", 2)
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
@@ -356,7 +359,7 @@ async def test_total_spending_includes_lines_that_are_not_shown(profile, monkeyp
         assert (len(found.lines), found.usd) == (2, "0.0015")
 
 
-async def test_tokens_of_the_minute_block_until_the_window_ends(profile):
+async def test_tokens_of_the_minute_block_until_the_window_ends(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         await announce(client, "key_1")
@@ -380,7 +383,7 @@ async def test_tokens_of_the_minute_block_until_the_window_ends(profile):
                     break
 
 
-async def test_without_valkey_reported_usage_blocks_by_the_ledger(profile):
+async def test_without_valkey_reported_usage_blocks_by_the_ledger(profile: Profile) -> None:
     away = profile.model_copy(update={"valkey": "unix:///nowhere"})
     async with hosted(away, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
@@ -393,7 +396,9 @@ async def test_without_valkey_reported_usage_blocks_by_the_ledger(profile):
         assert [(b.name, b.reason) for b in found.blocks] == [("research", Block.MONEY)]
 
 
-async def test_without_valkey_everybody_is_looked_at_less_often(profile, monkeypatch):
+async def test_without_valkey_everybody_is_looked_at_less_often(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A tick a second sums up the whole ledger only once in ten seconds."""
     asked: list[int] = []
     whole = sums.spent

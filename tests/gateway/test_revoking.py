@@ -27,6 +27,7 @@ from drw.gateway.authentication.keys import lineage
 from drw.kernel.errors import Conflict, InvalidRequest
 from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from gateway.test_issuers import ec_key, key_set
 from support.hosting import hosted
@@ -39,7 +40,7 @@ Relation = ComparePrincipalsResponse.Relation
 
 
 @pytest.fixture
-async def host(profile) -> AsyncIterator[Host]:
+async def host(profile: Profile) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES) as found:
         with acting_for(OPERATOR):
             await found.client(AuthenticationClient).put_desk(
@@ -68,7 +69,7 @@ def recorded(profile, action):
     return {r["resource"]: r["details"] for (row,) in rows if (r := json.loads(row))["action"] == action}
 
 
-async def test_keys_created_with_a_revoked_key_are_revoked_at_any_depth(host, profile):
+async def test_keys_created_with_a_revoked_key_are_revoked_at_any_depth(host: Host, profile: Profile) -> None:
     key, other = [await issued(host, *MAKER) for _ in range(2)]
     child = await issued(host, *MAKER, by=key)
     grandchild = await issued(host, *MAKER, by=child)
@@ -88,7 +89,7 @@ async def test_keys_created_with_a_revoked_key_are_revoked_at_any_depth(host, pr
     assert (list(again.revoked_keys), again.revoked_at) == ([], answer.revoked_at)
 
 
-async def test_children_are_kept_on_request_and_revoked_by_a_second_revocation(host):
+async def test_children_are_kept_on_request_and_revoked_by_a_second_revocation(host: Host) -> None:
     key = await issued(host, *MAKER)
     child = await issued(host, *MAKER, by=key)
     assert list((await revoke(host, key, keep_children=True)).revoked_keys) == []
@@ -97,7 +98,7 @@ async def test_children_are_kept_on_request_and_revoked_by_a_second_revocation(h
     assert await good(host, child) == [False]
 
 
-async def test_a_successor_does_not_end_itself(host):
+async def test_a_successor_does_not_end_itself(host: Host) -> None:
     key = await issued(host, *MAKER)
     planted = await issued(host, *MAKER, by=key)
     successor = await rotated(host, key)
@@ -110,7 +111,7 @@ async def test_a_successor_does_not_end_itself(host):
     assert sorted((await revoke(host, third)).revoked_keys) == sorted([own.key, late.key])
 
 
-async def test_rotating_a_leaked_key_for_its_holder_keeps_the_successor(host):
+async def test_rotating_a_leaked_key_for_its_holder_keeps_the_successor(host: Host) -> None:
     admin = await issued(host, "org:admin", *MAKER)
     leaked = await issued(host, *MAKER)
     planted = await issued(host, *MAKER, by=leaked)
@@ -120,7 +121,7 @@ async def test_rotating_a_leaked_key_for_its_holder_keeps_the_successor(host):
     assert await good(host, successor, admin) == [True, True]
 
 
-async def test_revoking_descendants_requires_permission_for_each(host):
+async def test_revoking_descendants_requires_permission_for_each(host: Host) -> None:
     admin = await issued(host, "org:admin", *MAKER)
     near, far = [await issued(host, *MAKER, by=admin, desk=desk) for desk in ("research", "ops")]
     below = await issued(host, *MAKER, by=far, desk="ops")
@@ -131,7 +132,7 @@ async def test_revoking_descendants_requires_permission_for_each(host):
     assert sorted((await revoke(host, admin)).revoked_keys) == sorted([far.key, below.key])
 
 
-async def test_a_key_that_is_being_revoked_makes_none(host, profile):
+async def test_a_key_that_is_being_revoked_makes_none(host: Host, profile: Profile) -> None:
     """The one waits for the other: a child is there and revoked, or is refused."""
     key = await issued(host, *MAKER)
     with psycopg.connect(profile.postgres) as connection:
@@ -144,7 +145,7 @@ async def test_a_key_that_is_being_revoked_makes_none(host, profile):
     assert (await revoke(host, key)).kept_keys == 0
 
 
-async def test_ten_thousand_children_are_revoked_at_once(host, profile):
+async def test_ten_thousand_children_are_revoked_at_once(host: Host, profile: Profile) -> None:
     key = await issued(host, *MAKER)
     with psycopg.connect(profile.postgres) as connection:
         connection.execute(
@@ -162,7 +163,7 @@ async def test_ten_thousand_children_are_revoked_at_once(host, profile):
     assert len(recorded(profile, "key.revoke")) == 10_000
 
 
-async def test_keys_of_an_issuer_and_of_a_certificate_end_with_them(host):
+async def test_keys_of_an_issuer_and_of_a_certificate_end_with_them(host: Host) -> None:
     authentication = host.client(AuthenticationClient)
     with acting_for(OPERATOR):
         for name in ("corp", "other"):
@@ -188,7 +189,7 @@ async def test_keys_of_an_issuer_and_of_a_certificate_end_with_them(host):
     assert await good(host, *made, below) == [False, False, False, True, True, False]
 
 
-async def test_a_holder_whose_issuer_or_certificate_is_deleted_makes_no_key(host, profile):
+async def test_a_holder_whose_issuer_or_certificate_is_deleted_makes_no_key(host: Host, profile: Profile) -> None:
     """Its token or certificate may be taken for a moment yet, and whoever deletes does not see what comes later."""
     maker = await issued(host, *MAKER)
     delete_issuer = b"delete from authentication.issuer where name = 'corp'"
@@ -212,7 +213,9 @@ async def compare(host, who, *others):
         return await host.client(AuthenticationClient).compare_principals(request)
 
 
-async def test_principals_are_compared_by_the_creators_of_their_keys(host, monkeypatch):
+async def test_principals_are_compared_by_the_creators_of_their_keys(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     admin = await issued(host, "org:admin", *MAKER, desk="ops")
     ann, bob = [await issued(host, *MAKER, by=admin) for _ in range(2)]
     again, child = await rotated(host, ann), await issued(host, *MAKER, by=ann)
@@ -240,7 +243,7 @@ async def test_principals_are_compared_by_the_creators_of_their_keys(host, monke
     assert list((await compare(host, far, admin)).relations) == [Relation.RELATION_UNSPECIFIED]
 
 
-async def test_the_record_of_the_last_release_is_taken_over(profile):
+async def test_the_record_of_the_last_release_is_taken_over(profile: Profile) -> None:
     """What the table of keys says of makers and successors becomes lineage."""
     async with hosted(profile, SERVICES) as host:
         admin = await issued(host, "org:admin", *MAKER)

@@ -27,7 +27,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.routing import resource_store
@@ -38,7 +38,7 @@ HOW = ["together", "strict", "apart"]
 
 
 @pytest.fixture
-def open_profile(profile) -> Profile:
+def open_profile(profile: Profile) -> Profile:
     """A profile that allows upstreams at 10.0.0.0/8, with one of the settings."""
     section = {"allowed_upstreams": ["10.0.0.0/8"], "upstreams": {"fixed": {"addresses": ["10.9.9.9:80"]}}}
     return profile.model_copy(update={"services": {"load_balancer": section}})
@@ -60,7 +60,9 @@ def audited(profile) -> list[dict]:
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_routes_and_upstreams_are_made_changed_and_taken_away(open_profile, caller, how):
+async def test_routes_and_upstreams_are_made_changed_and_taken_away(
+    open_profile: Profile, caller: Principal, how: Any
+) -> None:
     async with hosted(open_profile, GATEWAY, how) as host:
         balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
@@ -90,7 +92,7 @@ async def test_routes_and_upstreams_are_made_changed_and_taken_away(open_profile
                 await router.delete_route(DeleteRouteRequest(name="never"))
 
 
-async def test_every_change_is_audited_with_the_previous_state(open_profile, caller):
+async def test_every_change_is_audited_with_the_previous_state(open_profile: Profile, caller: Principal) -> None:
     async with hosted(open_profile, GATEWAY) as host:
         balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
         with acting_for(caller):
@@ -140,7 +142,9 @@ async def test_every_change_is_audited_with_the_previous_state(open_profile, cal
         ({"when_gone": "x\ny"}, "printable"),
     ],
 )
-async def test_an_upstream_that_cannot_be_is_refused(open_profile, caller, wrong, said):
+async def test_an_upstream_that_cannot_be_is_refused(
+    open_profile: Profile, caller: Principal, wrong: Any, said: str
+) -> None:
     place = {"gateway": {"services": tuple(GATEWAY), "grpc": "unix:/nowhere.g", "http": "unix:/nowhere.h"}}
     own = type(open_profile).model_validate(open_profile.model_dump() | {"processes": place})
     async with hosted(own, ["load_balancer"]) as host:
@@ -191,7 +195,9 @@ async def test_an_upstream_that_cannot_be_is_refused(open_profile, caller, wrong
         ({"tenants": ["a"] * 51}, "at most 50"),
     ],
 )
-async def test_a_route_that_cannot_be_is_refused(open_profile, caller, wrong, said):
+async def test_a_route_that_cannot_be_is_refused(
+    open_profile: Profile, caller: Principal, wrong: Any, said: str
+) -> None:
     async with hosted(open_profile, GATEWAY) as host:
         with acting_for(caller):
             await host.client(LoadBalancerClient).set_upstream(upstream())
@@ -200,7 +206,9 @@ async def test_a_route_that_cannot_be_is_refused(open_profile, caller, wrong, sa
                 await host.client(RequestRouterClient).set_route(route(**wrong))
 
 
-async def test_there_is_an_end_to_the_number_of_routes(open_profile, caller, monkeypatch):
+async def test_there_is_an_end_to_the_number_of_routes(
+    open_profile: Profile, caller: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resource_store, "MAX_RESOURCES", 1)
     async with hosted(open_profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
@@ -212,7 +220,7 @@ async def test_there_is_an_end_to_the_number_of_routes(open_profile, caller, mon
                 await router.set_route(route(name="second"))
 
 
-async def test_a_route_without_its_upstream_is_left_out_and_reported(open_profile, caller):
+async def test_a_route_without_its_upstream_is_left_out_and_reported(open_profile: Profile, caller: Principal) -> None:
     async with hosted(open_profile, GATEWAY) as host:
         balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
@@ -232,7 +240,9 @@ async def test_a_route_without_its_upstream_is_left_out_and_reported(open_profil
         assert status.state == ServiceStatus.DEGRADED and "'llama'" in status.detail
 
 
-async def test_an_upstream_is_left_out_once_the_list_has_become_shorter(open_profile, caller):
+async def test_an_upstream_is_left_out_once_the_list_has_become_shorter(
+    open_profile: Profile, caller: Principal
+) -> None:
     async with hosted(open_profile, ["load_balancer"]) as host:
         with acting_for(caller):
             await host.client(LoadBalancerClient).set_upstream(upstream())
@@ -253,14 +263,16 @@ async def test_an_upstream_is_left_out_once_the_list_has_become_shorter(open_pro
         ({"allowed_upstreams": ["0.0.0.0/0"], "upstreams": {"x": {"addresses": ["169.254.169.254:80"]}}}, "metadata"),
     ],
 )
-async def test_settings_with_an_address_that_is_not_allowed_do_not_start(profile, section, said):
+async def test_settings_with_an_address_that_is_not_allowed_do_not_start(
+    profile: Profile, section: Any, said: str
+) -> None:
     host = Host(profile.model_copy(update={"services": {"load_balancer": section}}), "test", ["load_balancer"])
     with pytest.raises(ConfigError, match=said):
         await host.start()
     await host.stop()
 
 
-async def test_the_rollout_contains_the_report_of_each_data_plane(open_profile, caller):
+async def test_the_rollout_contains_the_report_of_each_data_plane(open_profile: Profile, caller: Principal) -> None:
     circuits = {"10.0.0.1:80": Health.OPEN, "10.0.0.2:80": Health.HALF_OPEN, "10.0.0.3:80": Health.CLOSED}
     health = [Health(upstream="vllm", address=where, circuit=circuit) for where, circuit in circuits.items()]
     async with hosted(open_profile, GATEWAY) as host:
@@ -278,7 +290,7 @@ async def test_the_rollout_contains_the_report_of_each_data_plane(open_profile, 
         assert status.detail.endswith(told)
 
 
-async def test_a_request_is_explained_for_a_visible_key_or_desk(open_profile, caller):
+async def test_a_request_is_explained_for_a_visible_key_or_desk(open_profile: Profile, caller: Principal) -> None:
     async with hosted(open_profile, GATEWAY) as host:
         router, keys = host.client(RequestRouterClient), host.client(AuthenticationClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from importlib import resources
+from typing import Any
 
 import jwt
 import psycopg
@@ -32,9 +33,9 @@ from drw.gateway.authentication.keys.encryption import EnvelopeEncryption, Wrong
 from drw.gateway.authentication.keys.secret import why_weak
 from drw.gateway.authentication.keys.signing import Signer, new_private_key
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import ConfigError
+from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.local.first_key import OPERATOR
 from support.hosting import SECRET, hosted
 
@@ -49,13 +50,13 @@ def with_settings(profile, **settings):
 
 
 @pytest.fixture
-async def host(profile) -> AsyncIterator[Host]:
+async def host(profile: Profile) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES) as found:
         yield found
 
 
 @pytest.fixture
-def client(host) -> AuthenticationClient:
+def client(host: Host) -> AuthenticationClient:
     return host.client(AuthenticationClient)
 
 
@@ -100,7 +101,7 @@ async def rotate(client, profile, *, at_once: bool = True) -> str:
     return kid
 
 
-async def test_a_new_signing_key_is_known_before_it_signs(client, profile):
+async def test_a_new_signing_key_is_known_before_it_signs(client: AuthenticationClient, profile: Profile) -> None:
     old = signed_with(await made(client))
     async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as news:
         await anext(news)
@@ -115,7 +116,9 @@ async def test_a_new_signing_key_is_known_before_it_signs(client, profile):
     assert await states(client) == [(new, "SIGNS"), (old, "VERIFIES")]
 
 
-async def test_an_old_signing_key_verifies_until_its_last_key_has_ended(client, profile):
+async def test_an_old_signing_key_verifies_until_its_last_key_has_ended(
+    client: AuthenticationClient, profile: Profile
+) -> None:
     key = await made(client)
     old = signed_with(key)
     new = await rotate(client, profile)
@@ -128,7 +131,7 @@ async def test_an_old_signing_key_verifies_until_its_last_key_has_ended(client, 
     assert await published(client) == {new}
 
 
-async def test_a_retired_signing_key_takes_its_keys_with_it(client, profile):
+async def test_a_retired_signing_key_takes_its_keys_with_it(client: AuthenticationClient, profile: Profile) -> None:
     bad = await made(client)
     old = signed_with(bad)
     await rotate(client, profile)
@@ -150,7 +153,9 @@ async def test_a_retired_signing_key_takes_its_keys_with_it(client, profile):
     assert await published(client) == {signed_with(await made(client))}
 
 
-async def test_keys_stay_rejected_until_every_data_plane_has_dropped_their_signing_key(client, profile):
+async def test_keys_stay_rejected_until_every_data_plane_has_dropped_their_signing_key(
+    client: AuthenticationClient, profile: Profile
+) -> None:
     early, late = await made(client), await made(client)
     with acting_for(OPERATOR):
         await client.revoke_key(RevokeKeyRequest(id=early.key.id))
@@ -160,7 +165,9 @@ async def test_keys_stay_rejected_until_every_data_plane_has_dropped_their_signi
     assert await revoked(client) == set()
 
 
-async def test_retiring_the_current_signing_key_activates_the_next(client, profile):
+async def test_retiring_the_current_signing_key_activates_the_next(
+    client: AuthenticationClient, profile: Profile
+) -> None:
     old = signed_with(await made(client))
     new = await rotate(client, profile, at_once=False)
     with acting_for(OPERATOR):
@@ -168,7 +175,7 @@ async def test_retiring_the_current_signing_key_activates_the_next(client, profi
     assert signed_with(await made(client)) == new
 
 
-async def test_there_is_an_end_to_live_signing_keys(client, profile):
+async def test_there_is_an_end_to_live_signing_keys(client: AuthenticationClient, profile: Profile) -> None:
     for _ in range(7):
         await made(client)
         await rotate(client, profile)
@@ -180,7 +187,7 @@ async def test_there_is_an_end_to_live_signing_keys(client, profile):
         await client.rotate_signing_key(RotateSigningKeyRequest())
 
 
-async def test_changes_of_signing_keys_are_on_record(client, profile):
+async def test_changes_of_signing_keys_are_on_record(client: AuthenticationClient, profile: Profile) -> None:
     old = signed_with(await made(client))
     new = await rotate(client, profile)
     with acting_for(OPERATOR):
@@ -199,7 +206,7 @@ async def test_changes_of_signing_keys_are_on_record(client, profile):
     assert found["signing_key.retire"]["details"]["after"] == {"signs": new}
 
 
-async def test_private_keys_lie_sealed(profile):
+async def test_private_keys_lie_sealed(profile: Profile) -> None:
     pem = new_private_key()
     async with hosted(profile, SERVICES) as host:
         kid = signed_with(await made(host.client(AuthenticationClient)))
@@ -221,7 +228,7 @@ async def test_private_keys_lie_sealed(profile):
         assert signed_with(await made(host.client(AuthenticationClient))) == kid
 
 
-async def test_a_changed_secret_is_rejected_unless_the_former_one_is_given(profile):
+async def test_a_changed_secret_is_rejected_unless_the_former_one_is_given(profile: Profile) -> None:
     async with hosted(profile, SERVICES) as host:
         kid = signed_with(await made(host.client(AuthenticationClient)))
     with pytest.raises(ConfigError) as caught:
@@ -241,7 +248,7 @@ async def test_a_changed_secret_is_rejected_unless_the_former_one_is_given(profi
     }
 
 
-async def test_looking_makes_no_signing_key(profile):
+async def test_looking_makes_no_signing_key(profile: Profile) -> None:
     async with hosted(profile, SERVICES) as host:
         execute(profile, "delete from authentication.signing_key")
         client = host.client(AuthenticationClient)
@@ -249,7 +256,7 @@ async def test_looking_makes_no_signing_key(profile):
         assert execute(profile, "select kid from authentication.signing_key") == []
 
 
-async def test_data_of_the_first_release_is_migrated(profile, caller):
+async def test_data_of_the_first_release_is_migrated(profile: Profile, caller: Principal) -> None:
     """Its keys stay good, its desks become records that are just wide enough, its signing key is sealed."""
     pem = new_private_key()
     kid = Signer(pem, "drw", "drw-gateway").kid
@@ -295,7 +302,7 @@ async def test_data_of_the_first_release_is_migrated(profile, caller):
         (f"{OTHER} \n", "characters that get lost"),
     ],
 )
-async def test_a_weak_secret_keeps_the_service_from_starting(profile, secret, said):
+async def test_a_weak_secret_keeps_the_service_from_starting(profile: Profile, secret: Any, said: str) -> None:
     host = Host(with_settings(profile, secret=secret), "test", SERVICES)
     with pytest.raises(ConfigError) as caught:
         await host.start()
@@ -305,12 +312,14 @@ async def test_a_weak_secret_keeps_the_service_from_starting(profile, secret, sa
     assert not secret or secret not in str(caught.value.__cause__)  # what a log would show of it
 
 
-def test_random_secrets_are_good():
+def test_random_secrets_are_good() -> None:
     for secret in (SECRET, OTHER, "1f0c9b3e7a5d28460e8d7c6b5a493827", SECRET * 2 + OTHER):
         assert why_weak(secret) == ""
 
 
-async def test_a_key_gets_a_successor_and_ends_after_the_overlap(host, client, profile):
+async def test_a_key_gets_a_successor_and_ends_after_the_overlap(
+    host: Host, client: AuthenticationClient, profile: Profile
+) -> None:
     old = await made(client, requests_per_minute=7, ttl_seconds=86400)
     with acting_for(OPERATOR):
         new = await client.rotate_key(RotateKeyRequest(id=old.key.id, overlap_seconds=3600))
@@ -332,7 +341,7 @@ async def test_a_key_gets_a_successor_and_ends_after_the_overlap(host, client, p
         assert [key.id for key in (await client.list_keys(ListKeysRequest())).keys] == [new.key.id]
 
 
-async def test_a_rotation_without_overlap_revokes_at_once(client):
+async def test_a_rotation_without_overlap_revokes_at_once(client: AuthenticationClient) -> None:
     old = await made(client)
     with acting_for(OPERATOR):
         await client.rotate_key(RotateKeyRequest(id=old.key.id))
@@ -342,7 +351,7 @@ async def test_a_rotation_without_overlap_revokes_at_once(client):
                 await client.rotate_key(RotateKeyRequest(id=old.key.id, overlap_seconds=wrong))
 
 
-async def test_a_rotation_gives_nothing_that_could_not_be_made(client):
+async def test_a_rotation_gives_nothing_that_could_not_be_made(client: AuthenticationClient) -> None:
     old = await made(client, scopes=["models:read", "models:invoke"])
     poor = replace(OPERATOR, key="key_poor", scopes=frozenset({"keys:write", "models:read"}))
     with acting_for(poor), pytest.raises(Forbidden, match="lacks the scope 'models:invoke'"):
@@ -355,7 +364,7 @@ async def test_a_rotation_gives_nothing_that_could_not_be_made(client):
             await client.rotate_key(RotateKeyRequest(id=old.key.id))
 
 
-async def test_a_revocation_outlives_a_restart(profile):
+async def test_a_revocation_outlives_a_restart(profile: Profile) -> None:
     async with hosted(profile, SERVICES) as host:
         client = host.client(AuthenticationClient)
         key = await made(client)

@@ -63,7 +63,7 @@ async def bound(client: RateLimitingClient, who: Principal, org: str = "") -> tu
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_a_key_of_another_tenant_cannot_be_limited(profile, how):
+async def test_a_key_of_another_tenant_cannot_be_limited(profile: Profile, how: Any) -> None:
     async with hosted(profile, ["rate_limiting"], how) as host:
         client = host.client(RateLimitingClient)
         await known(client)
@@ -89,7 +89,7 @@ async def test_a_key_of_another_tenant_cannot_be_limited(profile, how):
             await client.list_limits(ListLimitsRequest(org="acme"))
 
 
-async def test_unknown_keys_cannot_be_limited_and_callers_can_limit_themselves(profile):
+async def test_unknown_keys_cannot_be_limited_and_callers_can_limit_themselves(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         with acting_for(BOSS):
@@ -102,7 +102,7 @@ async def test_unknown_keys_cannot_be_limited_and_callers_can_limit_themselves(p
         assert await bound(client, person) == ([person.key], [])
 
 
-async def test_permission_to_see_and_remove_limits_of_a_key(profile):
+async def test_permission_to_see_and_remove_limits_of_a_key(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         await known(client)
@@ -125,7 +125,7 @@ async def test_permission_to_see_and_remove_limits_of_a_key(profile):
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_limits_set_by_other_orgs_are_deleted_when_keys_are_announced(profile, how):
+async def test_limits_set_by_other_orgs_are_deleted_when_keys_are_announced(profile: Profile, how: Any) -> None:
     """The last release let every org set limits on any name; its rows are still there."""
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("create schema rate_limiting")
@@ -159,7 +159,7 @@ async def test_limits_set_by_other_orgs_are_deleted_when_keys_are_announced(prof
         assert await bound(client, OWN) == (["key_1", "key_2"], ["key_2"])
 
 
-async def test_a_budget_of_a_name_of_another_org_is_not_charged(profile):
+async def test_a_budget_of_a_name_of_another_org_is_not_charged(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         await announce(client, "key_1")
@@ -176,7 +176,7 @@ async def test_a_budget_of_a_name_of_another_org_is_not_charged(profile):
                 assert len((await client.list_limits(ListLimitsRequest())).blocks) == seen
 
 
-async def test_spend_is_of_the_named_org_for_the_platforms_admins_only(profile):
+async def test_spend_is_of_the_named_org_for_the_platforms_admins_only(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         await client.report_usage(ReportUsageRequest(usages=[usage("a")]))
@@ -187,7 +187,7 @@ async def test_spend_is_of_the_named_org_for_the_platforms_admins_only(profile):
             await client.get_spend(GetSpendRequest(org="acme"))
 
 
-async def test_spending_of_all_orgs_on_a_model_requires_platform_metrics(profile):
+async def test_spending_of_all_orgs_on_a_model_requires_platform_metrics(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         with acting_for(PLATFORM):
@@ -200,7 +200,7 @@ async def test_spending_of_all_orgs_on_a_model_requires_platform_metrics(profile
         assert (budget.amount, budget.spent) == ("1.00", "")
 
 
-async def test_an_announcement_is_bounded_and_idempotent(profile):
+async def test_an_announcement_is_bounded_and_idempotent(profile: Profile) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
         many = [KeyOwner(key=f"key_{number}", org="acme", desk="research") for number in range(MAX_OWNERS + 1)]
@@ -224,7 +224,7 @@ async def test_an_announcement_is_bounded_and_idempotent(profile):
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_keys_and_certificates_are_announced_and_keys_of_the_last_release_too(profile, how):
+async def test_keys_and_certificates_are_announced_and_keys_of_the_last_release_too(profile: Profile, how: Any) -> None:
     services = ["authentication", "rate_limiting"]
     held: dict[str, Any] = {"scopes": sorted(SCOPES)}
     async with hosted(profile, services, how) as host:

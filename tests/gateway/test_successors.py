@@ -37,6 +37,7 @@ from drw.gateway.authentication.keys.store import KeyStore
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from support.hosting import hosted
 from support.keys import vouch
@@ -49,13 +50,13 @@ HOLDER = replace(BOSS, scopes=frozenset({"keys:write", "keys:read", "models:read
 
 
 @pytest.fixture(params=["together", "strict", "apart"])
-async def host(profile, request) -> AsyncIterator[Host]:
+async def host(profile: Profile, request: pytest.FixtureRequest) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES, request.param) as found:
         yield found
 
 
 @pytest.fixture
-async def alone(profile) -> AsyncIterator[Host]:
+async def alone(profile: Profile) -> AsyncIterator[Host]:
     async with hosted(profile, SERVICES) as found:
         yield found
 
@@ -108,7 +109,7 @@ def records(profile, action: str) -> list[dict]:
     return [found for (row,) in rows if (found := json.loads(row))["action"] == action]
 
 
-async def test_a_successor_is_bound_as_its_predecessor(host):
+async def test_a_successor_is_bound_as_its_predecessor(host: Host) -> None:
     old = await make(host, requests_per_minute=600)
     limiting = host.client(RateLimitingClient)
     with acting_for(BOSS):
@@ -138,7 +139,7 @@ async def test_a_successor_is_bound_as_its_predecessor(host):
     assert (await budgets(host))[last.id, "TOTAL"] == ("9000", "130")
 
 
-async def test_carried_over_spending_survives_a_loss_of_the_counters(profile):
+async def test_carried_over_spending_survives_a_loss_of_the_counters(profile: Profile) -> None:
     async with hosted(profile, SERVICES) as host:
         old = await make(host)
         with acting_for(BOSS):
@@ -156,7 +157,7 @@ async def test_carried_over_spending_survives_a_loss_of_the_counters(profile):
         assert {(block.name, block.reason) for block in found.blocks} == {(new.id, Block.MONEY)}
 
 
-def test_carried_over_spending_keeps_its_period():
+def test_carried_over_spending_keeps_its_period() -> None:
     now = datetime(2026, 11, 25, 12, tzinfo=UTC)
     spent = {"tn": 9, "tt": 90, "mn": 5, "mt": 50, "dn": 2, "dt": 20}
     day, month = begins("day", now), begins("month", now)
@@ -166,7 +167,7 @@ def test_carried_over_spending_keeps_its_period():
     assert [at for at, _, _ in parts(spent, first)] == [month - timedelta(milliseconds=1), month]
 
 
-async def test_a_caller_cannot_grant_more_requests_per_minute_than_it_has(host):
+async def test_a_caller_cannot_grant_more_requests_per_minute_than_it_has(host: Host) -> None:
     mine = await make(host, requests_per_minute=60, scopes=sorted(HOLDER.scopes))
     me = replace(HOLDER, key=mine.id)
     with pytest.raises(Forbidden, match=f"{mine.id!r} has 60 requests a minute; a key with 61 needs 'limits:write'"):
@@ -185,7 +186,9 @@ async def test_a_caller_cannot_grant_more_requests_per_minute_than_it_has(host):
     assert (await make(host, replace(me, scopes=me.scopes | {"limits:write"}), requests_per_minute=61)).id
 
 
-async def test_a_rotation_that_fails_leaves_nothing(host, profile, monkeypatch):
+async def test_a_rotation_that_fails_leaves_nothing(
+    host: Host, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = await make(host, requests_per_minute=7)
     first = await rotate(host, old.id, overlap_seconds=60)
     there, told = set(await limits(host)), len(records(profile, "limit.set"))
@@ -202,7 +205,7 @@ async def test_a_rotation_that_fails_leaves_nothing(host, profile, monkeypatch):
     assert set(await limits(host)) == there
 
 
-async def test_a_key_that_comes_too_late_leaves_no_limit(alone, profile):
+async def test_a_key_that_comes_too_late_leaves_no_limit(alone: Host, profile: Profile) -> None:
     """The desk is narrowed between the limit and the key."""
     with acting_for(BOSS):
         desk = PutDeskRequest(name="late", scopes=["models:read", "models:invoke"])
@@ -218,7 +221,7 @@ async def test_a_key_that_comes_too_late_leaves_no_limit(alone, profile):
     assert not await limits(alone)
 
 
-async def test_the_creator_of_a_key_is_recorded(host, profile):
+async def test_the_creator_of_a_key_is_recorded(host: Host, profile: Profile) -> None:
     made = await make(host, BOSS)
     assert (made.created_by, made.borrowed) == ("key_boss", False)
     with acting_for(BOSS):
@@ -229,7 +232,9 @@ async def test_the_creator_of_a_key_is_recorded(host, profile):
 
 
 @pytest.mark.parametrize("who", ["oidc:okta:u1", "cert:pricing"])
-async def test_a_borrowed_key_does_not_outlive_the_identity_of_its_creator(host, profile, who):
+async def test_a_borrowed_key_does_not_outlive_the_identity_of_its_creator(
+    host: Host, profile: Profile, who: str
+) -> None:
     await vouch(host, who)
     person = replace(BOSS, key=who)
     made = await make(host, person)
@@ -256,7 +261,7 @@ async def test_a_borrowed_key_does_not_outlive_the_identity_of_its_creator(host,
     assert again.borrowed and again.expires_at.seconds - again.created_at.seconds <= 86400
 
 
-async def test_a_platform_admin_manages_the_keys_of_every_org(host, profile):
+async def test_a_platform_admin_manages_the_keys_of_every_org(host: Host, profile: Profile) -> None:
     admin = replace(OPERATOR, scopes=OPERATOR.scopes - {"org:admin"})
     client = host.client(AuthenticationClient)
     made = await make(host, admin, org="acme", desk="research", requests_per_minute=7)
@@ -287,7 +292,9 @@ async def test_a_platform_admin_manages_the_keys_of_every_org(host, profile):
             await ask()
 
 
-async def test_a_rotation_and_the_end_of_its_signing_key_do_not_wait_for_each_other(alone, profile):
+async def test_a_rotation_and_the_end_of_its_signing_key_do_not_wait_for_each_other(
+    alone: Host, profile: Profile
+) -> None:
     old = await make(alone)
     with psycopg.connect(profile.postgres) as held:
         held.execute("select 1 from authentication.desk where org = 'acme' and name = 'research' for update")
@@ -303,7 +310,7 @@ async def test_a_rotation_and_the_end_of_its_signing_key_do_not_wait_for_each_ot
     assert record["details"]["revoked"] == sorted([old.id, new.id])
 
 
-async def test_a_rotation_and_a_narrower_desk_do_not_wait_for_each_other(alone, profile):
+async def test_a_rotation_and_a_narrower_desk_do_not_wait_for_each_other(alone: Host, profile: Profile) -> None:
     first, second = await make(alone), await make(alone)
     with psycopg.connect(profile.postgres) as held:
         held.execute("select 1 from authentication.key where id = %s for update", (first.id,))

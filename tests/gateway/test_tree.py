@@ -28,6 +28,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from support.hosting import hosted
 from support.locks import waiting
@@ -38,13 +39,13 @@ ALL = sorted(OPERATOR.scopes)
 
 
 @pytest.fixture(params=["together", "strict", "apart"])
-async def client(profile, request) -> AsyncIterator[AuthenticationClient]:
+async def client(profile: Profile, request: pytest.FixtureRequest) -> AsyncIterator[AuthenticationClient]:
     async with hosted(profile, SERVICES, request.param) as host:
         yield host.client(AuthenticationClient)
 
 
 @pytest.fixture
-async def alone(profile) -> AsyncIterator[AuthenticationClient]:
+async def alone(profile: Profile) -> AsyncIterator[AuthenticationClient]:
     async with hosted(profile, SERVICES) as host:
         yield host.client(AuthenticationClient)
 
@@ -71,7 +72,7 @@ def records(dsn: str, action: str) -> list[dict]:
     return [record for record in (json.loads(row[0]) for row in rows) if record["action"] == action]
 
 
-async def test_desks_are_within_their_org_and_keys_within_their_desk(client):
+async def test_desks_are_within_their_org_and_keys_within_their_desk(client: AuthenticationClient) -> None:
     with acting_for(OPERATOR):
         await client.put_org(PutOrgRequest(name="narrow", scopes=["models:read", "keys:write"], walls=["rates"]))
     with pytest.raises(Forbidden, match="a desk of 'narrow' cannot have the scope 'models:invoke'; .*: keys:write, "):
@@ -86,7 +87,7 @@ async def test_desks_are_within_their_org_and_keys_within_their_desk(client):
     assert await key(client, OPERATOR, org="narrow", desk="trading", walls=["rates"])
 
 
-async def test_nothing_is_made_by_itself(alone):
+async def test_nothing_is_made_by_itself(alone: AuthenticationClient) -> None:
     for fields, said in [
         ({"desk": "ghosts"}, "the org 'acme' has no desk 'ghosts'"),
         ({"org": "ghosts", "desk": "research"}, "the org 'ghosts' has no desk 'research'"),
@@ -102,7 +103,7 @@ async def test_nothing_is_made_by_itself(alone):
                 await ask
 
 
-async def test_another_org_is_nobodys_but_the_platforms_admins(client):
+async def test_another_org_is_nobodys_but_the_platforms_admins(client: AuthenticationClient) -> None:
     for ask in (
         lambda: client.put_desk(PutDeskRequest(org="local", name="d", scopes=["models:read"])),
         lambda: client.list_desks(ListDesksRequest(org="local")),
@@ -115,7 +116,7 @@ async def test_another_org_is_nobodys_but_the_platforms_admins(client):
             await ask()
 
 
-async def test_only_callers_inside_a_wall_can_grant_it(client, caller):
+async def test_only_callers_inside_a_wall_can_grant_it(client: AuthenticationClient, caller: Principal) -> None:
     with pytest.raises(Forbidden, match="is outside the wall 'rates', so it cannot grant it"):
         await key(client, caller, walls=["rates"])
     assert await key(client, replace(caller, walls=frozenset({"rates"})), walls=["rates"])
@@ -125,7 +126,7 @@ async def test_only_callers_inside_a_wall_can_grant_it(client, caller):
     assert await key(client, caller)
 
 
-async def test_a_narrower_desk_leaves_no_wider_key_good(client, profile):
+async def test_a_narrower_desk_leaves_no_wider_key_good(client: AuthenticationClient, profile: Profile) -> None:
     await desk(client, scopes=["models:read", "models:invoke"], walls=["rates"])
     plain, wide = [await key(client, desk="trading", scopes=s) for s in (["models:read"], ["models:invoke"])]
     walled = await key(client, desk="trading", walls=["rates"])
@@ -145,7 +146,7 @@ async def test_a_narrower_desk_leaves_no_wider_key_good(client, profile):
     assert told == {f"key/{wide}", f"key/{walled}"}
 
 
-async def test_narrowing_an_org_narrows_its_desks_and_keys(client, profile):
+async def test_narrowing_an_org_narrows_its_desks_and_keys(client: AuthenticationClient, profile: Profile) -> None:
     await desk(client, scopes=["models:read", "models:invoke"])
     kept, wide = [await key(client, desk="trading", scopes=s) for s in (["models:read"], ["models:invoke"])]
     narrow: dict[str, Any] = {"name": "acme", "scopes": ["models:read", "keys:read"]}
@@ -163,7 +164,9 @@ async def test_narrowing_an_org_narrows_its_desks_and_keys(client, profile):
     assert last["details"]["after"]["scopes"] == ["keys:read", "models:read"]
 
 
-async def test_a_desk_is_deleted_after_its_keys_and_an_org_after_its_desks(alone, profile):
+async def test_a_desk_is_deleted_after_its_keys_and_an_org_after_its_desks(
+    alone: AuthenticationClient, profile: Profile
+) -> None:
     await desk(alone)
     made = await key(alone, desk="trading")
     with acting_for(OPERATOR), pytest.raises(Conflict, match="still has 'the desk research', 'the desk trading'"):
@@ -196,7 +199,9 @@ async def test_a_desk_is_deleted_after_its_keys_and_an_org_after_its_desks(alone
         ({"title": "a\nb"}, "up to 100 printable characters"),
     ],
 )
-async def test_an_invalid_org_or_desk_is_rejected_with_the_valid_form(alone, fields, said):
+async def test_an_invalid_org_or_desk_is_rejected_with_the_valid_form(
+    alone: AuthenticationClient, fields: Any, said: str
+) -> None:
     with acting_for(OPERATOR), pytest.raises(InvalidRequest) as caught:
         await alone.put_org(PutOrgRequest(**{"name": "n", "scopes": ["models:read"], **fields}))
     assert said in caught.value.message
@@ -205,7 +210,7 @@ async def test_an_invalid_org_or_desk_is_rejected_with_the_valid_form(alone, fie
     assert said in caught.value.message
 
 
-async def test_desks_come_in_pages(alone):
+async def test_desks_come_in_pages(alone: AuthenticationClient) -> None:
     for number in range(4):
         await desk(alone, f"d{number}")
     found, token = [], ""
@@ -218,7 +223,9 @@ async def test_desks_come_in_pages(alone):
     assert found == [["d0", "d1"], ["d2", "d3"], ["research"]]
 
 
-async def test_a_key_that_is_made_just_before_its_desk_is_narrowed_is_revoked_with_it(alone, profile):
+async def test_a_key_that_is_made_just_before_its_desk_is_narrowed_is_revoked_with_it(
+    alone: AuthenticationClient, profile: Profile
+) -> None:
     await desk(alone, scopes=["models:read", "models:invoke"])
     with psycopg.connect(profile.postgres) as held:
         held.execute("lock table audit.inbox in share mode")  # the key is there, and not yet on record
@@ -230,7 +237,9 @@ async def test_a_key_that_is_made_just_before_its_desk_is_narrowed_is_revoked_wi
     assert list((await narrowing).revoked_keys) == [made] and await revoked(alone, made)
 
 
-async def test_a_key_that_is_made_just_after_its_desk_is_narrowed_is_refused(alone, profile):
+async def test_a_key_that_is_made_just_after_its_desk_is_narrowed_is_refused(
+    alone: AuthenticationClient, profile: Profile
+) -> None:
     await desk(alone, scopes=["models:read", "models:invoke"])
     there = await key(alone, desk="trading", scopes=["models:invoke"])
     with psycopg.connect(profile.postgres) as held:
@@ -248,7 +257,7 @@ async def test_a_key_that_is_made_just_after_its_desk_is_narrowed_is_refused(alo
     ("key_id", "way"),
     [("operator", Me.OPERATOR), ("oidc:okta:u1", Me.ISSUER), ("cert:pricing", Me.CERTIFICATE), ("key_0", Me.KEY)],
 )
-async def test_a_caller_sees_itself(alone, key_id, way):
+async def test_a_caller_sees_itself(alone: AuthenticationClient, key_id: str, way: Any) -> None:
     who = Principal("acme", "research", key_id, frozenset({"models:read"}), frozenset({"rates"}))
     with acting_for(who):
         found = await alone.get_me(GetMeRequest())
@@ -256,7 +265,7 @@ async def test_a_caller_sees_itself(alone, key_id, way):
     assert (list(found.scopes), list(found.walls)) == (["models:read"], ["rates"])
 
 
-async def test_a_key_sees_its_end(alone):
+async def test_a_key_sees_its_end(alone: AuthenticationClient) -> None:
     made = await key(alone)
     with acting_for(replace(ADMIN, key=made)):
         found = await alone.get_me(GetMeRequest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,11 +30,11 @@ def row(name: str, *calls: str, cluster: str = "rag") -> Service:
         ("from openai import OpenAIClient", set()),
     ],
 )
-def test_clients_used_in_a_source(source, found):
+def test_clients_used_in_a_source(source: str, found: Any) -> None:
     assert checks.clients([source]) == found
 
 
-def test_missing_and_superfluous_calls_in_the_catalog():
+def test_missing_and_superfluous_calls_in_the_catalog() -> None:
     rows = [row("retrieval", "embedding", "serving"), row("embedding")]
     found = list(checks.wrong_calls(rows, {"retrieval": {"embedding", "vector_store"}, "embedding": set()}))
     assert found == [
@@ -42,7 +43,7 @@ def test_missing_and_superfluous_calls_in_the_catalog():
     ]
 
 
-def test_cycles_of_calls_are_found():
+def test_cycles_of_calls_are_found() -> None:
     assert list(checks.cycles([row("a", "b", "c"), row("b", "c"), row("c")])) == []
     found = list(checks.cycles([row("a", "b"), row("b", "c"), row("c", "d", "a"), row("d", "d", "e")]))
     assert found == [
@@ -52,7 +53,7 @@ def test_cycles_of_calls_are_found():
     ]
 
 
-def test_a_service_without_its_files():
+def test_a_service_without_its_files() -> None:
     found = list(checks.without_code([row("a"), row("b")], {"a": {"__init__.py", "service.py"}, "b": set()}))
     assert found == ["b has no src/drw/rag/b/__init__.py", "b has no src/drw/rag/b/service.py"]
 
@@ -70,7 +71,7 @@ def method(name: str, **more: Any) -> Method:
     return Method(name, "", "drw.api.rag.v1.SearchRequest", "drw.api.rag.v1.SearchRequest", **more)
 
 
-def test_contracts_and_catalog_rows_that_do_not_match():
+def test_contracts_and_catalog_rows_that_do_not_match() -> None:
     assert list(checks.wrong_contracts([row("retrieval")], protos())) == []
     assert list(checks.wrong_contracts([row("vector_store")], protos())) == [
         "vector_store has no contract drw.api.rag.v1.VectorStore: "
@@ -79,7 +80,7 @@ def test_contracts_and_catalog_rows_that_do_not_match():
     ]
 
 
-def test_rest_methods_without_or_with_an_unknown_scope():
+def test_rest_methods_without_or_with_an_unknown_scope() -> None:
     good = method("Good", verb="POST", path="/api/v1/{collection}", body="*", scope="documents:read")
     assert list(checks.wrong_rest(protos(good, method("Inside")), {"documents:read"})) == []
     wrong = protos(
@@ -100,7 +101,7 @@ def test_rest_methods_without_or_with_an_unknown_scope():
     ]
 
 
-def test_stale_and_orphaned_files_are_reported_and_fixed(tmp_path):
+def test_stale_and_orphaned_files_are_reported_and_fixed(tmp_path: Path) -> None:
     gone = tmp_path / "src/drw/api/rag/v1/gone_pb2.py"
     by_hand = tmp_path / "src/drw/api/contract.py"
     gone.parent.mkdir(parents=True)

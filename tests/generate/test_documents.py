@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from drw.generate.protos import Field, Message, Method, Protos, compiled
 from drw.kernel.errors import HTTP, InvalidRequest, http_body
 from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import SCOPES
-from drw.kernel.rpc.json_messages import json_message
+from drw.kernel.rpc.json_messages import json_message, to_json
 
 PARAMETER = {
     "type": "object",
@@ -102,7 +103,7 @@ def every(value, key):
     return found + [each for child in children for each in every(child, key)]
 
 
-def test_the_document_is_openapi(document):
+def test_the_document_is_openapi(document: dict[str, Any]) -> None:
     errors = list(Draft202012Validator(OPENAPI).iter_errors(document))
     assert errors == []
     every_operation = [o for path in document["paths"].values() for o in path.values()]
@@ -113,31 +114,31 @@ def test_the_document_is_openapi(document):
     assert all(set(o["tags"]) <= tags for o in every_operation)
 
 
-def test_every_reference_leads_somewhere(document):
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     for reference in every(document, "$ref"):
         at = document
         for step in reference.removeprefix("#/").split("/"):
             at = at[step]
 
 
-def test_every_schema_is_a_json_schema(document):
+def test_every_schema_is_a_json_schema(document: dict[str, Any]) -> None:
     schemas = [s for s in every(document, "schema") if isinstance(s, dict)]
     for schema in [*schemas, *document["components"]["schemas"].values()]:
         Draft202012Validator.check_schema(schema)
 
 
-def test_the_names_in_a_path_are_its_parameters(document):
+def test_the_names_in_a_path_are_its_parameters(document: dict[str, Any]) -> None:
     for path, verbs in document["paths"].items():
         for operation in verbs.values():
             declared = [p["name"] for p in operation.get("parameters", ()) if p["in"] == "path"]
             assert sorted(re.findall(r"{(\w+)}", path)) == sorted(declared)
 
 
-def test_rest_responses_match_the_openapi_document(document):
+def test_rest_responses_match_the_openapi_document(document: dict[str, Any]) -> None:
     record = log_pb2.Record(index=1 << 40, action="model.chat")
     record.at.GetCurrentTime()
     record.details.CopyFrom(json_message({"prompt": {"tokens": 3}}))
-    answer = rest.to_json(log_pb2.ListRecordsResponse(records=[record], next_page_token="7"))
+    answer = to_json(log_pb2.ListRecordsResponse(records=[record], next_page_token="7"))
     schema = {"$ref": "#/components/schemas/audit.ListRecordsResponse", "components": document["components"]}
     strict = json.loads(json.dumps(schema))
     for each in strict["components"]["schemas"].values():
@@ -148,7 +149,7 @@ def test_rest_responses_match_the_openapi_document(document):
         Draft202012Validator(error).validate(http_body(cls("no", param="action")))
 
 
-def test_every_route_of_the_binding_is_in_the_document(document):
+def test_every_route_of_the_binding_is_in_the_document(document: dict[str, Any]) -> None:
     class Log(log_rpc.Log):
         pass
 
@@ -194,7 +195,7 @@ GET = Method(
 )
 
 
-def test_a_get_has_its_fields_in_path_query_and_header():
+def test_a_get_has_its_fields_in_path_query_and_header() -> None:
     _, protos = made_up(GET)
     described = openapi.document(protos)["paths"]["/api/v1/runs/{run}:watch"]["get"]
     assert [(p["name"], p["in"]) for p in described["parameters"]] == [
@@ -210,7 +211,7 @@ def test_a_get_has_its_fields_in_path_query_and_header():
     assert list(described["responses"]["200"]["content"]) == ["text/event-stream"]
 
 
-def test_a_post_has_its_fields_in_the_body():
+def test_a_post_has_its_fields_in_the_body() -> None:
     post = Method(**{**{f: getattr(GET, f) for f in Method.__slots__}, "verb": "POST", "body": "*", "streams": False})
     _, protos = made_up(post)
     document = openapi.document(protos)
@@ -230,7 +231,7 @@ def test_a_post_has_its_fields_in_the_body():
     assert "workflow.Tree" in document["components"]["schemas"]
 
 
-def test_the_page_describes_every_part():
+def test_the_page_describes_every_part() -> None:
     operation, protos = made_up(GET)
     page = pages.http_page([operation], protos)
     for line in [
@@ -243,7 +244,7 @@ def test_the_page_describes_every_part():
         assert line in page.splitlines()
 
 
-def test_every_operation_is_on_both_pages():
+def test_every_operation_is_on_both_pages() -> None:
     found = operations(compiled())
     pages_ = [pages.services_page(found), pages.http_page(found, compiled())]
     for operation in found:
@@ -259,11 +260,11 @@ def test_every_operation_is_on_both_pages():
         ("Not the name first.", "GetKey", "Not the name first."),
     ],
 )
-def test_comments_are_worded_for_readers(comment, name, text):
+def test_comments_are_worded_for_readers(comment: str, name: str, text: str) -> None:
     assert description(comment, name) == text
 
 
-def test_the_proto_files_match_the_compiled_contracts():
+def test_the_proto_files_match_the_compiled_contracts() -> None:
     contract = next(c for c in compiled().contracts if c.name == "drw.api.audit.v1.Log")
     running: Contract = log_rpc.Log.contract
     assert [m.name for m in contract.methods] == list(running.methods)
@@ -275,18 +276,18 @@ def test_the_proto_files_match_the_compiled_contracts():
         assert fields == list(at.request.DESCRIPTOR.fields_by_name)
 
 
-def test_the_same_files_twice_are_the_same():
+def test_the_same_files_twice_are_the_same() -> None:
     assert openapi.files() == openapi.files()
     assert pages.files() == pages.files()
 
 
-def test_generating_outside_a_checkout_is_an_error(monkeypatch, tmp_path):
+def test_generating_outside_a_checkout_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("drw.generate.protos.ROOT", tmp_path)
     with pytest.raises(InvalidRequest, match="works in a checkout only"):
         compiled.__wrapped__()
 
 
-def test_a_service_without_rest_is_in_the_table_alone():
+def test_a_service_without_rest_is_in_the_table_alone() -> None:
     operation, _ = made_up(GET)
     page = pages.services_page([operation])
     assert "| `embedding` | rag |" in page

@@ -12,9 +12,9 @@ from drw.rag.documents.api.vector_stores import VectorStoreRoutes
 from drw.rag.retrieval.openai import SearchRoute
 
 
-def test_the_list_has_every_route_and_no_other():
+def test_the_list_has_every_route_and_no_other() -> None:
     nothing: Any = None
-    routes = [
+    routes: list[Any] = [
         *endpoints.routes(nothing, nothing, nothing, nothing, nothing, nothing, 1),
         *FileRoutes(nothing, nothing, nothing, nothing, 1).routes(),
         *VectorStoreRoutes(nothing, nothing, nothing, nothing, nothing).routes(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,7 +17,7 @@ KIND = 0x74657374
 
 
 @pytest.fixture
-async def connected(database):
+async def connected(database: str):
     service = Database(database, "locks")
     await service.start("drw.kernel.storage")
     yield service
@@ -27,7 +28,7 @@ async def numbers(database):
     return sorted(row["number"] for row in await database.all(advisory_lock.holders(KIND)))
 
 
-async def test_holders_are_listed_while_they_hold_their_lock(connected):
+async def test_holders_are_listed_while_they_hold_their_lock(connected: Any) -> None:
     async with advisory_lock.acquired(connected, LockId(KIND, 7)):
         other_kind = advisory_lock.acquired(connected, LockId(KIND + 1, 9))
         async with advisory_lock.acquired(connected, LockId(KIND, 8)), other_kind:
@@ -36,7 +37,7 @@ async def test_holders_are_listed_while_they_hold_their_lock(connected):
     assert await numbers(connected) == []
 
 
-async def test_a_lock_passes_to_the_next_when_its_holder_ends(connected, monkeypatch):
+async def test_a_lock_passes_to_the_next_when_its_holder_ends(connected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advisory_lock, "POLL_SECONDS", 0.01)
     lock = LockId.named(KIND, "leader")
     events = []
@@ -60,7 +61,9 @@ async def until_both_have_tried(database):
             await asyncio.sleep(0.01)
 
 
-async def test_work_is_cancelled_when_the_connection_of_the_lock_is_lost(connected, database, monkeypatch):
+async def test_work_is_cancelled_when_the_connection_of_the_lock_is_lost(
+    connected: Any, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(advisory_lock, "HEARTBEAT_SECONDS", 0.01)
     cancelled = asyncio.Event()
 
@@ -82,5 +85,5 @@ async def test_work_is_cancelled_when_the_connection_of_the_lock_is_lost(connect
         assert await numbers(connected) == []
 
 
-def test_a_name_always_stands_for_the_same_lock():
+def test_a_name_always_stands_for_the_same_lock() -> None:
     assert LockId.named(KIND, "default") == LockId(KIND, 933818049)

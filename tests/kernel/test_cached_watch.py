@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,26 +33,27 @@ def following(file: Path, source: Source, apply: Callable[[Kills], object]) -> C
     return CachedWatch(Kills, source.watch, file, apply)
 
 
-async def test_each_state_is_applied_and_the_last_one_is_there_at_the_next_start(tmp_path):
-    file, applied = tmp_path / "kills", []
+async def test_each_state_is_applied_and_the_last_one_is_there_at_the_next_start(tmp_path: Path) -> None:
+    applied: list[Any] = []
+    file = tmp_path / "kills"
     source = Source(([ONE, TWO], Unavailable("gone")))
     with pytest.raises(Unavailable):
         await following(file, source, applied.append).follow()
     assert applied == [ONE, TWO]
-    again = []
+    again: list[Any] = []
     following(file, Source(), again.append)
     assert again == [TWO]
 
 
-async def test_a_stream_that_reaches_its_deadline_is_opened_again(tmp_path):
-    applied = []
+async def test_a_stream_that_reaches_its_deadline_is_opened_again(tmp_path: Path) -> None:
+    applied: list[Any] = []
     source = Source(([ONE], DeadlineExceeded("no stream lasts for ever")), ([TWO], Unavailable("gone")))
     with pytest.raises(Unavailable):
         await following(tmp_path / "kills", source, applied.append).follow()
     assert applied == [ONE, TWO]
 
 
-async def test_a_state_is_applied_before_it_is_stored(tmp_path):
+async def test_a_state_is_applied_before_it_is_stored(tmp_path: Path) -> None:
     file, stored = tmp_path / "kills", []
     source = Source(([ONE], Unavailable("gone")))
     with pytest.raises(Unavailable):
@@ -60,8 +62,11 @@ async def test_a_state_is_applied_before_it_is_stored(tmp_path):
     assert file.exists()
 
 
-async def test_a_file_that_cannot_be_read_or_written_stops_nothing(tmp_path, caplog):
-    file, applied = tmp_path / "kills", []
+async def test_a_file_that_cannot_be_read_or_written_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    applied: list[Any] = []
+    file = tmp_path / "kills"
     file.write_bytes(b"\xff\xff")
     source = Source(([ONE], asyncio.CancelledError()))
     watch = following(file, source, applied.append)

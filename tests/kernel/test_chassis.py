@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,21 +15,21 @@ from drw.api.kernel.v1.kernel_rpc import ProcessClient
 from drw.api.models.v1.experiments_pb2 import Experiment, ListExperimentsRequest
 from drw.api.models.v1.experiments_rpc import ExperimentsClient
 from drw.kernel.errors import Forbidden, Unavailable, Unimplemented
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import ConfigError
+from drw.kernel.runtime.settings import ConfigError, Profile
 from support.hosting import hosted
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_a_service_without_methods_reports_unimplemented(profile, caller, how):
+async def test_a_service_without_methods_reports_unimplemented(profile: Profile, caller: Principal, how: str) -> None:
     async with hosted(profile, ["experiments"], how) as host:
         with acting_for(caller), pytest.raises(Unimplemented, match="experiments.CreateExperiment"):
             await host.client(ExperimentsClient).create_experiment(Experiment(name="a"))
 
 
-async def test_a_service_can_call_only_services_in_its_catalog_row(profile):
+async def test_a_service_can_call_only_services_in_its_catalog_row(profile: Profile) -> None:
     async with hosted(profile, ["experiments"], "apart") as host:
         place = host.profile.place("experiments")
         channels = Channels()
@@ -37,7 +38,7 @@ async def test_a_service_can_call_only_services_in_its_catalog_row(profile):
         await channels.close()
 
 
-async def test_a_stopped_process_is_unavailable(profile, folder):
+async def test_a_stopped_process_is_unavailable(profile: Profile, folder: Path) -> None:
     channels = Channels()
     client = channels.client(AuthenticationClient, f"unix:{folder}/nobody.sock")
     with pytest.raises(Unavailable, match="the authentication service does not answer"):
@@ -45,7 +46,7 @@ async def test_a_stopped_process_is_unavailable(profile, folder):
     await channels.close()
 
 
-async def test_the_status_names_unimplemented_services(profile):
+async def test_the_status_names_unimplemented_services(profile: Profile) -> None:
     async with hosted(profile, ["experiments"], "apart") as host:
         channels = Channels()
         status = await channels.client(ProcessClient, host.profile.place("experiments").grpc).get_status(
@@ -55,7 +56,7 @@ async def test_the_status_names_unimplemented_services(profile):
     assert [(s.name, s.state) for s in status.services] == [("experiments", ServiceStatus.UNIMPLEMENTED)]
 
 
-async def test_settings_that_do_not_exist_are_refused(profile):
+async def test_settings_that_do_not_exist_are_refused(profile: Profile) -> None:
     wrong = profile.model_copy(update={"services": {"experiments": {"speed": 3}}})
     host = Host(wrong, "test", ["experiments"])
     with pytest.raises(ConfigError, match="experiments.speed is not a setting"):
@@ -64,7 +65,7 @@ async def test_settings_that_do_not_exist_are_refused(profile):
 
 
 @pytest.fixture
-async def web(profile) -> AsyncIterator[httpx.AsyncClient]:
+async def web(profile: Profile) -> AsyncIterator[httpx.AsyncClient]:
     async with hosted(profile, ["experiments"]) as host:
         transport = httpx.ASGITransport(app=host.app())
         async with httpx.AsyncClient(transport=transport, base_url="http://drw") as client:
@@ -74,7 +75,7 @@ async def web(profile) -> AsyncIterator[httpx.AsyncClient]:
 KEY = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "experiments:write"}
 
 
-async def test_rest_answers_in_one_error_shape(web):
+async def test_rest_answers_in_one_error_shape(web: httpx.AsyncClient) -> None:
     for headers, path, status, code in [
         ({}, "/api/v1/experiments", 401, "invalid_api_key"),
         (KEY, "/api/v1/experiments", 403, "permission_denied"),
@@ -87,7 +88,7 @@ async def test_rest_answers_in_one_error_shape(web):
     assert (answer.status_code, answer.json()["error"]["type"]) == (501, "not_implemented_error")
 
 
-async def test_a_wrong_verb_is_named_in_the_same_shape(web):
+async def test_a_wrong_verb_is_named_in_the_same_shape(web: httpx.AsyncClient) -> None:
     answer = await web.put("/api/v1/experiments", headers=KEY)
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
     assert answer.json()["error"]["message"] == "/api/v1/experiments takes GET, HEAD, POST, not PUT"

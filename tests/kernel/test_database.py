@@ -20,7 +20,7 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import PATIENT_SECONDS, Database
 
 
-async def test_a_connection_that_the_server_closed_is_replaced(database):
+async def test_a_connection_that_the_server_closed_is_replaced(database: str) -> None:
     ours = Database(database, "audit", pool_size=1)
     await ours.start("drw.kernel.storage")
     (before,) = await ours.all("select pg_backend_pid() as pid")
@@ -33,7 +33,7 @@ async def test_a_connection_that_the_server_closed_is_replaced(database):
     await ours.stop()
 
 
-async def test_one_statement_alone_is_committed_at_once(database):
+async def test_one_statement_alone_is_committed_at_once(database: str) -> None:
     ours = Database(database, "audit", pool_size=1)
     await ours.start("drw.kernel.storage")
     await ours.run("insert into audit.inbox (record) values (%s)", "{}")
@@ -44,7 +44,7 @@ async def test_one_statement_alone_is_committed_at_once(database):
     await ours.stop()
 
 
-def test_an_invalid_connection_string_is_reported_without_its_content():
+def test_an_invalid_connection_string_is_reported_without_its_content() -> None:
     with pytest.raises(ConfigError, match="postgres is not a connection string") as caught:
         Database("host=db hunter2", "audit")
     assert "hunter2" not in caught.value.message
@@ -114,12 +114,14 @@ def notify(dsn: str) -> None:
 
 
 @pytest.fixture
-async def relay(database) -> AsyncIterator[Relay]:
+async def relay(database: str) -> AsyncIterator[Relay]:
     async with Relay(database).running() as found:
         yield found
 
 
-async def test_a_connection_that_is_forgotten_without_a_word_is_noticed(database, relay, monkeypatch):
+async def test_a_connection_that_is_forgotten_without_a_word_is_noticed(
+    database: str, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kernel_database, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(kernel_database, "ANSWER_SECONDS", 0.5)
     async with asyncio.timeout(30), aclosing(Database(relay.dsn, "audit").notifications("news")) as news:
@@ -131,7 +133,9 @@ async def test_a_connection_that_is_forgotten_without_a_word_is_noticed(database
         await anext(news)
 
 
-async def test_an_idle_connection_is_checked_without_disturbing_others(database, relay, monkeypatch):
+async def test_an_idle_connection_is_checked_without_disturbing_others(
+    database: str, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kernel_database, "HEARTBEAT_SECONDS", 0.01)
     async with aclosing(Database(relay.dsn, "audit").notifications("news")) as news:
         await anext(news)
@@ -152,7 +156,7 @@ def stopped(process: int) -> Iterator[None]:
         os.kill(process, signal.SIGCONT)
 
 
-async def test_a_database_that_has_stopped_answering_is_not_waited_for(database):
+async def test_a_database_that_has_stopped_answering_is_not_waited_for(database: str) -> None:
     ours = Database(database, "audit", pool_size=1)
     await ours.start("drw.kernel.storage")
     (alone,) = await ours.fetch("select pg_backend_pid() as pid")
@@ -171,7 +175,7 @@ async def test_a_database_that_has_stopped_answering_is_not_waited_for(database)
     await ours.stop()
 
 
-async def test_a_statement_that_takes_too_long_ends_and_its_successors_do_not_notice(database):
+async def test_a_statement_that_takes_too_long_ends_and_its_successors_do_not_notice(database: str) -> None:
     ours = Database(database, "audit")
     await ours.start("drw.kernel.storage")
     assert await ours.fetch("show statement_timeout") == [{"statement_timeout": "10s"}]

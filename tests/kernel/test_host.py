@@ -9,12 +9,13 @@ import pytest
 
 from drw.kernel.errors import Unavailable
 from drw.kernel.runtime.host import Host, ServiceContext
+from drw.kernel.runtime.settings import Profile
 from drw.models.experiments import service
 from support.measured import measured
 
 
 @pytest.fixture
-def hooks(monkeypatch) -> Callable[..., list[str]]:
+def hooks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Lets a test say what a service does when it starts and stops; gives the list of what ran."""
     ran: list[str] = []
 
@@ -43,7 +44,7 @@ def hooks(monkeypatch) -> Callable[..., list[str]]:
     return with_hooks
 
 
-async def test_a_start_that_fails_can_be_stopped(profile, hooks):
+async def test_a_start_that_fails_can_be_stopped(profile: Profile, hooks: Callable[..., list[str]]) -> None:
     ran = hooks("start 1")
     host = Host(profile, "test", ["experiments"])
     with pytest.raises(ZeroDivisionError):
@@ -53,7 +54,7 @@ async def test_a_start_that_fails_can_be_stopped(profile, hooks):
     gc.collect()  # a connection or a server left open would warn here
 
 
-async def test_a_stop_that_fails_stops_the_rest(profile, hooks):
+async def test_a_stop_that_fails_stops_the_rest(profile: Profile, hooks: Callable[..., list[str]]) -> None:
     ran = hooks("stop 2")
     host = Host(profile, "test", ["experiments"])
     await host.start()
@@ -63,7 +64,9 @@ async def test_a_stop_that_fails_stops_the_rest(profile, hooks):
     gc.collect()
 
 
-async def test_a_service_that_cannot_be_measured_is_not_ready_and_the_others_are_measured(profile, monkeypatch):
+async def test_a_service_that_cannot_be_measured_is_not_ready_and_the_others_are_measured(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build = service.build
 
     async def build_with_trouble(scope: ServiceContext):

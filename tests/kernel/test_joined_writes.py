@@ -24,7 +24,7 @@ class Recorded(asyncio.Transport):
         return self.closed
 
 
-async def test_writes_of_one_event_loop_iteration_are_joined():
+async def test_writes_of_one_event_loop_iteration_are_joined() -> None:
     below = Recorded()
     joined = JoinedWrites(below, asyncio.get_running_loop())
     joined.write(b"head, ")
@@ -36,7 +36,7 @@ async def test_writes_of_one_event_loop_iteration_are_joined():
     assert below.written == [b"head, body", b"next"]
 
 
-async def test_much_is_written_at_once():
+async def test_much_is_written_at_once() -> None:
     below = Recorded()
     joined = JoinedWrites(below, asyncio.get_running_loop())
     joined.write(b"x")
@@ -44,7 +44,7 @@ async def test_much_is_written_at_once():
     assert [len(data) for data in below.written] == [MAX_BUFFERED_BYTES + 1]
 
 
-async def test_buffered_writes_are_flushed_at_close():
+async def test_buffered_writes_are_flushed_at_close() -> None:
     below = Recorded()
     joined = JoinedWrites(below, asyncio.get_running_loop())
     joined.write(b"last")

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import httpx
@@ -62,7 +64,7 @@ class DoubleLog(log_rpc.Log):
         aiohttp.ServerDisconnectedError(),
     ],
 )
-async def test_a_lost_connection_is_a_503_over_http_and_between_processes(folder, error):
+async def test_a_lost_connection_is_a_503_over_http_and_between_processes(folder: Path, error: Any) -> None:
     app = http_server.app(rest.routes(DoubleLog(error)), "test")
     headers = {"x-drw-org": WHO.org, "x-drw-desk": WHO.desk, "x-drw-key": WHO.key, "x-drw-scopes": "audit:read"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=headers) as web:
@@ -71,7 +73,9 @@ async def test_a_lost_connection_is_a_503_over_http_and_between_processes(folder
     assert answer.json()["error"]["code"] == "service_unavailable"
 
 
-async def test_a_process_that_does_not_answer_in_the_usual_time_is_away(folder, monkeypatch):
+async def test_a_process_that_does_not_answer_in_the_usual_time_is_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transport, "UNARY_SECONDS", 0.5)
     server, channels = Server([DoubleLog()]), Channels()
     address = await server.start(f"unix:{folder}/silent")
@@ -86,7 +90,9 @@ async def test_a_process_that_does_not_answer_in_the_usual_time_is_away(folder, 
     await server.stop(0)
 
 
-async def test_a_frozen_process_is_noticed_long_before_a_call_to_it_must_end(folder, monkeypatch):
+async def test_a_frozen_process_is_noticed_long_before_a_call_to_it_must_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transport, "PING_MS", 500)
     path = folder / "frozen"
     with subprocess.Popen([sys.executable, "-c", SERVER, f"unix:{path}"]) as process:

@@ -15,7 +15,7 @@ def count(part: str) -> float:
     return REGISTRY.get_sample_value("drw_overhead_seconds_count", {"part": part}) or 0.0
 
 
-async def test_waits_of_a_request_and_of_its_tasks_are_not_ours():
+async def test_waits_of_a_request_and_of_its_tasks_are_not_ours() -> None:
     account = overhead.begin()
     before = count("serving"), count("queue")
     waited("upstream", 1.5)
@@ -32,7 +32,7 @@ async def later(what, seconds):
     waited(what, seconds)
 
 
-async def test_a_request_does_not_count_the_waits_of_another():
+async def test_a_request_does_not_count_the_waits_of_another() -> None:
     async def one(seconds):
         account = overhead.begin()
         await asyncio.sleep(0)
@@ -42,7 +42,7 @@ async def test_a_request_does_not_count_the_waits_of_another():
     assert list(await asyncio.gather(one(1.0), one(2.0))) == [1.0, 2.0]
 
 
-async def test_a_wait_that_fails_counts_too_and_more_waits_than_time_are_not_negative():
+async def test_a_wait_that_fails_counts_too_and_more_waits_than_time_are_not_negative() -> None:
     account = overhead.begin()
     with pytest.raises(TimeoutError), waiting("upstream"):
         raise TimeoutError
@@ -51,7 +51,7 @@ async def test_a_wait_that_fails_counts_too_and_more_waits_than_time_are_not_neg
     assert account.close(1.0) == 0.0
 
 
-def test_outside_of_requests_waits_are_nobodys():
+def test_outside_of_requests_waits_are_nobodys() -> None:
     account = overhead.begin()
     overhead._account.set(None)
     with waiting("upstream"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,7 +54,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize(("kind", "secret"), SECRETS)
-def test_a_secret_gives_way_to_its_kind(kind, secret):
+def test_a_secret_gives_way_to_its_kind(kind: Any, secret: Any) -> None:
     text = f"before {secret} after" if "@db" not in secret else f"postgres://{secret}/x"
     clean = redacted(text)
     assert f"[redacted: {kind}]" in clean
@@ -62,13 +64,13 @@ def test_a_secret_gives_way_to_its_kind(kind, secret):
 
 
 @pytest.mark.parametrize("text", PLAIN)
-def test_ordinary_text_stays(text):
+def test_ordinary_text_stays(text: Any) -> None:
     assert redacted(text) == text
 
 
 @settings(deadline=None)
 @given(st.integers(0, 3 * LONGEST), st.integers(0, 2 * LONGEST), st.sampled_from([s for _, s in SECRETS[:5]]))
-def test_no_part_of_a_secret_stays_where_a_text_is_cut(before, most, secret):
+def test_no_part_of_a_secret_stays_where_a_text_is_cut(before: Any, most: Any, secret: Any) -> None:
     shown = excerpt(f"{'x ' * (before // 2)}{secret} {'y ' * LONGEST}", most)
     assert secret[:12] not in shown
     assert secret[-12:] not in shown
@@ -76,5 +78,5 @@ def test_no_part_of_a_secret_stays_where_a_text_is_cut(before, most, secret):
 
 
 @pytest.mark.parametrize("part", ["aA1-_@.: ", 'token: "', "password=\\", "1.1.", "( 1) ", "ch93 0000 "])
-def test_a_long_text_is_read_in_one_pass(part):
+def test_a_long_text_is_read_in_one_pass(part: str) -> None:
     assert redacted(part * 60_000)  # a pattern that goes back and forth would not end within the test's time

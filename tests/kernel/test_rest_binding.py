@@ -45,7 +45,7 @@ def log() -> DoubleLog:
 
 
 @pytest.fixture
-async def web(log) -> AsyncIterator[httpx.AsyncClient]:
+async def web(log: DoubleLog) -> AsyncIterator[httpx.AsyncClient]:
     app = http_server.app(rest.routes(log), "test")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=KEY) as client:
         yield client
@@ -56,7 +56,7 @@ def refused(answer, status=400) -> str:
     return answer.json()["error"]["message"]
 
 
-async def test_path_query_and_body_make_the_request(web, log):
+async def test_path_query_and_body_make_the_request(web: httpx.AsyncClient, log: DoubleLog) -> None:
     assert (await web.get("/api/v1/audit/records?page_size=7&action=a%20b")).status_code == 200
     assert (await web.get("/api/v1/audit/records/12/proof")).json()["index"] == 12
     assert (await web.post("/api/v1/audit:verify", json={"earlier_note": "n"})).json()["ok"] is True
@@ -69,7 +69,7 @@ async def test_path_query_and_body_make_the_request(web, log):
     ]
 
 
-async def test_large_integers_are_numbers(web):
+async def test_large_integers_are_numbers(web: httpx.AsyncClient) -> None:
     answer = await web.get("/api/v1/audit/records")
     assert orjson.loads(answer.content)["records"][0]["index"] == 1 << 60
 
@@ -83,7 +83,7 @@ async def test_large_integers_are_numbers(web):
         ("action=a&action=b", "'action' is given twice"),
     ],
 )
-async def test_a_wrong_parameter_is_named(web, log, query, message):
+async def test_a_wrong_parameter_is_named(web: httpx.AsyncClient, log: DoubleLog, query: str, message: str) -> None:
     assert message in refused(await web.get(f"/api/v1/audit/records?{query}"))
     assert log.asked == []
 
@@ -99,22 +99,24 @@ async def test_a_wrong_parameter_is_named(web, log, query, message):
         (b"\xff\xfe", "the body is not JSON"),
     ],
 )
-async def test_a_wrong_body_is_refused_in_words(web, log, body, message):
+async def test_a_wrong_body_is_refused_in_words(
+    web: httpx.AsyncClient, log: DoubleLog, body: bytes, message: str
+) -> None:
     assert message in refused(await web.post("/api/v1/audit:verify", content=body))
     assert log.asked == []
 
 
-async def test_a_number_in_the_path_that_is_none(web):
+async def test_a_number_in_the_path_that_is_none(web: httpx.AsyncClient) -> None:
     assert "index" in refused(await web.get("/api/v1/audit/records/first/proof"))
 
 
-async def test_a_wrong_verb_is_not_found_in_the_same_shape(web):
+async def test_a_wrong_verb_is_not_found_in_the_same_shape(web: httpx.AsyncClient) -> None:
     answer = await web.delete("/api/v1/audit/records")
     assert answer.status_code == 405
     assert refused(await web.get("/api/v1/audit"), 404) == "there is nothing at GET /api/v1/audit"
 
 
-async def test_of_an_endless_body_only_the_limit_is_read(web, log):
+async def test_of_an_endless_body_only_the_limit_is_read(web: httpx.AsyncClient, log: DoubleLog) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -129,12 +131,12 @@ async def test_of_an_endless_body_only_the_limit_is_read(web, log):
     assert sent <= rest.MAX_BODY_BYTES + (2 << 16)
 
 
-async def test_an_unexpected_error_tells_nothing_of_itself(web):
+async def test_an_unexpected_error_tells_nothing_of_itself(web: httpx.AsyncClient) -> None:
     message = refused(await web.post("/api/v1/audit:verify", json={"earlier_note": "break"}), 500)
     assert message == "unexpected error in log.Verify"
 
 
-async def test_a_temporary_error_has_retry_after():
+async def test_a_temporary_error_has_retry_after() -> None:
     class DoubleBusy(log_rpc.Log):
         async def get_checkpoint(self, request, /):
             raise Unavailable("not now", retry_after="7")
@@ -145,7 +147,7 @@ async def test_a_temporary_error_has_retry_after():
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
 
 
-async def test_a_truth_in_the_query_is_true_or_false():
+async def test_a_truth_in_the_query_is_true_or_false() -> None:
     asked = []
 
     class DoubleAuthentication(authentication_rpc.Authentication):
@@ -161,7 +163,7 @@ async def test_a_truth_in_the_query_is_true_or_false():
     assert asked == [True, True, False, False]
 
 
-async def test_platform_metrics_are_visible_internally_and_with_platform_read(web):
+async def test_platform_metrics_are_visible_internally_and_with_platform_read(web: httpx.AsyncClient) -> None:
     lacking = {**KEY, "x-drw-scopes": "models:read"}
     assert (await web.get("/metrics/test", headers=lacking)).status_code == 403
     await web.get("/api/v1/audit/records")
@@ -174,7 +176,9 @@ async def test_platform_metrics_are_visible_internally_and_with_platform_read(we
         assert (await nobody.get("/healthz")).text == "ok\n"
 
 
-async def test_a_disconnect_during_the_request_body_is_not_a_server_error(log, caplog):
+async def test_a_disconnect_during_the_request_body_is_not_a_server_error(
+    log: DoubleLog, caplog: pytest.LogCaptureFixture
+) -> None:
     app = http_server.app(rest.routes(log), "test")
     messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
     sent: list[object] = []
@@ -190,7 +194,7 @@ async def test_a_disconnect_during_the_request_body_is_not_a_server_error(log, c
     with caplog.at_level("INFO"):
         await app(scope, receive, send)
     assert sent == []
-    assert [r.fields["code"] for r in caplog.records if r.name == "drw.request"] == ["499"]
+    assert [vars(r)["fields"]["code"] for r in caplog.records if r.name == "drw.request"] == ["499"]
 
 
 async def test_a_field_that_breaks_a_rule_of_its_contract_never_reaches_the_service() -> None:

@@ -20,7 +20,7 @@ gather_seconds = 1
 
 
 @pytest.fixture
-def base(tmp_path) -> Path:
+def base(tmp_path: Path) -> Path:
     file = tmp_path / "base.toml"
     file.write_text(BASE)
     return file
@@ -32,7 +32,7 @@ def layered(base, text, **environ):
     return SettingLayers([base, own], environ)
 
 
-def test_later_files_and_the_environment_win_value_by_value(base):
+def test_later_files_and_the_environment_win_value_by_value(base: Path) -> None:
     layers = layered(base, '[services.log]\norigin = "own"', DRW__LOG__GATHER_SECONDS="3", DRW__NAME="ci", OTHER="x")
     profile = layers.profile()
     assert profile.services["log"] == {"origin": "own", "gather_seconds": "3"}
@@ -43,26 +43,26 @@ def test_later_files_and_the_environment_win_value_by_value(base):
     assert layers.origins["data"] == str(base)
 
 
-def test_a_table_replaces_a_value_and_a_value_a_table(base):
+def test_a_table_replaces_a_value_and_a_value_a_table(base: Path) -> None:
     assert layered(base, "[services.log.origin]\na = 1").profile().services["log"]["origin"] == {"a": 1}
     with pytest.raises(ConfigError, match=r"services\.log"):
         layered(base, "[services]\nlog = 3").profile()
 
 
-def test_a_wrong_value_is_named_with_its_origin(base):
+def test_a_wrong_value_is_named_with_its_origin(base: Path) -> None:
     with pytest.raises(ConfigError, match=r"postgres: .* \(from .*own\.toml\)"):
         layered(base, "postgres = 3").profile()
     with pytest.raises(ConfigError, match="speed: .*not permitted"):
         layered(base, "speed = 3").profile()
 
 
-def test_a_profile_is_fixed(base):
+def test_a_profile_is_fixed(base: Path) -> None:
     profile = layered(base, "").profile()
     with pytest.raises(ValueError, match="frozen"):
         profile.name = "other"
 
 
-def test_an_unreadable_file_is_an_error_with_the_reason(tmp_path):
+def test_an_unreadable_file_is_an_error_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no file"):
         SettingLayers([tmp_path / "none.toml"], {})
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):

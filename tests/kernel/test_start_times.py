@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from drw.kernel.rpc.http_server import error_response
 
 
 @pytest.fixture
-def measured(tmp_path, monkeypatch):
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(start_times, "_starts", None)
     monkeypatch.setattr(start_times, "_process_of", {})
     start_times.configure(tmp_path / "starts.json", {"documents": "rag", "embedding": "rag"})
@@ -30,10 +31,10 @@ def measured(tmp_path, monkeypatch):
         (NotFound("no such thing", part="engine"), None),
     ],
 )
-def test_retry_after_is_the_start_time_of_the_process(measured, error, after):
+def test_retry_after_is_the_start_time_of_the_process(measured: Any, error: Any, after: str | None) -> None:
     assert error_response(error).headers.get("retry-after") == after
 
 
-def test_without_a_measurement_it_is_the_default(measured):
+def test_without_a_measurement_it_is_the_default(measured: Any) -> None:
     measured.unlink()
     assert error_response(Unavailable("gone", part="engine")).headers["retry-after"] == "1"

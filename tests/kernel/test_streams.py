@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -28,6 +30,7 @@ from drw.kernel.errors import (
     Unavailable,
 )
 from drw.kernel.rpc import context, http_server, rest, server_sent_events
+from drw.kernel.rpc.context import Principal
 from drw.kernel.rpc.transport import MAX_MESSAGE_BYTES, Channels, LocalTransport, Server, StrictTransport
 from drw.kernel.rpc.wire_errors import from_wire
 
@@ -101,7 +104,7 @@ class Sides:
 
 
 @pytest.fixture(params=["together", "strict", "apart"])
-async def sides(request, folder) -> AsyncIterator[Sides]:
+async def sides(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Sides]:
     made = Sides(request.param, f"{folder}/{next(_numbers)}.sides")
     yield made
     await made.close()
@@ -111,7 +114,7 @@ async def ids(stream) -> list[str]:
     return [event.event_id async for event in stream]
 
 
-async def test_a_stream_comes_whole_and_in_order(sides, caller):
+async def test_a_stream_comes_whole_and_in_order(sides: Sides, caller: Principal) -> None:
     service = DoubleState("1", "2", "3")
     with context.acting_for(caller):
         assert await ids((await sides.state(service)).watch_run(WatchRunRequest(run="r"))) == ["1", "2", "3"]
@@ -119,7 +122,7 @@ async def test_a_stream_comes_whole_and_in_order(sides, caller):
     assert service.closed.is_set()
 
 
-async def test_an_error_in_mid_stream_is_the_same_class_with_its_message_and_metadata(sides):
+async def test_an_error_in_mid_stream_is_the_same_class_with_its_message_and_metadata(sides: Sides) -> None:
     client = await sides.state(DoubleState("1", then=RunIsOver("the run is over", run="r")))
     seen = []
     with pytest.raises(RunIsOver, match="the run is over") as caught:
@@ -128,14 +131,14 @@ async def test_an_error_in_mid_stream_is_the_same_class_with_its_message_and_met
     assert (seen, caught.value.metadata) == (["1"], {"run": "r"})
 
 
-async def test_an_unexpected_error_in_mid_stream_tells_nothing_of_itself(sides):
+async def test_an_unexpected_error_in_mid_stream_tells_nothing_of_itself(sides: Sides) -> None:
     client = await sides.state(DoubleState("1", then=ValueError("secret")))
     with pytest.raises(InternalError, match=r"unexpected error in state\.WatchRun") as caught:
         await ids(client.watch_run(WatchRunRequest()))
     assert "secret" not in caught.value.message
 
 
-async def test_a_client_disconnect_closes_the_stream_in_the_service(sides):
+async def test_a_client_disconnect_closes_the_stream_in_the_service(sides: Sides) -> None:
     service = DoubleState("1", hang=True)
     client = await sides.state(service)
 
@@ -150,7 +153,7 @@ async def test_a_client_disconnect_closes_the_stream_in_the_service(sides):
     assert (await asyncio.gather(watching, return_exceptions=True))[0].__class__ is asyncio.CancelledError
 
 
-async def test_a_disconnect_of_a_slow_reader_closes_the_stream_in_the_service(sides):
+async def test_a_disconnect_of_a_slow_reader_closes_the_stream_in_the_service(sides: Sides) -> None:
     # Far more than fits between them, so that the service waits for the client when that goes away.
     service = DoubleState(*map(str, range(200)), padding=1 << 20)
     client = await sides.state(service)
@@ -161,7 +164,7 @@ async def test_a_disconnect_of_a_slow_reader_closes_the_stream_in_the_service(si
         await service.closed.wait()
 
 
-async def test_a_stream_ends_at_its_deadline(sides):
+async def test_a_stream_ends_at_its_deadline(sides: Sides) -> None:
     service = DoubleState("1", hang=True)
     client = await sides.state(service)
     seen = []
@@ -173,7 +176,7 @@ async def test_a_stream_ends_at_its_deadline(sides):
         await service.closed.wait()
 
 
-async def test_a_deadline_excludes_the_time_of_the_reader_between_messages(sides):
+async def test_a_deadline_excludes_the_time_of_the_reader_between_messages(sides: Sides) -> None:
     client = await sides.state(DoubleState("1", "2", hang=True))
     stream = client.watch_run(WatchRunRequest(), timeout=ENOUGH)
     assert (await anext(stream)).event_id == "1"
@@ -182,7 +185,7 @@ async def test_a_deadline_excludes_the_time_of_the_reader_between_messages(sides
         await ids(stream)
 
 
-async def test_the_callers_deadline_bounds_a_stream(sides):
+async def test_the_callers_deadline_bounds_a_stream(sides: Sides) -> None:
     client = await sides.state(DoubleState(hang=True))
     with context.deadline(0.2), pytest.raises(DeadlineExceeded):
         await ids(client.watch_run(WatchRunRequest()))
@@ -212,7 +215,7 @@ class DoubleTemplates(Templates):
             self.closed.set()
 
 
-async def test_a_call_ends_at_its_deadline_and_the_service_knows_it(sides):
+async def test_a_call_ends_at_its_deadline_and_the_service_knows_it(sides: Sides) -> None:
     service = DoubleTemplates(hang=True)
     client = await sides.templates(service)
     with pytest.raises(DeadlineExceeded):
@@ -223,7 +226,7 @@ async def test_a_call_ends_at_its_deadline_and_the_service_knows_it(sides):
         await service.closed.wait()
 
 
-async def test_without_time_left_nothing_is_called(sides):
+async def test_without_time_left_nothing_is_called(sides: Sides) -> None:
     service = DoubleTemplates()
     client = await sides.templates(service)
     with context.deadline(0.0), pytest.raises(DeadlineExceeded):
@@ -231,7 +234,7 @@ async def test_without_time_left_nothing_is_called(sides):
     assert not service.closed.is_set()
 
 
-async def test_a_caller_that_is_cancelled_cancels_the_service(sides):
+async def test_a_caller_that_is_cancelled_cancels_the_service(sides: Sides) -> None:
     service = DoubleTemplates(hang=True)
     client = await sides.templates(service)
     asking = asyncio.create_task(client.get_template(GetTemplateRequest()))
@@ -244,7 +247,7 @@ async def test_a_caller_that_is_cancelled_cancels_the_service(sides):
 
 
 @pytest.mark.parametrize("message", ["naïve — “quotes”\nand lines", "x" * 100_000, "\u2014" * 9_000])
-async def test_any_message_of_an_error_arrives(sides, message):
+async def test_any_message_of_an_error_arrives(sides: Sides, message: Any) -> None:
     client = await sides.templates(DoubleTemplates(then=RunIsOver(message, value=message)))
     with pytest.raises(RunIsOver) as caught:
         await client.get_template(GetTemplateRequest())
@@ -252,13 +255,13 @@ async def test_any_message_of_an_error_arrives(sides, message):
 
 
 @pytest.fixture
-async def apart(folder) -> AsyncIterator[Sides]:
+async def apart(folder: Path) -> AsyncIterator[Sides]:
     made = Sides("apart", f"{folder}/{next(_numbers)}.sides")
     yield made
     await made.close()
 
 
-async def test_a_service_that_stops_is_unavailable(apart):
+async def test_a_service_that_stops_is_unavailable(apart: Sides) -> None:
     service = DoubleTemplates(hang=True)
     client = await apart.templates(service)
     asking = asyncio.create_task(client.get_template(GetTemplateRequest()))
@@ -270,13 +273,13 @@ async def test_a_service_that_stops_is_unavailable(apart):
             await asking
 
 
-async def test_a_response_that_is_too_large_is_an_error(apart):
+async def test_a_response_that_is_too_large_is_an_error(apart: Sides) -> None:
     client = await apart.templates(DoubleTemplates(name="x" * (MAX_MESSAGE_BYTES + 1)))
     with pytest.raises(TooLarge, match="templates: .*larger than max"):
         await client.get_template(GetTemplateRequest())
 
 
-def test_an_unknown_class_becomes_the_nearest_one():
+def test_an_unknown_class_becomes_the_nearest_one() -> None:
     info = ErrorInfo(reason="RunIsElsewhere", metadata={"run": "r"}).SerializeToString()
     error = from_wire(grpc.StatusCode[NotFound.code], "not here", info)
     assert (type(error), error.reason, error.metadata) == (NotFound, "RunIsElsewhere", {"run": "r"})
@@ -295,7 +298,7 @@ async def watched(service: State, **headers: str) -> httpx.Response:
         return await client.get("/api/v1/runs/r:watch", headers=headers)
 
 
-async def test_events_have_ids_and_an_end():
+async def test_events_have_ids_and_an_end() -> None:
     service = DoubleState("1-0", "2-0")
     answer = await watched(service, **{"Last-Event-ID": "0-7"})
     assert service.seen == [WatchRunRequest(run="r", last_event_id="0-7")]
@@ -306,12 +309,12 @@ async def test_events_have_ids_and_an_end():
     assert (end, rest_) == ("event: done\ndata: {}", "")
 
 
-async def test_an_error_before_the_first_event_is_an_ordinary_answer():
+async def test_an_error_before_the_first_event_is_an_ordinary_answer() -> None:
     answer = await watched(DoubleState(then=NotFound("there is no run 'r'")))
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
-async def test_an_error_after_the_first_event_is_the_last_event():
+async def test_an_error_after_the_first_event_is_the_last_event() -> None:
     answer = await watched(DoubleState("1", then=Forbidden("no more")))
     assert answer.status_code == 200
     *_, last, _ = answer.text.split("\n\n")
@@ -320,7 +323,7 @@ async def test_an_error_after_the_first_event_is_the_last_event():
     assert orjson.loads(data.removeprefix("data: "))["error"]["code"] == "permission_denied"
 
 
-async def test_a_quiet_stream_gives_signs_of_life_and_ends_with_its_client(monkeypatch):
+async def test_a_quiet_stream_gives_signs_of_life_and_ends_with_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_sent_events, "FIRST_SECONDS", 0.01)
     monkeypatch.setattr(server_sent_events, "QUIET_SECONDS", 0.01)
     service = DoubleState(hang=True)

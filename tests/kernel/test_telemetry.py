@@ -9,6 +9,7 @@ import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -60,7 +61,7 @@ def serve(endpoint: str) -> list[dict]:
     return [json.loads(line) for line in done.stderr.splitlines()]
 
 
-def test_spans_go_to_the_collector_with_the_callers_trace(collector):
+def test_spans_go_to_the_collector_with_the_callers_trace(collector: Any) -> None:
     endpoint, got = collector
     (line,) = serve(endpoint)
     ((path, body),) = got
@@ -71,13 +72,13 @@ def test_spans_go_to_the_collector_with_the_callers_trace(collector):
     assert line["trace_id"] == TRACE
 
 
-def test_without_a_collector_the_line_has_the_trace_all_the_same():
+def test_without_a_collector_the_line_has_the_trace_all_the_same() -> None:
     (line,) = serve("")
     assert (line["service"], line["method"], line["code"], line["trace_id"]) == ("serving", "Chat", "OK", TRACE)
     assert 2000 <= line["ms"] < 62_000  # more would be longer than this test waits for it
 
 
-def test_a_collector_that_never_answers_holds_up_no_stop():
+def test_a_collector_that_never_answers_holds_up_no_stop() -> None:
     many = SERVED.replace(
         "    request.finish", "    [telemetry.tracer.start_span('more').end() for _ in range(1500)]\n    request.finish"
     )
@@ -87,7 +88,7 @@ def test_a_collector_that_never_answers_holds_up_no_stop():
     assert done.returncode == 0, done.stderr
 
 
-def test_a_flush_does_not_wait_for_ever(monkeypatch):
+def test_a_flush_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, never = Event(), Event()
 
     class Stuck:
@@ -115,19 +116,19 @@ def test_a_flush_does_not_wait_for_ever(monkeypatch):
         "",
     ],
 )
-def test_a_traceparent_is_read_as_opentelemetry_reads_it(sent):
+def test_a_traceparent_is_read_as_opentelemetry_reads_it(sent: Any) -> None:
     ours = trace.get_current_span(telemetry.incoming_context({"traceparent": sent})).get_span_context()
     theirs = trace.get_current_span(telemetry.PROPAGATOR.extract({"traceparent": sent})).get_span_context()
     assert ours == theirs
 
 
-def test_baggage_of_a_client_is_not_forwarded():
+def test_baggage_of_a_client_is_not_forwarded() -> None:
     headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "baggage": "who=zebra"}
     with telemetry.Request("serving", "Chat", headers):
         assert telemetry.outgoing_headers() == {"traceparent": headers["traceparent"]}
 
 
-def test_a_span_that_lasts_leaves_the_one_before_it_in_place():
+def test_a_span_that_lasts_leaves_the_one_before_it_in_place() -> None:
     with recorded() as spans, telemetry.span("outer") as outer:
         lasting = telemetry.AttachedSpan("inner", SpanKind.CLIENT, {})
         assert trace.get_current_span() is lasting.span
@@ -143,7 +144,7 @@ def test_a_span_that_lasts_leaves_the_one_before_it_in_place():
     assert "zebra" not in failed.to_json()
 
 
-async def test_a_long_span_can_end_in_another_context():
+async def test_a_long_span_can_end_in_another_context() -> None:
     """A generator that nobody closed ends in another task; the present span there is not its own to change."""
     lasting = telemetry.AttachedSpan("inner", SpanKind.CLIENT, {})
     with telemetry.span("other") as other:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY, Gauge
@@ -36,7 +37,7 @@ def holding(scope: str = "", desk: str = "research") -> Principal:
 
 
 @pytest.mark.parametrize("scope", MAY_READ)
-def test_permission_to_read_and_change(scope):
+def test_permission_to_read_and_change(scope: Any) -> None:
     with acting_for(holding(scope)):
         assert {name for name, owner in OWNERS.items() if tenancy.may_read(owner)} == MAY_READ[scope]
         assert {name for name, owner in OWNERS.items() if tenancy.may_change(owner)} == MAY_CHANGE[scope]
@@ -48,12 +49,12 @@ def test_permission_to_read_and_change(scope):
                     tenancy.check_change(owner)
 
 
-def test_a_caller_without_a_desk_or_an_org_owns_nothing():
+def test_a_caller_without_a_desk_or_an_org_owns_nothing() -> None:
     for who, owner in itertools.product((Principal("", "", "key_1"), Principal("acme", "", "key_1")), (PLATFORM, ORG)):
         assert not tenancy.may_change(owner, who)
 
 
-def test_another_org_is_named_by_the_platforms_admins_only():
+def test_another_org_is_named_by_the_platforms_admins_only() -> None:
     with acting_for(holding()):
         assert tenancy.named_org("") == tenancy.named_org("acme") == "acme"
         with pytest.raises(Forbidden, match="belongs to the org 'acme', not to 'other'"):
@@ -62,7 +63,7 @@ def test_another_org_is_named_by_the_platforms_admins_only():
         assert tenancy.named_org("other") == "other"
 
 
-def test_a_tenant_sees_its_own_series_and_those_of_the_platform():
+def test_a_tenant_sees_its_own_series_and_those_of_the_platform() -> None:
     series = {
         "one": {"service": "http"},
         "own": {"org": "acme", "desk": "research", "gen_ai_response_model": "m"},
@@ -88,7 +89,7 @@ def test_a_tenant_sees_its_own_series_and_those_of_the_platform():
     assert seen(holding("org:admin")) == own | {"desk", "budget of a desk"}
 
 
-def test_the_page_is_whole_for_a_scrape_from_inside_and_for_the_platforms_admins():
+def test_the_page_is_whole_for_a_scrape_from_inside_and_for_the_platforms_admins() -> None:
     gauge = Gauge("drw_test_of_tenants", "A test.", ["org", "desk"])
     gauge.labels("other", "research").set(4711.2512625)
     gauge.labels("acme", "research").set(42)
@@ -107,7 +108,7 @@ def test_the_page_is_whole_for_a_scrape_from_inside_and_for_the_platforms_admins
     assert page.endswith(b'# TYPE x gauge\nx{envoy_cluster_name="a \\"b\\" c"} 2\nx 3\n')
 
 
-def test_every_label_of_our_metrics_is_known():
+def test_every_label_of_our_metrics_is_known() -> None:
     """Or nobody but an admin of the platform would see its series: say in PLATFORM_LABELS that it names no tenant."""
     found = {
         label for file in Path(drw.__file__).parent.rglob("*.py") for label in _labels(ast.parse(file.read_text()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from google.protobuf.message import Message
 
-from conftest import hosted
 from drw.api.gateway.v1.authentication_pb2 import ClaimNames, PutIssuerRequest, Role
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.load_balancer_rpc import LoadBalancerClient
@@ -15,6 +14,7 @@ from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.validation import validate
+from support.hosting import hosted
 
 NAME = "lower-case letters, digits, '-', '_' and '.', at most 63"
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ async def never() -> bool:
 
 
 @pytest.fixture
-def running():
+def running() -> Iterator[Callable[[str], int]]:
     made: list[subprocess.Popen[bytes]] = []
 
     def run(code: str) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 PROMPT = [{"role": "user", "content": "cut"}]
@@ -9,7 +13,9 @@ GREEDY = {"temperature": 0, "max_tokens": 32, "seed": 1}
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
-async def test_the_real_engine_goes_on_where_another_broke_off(start, engine, endpoint):
+async def test_the_real_engine_goes_on_where_another_broke_off(
+    start: Callable[..., Any], engine: Path, endpoint: str
+) -> None:
     async with start(small=engine, double={"fallbacks": ["small"]}) as web:
 
         async def said(model: str) -> tuple[str, ...]:

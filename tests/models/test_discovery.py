@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -21,7 +23,7 @@ from drw.api.models.v1.discovery_pb2 import (
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import NotFound
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import ConfigError, SettingLayers
+from drw.kernel.runtime.settings import ConfigError, Profile, SettingLayers
 from support.hosting import hosted
 
 SMALL = {"engine": "llama_cpp", "base_url": "unix:/tmp/e.sock", "context_length": 2048, "licence": "Apache-2.0"}
@@ -34,7 +36,7 @@ def with_models(profile, models, **more):
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_models_are_found_by_id_and_by_default(profile, how):
+async def test_models_are_found_by_id_and_by_default(profile: Profile, how: str) -> None:
     settings = with_models(profile, {"small": SMALL, "large": LARGE, "vectors": VECTORS}, default_model="small")
     async with hosted(settings, ["discovery"], how) as host:
         client = host.client(DiscoveryClient)
@@ -52,7 +54,7 @@ async def test_models_are_found_by_id_and_by_default(profile, how):
         assert caught.value.metadata["code"] == "model_not_found"
 
 
-async def test_rest_shows_neither_addresses_nor_where_models_resolve(profile):
+async def test_rest_shows_neither_addresses_nor_where_models_resolve(profile: Profile) -> None:
     async with hosted(with_models(profile, {"large": LARGE}), ["discovery"]) as host:
         headers = {"x-drw-key": "key_1", "x-drw-scopes": "models:read"}
         transport = httpx.ASGITransport(app=host.app())
@@ -64,7 +66,9 @@ async def test_rest_shows_neither_addresses_nor_where_models_resolve(profile):
             assert (await web.get("/api/v1/models/large")).json()["default"] is True
 
 
-async def test_one_line_of_the_operators_file_adds_a_model_and_makes_it_the_default(profile, tmp_path):
+async def test_one_line_of_the_operators_file_adds_a_model_and_makes_it_the_default(
+    profile: Profile, tmp_path: Path
+) -> None:
     shipped, own = tmp_path / "shipped.toml", tmp_path / "own.toml"
     shipped.write_text(
         f'name = "t"\ndata = "{tmp_path}"\npostgres = ""\nvalkey = ""\n'
@@ -103,7 +107,7 @@ async def test_one_line_of_the_operators_file_adds_a_model_and_makes_it_the_defa
         ({"models": {"a b": SMALL}}, "'a b' cannot be the id of a model"),
     ],
 )
-async def test_wrong_settings_say_what_would_be_right(profile, section, said):
+async def test_wrong_settings_say_what_would_be_right(profile: Profile, section: Any, said: str) -> None:
     host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
     with pytest.raises(ConfigError) as caught:
         await host.start()
@@ -126,7 +130,7 @@ async def rest(profile, **more):
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_a_plan_has_targets_by_weight_and_fallbacks_in_order(profile, how):
+async def test_a_plan_has_targets_by_weight_and_fallbacks_in_order(profile: Profile, how: str) -> None:
     async with hosted(with_models(profile, MODELS, default_model="small", aliases=ALIASES), ["discovery"], how) as host:
         client = host.client(DiscoveryClient)
         plan = await client.resolve_plan(ResolvePlanRequest(id="fast"))
@@ -140,7 +144,7 @@ async def test_a_plan_has_targets_by_weight_and_fallbacks_in_order(profile, how)
         assert [m.id for m in (await client.list_models(ListModelsRequest())).models][-1] == "fast"
 
 
-async def test_an_alias_is_changed_while_all_runs_and_every_change_is_audited(profile):
+async def test_an_alias_is_changed_while_all_runs_and_every_change_is_audited(profile: Profile) -> None:
     async with rest(profile, aliases=ALIASES) as (web, client):
         watch = client.watch_aliases(WatchAliasesRequest())
         await anext(watch)
@@ -169,7 +173,7 @@ async def test_an_alias_is_changed_while_all_runs_and_every_change_is_audited(pr
     assert [r["details"] for (r,) in rows] == [{"before": was, "after": became}, {"before": became, "after": was}]
 
 
-async def test_a_record_outlives_the_process_and_reaches_the_other_ones(profile):
+async def test_a_record_outlives_the_process_and_reaches_the_other_ones(profile: Profile) -> None:
     async with rest(profile) as (web, _), rest(profile) as (_, other):
         watch = other.watch_aliases(WatchAliasesRequest())
         await anext(watch)
@@ -199,13 +203,13 @@ async def test_a_record_outlives_the_process_and_reaches_the_other_ones(profile)
         ("a", {"targets": [{"model": "large"}] * 17}, "names 17 models; at most 16"),
     ],
 )
-async def test_a_wrong_alias_says_what_would_be_right(profile, name, body, said):
+async def test_a_wrong_alias_says_what_would_be_right(profile: Profile, name: str, body: Any, said: str) -> None:
     async with rest(profile) as (web, _):
         answer = await web.put(f"/api/v1/aliases/{name}", json=body)
         assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True), answer.text
 
 
-async def test_only_an_administrator_changes_an_alias(profile):
+async def test_only_an_administrator_changes_an_alias(profile: Profile) -> None:
     async with rest(profile) as (web, _):
         body = {"targets": [{"model": "large", "weight": 1}]}
         headers = {"x-drw-scopes": "models:read models:invoke org:admin"}
@@ -225,7 +229,7 @@ async def test_only_an_administrator_changes_an_alias(profile):
         ({"models": {"a": VECTORS | {"fallbacks": ["b"]}}}, "an embedding model has no fallbacks"),
     ],
 )
-async def test_wrong_settings_of_plans_say_what_would_be_right(profile, section, said):
+async def test_wrong_settings_of_plans_say_what_would_be_right(profile: Profile, section: Any, said: str) -> None:
     host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
     with pytest.raises(ConfigError) as caught:
         await host.start()

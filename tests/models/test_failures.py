@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -10,6 +12,7 @@ import psycopg
 import pytest
 
 from drw.kernel.storage.audit import digest
+from models.cluster import Web
 from models.double_engine import WORDS
 
 TEXT = "".join(WORDS)
@@ -19,7 +22,7 @@ def ask(how, **more):
     return {"model": "double", "messages": [{"role": "user", "content": how}], **more}
 
 
-async def test_a_whole_answer_is_recorded_before_it_ends(web):
+async def test_a_whole_answer_is_recorded_before_it_ends(web: Web) -> None:
     answer = await web.client.chat.completions.with_raw_response.create(**ask("plain", user="u1"))
     body = answer.parse()
     assert (answer.headers["x-drw-model"], body.model) == ("double", "double")
@@ -38,7 +41,7 @@ async def test_a_whole_answer_is_recorded_before_it_ends(web):
     assert TEXT not in str(record)
 
 
-async def test_the_record_of_a_stream_is_there_before_done(web):
+async def test_the_record_of_a_stream_is_there_before_done(web: Web) -> None:
     async with web.http.stream("POST", "/v1/chat/completions", json=ask("plain", stream=True)) as answer:
         async for line in answer.aiter_lines():
             if line == "data: [DONE]":
@@ -49,7 +52,7 @@ async def test_the_record_of_a_stream_is_there_before_done(web):
 
 
 @pytest.mark.parametrize("n", [1, 3])
-async def test_a_stream_gives_the_usage_only_to_those_who_ask(web, n):
+async def test_a_stream_gives_the_usage_only_to_those_who_ask(web: Web, n: int) -> None:
     for asked in (False, True):
         more = {"stream_options": {"include_usage": True}} if asked else {}
         stream = await web.client.chat.completions.create(**ask("plain", stream=True, n=n, **more))
@@ -74,7 +77,9 @@ async def test_a_stream_gives_the_usage_only_to_those_who_ask(web, n):
         ("status_400", 400, "context_length_exceeded", "refused"),
     ],
 )
-async def test_a_failed_answer_is_an_error_and_leaves_a_record(web, how, status, code, outcome):
+async def test_a_failed_answer_is_an_error_and_leaves_a_record(
+    web: Web, how: str, status: int, code: str, outcome: str
+) -> None:
     answer = await web.http.post("/v1/chat/completions", json=ask(how))
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert answer.headers.get("retry-after") == {503: "1", 429: "7"}.get(status)
@@ -83,7 +88,7 @@ async def test_a_failed_answer_is_an_error_and_leaves_a_record(web, how, status,
 
 
 @pytest.mark.parametrize("how", ["cut", "no_done", "no_finish", "error_event"])
-async def test_a_stream_that_breaks_off_ends_with_an_error_and_never_with_done(web, how):
+async def test_a_stream_that_breaks_off_ends_with_an_error_and_never_with_done(web: Web, how: str) -> None:
     answer = await web.http.post("/v1/chat/completions", json=ask(how, stream=True))
     events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
     assert answer.status_code == 200
@@ -98,7 +103,7 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_and_never_with_done(w
 
 
 @pytest.mark.parametrize(("how", "stream"), [("wait", False), ("wait", True), ("stall", False)])
-async def test_an_engine_that_takes_too_long_is_given_up(start, how, stream):
+async def test_an_engine_that_takes_too_long_is_given_up(start: Callable[..., Any], how: str, stream: bool) -> None:
     async with start(openai={"first_token_seconds": 0.1, "between_tokens_seconds": 0.1}) as web:
         answer = await web.http.post("/v1/chat/completions", json=ask(how, stream=stream))
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
@@ -106,7 +111,7 @@ async def test_an_engine_that_takes_too_long_is_given_up(start, how, stream):
         await web.until(lambda: web.double.under_way == 0, "the engine's work to end")
 
 
-async def test_a_stream_that_stalls_says_so(start):
+async def test_a_stream_that_stalls_says_so(start: Callable[..., Any]) -> None:
     async with start(openai={"between_tokens_seconds": 0.1}) as web:
         with pytest.raises(openai.APIError, match="no token within the time"):
             async for _ in await web.client.chat.completions.create(**ask("stall", stream=True)):
@@ -114,7 +119,7 @@ async def test_a_stream_that_stalls_says_so(start):
 
 
 @pytest.mark.parametrize(("how", "stream"), [("wait", False), ("stall", False), ("wait", True), ("stall", True)])
-async def test_a_caller_who_leaves_ends_the_engines_work(web, how, stream):
+async def test_a_caller_who_leaves_ends_the_engines_work(web: Web, how: str, stream: bool) -> None:
     import asyncio
 
     asking = asyncio.create_task(web.http.post("/v1/chat/completions", json=ask(how, stream=stream)))
@@ -131,7 +136,7 @@ async def test_a_caller_who_leaves_ends_the_engines_work(web, how, stream):
     assert [r["outcome"] for r in found] == ["client_gone"]
 
 
-async def test_more_than_may_wait_are_sent_away(start):
+async def test_more_than_may_wait_are_sent_away(start: Callable[..., Any]) -> None:
     import asyncio
 
     async with start(double={"max_concurrent": 1}, max_waiting=1) as web:
@@ -147,7 +152,9 @@ async def test_more_than_may_wait_are_sent_away(start):
         assert sorted(a.status_code for a in answers) == [200, 200, 503]
 
 
-async def test_an_engine_that_is_gone_is_unavailable_and_degrades_the_service(start, folder):
+async def test_an_engine_that_is_gone_is_unavailable_and_degrades_the_service(
+    start: Callable[..., Any], folder: Path
+) -> None:
     from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 
     async with start(double={"base_url": f"unix:{folder}/nobody"}) as web:
@@ -166,7 +173,9 @@ async def test_an_engine_that_is_gone_is_unavailable_and_degrades_the_service(st
         ({"api_key_variable": "NO_KEY"}, "the key for 'other' is missing: set NO_KEY"),
     ],
 )
-async def test_any_model_that_cannot_answer_degrades_the_service(start, setting, why):
+async def test_any_model_that_cannot_answer_degrades_the_service(
+    start: Callable[..., Any], setting: Any, why: str
+) -> None:
     from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 
     async with start(fallback=setting) as web:
@@ -176,12 +185,12 @@ async def test_any_model_that_cannot_answer_degrades_the_service(start, setting,
         assert (await web.client.chat.completions.create(**ask("plain"))).choices
 
 
-async def test_the_status_names_the_models(web):
+async def test_the_status_names_the_models(web: Web) -> None:
     states = {s.name: s.detail for s in (await web.host.status()).services}
     assert states["serving"] == "double (default), vectors"
 
 
-async def test_without_a_record_there_is_no_answer(web):
+async def test_without_a_record_there_is_no_answer(web: Web) -> None:
     with psycopg.connect(web.database) as connection:
         connection.execute("alter table audit.inbox rename to away")
     answer = await web.http.post("/v1/chat/completions", json=ask("plain"))
@@ -191,7 +200,9 @@ async def test_without_a_record_there_is_no_answer(web):
     assert "audit" in answer.text
 
 
-async def test_a_key_for_the_upstream_comes_out_of_the_environment(start, monkeypatch):
+async def test_a_key_for_the_upstream_comes_out_of_the_environment(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with start(double={"api_key_variable": "DOUBLE_KEY"}) as web:
         with pytest.raises(openai.InternalServerError, match="set DOUBLE_KEY"):
             await web.client.chat.completions.create(**ask("plain"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +11,12 @@ from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.models.v1.health_pb2 import GetReportRequest
 from drw.api.models.v1.health_rpc import HealthClient
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import ServiceAddress
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 from support.hosting import hosted
 
 
 @pytest.fixture
-def places(folder, tmp_path_factory) -> Callable[..., ServiceAddress]:
+def places(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ServiceAddress]:
     def place(*services):
         name = f"{folder}/{tmp_path_factory.mktemp('p').name}-{services[0]}"
         return ServiceAddress(services=services, grpc=f"unix:{name}.g", http=f"unix:{name}.h")
@@ -23,7 +24,9 @@ def places(folder, tmp_path_factory) -> Callable[..., ServiceAddress]:
     return place
 
 
-async def test_the_report_names_what_is_down_and_forgives_what_is_not_implemented(profile, places):
+async def test_the_report_names_what_is_down_and_forgives_what_is_not_implemented(
+    profile: Profile, places: Callable[..., ServiceAddress]
+) -> None:
     processes = {"a": places("health", "experiments"), "b": places("discovery")}
     spread = profile.model_copy(update={"processes": processes})
     first, second = Host(spread, "a"), Host(spread, "b")
@@ -47,6 +50,6 @@ async def test_the_report_names_what_is_down_and_forgives_what_is_not_implemente
         await first.stop()
 
 
-async def test_a_profile_without_processes_is_healthy(profile):
+async def test_a_profile_without_processes_is_healthy(profile: Profile) -> None:
     async with hosted(profile, ["health"]) as host:
         assert (await host.client(HealthClient).get_report(GetReportRequest())).healthy

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
+from typing import Any
 
 import openai
 import pytest
@@ -14,6 +16,7 @@ from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.killswitch.watch import Killed, KillList
+from models.cluster import Web
 from models.test_failures import ask
 from support.kills import kill
 
@@ -39,7 +42,7 @@ async def stopped(web, *kills):
 
 
 @pytest.mark.parametrize("what", SUBJECTS, ids=["key", "desk", "model", "own model"])
-async def test_a_killed_call_is_refused_and_a_stream_is_cut(web, what):
+async def test_a_killed_call_is_refused_and_a_stream_is_cut(web: Web, what: Any) -> None:
     stream = await web.client.chat.completions.create(**ask("stall", stream=True))
     first = await anext(stream)
     assert first.choices[0].delta.content
@@ -69,7 +72,7 @@ async def test_a_killed_call_is_refused_and_a_stream_is_cut(web, what):
                 await asyncio.sleep(0.01)
 
 
-async def test_what_others_do_goes_on(web):
+async def test_what_others_do_goes_on(web: Web) -> None:
     stream = await web.client.chat.completions.create(**ask("stall", stream=True))
     await anext(stream)
     others = [
@@ -90,7 +93,7 @@ async def test_what_others_do_goes_on(web):
     assert (await web.client.chat.completions.create(**ask("plain"))).choices
 
 
-async def test_a_call_of_another_service_is_cut_too(web):
+async def test_a_call_of_another_service_is_cut_too(web: Web) -> None:
     serving = web.host.client(ServingClient)
     request = ChatRequest(model="double", messages=[ChatMessage(role="user", content="stall")])
     with acting_for(WHO):
@@ -106,7 +109,7 @@ async def test_a_call_of_another_service_is_cut_too(web):
     assert [record["outcome"] for record in web.records()] == ["killed", "killed"]
 
 
-async def test_kills_outlive_the_router_and_a_start_without_it(start):
+async def test_kills_outlive_the_router_and_a_start_without_it(start: Callable[..., Any]) -> None:
     async with start() as web:
         await stopped(web, SUBJECTS[0])
         await web.kills.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,10 +13,10 @@ import pytest
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.transport import StrictTransport
 from drw.kernel.runtime.host import Host
-from drw.kernel.runtime.settings import ConfigError, ServiceAddress
+from drw.kernel.runtime.settings import ConfigError, Profile, ServiceAddress
 from models.double_engine import WORDS, double_engine
 from support.hosting import hosted
 
@@ -23,7 +24,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(params=["together", "strict", "apart"])
-async def served(request, profile, folder, caller):
+async def served(request: pytest.FixtureRequest, profile: Profile, folder: Path, caller: Principal):
     """A client of serving, the engine behind it, and the database."""
     base = f"{folder}/v{next(_numbers)}"
     models = {"double": {"engine": "openai", "base_url": f"unix:{base}.d"}}
@@ -57,7 +58,7 @@ def ask(how, **more):
     return ChatRequest(messages=[ChatMessage(role="user", content=how)], **more)
 
 
-async def test_an_answer_comes_in_pieces_and_the_last_says_how_it_ended(served):
+async def test_an_answer_comes_in_pieces_and_the_last_says_how_it_ended(served: Any) -> None:
     client, engine, database = served
     schema = '{"type": "object"}'
     pieces = [p async for p in client.chat(ask("plain", max_tokens=9, stop=["x"], seed=3, json_schema=schema))]
@@ -72,7 +73,7 @@ async def test_an_answer_comes_in_pieces_and_the_last_says_how_it_ended(served):
     assert [(r["outcome"], r["actor"]) for (r,) in rows] == [("ok", "key_test")]
 
 
-async def test_errors_keep_their_class(served):
+async def test_errors_keep_their_class(served: Any) -> None:
     client, _, database = served
     for request, error, said in [
         (ask("plain", model="gone"), NotFound, "'gone' does not exist"),
@@ -88,7 +89,7 @@ async def test_errors_keep_their_class(served):
     assert [outcome for (outcome,) in rows] == ["refused"] * 4 + ["failed"]
 
 
-async def test_a_service_that_stops_listening_ends_the_engines_work(served):
+async def test_a_service_that_stops_listening_ends_the_engines_work(served: Any) -> None:
     import asyncio
 
     client, engine, _ = served
@@ -101,7 +102,7 @@ async def test_a_service_that_stops_listening_ends_the_engines_work(served):
     assert engine.under_way == 0
 
 
-async def test_adapters_settings_are_checked(profile, folder):
+async def test_adapters_settings_are_checked(profile: Profile, folder: Path) -> None:
     section = {"discovery": {"models": {}}, "serving": {"openai": {"patience": 3}}}
     places = {"rag": ServiceAddress(services=("embedding",), grpc=f"unix:{folder}/none", http="")}
     wrong = profile.model_copy(update={"services": section, "processes": places})

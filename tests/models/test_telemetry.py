@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import pytest
@@ -14,10 +16,10 @@ from prometheus_client import REGISTRY, generate_latest
 from drw.billing.ledger.rows import Row
 from drw.billing.reservations.reservation import Settlement
 from drw.kernel.observability.telemetry import JsonFormatter
-from drw.kernel.storage.audit import AuditWriter
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.settings import Settings as ServingSettings
+from models.cluster import Web
 from support.spans import Spans, attributes_of, recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -63,7 +65,9 @@ def sample(name, **labels):
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part_of_its_trace(web, spans):
+async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part_of_its_trace(
+    web: Web, spans: Spans
+) -> None:
     asked = {"temperature": 0.5, "max_tokens": 9, "seed": 3, "top_p": 0.9, "n": 1, "stop": ["noon"]}
     assert (await ask(web, **asked)).status_code == 200
     span, server = spans.one("chat double"), spans.one("http/POST")
@@ -99,14 +103,14 @@ async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part
     assert [record["trace_id"] for record in web.records()] == [TRACE]
 
 
-async def test_a_key_that_somebody_puts_into_a_path_is_on_no_span(web, spans):
+async def test_a_key_that_somebody_puts_into_a_path_is_on_no_span(web: Web, spans: Spans) -> None:
     key = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJrZXlfMSJ9.c2lnbmF0dXJl"
     await web.http.get(f"/v1/models/{key}")
     assert attributes_of(spans.one("http/GET"))["url.path"] == "/v1/models/[redacted: token]"
     assert key not in spans_text(spans)
 
 
-async def test_a_failure_is_on_the_span_by_its_class_alone(web, spans):
+async def test_a_failure_is_on_the_span_by_its_class_alone(web: Web, spans: Spans) -> None:
     await ask(web, "quoting")
     span = spans.one("chat double")
     assert attributes_of(span)["error.type"] == "EngineUnavailable"
@@ -114,7 +118,7 @@ async def test_a_failure_is_on_the_span_by_its_class_alone(web, spans):
     assert attributes_of(spans.one("http/POST"))["error.type"] == "EngineUnavailable"
 
 
-async def test_completions_and_embeddings_have_their_own_operation(web, spans):
+async def test_completions_and_embeddings_have_their_own_operation(web: Web, spans: Spans) -> None:
     await web.client.completions.create(model="double", prompt="plain", max_tokens=4)
     await web.client.embeddings.create(model="vectors", input=["one", "three"])
     assert attributes_of(spans.one("text_completion double"))["gen_ai.request.max_tokens"] == 4
@@ -122,7 +126,7 @@ async def test_completions_and_embeddings_have_their_own_operation(web, spans):
     assert (found.kind, attributes_of(found)["gen_ai.usage.input_tokens"]) == (SpanKind.CLIENT, 2)
 
 
-async def test_metrics_have_the_conventions_names_and_a_callers_words_make_no_label(web):
+async def test_metrics_have_the_conventions_names_and_a_callers_words_make_no_label(web: Web) -> None:
     ended = {"error_type": "", "outcome": "ok"}
     names = [
         ("gen_ai_server_time_to_first_token_seconds_count", {}),
@@ -147,7 +151,7 @@ async def test_metrics_have_the_conventions_names_and_a_callers_words_make_no_la
     assert 'method="_OTHER"' in text
 
 
-async def test_a_log_line_has_the_names_that_spans_have(web, lines):
+async def test_a_log_line_has_the_names_that_spans_have(web: Web, lines: Callable[[], list[dict[str, Any]]]) -> None:
     await ask(web)
     (line,) = (line for line in lines() if line.get("path") == "/v1/chat/completions")
     assert line["trace_id"] == TRACE
@@ -161,7 +165,9 @@ async def test_a_log_line_has_the_names_that_spans_have(web, lines):
 
 
 @pytest.mark.parametrize("how", ["repeating", "quoting", "quoting_400", "quoting_429", "quoting_event", "no_finish"])
-async def test_by_default_no_word_of_prompt_or_answer_leaves(web, spans, lines, how):
+async def test_by_default_no_word_of_prompt_or_answer_leaves(
+    web: Web, spans: Spans, lines: Callable[[], list[dict[str, Any]]], how: str
+) -> None:
     answer = await ask(web, how)
     assert WORDS in answer.text or how == "no_finish"
     for place in (spans_text(spans), orjson.dumps(lines()).decode(), generate_latest().decode()):
@@ -170,7 +176,9 @@ async def test_by_default_no_word_of_prompt_or_answer_leaves(web, spans, lines, 
         assert how not in place.replace("drw_", "")  # the caller's own last message
 
 
-async def test_content_is_on_the_span_where_the_operator_wants_it_without_secrets(start, spans, lines):
+async def test_content_is_on_the_span_where_the_operator_wants_it_without_secrets(
+    start: Callable[..., Any], spans: Spans, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
     async with start(capture_content=True, capture_characters=400) as web:
         tool = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"password": "hunter22"}'}}
         messages = [
@@ -200,13 +208,15 @@ async def test_content_is_on_the_span_where_the_operator_wants_it_without_secret
 
 
 @pytest.mark.parametrize(("said", "wanted"), [("true", True), ("SPAN_ONLY", True), ("", False), ("EVENT_ONLY", False)])
-def test_opentelemetrys_own_variable_turns_content_on_too(monkeypatch, said, wanted):
+def test_opentelemetrys_own_variable_turns_content_on_too(
+    monkeypatch: pytest.MonkeyPatch, said: str, wanted: bool
+) -> None:
     monkeypatch.setenv(content_capture.VARIABLE, said)
     assert ServingSettings().capture_content is wanted
     assert ServingSettings(capture_content=False).capture_content is False
 
 
-async def test_cost_is_counted_at_the_model_of_each_attempt(spans):
+async def test_cost_is_counted_at_the_model_of_each_attempt(spans: Spans) -> None:
     class DoubleAudit:
         def line(self, action, resource, outcome, details) -> str:
             self.details = details
@@ -215,13 +225,13 @@ async def test_cost_is_counted_at_the_model_of_each_attempt(spans):
         async def put(self, line) -> None: ...
 
     def row(model: str, cost: int) -> Row:
-        caller = {"org": "", "desk": "", "key": "platform"}
+        caller: dict[str, Any] = {"org": "", "desk": "", "key": "platform"}
         at = datetime.now(UTC)
         return Row(
             id=model, at=at, model=model, route="managed", cost=cost, outcome="ok", counted_by="engine", **caller
         )
 
-    audit = DoubleAudit()
+    audit: Any = DoubleAudit()
     labels = [{"org": "", "desk": "", "gen_ai_response_model": model} for model in ("first", "second")]
     before = [sample("drw_cost_usd_total", **each) for each in labels]
     record = CallRecord(audit, "chat", b"{}")

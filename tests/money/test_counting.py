@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
 from drw.billing.subjects import Subject
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.clock import Clock
+from drw.kernel.runtime.settings import Profile
 from drw.models.serving.engines.token_counting import check_prompts
 from drw.models.serving.errors import ContextLengthExceeded, EngineMisconfigured, EngineUnavailable, NotSupported
 from drw.models.serving.metering.estimates import prompt_bound
@@ -67,7 +69,7 @@ def opened(replica):
 
 
 @pytest.fixture
-async def on(profile) -> AsyncIterator[World]:
+async def on(profile: Profile) -> AsyncIterator[World]:
     async with world(profile, Policy(prices=PRICES), [(DESK, "Cdn", 10**9)]) as made:
         yield made
 
@@ -84,7 +86,7 @@ async def held(on, *models, seconds: float | None = None) -> int:
     return metered.reservation.tokens
 
 
-async def test_a_place_that_hangs_takes_a_part_of_the_time_and_is_let_alone_then(on):
+async def test_a_place_that_hangs_takes_a_part_of_the_time_and_is_let_alone_then(on: World) -> None:
     engine = Hanging()
     hanging = counting("one", engine)
     assert await held(on, hanging, seconds=0.1) == BOUND + MOST
@@ -92,7 +94,7 @@ async def test_a_place_that_hangs_takes_a_part_of_the_time_and_is_let_alone_then
     assert engine.asked == 1
 
 
-async def test_only_places_whose_circuit_is_closed_are_asked_and_the_least_busy_of_them(on):
+async def test_only_places_whose_circuit_is_closed_are_asked_and_the_least_busy_of_them(on: World) -> None:
     engine = Counting()
     found = counting("one", engine, ["a", "b", "c"])
     opened(found.replicas[0])
@@ -105,7 +107,7 @@ async def test_only_places_whose_circuit_is_closed_are_asked_and_the_least_busy_
     assert engine.places == ["c"]
 
 
-async def test_models_count_at_the_same_time(on):
+async def test_models_count_at_the_same_time(on: World) -> None:
     both = asyncio.Barrier(2)
 
     class Together(DoubleChat):
@@ -118,7 +120,7 @@ async def test_models_count_at_the_same_time(on):
 
 
 @pytest.mark.parametrize("error", [EngineUnavailable("gone"), EngineMisconfigured("404: it cannot count")])
-async def test_a_fault_in_counting_is_for_the_attempt_to_find(on, error):
+async def test_a_fault_in_counting_is_for_the_attempt_to_find(on: World, error: Any) -> None:
     engine = Counting(error)
     found = counting("one", engine)
     assert await held(on, found) == BOUND + MOST
@@ -126,14 +128,14 @@ async def test_a_fault_in_counting_is_for_the_attempt_to_find(on, error):
     assert len(engine.places) == 1
 
 
-async def test_a_request_that_an_engine_cannot_take_is_no_fault_of_its_place(on):
+async def test_a_request_that_an_engine_cannot_take_is_no_fault_of_its_place(on: World) -> None:
     engine = Counting(NotSupported("messages", "this model reads text only"))
     found = counting("one", engine)
     assert await held(on, found) == BOUND + MOST
     assert await held(on, found) == PROMPT + MOST
 
 
-async def test_a_prompt_is_counted_once_for_its_price_and_its_length(on):
+async def test_a_prompt_is_counted_once_for_its_price_and_its_length(on: World) -> None:
     engine = Counting()
     bounded = replace(counting("one", engine), max_prompt_tokens=PROMPT - 1)
     request = asked([bounded], prompt="x" * 100, most=MOST, stream=False)

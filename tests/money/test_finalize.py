@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import orjson
 import pytest
@@ -15,8 +16,9 @@ from drw.billing.subjects import Subject
 from drw.billing.usage import UsageUpdate
 from drw.kernel.errors import ClientGone, Unavailable
 from drw.kernel.rpc.context import Principal
+from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
-from money.world import model, report, token, usage, world
+from money.world import World, model, report, token, usage, world
 
 WHO = Principal("acme", "rates", "key_1")
 DESK = Subject(Block.DESK, "acme", "rates")
@@ -48,7 +50,7 @@ class DoubleRecord:
 
 
 @pytest.fixture
-async def on(profile):
+async def on(profile: Profile) -> AsyncIterator[World]:
     """A desk that may spend what 100 tokens of the model `one` cost."""
     inbox = Database(profile.postgres, "audit")
     await inbox.start("drw.kernel.storage")
@@ -58,7 +60,7 @@ async def on(profile):
 
 
 @pytest.fixture
-def commits(monkeypatch) -> list[tuple[list[str], str]]:
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str]]:
     """The ids of the rows and the audit line of each write of the ledger."""
     made: list[tuple[list[str], str]] = []
     put = Ledger.put
@@ -72,7 +74,9 @@ def commits(monkeypatch) -> list[tuple[list[str], str]]:
 
 
 @pytest.mark.parametrize("priced", [ONE, FREE])
-async def test_a_settlement_and_its_audit_record_are_one_commit(on, commits, priced):
+async def test_a_settlement_and_its_audit_record_are_one_commit(
+    on: World, commits: list[tuple[list[str], str]], priced: Any
+) -> None:
     call = await on.open(on.gateway(), WHO, priced, prompt=10, most=5, stream=False)
     await report(call.metered, usage(10, 5))
     record = DoubleRecord()
@@ -85,7 +89,9 @@ async def test_a_settlement_and_its_audit_record_are_one_commit(on, commits, pri
     assert len(commits) == 1 and len(record.events) == 3
 
 
-async def test_a_call_that_failed_is_settled_without_closing_its_record(on, commits):
+async def test_a_call_that_failed_is_settled_without_closing_its_record(
+    on: World, commits: list[tuple[list[str], str]]
+) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=True)
     await report(call.metered, token())
     record = DoubleRecord()
@@ -94,7 +100,9 @@ async def test_a_call_that_failed_is_settled_without_closing_its_record(on, comm
     assert record.events == [11 * TOKEN]
 
 
-async def test_a_settlement_that_cannot_be_written_charges_its_record_once(on, monkeypatch):
+async def test_a_settlement_that_cannot_be_written_charges_its_record_once(
+    on: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
     await report(call.metered, usage(10, 5))
     record = DoubleRecord()
@@ -113,7 +121,7 @@ async def test_a_settlement_that_cannot_be_written_charges_its_record_once(on, m
     assert found == [{"outcome": "failed", "cost": 0}]  # nobody got the answer as whole
 
 
-async def test_usage_without_chunks_is_metered(on):
+async def test_usage_without_chunks_is_metered(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=0, stream=False)
     await call.metered.progress(UsageUpdate(input_tokens=7, output_tokens=0, final=True, characters=30))
     settlement = await call.metered.finalize()

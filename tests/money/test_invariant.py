@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
 from drw.billing.ledger.rows import settlement_rows
 from drw.billing.subjects import Subject, begins
-from drw.kernel.errors import DrwError
+from drw.kernel.errors import ClientGone, DrwError
 from drw.kernel.rpc.context import Principal
-from drw.models.serving.observability.call_record import ClientGone
+from drw.kernel.runtime.settings import Profile
 from money.world import BLOCK, LEASE, Call, World, model, report, usage, world
 
 MODELS = [model("cheap"), model("dear")]
@@ -111,7 +111,7 @@ class Story:
         """No cap is exceeded by what is spent and reserved together, but for what Valkey has forgotten of."""
         if not await self.on.counters.is_open():
             return
-        lost = [call.metered.reservation for call in self.calls if call.forgotten and call.metered.reservation]
+        lost = [call.reservation for call in self.calls if call.forgotten and call.reservation]
         nano, tokens = sum(held.nano for held in lost), sum(held.tokens for held in lost)
         for counters in await self.on.counters.peek([KEY, DESK, ORG, DEAR]):
             for cap, spent in (("Cdn", "dn"), ("Cmn", "mn"), ("Ctn", "tn")):
@@ -198,11 +198,11 @@ class Story:
     async def crash_while_settling(self, number: int) -> None:
         """The row is in the ledger; the counters have not heard of it."""
         for call in self.gateways[number].calls:
-            known = call.metered.reservation and not call.forgotten
-            if not call.ended and known and self.gateways[number].reservations.holds(call.metered.reservation):
+            known = call.reservation and not call.forgotten
+            if not call.ended and known and self.gateways[number].reservations.holds(call.reservation):
                 call.ended = "recorded"
                 call.metered._end_attempt(given=True, left=True)
-                most = call.metered.reservation.nano
+                most = call.reservation.nano
                 rows = settlement_rows(
                     call.id, call.metered.history, at_ms=self.on.ms, max_cost=most, outcome="x", counted_by="chunks"
                 )
@@ -227,9 +227,7 @@ class Story:
     def seen(self, number: int) -> None:
         """What a gateway holds for certain the counters know of."""
         for call in self.gateways[number].calls:
-            call.sure = call.sure or (
-                not call.forgotten and self.gateways[number].reservations.holds(call.metered.reservation)
-            )
+            call.sure = call.sure or (not call.forgotten and self.gateways[number].reservations.holds(call.reservation))
 
     async def tick(self) -> None:
         await self.on.tick()
@@ -290,7 +288,7 @@ def _is_of(row: dict, subject: Subject) -> bool:
 
 
 @pytest.fixture
-async def on(profile) -> AsyncIterator[World]:
+async def on(profile: Profile) -> AsyncIterator[World]:
     async with world(profile, POLICY, CAPS) as made:
         yield made
 
@@ -317,11 +315,11 @@ async def play(on: World, schedule: list) -> None:
 
 @settings(max_examples=50, **ALWAYS)
 @given(schedule=schedules(KINDS_OF_STEPS))
-async def test_no_cap_is_exceeded_and_the_books_agree(on, schedule):
+async def test_no_cap_is_exceeded_and_the_books_agree(on: World, schedule: Any) -> None:
     await play(on, schedule)
 
 
 @settings(max_examples=20, **ALWAYS)
 @given(schedule=schedules(PARTIAL))
-async def test_the_books_agree_though_valkey_loses_single_reservations(on, schedule):
+async def test_the_books_agree_though_valkey_loses_single_reservations(on: World, schedule: Any) -> None:
     await play(on, schedule)

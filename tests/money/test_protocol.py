@@ -14,7 +14,7 @@ from drw.billing.counters.client import Counters, CountersUnavailable
 from drw.billing.counters.rebuild import CounterRebuild
 from drw.billing.ledger.attempts import Attempt, AttemptHistory
 from drw.billing.ledger.ledger import Ledger
-from drw.billing.ledger.rows import settlement_rows, total
+from drw.billing.ledger.rows import Row, settlement_rows, total
 from drw.billing.pricing.policy import CurrentPricing
 from drw.billing.reservations.errors import (
     EngineOvershot,
@@ -26,13 +26,13 @@ from drw.billing.reservations.errors import (
 from drw.billing.reservations.local_quota import LocalQuota, QuotaShare
 from drw.billing.reservations.reaper import post
 from drw.billing.subjects import Subject
-from drw.kernel.errors import NEVER, RateLimited, Unavailable, http_headers
+from drw.kernel.errors import NEVER, ClientGone, RateLimited, Unavailable, http_headers
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.models.serving.errors import ResponseTruncated
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.metering.estimates import prompt_bound
-from drw.models.serving.observability.call_record import ClientGone
-from money.world import BEAT, BLOCK, LEASE, asked, model, report, token, usage, world
+from money.world import BEAT, BLOCK, LEASE, Call, World, asked, model, report, token, usage, world
 
 WHO = Principal("acme", "rates", "key_1")
 KEY, DESK = Subject(Block.KEY, "acme", "key_1"), Subject(Block.DESK, "acme", "rates")
@@ -48,7 +48,7 @@ TOKEN = 1000
 
 
 @pytest.fixture
-async def on(profile) -> AsyncIterator[World]:
+async def on(profile: Profile) -> AsyncIterator[World]:
     """A desk that may spend what 100 tokens of the model `one` cost."""
     async with world(profile, POLICY, [(DESK, "Cdn", 100 * TOKEN)]) as made:
         yield made
@@ -63,7 +63,13 @@ async def rows(on) -> list[dict]:
     return await on.database.all("select * from metering.ledger order by id")
 
 
-async def test_of_many_at_the_edge_only_as_many_pass_as_fit(on):
+def settled_rows(call: Call) -> list[Row]:
+    """Return the ledger rows of a settled call."""
+    assert call.metered.settlement is not None
+    return list(call.metered.settlement.rows)
+
+
+async def test_of_many_at_the_edge_only_as_many_pass_as_fit(on: World) -> None:
     gateways = [on.gateway() for _ in range(4)]
 
     async def ask(number: int):
@@ -78,7 +84,7 @@ async def test_of_many_at_the_edge_only_as_many_pass_as_fit(on):
     assert await spent(on) == (30 * TOKEN, 0)  # the prompts that the engine was asked with
 
 
-async def test_a_refusal_says_which_limit_binds_and_what_is_left(on):
+async def test_a_refusal_says_which_limit_binds_and_what_is_left(on: World) -> None:
     with pytest.raises(InsufficientQuota) as caught:
         await on.open(on.gateway(), WHO, ONE, prompt=1, most=100, stream=False)
     assert caught.value.metadata["code"] == "insufficient_quota"
@@ -97,7 +103,9 @@ async def test_a_refusal_says_which_limit_binds_and_what_is_left(on):
         (("Cw", 100), 101, NEVER),
     ],
 )
-async def test_a_refusal_says_when_to_come_back_where_that_would_help(on, cap, wish, after):
+async def test_a_refusal_says_when_to_come_back_where_that_would_help(
+    on: World, cap: Any, wish: int, after: Any
+) -> None:
     on.caps = [(DESK, *cap)]
     await on.push_caps()
     call = await on.open(on.gateway(), WHO, ONE, prompt=20, most=0, stream=False)
@@ -109,9 +117,9 @@ async def test_a_refusal_says_when_to_come_back_where_that_would_help(on, cap, w
     assert http_headers(caught.value) == ({"retry-after": after} if after != NEVER else {})
 
 
-async def test_a_process_that_died_and_has_nothing_left_is_not_waited_for_at_a_loss(on):
+async def test_a_process_that_died_and_has_nothing_left_is_not_waited_for_at_a_loss(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
-    assert await on.ledger.holders() == {call.metered.reservation.process}
+    assert await on.ledger.holders() == {call.reservation.process}
     on.ms += LEASE * 1000 + 2000
     await on.tick()
     assert await on.ledger.holders() == set()
@@ -119,7 +127,7 @@ async def test_a_process_that_died_and_has_nothing_left_is_not_waited_for_at_a_l
     assert await on.rebuild.tick()
 
 
-async def test_a_stream_that_does_not_fit_begins_and_is_cut_at_the_cap(on):
+async def test_a_stream_that_does_not_fit_begins_and_is_cut_at_the_cap(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=1000, stream=True)
     assert await spent(on) == (0, 100 * TOKEN)
     for _ in range(90):
@@ -132,7 +140,7 @@ async def test_a_stream_that_does_not_fit_begins_and_is_cut_at_the_cap(on):
     assert (row["completion_tokens"], row["outcome"], row["counted_by"]) == (90, "cut", "chunks")
 
 
-async def test_every_choice_is_reserved_counted_and_cut(on):
+async def test_every_choice_is_reserved_counted_and_cut(on: World) -> None:
     with pytest.raises(InsufficientQuota):
         await on.open(on.gateway(), WHO, ONE, prompt=10, most=40, stream=False, choices=4)
     call = await on.open(on.gateway(), WHO, ONE, prompt=9, most=40, stream=True, choices=4)
@@ -146,7 +154,7 @@ async def test_every_choice_is_reserved_counted_and_cut(on):
     assert [row["completion_tokens"] for row in await rows(on)] == [91]
 
 
-async def test_an_engine_that_goes_on_behind_max_tokens_is_cut(on):
+async def test_an_engine_that_goes_on_behind_max_tokens_is_cut(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=2, stream=True)
     await report(call.metered, token())
     await report(call.metered, token())
@@ -154,7 +162,7 @@ async def test_an_engine_that_goes_on_behind_max_tokens_is_cut(on):
         await report(call.metered, token())
 
 
-async def test_what_an_engine_counts_beyond_the_reservation_is_charged_to_nobody(on):
+async def test_what_an_engine_counts_beyond_the_reservation_is_charged_to_nobody(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
     await report(call.metered, usage(20, 5))
     await call.metered.finalize()
@@ -172,7 +180,9 @@ async def test_what_an_engine_counts_beyond_the_reservation_is_charged_to_nobody
         ([token(), token(), token()], (10, 3), "chunks"),
     ],
 )
-async def test_an_answer_that_is_left_is_charged_by_the_best_count_there_is(on, chunks, charged, by):
+async def test_an_answer_that_is_left_is_charged_by_the_best_count_there_is(
+    on: World, chunks: Any, charged: Any, by: str
+) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
     for chunk in chunks:
         await report(call.metered, chunk)
@@ -182,14 +192,14 @@ async def test_an_answer_that_is_left_is_charged_by_the_best_count_there_is(on, 
     assert await spent(on) == (sum(charged) * TOKEN, 0)
 
 
-async def test_an_engine_that_dies_before_its_first_token_costs_nothing(on):
+async def test_an_engine_that_dies_before_its_first_token_costs_nothing(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
     await call.metered.finalize(CountersUnavailable("the engine died"))
     assert await spent(on) == (0, 0)
     assert [(row["cost"], row["outcome"], row["counted_by"]) for row in await rows(on)] == [(0, "failed", "nothing")]
 
 
-async def test_each_attempt_is_charged_at_its_own_price(on):
+async def test_each_attempt_is_charged_at_its_own_price(on: World) -> None:
     gateway = on.gateway()
     with acting_for(WHO):
         metered = await gateway.metering.reserve(asked((ONE, TWO), prompt=5, most=10, stream=True))
@@ -208,7 +218,7 @@ async def test_each_attempt_is_charged_at_its_own_price(on):
     assert [(values["tn"], values["n"]) for values in found] == [(9 * TOKEN, 0), (50 * TOKEN, 0)]
 
 
-async def test_a_fallback_that_was_never_asked_is_not_charged(on):
+async def test_a_fallback_that_was_never_asked_is_not_charged(on: World) -> None:
     with acting_for(WHO):
         metered = await on.gateway().metering.reserve(asked((ONE, TWO), prompt=10, most=1000, stream=True))
     await metered.begin(ONE)
@@ -224,7 +234,9 @@ async def test_a_fallback_that_was_never_asked_is_not_charged(on):
     assert await spent(on) == (90 * TOKEN, 0)
 
 
-async def test_a_fallback_whose_attempt_was_not_written_down_is_not_charged(on, monkeypatch):
+async def test_a_fallback_whose_attempt_was_not_written_down_is_not_charged(
+    on: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateway = on.gateway()
     with acting_for(WHO):
         metered = await gateway.metering.reserve(asked((ONE, TWO), prompt=5, most=5, stream=True))
@@ -241,7 +253,7 @@ async def test_a_fallback_whose_attempt_was_not_written_down_is_not_charged(on, 
     assert [(row["model"], row["cost"] // TOKEN) for row in await rows(on)] == [("one", 6), ("two", 0)]
 
 
-async def test_an_answer_that_another_engine_gave_again_is_charged_once(on):
+async def test_an_answer_that_another_engine_gave_again_is_charged_once(on: World) -> None:
     with acting_for(WHO):
         metered = await on.gateway().metering.reserve(asked((ONE, TWO), prompt=5, most=5, stream=False))
     await metered.begin(ONE)
@@ -253,7 +265,7 @@ async def test_an_answer_that_another_engine_gave_again_is_charged_once(on):
 
 
 @pytest.fixture
-async def two_at_once(on) -> World:
+async def two_at_once(on: World) -> World:
     """The model `two` takes one call at once."""
     on.caps = [(Subject(Block.MODEL, "", "two"), "Cc", 1)]
     await on.push_caps()
@@ -265,7 +277,7 @@ async def under_way(on) -> list[tuple[int, int]]:
     return [(values["c"], values["n"] // TOKEN) for values in found]
 
 
-async def test_a_fallback_without_room_refuses_nobody_who_does_not_need_it(two_at_once):
+async def test_a_fallback_without_room_refuses_nobody_who_does_not_need_it(two_at_once: World) -> None:
     on, gateway = two_at_once, two_at_once.gateway()
     calls = []
     for _ in range(3):
@@ -286,7 +298,7 @@ async def test_a_fallback_without_room_refuses_nobody_who_does_not_need_it(two_a
     assert await under_way(on) == [(0, 0), (0, 0)]
 
 
-async def test_a_model_without_room_leaves_the_call_to_the_next(two_at_once):
+async def test_a_model_without_room_leaves_the_call_to_the_next(two_at_once: World) -> None:
     on, gateway = two_at_once, two_at_once.gateway()
     first = await on.open(gateway, WHO, TWO, prompt=1, most=1, stream=False)
     with acting_for(WHO):
@@ -302,7 +314,7 @@ async def test_a_model_without_room_leaves_the_call_to_the_next(two_at_once):
     await first.metered.finalize(ClientGone())
 
 
-async def test_what_joined_a_reservation_is_released_by_whoever_settles_it(two_at_once):
+async def test_what_joined_a_reservation_is_released_by_whoever_settles_it(two_at_once: World) -> None:
     on = two_at_once
     with acting_for(WHO):
         metered = await on.gateway().metering.reserve(asked((ONE, TWO), prompt=5, most=5, stream=True))
@@ -317,7 +329,7 @@ async def test_what_joined_a_reservation_is_released_by_whoever_settles_it(two_a
 
 @pytest.mark.parametrize("wrong", [-1000, 10**29, 1 << 31, True, 1.5, "7"])
 @pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
-async def test_what_is_no_count_of_tokens_is_no_part_of_an_answer(on, name, wrong):
+async def test_what_is_no_count_of_tokens_is_no_part_of_an_answer(on: World, name: str, wrong: Any) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
     await report(call.metered, token())
     with pytest.raises(ResponseTruncated, match=name) as caught:
@@ -326,7 +338,7 @@ async def test_what_is_no_count_of_tokens_is_no_part_of_an_answer(on, name, wron
     assert await spent(on) == (11 * TOKEN, 0)
 
 
-async def test_a_count_that_comes_before_the_answer_does_not_end_it(on):
+async def test_a_count_that_comes_before_the_answer_does_not_end_it(on: World) -> None:
     early = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=True)
     for chunk in (usage(10, 0), token(), token()):
         await report(early.metered, chunk)
@@ -339,7 +351,7 @@ async def test_a_count_that_comes_before_the_answer_does_not_end_it(on):
     assert await spent(on) == (24 * TOKEN, 0)
 
 
-async def test_tokens_beyond_the_reservation_are_charged_to_nobody(on):
+async def test_tokens_beyond_the_reservation_are_charged_to_nobody(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
     await report(call.metered, usage(10, 1500))
     await call.metered.finalize()
@@ -352,7 +364,7 @@ async def test_tokens_beyond_the_reservation_are_charged_to_nobody(on):
     assert [values["tt"] for values in await on.counters.peek([KEY])] == [15]
 
 
-async def test_what_a_process_says_late_of_tokens_is_charged_to_nobody(on):
+async def test_what_a_process_says_late_of_tokens_is_charged_to_nobody(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
     await report(call.metered, token())
     on.ms += LEASE * 1000 + 2000
@@ -365,7 +377,7 @@ async def test_what_a_process_says_late_of_tokens_is_charged_to_nobody(on):
     assert [values["tt"] for values in await on.counters.peek([KEY])] == [10 + BLOCK]
 
 
-async def test_a_tool_call_that_an_engine_holds_back_is_cut_too(on):
+async def test_a_tool_call_that_an_engine_holds_back_is_cut_too(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=5, stream=False)
 
     def held_back(count: int, **choice) -> dict:
@@ -377,7 +389,7 @@ async def test_a_tool_call_that_an_engine_holds_back_is_cut_too(on):
     await report(call.metered, held_back(6, finish_reason="tool_calls"))  # it is over: to cut it helps nobody
 
 
-async def test_where_nothing_bounds_an_answer_the_engine_is_told_what_was_reserved(on):
+async def test_where_nothing_bounds_an_answer_the_engine_is_told_what_was_reserved(on: World) -> None:
     on.caps = []
     await on.push_caps()
     gateway, request = on.gateway(max_tokens=30), asked((ONE,), prompt=10, most=None, stream=False)
@@ -390,7 +402,7 @@ async def test_where_nothing_bounds_an_answer_the_engine_is_told_what_was_reserv
     assert await metered.begin(bounded) == {}  # its own room is what was reserved
 
 
-def test_a_picture_in_a_prompt_is_no_text():
+def test_a_picture_in_a_prompt_is_no_text() -> None:
     def prompt(url: str) -> int:
         parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
         return prompt_bound({"messages": [{"role": "user", "content": parts}]}, 4096)
@@ -416,7 +428,9 @@ class Away(Ledger):
     ("written", "stream", "paid"),
     [(False, False, ("failed", 0)), (False, True, ("failed", 12)), (True, False, ("ok", 12)), (True, True, ("ok", 12))],
 )
-async def test_an_answer_that_could_not_be_paid_is_not_owed_as_one_that_was_given(on, written, stream, paid):
+async def test_an_answer_that_could_not_be_paid_is_not_owed_as_one_that_was_given(
+    on: World, written: bool, stream: bool, paid: Any
+) -> None:
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=stream)
     for chunk in (token(), token(), usage(10, 2)):
@@ -432,12 +446,12 @@ async def test_an_answer_that_could_not_be_paid_is_not_owed_as_one_that_was_give
     assert await spent(on) == (paid[1] * TOKEN, 0)
 
 
-async def test_a_row_that_cannot_be_written_is_no_other_calls_business(on):
+async def test_a_row_that_cannot_be_written_is_no_other_calls_business(on: World) -> None:
     gateway = on.gateway()
     bad, good = [await on.open(gateway, WHO, ONE, prompt=3, most=7, stream=False) for _ in range(2)]
     good.metered.history.attempts[-1].completion_tokens = 7
     bad.metered.history.attempts[-1].completion_tokens = 10**29
-    wrong, _ = [gateway.reservations.owe(call.metered.reservation, "ok", "engine").rows for call in (bad, good)]
+    wrong, _ = [gateway.reservations.owe(call.reservation, "ok", "engine").rows for call in (bad, good)]
     other = settlement_rows("another", good.metered.history, at_ms=on.ms, max_cost=0, outcome="ok", counted_by="engine")
     ledger = gateway.reservations._ledger
     refused, written = await asyncio.gather(ledger.put(wrong), ledger.put(other), return_exceptions=True)
@@ -448,7 +462,7 @@ async def test_a_row_that_cannot_be_written_is_no_other_calls_business(on):
     assert await spent(on) == (10 * TOKEN, 10 * TOKEN)
 
 
-async def test_a_ledger_that_hangs_ends_no_lease(on, monkeypatch):
+async def test_a_ledger_that_hangs_ends_no_lease(on: World, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = on.gateway(heartbeat_seconds=0.001)
     live, done = [await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=stream) for stream in (True, False)]
     hangs, never, renewed = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -466,7 +480,7 @@ async def test_a_ledger_that_hangs_ends_no_lease(on, monkeypatch):
     monkeypatch.setattr(Ledger, "put", put)
     monkeypatch.setattr(gateway.counters, "renew", renews)
     done.metered.history.attempts[-1].completion_tokens = 5
-    gateway.reservations.owe(done.metered.reservation, "ok", "engine")
+    gateway.reservations.owe(done.reservation, "ok", "engine")
     beating = asyncio.create_task(gateway.reservations.run())
     await hangs.wait()
     for _ in range(3):
@@ -482,19 +496,19 @@ async def test_a_ledger_that_hangs_ends_no_lease(on, monkeypatch):
     assert await spent(on) == (28 * TOKEN, 0)
 
 
-async def test_settling_twice_is_settling_once(on):
+async def test_settling_twice_is_settling_once(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=5, most=5, stream=False)
     await report(call.metered, usage(5, 5))
     await call.metered.finalize()
     await call.metered.finalize()
-    assert await on.counters.settle("", call.id, on.ms, total(call.metered.settlement.rows)) == "elsewhere"
+    assert await on.counters.settle("", call.id, on.ms, total(settled_rows(call))) == "elsewhere"
     assert await spent(on) == (10 * TOKEN, 0)
     for _ in range(2):
-        await on.ledger.put(call.metered.settlement.rows)
+        await on.ledger.put(settled_rows(call))
     assert len(await rows(on)) == 1
 
 
-async def test_a_process_that_died_is_settled_at_what_it_wrote_ahead(on):
+async def test_a_process_that_died_is_settled_at_what_it_wrote_ahead(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
     for _ in range(BLOCK + 1):
         await report(call.metered, token())
@@ -513,13 +527,13 @@ async def recorded(on, call, *chunks) -> None:
     for chunk in chunks:
         await report(call.metered, chunk)
     call.metered._end_attempt(given=True, whole=True)
-    most = call.metered.reservation.nano
+    most = call.reservation.nano
     await on.ledger.put(
         settlement_rows(call.id, call.metered.history, at_ms=on.ms, max_cost=most, outcome="ok", counted_by="engine")
     )
 
 
-async def test_a_process_that_died_after_its_row_is_settled_by_its_row(on):
+async def test_a_process_that_died_after_its_row_is_settled_by_its_row(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
     await recorded(on, call, token(), usage(8, 1))
     on.ms += LEASE * 1000 + 2000
@@ -528,7 +542,7 @@ async def test_a_process_that_died_after_its_row_is_settled_by_its_row(on):
     assert len(await rows(on)) == 1
 
 
-async def test_what_was_in_the_ledger_at_a_loss_is_not_held_again(on):
+async def test_what_was_in_the_ledger_at_a_loss_is_not_held_again(on: World) -> None:
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=60, stream=True)
     await recorded(on, call, token(), usage(8, 1))
@@ -540,7 +554,7 @@ async def test_what_was_in_the_ledger_at_a_loss_is_not_held_again(on):
     assert await spent(on) == (9 * TOKEN, 0)
 
 
-async def test_a_process_that_was_paused_may_not_go_on_and_is_not_charged_twice(on):
+async def test_a_process_that_was_paused_may_not_go_on_and_is_not_charged_twice(on: World) -> None:
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=60, stream=True)
     await report(call.metered, token())
@@ -560,13 +574,15 @@ async def test_a_process_that_was_paused_may_not_go_on_and_is_not_charged_twice(
     await again.metered.finalize(ClientGone())
 
 
-async def test_a_process_that_comes_back_while_it_is_settled_for_counts_what_the_ledger_has(on, monkeypatch):
+async def test_a_process_that_comes_back_while_it_is_settled_for_counts_what_the_ledger_has(
+    on: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
     await report(call.metered, token())
     on.ms += LEASE * 1000 + 2000
     settle = on.counters.settle
 
-    async def late(*args) -> bool:
+    async def late(*args) -> Any:
         await call.metered.finalize(ReservationLost("lost"))  # between the reaper's row and its word to the counters
         return await settle(*args)
 
@@ -577,7 +593,7 @@ async def test_a_process_that_comes_back_while_it_is_settled_for_counts_what_the
     assert await spent(on) == (11 * TOKEN, 0)
 
 
-async def test_a_whole_answer_whose_reservation_is_gone_is_given_to_nobody(on):
+async def test_a_whole_answer_whose_reservation_is_gone_is_given_to_nobody(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=False)
     await report(call.metered, usage(10, 50))
     on.ms += LEASE * 1000 + 2000
@@ -589,7 +605,7 @@ async def test_a_whole_answer_whose_reservation_is_gone_is_given_to_nobody(on):
     assert await spent(on) == (0, 0)
 
 
-async def test_a_lease_that_only_its_own_process_takes_for_over_is_settled_once(on):
+async def test_a_lease_that_only_its_own_process_takes_for_over_is_settled_once(on: World) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=60, stream=True)
     await report(call.metered, token())
     on.ms += LEASE * 1000 - 1000  # over by its own clock, which is careful; not by Valkey's
@@ -600,7 +616,7 @@ async def test_a_lease_that_only_its_own_process_takes_for_over_is_settled_once(
     assert [row["posted"] for row in await rows(on)] == [True]
 
 
-async def test_a_lost_valkey_refuses_until_the_books_are_whole_and_live_streams_go_on(on):
+async def test_a_lost_valkey_refuses_until_the_books_are_whole_and_live_streams_go_on(on: World) -> None:
     gateway = on.gateway()
     done = await on.open(gateway, WHO, ONE, prompt=10, most=5, stream=False)
     await report(done.metered, usage(10, 5))
@@ -622,7 +638,7 @@ async def test_a_lost_valkey_refuses_until_the_books_are_whole_and_live_streams_
     assert await spent(on) == (27 * TOKEN, 0)
 
 
-async def test_counters_of_another_ledger_are_dropped(on):
+async def test_counters_of_another_ledger_are_dropped(on: World) -> None:
     await on.redis.set("drw:{meter}:epoch", "another.1")
     await on.counters.load({DESK.counter: {"tn": 5}})
     assert await on.rebuild.tick()
@@ -630,7 +646,7 @@ async def test_counters_of_another_ledger_are_dropped(on):
     assert [key async for key in on.redis.scan_iter(match="drw:{meter}:s:*")] == [DESK.counter.encode()]  # its cap
 
 
-async def test_what_is_settled_while_the_books_are_rebuilt_counts_once(on):
+async def test_what_is_settled_while_the_books_are_rebuilt_counts_once(on: World) -> None:
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False)
     await on.redis.flushdb()
@@ -650,7 +666,9 @@ async def test_what_is_settled_while_the_books_are_rebuilt_counts_once(on):
     assert await spent(on) == (15 * TOKEN, 0)
 
 
-async def test_calls_that_end_all_the_time_do_not_keep_the_books_from_being_rebuilt(on, monkeypatch):
+async def test_calls_that_end_all_the_time_do_not_keep_the_books_from_being_rebuilt(
+    on: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateway = on.gateway()
     first, second = [await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False) for _ in range(2)]
     await on.redis.flushdb()
@@ -681,7 +699,7 @@ async def test_calls_that_end_all_the_time_do_not_keep_the_books_from_being_rebu
     assert await spent(on) == (30 * TOKEN, 0)
 
 
-async def test_a_reservation_that_went_with_the_last_second_of_valkey_is_counted_once(on):
+async def test_a_reservation_that_went_with_the_last_second_of_valkey_is_counted_once(on: World) -> None:
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False)
     await on.lose(call)
@@ -693,7 +711,7 @@ async def test_a_reservation_that_went_with_the_last_second_of_valkey_is_counted
     assert [row["posted"] for row in await rows(on)] == [True]
 
 
-async def test_a_settlement_whose_answer_is_lost_counts_once(on, monkeypatch):
+async def test_a_settlement_whose_answer_is_lost_counts_once(on: World, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=20, stream=False)
     await report(call.metered, usage(10, 5))
@@ -714,11 +732,13 @@ async def test_a_settlement_whose_answer_is_lost_counts_once(on, monkeypatch):
 @pytest.mark.parametrize(
     "when", ["before the reaper looks", "before the reaper writes", "after the reaper has settled"]
 )
-async def test_a_process_that_was_paused_between_its_charge_and_the_ledger_is_counted_once(on, monkeypatch, when):
+async def test_a_process_that_was_paused_between_its_charge_and_the_ledger_is_counted_once(
+    on: World, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=False)
     await report(call.metered, usage(10, 5))
     call.metered._end_attempt(given=True)
-    owed = call.gateway.reservations.owe(call.metered.reservation, "ok", "engine")
+    owed = call.gateway.reservations.owe(call.reservation, "ok", "engine")
     on.ms += LEASE * 1000 + 2000
     if when == "before the reaper looks":
         await call.gateway.reservations.commit(owed)
@@ -743,12 +763,12 @@ async def test_a_process_that_was_paused_between_its_charge_and_the_ledger_is_co
 
 
 @pytest.mark.parametrize("how", ["settled", "posted"])
-async def test_a_clock_that_is_ahead_does_not_begin_another_day(on, how):
+async def test_a_clock_that_is_ahead_does_not_begin_another_day(on: World, how: str) -> None:
     call = await on.open(on.gateway(), WHO, ONE, prompt=10, most=20, stream=False)
     await on.counters.post([("today", on.ms, [(DESK, 60 * TOKEN, 60)])], on.ms)
     ahead, charges = on.ms + 86_400_000, [(DESK, 10 * TOKEN, 10)]
     if how == "settled":
-        await on.counters.settle(call.metered.reservation.process, call.id, ahead, charges)
+        await on.counters.settle(call.reservation.process, call.id, ahead, charges)
     else:
         await on.counters.post([("ahead", ahead, charges)], on.ms)
         await call.metered.finalize()
@@ -756,13 +776,13 @@ async def test_a_clock_that_is_ahead_does_not_begin_another_day(on, how):
         await on.open(on.gateway(), WHO, ONE, prompt=1, most=30, stream=False)
 
 
-async def test_a_row_that_was_read_long_ago_is_not_counted(on):
+async def test_a_row_that_was_read_long_ago_is_not_counted(on: World) -> None:
     with pytest.raises(CountersUnavailable, match="read too long ago"):
         await on.counters.post([("row", on.ms, [(DESK, TOKEN, 1)])], on.ms - 301_000)
     assert await spent(on) == (0, 0)
 
 
-async def test_what_the_ledger_says_is_counted_is_not_remembered_for_long(on):
+async def test_what_the_ledger_says_is_counted_is_not_remembered_for_long(on: World) -> None:
     history = AttemptHistory("acme", "rates", "key_1", "pass", [Attempt("one", started=True)])
     row = settlement_rows("pass_1", history, at_ms=on.ms, max_cost=0, outcome="ok", counted_by="engine", posted=False)
     await on.ledger.put(row)
@@ -772,7 +792,7 @@ async def test_what_the_ledger_says_is_counted_is_not_remembered_for_long(on):
 
 
 @pytest.mark.parametrize("how", ["a copy of the tables", "an older state"])
-async def test_counters_of_a_ledger_that_was_put_back_are_dropped(on, how):
+async def test_counters_of_a_ledger_that_was_put_back_are_dropped(on: World, how: str) -> None:
     gateway = on.gateway()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=5, stream=False)
     await report(call.metered, usage(10, 5))
@@ -794,7 +814,7 @@ async def test_counters_of_a_ledger_that_was_put_back_are_dropped(on, how):
         await on.open(on.gateway(), WHO, ONE, prompt=2, most=1, stream=False)
 
 
-async def test_a_valkey_that_is_gone_refuses_money_at_once_and_shares_limits(on, profile):
+async def test_a_valkey_that_is_gone_refuses_money_at_once_and_shares_limits(on: World, profile: Profile) -> None:
     gone = Counters("unix:///nowhere", seconds=0.2)
     gateway = on.gateway()
     gateway.reservations._counters = gone
@@ -823,7 +843,7 @@ async def test_a_valkey_that_is_gone_refuses_money_at_once_and_shares_limits(on,
     await gone.close()
 
 
-async def test_sliding_windows_and_fixed_ones(on):
+async def test_sliding_windows_and_fixed_ones(on: World) -> None:
     sliding, fixed = Subject(Block.KEY, "acme", "key_1"), Subject(Block.KEY, "acme", "key_2")
     on.caps = [(sliding, "Cw", 100), (sliding, "Cwa", "s"), (fixed, "Cw", 100), (fixed, "Cwa", "f"), (DESK, "Cc", 1)]
     await on.push_caps()
@@ -851,14 +871,14 @@ async def test_sliding_windows_and_fixed_ones(on):
     await ask("key_1", 90)
 
 
-async def test_a_beat_and_calls_that_pay_at_the_same_time(on, monkeypatch):
+async def test_a_beat_and_calls_that_pay_at_the_same_time(on: World, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = on.gateway()
     first, second = [await on.open(gateway, WHO, ONE, prompt=3, most=7, stream=False) for _ in range(2)]
     owed = []
     for call in (first, second):
         await report(call.metered, usage(3, 7))
         call.metered.history.attempts[-1].completion_tokens = 7
-        owed.append(gateway.reservations.owe(call.metered.reservation, "ok", "engine"))
+        owed.append(gateway.reservations.owe(call.reservation, "ok", "engine"))
 
     async def put(self, rows, record="") -> bool:
         monkeypatch.undo()
@@ -870,14 +890,14 @@ async def test_a_beat_and_calls_that_pay_at_the_same_time(on, monkeypatch):
     assert await spent(on) == (20 * TOKEN, 0)
 
 
-async def test_sums_are_exact_beyond_what_a_double_holds(on):
+async def test_sums_are_exact_beyond_what_a_double_holds(on: World) -> None:
     nobody = Subject(Block.ORG, "uncapped", "")
     for number, nano in enumerate((2**53 - 1, 1, 1, 1, -1, -2)):
         await on.counters.post([(f"row_{number}", on.ms, [(nobody, nano, 0)])], on.ms)
     assert await on.redis.hget(nobody.counter, "tn") == str(2**53 - 1).encode()
 
 
-def test_a_share_holds_what_is_under_way_over_the_end_of_a_minute():
+def test_a_share_holds_what_is_under_way_over_the_end_of_a_minute() -> None:
     now = 30.0
     shares, away = LocalQuota(1, lambda: now), CountersUnavailable("away")
     limits = [(KEY, Limit(tokens_per_minute=100, when_lost=Limit.LOCAL_SHARE))]
@@ -900,7 +920,7 @@ def test_a_share_holds_what_is_under_way_over_the_end_of_a_minute():
         enter()
 
 
-async def test_rows_that_are_counted_together_count_as_one_after_the_other(on):
+async def test_rows_that_are_counted_together_count_as_one_after_the_other(on: World) -> None:
     on.caps = [(DESK, "Cw", 1000)]
     await on.push_caps()
     first = [(f"row_{n}", on.ms - 6000 * n, [(DESK, TOKEN, 2), (KEY, TOKEN, 2)]) for n in (3, 2, 1, 0)]

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import redis.asyncio
@@ -14,13 +15,15 @@ ECHO = "return ARGV[1]"
 
 
 @pytest.fixture
-async def runner(valkey) -> AsyncIterator[ScriptRunner]:
+async def runner(valkey: str) -> AsyncIterator[ScriptRunner]:
     made = ScriptRunner(valkey, 5)
     yield made
     await made.close()
 
 
-async def test_scripts_that_wait_at_one_moment_go_in_one_exchange(runner, monkeypatch):
+async def test_scripts_that_wait_at_one_moment_go_in_one_exchange(
+    runner: ScriptRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await runner.run(ECHO, [0])
     exchanges, send = [], runner._connection.send_packed_command
 
@@ -33,7 +36,7 @@ async def test_scripts_that_wait_at_one_moment_go_in_one_exchange(runner, monkey
     assert exchanges == [20]
 
 
-async def test_what_valkey_refuses_fails_alone(runner):
+async def test_what_valkey_refuses_fails_alone(runner: ScriptRunner) -> None:
     found = await asyncio.gather(
         runner.run(ECHO, ["before"]),
         runner.run("return redis.call('NOTHING')", []),
@@ -44,7 +47,7 @@ async def test_what_valkey_refuses_fails_alone(runner):
     assert isinstance(found[1], ResponseError)
 
 
-async def test_a_restart_of_valkey_is_not_noticed(runner, valkey):
+async def test_a_restart_of_valkey_is_not_noticed(runner: ScriptRunner, valkey: str) -> None:
     await runner.run(ECHO, [1])
     async with redis.asyncio.Redis.from_url(valkey) as other:  # which forgets scripts and ends connections
         await other.script_flush()
@@ -52,7 +55,7 @@ async def test_a_restart_of_valkey_is_not_noticed(runner, valkey):
     assert await asyncio.gather(*(runner.run(ECHO, [n]) for n in (2, 3))) == [b"2", b"3"]
 
 
-async def test_a_frozen_valkey_fails_all_that_wait(tmp_path):
+async def test_a_frozen_valkey_fails_all_that_wait(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as frozen:
         frozen.bind(str(tmp_path / "frozen"))
         frozen.listen()  # the kernel takes connections, and nobody reads
@@ -64,7 +67,7 @@ async def test_a_frozen_valkey_fails_all_that_wait(tmp_path):
     assert [type(error) for error in found] == [TimeoutError] * 6
 
 
-async def test_an_answer_that_comes_too_late_is_given_to_nobody_else(valkey):
+async def test_an_answer_that_comes_too_late_is_given_to_nobody_else(valkey: str) -> None:
     runner = ScriptRunner(valkey, 0.05)
     async with redis.asyncio.Redis.from_url(valkey) as other:
         assert await runner.run(ECHO, ["before"]) == b"before"
@@ -79,14 +82,14 @@ async def test_an_answer_that_comes_too_late_is_given_to_nobody_else(valkey):
     await runner.close()
 
 
-async def test_what_nobody_waits_for_is_not_sent(runner, valkey):
+async def test_what_nobody_waits_for_is_not_sent(runner: ScriptRunner, valkey: str) -> None:
     left = asyncio.create_task(runner.run("return redis.call('SET', ARGV[1], 1)", ["test_script_runner"]))
     await asyncio.sleep(0)
     left.cancel()
     assert await runner.run("return redis.call('EXISTS', ARGV[1])", ["test_script_runner"]) == 0
 
 
-async def test_what_waits_at_a_stop_fails(runner):
+async def test_what_waits_at_a_stop_fails(runner: ScriptRunner) -> None:
     waiting = [asyncio.create_task(runner.run(ECHO, [n])) for n in range(3)]
     await asyncio.sleep(0)
     await runner.close()

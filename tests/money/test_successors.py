@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,9 @@ from drw.billing.counters.client import CountersUnavailable
 from drw.billing.reservations.errors import ReservationLost
 from drw.billing.reservations.lease_file import LeaseFile
 from drw.billing.subjects import Subject
-from drw.kernel.errors import Unavailable
+from drw.kernel.errors import ClientGone, Unavailable
 from drw.kernel.rpc.context import Principal
-from drw.models.serving.observability.call_record import ClientGone
+from drw.kernel.runtime.settings import Profile
 from money.world import BLOCK, LEASE, World, model, report, token, world
 
 WHO = Principal("acme", "rates", "key_1")
@@ -27,7 +28,7 @@ TOKEN = 1000
 
 
 @pytest.fixture
-async def on(profile) -> AsyncIterator[World]:
+async def on(profile: Profile) -> AsyncIterator[World]:
     async with world(profile, POLICY, [(DESK, "Cdn", 100 * TOKEN)]) as made:
         yield made
 
@@ -45,7 +46,7 @@ async def stream(on: World, file, tokens: int = 1):
     return call
 
 
-async def test_what_the_dead_held_is_settled_as_soon_as_its_successor_runs(on, tmp_path):
+async def test_what_the_dead_held_is_settled_as_soon_as_its_successor_runs(on: World, tmp_path: Path) -> None:
     call = await stream(on, tmp_path / "lease")
     call.gateway.lease.release()  # as the kernel does where a process dies
     successor = on.gateway(tmp_path / "lease")
@@ -57,7 +58,7 @@ async def test_what_the_dead_held_is_settled_as_soon_as_its_successor_runs(on, t
     assert successor.lease.dead == []
 
 
-async def test_counters_lost_with_the_process_are_open_as_soon_as_its_successor_runs(on, tmp_path):
+async def test_counters_lost_with_the_process_are_open_as_soon_as_its_successor_runs(on: World, tmp_path: Path) -> None:
     call = await stream(on, tmp_path / "lease")
     call.gateway.lease.release()
     await on.redis.flushdb()
@@ -67,10 +68,10 @@ async def test_counters_lost_with_the_process_are_open_as_soon_as_its_successor_
     assert await spent(on) == (0, 0)  # what nobody wrote down
 
 
-async def test_a_process_that_lives_is_nobodys_predecessor(on, tmp_path):
+async def test_a_process_that_lives_is_nobodys_predecessor(on: World, tmp_path: Path) -> None:
     call = await stream(on, tmp_path / "lease")
     other = on.gateway(tmp_path / "lease")
-    assert other.file.dead == []
+    assert other.lease.dead == []
     await other.reservations.hand_back()
     await on.tick()
     await report(call.metered, token())
@@ -78,10 +79,12 @@ async def test_a_process_that_lives_is_nobodys_predecessor(on, tmp_path):
     assert await spent(on) == (12 * TOKEN, 0)
 
 
-async def test_what_cannot_be_handed_back_yet_is_kept_for_the_next_one(on, tmp_path, monkeypatch):
+async def test_what_cannot_be_handed_back_yet_is_kept_for_the_next_one(
+    on: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     call = await stream(on, tmp_path / "lease")
-    process = call.metered.reservation.process
-    call.gateway.file.release()
+    process = call.reservation.process
+    call.gateway.lease.release()
     second = on.gateway(tmp_path / "lease")
 
     async def away(process: str) -> None:
@@ -91,15 +94,17 @@ async def test_what_cannot_be_handed_back_yet_is_kept_for_the_next_one(on, tmp_p
     with pytest.raises(Unavailable):
         await second.reservations.hand_back()
     await second.reservations._registered()
-    second.file.release()
-    assert on.gateway(tmp_path / "lease").file.dead == [process, second.reservations._process]
+    second.lease.release()
+    assert on.gateway(tmp_path / "lease").lease.dead == [process, second.reservations._process]
 
 
 @pytest.mark.parametrize("lost", [False, True])
-async def test_one_that_was_taken_for_dead_and_lives_is_charged_once_for_what_it_gave(on, tmp_path, lost):
+async def test_one_that_was_taken_for_dead_and_lives_is_charged_once_for_what_it_gave(
+    on: World, tmp_path: Path, lost: bool
+) -> None:
     """No lock is perfect: whoever is wrong about a death stops a process, and breaks no book."""
     call = await stream(on, tmp_path / "lease", tokens=2)
-    call.gateway.file.release()
+    call.gateway.lease.release()
     await on.gateway(tmp_path / "lease").reservations.hand_back()
     if lost:
         await on.redis.flushdb()
@@ -117,7 +122,9 @@ async def test_one_that_was_taken_for_dead_and_lives_is_charged_once_for_what_it
     assert charged["cost"] == (10 + BLOCK) * TOKEN
 
 
-async def test_attempts_to_begin_a_lease_while_valkey_is_away_hold_no_rebuild_up(on, tmp_path, monkeypatch):
+async def test_attempts_to_begin_a_lease_while_valkey_is_away_hold_no_rebuild_up(
+    on: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateway = on.gateway(tmp_path / "lease")
 
     async def away(*_: object) -> bool:
@@ -132,10 +139,12 @@ async def test_attempts_to_begin_a_lease_while_valkey_is_away_hold_no_rebuild_up
     await on.redis.flushdb()
     assert await on.rebuild.tick()
     call = await on.open(gateway, WHO, ONE, prompt=10, most=50, stream=True)
-    assert await on.ledger.holders() == {call.metered.reservation.process}
+    assert await on.ledger.holders() == {call.reservation.process}
 
 
-async def test_callers_that_wait_at_one_moment_wait_for_one_attempt_to_begin_a_lease(on, monkeypatch):
+async def test_callers_that_wait_at_one_moment_wait_for_one_attempt_to_begin_a_lease(
+    on: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateway, attempts, answer = on.gateway(), [], asyncio.Event()
 
     async def away(*_: object) -> bool:
@@ -156,9 +165,11 @@ async def test_callers_that_wait_at_one_moment_wait_for_one_attempt_to_begin_a_l
     assert len(attempts) == 2
 
 
-async def test_a_lease_that_is_over_holds_a_rebuild_up_only_while_a_call_under_it_is_not_paid(on, tmp_path):
+async def test_a_lease_that_is_over_holds_a_rebuild_up_only_while_a_call_under_it_is_not_paid(
+    on: World, tmp_path: Path
+) -> None:
     call = await stream(on, tmp_path / "lease")
-    gateway, first = call.gateway, call.metered.reservation.process
+    gateway, first = call.gateway, call.reservation.process
     assert await on.rebuild.tick()
     on.ms += 1000 * LEASE
     await on.redis.flushdb()
@@ -175,7 +186,7 @@ async def test_a_lease_that_is_over_holds_a_rebuild_up_only_while_a_call_under_i
     assert await on.rebuild.tick()
 
 
-def test_a_full_disk_stops_no_call(tmp_path):
+def test_a_full_disk_stops_no_call(tmp_path: Path) -> None:
     file = LeaseFile(tmp_path / "lease")
     most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, most[1]))
@@ -187,7 +198,7 @@ def test_a_full_disk_stops_no_call(tmp_path):
     assert (tmp_path / "lease").read_bytes() == b""
 
 
-def test_the_lock_ends_with_the_process_and_not_before(tmp_path):
+def test_the_lock_ends_with_the_process_and_not_before(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, signal\n"
         "from drw.billing.reservations.lease_file import LeaseFile\n"

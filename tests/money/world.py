@@ -19,6 +19,7 @@ from drw.billing.reservations.client import ReservationClient
 from drw.billing.reservations.lease_file import LeaseFile
 from drw.billing.reservations.metered_call import MeteredCall
 from drw.billing.reservations.reaper import post, reap
+from drw.billing.reservations.reservation import Reservation
 from drw.billing.settings import MeteringSettings
 from drw.billing.subjects import Subject
 from drw.kernel.rpc.context import Principal, acting_for
@@ -27,12 +28,12 @@ from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.openai.usage import usage_update
-from drw.models.serving.ports import Body, ChatEngine, Chunk, Endpoint, EngineTarget
+from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.candidates import ChatModel, ModelRequest
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 from drw.models.serving.routing.load_balancing import Affinity, Replica
-from drw.models.serving.settings import CircuitSettings, MeteringSettings
+from drw.models.serving.settings import CircuitSettings
 
 Cap = tuple[Subject, str, str | int]
 
@@ -64,7 +65,7 @@ def model(name: str) -> ChatModel:
 
 
 def asked(
-    models: Sequence[ChatModel], *, prompt: int, most: int | None, stream: bool, choices: int = 1
+    models: Sequence[ChatModel], *, prompt: int | str, most: int | None, stream: bool, choices: int = 1
 ) -> ModelRequest:
     """Return a request for so many answers, each of at most so many tokens."""
     body = {"prompt": prompt}
@@ -106,8 +107,8 @@ class Call:
     @property
     def reservation(self) -> Reservation:
         """What is reserved for it, in a world with budgets."""
-        assert self.hold.reservation is not None
-        return self.hold.reservation
+        assert self.metered.reservation is not None
+        return self.metered.reservation
 
     @property
     def of_this_attempt(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,8 @@ from drw.api.rag.v1.embedding_pb2 import EmbedRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.retrieval_pb2 import AskRequest, SearchRequest
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
-from drw.kernel.rpc.context import acting_for
-from drw.kernel.runtime.settings import ServiceAddress
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.killswitch.watch import Killed
 from drw.rag.embedding.encoder_queue import EncoderQueue
 from drw.rag.embedding.service import Embedding
@@ -50,7 +52,9 @@ async def until_embedding_is(host, refused):
 
 
 @pytest.mark.parametrize("how", ["together", "apart"])
-async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(hashing, folder, caller, how):
+async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(
+    hashing: Profile, folder: Path, caller: Principal, how: str
+) -> None:
     async with killing(hashing, folder, how) as (host, kills):
         documents, retrieval = host.client(DocumentsClient), host.client(RetrievalClient)
         with acting_for(caller):
@@ -77,7 +81,9 @@ async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(ha
     "what",
     [HASHING, kill("MODEL", "hashing", "acme"), kill("DESK", "research", "acme"), kill("KEY", "key_test", "acme")],
 )
-async def test_queued_texts_are_cancelled_by_a_kill(hashing, folder, caller, what):
+async def test_queued_texts_are_cancelled_by_a_kill(
+    hashing: Profile, folder: Path, caller: Principal, what: Any
+) -> None:
     async with killing(hashing, folder) as (host, kills):
         service = host._servicers["embedding"]
         assert isinstance(service, Embedding)

@@ -237,7 +237,9 @@ def strangers(endpoint: str) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("endpoint", sorted(DESCRIBED | RECIPES.keys()))
-def test_no_request_reaches_data_of_another_tenant(nobody, victim, before, endpoint):
+def test_no_request_reaches_data_of_another_tenant(
+    nobody: httpx.Client, victim: Victim, before: dict[str, Any], endpoint: Any
+) -> None:
     verb, template = endpoint.split()
     assert endpoint in RECIPES, "say in RECIPES how somebody would name what belongs to another tenant here"
     assert _naming(endpoint) <= {name for recipe in RECIPES[endpoint] for name in recipe}, "name these in a recipe"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from drw.kernel.observability.telemetry import JsonFormatter
+from security.gate import Gate
 from support.parts import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -39,13 +40,13 @@ async def identity(gate, *lines: bytes) -> list[tuple[str, str]]:
         (b"x-forwarded-for: 127.0.0.1", b"x-forwarded-host: evil", b"x-original-url: /v1/x", b"x-rewrite-url: /x"),
     ],
 )
-async def test_no_header_changes_the_principal(gate, lines):
+async def test_no_header_changes_the_principal(gate: Gate, lines: Any) -> None:
     alone = await identity(gate)
     assert {name for name, _ in alone} >= {"x-drw-org", "x-drw-desk", "x-drw-key", "x-drw-scopes"}
     assert await identity(gate, *lines) == alone
 
 
-async def test_a_trailer_becomes_no_header(gate):
+async def test_a_trailer_becomes_no_header(gate: Gate) -> None:
     alone = await identity(gate)
     body = b"5\r\nhello\r\n0\r\nx-drw-org: other\r\nx-drw-scopes: org:admin\r\n\r\n"
     lines = (b"transfer-encoding: chunked", b"trailer: x-drw-org, x-drw-scopes")
@@ -54,7 +55,7 @@ async def test_a_trailer_becomes_no_header(gate):
     assert sorted((name, value) for name, value in headers.items() if OURS.match(name)) == alone
 
 
-async def test_two_keys_in_one_request_are_one_too_many_or_the_first(gate):
+async def test_two_keys_in_one_request_are_one_too_many_or_the_first(gate: Gate) -> None:
     """Both may call the route, so that an answer tells whose scopes counted."""
     weak = await gate.front.key("models:read")
     for first, second in ((gate.secret, weak), (weak, gate.secret)):
@@ -70,7 +71,7 @@ async def test_two_keys_in_one_request_are_one_too_many_or_the_first(gate):
             assert sorted((name, value) for name, value in headers.items() if OURS.match(name)) == before
 
 
-async def test_a_key_elsewhere_is_not_taken_and_is_in_no_log(gate, caplog):
+async def test_a_key_elsewhere_is_not_taken_and_is_in_no_log(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     secret, path = gate.secret, "/v1/models"
     assert gate.arrived is not None
@@ -111,7 +112,7 @@ async def test_a_key_elsewhere_is_not_taken_and_is_in_no_log(gate, caplog):
     assert b"url.path" in gate.collector.got and b"/v1/models" in gate.collector.got
 
 
-async def test_a_service_writes_no_key_into_its_log(gate):
+async def test_a_service_writes_no_key_into_its_log(gate: Gate) -> None:
     fields = {"path": f"/v1/files/{gate.secret}", "error": f"there is no file {gate.secret!r}"}
     record = logging.makeLogRecord({"name": "drw.request", "msg": gate.secret, "fields": fields})
     line = JsonFormatter("rag").format(record)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+
+from security.gate import Gate
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -44,7 +48,7 @@ AROUND = [
 
 
 @pytest.mark.parametrize("path", AROUND)
-async def test_scopes_hold_for_every_way_of_writing_a_path(gate, path):
+async def test_scopes_hold_for_every_way_of_writing_a_path(gate: Gate, path: Any) -> None:
     weak = await gate.front.key("models:read")
     head = f"host: drw\r\nauthorization: Bearer {weak}\r\nconnection: close\r\n".encode()
     assert gate.arrived is not None
@@ -56,7 +60,7 @@ async def test_scopes_hold_for_every_way_of_writing_a_path(gate, path):
         assert arrived.startswith("GET /v1/models")
 
 
-async def test_the_same_path_is_open_with_permission(gate):
+async def test_the_same_path_is_open_with_permission(gate: Gate) -> None:
     """Or the test before this one would pass where nothing comes through at all."""
     assert gate.arrived is not None
     for path in ("/v1/models/../chat/completions", "//v1//chat/completions", "http://drw/v1/chat/completions"):
@@ -64,7 +68,7 @@ async def test_the_same_path_is_open_with_permission(gate):
     assert gate.arrived == ["POST /v1/chat/completions"] * 3
 
 
-async def test_no_header_changes_the_verb(gate):
+async def test_no_header_changes_the_verb(gate: Gate) -> None:
     assert gate.arrived is not None
     names = ("x-http-method-override", "x-http-method", "x-method-override", "_method")
     lines = [f"{name}: DELETE".encode() for name in names[:-1]]
@@ -76,7 +80,7 @@ async def test_no_header_changes_the_verb(gate):
     assert gate.arrived == []
 
 
-async def test_no_other_origin_is_let_in(gate):
+async def test_no_other_origin_is_let_in(gate: Gate) -> None:
     async with gate.front.client(gate.secret) as client:
         asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
         for answer in (

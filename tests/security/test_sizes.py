@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections import defaultdict
+from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from agent.data_plane import Fed, running
 from drw.agent.xds import listener
-from drw.kernel.runtime.settings import Connections
+from drw.kernel.runtime.settings import Connections, Profile
+from security.gate import Gate
 
 CHAT = "/v1/chat/completions"
 
@@ -29,13 +32,13 @@ CHAT = "/v1/chat/completions"
     ],
     ids=["one long", "long together", "many", "a long name", "a long query", "a long path"],
 )
-async def test_headers_that_are_too_large_or_too_many(gate, path, lines):
+async def test_headers_that_are_too_large_or_too_many(gate: Gate, path: Any, lines: Any) -> None:
     assert gate.arrived is not None
     assert await gate.send(gate.request("GET", path, *lines)) == [431]
     assert gate.arrived == []
 
 
-async def test_a_client_that_dribbles_is_let_go(front_profile, monkeypatch):
+async def test_a_client_that_dribbles_is_let_go(front_profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drw.agent.xds.listener.HEADERS_TIMEOUT", "0.3s")
     monkeypatch.setattr("drw.agent.xds.listener.REQUEST_TIMEOUT", "0.6s")
     async with running(Fed(front_profile)) as fed:
@@ -63,7 +66,7 @@ async def dribble(url: str, start: bytes) -> bytes:
     return answer.result()
 
 
-def test_every_wait_for_a_client_is_bounded():
+def test_every_wait_for_a_client_is_bounded() -> None:
     logs = listener.LogPaths("/log", "/anonymous", "/usage")
     made = listener.listener("127.0.0.1:1", logs, "", defaultdict(dict), {}, Connections(), socket={"name": "tls"})
     assert made["per_connection_buffer_high_watermark_timeout"] == "120s"
@@ -91,7 +94,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 @pytest.mark.parametrize("path", [CHAT, "/v1/embeddings", "/v1/vector_stores", "/api/v1/runs", "/api/v1/keys"])
-def test_a_bomb_is_refused(desk, path, bomb):
+def test_a_bomb_is_refused(desk: httpx.Client, path: Any, bomb: Any) -> None:
     headers = {"content-type": "application/json"} | ({"content-encoding": "gzip"} if bomb == "in gzip" else {})
     answer = desk.post(path, content=BOMBS[bomb], headers=headers)
     assert answer.status_code in {400, 413}
@@ -107,7 +110,7 @@ TWICE = {
 
 
 @pytest.mark.parametrize("path", TWICE)
-def test_a_repeated_key_is_refused_everywhere(desk, path):
+def test_a_repeated_key_is_refused_everywhere(desk: httpx.Client, path: Any) -> None:
     """Two readers that took different ones could be told different things."""
     answer = desk.post(path, content=TWICE[path])
     assert answer.status_code == 400 and "duplicate key" in answer.json()["error"]["message"]

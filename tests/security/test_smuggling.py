@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+
+from security.gate import Gate
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -43,14 +47,14 @@ LENGTH = b"content-length: %d"
     ],
     ids=lambda value: b" | ".join(value).decode("latin-1")[:60] if isinstance(value, tuple) else "",
 )
-async def test_a_body_that_two_readers_could_end_differently_is_refused(gate, headers, body):
+async def test_a_body_that_two_readers_could_end_differently_is_refused(gate: Gate, headers: Any, body: Any) -> None:
     assert gate.arrived is not None
     first = gate.request("POST", CHAT, *headers, body=body, close=False)
     assert await gate.send(first, HIDDEN, gate.request("GET", "/v1/models")) in ([400], [501])
     assert [one for one in gate.arrived if one != f"POST {CHAT}"] == []  # of one in chunks the head may have come
 
 
-async def test_the_test_data_would_reveal_a_leak(gate):
+async def test_the_test_data_would_reveal_a_leak(gate: Gate) -> None:
     assert gate.arrived is not None
     first = gate.request("POST", CHAT, b"content-length: 2", body=b"{}", close=False)
     assert await gate.send(first, gate.request("GET", "/v1/models/hidden")) == [200, 200]
@@ -65,7 +69,7 @@ async def test_the_test_data_would_reveal_a_leak(gate):
         (b"x: y\rtransfer-encoding: chunked", b"ytransfer-encoding: chunked"),
     ],
 )
-async def test_a_folded_line_stays_one_value(gate, header, value):
+async def test_a_folded_line_stays_one_value(gate: Gate, header: bytes, value: bytes) -> None:
     assert await gate.send(gate.request("GET", "/v1/models", header)) == [200]
     headers = dict(gate.models.seen[-1].headers.raw)
     assert headers[b"x"] == value
@@ -79,13 +83,13 @@ async def test_a_folded_line_stays_one_value(gate, header, value):
         *(b"x y: a", b"x_y: a", b"x-drw_org: other", b": a", b"x(: a", b"x-drw-org : other", b"x-drw-org\t: other"),
     ],
 )
-async def test_a_line_that_is_no_header_is_refused(gate, line):
+async def test_a_line_that_is_no_header_is_refused(gate: Gate, line: Any) -> None:
     assert gate.arrived is not None
     assert await gate.send(gate.request("GET", "/v1/models", line)) == [400]
     assert gate.arrived == []
 
 
-async def test_no_other_protocol_is_spoken_over_the_connection(gate):
+async def test_no_other_protocol_is_spoken_over_the_connection(gate: Gate) -> None:
     h2c = (b"upgrade: h2c", b"http2-settings: AAMAAABkAARAAAAAAAIAAAAA", b"connection: upgrade, http2-settings")
     assert await gate.send(gate.request("GET", "/v1/models", *h2c)) == [200]
     assert {"upgrade", "http2-settings"}.isdisjoint(gate.models.seen[-1].headers.keys())

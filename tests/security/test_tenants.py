@@ -90,7 +90,9 @@ def seen(desk: httpx.Client, served: Served) -> list[Any]:
 
 
 @pytest.mark.parametrize(("verb", "path"), list(taking_ids()), ids=[" ".join(one) for one in taking_ids()])
-def test_objects_of_another_tenant_do_not_exist(served, desk, stranger, verb, path):
+def test_objects_of_another_tenant_do_not_exist(
+    served: Served, desk: httpx.Client, stranger: httpx.Client, verb: Any, path: Any
+) -> None:
     operation = DOCUMENT["paths"][path][verb.lower()]
     admin = set(operation["security"][0]["key"]) <= set(ADMIN) or path.startswith("/api/v1/deadLetters")
     for name in (p["name"] for p in operation["parameters"] if p["in"] == "path"):
@@ -108,7 +110,7 @@ def test_objects_of_another_tenant_do_not_exist(served, desk, stranger, verb, pa
     [one for one in taking_ids() if one[1].startswith(WALLED)],
     ids=[" ".join(one) for one in taking_ids() if one[1].startswith(WALLED)],
 )
-def test_objects_inside_a_wall_do_not_exist_outside(served, desk, verb, path):
+def test_objects_inside_a_wall_do_not_exist_outside(served: Served, desk: httpx.Client, verb: Any, path: Any) -> None:
     before = seen(desk, served)
     with httpx.Client(base_url=served.url, headers=KEY | OUTSIDE, timeout=30) as outside:
         answer = outside.request(verb, served.path(path), **_body(verb, path, served))
@@ -120,7 +122,9 @@ def test_objects_inside_a_wall_do_not_exist_outside(served, desk, verb, path):
 
 
 @pytest.mark.parametrize("path", NAMED_IN_BODIES)
-def test_a_body_cannot_name_objects_of_another_tenant(served, desk, stranger, path):
+def test_a_body_cannot_name_objects_of_another_tenant(
+    served: Served, desk: httpx.Client, stranger: httpx.Client, path: Any
+) -> None:
     before = seen(desk, served)
     answer = stranger.post(path, json=filled(NAMED_IN_BODIES[path], served))
     if path == "/api/v1/runs" and answer.status_code == 200:  # a run finds out when it comes to the file
@@ -133,7 +137,7 @@ def test_a_body_cannot_name_objects_of_another_tenant(served, desk, stranger, pa
     assert seen(desk, served) == before
 
 
-def test_lists_and_the_audit_trail_show_ones_own(served, desk, stranger):
+def test_lists_and_the_audit_trail_show_ones_own(served: Served, desk: httpx.Client, stranger: httpx.Client) -> None:
     ids = {served.known[name] for name in ("file_id", "vector_store_id", "run")} | {served.known["/api/v1/keys/{id}"]}
     assert all(id_ in str(seen(desk, served)) for id_ in ids)
     for path in SEEN[:5]:
@@ -152,7 +156,7 @@ def _body(verb: str, path: str, served: Served) -> dict[str, Any]:
     return {"json": filled(BODIES.get(path, {}), served)} if verb == "POST" else {}
 
 
-def test_a_name_of_a_file_makes_no_header(desk):
+def test_a_name_of_a_file_makes_no_header(desk: httpx.Client) -> None:
     for name in ("a\r\nset-cookie: x=1.txt", 'a"; filename="b.exe.txt', "a\nb.txt", "ü€.txt"):
         form: dict[str, Any] = {"file": (name, b"Rates rose."), "purpose": (None, "user_data")}
         made = desk.post("/v1/files", files=form)

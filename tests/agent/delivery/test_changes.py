@@ -21,7 +21,7 @@ from drw.agent.delivery import envoy
 from drw.agent.reporting.log_rotation import KEPT, MAX_BYTES, AccessLog
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
 from drw.gateway.authentication.keys.signing import Signer, jwks, new_private_key
-from drw.gateway.load_balancer.upstreams import UpstreamSettings as Upstream
+from drw.gateway.load_balancer.settings import UpstreamSettings as Upstream
 from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.http_server import HttpServer

@@ -14,8 +14,8 @@ from cryptography import x509
 from agent.data_plane import Fed, running
 from agent.xds.test_identity import Authority
 from agent.xds.test_translation import desired, edge
+from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.delivery import envoy
-from drw.agent.delivery.admin import EnvoyAdmin
 from drw.agent.reporting import connection_pressure
 from drw.agent.reporting.connection_pressure import ConnectionPressure
 from drw.agent.xds import overload
@@ -55,7 +55,7 @@ async def door(
     plane = envoy.plane(front_profile).model_copy(
         update={
             "tls": Tls(listen=f"127.0.0.1:{free_port('127.0.0.1')}", certificate=certificate, private_key=key),
-            "operators": front_profile.data_plane.admin + "o",
+            "operators": envoy.plane(front_profile).admin + "o",
             "connections": Connections(max=MOST, per_client=per_client, idle_seconds=3600, operators=3),
         }
     )
@@ -178,7 +178,7 @@ async def test_the_pressure_of_connections_is_told_when_it_changes(tmp_path: Pat
             return self.found
 
     plane = edge(tmp_path).plane.model_copy(update={"connections": Connections(max=200)})
-    counting, where = Counting(), EdgeOptions(plane)
+    counting, where = Counting("unix:/nothing"), EdgeOptions(plane)
     telling = ConnectionPressure(where, counting)
     looks = [((0, 0), "0.00"), ((100, 0), "0.50"), ((500, 0), "1.00"), ((2, 0), "0.01"), ((199, 12), "0.99")]
     crowded = [((2, 12), "0.87")] * (connection_pressure.CROWDED_LOOKS - 1)

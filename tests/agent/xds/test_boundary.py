@@ -14,11 +14,13 @@ from starlette.routing import Route as Path
 from agent.data_plane import Fed
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Route, Share
-from drw.gateway.load_balancer.upstreams import UpstreamSettings, from_profile
+from drw.gateway.load_balancer.settings import UpstreamSettings
+from drw.gateway.load_balancer.upstreams import from_profile
 from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import ServiceAddress
 from drw.routing.request_matching import is_platform_process
+from support.parts import until
 
 SENT = {
     "cookie": "session=1",

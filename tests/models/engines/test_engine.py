@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,27 +24,27 @@ from support.parts import wait_until
 STORY = {"model": "small", "messages": [{"role": "user", "content": "Tell a long story."}], "stream": True}
 
 
-def test_weights_that_are_there_are_not_made_again(weights):
+def test_weights_that_are_there_are_not_made_again(weights: Path) -> None:
     said: list[str] = []
     before = weights.stat().st_mtime_ns
     assert prepare(weights.parent, said.append) == weights
     assert (said, weights.stat().st_mtime_ns) == ([], before)
 
 
-def test_other_weights_are_refused(tmp_path, monkeypatch):
+def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_weights, "GGUF_SHA256", "0" * 64)
     with pytest.raises(WrongWeights, match="install the package again"):
         prepare(tmp_path, lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
+def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_weights, "PACKAGE", "no_such_package")
     with pytest.raises(WrongWeights, match="'no_such_package'"):
         prepare(tmp_path, lambda line: None)
 
 
-def test_the_engine_shows_nothing_of_others_requests(engine):
+def test_the_engine_shows_nothing_of_others_requests(engine: Path) -> None:
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(engine)), base_url="http://engine") as client:
         assert client.get("/health").status_code == 200
         assert client.get("/slots").status_code == 501
@@ -51,7 +53,7 @@ def test_the_engine_shows_nothing_of_others_requests(engine):
     assert engine.stat().st_mode & 0o077 == 0
 
 
-def test_what_is_no_model_ends_with_a_message(tmp_path, folder):
+def test_what_is_no_model_ends_with_a_message(tmp_path: Path, folder: Path) -> None:
     file = tmp_path / "text.gguf"
     file.write_text("no model")
     command = [sys.executable, "-m", "drw.models.engine", "--model", str(file), "--socket", str(folder / "x.sock")]
@@ -60,7 +62,7 @@ def test_what_is_no_model_ends_with_a_message(tmp_path, folder):
     assert "cannot be served" in ended.stderr
 
 
-def test_the_engine_says_when_it_is_ready_and_ends_on_sigterm(weights, folder):
+def test_the_engine_says_when_it_is_ready_and_ends_on_sigterm(weights: Path, folder: Path) -> None:
     socket = folder / "own.sock"
     with running_engine(weights, socket) as process:
         log = socket.with_suffix(".log")
@@ -72,7 +74,7 @@ def test_the_engine_says_when_it_is_ready_and_ends_on_sigterm(weights, folder):
         assert not socket.exists()
 
 
-def test_the_engine_ends_with_the_process_that_started_it(weights, folder):
+def test_the_engine_ends_with_the_process_that_started_it(weights: Path, folder: Path) -> None:
     socket = folder / "orphan.sock"
     engine = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
     parent = f"import subprocess, time; print(subprocess.Popen({engine!r}).pid, flush=True); time.sleep(600)"
@@ -84,7 +86,9 @@ def test_the_engine_ends_with_the_process_that_started_it(weights, folder):
     wait_until(lambda: not _alive(pid), "the end of the engine")
 
 
-async def test_an_engine_that_dies_in_the_middle_of_answers_is_told_and_comes_back(weights, folder, start):
+async def test_an_engine_that_dies_in_the_middle_of_answers_is_told_and_comes_back(
+    weights: Path, folder: Path, start: Callable[..., Any]
+) -> None:
     socket = folder / "dies.sock"
     with running_engine(weights, socket) as process:
         never = {"consecutive_failures": 1000, "window": 1000}  # a circuit would tell of itself
@@ -108,7 +112,7 @@ async def test_an_engine_that_dies_in_the_middle_of_answers_is_told_and_comes_ba
                 assert again.choices[0].finish_reason == "length"
 
 
-async def test_a_caller_who_leaves_frees_the_engine(weights, folder, start):
+async def test_a_caller_who_leaves_frees_the_engine(weights: Path, folder: Path, start: Callable[..., Any]) -> None:
     socket = folder / "leaves.sock"
     with running_engine(weights, socket) as process:
         async with start(small=socket) as web:

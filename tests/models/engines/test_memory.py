@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import openai
@@ -33,7 +36,9 @@ async def healthy(socket):
     return False
 
 
-async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_anew(weights, folder, start):
+async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_anew(
+    weights: Path, folder: Path, start: Callable[..., Any]
+) -> None:
     socket = folder / "limited.sock"
     command = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
     command += ["--slots", str(SLOTS), "--context", str(CONTEXT), "--memory", str(MEMORY_MIB)]
@@ -68,7 +73,9 @@ async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_a
 @pytest.mark.parametrize(
     "body", [{"model": "small", "prompt": "a " * (1 << 20)}, {"model": "vectors", "input": "x " * 9999}]
 )
-async def test_prompts_too_long_by_their_bytes_cost_the_engine_nothing(weights, folder, start, body):
+async def test_prompts_too_long_by_their_bytes_cost_the_engine_nothing(
+    weights: Path, folder: Path, start: Callable[..., Any], body: Any
+) -> None:
     socket = folder / "long.sock"
     with running_engine(weights, socket) as process:
         memory = psutil.Process(process.pid)
@@ -81,7 +88,7 @@ async def test_prompts_too_long_by_their_bytes_cost_the_engine_nothing(weights, 
         assert memory.memory_info().rss - before < 16 << 20
 
 
-async def test_a_model_with_more_room_answers_what_is_too_long_for_the_first(start):
+async def test_a_model_with_more_room_answers_what_is_too_long_for_the_first(start: Callable[..., Any]) -> None:
     async with start(double={"context_length": 100}, fallback={"context_length": 100_000}) as web:
         body = {"model": "double", "max_tokens": 8}
         messages = [{"role": "user", "content": "plain"}, {"role": "user", "content": "x" * 6401}]
@@ -93,7 +100,7 @@ async def test_a_model_with_more_room_answers_what_is_too_long_for_the_first(sta
         assert len(web.double.bodies) == 1
 
 
-def test_bodies_are_bounded_for_an_org_and_for_all():
+def test_bodies_are_bounded_for_an_org_and_for_all() -> None:
     buffers = BodyBuffers(100, 250)
     with buffers.holding("a") as a, buffers.holding("b") as b, buffers.holding("c") as c:
         a(60)
@@ -109,7 +116,7 @@ def test_bodies_are_bounded_for_an_org_and_for_all():
     assert not buffers._held
 
 
-async def test_bodies_of_one_org_are_refused_beyond_its_share_and_free_again(start):
+async def test_bodies_of_one_org_are_refused_beyond_its_share_and_free_again(start: Callable[..., Any]) -> None:
     async with start(max_buffered_bytes_per_org=1 << 20) as web:
         held = {"model": "double", "messages": [{"role": "user", "content": "wait"}], "user": "x" * 500}
         long = {"model": "double", "messages": [{"role": "user", "content": "x" * (1 << 20)}]}

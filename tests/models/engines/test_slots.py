@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ requests = st.lists(
 
 @settings(deadline=None, derandomize=True)
 @given(requests=requests, number=st.integers(1, 4))
-def test_a_slot_is_reused_only_by_whoever_used_it_last(requests, number):
+def test_a_slot_is_reused_only_by_whoever_used_it_last(requests: Any, number: Any) -> None:
     last: dict[int, str] = {}
     busy: set[int] = set()
 
@@ -45,7 +46,7 @@ def test_a_slot_is_reused_only_by_whoever_used_it_last(requests, number):
     asyncio.run(all_at_once())
 
 
-async def test_a_conversation_gets_the_slot_that_holds_most_of_it():
+async def test_a_conversation_gets_the_slot_that_holds_most_of_it() -> None:
     slots = Slots(3)
     for tokens in ([1, 2, 3], [7, 8, 9], [1, 2, 3, 4, 5]):
         async with slots.turn("a", tokens) as turn:
@@ -57,7 +58,7 @@ async def test_a_conversation_gets_the_slot_that_holds_most_of_it():
         assert not turn.reuse
 
 
-async def test_a_caller_who_leaves_the_line_takes_no_slot():
+async def test_a_caller_who_leaves_the_line_takes_no_slot() -> None:
     slots = Slots(1)
     async with slots.turn("a", []) as turn:
         turn.read()
@@ -69,7 +70,7 @@ async def test_a_caller_who_leaves_the_line_takes_no_slot():
         assert turn.reuse
 
 
-def test_salts_differ_by_org_desk_walls_and_secret_and_by_nothing_else():
+def test_salts_differ_by_org_desk_walls_and_secret_and_by_nothing_else() -> None:
     who = [
         Principal("o", "d", "k"),
         Principal("o", "", "d"),

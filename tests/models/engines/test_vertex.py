@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import Any
@@ -57,7 +57,9 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[DoubleMetadata]]:
     serving.join()
 
 
-async def test_chats_carry_one_token_for_many_requests(start, metadata):
+async def test_chats_carry_one_token_for_many_requests(
+    start: Callable[..., Any], metadata: type[DoubleMetadata]
+) -> None:
     async with start(double={"engine": "vertex", "upstream_model": "google/gemini-2.5-flash"}) as web:
         for _ in range(2):
             answer = await web.client.chat.completions.create(
@@ -72,7 +74,9 @@ async def test_chats_carry_one_token_for_many_requests(start, metadata):
         assert [r["outcome"] for r in web.records()] == ["ok", "ok", "refused"]
 
 
-async def test_without_an_account_the_error_says_so(start, metadata, monkeypatch):
+async def test_without_an_account_the_error_says_so(
+    start: Callable[..., Any], metadata: type[DoubleMetadata], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(metadata, "do_GET", lambda self: self.send_error(404))
     async with start(double={"engine": "vertex"}) as web:
         with pytest.raises(openai.InternalServerError, match="no Google account for this workload"):

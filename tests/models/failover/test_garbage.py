@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ async def leaves_nothing(world: World, **request: Any) -> None:
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_call_leaves_nothing_in_a_cycle(in_world, behaviour, stream):
+def test_a_call_leaves_nothing_in_a_cycle(in_world: Callable[..., None], behaviour: Any, stream: bool) -> None:
     async def run(world: World) -> None:
         for each in world.upstreams.values():
             each.script = [behaviour]
@@ -42,5 +43,5 @@ def test_a_call_leaves_nothing_in_a_cycle(in_world, behaviour, stream):
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 9}, {"model": "nobody"}, {"max_tokens": 1 << 30}], ids=str)
-def test_a_refused_call_leaves_nothing_in_a_cycle(in_world, wrong):
+def test_a_refused_call_leaves_nothing_in_a_cycle(in_world: Callable[..., None], wrong: Any) -> None:
     in_world(lambda world: leaves_nothing(world, **{"stream": False, **wrong}))

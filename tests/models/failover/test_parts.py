@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from email.utils import formatdate
+from pathlib import Path
 from random import Random
 from typing import Any, cast
 
@@ -58,7 +59,7 @@ def joined(so_far: str, pieces: list[str]) -> str:
 
 @settings(deadline=None)
 @given(st.text("ab \n", max_size=40), st.lists(st.text("ab \n", max_size=8), max_size=12))
-def test_a_seam_takes_out_an_echo_and_white_space_and_nothing_else(so_far, pieces):
+def test_a_seam_takes_out_an_echo_and_white_space_and_nothing_else(so_far: Any, pieces: Any) -> None:
     rest = "".join(pieces)
     begun = so_far.rstrip()
     said = joined(so_far, pieces)
@@ -72,7 +73,9 @@ def test_a_seam_takes_out_an_echo_and_white_space_and_nothing_else(so_far, piece
 
 @settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=20), st.integers(0, 20), st.booleans())
-def test_an_engine_that_goes_on_makes_the_text_whole_whether_it_echoes_or_not(tokens, cut, echoes):
+def test_an_engine_that_goes_on_makes_the_text_whole_whether_it_echoes_or_not(
+    tokens: Any, cut: Any, echoes: Any
+) -> None:
     so_far, text = "".join(tokens[:cut]), "".join(tokens)
     begun = so_far.rstrip()
     rest = text[len(begun) :]
@@ -83,7 +86,7 @@ def test_an_engine_that_goes_on_makes_the_text_whole_whether_it_echoes_or_not(to
     assert joined(so_far, list(begun * echoes + rest)) == text
 
 
-def test_figures_at_a_seam_are_never_taken_for_an_echo():
+def test_figures_at_a_seam_are_never_taken_for_an_echo() -> None:
     assert joined("The limit is 100", ["00", "0 USD"]) == "The limit is 10000" + "0 USD"
     assert joined("no, no,", [" no, no,", " no."]) == "no, no, no, no, no."
 
@@ -100,7 +103,7 @@ def test_figures_at_a_seam_are_never_taken_for_an_echo():
         ),
     ],
 )
-def test_a_continuation_in_each_engines_words(how, last, more):
+def test_a_continuation_in_each_engines_words(how: str, last: Any, more: Any) -> None:
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 10}
     sent = continued("chat/completions", body, "So \n", 4, how)
     assert sent == {"messages": [*body["messages"], last], "max_tokens": 6, **more}
@@ -110,7 +113,7 @@ def test_a_continuation_in_each_engines_words(how, last, more):
     assert continued("chat/completions", body, " \n", 1, how) == body | {"max_tokens": 9}
 
 
-def test_a_callers_own_beginning_is_gone_on_with():
+def test_a_callers_own_beginning_is_gone_on_with() -> None:
     body = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "One, "}]}
     sent = continued("chat/completions", body, "two", 1, "assistant")
     assert sent is not None
@@ -128,7 +131,7 @@ def test_a_callers_own_beginning_is_gone_on_with():
         ({"response_format": {"type": "json_object"}}, False),
     ],
 )
-def test_what_cannot_be_gone_on_with(more, may):
+def test_what_cannot_be_gone_on_with(more: Any, may: bool) -> None:
     answer = Answer("chat/completions", "m", 1)
     answer.add({"choices": [{"delta": {"content": "So"}}]})
     assert may_continue("chat/completions", more, answer) is may
@@ -152,14 +155,14 @@ def replicas(count, settings=None, clock=None):
     ]
 
 
-def test_the_least_busy_place_takes_a_request():
+def test_the_least_busy_place_takes_a_request() -> None:
     places = replicas(4)
     for _ in range(400):
         pick(places, "", Random(1)).outstanding += 1
     assert [place.outstanding for place in places] == [100] * 4
 
 
-def test_one_key_stays_at_one_place_and_keys_spread():
+def test_one_key_stays_at_one_place_and_keys_spread() -> None:
     places = replicas(5)
     first = {f"s{i}": pick(places, f"s{i}", Random(1)).name for i in range(1000)}
     assert first == {key: pick(places, key, Random(2)).name for key in first}
@@ -171,14 +174,14 @@ def test_one_key_stays_at_one_place_and_keys_spread():
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["hot", "a", "b", "c"]), max_size=200), st.integers(2, 6))
-def test_no_place_has_more_than_its_bound_however_hot_a_key(keys, count):
+def test_no_place_has_more_than_its_bound_however_hot_a_key(keys: Any, count: Any) -> None:
     places = replicas(count)
     for number, key in enumerate(keys, 1):
         pick(places, key, Random(1)).outstanding += 1
         assert max(place.outstanding for place in places) <= -(-LOAD_BOUND * number // count)
 
 
-def test_weights_are_kept_and_a_change_moves_only_its_part():
+def test_weights_are_kept_and_a_change_moves_only_its_part() -> None:
     keys = [f"acme/key_{i}/" for i in range(4000)]
     before = {key: by_weight([("a", 90), ("b", 10), ("c", 0)], key) for key in keys}
     share = Counter(order[0] for order in before.values())
@@ -189,7 +192,7 @@ def test_weights_are_kept_and_a_change_moves_only_its_part():
     assert all(after[key][0] == "b" for key in keys if before[key][0] == "b")  # nobody moves back
 
 
-def test_the_key_of_a_request_is_its_session_or_its_beginning_and_always_its_owners():
+def test_the_key_of_a_request_is_its_session_or_its_beginning_and_always_its_owners() -> None:
     body = {"messages": [{"role": "system", "content": "x" * 5000}, {"role": "user", "content": "a"}]}
     other = {"messages": [{"role": "system", "content": "x" * 5000}, {"role": "user", "content": "b"}]}
     assert Affinity("acme/k", "", body).key("prefix") == Affinity("acme/k", "", other).key("prefix")
@@ -202,7 +205,7 @@ def test_the_key_of_a_request_is_its_session_or_its_beginning_and_always_its_own
     assert tokens[0] != tokens[1] == tokens[2]
 
 
-def test_a_circuit_opens_probes_once_and_closes_on_trial():
+def test_a_circuit_opens_probes_once_and_closes_on_trial() -> None:
     clock = HandClock()
     circuit = CircuitBreaker(CircuitSettings(), clock, "m", "test")
     for _ in range(4):
@@ -233,7 +236,7 @@ def test_a_circuit_opens_probes_once_and_closes_on_trial():
     assert circuit.state is State.CLOSED
 
 
-def test_what_began_before_a_circuit_opened_says_nothing_of_the_probe():
+def test_what_began_before_a_circuit_opened_says_nothing_of_the_probe() -> None:
     clock = HandClock()
     circuit = CircuitBreaker(CircuitSettings(consecutive_failures=1), clock, "m", "test")
     old = circuit.enter()
@@ -251,7 +254,7 @@ def test_what_began_before_a_circuit_opened_says_nothing_of_the_probe():
     assert (circuit.state, circuit.ready_at) == (State.OPEN, clock.now + 4)  # doubled once
 
 
-def test_an_open_circuit_is_probed_ever_later_and_at_most_so_late():
+def test_an_open_circuit_is_probed_ever_later_and_at_most_so_late() -> None:
     clock = HandClock()
     circuit = CircuitBreaker(CircuitSettings(consecutive_failures=1), clock, "m", "test")
     waits = []
@@ -263,7 +266,7 @@ def test_an_open_circuit_is_probed_ever_later_and_at_most_so_late():
     assert set(waits[4:]) == {20}
 
 
-def test_every_second_failure_opens_a_circuit_too():
+def test_every_second_failure_opens_a_circuit_too() -> None:
     circuit = CircuitBreaker(CircuitSettings(window=10), HandClock(), "m", "test")
     for number in range(10):
         assert circuit.state is State.CLOSED
@@ -274,7 +277,7 @@ def test_every_second_failure_opens_a_circuit_too():
     assert circuit.state is State.OPEN
 
 
-def test_retries_are_a_part_of_the_requests_and_a_floor():
+def test_retries_are_a_part_of_the_requests_and_a_floor() -> None:
     clock = HandClock()
     retries = RetryBudget(RetrySettings(budget_ratio=0.25, budget_floor=1), clock, Random(1))
     assert sum(retries.spend() for _ in range(100)) == 10  # the floor's ten seconds
@@ -285,7 +288,7 @@ def test_retries_are_a_part_of_the_requests_and_a_floor():
     assert sum(retries.spend() for _ in range(100)) == 3
 
 
-def test_waits_double_with_some_chance_up_to_the_most():
+def test_waits_double_with_some_chance_up_to_the_most() -> None:
     retries = RetryBudget(RetrySettings(first_wait_seconds=0.1, max_wait_seconds=3), HandClock(), Random(1))
     for attempts in range(1, 10):
         longest = min(0.1 * 2 ** (attempts - 1), 3)
@@ -302,12 +305,12 @@ def test_waits_double_with_some_chance_up_to_the_most():
         *((reason, False, False) for reason in ("abort", "error", "repetition", "insufficient_system_resource", "?")),
     ],
 )
-def test_what_engines_call_the_end_of_an_answer(reason, whole, filtered):
+def test_what_engines_call_the_end_of_an_answer(reason: Any, whole: Any, filtered: Any) -> None:
     assert (is_whole(reason), is_filtered(reason)) == (whole, filtered)
 
 
 @pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning", "refusal"])
-def test_every_kind_of_words_is_a_token(name):
+def test_every_kind_of_words_is_a_token(name: str) -> None:
     assert has_token({"choices": [{"delta": {name: "hm"}, "finish_reason": None}]})
     assert not has_token({"choices": [{"delta": {"role": "assistant", name: ""}, "finish_reason": None}]})
 
@@ -338,11 +341,11 @@ def body(**error):
         (400, b"7", InvalidRequest),
     ],
 )
-def test_what_an_upstream_says_is_understood(status, raw, cls):
+def test_what_an_upstream_says_is_understood(status: int, raw: Any, cls) -> None:
     assert type(refusal(TARGET, status, raw)) is cls
 
 
-def test_an_error_inside_a_stream_is_understood_by_its_code():
+def test_an_error_inside_a_stream_is_understood_by_its_code() -> None:
     assert type(in_band(TARGET, {"message": "m", "code": "content_filter"})) is ContentFiltered
     assert type(in_band(TARGET, {"message": "m", "code": "rate_limit_exceeded"})) is EngineLimited
     assert type(in_band(TARGET, {"message": "m", "code": 503})) is EngineUnavailable
@@ -351,7 +354,7 @@ def test_an_error_inside_a_stream_is_understood_by_its_code():
 
 
 @pytest.mark.parametrize("error", [RateLimited("the caller's own limit"), Unavailable("a part of ours")])
-def test_what_is_no_engines_fault_is_final(error):
+def test_what_is_no_engines_fault_is_final(error: Any) -> None:
     assert cause(error) == ("refused", False, False, False)
 
 
@@ -359,11 +362,11 @@ def test_what_is_no_engines_fault_is_final(error):
     ("given", "seconds"),
     [("7", "7"), ("0.5", "1"), ("soon", None), ("nan", "3600"), ("99999", "3600"), ("-3", "0"), (None, None)],
 )
-def test_a_retry_after_is_a_number_of_seconds(given, seconds):
+def test_a_retry_after_is_a_number_of_seconds(given: str | None, seconds: str | None) -> None:
     assert refusal(TARGET, 429, b"", given).metadata.get("retry_after") == seconds
 
 
-def test_a_retry_after_may_be_a_date():
+def test_a_retry_after_may_be_a_date() -> None:
     after = refusal(TARGET, 503, b"", formatdate(time.time() + 90, usegmt=True)).metadata["retry_after"]
     assert 0 < int(after) <= 91
 
@@ -382,7 +385,7 @@ class DoubleDiscovery:
         return discovery_pb2.Plan(id=request.id, targets=[discovery_pb2.Target(model=model, weight=1)])
 
 
-async def test_plans_are_remembered_and_outlive_discovery(tmp_path):
+async def test_plans_are_remembered_and_outlive_discovery(tmp_path: Path) -> None:
     clock, discovery = HandClock(), DoubleDiscovery()
     line = lambda model, most: AdmissionQueue(model, 1, 1, 1)  # noqa: E731
     models = ModelDirectory(

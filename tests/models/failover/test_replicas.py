@@ -46,7 +46,7 @@ SESSION = {"x-session-id": "s1"}
 
 
 @pytest.fixture
-def in_places(in_world) -> Callable[..., None]:
+def in_places(in_world: Callable[..., None]) -> Callable[..., None]:
     """Run a case with the model `primary` in three places: `primary`, `b` and `c`."""
     return lambda case, **primary: in_world(case, places=("b", "c"), primary=primary)
 
@@ -62,7 +62,7 @@ async def asked(world: World, *requests: dict) -> list[str]:
     return found
 
 
-def test_requests_spread_over_the_places_and_a_session_stays(in_places):
+def test_requests_spread_over_the_places_and_a_session_stays(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         busy = [asyncio.ensure_future(world.ask(stream=False)) for _ in range(9)]
         await asyncio.gather(*busy)
@@ -75,7 +75,7 @@ def test_requests_spread_over_the_places_and_a_session_stays(in_places):
     in_places(run)
 
 
-def test_a_place_that_is_broken_is_passed_by_and_its_sessions_move(in_places):
+def test_a_place_that_is_broken_is_passed_by_and_its_sessions_move(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         (home,) = set(await asked(world, {"headers": SESSION}))
         world[home].script = ["status_503"]
@@ -91,7 +91,7 @@ def test_a_place_that_is_broken_is_passed_by_and_its_sessions_move(in_places):
     in_places(run)
 
 
-def test_prompts_that_begin_alike_go_to_one_place(in_places):
+def test_prompts_that_begin_alike_go_to_one_place(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         began = [{"role": "system", "content": "All that the desk must know. " * 60}]
         same = [{"messages": [*began, {"role": "user", "content": f"question {i}"}]} for i in range(6)]
@@ -102,7 +102,7 @@ def test_prompts_that_begin_alike_go_to_one_place(in_places):
     in_places(run, affinity="prefix")
 
 
-def test_a_conversation_keeps_its_place_from_its_first_question_on(in_places):
+def test_a_conversation_keeps_its_place_from_its_first_question_on(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         homes = []
         for first in range(12):
@@ -118,7 +118,7 @@ def test_a_conversation_keeps_its_place_from_its_first_question_on(in_places):
     in_places(run, affinity="prefix")
 
 
-def test_all_places_broken_means_the_fallback(in_places):
+def test_all_places_broken_means_the_fallback(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         for name in ("primary", "b", "c"):
             world[name].script = ["reset"]
@@ -129,7 +129,7 @@ def test_all_places_broken_means_the_fallback(in_places):
     in_places(run)
 
 
-def test_a_stream_is_gone_on_with_at_another_place_of_the_same_model(in_places):
+def test_a_stream_is_gone_on_with_at_another_place_of_the_same_model(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         (home,) = set(await asked(world, {"headers": SESSION}))
         world[home].script = ["cut"]
@@ -139,7 +139,7 @@ def test_a_stream_is_gone_on_with_at_another_place_of_the_same_model(in_places):
     in_places(run)
 
 
-def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world):
+def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         discovery = world.host.client(DiscoveryClient)
 
@@ -180,7 +180,7 @@ def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world)
     in_world(run, remember_models_seconds=300)
 
 
-def test_the_other_target_of_an_alias_answers_before_its_fallbacks(in_world):
+def test_the_other_target_of_an_alias_answers_before_its_fallbacks(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_500"]
         reply = await world.ask(stream=False, model="canary")
@@ -193,7 +193,7 @@ def test_the_other_target_of_an_alias_answers_before_its_fallbacks(in_world):
     in_world(run, third={}, aliases=aliases)
 
 
-def test_a_service_that_asks_over_the_contract_gets_the_same(in_world):
+def test_a_service_that_asks_over_the_contract_gets_the_same(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut", "silent"]
         client = world.host.client(ServingClient)
@@ -212,7 +212,7 @@ def test_a_service_that_asks_over_the_contract_gets_the_same(in_world):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_whole_has_a_deadline_whoever_answers(in_world, stream):
+def test_the_whole_has_a_deadline_whoever_answers(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         for name in ("primary", "fallback"):
             world[name].script = ["silent"]
@@ -227,7 +227,7 @@ def test_the_whole_has_a_deadline_whoever_answers(in_world, stream):
     in_world(run, primary={"deadlines": deadlines}, fallback={"deadlines": deadlines})
 
 
-def test_a_probe_that_hangs_costs_little(in_world):
+def test_a_probe_that_hangs_costs_little(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"] * 5 + ["silent"]
         for _ in range(5):
@@ -243,7 +243,9 @@ def test_a_probe_that_hangs_costs_little(in_world):
     in_world(run, primary={"deadlines": deadlines}, circuits={"probe_seconds": 2})
 
 
-def test_a_fallback_that_is_killed_in_the_meantime_is_passed_by(in_world, monkeypatch):
+def test_a_fallback_that_is_killed_in_the_meantime_is_passed_by(
+    in_world: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def run(world: World) -> None:
         def find_model(kills, who, model):
             return Kill(name=model) if world["primary"].asked and model == "fallback" else None
@@ -256,7 +258,7 @@ def test_a_fallback_that_is_killed_in_the_meantime_is_passed_by(in_world, monkey
     in_world(run, third={})
 
 
-def test_while_one_request_probes_the_others_are_told(in_world):
+def test_while_one_request_probes_the_others_are_told(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"] * 5 + ["held", "well"]
         for _ in range(2):
@@ -277,7 +279,7 @@ def test_while_one_request_probes_the_others_are_told(in_world):
     in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
 
 
-def test_who_leaves_a_stream_lets_no_second_probe_in(in_world):
+def test_who_leaves_a_stream_lets_no_second_probe_in(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["held_stream"] + ["status_503"] * 5 + ["held"]
         live = BODY | {"stream": True}
@@ -301,7 +303,9 @@ def test_who_leaves_a_stream_lets_no_second_probe_in(in_world):
     in_world(run, primary={"fallbacks": [], "deadlines": patient}, circuits={"open_seconds": 20})
 
 
-def test_who_waited_in_line_while_a_circuit_opened_goes_elsewhere(in_world, monkeypatch):
+def test_who_waited_in_line_while_a_circuit_opened_goes_elsewhere(
+    in_world: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class SeenLine(AdmissionQueue):
         waiting = 0
 
@@ -323,7 +327,7 @@ def test_who_waited_in_line_while_a_circuit_opened_goes_elsewhere(in_world, monk
     in_world(run, primary={"max_concurrent": 1}, circuits={"consecutive_failures": 1})
 
 
-def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world):
+def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]
         for _ in range(3):
@@ -341,7 +345,7 @@ def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world):
     in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
 
 
-def test_a_fallback_that_gives_the_beginning_back_says_nothing_twice(in_world):
+def test_a_fallback_that_gives_the_beginning_back_says_nothing_twice(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script, world["fallback"].script = ["cut"], ["echo"]
         assert (await world.ask(stream=True)).verdict == "whole"
@@ -349,7 +353,7 @@ def test_a_fallback_that_gives_the_beginning_back_says_nothing_twice(in_world):
     in_world(run)
 
 
-def test_a_pause_that_a_failing_upstream_asks_for_is_told(in_world):
+def test_a_pause_that_a_failing_upstream_asks_for_is_told(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["resting"]
         for said in ("in maintenance", "wants to be left alone for 40 s"):
@@ -361,7 +365,7 @@ def test_a_pause_that_a_failing_upstream_asks_for_is_told(in_world):
     in_world(run, primary={"fallbacks": []})
 
 
-def test_an_upstream_cannot_send_a_request_elsewhere(in_world):
+def test_an_upstream_cannot_send_a_request_elsewhere(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["elsewhere"]
         reply = await world.ask(stream=False)
@@ -380,7 +384,9 @@ def test_an_upstream_cannot_send_a_request_elsewhere(in_world):
     ],
     ids=["n", "logprobs", "tools", "json"],
 )
-def test_what_cannot_be_gone_on_with_ends_with_an_error_inside_the_stream(in_world, more):
+def test_what_cannot_be_gone_on_with_ends_with_an_error_inside_the_stream(
+    in_world: Callable[..., None], more: Any
+) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut"]
         reply = await world.ask(stream=True, **more)
@@ -390,7 +396,7 @@ def test_what_cannot_be_gone_on_with_ends_with_an_error_inside_the_stream(in_wor
     in_world(run)
 
 
-def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world):
+def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut"]
         assert (await world.ask(stream=True, max_tokens=40)).verdict == "error"
@@ -402,7 +408,7 @@ def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_engine_that_gives_an_answer_up_has_not_given_it(in_world, stream):
+def test_an_engine_that_gives_an_answer_up_has_not_given_it(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["gave_up"]
         reply = await world.ask(stream=stream)
@@ -413,7 +419,7 @@ def test_an_engine_that_gives_an_answer_up_has_not_given_it(in_world, stream):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_signs_of_life_are_no_tokens(in_world, stream):
+def test_signs_of_life_are_no_tokens(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["heartbeats"]
         reply = await world.ask(stream=stream)
@@ -423,7 +429,7 @@ def test_signs_of_life_are_no_tokens(in_world, stream):
     in_world(run)
 
 
-def test_reasoning_is_a_part_of_the_answer_under_its_engines_name(in_world):
+def test_reasoning_is_a_part_of_the_answer_under_its_engines_name(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["thinking"]
         reply = await world.ask(stream=True)
@@ -441,7 +447,7 @@ def test_reasoning_is_a_part_of_the_answer_under_its_engines_name(in_world):
     in_world(run)
 
 
-def test_a_thought_is_not_gone_on_with(in_world):
+def test_a_thought_is_not_gone_on_with(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut_thinking"]
         reply = await world.ask(stream=True)
@@ -452,7 +458,7 @@ def test_a_thought_is_not_gone_on_with(in_world):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_fails_an_answer_is_whole_or_an_error_and_in_time(in_world, seed):
+def test_whatever_fails_an_answer_is_whole_or_an_error_and_in_time(in_world: Callable[..., None], seed: Any) -> None:
     async def run(world: World) -> None:
         chance = Random(seed)
         verdicts: Counter[str] = Counter()
@@ -473,7 +479,7 @@ def test_whatever_fails_an_answer_is_whole_or_an_error_and_in_time(in_world, see
     in_world(run, third={"context_length": 32768}, circuits=never)
 
 
-def test_retries_have_a_budget(in_world):
+def test_retries_have_a_budget(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_500"]
         for _ in range(20):
@@ -484,7 +490,7 @@ def test_retries_have_a_budget(in_world):
     in_world(run, primary={"fallbacks": []}, retries=retries, circuits={"consecutive_failures": 1000, "window": 1000})
 
 
-def test_a_longer_answer_than_the_model_takes_goes_to_one_that_takes_it(in_world):
+def test_a_longer_answer_than_the_model_takes_goes_to_one_that_takes_it(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         before = fallbacks("primary", "third", "context_length")
         reply = await world.ask(stream=False, max_tokens=9000)
@@ -497,7 +503,7 @@ def test_a_longer_answer_than_the_model_takes_goes_to_one_that_takes_it(in_world
     in_world(run, third={"context_length": 32768})
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(in_world):
+def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         assert (await world.ask(stream=False)).verdict == "whole"
         world["primary"].script = ["reset", "well"]  # the first over the kept connection
@@ -508,7 +514,7 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(in_world):
     in_world(run)
 
 
-def test_a_caller_who_leaves_is_nobodys_failure(in_world):
+def test_a_caller_who_leaves_is_nobodys_failure(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["silent"]
         asking = asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY))

@@ -6,6 +6,9 @@ never be. `python -m bench.failover` shows the sixteen as a table.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from models.failover.double_upstream import TEXT
@@ -34,7 +37,7 @@ def is_error(reply: Reply, code: str) -> None:
 
 @case(1, "429 with Retry-After", "whole, by the fallback at once; the primary again when its time is over")
 @BOTH
-def test_a_429_with_retry_after(in_world, stream):
+def test_a_429_with_retry_after(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["limited_long", "well"]
         is_whole(await world.ask(stream=stream))
@@ -48,7 +51,7 @@ def test_a_429_with_retry_after(in_world, stream):
 
 @case(1, "429 with Retry-After", "without a fallback: whole, by the primary after its pause")
 @BOTH
-def test_a_429_without_a_fallback_is_waited_for(in_world, stream):
+def test_a_429_without_a_fallback_is_waited_for(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["limited", "well"]
         reply = await world.ask(stream=stream)
@@ -65,7 +68,7 @@ def test_a_429_without_a_fallback_is_waited_for(in_world, stream):
 
 @case(2, "lasting 429", "whole, by the fallback; the primary asked once in its Retry-After")
 @BOTH
-def test_b_lasting_429(in_world, stream):
+def test_b_lasting_429(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["limited_long"]
         for _ in range(12):
@@ -79,7 +82,7 @@ def test_b_lasting_429(in_world, stream):
 
 @case(3, "one 500", "whole, by the fallback at once; the next by the primary")
 @BOTH
-def test_c_one_500(in_world, stream):
+def test_c_one_500(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_500", "well"]
         is_whole(await world.ask(stream=stream))
@@ -90,7 +93,7 @@ def test_c_one_500(in_world, stream):
 
 @case(3, "one 500", "without a fallback: whole, by the primary's second attempt")
 @BOTH
-def test_c_one_500_without_a_fallback_is_tried_again(in_world, stream):
+def test_c_one_500_without_a_fallback_is_tried_again(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_500", "well"]
         is_whole(await world.ask(stream=stream), "primary")
@@ -103,7 +106,7 @@ def test_c_one_500_without_a_fallback_is_tried_again(in_world, stream):
 
 @case(4, "lasting 503", "whole, by the fallback; the circuit opens, and the primary is left alone")
 @BOTH
-def test_d_lasting_503(in_world, stream):
+def test_d_lasting_503(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]
         for _ in range(20):
@@ -117,7 +120,7 @@ def test_d_lasting_503(in_world, stream):
 
 @case(5, "TCP reset", "whole, by the fallback at once")
 @BOTH
-def test_e_tcp_reset(in_world, stream):
+def test_e_tcp_reset(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["reset"]
         is_whole(await world.ask(stream=stream))
@@ -128,7 +131,7 @@ def test_e_tcp_reset(in_world, stream):
 
 @case(6, "no answer for 120 s", "whole, by the fallback when the first token is overdue")
 @BOTH
-def test_f_no_answer(in_world, stream):
+def test_f_no_answer(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["silent"]
         is_whole(await world.ask(stream=stream), within=8)
@@ -140,7 +143,7 @@ def test_f_no_answer(in_world, stream):
 
 @case(7, "first token after 20 s", "whole, by the fallback when the first token is overdue")
 @BOTH
-def test_g_slow_first_token(in_world, stream):
+def test_g_slow_first_token(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["slow_start"]
         reply = await world.ask(stream=stream)
@@ -152,7 +155,7 @@ def test_g_slow_first_token(in_world, stream):
 
 @case(8, "stream cut after 40 of 60 tokens", "whole: the fallback goes on where the primary broke off")
 @BOTH
-def test_h_cut(in_world, stream):
+def test_h_cut(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut"]
         reply = await world.ask(stream=stream)
@@ -165,7 +168,7 @@ def test_h_cut(in_world, stream):
 
 @case(9, "30 s stall in mid-stream", "whole: the fallback goes on when the next token is overdue")
 @BOTH
-def test_i_stall(in_world, stream):
+def test_i_stall(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["stall"]
         is_whole(await world.ask(stream=stream), within=8)
@@ -176,7 +179,7 @@ def test_i_stall(in_world, stream):
 @case(10, "malformed SSE event", "whole: the fallback goes on before it; no word is left out")
 @pytest.mark.parametrize("how", ["malformed", "no_field"])
 @BOTH
-def test_j_malformed(in_world, stream, how):
+def test_j_malformed(in_world: Callable[..., None], stream: Any, how: str) -> None:
     async def run(world: World) -> None:
         world["primary"].script = [how]
         is_whole(await world.ask(stream=stream))
@@ -187,7 +190,7 @@ def test_j_malformed(in_world, stream, how):
 @case(11, "missing [DONE]", "whole: the fallback says whether there is more")
 @pytest.mark.parametrize("how", ["no_done", "no_finish"])
 @BOTH
-def test_k_missing_done(in_world, stream, how):
+def test_k_missing_done(in_world: Callable[..., None], stream: Any, how: str) -> None:
     async def run(world: World) -> None:
         world["primary"].script = [how]
         is_whole(await world.ask(stream=stream))
@@ -198,7 +201,7 @@ def test_k_missing_done(in_world, stream, how):
 
 @case(12, "context_length_exceeded", "whole, by a model with more room")
 @BOTH
-def test_l_context_length(in_world, stream):
+def test_l_context_length(in_world: Callable[..., None], stream: Any) -> None:
     async def with_room(world: World) -> None:
         world["primary"].script = ["too_long"]
         is_whole(await world.ask(stream=stream), "third")
@@ -210,7 +213,7 @@ def test_l_context_length(in_world, stream):
 
 @case(12, "context_length_exceeded", "an error at once where no model has more room")
 @BOTH
-def test_l_context_length_without_more_room(in_world, stream):
+def test_l_context_length_without_more_room(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["too_long"]
         reply = await world.ask(stream=stream)
@@ -225,7 +228,7 @@ def test_l_context_length_without_more_room(in_world, stream):
     "how", ["filtered", "filtered_in_parts", "filtered_end", "filtered_event", "filtered_cut", "filtered_stall"]
 )
 @BOTH
-def test_m_content_filter(in_world, stream, how):
+def test_m_content_filter(in_world: Callable[..., None], stream: Any, how: str) -> None:
     async def run(world: World) -> None:
         world["primary"].script = [how]
         reply = await world.ask(stream=stream)
@@ -243,7 +246,7 @@ def test_m_content_filter(in_world, stream, how):
 @case(14, "fallback refuses a prefill", "an error inside the stream; whole where nothing was sent yet")
 @pytest.mark.parametrize("prefill", ["none", PREFILL], ids=["known", "unknown"])
 @BOTH
-def test_n_fallback_without_prefill(in_world, stream, prefill):
+def test_n_fallback_without_prefill(in_world: Callable[..., None], stream: Any, prefill: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script, world["fallback"].script = ["cut"], ["no_prefill"]
         reply = await world.ask(stream=stream)
@@ -258,7 +261,7 @@ def test_n_fallback_without_prefill(in_world, stream, prefill):
 
 
 @case(14, "fallback refuses a prefill", "whole where a further fallback takes one")
-def test_n_another_fallback_goes_on(in_world):
+def test_n_another_fallback_goes_on(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script, world["fallback"].script = ["cut"], ["no_prefill"]
         is_whole(await world.ask(stream=True), "third")
@@ -268,7 +271,7 @@ def test_n_another_fallback_goes_on(in_world):
 
 @case(15, "60 s flap", "whole throughout; the circuit opens, probes, and closes within 30 s")
 @BOTH
-def test_o_flap(in_world, stream):
+def test_o_flap(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]
         began, states = world.now(), []
@@ -291,7 +294,7 @@ def test_o_flap(in_world, stream):
 
 @case(16, "accounting", "the caller sees who answered and the usage; record and metrics name each attempt")
 @BOTH
-def test_p_accounting(in_world, stream):
+def test_p_accounting(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         before = fallbacks("primary", "fallback", "cut")
         world["primary"].script = ["cut"]

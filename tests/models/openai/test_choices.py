@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -55,7 +56,7 @@ class CountsOneChoice:
 
 
 @pytest.fixture
-async def upstream(folder) -> AsyncIterator[CountsOneChoice]:
+async def upstream(folder: Path) -> AsyncIterator[CountsOneChoice]:
     made = CountsOneChoice()
     app = server.Application()
     for path in ("chat/completions", "completions"):
@@ -68,7 +69,9 @@ async def upstream(folder) -> AsyncIterator[CountsOneChoice]:
 
 
 @pytest.fixture
-def priced(start, engine, folder, monkeypatch) -> Callable[..., Any]:
+def priced(
+    start: Callable[..., Any], engine: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
     """Start the cluster with a price of a dollar for a million tokens, and a budget of so many tokens."""
 
     async def token(self):
@@ -121,7 +124,9 @@ ENDLESS: dict[str, Any] = {"logit_bias": {"0": -100, "2": -100}}
 
 
 @pytest.mark.parametrize("kind", ["llama_cpp", "openai", "vertex"])
-async def test_each_choice_is_in_the_usage_and_the_ledger(priced, upstream, kind):
+async def test_each_choice_is_in_the_usage_and_the_ledger(
+    priced: Callable[..., Any], upstream: CountsOneChoice, kind: str
+) -> None:
     asked = [("chat/completions", CHAT), ("chat/completions", CHAT | STREAM)]
     if kind != "vertex":
         asked += [("completions", PROMPT), ("completions", PROMPT | STREAM)]
@@ -142,7 +147,9 @@ async def test_each_choice_is_in_the_usage_and_the_ledger(priced, upstream, kind
 
 
 @pytest.mark.parametrize("kind", ["llama_cpp", "openai"])
-async def test_choices_together_do_not_pass_the_budget(priced, upstream, kind):
+async def test_choices_together_do_not_pass_the_budget(
+    priced: Callable[..., Any], upstream: CountsOneChoice, kind: str
+) -> None:
     async with priced(kind, 2 * EACH + 3) as web:
         body = {"model": "double", "max_tokens": EACH, "n": 4, **CHAT, **(ENDLESS if kind == "llama_cpp" else {})}
         refused = await web.http.post("/v1/chat/completions", json=body)
@@ -152,7 +159,9 @@ async def test_choices_together_do_not_pass_the_budget(priced, upstream, kind):
         assert [tokens for tokens, _ in ledger(web)] == [2 * EACH + 3]
 
 
-async def test_a_salt_of_the_tenant_goes_to_an_upstream_that_takes_one(start, folder, upstream):
+async def test_a_salt_of_the_tenant_goes_to_an_upstream_that_takes_one(
+    start: Callable[..., Any], folder: Path, upstream: CountsOneChoice
+) -> None:
     one = {"base_url": f"unix:{folder}/one.sock"}
     async with start(double=one, openai={"cache_salt": True, "cache_salt_key": "k" * 32}) as web:
         usages = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ CONST = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "sc
 
 
 @pytest.fixture
-async def web(start, engine) -> AsyncIterator[Web]:
+async def web(start: Callable[..., Any], engine: Path) -> AsyncIterator[Web]:
     async with start(small=engine) as found:
         yield found
 
@@ -25,7 +27,7 @@ async def web(start, engine) -> AsyncIterator[Web]:
     ("more", "text"),
     [({"max_tokens": 9, "temperature": 0}, "🎉🎉🎉"), ({"max_tokens": 30, "response_format": CONST}, f'"{FORCED}"')],
 )
-async def test_each_token_of_a_character_has_its_entry_whole_and_streamed(web, more, text):
+async def test_each_token_of_a_character_has_its_entry_whole_and_streamed(web: Web, more: Any, text: Any) -> None:
     asked = {"model": "small", "messages": EMOJI, "logprobs": True, "top_logprobs": 2, **more}
     whole = await web.client.chat.completions.create(**asked)
     (choice,) = whole.choices
@@ -47,7 +49,7 @@ def entry(id_, data, *likely):
     return {"id": id_, "token": "", "bytes": data, "logprob": -1.0, "top_logprobs": own}
 
 
-async def test_a_greedy_answer_that_is_cut_in_a_character_has_the_likeliest_tokens():
+async def test_a_greedy_answer_that_is_cut_in_a_character_has_the_likeliest_tokens() -> None:
     told = Logprobs(greedy=True)
     told.take({"logprobs": None}, 1)
 
@@ -62,12 +64,12 @@ async def never(ids, most):
     raise AssertionError("asked for what is known")
 
 
-def test_an_engine_that_bends_the_odds_is_not_asked_for_the_likeliest():
+def test_an_engine_that_bends_the_odds_is_not_asked_for_the_likeliest() -> None:
     assert _greedy({"temperature": 0})
     assert not _greedy({"temperature": 0, "repeat_penalty": 1.1})
 
 
-async def test_events_keep_their_entries_until_one_is_missing():
+async def test_events_keep_their_entries_until_one_is_missing() -> None:
     told = Logprobs(greedy=False)
     choice = {"logprobs": {"content": [entry(1, [65])]}}
     told.take(choice, 1)
@@ -78,7 +80,7 @@ async def test_events_keep_their_entries_until_one_is_missing():
 
 
 @pytest.mark.parametrize("own", [True, False])
-async def test_the_likeliest_tokens_that_fit_the_bytes_are_taken(own):
+async def test_the_likeliest_tokens_that_fit_the_bytes_are_taken(own: bool) -> None:
     told = Logprobs(greedy=False)
     other = {"id": 8, "token": "", "bytes": [9], "logprob": -9.0}
     last = {"id": 7, "token": "", "bytes": [137], "logprob": -1.0}

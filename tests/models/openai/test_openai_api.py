@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import jsonschema
 import openai
@@ -16,7 +18,7 @@ HELLO = [{"role": "user", "content": "Say hello."}]
 
 
 @pytest.fixture
-async def web(start, engine) -> AsyncIterator[Web]:
+async def web(start: Callable[..., Any], engine: Path) -> AsyncIterator[Web]:
     async with start(small=engine) as found:
         yield found
 
@@ -25,7 +27,7 @@ async def chat(web, messages=HELLO, **more):
     return await web.client.chat.completions.create(model="small", messages=messages, **{"max_tokens": 8, **more})
 
 
-async def test_models_are_listed(web):
+async def test_models_are_listed(web: Web) -> None:
     listed = await web.client.models.list()
     assert {model.id for model in listed.data} == {"small", "double", "vectors"}
     assert (await web.client.models.retrieve("small")).owned_by == "llama_cpp"
@@ -33,7 +35,7 @@ async def test_models_are_listed(web):
         await web.client.models.retrieve("gone")
 
 
-async def test_a_chat_whole_and_as_a_stream_says_the_same(web):
+async def test_a_chat_whole_and_as_a_stream_says_the_same(web: Web) -> None:
     whole = await chat(web, seed=7, temperature=1.0)
     stream = await chat(web, seed=7, temperature=1.0, stream=True, stream_options={"include_usage": True})
     chunks = [chunk async for chunk in stream]
@@ -46,7 +48,9 @@ async def test_a_chat_whole_and_as_a_stream_says_the_same(web):
     assert {r["details"]["completion_tokens"] for r in web.records()} == {usage.completion_tokens}
 
 
-async def test_a_models_own_sampling_counts_where_the_request_does_not_say(start, engine):
+async def test_a_models_own_sampling_counts_where_the_request_does_not_say(
+    start: Callable[..., Any], engine: Path
+) -> None:
     asked = {"temperature": 0, "max_tokens": 40, "messages": [{"role": "user", "content": "Say a a a a a a a a"}]}
     said = {}
     for name, own in {"free": {}, "own": {"repeat_penalty": 1.9}}.items():
@@ -59,7 +63,7 @@ async def test_a_models_own_sampling_counts_where_the_request_does_not_say(start
     assert said["own with a penalty of the caller"] == said["free with a penalty of the caller"] == said["free"]
 
 
-async def test_a_callers_sampling_wins_over_the_models(start):
+async def test_a_callers_sampling_wins_over_the_models(start: Callable[..., Any]) -> None:
     async with start(double={"sampling": {"temperature": 0.2, "top_p": 0.9}}) as web:
         hello = {"model": "double", "messages": HELLO}
         await web.client.chat.completions.create(**hello)
@@ -68,7 +72,7 @@ async def test_a_callers_sampling_wins_over_the_models(start):
     assert bodies == [{"temperature": 0.2, "top_p": 0.9}, {"temperature": 1.5, "top_p": 0.9}]
 
 
-async def test_the_parameters_do_what_they_say(web):
+async def test_the_parameters_do_what_they_say(web: Web) -> None:
     (first, second) = (await chat(web, n=2, temperature=1.5, max_tokens=None, max_completion_tokens=4)).choices
     assert (first.index, second.index) == (0, 1)
     counting = [{"role": "user", "content": "Count from 1 to 9, separated by commas."}]
@@ -81,7 +85,7 @@ async def test_the_parameters_do_what_they_say(web):
     assert told.choices[0].finish_reason == "length"
 
 
-async def test_an_answer_fits_its_schema(web):
+async def test_an_answer_fits_its_schema(web: Web) -> None:
     schema = {
         "type": "object",
         "properties": {"risk": {"enum": ["low", "high"]}, "limit": {"type": "integer", "maximum": 9, "minimum": 0}},
@@ -105,7 +109,7 @@ TOOLS = [tool("get_price", ticker={"enum": ["AAPL", "MSFT"]}), tool("cancel_orde
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_tool_that_must_be_called_is_called(web, stream):
+async def test_a_tool_that_must_be_called_is_called(web: Web, stream: bool) -> None:
     ask = [{"role": "user", "content": "What is the price of AAPL?"}]
     named = {"type": "function", "function": {"name": "get_price"}}
     for choice, names in (("required", {"get_price", "cancel_order"}), (named, {"get_price"})):
@@ -132,7 +136,7 @@ async def test_a_tool_that_must_be_called_is_called(web, stream):
     assert (await chat(web, again, tools=TOOLS, tool_choice="none")).choices[0].message.content
 
 
-async def test_completions(web):
+async def test_completions(web: Web) -> None:
     whole = await web.client.completions.create(model="small", prompt="The capital of France is", max_tokens=4, seed=1)
     assert whole.choices[0].text
     assert whole.usage is not None and whole.usage.completion_tokens == 4
@@ -143,7 +147,7 @@ async def test_completions(web):
     assert [r["action"] for r in web.records()] == ["model.completion"] * 2
 
 
-async def test_an_embedding_of_a_text_that_is_too_long_is_refused_or_truncated_as_asked(web):
+async def test_an_embedding_of_a_text_that_is_too_long_is_refused_or_truncated_as_asked(web: Web) -> None:
     texts = ["a"] * 300 + ["b" * 101]
     with pytest.raises(
         openai.BadRequestError, match="input 300 has 101 tokens; this model takes at most 100"
@@ -158,7 +162,9 @@ async def test_an_embedding_of_a_text_that_is_too_long_is_refused_or_truncated_a
     assert caught.value.param == "truncate_prompt_tokens"
 
 
-async def test_a_text_that_surely_is_too_long_is_refused_or_cut_at_a_character_before_it_is_read(start):
+async def test_a_text_that_surely_is_too_long_is_refused_or_cut_at_a_character_before_it_is_read(
+    start: Callable[..., Any],
+) -> None:
     text = "a" + 64 * "é"
     async with start(vectors={"context_length": 2}) as web:
         with pytest.raises(openai.BadRequestError, match="input 1 has 129 bytes; 'vectors' takes 2 tokens") as caught:
@@ -171,7 +177,7 @@ async def test_a_text_that_surely_is_too_long_is_refused_or_cut_at_a_character_b
         assert [item.embedding[0] for item in cut.data] == [1.0, 64.0]
 
 
-async def test_embeddings(web):
+async def test_embeddings(web: Web) -> None:
     one = await web.client.embeddings.create(model="vectors", input="four")
     assert one.data[0].embedding == [4.0, 0.5]
     assert one.usage.total_tokens == 1
@@ -229,7 +235,9 @@ HUGE = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [
         ("embeddings", {"model": "vectors", "input": "x", "encoding_format": "hex"}, 400, "encoding_format", None),
     ],
 )
-async def test_a_wrong_request_names_its_fault_and_leaves_a_record(web, path, change, status, param, code):
+async def test_a_wrong_request_names_its_fault_and_leaves_a_record(
+    web: Web, path: str, change: Any, status: int, param: str, code: str | None
+) -> None:
     body = {"model": "small", **({"messages": HELLO} if path == "chat/completions" else {}), **change}
     answer = await web.http.post(f"/v1/{path}", json=body)
     error = answer.json()["error"]
@@ -239,7 +247,7 @@ async def test_a_wrong_request_names_its_fault_and_leaves_a_record(web, path, ch
     assert [r["outcome"] for r in web.records()] == ["refused"]
 
 
-async def test_a_body_that_is_no_json_object_is_refused(web):
+async def test_a_body_that_is_no_json_object_is_refused(web: Web) -> None:
     for raw in (b"{", b"[]", b'"x"', b"\xff"):
         answer = await web.http.post("/v1/chat/completions", content=raw)
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
@@ -247,7 +255,9 @@ async def test_a_body_that_is_no_json_object_is_refused(web):
     assert answer.status_code == 413
 
 
-async def test_a_prompt_over_the_models_own_or_the_operators_limit_is_counted(web, start, engine):
+async def test_a_prompt_over_the_models_own_or_the_operators_limit_is_counted(
+    web: Web, start: Callable[..., Any], engine: Path
+) -> None:
     with pytest.raises(openai.BadRequestError, match=rf"has \d+ tokens; this model takes at most {CONTEXT // SLOTS}"):
         await chat(web, LONG)
     limited = {"engine": "llama_cpp", "base_url": f"unix:{engine}", "max_prompt_tokens": 64}
@@ -262,7 +272,7 @@ async def test_a_prompt_over_the_models_own_or_the_operators_limit_is_counted(we
             await found.client.completions.create(prompt="risk " * 99, **ask)
 
 
-async def test_callers_need_a_key_with_the_scope(web):
+async def test_callers_need_a_key_with_the_scope(web: Web) -> None:
     body = {"model": "small", "messages": HELLO}
     nobody = {"x-drw-key": ""}
     assert (await web.http.post("/v1/chat/completions", json=body, headers=nobody)).status_code == 401
@@ -271,14 +281,14 @@ async def test_callers_need_a_key_with_the_scope(web):
     assert [r["outcome"] for r in web.records()] == ["refused"]
 
 
-async def test_several_at_once_share_the_engine(web):
+async def test_several_at_once_share_the_engine(web: Web) -> None:
     many = 2 * SLOTS
     answers = await asyncio.gather(*(chat(web, seed=i, max_tokens=16) for i in range(many)))
     assert all(answer.choices[0].message.content for answer in answers)
     assert [r["outcome"] for r in web.records()] == ["ok"] * many
 
 
-async def test_metrics_tell_the_first_token_and_the_tokens_by_model(web):
+async def test_metrics_tell_the_first_token_and_the_tokens_by_model(web: Web) -> None:
     await chat(web)
     text = (await web.http.get("/metrics/test", headers=KEY | {"x-drw-scopes": "platform:read"})).text
     for name in ("time_to_first_token_seconds_count", "request_duration_seconds_count"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -21,6 +22,7 @@ from drw.models.serving.errors import EngineBusy, EngineMisconfigured
 from drw.models.serving.openai.regex_limits import PatternError, check_pattern
 from drw.models.serving.openai.schema_limits import SchemaError, check_schema
 from drw.models.serving.openai.tools import chosen_tools, constrained
+from models.cluster import Web
 
 TEXT = {"type": "string"}
 
@@ -60,7 +62,7 @@ def nested(depth, key="items"):
         ("a\\", "backslash"),
     ],
 )
-def test_a_pattern_that_costs_too_much_or_is_none_is_refused_with_the_reason(pattern, why):
+def test_a_pattern_that_costs_too_much_or_is_none_is_refused_with_the_reason(pattern: Any, why: str) -> None:
     with pytest.raises(PatternError) as caught:
         check_pattern(pattern)
     assert why in str(caught.value)
@@ -81,7 +83,7 @@ def test_a_pattern_that_costs_too_much_or_is_none_is_refused_with_the_reason(pat
         "{x}",
     ],
 )
-def test_an_ordinary_pattern_is_taken(pattern):
+def test_an_ordinary_pattern_is_taken(pattern: str) -> None:
     check_pattern(pattern)
 
 
@@ -106,19 +108,19 @@ def test_an_ordinary_pattern_is_taken(pattern):
         ({"items": {"$ref": "file:///etc/passwd"}}, "#/items/$ref"),
     ],
 )
-def test_a_schema_out_of_bounds_is_refused_at_its_place(schema, why):
+def test_a_schema_out_of_bounds_is_refused_at_its_place(schema: Any, why: str) -> None:
     with pytest.raises(SchemaError) as caught:
         check_schema(schema)
     assert why in str(caught.value)
 
 
-def test_what_only_looks_like_a_keyword_is_taken():
+def test_what_only_looks_like_a_keyword_is_taken() -> None:
     check_schema({"properties": {"pattern": TEXT, "maxItems": {"const": {"pattern": "(a*)*", "maxItems": 10**9}}}})
     check_schema({"enum": [{"pattern": "(a*)*"}], "default": {"$ref": "http://x"}})
 
 
 @pytest.mark.parametrize("where", ["response_format", "tools[1].function"])
-async def test_a_request_with_such_a_schema_is_a_400_whatever_the_engine(web, where):
+async def test_a_request_with_such_a_schema_is_a_400_whatever_the_engine(web: Web, where: str) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^a{3,1}$"}}}
     good, bad = ({"type": "function", "function": {"name": "f", "parameters": s}} for s in (TEXT, schema))
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
@@ -131,7 +133,7 @@ async def test_a_request_with_such_a_schema_is_a_400_whatever_the_engine(web, wh
     assert web.double.bodies == []
 
 
-async def test_the_schemas_of_all_tools_have_a_bound_together(web):
+async def test_the_schemas_of_all_tools_have_a_bound_together(web: Web) -> None:
     parameters = {"type": "object", "description": "x" * 30_000}
     tools = [{"type": "function", "function": {"name": f"f{n}", "parameters": parameters}} for n in range(5)]
     body = {"model": "double", "messages": [{"role": "user", "content": "plain"}], "tools": tools}
@@ -143,7 +145,9 @@ DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
 """As pydantic 2.12 has it for `Decimal`."""
 
 
-async def test_a_pattern_that_looks_around_is_passed_by_where_a_schema_is_not_strict(start, engine):
+async def test_a_pattern_that_looks_around_is_passed_by_where_a_schema_is_not_strict(
+    start: Callable[..., Any], engine: Path
+) -> None:
     price = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": DECIMAL}]}
     schema = {"type": "object", "properties": {"price": price}, "required": ["price"]}
     tool: dict[str, Any] = {"type": "function", "function": {"name": "order", "parameters": schema}}
@@ -158,7 +162,7 @@ async def test_a_pattern_that_looks_around_is_passed_by_where_a_schema_is_not_st
 
 
 @pytest.mark.parametrize("pattern", ["(?=(a*)*)b", "(?!a)*", "(?<!a", "(?=a{1,5000})b"])
-def test_what_looks_around_has_the_same_bounds(pattern):
+def test_what_looks_around_has_the_same_bounds(pattern: str) -> None:
     with pytest.raises(PatternError):
         check_pattern(pattern, look_around=True)
 
@@ -170,7 +174,7 @@ async def compilers() -> AsyncIterator[SchemaCompilers]:
     await made.close()
 
 
-async def test_the_engines_own_compiler_says_what_it_cannot_follow(compilers):
+async def test_the_engines_own_compiler_says_what_it_cannot_follow(compilers: SchemaCompilers) -> None:
     await compilers.check({"type": "object", "properties": {"p": {"type": "number", "maximum": 1.5}}}, "x")
     for schema, why in (({"type": "bogus"}, "bogus"), ({"type": "integer", "minimum": 5, "maximum": 1}, "greater")):
         with pytest.raises(InvalidRequest, match=why):
@@ -213,7 +217,7 @@ def strictly(schema):
 
 
 @pytest.mark.parametrize("schema", HELD, ids=str)
-async def test_what_a_strict_schema_says_is_held_to(start, engine, schema):
+async def test_what_a_strict_schema_says_is_held_to(start: Callable[..., Any], engine: Path, schema: Any) -> None:
     body = strictly(schema) | {"max_tokens": 100, "temperature": 0}
     async with start(small=engine) as web:
         answer = (await web.client.chat.completions.create(**body)).choices[0]
@@ -223,14 +227,18 @@ async def test_what_a_strict_schema_says_is_held_to(start, engine, schema):
 
 
 @pytest.mark.parametrize(("schema", "name"), REFUSED, ids=str)
-async def test_what_cannot_be_held_to_is_refused_by_its_name(start, engine, schema, name):
+async def test_what_cannot_be_held_to_is_refused_by_its_name(
+    start: Callable[..., Any], engine: Path, schema: Any, name: Any
+) -> None:
     async with start(small=engine) as web:
         with pytest.raises(openai.BadRequestError) as caught:
             await web.client.chat.completions.create(**strictly(schema))
     assert caught.value.param == "response_format" and name in caught.value.message
 
 
-async def test_between_the_tokens_of_json_is_no_white_space_to_fill_an_answer_with(start, engine):
+async def test_between_the_tokens_of_json_is_no_white_space_to_fill_an_answer_with(
+    start: Callable[..., Any], engine: Path
+) -> None:
     schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"enum": [[], [3]]}}}
     named = {"name": "x", "strict": True, "schema": schema | {"required": ["a", "b"], "additionalProperties": False}}
     form, messages = {"type": "json_schema", "json_schema": named}, [{"role": "user", "content": "Where is Ann?"}]
@@ -244,7 +252,7 @@ async def test_between_the_tokens_of_json_is_no_white_space_to_fill_an_answer_wi
 
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
-async def test_a_strict_function_is_held_to_keywords_that_are_known(compilers, choice):
+async def test_a_strict_function_is_held_to_keywords_that_are_known(compilers: SchemaCompilers, choice: str) -> None:
     parameters = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
     for strict in (False, True):
         tool = {"type": "function", "function": {"name": "f", "parameters": parameters, "strict": strict}}
@@ -257,7 +265,9 @@ async def test_a_strict_function_is_held_to_keywords_that_are_known(compilers, c
             await compilers.check(asked, "tools")
 
 
-async def test_a_schema_that_takes_too_much_ends_its_compiler_and_is_remembered(compilers, monkeypatch):
+async def test_a_schema_that_takes_too_much_ends_its_compiler_and_is_remembered(
+    compilers: SchemaCompilers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(schema_compiler, "SECONDS", 120.0)  # a machine that is busy takes longer for its processor time
     await compilers.check(TEXT, "x")  # started
     huge = {"type": "array", "items": TEXT, "maxItems": 10**6}
@@ -279,7 +289,7 @@ for line in sys.stdin:
 """
 
 
-async def test_a_tenant_whose_schemas_are_slow_holds_up_nobody_else(monkeypatch):
+async def test_a_tenant_whose_schemas_are_slow_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema_compiler, "SECONDS", 600.0)
     compilers = SchemaCompilers((sys.executable, "-c", SLOW), processes=2)
     mine, other = (Principal(org, "d", "k") for org in ("slow", "quick"))
@@ -300,7 +310,7 @@ async def test_a_tenant_whose_schemas_are_slow_holds_up_nobody_else(monkeypatch)
         await compilers.close()
 
 
-async def test_a_caller_who_leaves_gives_the_compiler_back():
+async def test_a_caller_who_leaves_gives_the_compiler_back() -> None:
     compilers = SchemaCompilers((sys.executable, "-c", SLOW), processes=1)
     for number in range(3):
         leaving = asyncio.create_task(compilers.check({"const": f"slow {number}"}, "x"))
@@ -311,7 +321,7 @@ async def test_a_caller_who_leaves_gives_the_compiler_back():
     await compilers.close()
 
 
-async def test_a_compiler_that_does_not_start_is_a_fault_of_the_platform():
+async def test_a_compiler_that_does_not_start_is_a_fault_of_the_platform() -> None:
     compilers = SchemaCompilers((sys.executable, "-c", "raise SystemExit(1)"))
     with pytest.raises(EngineMisconfigured, match="does not start"):
         await compilers.check(TEXT, "x")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -26,7 +27,7 @@ ASK = [{"role": "user", "content": "Where is Ann?"}]
 
 
 @pytest.fixture
-async def web(start, engine) -> AsyncIterator[Web]:
+async def web(start: Callable[..., Any], engine: Path) -> AsyncIterator[Web]:
     async with start(small=engine) as found:
         yield found
 
@@ -35,7 +36,7 @@ async def asked(web, **more):
     return await web.client.chat.completions.create(**{"model": "small", "messages": ASK, "max_tokens": 120, **more})
 
 
-async def test_a_tool_with_definitions_that_it_refers_to(web):
+async def test_a_tool_with_definitions_that_it_refers_to(web: Web) -> None:
     person = {"type": "function", "function": {"name": "person", "parameters": NESTED}}
     for tools in ([person], [tool("other", a={"const": 1}), person]):
         named = {"type": "function", "function": {"name": "person"}}
@@ -44,7 +45,7 @@ async def test_a_tool_with_definitions_that_it_refers_to(web):
         jsonschema.validate(orjson.loads(call.function.arguments), NESTED)
 
 
-async def test_a_tool_may_have_the_name_that_the_platform_uses_itself(web):
+async def test_a_tool_may_have_the_name_that_the_platform_uses_itself(web: Web) -> None:
     mine = tool("final_answer", answer={"enum": [41, 42]})
     (choice,) = (await asked(web, tools=[mine], tool_choice="required")).choices
     (call,) = choice.message.tool_calls
@@ -59,7 +60,9 @@ async def test_a_tool_may_have_the_name_that_the_platform_uses_itself(web):
 @pytest.mark.parametrize("most", [1, 5, 12, 20])
 @pytest.mark.parametrize("choice", ["auto", "required"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_most_tokens_end_an_answer_with_tools_and_nothing_of_its_form_is_seen(web, most, choice, stream):
+async def test_the_most_tokens_end_an_answer_with_tools_and_nothing_of_its_form_is_seen(
+    web: Web, most: int, choice: str, stream: bool
+) -> None:
     long = tool("write", text={"type": "string", "minLength": 500})
     story = [{"role": "user", "content": "Tell me the whole story of the city of Rome, from its beginning."}]
     more = {"messages": story, "tools": [long], "tool_choice": choice, "max_tokens": most, "temperature": 0}
@@ -84,7 +87,9 @@ STRICT: dict[str, Any] = {"type": "function", "function": {"name": "strict", "pa
 
 @pytest.mark.parametrize("others", [[], [tool("other", a={"const": 1})]])
 @pytest.mark.parametrize("choice", ["auto", "required"])
-async def test_a_strict_function_is_held_to_its_schema_whatever_stands_beside_it(web, others, choice):
+async def test_a_strict_function_is_held_to_its_schema_whatever_stands_beside_it(
+    web: Web, others: Any, choice: str
+) -> None:
     with pytest.raises(openai.BadRequestError, match="Unknown format: no such one"):
         await asked(web, tools=[STRICT, *others], tool_choice=choice)
     lenient = {"type": "function", "function": STRICT["function"] | {"strict": False}}
@@ -92,7 +97,7 @@ async def test_a_strict_function_is_held_to_its_schema_whatever_stands_beside_it
 
 
 @pytest.mark.parametrize("stop", ['"', ["{", "}"]])
-async def test_a_text_that_stops_an_answer_does_not_break_a_call(web, stop):
+async def test_a_text_that_stops_an_answer_does_not_break_a_call(web: Web, stop: Any) -> None:
     (choice,) = (await asked(web, tools=[tool("f", a={"const": "x"})], tool_choice="required", stop=stop)).choices
     (call,) = choice.message.tool_calls
     assert orjson.loads(call.function.arguments) == {"a": "x"}
@@ -104,7 +109,7 @@ TOOLS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_a_text_that_is_cut_anywhere_is_the_beginning_of_the_whole():
+def test_a_text_that_is_cut_anywhere_is_the_beginning_of_the_whole() -> None:
     whole = '{"name": "final_answer", "arguments": {\n "text": "a\\\\b \\n \\ud83c\\udf89 \\u00e9 \\"q\\""}}'
     said = [_ended(whole[:cut], "length", TOOLS)[0].get("content", "") for cut in range(len(whole) + 1)]
     assert said[-1] == 'a\\b \n 🎉 é "q"'
@@ -121,12 +126,12 @@ def test_a_text_that_is_cut_anywhere_is_the_beginning_of_the_whole():
         (["one"], "", "stop"),
     ],
 )
-def test_a_text_in_place_of_a_call_ends_where_it_is_to_stop(stops, said, reason):
+def test_a_text_in_place_of_a_call_ends_where_it_is_to_stop(stops: Any, said: str, reason: str) -> None:
     whole = '{"name": "final_answer", "arguments": {"text": "one. two."}}'
     assert _ended(whole, "length", TOOLS, stops) == ({"content": said}, reason)
 
 
-def test_a_call_that_is_cut_anywhere_has_the_beginning_of_its_arguments():
+def test_a_call_that_is_cut_anywhere_has_the_beginning_of_its_arguments() -> None:
     whole = '{"name": "f", "arguments": {"a": "b\\"}", "c": [1,2]}}'
     for cut in range(len(whole)):
         delta, reason = _ended(whole[:cut], "length", TOOLS)

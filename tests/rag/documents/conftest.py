@@ -13,24 +13,24 @@ from rag.documents.desks import Platform, running
 
 
 @pytest.fixture
-def rag(hashing) -> Profile:
+def rag(hashing: Profile) -> Profile:
     return hashing
 
 
 @pytest.fixture
-async def platform(rag) -> AsyncIterator[Platform]:
+async def platform(rag: Profile) -> AsyncIterator[Platform]:
     async with running(rag) as platform:
         yield platform
 
 
 @pytest.fixture
-def idle(rag) -> AbstractAsyncContextManager[Platform]:
+def idle(rag: Profile) -> AbstractAsyncContextManager[Platform]:
     """The same, with nobody who indexes."""
     return running(rag.model_copy(update={"services": rag.services | {"documents": {"indexers": 0}}}))
 
 
 @pytest.fixture
-def narrow(rag) -> AbstractAsyncContextManager[Platform]:
+def narrow(rag: Profile) -> AbstractAsyncContextManager[Platform]:
     """The same, with room for few attached files."""
     bounds = {"max_attached_files": 3, "max_attached_bytes": 5000, "max_attachment_depth": 2, "workers": 1}
     return running(rag.model_copy(update={"services": rag.services | {"documents": bounds}}))

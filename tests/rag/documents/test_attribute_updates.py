@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import psycopg
@@ -19,7 +20,8 @@ from drw.api.rag.v1.vector_store_pb2 import (
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import from_values, to_values
 from drw.kernel.errors import Unavailable
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.ingestion import attribute_updates
 from rag.documents.desks import SERVICES, Desk, Platform, running
 from rag.documents.test_embedded import mail
@@ -40,7 +42,7 @@ async def year_is(store, collection, year):
 
 
 @pytest.fixture
-async def here(platform, caller) -> AsyncIterator[tuple[Desk, VectorStoreClient, Platform]]:
+async def here(platform: Platform, caller: Principal) -> AsyncIterator[tuple[Desk, VectorStoreClient, Platform]]:
     desk = platform.desk()
     with acting_for(caller):
         yield desk, platform.host.client(VectorStoreClient), platform
@@ -55,7 +57,9 @@ async def put_in(desk, name, store=None, attributes=None, content=b"Copper rose.
     return file.id, store
 
 
-async def test_the_new_value_is_found_at_once_and_nothing_is_embedded(here, rag):
+async def test_the_new_value_is_found_at_once_and_nothing_is_embedded(
+    here: tuple[Desk, VectorStoreClient, Platform], rag: Profile
+) -> None:
     desk, store, platform = here
     file, collection = await put_in(desk, "a.txt")
     vectors = query(rag, "select xmin::text, document from vector_store.chunk_vector")
@@ -75,7 +79,9 @@ async def test_the_new_value_is_found_at_once_and_nothing_is_embedded(here, rag)
     assert query(rag, "select job, attempts from documents.vector_store_file") == job
 
 
-async def test_two_files_of_one_content_keep_attributes_of_their_own(here, rag):
+async def test_two_files_of_one_content_keep_attributes_of_their_own(
+    here: tuple[Desk, VectorStoreClient, Platform], rag: Profile
+) -> None:
     desk, store, platform = here
     first, collection = await put_in(desk, "a.txt")
     others = [(await put_in(desk, name, collection))[0] for name in ("b.txt", "c.txt")]
@@ -95,7 +101,9 @@ async def test_two_files_of_one_content_keep_attributes_of_their_own(here, rag):
     assert (counted.json()["documents"], counted.json()["chunks"]) == (3, 3)
 
 
-async def test_a_copy_for_an_attached_file_is_named_with_the_file_that_it_is_attached_to(here, rag):
+async def test_a_copy_for_an_attached_file_is_named_with_the_file_that_it_is_attached_to(
+    here: tuple[Desk, VectorStoreClient, Platform], rag: Profile
+) -> None:
     desk, store, _ = here
     one, collection = await put_in(desk, "one.eml", content=mail("one", ("terms.txt", b"Copper terms")).as_bytes())
     await put_in(desk, "two.eml", collection, content=mail("two", ("terms.txt", b"Copper terms")).as_bytes())
@@ -110,7 +118,9 @@ async def test_a_copy_for_an_attached_file_is_named_with_the_file_that_it_is_att
     assert sorted(shown) == [(of, f"terms.txt, attached to {of}.eml") for of in ("one", "two")]
 
 
-async def test_attributes_updated_during_indexing_are_in_the_indexed_document(idle, rag, caller):
+async def test_attributes_updated_during_indexing_are_in_the_indexed_document(
+    idle: AbstractAsyncContextManager[Platform], rag: Profile, caller: Principal
+) -> None:
     async with idle as platform:
         desk = platform.desk()
         file = await desk.upload("a.txt", b"Copper rose.")
@@ -128,7 +138,9 @@ async def test_attributes_updated_during_indexing_are_in_the_indexed_document(id
             assert await year_is(platform.host.client(VectorStoreClient), collection, 2025) == [file.id]
 
 
-async def test_many_updates_at_once_end_with_the_same_in_both_services(here, rag):
+async def test_many_updates_at_once_end_with_the_same_in_both_services(
+    here: tuple[Desk, VectorStoreClient, Platform], rag: Profile
+) -> None:
     desk, store, _ = here
     file, collection = await put_in(desk, "a.txt")
     files = desk.openai.vector_stores.files
@@ -145,7 +157,9 @@ async def test_many_updates_at_once_end_with_the_same_in_both_services(here, rag
     assert from_values((await store.update_document_attributes(old)).attributes) == attributes
 
 
-async def test_unsent_attributes_are_sent_after_a_restart(rag, caller, monkeypatch):
+async def test_unsent_attributes_are_sent_after_a_restart(
+    rag: Profile, caller: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(attribute_updates, "SWEEP_SECONDS", 3600)
     async with running(rag) as platform:
         desk = platform.desk()
@@ -163,7 +177,9 @@ async def test_unsent_attributes_are_sent_after_a_restart(rag, caller, monkeypat
         await asyncio.to_thread(wait_until, lambda: query(rag, is_sent) != [], "the sweep")
 
 
-async def test_unsent_updates_of_other_files_neither_fail_nor_delay_an_update(here, rag, monkeypatch):
+async def test_unsent_updates_of_other_files_neither_fail_nor_delay_an_update(
+    here: tuple[Desk, VectorStoreClient, Platform], rag: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk, _, platform = here
     stuck, collection = await put_in(desk, "stuck.txt", content=b"Zinc fell.")
     file, _ = await put_in(desk, "a.txt", collection)
@@ -184,7 +200,9 @@ async def test_unsent_updates_of_other_files_neither_fail_nor_delay_an_update(he
     await desk.openai.vector_stores.file_batches.create(collection, file_ids=[file])
 
 
-async def test_attributes_that_the_last_release_kept_as_text_get_their_types_back(rag, caller):
+async def test_attributes_that_the_last_release_kept_as_text_get_their_types_back(
+    rag: Profile, caller: Principal
+) -> None:
     given = to_values({"year": 2024, "audited": True, "name": "x"})
     async with hosted(rag, SERVICES) as host:
         with acting_for(caller):
@@ -249,7 +267,7 @@ def undo(profile):
         query(profile, statement)
 
 
-async def test_a_key_outside_of_a_wall_changes_nothing_inside(platform, rag):
+async def test_a_key_outside_of_a_wall_changes_nothing_inside(platform: Platform, rag: Profile) -> None:
     inside = Desk(platform.host, "research", "documents:read documents:write")
     inside.http.headers["x-drw-walls"] = "m-and-a"
     file, collection = await put_in(inside, "a.txt")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import psycopg
 import pytest
 
 from drw.kernel.errors import Unavailable
+from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.ingestion import deletion_relay
 from drw.rag.documents.ingestion.deletion_relay import DeletionRelay
 from drw.rag.documents.storage.deletions import Deletions
-from rag.documents.conftest import Desk, running
+from rag.documents.desks import Desk, running
 from support.parts import wait_until
 
 
@@ -69,15 +71,15 @@ TARGETS = ["file", "vector store file", "vector store"]
 
 
 @pytest.fixture
-def patient(monkeypatch):
+def patient(monkeypatch: pytest.MonkeyPatch):
     """Nothing is swept after the start."""
     monkeypatch.setattr(deletion_relay, "SWEEP_SECONDS", 3600)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 async def test_a_deletion_that_is_interrupted_before_the_vector_store_is_completed_after_a_restart(
-    rag, target, patient, monkeypatch
-):
+    rag: Profile, target: Any, patient: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running(rag) as platform:
         indexed = await Indexed(platform).make()
         with monkeypatch.context() as interrupted:
@@ -100,8 +102,8 @@ async def test_a_deletion_that_is_interrupted_before_the_vector_store_is_complet
 
 @pytest.mark.parametrize("target", TARGETS)
 async def test_a_deletion_that_is_interrupted_after_the_vector_store_is_confirmed_later_and_recorded_once(
-    rag, target, patient, monkeypatch
-):
+    rag: Profile, target: Any, patient: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running(rag) as platform:
         indexed = await Indexed(platform).make()
         with monkeypatch.context() as interrupted:
@@ -121,7 +123,9 @@ async def test_a_deletion_that_is_interrupted_after_the_vector_store_is_confirme
 
 
 @pytest.mark.parametrize("target", TARGETS)
-async def test_a_deletion_can_be_retried_until_the_vector_store_answers(rag, target, patient):
+async def test_a_deletion_can_be_retried_until_the_vector_store_answers(
+    rag: Profile, target: Any, patient: Any
+) -> None:
     async with running(rag) as platform:
         indexed = await Indexed(platform).make()
         back = indexed.lose_vector_store()
@@ -143,7 +147,9 @@ async def test_a_deletion_can_be_retried_until_the_vector_store_answers(rag, tar
         assert (await indexed.desk.http.delete(path)).status_code == 404
 
 
-async def test_a_late_deletion_does_not_remove_what_was_indexed_again(rag, patient, monkeypatch):
+async def test_a_late_deletion_does_not_remove_what_was_indexed_again(
+    rag: Profile, patient: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running(rag) as platform:
         indexed = await Indexed(platform).make()
         back = indexed.lose_vector_store()
@@ -156,7 +162,9 @@ async def test_a_late_deletion_does_not_remove_what_was_indexed_again(rag, patie
     assert query(rag, "select id from vector_store.document") == [(indexed.file,)]
 
 
-async def test_one_deletion_that_fails_does_not_stop_the_others(rag, patient, monkeypatch):
+async def test_one_deletion_that_fails_does_not_stop_the_others(
+    rag: Profile, patient: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running(rag) as platform:
         indexed = await Indexed(platform).make()
         back = indexed.lose_vector_store()

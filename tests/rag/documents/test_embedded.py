@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+from contextlib import AbstractAsyncContextManager
 from email.message import EmailMessage
 
 import openai
@@ -13,9 +14,10 @@ import pypdfium2.raw as pdfium
 import pytest
 
 from drw.demo.pdf import pdf
+from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
-from rag.documents.desks import told
+from rag.documents.desks import Platform, told
 from support.ooxml import rows, workbook
 from support.samples import sample
 
@@ -58,7 +60,7 @@ async def listed(desk):
     return {f.filename: f async for f in desk.openai.files.list(order="asc")}
 
 
-async def test_attachments_of_mail_are_indexed_with_it_and_go_with_it(platform, rag):
+async def test_attachments_of_mail_are_indexed_with_it_and_go_with_it(platform: Platform, rag: Profile) -> None:
     desk = platform.desk()
     inner = mail("Inner", ("terms.txt", b"Haircut 12 percent on copper warrants"), text="Forwarded.")
     message = mail("Limits", ("limits.xlsx", WORKBOOK), ("../x/logo.png", b"\x89PNG"), ("fwd", inner))
@@ -92,7 +94,7 @@ async def test_attachments_of_mail_are_indexed_with_it_and_go_with_it(platform, 
     assert [path for path in (rag.data / "documents").rglob("*") if path.is_file()] == []
 
 
-async def test_the_same_attachment_of_two_mails_is_kept_for_each(platform):
+async def test_the_same_attachment_of_two_mails_is_kept_for_each(platform: Platform) -> None:
     desk = platform.desk()
     terms = ("terms.txt", b"The same terms")
     first, second = [await desk.upload(f"{n}.eml", mail(n, terms).as_bytes()) for n in ("one", "two")]
@@ -104,7 +106,7 @@ async def test_the_same_attachment_of_two_mails_is_kept_for_each(platform):
     assert (await desk.openai.files.content(alone.id)).content == b"The same terms"
 
 
-async def test_files_in_a_pdf_and_in_its_annotations_are_stored(platform):
+async def test_files_in_a_pdf_and_in_its_annotations_are_stored(platform: Platform) -> None:
     desk = platform.desk()
     content = with_files([["Report"]], [("annex.xlsx", WORKBOOK)], [("note.txt", b"On page one")])
     parent = await desk.upload("report.pdf", content)
@@ -116,7 +118,9 @@ async def test_files_in_a_pdf_and_in_its_annotations_are_stored(platform):
     assert (await desk.openai.files.content(found["note.txt"].id)).content == b"On page one"
 
 
-async def test_long_names_of_a_mail_and_its_attachment_are_cut_where_they_are_shown_together(platform):
+async def test_long_names_of_a_mail_and_its_attachment_are_cut_where_they_are_shown_together(
+    platform: Platform,
+) -> None:
     desk = platform.desk()
     message = mail("long", ("a" * 251 + ".txt", b"Copper terms"), ("b" * 100_000, b"x"))
     parent = await desk.upload("m" * 251 + ".eml", message.as_bytes())
@@ -127,7 +131,9 @@ async def test_long_names_of_a_mail_and_its_attachment_are_cut_where_they_are_sh
     assert attached.status == "completed", attached.last_error
 
 
-async def test_what_came_of_an_attached_file_before_its_parser_broke_is_not_kept(platform, monkeypatch):
+async def test_what_came_of_an_attached_file_before_its_parser_broke_is_not_kept(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk, embedded = platform.desk(), ParserPool.embedded
 
     async def breaks(self, file, kind):
@@ -148,7 +154,7 @@ async def test_what_came_of_an_attached_file_before_its_parser_broke_is_not_kept
     ]
 
 
-async def test_attachments_of_a_desk_are_of_no_other(platform):
+async def test_attachments_of_a_desk_are_of_no_other(platform: Platform) -> None:
     own, other = platform.desk("research"), platform.desk("rates")
     await own.upload("a.eml", mail("a", ("b.txt", b"inside")).as_bytes())
     (child,) = [f async for f in own.openai.files.list() if f.parent_id]
@@ -157,7 +163,7 @@ async def test_attachments_of_a_desk_are_of_no_other(platform):
         await other.openai.files.retrieve(child.id)
 
 
-async def test_attachments_are_bounded_in_count_bytes_and_depth(narrow):
+async def test_attachments_are_bounded_in_count_bytes_and_depth(narrow: AbstractAsyncContextManager[Platform]) -> None:
     many = mail("many", *((f"{n}.txt", b"text %d" % n) for n in range(5)))
     large = mail("large", ("a.txt", b"a" * 4000), ("b.txt", b"b" * 4000))
     deep = mail("1", ("", mail("2", ("", mail("3", ("", mail("4")))))))
@@ -173,7 +179,9 @@ async def test_attachments_are_bounded_in_count_bytes_and_depth(narrow):
             await desk.openai.files.delete(parent.id)
 
 
-async def test_an_encrypted_pdf_opens_with_its_password_which_is_stored_nowhere(platform, rag, caplog):
+async def test_an_encrypted_pdf_opens_with_its_password_which_is_stored_nowhere(
+    platform: Platform, rag: Profile, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("DEBUG")
     desk, content = platform.desk(), sample("pdftotext", "tests/user_password.pdf")
     for password, code in (("", "password_required"), ("hunter2-wrong", "wrong_password")):
@@ -205,7 +213,7 @@ async def test_an_encrypted_pdf_opens_with_its_password_which_is_stored_nowhere(
     assert (PASSWORD in str(kept), PASSWORD in caplog.text, PASSWORD.encode() in files) == (False, False, False)
 
 
-async def test_a_pdf_with_a_damaged_page_is_indexed_without_it_and_says_so(platform):
+async def test_a_pdf_with_a_damaged_page_is_indexed_without_it_and_says_so(platform: Platform) -> None:
     desk = platform.desk()
     content = pdf([["First page"], ["Second page"], ["Third page"]])
     damaged = content.replace(b"6 0 obj\n<< /Type /Page ", b"6 0 obj\n[] % /Type /Page ")

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
 import psutil
@@ -17,10 +17,13 @@ from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing, PutFileRequ
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.demo.pdf import pdf
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.rag.documents.ingestion.job_queue import MAX_TOGETHER, SMALL_BYTES, JobQueue
 from drw.rag.documents.ingestion.worker_lease import acquired
+from rag.documents.desks import Platform
+from support.hosting import hosted
 from support.parts import wait_until
 
 SERVICES = ["embedding", "vector_store", "documents"]
@@ -59,7 +62,7 @@ def ordered(profile, owners, **columns):
 
 
 @pytest.fixture
-async def waiting(idle, rag):
+async def waiting(idle: AbstractAsyncContextManager[Platform], rag: Profile):
     async with idle as platform, queue(rag, platform.host, 4) as found:
         yield found
 
@@ -69,13 +72,13 @@ async def owners(jobs, workers):
     return [f"{job.org}/{job.desk}" for job, *_ in filter(None, claimed)]
 
 
-async def test_orgs_take_turns_whoever_came_first(waiting, rag):
+async def test_orgs_take_turns_whoever_came_first(waiting: Any, rag: Profile) -> None:
     jobs, workers = waiting
     ordered(rag, ["a/1"] * 9 + ["b/1"] * 2 + ["c/1"])
     assert sorted(await owners(jobs, workers)) == ["a/1", "a/1", "b/1", "c/1"]
 
 
-async def test_desks_of_an_org_take_turns_and_do_not_multiply_its_share(waiting, rag):
+async def test_desks_of_an_org_take_turns_and_do_not_multiply_its_share(waiting: Any, rag: Profile) -> None:
     jobs, workers = waiting
     ordered(rag, ["a/1"] * 5 + [f"a/{desk}" for desk in range(2, 9)] + ["b/1"] * 2)
     claimed = await owners(jobs, workers)
@@ -83,7 +86,7 @@ async def test_desks_of_an_org_take_turns_and_do_not_multiply_its_share(waiting,
     assert len({owner for owner in claimed if owner != "b/1"}) == 2
 
 
-async def test_one_org_leaves_a_worker_to_others(waiting, rag):
+async def test_one_org_leaves_a_worker_to_others(waiting: Any, rag: Profile) -> None:
     jobs, workers = waiting
     ordered(rag, ["a/1"] * 9)
     assert await owners(jobs, workers) == ["a/1"] * 3
@@ -91,7 +94,7 @@ async def test_one_org_leaves_a_worker_to_others(waiting, rag):
     assert await owners(jobs, workers[3:]) == ["b/1"]
 
 
-async def test_small_files_of_one_caller_and_collection_are_taken_together(waiting, rag):
+async def test_small_files_of_one_caller_and_collection_are_taken_together(waiting: Any, rag: Profile) -> None:
     jobs, (first, second, *_) = waiting
     small = {"bytes": 100}
     ordered(rag, ["a/1"] * (MAX_TOGETHER + 3), **small)
@@ -105,7 +108,7 @@ async def test_small_files_of_one_caller_and_collection_are_taken_together(waiti
     assert other_desk.desk == "2"
 
 
-async def test_large_repeated_and_tried_files_are_taken_alone(waiting, rag):
+async def test_large_repeated_and_tried_files_are_taken_alone(waiting: Any, rag: Profile) -> None:
     jobs, workers = waiting
     ordered(rag, ["a/1", "a/1"], bytes=100, attempts=1)
     ordered(rag, ["b/1", "b/1"], bytes=100, hash="same")
@@ -130,7 +133,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_that_freezes_while_it_claims_does_not_block_others(waiting, rag):
+async def test_a_process_that_freezes_while_it_claims_does_not_block_others(waiting: Any, rag: Profile) -> None:
     jobs, workers = waiting
     ordered(rag, ["a/1"])
     process = subprocess.Popen([sys.executable, "-c", FREEZES, rag.postgres])
@@ -144,7 +147,9 @@ async def test_a_process_that_freezes_while_it_claims_does_not_block_others(wait
     assert (job.org, job.attempts) == ("a", 1)
 
 
-async def test_a_bad_file_among_small_ones_fails_alone(idle, rag, caller, monkeypatch):
+async def test_a_bad_file_among_small_ones_fails_alone(
+    idle: AbstractAsyncContextManager[Platform], rag: Profile, caller: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with idle as platform:
         desk = platform.desk()
         names = [f"{number}.txt" for number in range(8)]

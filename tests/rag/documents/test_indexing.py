@@ -6,7 +6,9 @@ import asyncio
 import os
 import subprocess
 import sys
-from typing import Any, cast
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -27,8 +29,11 @@ from drw.demo.pdf import pdf
 from drw.kernel.attributes import from_values, to_values
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from drw.kernel.observability import telemetry
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.ingestion.worker_lease import acquired
+from rag.documents.desks import Platform
+from support.hosting import hosted
 from support.parts import wait_until
 from support.spans import recorded
 
@@ -48,7 +53,7 @@ def audited(profile, action):
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_put_read_index_and_watch(rag, caller, report, how):
+async def test_put_read_index_and_watch(rag: Profile, caller: Principal, report: bytes, how: str) -> None:
     async with hosted(rag, SERVICES, how) as host:
         documents = host.client(DocumentsClient)
         with acting_for(caller):
@@ -77,7 +82,7 @@ async def test_put_read_index_and_watch(rag, caller, report, how):
     assert (record["actor"], record["desk"], record["details"]["chunks"]) == ("key_test", "research", 2)
 
 
-async def test_invalid_requests_of_services_are_rejected(rag, caller):
+async def test_invalid_requests_of_services_are_rejected(rag: Profile, caller: Principal) -> None:
     async with hosted(rag, SERVICES) as host:
         documents = host.client(DocumentsClient)
         with acting_for(caller):
@@ -101,7 +106,9 @@ async def test_invalid_requests_of_services_are_rejected(rag, caller):
             await documents.put_file(PutFileRequest(name="a.txt", content=b"a"))
 
 
-async def test_the_same_content_under_two_names_is_indexed_once_and_outlives_the_first(rag, caller, report):
+async def test_the_same_content_under_two_names_is_indexed_once_and_outlives_the_first(
+    rag: Profile, caller: Principal, report: bytes
+) -> None:
     async with hosted(rag, SERVICES) as host:
         documents, store = host.client(DocumentsClient), host.client(VectorStoreClient)
         with acting_for(caller):
@@ -114,14 +121,17 @@ async def test_the_same_content_under_two_names_is_indexed_once_and_outlives_the
             first = next(f for f in found if not f.unchanged)
             assert (await store.get_collection(GetCollectionRequest(collection="c"))).documents == 1
 
-            await host._servicers["documents"]._library.delete(first.file)
+            servicer: Any = host._servicers["documents"]
+            await servicer._library.delete(first.file)
             async for _ in documents.watch_indexing(WatchIndexingRequest(collection="c")):
                 pass
             (document,) = (await store.list_documents(ListDocumentsRequest(collection="c"))).documents
     assert document.id == next(f.file for f in found if f.unchanged)
 
 
-async def test_a_deleted_collection_fails_its_jobs_and_a_deleted_file_leaves_nothing(idle, rag, report, caller):
+async def test_a_deleted_collection_fails_its_jobs_and_a_deleted_file_leaves_nothing(
+    idle: AbstractAsyncContextManager[Platform], rag: Profile, report: bytes, caller: Principal
+) -> None:
     async with idle as platform:
         desk = platform.desk()
         kept, deleted = await desk.upload("kept.pdf", report), await desk.upload("gone.md", b"# Gone")
@@ -142,7 +152,9 @@ async def test_a_deleted_collection_fails_its_jobs_and_a_deleted_file_leaves_not
     assert query(rag, "select id from vector_store.document") == [(kept.id,)]
 
 
-async def test_a_job_of_a_killed_process_is_finished_by_the_next_and_once(rag, caller, idle, tmp_path, folder):
+async def test_a_job_of_a_killed_process_is_finished_by_the_next_and_once(
+    rag: Profile, caller: Principal, idle: AbstractAsyncContextManager[Platform], tmp_path: Path, folder: Path
+) -> None:
     long = pdf([[f"Line {line} of page {page}: some words to embed" for line in range(40)] for page in range(200)])
     async with idle as platform:
         desk = platform.desk()
@@ -171,7 +183,9 @@ async def test_a_job_of_a_killed_process_is_finished_by_the_next_and_once(rag, c
     assert [r["details"]["collection"] for r in audited(rag, "file.index")] == [store.id]
 
 
-async def test_a_job_belongs_to_one_living_worker(idle, rag, report):
+async def test_a_job_belongs_to_one_living_worker(
+    idle: AbstractAsyncContextManager[Platform], rag: Profile, report: bytes
+) -> None:
     async with idle as platform:
         desk = platform.desk()
         file = await desk.upload("report.pdf", report)
@@ -215,7 +229,7 @@ class DoubleEmbedding(Embedding):
         return await self._inner.embed(request)
 
 
-async def test_an_unavailable_service_only_delays_indexing(rag, caller, report):
+async def test_an_unavailable_service_only_delays_indexing(rag: Profile, caller: Principal, report: bytes) -> None:
     async with hosted(rag, SERVICES) as host:
         double = host._servicers["embedding"] = DoubleEmbedding(host._servicers["embedding"], 2)
         documents = host.client(DocumentsClient)
@@ -226,7 +240,7 @@ async def test_an_unavailable_service_only_delays_indexing(rag, caller, report):
     assert query(rag, "select attempts from documents.vector_store_file") == [(3,)]
 
 
-async def test_blobs_without_a_file_are_deleted_at_the_start(rag, caller, report):
+async def test_blobs_without_a_file_are_deleted_at_the_start(rag: Profile, caller: Principal, report: bytes) -> None:
     async with hosted(rag, SERVICES) as host:
         with acting_for(caller):
             await host.client(DocumentsClient).put_file(PutFileRequest(name="report.pdf", content=report))
@@ -253,7 +267,9 @@ def _process(profile, tmp_path, folder):
         return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONWARNINGS": "ignore"})
 
 
-async def test_a_job_is_part_of_the_trace_of_the_request_that_created_it(rag, caller, report):
+async def test_a_job_is_part_of_the_trace_of_the_request_that_created_it(
+    rag: Profile, caller: Principal, report: bytes
+) -> None:
     with recorded() as spans:
         async with hosted(rag, SERVICES) as host:
             client = host.client(DocumentsClient)

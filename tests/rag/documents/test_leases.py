@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,11 +12,12 @@ import pytest
 from drw.api.rag.v1.vector_store_pb2 import VectorSearchRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.rag.documents.ingestion import worker_lease
 from drw.rag.documents.ingestion.job_queue import JobCounts, JobQueue
-from rag.documents.conftest import running
+from rag.documents.desks import Platform, running
 from support.parts import wait_until
 
 JOBS = 12
@@ -53,7 +55,7 @@ class Gate:
                 await asyncio.sleep(0.01)
 
 
-async def test_running_jobs_hold_no_connection_of_the_pool(rag):
+async def test_running_jobs_hold_no_connection_of_the_pool(rag: Profile) -> None:
     settings = rag.services | {"documents": {"indexers": JOBS + 1}}
     async with running(rag.model_copy(update={"services": settings})) as platform:
         desk = platform.desk()
@@ -75,7 +77,9 @@ async def test_running_jobs_hold_no_connection_of_the_pool(rag):
         )
 
 
-async def test_a_job_that_was_taken_over_cannot_be_finished_by_its_former_owner(idle, rag, report):
+async def test_a_job_that_was_taken_over_cannot_be_finished_by_its_former_owner(
+    idle: AbstractAsyncContextManager[Platform], rag: Profile, report: bytes
+) -> None:
     async with idle as platform, queued(platform, rag, report) as (queue, database, file):
         async with worker_lease.acquired(database) as first, worker_lease.acquired(database) as second:
             (former,) = await queue.claim(first.number)
@@ -113,12 +117,14 @@ async def queued(platform, profile, report):
 
 
 @pytest.fixture
-def alone(rag):
+def alone(rag: Profile):
     """The profile with one worker, which does one job after the other."""
     return rag.model_copy(update={"services": rag.services | {"documents": {"indexers": 1}}})
 
 
-async def test_the_write_of_a_frozen_worker_does_not_replace_that_of_its_successor(alone, rag, monkeypatch):
+async def test_the_write_of_a_frozen_worker_does_not_replace_that_of_its_successor(
+    alone: Any, rag: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker_lease, "HEARTBEAT_SECONDS", 3600)
     async with running(alone) as frozen:
         gate = Gate(frozen)
@@ -140,7 +146,9 @@ async def test_the_write_of_a_frozen_worker_does_not_replace_that_of_its_success
         assert query(rag, "select attempts from documents.vector_store_file where file = %s", file.id) == [(2,)]
 
 
-async def test_a_heartbeat_extends_the_lease_of_a_worker(idle, rag, monkeypatch):
+async def test_a_heartbeat_extends_the_lease_of_a_worker(
+    idle: AbstractAsyncContextManager[Platform], rag: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker_lease, "HEARTBEAT_SECONDS", 0.01)
     async with idle:
         database = Database(rag.postgres, "documents")
@@ -155,7 +163,9 @@ async def test_a_heartbeat_extends_the_lease_of_a_worker(idle, rag, monkeypatch)
 
 
 @pytest.mark.parametrize("action", ["file", "vector store file", "batch"])
-async def test_what_is_deleted_while_its_document_is_written_leaves_no_document(alone, rag, action):
+async def test_what_is_deleted_while_its_document_is_written_leaves_no_document(
+    alone: Any, rag: Profile, action: str
+) -> None:
     async with running(alone) as platform:
         gate = Gate(platform)
         desk = platform.desk()
@@ -179,7 +189,9 @@ async def test_what_is_deleted_while_its_document_is_written_leaves_no_document(
             assert {id_ for (id_,) in query(rag, "select id from vector_store.document")} == {file.id, other.id}
 
 
-async def test_attributes_that_change_while_the_document_is_written_are_in_it_once_it_is_completed(rag, caller):
+async def test_attributes_that_change_while_the_document_is_written_are_in_it_once_it_is_completed(
+    rag: Profile, caller: Principal
+) -> None:
     async with running(rag) as platform:
         gate = Gate(platform)
         desk = platform.desk()
@@ -201,7 +213,9 @@ async def test_attributes_that_change_while_the_document_is_written_are_in_it_on
         assert query(rag, "select attributes_version from vector_store.document") == [(2,)]
 
 
-async def test_a_job_that_fails_after_other_attempts_leaves_no_document(idle, rag, report, caller):
+async def test_a_job_that_fails_after_other_attempts_leaves_no_document(
+    idle: AbstractAsyncContextManager[Platform], rag: Profile, report: bytes, caller: Principal
+) -> None:
     async with idle as platform, queued(platform, rag, report) as (queue, database, file):
         async with worker_lease.acquired(database) as worker:
             (first,) = await queue.claim(worker.number)

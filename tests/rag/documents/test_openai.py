@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 
 import openai
 import pytest
 
 from drw.demo import DOCUMENTS
 from drw.demo.pdf import pdf
-from rag.documents.desks import told
+from drw.kernel.runtime.settings import Profile
+from rag.documents.desks import Platform, told
 
 
-async def test_upload_and_poll_a_batch_and_delete(platform):
+async def test_upload_and_poll_a_batch_and_delete(platform: Platform) -> None:
     client = platform.desk().openai
     store = await client.vector_stores.create(name="demo", metadata={"owner": "risk"})
     assert (store.object, store.status, store.file_counts.total, store.metadata) == (
@@ -50,7 +52,7 @@ async def test_upload_and_poll_a_batch_and_delete(platform):
     assert len((await client.files.list()).data) == 6
 
 
-async def test_files(platform):
+async def test_files(platform: Platform) -> None:
     desk = platform.desk()
     made = [await desk.upload(f"note {n}.md", f"# Note {n}".encode()) for n in range(3)]
     assert (made[0].object, made[0].bytes, made[0].filename, made[0].purpose, made[0].status) == (
@@ -72,7 +74,7 @@ async def test_files(platform):
             await method(made[1].id)
 
 
-async def test_other_purposes_take_any_file(platform):
+async def test_other_purposes_take_any_file(platform: Platform) -> None:
     made = await platform.desk().upload("model.bin", b"\0\1", purpose="user_data")
     assert made.purpose == "user_data"
     with pytest.raises(openai.BadRequestError, match="password is for files of the purpose 'assistants'"):
@@ -96,7 +98,7 @@ REFUSED = [
 ]
 
 
-async def test_an_invalid_upload_is_a_clear_400_and_stores_nothing(platform, rag):
+async def test_an_invalid_upload_is_a_clear_400_and_stores_nothing(platform: Platform, rag: Profile) -> None:
     desk = platform.desk()
     for name, content, reason in REFUSED:
         with pytest.raises(openai.BadRequestError) as refused:
@@ -114,7 +116,7 @@ def form(boundary: bytes) -> dict[str, bytes]:
     return {"content-type": b"multipart/form-data; boundary=" + boundary}
 
 
-async def test_any_boundary_that_the_standard_allows_is_taken(platform):
+async def test_any_boundary_that_the_standard_allows_is_taken(platform: Platform) -> None:
     http = platform.desk().http
     for boundary in (b"b", b"b" * 70, b"-'()+_,./:=? 0aZ"):
         parts = (b'purpose"\r\n\r\nassistants', b'file"; filename="a.txt"\r\n\r\ntext')
@@ -124,7 +126,7 @@ async def test_any_boundary_that_the_standard_allows_is_taken(platform):
         assert answer.status_code == 200, answer.text
 
 
-async def test_a_character_of_a_field_may_come_in_two_pieces(platform):
+async def test_a_character_of_a_field_may_come_in_two_pieces(platform: Platform) -> None:
     async def pieces():
         field = '--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n€'.encode()
         yield field[:-1]
@@ -134,7 +136,7 @@ async def test_a_character_of_a_field_may_come_in_two_pieces(platform):
     assert "the form has no file" in answer.text
 
 
-async def test_a_malformed_form_is_a_400(platform):
+async def test_a_malformed_form_is_a_400(platform: Platform) -> None:
     http = platform.desk().http
     multipart = {"content-type": "multipart/form-data; boundary=x"}
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\ntext\r\n'
@@ -165,7 +167,7 @@ async def test_a_malformed_form_is_a_400(platform):
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
 
-async def test_bodies_and_queries_are_strict(platform):
+async def test_bodies_and_queries_are_strict(platform: Platform) -> None:
     desk = platform.desk()
     store = await desk.openai.vector_stores.create()
     assert store.name.startswith("vector-store-")
@@ -211,7 +213,7 @@ async def test_bodies_and_queries_are_strict(platform):
         assert (await desk.http.request(verb, path, json=body)).status_code == 404
 
 
-async def test_vector_stores_are_listed_in_parts(platform):
+async def test_vector_stores_are_listed_in_parts(platform: Platform) -> None:
     client = platform.desk().openai
     made = [(await client.vector_stores.create(name=f"store {n}")).id for n in range(5)]
     assert [s.id async for s in client.vector_stores.list(limit=2)] == made[::-1]
@@ -220,7 +222,7 @@ async def test_vector_stores_are_listed_in_parts(platform):
         await client.vector_stores.create(name="store 1")
 
 
-async def test_a_failed_file_has_a_reason_and_is_retried(platform):
+async def test_a_failed_file_has_a_reason_and_is_retried(platform: Platform) -> None:
     desk = platform.desk()
     scanned = await desk.upload("scan.pdf", pdf([[], []]))
     unknown = await desk.upload("model.bin", b"\0", purpose="user_data")
@@ -238,7 +240,7 @@ async def test_a_failed_file_has_a_reason_and_is_retried(platform):
     assert [f.id async for f in files.list(store.id, filter="completed")] == []
 
 
-async def test_attributes_keep_their_kinds_and_may_change(platform, report):
+async def test_attributes_keep_their_kinds_and_may_change(platform: Platform, report: bytes) -> None:
     desk = platform.desk()
     file = await desk.upload("report.pdf", report)
     store = await desk.openai.vector_stores.create(name="s")
@@ -256,7 +258,9 @@ async def test_attributes_keep_their_kinds_and_may_change(platform, report):
     assert [page.text for page in content.data][1] == "Rates 17.8 16.1"
 
 
-async def test_a_batch_may_name_attributes_and_be_cancelled(idle, report):
+async def test_a_batch_may_name_attributes_and_be_cancelled(
+    idle: AbstractAsyncContextManager[Platform], report: bytes
+) -> None:
     async with idle as platform:
         desk = platform.desk()
         file = await desk.upload("report.pdf", report)
@@ -270,14 +274,14 @@ async def test_a_batch_may_name_attributes_and_be_cancelled(idle, report):
         assert (batch.status, batch.file_counts.cancelled) == ("cancelled", 1)
 
 
-async def test_the_same_file_twice_at_once_is_one_file(platform, rag):
+async def test_the_same_file_twice_at_once_is_one_file(platform: Platform, rag: Profile) -> None:
     desk = platform.desk()
     made = await asyncio.gather(*(desk.upload("a.md", b"# The same") for _ in range(8)))
     assert len({file.id for file in made}) == 1
     assert len([p for p in (rag.data / "documents" / "content").rglob("*") if p.is_file()]) == 1
 
 
-async def test_an_upload_concurrent_with_the_deletion_of_the_same_bytes_keeps_them(platform):
+async def test_an_upload_concurrent_with_the_deletion_of_the_same_bytes_keeps_them(platform: Platform) -> None:
     desks = [platform.desk("a"), platform.desk("b")]
     for _ in range(6):
         first = await desks[0].upload("a.md", b"# Shared")
@@ -286,7 +290,7 @@ async def test_an_upload_concurrent_with_the_deletion_of_the_same_bytes_keeps_th
         await desks[1].openai.files.delete(second.id)
 
 
-async def test_a_desk_sees_nothing_of_another(platform, report):
+async def test_a_desk_sees_nothing_of_another(platform: Platform, report: bytes) -> None:
     own, other = platform.desk("research"), platform.desk("rates")
     file = await own.upload("report.pdf", report)
     store = await own.openai.vector_stores.create(name="secret")
@@ -325,7 +329,7 @@ async def test_a_desk_sees_nothing_of_another(platform, report):
     assert (await own.openai.vector_stores.retrieve(store.id)).file_counts.completed == 1
 
 
-async def test_every_route_asks_for_its_scope(platform):
+async def test_every_route_asks_for_its_scope(platform: Platform) -> None:
     reader, writer = platform.desk(scopes="documents:read"), platform.desk(scopes="documents:write")
     for route in platform.host._scopes["documents"].routes:
         path = route.path.removeprefix("/v1").format(file="f", store="s", batch="b")
@@ -335,7 +339,7 @@ async def test_every_route_asks_for_its_scope(platform):
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied"), (method, path)
 
 
-async def test_a_body_is_read_no_further_than_it_may_be_long(platform):
+async def test_a_body_is_read_no_further_than_it_may_be_long(platform: Platform) -> None:
     read = 0
 
     async def body():

@@ -15,8 +15,9 @@ from drw.api.rag.v1.documents_pb2 import IndexFileRequest, PutFileRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.kernel.errors import Forbidden
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.storage.files import Page
-from rag.documents.desks import Desk
+from rag.documents.desks import Desk, Platform
 from support.hosting import hosted
 
 MUTATIONS = {
@@ -26,7 +27,7 @@ MUTATIONS = {
 
 
 @pytest.fixture
-def keys(platform) -> dict[str, Desk]:
+def keys(platform: Platform) -> dict[str, Desk]:
     """A key outside of all walls, one inside of one, one inside of two, and one inside of another."""
     named = {"outside": "", "inside": "m-and-a", "both": "m-and-a credit", "elsewhere": "credit"}
     found = {}
@@ -47,7 +48,7 @@ async def put_in(desk, name, content, store=None):
     return file.id, store
 
 
-async def test_every_route_answers_for_it_as_for_an_unknown_id(platform, keys):
+async def test_every_route_answers_for_it_as_for_an_unknown_id(platform: Platform, keys: dict[str, Desk]) -> None:
     file, store = await put_in(keys["both"], "deal.txt", b"Project Falcon: the target is Gamma plc.")
     batches = keys["both"].openai.vector_stores.file_batches
     batch = (await batches.create_and_poll(store, file_ids=[file], poll_interval_ms=20)).id
@@ -84,7 +85,7 @@ async def test_every_route_answers_for_it_as_for_an_unknown_id(platform, keys):
     assert (await keys["both"].openai.files.content(file)).content.startswith(b"Project")
 
 
-async def test_a_shared_vector_store_shows_each_caller_its_own_part(platform, keys):
+async def test_a_shared_vector_store_shows_each_caller_its_own_part(platform: Platform, keys: dict[str, Desk]) -> None:
     outside, inside = keys["outside"], keys["inside"]
     open_file, store = await put_in(outside, "open.txt", b"The copper price rose.")
     before = (await outside.http.get(f"/vector_stores/{store}")).json()
@@ -103,7 +104,9 @@ async def test_a_shared_vector_store_shows_each_caller_its_own_part(platform, ke
         await outside.openai.vector_stores.files.update(closed, vector_store_id=store, attributes={"a": 1})
 
 
-async def test_a_file_from_outside_gets_the_walls_of_the_vector_store(platform, keys):
+async def test_a_file_from_outside_gets_the_walls_of_the_vector_store(
+    platform: Platform, keys: dict[str, Desk]
+) -> None:
     outside, inside = keys["outside"], keys["inside"]
     file = await outside.upload("note.txt", b"Copper rose.")
     store = await inside.openai.vector_stores.create(name="deals")
@@ -118,7 +121,9 @@ async def test_a_file_from_outside_gets_the_walls_of_the_vector_store(platform, 
     assert documents == []
 
 
-async def test_the_same_bytes_are_one_file_inside_one_set_of_walls_alone(platform, keys):
+async def test_the_same_bytes_are_one_file_inside_one_set_of_walls_alone(
+    platform: Platform, keys: dict[str, Desk]
+) -> None:
     made = {name: [await desk.upload("a.md", b"# The same") for _ in range(2)] for name, desk in keys.items()}
     assert all(first.id == again.id for first, again in made.values())
     assert len({first.id for first, _ in made.values()}) == len(keys)
@@ -128,7 +133,9 @@ async def test_the_same_bytes_are_one_file_inside_one_set_of_walls_alone(platfor
     assert (await keys["outside"].openai.files.content(made["outside"][0].id)).content == b"# The same"
 
 
-async def test_the_same_content_is_not_reused_across_walls(platform, keys, rag):
+async def test_the_same_content_is_not_reused_across_walls(
+    platform: Platform, keys: dict[str, Desk], rag: Profile
+) -> None:
     _, store = await put_in(keys["inside"], "deal.txt", b"Project Falcon buys a mine.")
     with psycopg.connect(rag.postgres) as connection:
         connection.execute("update vector_store.collection set walls = '{}'")
@@ -140,7 +147,9 @@ async def test_the_same_content_is_not_reused_across_walls(platform, keys, rag):
     assert (await keys["inside"].openai.vector_stores.retrieve(store)).file_counts.total == 1
 
 
-async def test_one_file_attached_from_inside_and_outside_is_there_once_for_each(platform, keys):
+async def test_one_file_attached_from_inside_and_outside_is_there_once_for_each(
+    platform: Platform, keys: dict[str, Desk]
+) -> None:
     outside, inside = keys["outside"], keys["inside"]
     file = await outside.upload("note.txt", b"Copper rose.")
     store = (await outside.openai.vector_stores.create(name="shared")).id
@@ -156,7 +165,7 @@ async def test_one_file_attached_from_inside_and_outside_is_there_once_for_each(
         assert [d["attributes"] for d in documents] == [{"note": note}]
 
 
-async def test_walls_are_chosen_from_among_those_held(platform, keys):
+async def test_walls_are_chosen_from_among_those_held(platform: Platform, keys: dict[str, Desk]) -> None:
     both = keys["both"]
     form: dict[str, Any] = {"file": ("a.txt", b"x"), "purpose": (None, "assistants")}
     for given in ({"walls": (None, "credit")}, {"walls[]": (None, "credit")}):
@@ -190,7 +199,9 @@ async def test_walls_are_chosen_from_among_those_held(platform, keys):
     assert "is outside the wall 'prime'" in refused[0].json()["error"]["message"]
 
 
-async def test_services_that_put_files_in_are_inside_the_walls_of_whoever_they_act_for(rag, keys):
+async def test_services_that_put_files_in_are_inside_the_walls_of_whoever_they_act_for(
+    rag: Profile, keys: dict[str, Desk]
+) -> None:
     inside = Principal(
         "acme", "research", "key", frozenset({"documents:read", "documents:write"}), frozenset({"m-and-a"})
     )
@@ -246,12 +257,12 @@ async def check(platform, seed):
             raise Leaked(f"{sorted(held)} sees {len(files)}, {len(attached)}, {counted}")
 
 
-async def test_random_rows_are_shown_to_those_inside_all_of_their_walls(platform):
+async def test_random_rows_are_shown_to_those_inside_all_of_their_walls(platform: Platform) -> None:
     await check(platform, 2)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-async def test_a_changed_filter_is_seen_by_the_same_checker(platform, rag, mutation):
+async def test_a_changed_filter_is_seen_by_the_same_checker(platform: Platform, rag: Profile, mutation: Any) -> None:
     def mutate():
         with psycopg.connect(rag.postgres) as connection:
             connection.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Tokens
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.errors import InvalidRequest, NotFound, RateLimited, TooLarge
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.rag.embedding.adapters.hashing import Hashing
 from drw.rag.embedding.encoder_queue import MAX_SHORT_TEXTS, EncoderQueue
 from drw.rag.embedding.lengths import LengthPolicy
@@ -21,7 +23,7 @@ TEXTS = ["the desk hedges gamma", "the desk hedges its gamma daily", "coffee is 
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_texts_that_share_words_are_near(hashing, how):
+async def test_texts_that_share_words_are_near(hashing: Profile, how: str) -> None:
     async with hosted(hashing, ["embedding"], how) as host:
         answer = await host.client(EmbeddingClient).embed(EmbedRequest(texts=TEXTS))
     vectors = np.array([v.values for v in answer.vectors])
@@ -44,13 +46,13 @@ async def test_texts_that_share_words_are_near(hashing, how):
         (EmbedRequest(texts=["a"], model="gpt"), NotFound, "there is 'hashing'"),
     ],
 )
-async def test_what_cannot_be_embedded_is_refused(hashing, request_, error, words):
+async def test_what_cannot_be_embedded_is_refused(hashing: Profile, request_: Any, error: Any, words: str) -> None:
     async with hosted(hashing, ["embedding"]) as host:
         with pytest.raises(error, match=words):
             await host.client(EmbeddingClient).embed(request_)
 
 
-async def test_an_empty_text_is_told_by_its_place(hashing):
+async def test_an_empty_text_is_told_by_its_place(hashing: Profile) -> None:
     async with hosted(hashing, ["embedding"]) as host:
         with pytest.raises(InvalidRequest) as no:
             await host.client(EmbeddingClient).embed(EmbedRequest(texts=["a", "b", " "]))
@@ -78,7 +80,7 @@ class DoubleEncoder(TextEncoder):
 BROKEN = Hashing().read(["broken"], LengthPolicy())[0].ids[0]
 
 
-async def test_a_question_does_not_wait_behind_a_document():
+async def test_a_question_does_not_wait_behind_a_document() -> None:
     queue = EncoderQueue(encoder := DoubleEncoder(), max_texts=1000)
     long = await queue.read(["a"] * 200, LengthPolicy())
     short = await queue.read(["b"] * MAX_SHORT_TEXTS, LengthPolicy())
@@ -90,7 +92,7 @@ async def test_a_question_does_not_wait_behind_a_document():
     assert encoder.order == [MAX_SHORT_TEXTS, 64, 64, 64, 8]
 
 
-async def test_orgs_take_turns_by_tokens_whoever_came_first():
+async def test_orgs_take_turns_by_tokens_whoever_came_first() -> None:
     queue = EncoderQueue(encoder := DoubleEncoder(), max_texts=10_000)
     tasks = []
     for org, text, count in (("a", "a", 640), ("b", "b", 63)):
@@ -105,7 +107,7 @@ async def test_orgs_take_turns_by_tokens_whoever_came_first():
     worker.cancel()
 
 
-async def test_one_org_has_half_of_the_queue():
+async def test_one_org_has_half_of_the_queue() -> None:
     queue = EncoderQueue(DoubleEncoder(), max_texts=100)
     with acting_for(Principal("a", "desk", "key")):
         waiting = asyncio.create_task(queue.encode(await queue.read(["a"] * 50, LengthPolicy())))
@@ -118,7 +120,7 @@ async def test_one_org_has_half_of_the_queue():
     await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def test_texts_count_as_waiting_while_they_are_read():
+async def test_texts_count_as_waiting_while_they_are_read() -> None:
     queue = EncoderQueue(DoubleEncoder(), max_texts=100)
     reads = (queue.read(["a"] * 50, LengthPolicy()) for _ in range(5))
     found = await asyncio.gather(*reads, return_exceptions=True)
@@ -126,7 +128,7 @@ async def test_texts_count_as_waiting_while_they_are_read():
     assert await queue.read(["a"] * 50, LengthPolicy())
 
 
-async def test_what_waits_is_bounded_and_a_request_given_up_is_not_encoded():
+async def test_what_waits_is_bounded_and_a_request_given_up_is_not_encoded() -> None:
     queue = EncoderQueue(encoder := DoubleEncoder(), max_texts=10)
     given_up = asyncio.create_task(queue.encode(await queue.read(["a"] * 9, LengthPolicy())))
     await asyncio.sleep(0)
@@ -140,7 +142,7 @@ async def test_what_waits_is_bounded_and_a_request_given_up_is_not_encoded():
     assert encoder.order == [2]
 
 
-async def test_a_portion_that_fails_fails_its_request_only():
+async def test_a_portion_that_fails_fails_its_request_only() -> None:
     queue = EncoderQueue(DoubleEncoder(), max_texts=10)
     worker = asyncio.create_task(queue.work())
     with pytest.raises(RuntimeError, match="broken"):

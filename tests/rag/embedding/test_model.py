@@ -29,12 +29,12 @@ GOLDEN = Path(__file__).with_name("golden.json")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return weights.prepare(tmp_path_factory.mktemp("model"), lambda line: None)
 
 
 @pytest.fixture(scope="module")
-def encoder(model) -> Onnx:
+def encoder(model: Path) -> Onnx:
     return Onnx(Onnx.Settings(folder=model, threads=2))
 
 
@@ -43,7 +43,7 @@ def embed(encoder, texts, lengths=REFUSE):
     return combined(portions, [encoder.encode(portion) for portion in portions], len(texts))
 
 
-def test_the_model_gives_what_a_plain_bert_gives(encoder, model):
+def test_the_model_gives_what_a_plain_bert_gives(encoder: Onnx, model: Path) -> None:
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     tokenizer.no_padding()
     bert = PlainBert(weights.find())
@@ -53,12 +53,12 @@ def test_the_model_gives_what_a_plain_bert_gives(encoder, model):
     assert np.abs(found - expected).max() < 1e-5
 
 
-def test_the_vectors_are_the_golden_ones(encoder):
+def test_the_vectors_are_the_golden_ones(encoder: Onnx) -> None:
     golden = np.array(json.loads(GOLDEN.read_text()))
     assert np.abs(embed(encoder, TEXTS)[:, : golden.shape[1]] - golden).max() < 1e-5
 
 
-def test_neither_order_nor_company_nor_portions_change_a_vector(encoder, model):
+def test_neither_order_nor_company_nor_portions_change_a_vector(encoder: Onnx, model: Path) -> None:
     texts = [f"{text} {'and so on ' * (n * 7)}" for n in range(9) for text in TEXTS]
     together = embed(encoder, texts)
     small = Onnx(Onnx.Settings(folder=model, threads=1, portion_tokens=64))
@@ -67,7 +67,7 @@ def test_neither_order_nor_company_nor_portions_change_a_vector(encoder, model):
         assert (together * other).sum(axis=1).min() > 0.99999
 
 
-def test_tokens_of_the_models_tokenizer_have_the_vector_of_their_text(encoder):
+def test_tokens_of_the_models_tokenizer_have_the_vector_of_their_text(encoder: Onnx) -> None:
     hello_world = (7592, 2088)
     assert (embed(encoder, [hello_world, "risk"]) == embed(encoder, ["hello world", "risk"])).all()
     for ids, shown in (((7592, 100_256), 100_256), ((-1, 7592), -1)):
@@ -77,7 +77,7 @@ def test_tokens_of_the_models_tokenizer_have_the_vector_of_their_text(encoder):
         encoder.read([hello_world * 128], REFUSE)
 
 
-def test_a_text_longer_than_the_model_takes_is_refused(encoder):
+def test_a_text_longer_than_the_model_takes_is_refused(encoder: Onnx) -> None:
     assert sum(p.tokens for p in encoder.read(["word " * 254] * 3, REFUSE)) == 3 * 256
     with pytest.raises(TextTooLong, match="text 1 has 257 tokens; this model takes at most 256") as caught:
         encoder.read(["word", "word " * 255], REFUSE)
@@ -85,7 +85,7 @@ def test_a_text_longer_than_the_model_takes_is_refused(encoder):
 
 
 @pytest.mark.parametrize(("asked", "kept"), [(-1, 256), (256, 256), (100, 100), (3, 3)])
-def test_truncation_that_was_asked_for_keeps_the_first_tokens(encoder, asked, kept):
+def test_truncation_that_was_asked_for_keeps_the_first_tokens(encoder: Onnx, asked: int, kept: int) -> None:
     (portion,) = encoder.read(["word " * 5000], LengthPolicy(truncate=asked))
     assert portion.tokens == kept
     cut = embed(encoder, ["word " * (kept - 2) + "bananas " * 300], LengthPolicy(truncate=asked))
@@ -93,12 +93,12 @@ def test_truncation_that_was_asked_for_keeps_the_first_tokens(encoder, asked, ke
 
 
 @pytest.mark.parametrize("asked", [-2, 1, 2, 257])
-def test_an_invalid_truncation_is_rejected(encoder, asked):
+def test_an_invalid_truncation_is_rejected(encoder: Onnx, asked: int) -> None:
     with pytest.raises(InvalidRequest, match=f"truncate_prompt_tokens is {asked}; it can be 3 to 256, or -1"):
         encoder.read(["word"], LengthPolicy(truncate=asked))
 
 
-def test_no_part_of_a_text_in_windows_is_lost(encoder):
+def test_no_part_of_a_text_in_windows_is_lost(encoder: Onnx) -> None:
     same = "the covenant allows net debt of three times EBITDA " * 40
     (plain, changed, again) = embed(encoder, [same, same + "bananas are yellow " * 20, same], AVERAGE)
     assert plain @ changed < 0.999
@@ -110,7 +110,7 @@ def test_no_part_of_a_text_in_windows_is_lost(encoder):
     assert max(sizes) - min(sizes) <= len(sizes)
 
 
-def test_a_prepared_model_is_not_prepared_again(model):
+def test_a_prepared_model_is_not_prepared_again(model: Path) -> None:
     said: list[str] = []
     before = (model / "model.onnx").stat().st_mtime_ns
     assert weights.prepare(model, said.append) == model
@@ -118,14 +118,14 @@ def test_a_prepared_model_is_not_prepared_again(model):
     assert {"LICENSE", "NOTICE", "tokenizer.json"} < {file.name for file in model.iterdir()}
 
 
-def test_a_half_prepared_model_is_prepared_whole(model, tmp_path):
+def test_a_half_prepared_model_is_prepared_whole(model: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"half")
     weights.prepare(tmp_path, lambda line: None)
     for name in ("model.onnx", "model.onnx.data"):
         assert (tmp_path / name).read_bytes() == (model / name).read_bytes()
 
 
-def test_other_weights_than_ours_are_refused(monkeypatch, tmp_path):
+def test_other_weights_than_ours_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(weights, "SHA256", "0" * 64)
     with pytest.raises(ConfigError, match=r"has the SHA-256 53aa51172d14\.\.\., not 000000000000"):
         weights.prepare(tmp_path, lambda line: None)
@@ -135,7 +135,7 @@ def test_other_weights_than_ours_are_refused(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_without_a_model_is_named(tmp_path):
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no model in"):
         Onnx(Onnx.Settings(folder=tmp_path))
 

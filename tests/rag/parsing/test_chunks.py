@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ STATEMENT = "\n".join(
 )
 
 
-def test_a_table_is_cut_between_rows_and_each_part_knows_its_columns():
+def test_a_table_is_cut_between_rows_and_each_part_knows_its_columns() -> None:
     chunks = list(Chunker("Acme Inc.").page(7, STATEMENT))
     assert len(chunks) > 3
     for chunk in chunks:
@@ -31,13 +33,13 @@ def test_a_table_is_cut_between_rows_and_each_part_knows_its_columns():
     assert chunks[1].text.splitlines()[:2] == chunks[0].text.splitlines()[-2:]
 
 
-def test_a_small_table_is_not_split():
+def test_a_small_table_is_not_split() -> None:
     text = "\n".join(["The desks earned this: " + "more or less, as it was. " * 22, "Profit by desk:", *ROWS[:5]])
     chunks = list(Chunker("").page(1, text))
     assert [chunk.text.splitlines()[0][:9] for chunk in chunks] == ["The desks", "Profit by"]
 
 
-def test_a_markdown_table_gives_its_head_to_every_part():
+def test_a_markdown_table_gives_its_head_to_every_part() -> None:
     rows = [f"| Desk {n} | {n}.5 | {n}.7 | approved by the head of desk {n} |" for n in range(40)]
     text = "\n".join(
         ["# Limits", "## By desk", "| Desk | VaR | Stress | Approver |", "| --- | --- | --- | --- |", *rows]
@@ -47,7 +49,7 @@ def test_a_markdown_table_gives_its_head_to_every_part():
     assert all(c.context == "Risk policy\nLimits\nBy desk\n| Desk | VaR | Stress | Approver |" for c in chunks[1:])
 
 
-def test_headings_apply_across_pages_and_end_with_a_higher_one():
+def test_headings_apply_across_pages_and_end_with_a_higher_one() -> None:
     chunker = Chunker("")
     list(chunker.page(1, "# Risk\n\n## Limits\n\nText."))
     (second,) = chunker.page(2, "More text.")
@@ -55,7 +57,7 @@ def test_headings_apply_across_pages_and_end_with_a_higher_one():
     assert (second.context, third.context) == ("Risk\nLimits", "Risk")
 
 
-def test_text_without_line_ends_is_cut_at_sentences():
+def test_text_without_line_ends_is_cut_at_sentences() -> None:
     text = "The desk hedges its gamma each day before the close. " * 60
     chunks = list(Chunker("").page(1, text))
     assert len(chunks) > 3
@@ -63,13 +65,13 @@ def test_text_without_line_ends_is_cut_at_sentences():
     assert "".join(text.split()) == "".join("".join(c.text for c in _without_overlap(chunks)).split())
 
 
-def test_a_page_without_text_gives_nothing():
+def test_a_page_without_text_gives_nothing() -> None:
     assert list(Chunker("x").page(1, " \n\n\t")) == []
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.sampled_from("ab1. ,|#-\n\té漢$%"), max_size=3000))
-def test_whatever_the_page_nothing_is_lost_and_nothing_too_long(text):
+def test_whatever_the_page_nothing_is_lost_and_nothing_too_long(text: Any) -> None:
     chunks = list(Chunker("Subject").page(1, text))
     covered = set()
     for chunk in chunks:
@@ -80,7 +82,7 @@ def test_whatever_the_page_nothing_is_lost_and_nothing_too_long(text):
     assert not any(character.isalnum() for place, character in enumerate(text) if place not in covered)
 
 
-def test_what_has_no_letter_or_digit_makes_no_chunk():
+def test_what_has_no_letter_or_digit_makes_no_chunk() -> None:
     text = "#" * 5_000 + "\n" + "| " * 5_000 + "\n" + "x = 1\n" + "[*]" * 5_000
     chunks = list(Chunker("").page(1, text))
     assert len(chunks) == 1
@@ -94,7 +96,7 @@ LARGE = 1 << 19
 @pytest.mark.parametrize(
     "unit", ["a", "7", "#", "|", "[", "*", "-", " ", "\n", "\t", "1.", "1. ", "# ", "- ", "| ", "1\n", "|\n"]
 )
-def test_half_a_megabyte_of_one_thing_takes_time_in_proportion(unit):
+def test_half_a_megabyte_of_one_thing_takes_time_in_proportion(unit: str) -> None:
     """Fails by the time limit of a test where any step of reading a line, a table or a page is quadratic."""
     chunker, chunks = Chunker("Subject"), 0
     for number, page in enumerate(parted([tidied(unit * (LARGE // len(unit)))]), 1):
@@ -127,13 +129,13 @@ def test_half_a_megabyte_of_one_thing_takes_time_in_proportion(unit):
         ("scan.pdf", "", "scan"),
     ],
 )
-def test_what_a_document_is(name, page, expected):
+def test_what_a_document_is(name: str, page: str, expected: str) -> None:
     if name == "risk-policy.md":
         expected = "Market risk policy"  # what is said already is not said again
     assert subject(name, page) == expected
 
 
-def test_the_estimate_of_tokens_is_near_the_tokenizer():
+def test_the_estimate_of_tokens_is_near_the_tokenizer() -> None:
     counts = {"The Company's net sales were $81,797 million (1)% in Q3.": 18, "漢字": 2, "": 0}
     for text, count in counts.items():
         assert abs(token_estimate.estimate(text) - count) <= 2

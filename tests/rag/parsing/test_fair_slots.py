@@ -33,7 +33,7 @@ async def settled():
         await asyncio.sleep(0)
 
 
-async def test_one_owner_never_holds_all():
+async def test_one_owner_never_holds_all() -> None:
     slots = FairSlots(3)
     greedy = [Holder(slots, "a") for _ in range(10)]
     await settled()
@@ -45,7 +45,7 @@ async def test_one_owner_never_holds_all():
         await holder.end()
 
 
-async def test_whoever_holds_fewer_is_next():
+async def test_whoever_holds_fewer_is_next() -> None:
     slots = FairSlots(2)
     first = Holder(slots, "a")
     await settled()
@@ -59,7 +59,7 @@ async def test_whoever_holds_fewer_is_next():
         await holder.end()
 
 
-async def test_a_single_slot_serves_everybody():
+async def test_a_single_slot_serves_everybody() -> None:
     slots = FairSlots(1)
     for owner in ("a", "a", "b"):
         holder = Holder(slots, owner)
@@ -69,7 +69,7 @@ async def test_a_single_slot_serves_everybody():
 
 
 @pytest.mark.parametrize("waits", [True, False])
-async def test_a_cancelled_owner_returns_its_slot(waits):
+async def test_a_cancelled_owner_returns_its_slot(waits: bool) -> None:
     slots = FairSlots(1)
     async with AsyncExitStack() as stack:
         if waits:

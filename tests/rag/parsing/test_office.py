@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import msoffcrypto.format.ooxml
 import pytest
@@ -48,7 +50,7 @@ def read(content, tmp_path, kind, limits=LIMITS):
     return list(parser.pages(file, kind, limits)), parser.warnings
 
 
-def test_text_boxes_notes_charts_and_diagrams_stand_where_they_are_anchored(tmp_path):
+def test_text_boxes_notes_charts_and_diagrams_stand_where_they_are_anchored(tmp_path: Path) -> None:
     box = "<w:drawing><w:txbxContent>" + TEXT.format("In a box") + "</w:txbxContent></w:drawing>"
     both = f"<mc:AlternateContent><mc:Choice>{box}</mc:Choice><mc:Fallback><w:pict>{box}</w:pict></mc:Fallback>"
     body = (
@@ -72,7 +74,7 @@ def test_text_boxes_notes_charts_and_diagrams_stand_where_they_are_anchored(tmp_
     ]
 
 
-def test_embedded_documents_stand_where_they_are_embedded(tmp_path):
+def test_embedded_documents_stand_where_they_are_embedded(tmp_path: Path) -> None:
     inner = document(TEXT.format("From another document"))
     page = "<html><body><h2>Fees</h2><table><tr><th>Desk</th></tr><tr><td>FX</td></tr></table></body></html>"
     archive = f"MIME-Version: 1.0\r\nContent-Type: text/html\r\n\r\n{page.replace('Fees', 'Rates')}"
@@ -88,7 +90,7 @@ def test_embedded_documents_stand_where_they_are_embedded(tmp_path):
     assert warnings == ["the embedded document 'e.bin' was not read: '.bin' files cannot be read"]
 
 
-def test_documents_embedded_in_themselves_end(tmp_path):
+def test_documents_embedded_in_themselves_end(tmp_path: Path) -> None:
     content = document(TEXT.format("Core"))
     for _ in range(8):
         content = document("<w:altChunk r:id='a'/>", {"word/a.docx": content}, ["a aFChunk a.docx"])
@@ -96,7 +98,7 @@ def test_documents_embedded_in_themselves_end(tmp_path):
     assert warnings == ["the embedded document 'a.docx' was not read: documents are embedded too deep"]
 
 
-def test_headings_lists_tables_and_pages_of_a_document(tmp_path):
+def test_headings_lists_tables_and_pages_of_a_document(tmp_path: Path) -> None:
     level = "<w:lvl w:ilvl='{}'><w:numFmt w:val='{}'/><w:lvlText w:val='{}'/></w:lvl>"
     levels = level.format(0, "decimal", "%1.") + level.format(1, "lowerLetter", "%1.%2)")
     numbering = f"<w:numbering NS><w:abstractNum w:abstractNumId='0'>{levels}</w:abstractNum>"
@@ -124,7 +126,7 @@ def test_headings_lists_tables_and_pages_of_a_document(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["²", "x", "-1", "1" * 5000])
-def test_an_invalid_number_does_not_damage_a_document(number, tmp_path):
+def test_an_invalid_number_does_not_damage_a_document(number: Any, tmp_path: Path) -> None:
     numbering = (
         f"<w:numbering NS><w:abstractNum w:abstractNumId='0'><w:lvl w:ilvl='{number}'>"
         f"<w:start w:val='{number}'/></w:lvl></w:abstractNum>"
@@ -141,13 +143,13 @@ def test_an_invalid_number_does_not_damage_a_document(number, tmp_path):
     assert "Text" in page and "| Rates | 6.8 |" in page and "- Board" in page
 
 
-def test_footnotes_are_numbered_as_they_come_and_once(tmp_path):
+def test_footnotes_are_numbered_as_they_come_and_once(tmp_path: Path) -> None:
     ids = (7, 5, 7)
     body = "<w:p><w:r><w:t>Text</w:t>" + "".join(f"<w:footnoteReference w:id='{n}'/>" for n in ids) + "</w:r></w:p>"
     assert read(document(body), tmp_path, "docx")[0] == ["Text[1][2][1]"]
 
 
-def test_slides_have_tables_charts_diagrams_and_notes(tmp_path):
+def test_slides_have_tables_charts_diagrams_and_notes(tmp_path: Path) -> None:
     cell = "<a:tc><p:txBody><a:p><a:r><a:t>{}</a:t></a:r></a:p></p:txBody></a:tc>"
     table = (
         "<p:graphicFrame><a:tbl><a:tr>"
@@ -176,7 +178,7 @@ def test_slides_have_tables_charts_diagrams_and_notes(tmp_path):
     ]
 
 
-def test_a_damaged_or_hidden_slide_is_named_and_the_others_are_read(tmp_path):
+def test_a_damaged_or_hidden_slide_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     slides = presentation([SHAPE.format("", "One"), SHAPE.format("", "Two") + "<broken", SHAPE.format("", "Three")])
     pages, warnings = read(slides, tmp_path, "pptx")
     assert (pages, warnings) == (["One", "Two", "Three"], ["slide 2 is damaged: what could be read was kept"])
@@ -184,7 +186,7 @@ def test_a_damaged_or_hidden_slide_is_named_and_the_others_are_read(tmp_path):
     assert read(hidden, tmp_path, "pptx") == ([""], ["slide 1 is hidden and was not read"])
 
 
-def test_deep_nesting_is_a_refusal_or_text_and_no_crash(tmp_path):
+def test_deep_nesting_is_a_refusal_or_text_and_no_crash(tmp_path: Path) -> None:
     deep = document("<w:tbl><w:tr><w:tc>" * 2000 + TEXT.format("Deep") + "</w:tc></w:tr></w:tbl>" * 2000)
     assert "Deep" in read(deep, tmp_path, "docx")[0][0]
 
@@ -197,7 +199,7 @@ def encrypted(content, password):
     return out.getvalue()
 
 
-def test_an_encrypted_workbook_opens_with_its_password_alone(tmp_path):
+def test_an_encrypted_workbook_opens_with_its_password_alone(tmp_path: Path) -> None:
     book = workbook({"S": rows(["secret"])})
     file = tmp_path / "a.xlsx"
     file.write_bytes(encrypted(book, PASSWORD))
@@ -211,7 +213,7 @@ def test_an_encrypted_workbook_opens_with_its_password_alone(tmp_path):
     assert read(Office().decrypted(file, "xlsx", PASSWORD), tmp_path, "xlsx")[0] == ["# S\n\nsecret"]
 
 
-def test_a_workbook_with_a_protected_structure_needs_no_password(tmp_path):
+def test_a_workbook_with_a_protected_structure_needs_no_password(tmp_path: Path) -> None:
     file = tmp_path / "a.xlsx"
     file.write_bytes(encrypted(workbook({"S": rows(["open"])}), "VelvetSweatshop"))
     assert read(Office().decrypted(file, "xlsx", ""), tmp_path, "xlsx")[0] == ["# S\n\nopen"]

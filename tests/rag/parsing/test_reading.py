@@ -8,6 +8,7 @@ import signal
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -59,17 +60,17 @@ async def read(reader, tmp_path, name, content):
         ("quarterly-report-2025-q4.pdf", "Total net trading revenue 61.4 56.3"),
     ],
 )
-async def test_every_document_of_the_demo_can_be_read(reader, name, words):
+async def test_every_document_of_the_demo_can_be_read(reader: ParserPool, name: str, words: str) -> None:
     pages = await reader.pages(DOCUMENTS / name, file_types.kind_of(name))
     assert words in "\n".join(pages)
     assert "console.log" not in "\n".join(pages)
 
 
-async def test_the_demo_has_no_document_that_is_not_read_above(reader):
+async def test_the_demo_has_no_document_that_is_not_read_above(reader: ParserPool) -> None:
     assert len(list(DOCUMENTS.iterdir())) == 7
 
 
-async def test_a_long_pdf_is_read_page_by_page_within_its_memory(tmp_path):
+async def test_a_long_pdf_is_read_page_by_page_within_its_memory(tmp_path: Path) -> None:
     async with reading(Settings(workers=1, memory_mebibytes=300)) as reader:
         pages = await read(reader, tmp_path, "long.pdf", pdf([[f"Page {n} of many"] for n in range(2000)]))
     assert (len(pages), pages[1999]) == (2000, "Page 1999 of many")
@@ -96,20 +97,22 @@ def bounded():
 
 
 @pytest.mark.parametrize(("name", "content", "reason"), HOSTILE, ids=[name for name, *_ in HOSTILE])
-async def test_a_file_that_cannot_be_read_is_refused_with_its_reason(bounded, tmp_path, name, content, reason):
+async def test_a_file_that_cannot_be_read_is_refused_with_its_reason(
+    bounded: Any, tmp_path: Path, name: Any, content: Any, reason: Any
+) -> None:
     async with reading(bounded) as reader:
         with pytest.raises(ParseFailed, match=reason) as refused:
             await read(reader, tmp_path, name, content)
     assert refused.value.code == "invalid_file"
 
 
-async def test_an_encrypted_pdf_asks_for_its_password(reader, tmp_path):
+async def test_an_encrypted_pdf_asks_for_its_password(reader: ParserPool, tmp_path: Path) -> None:
     with pytest.raises(ParseFailed, match="this PDF is encrypted: give its password") as refused:
         await read(reader, tmp_path, "a.pdf", pdf([["a"]]).replace(b"/Root", PASSWORD + b"/Root"))
     assert refused.value.code == "password_required"
 
 
-async def test_a_decompression_bomb_is_rejected_whatever_sizes_it_declares(bounded, tmp_path):
+async def test_a_decompression_bomb_is_rejected_whatever_sizes_it_declares(bounded: Any, tmp_path: Path) -> None:
     file = tmp_path / "bomb.docx"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("word/document.xml", b"\0" * (8 << 20))
@@ -118,7 +121,7 @@ async def test_a_decompression_bomb_is_rejected_whatever_sizes_it_declares(bound
             await reader.check(file, "docx")
 
 
-async def test_a_parser_that_crashes_affects_only_its_file(reader, tmp_path):
+async def test_a_parser_that_crashes_affects_only_its_file(reader: ParserPool, tmp_path: Path) -> None:
     file = tmp_path / "a.pdf"
     os.mkfifo(file)  # opening it waits for a writer, as a parser that hangs does
     hanging = asyncio.create_task(reader.pages(file, "pdf"))
@@ -141,7 +144,7 @@ async def _opened_for_reader(fifo):
             await asyncio.sleep(0.01)
 
 
-async def test_a_parser_that_hangs_is_ended(tmp_path):
+async def test_a_parser_that_hangs_is_ended(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.pdf")
     async with reading(Settings(workers=1, seconds=1)) as reader:
         with pytest.raises(ParseFailed, match="takes more than 1 seconds"):
@@ -149,13 +152,15 @@ async def test_a_parser_that_hangs_is_ended(tmp_path):
         assert _workers() == []
 
 
-async def test_a_parser_that_takes_too_much_memory_is_refused_or_dies(tmp_path):
+async def test_a_parser_that_takes_too_much_memory_is_refused_or_dies(tmp_path: Path) -> None:
     async with reading(Settings(workers=1, memory_mebibytes=120)) as reader:
         with pytest.raises(ParseFailed, match="memory|breaks its parser"):
             await read(reader, tmp_path, "a.txt", b"a" * (60 << 20))
 
 
-async def test_a_parser_process_is_reused_and_sees_no_secrets(reader, tmp_path, monkeypatch):
+async def test_a_parser_process_is_reused_and_sees_no_secrets(
+    reader: ParserPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DRW__SECRET", "hush")
     await read(reader, tmp_path, "a.txt", b"one")
     (first,) = _workers()
@@ -168,7 +173,9 @@ async def test_a_parser_process_is_reused_and_sees_no_secrets(reader, tmp_path, 
     assert _workers() == []
 
 
-async def test_who_stops_taking_attached_files_gives_the_worker_free_at_once(reader, tmp_path):
+async def test_who_stops_taking_attached_files_gives_the_worker_free_at_once(
+    reader: ParserPool, tmp_path: Path
+) -> None:
     file = tmp_path / "a.eml"
     file.write_bytes(mail("m", ("a.txt", b"a" * (8 << 20))).as_bytes())
     answers = reader.embedded(file, "eml")
@@ -177,7 +184,7 @@ async def test_who_stops_taking_attached_files_gives_the_worker_free_at_once(rea
     assert (_workers(), reader._receiving._free) == ([], 1)
 
 
-async def test_a_name_that_a_file_gives_makes_no_long_warning(reader, tmp_path):
+async def test_a_name_that_a_file_gives_makes_no_long_warning(reader: ParserPool, tmp_path: Path) -> None:
     book = workbook({"Shown": rows(["text"]), "S" * 100_000: rows(["x"])}, states={"S" * 100_000: "hidden"})
     file = tmp_path / "a.xlsx"
     file.write_bytes(book)
@@ -186,7 +193,7 @@ async def test_a_name_that_a_file_gives_makes_no_long_warning(reader, tmp_path):
     assert len(warning) == 500
 
 
-async def test_text_is_tidied(reader, tmp_path):
+async def test_text_is_tidied(reader: ParserPool, tmp_path: Path) -> None:
     assert await read(reader, tmp_path, "a.txt", b"a" + b" " * 99 + b"b\r\nc" + b"\n" * 50 + b"d\fe") == [
         "a        b\nc\n\n\nd",
         "e",
@@ -199,7 +206,9 @@ def _workers():
     return [p for p in psutil.Process().children() if "drw.rag.documents.parsing.parser_process" in p.cmdline()]
 
 
-async def test_a_parser_process_that_ends_before_its_first_request_is_restarted(tmp_path, monkeypatch):
+async def test_a_parser_process_that_ends_before_its_first_request_is_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "a.txt"
     file.write_text("text")
     reader = ParserPool(Settings())

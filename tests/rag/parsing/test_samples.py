@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -89,7 +89,7 @@ async def reader() -> AsyncIterator[ParserPool]:
 
 
 @pytest.fixture
-def read(reader, tmp_path) -> Callable[..., Any]:
+def read(reader: ParserPool, tmp_path: Path) -> Callable[..., Any]:
     async def read(package, name):
         file = tmp_path / PurePath(name).name
         file.write_bytes(sample(package, name))
@@ -98,12 +98,12 @@ def read(reader, tmp_path) -> Callable[..., Any]:
     return read
 
 
-def test_each_kind_that_the_readme_names_has_five_documents():
+def test_each_kind_that_the_readme_names_has_five_documents() -> None:
     for kind in ("pdf", "docx", "html", "md", "txt", "xlsx", "pptx", "eml"):
         assert sum(name.endswith(f".{kind}") for _, name, _ in SAMPLES) >= 5, kind
 
 
-async def test_documents_of_others_read_as_they_look(read):
+async def test_documents_of_others_read_as_they_look(read: Callable[..., Any]) -> None:
     wrong = []
     for package, name, shown in SAMPLES:
         text = "\fPAGE\f".join((await read(package, name)).pages)
@@ -111,7 +111,7 @@ async def test_documents_of_others_read_as_they_look(read):
     assert wrong == []
 
 
-async def test_what_is_hidden_is_left_out_and_said(read):
+async def test_what_is_hidden_is_left_out_and_said(read: Callable[..., Any]) -> None:
     text = await read(PYEXCEL, f"{FIXTURES}/hidden_sheets.xlsx")
     assert (text.pages, text.warnings) == (
         *(["# shown\n\n## shown!A1:B1\n\n| A | B |\n| --- | --- |\n| A | B |"],),
@@ -119,7 +119,7 @@ async def test_what_is_hidden_is_left_out_and_said(read):
     )
 
 
-async def test_a_damaged_or_empty_pdf_says_which_it_is(read):
+async def test_a_damaged_or_empty_pdf_says_which_it_is(read: Callable[..., Any]) -> None:
     with pytest.raises(ParseFailed, match="this PDF is damaged, and cannot be opened"):
         await read(PDF, "tests/corrupt.pdf")
     assert (await read(PDF, "tests/blank.pdf")).pages == [""]

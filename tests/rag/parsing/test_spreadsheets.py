@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import zipfile
 from io import BytesIO
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,11 +61,11 @@ def read(content, tmp_path, kind="xlsx", limits=LIMITS, parser=Office):
 
 
 @pytest.mark.parametrize(("value", "code", "text"), SHOWN)
-def test_numbers_look_as_their_format_says(value, code, text):
+def test_numbers_look_as_their_format_says(value: Any, code: Any, text: Any) -> None:
     assert shown(value, code) == text
 
 
-def test_a_sheet_has_its_title_headers_formats_and_range(tmp_path):
+def test_a_sheet_has_its_title_headers_formats_and_range(tmp_path: Path) -> None:
     book = workbook(
         {
             "Q1 2025": rows(
@@ -85,7 +87,7 @@ def test_a_sheet_has_its_title_headers_formats_and_range(tmp_path):
     )
 
 
-def test_every_passage_of_a_long_sheet_explains_itself(tmp_path):
+def test_every_passage_of_a_long_sheet_explains_itself(tmp_path: Path) -> None:
     body = [[f"Desk {n}", f"Product {n}", n * 1.5] for n in range(400)]
     book = workbook({"Limits": rows(["Risk limits, USD million"], ["Desk", "Product", "Limit"], *body)})
     (page,), _ = read(book, tmp_path)
@@ -100,7 +102,7 @@ def test_every_passage_of_a_long_sheet_explains_itself(tmp_path):
     assert page.count("| Desk 399 |") == 1
 
 
-def test_a_wide_sheet_is_split_by_columns_and_keeps_the_names_of_its_rows(tmp_path):
+def test_a_wide_sheet_is_split_by_columns_and_keeps_the_names_of_its_rows(tmp_path: Path) -> None:
     header = [f"Long header number {n}" for n in range(26)]
     (page,), _ = read(workbook({"W": rows(header, [f"cell {n}" for n in range(26)])}), tmp_path)
     blocks = page.split("\n\n## ")[1:]
@@ -109,7 +111,7 @@ def test_a_wide_sheet_is_split_by_columns_and_keeps_the_names_of_its_rows(tmp_pa
     assert page.count("| cell 25 |") == 1
 
 
-def test_what_is_hidden_stays_away_unless_the_setting_says_otherwise(tmp_path):
+def test_what_is_hidden_stays_away_unless_the_setting_says_otherwise(tmp_path: Path) -> None:
     hidden = rows(["a", "b", "c"], [1, 2, 3], [4, 5, 6]).replace('<row r="2">', '<row r="2" hidden="1">')
     columns = '<cols><col min="2" max="2" hidden="1"/></cols>'
     book = workbook({"S": columns + hidden, "Secret": rows(["x"])}, states={"Secret": "veryHidden"})
@@ -123,7 +125,7 @@ def test_what_is_hidden_stays_away_unless_the_setting_says_otherwise(tmp_path):
     assert ("| 1 | 2 | 3 |" in pages[0], "x" in pages[1], warnings) == (True, True, [])
 
 
-def test_comments_are_read_but_for_those_on_hidden_cells(tmp_path):
+def test_comments_are_read_but_for_those_on_hidden_cells(tmp_path: Path) -> None:
     cells = rows(["a", "b"], ["c", "d"]).replace('<row r="2">', '<row r="2" hidden="1">')
     comment = '<comment ref="{0}"><text><t>On {0}</t></text></comment>'
     comments = "<comments NS>" + "".join(comment.format(place) for place in ("A1", "B1", "A2", "A9")) + "</comments>"
@@ -139,7 +141,7 @@ def test_comments_are_read_but_for_those_on_hidden_cells(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["²", "x", "-1", "1" * 5000])
-def test_an_invalid_number_damages_only_its_cell(number, tmp_path):
+def test_an_invalid_number_damages_only_its_cell(number: Any, tmp_path: Path) -> None:
     cells = f'<sheetData><row r="{number}"><c r="A1" s="{number}"><v>7</v></c></row></sheetData>'
     columns = f'<cols><col min="{number}" max="2" hidden="1"/></cols>'
     strings = f'<sheetData><row r="1"><c t="s"><v>{number}</v></c><c><v>7</v></c></row></sheetData>'
@@ -168,25 +170,25 @@ FORMULAS = [
 
 
 @pytest.mark.parametrize(("formula", "text"), FORMULAS, ids=[f[:20] for f, _ in FORMULAS])
-def test_a_formula_without_a_stored_value_is_computed_or_shown(formula, text, tmp_path):
+def test_a_formula_without_a_stored_value_is_computed_or_shown(formula: Any, text: Any, tmp_path: Path) -> None:
     sheet = rows(["a", 10], ["b", 20], ["c", 30], top=1) + rows(["result", None, formula], top=9)
     pages, _ = read(workbook({"S": sheet, "Other one": rows([10], [20])}), tmp_path)
     assert f"| {text} |" in pages[0]
 
 
-def test_a_stored_value_wins_over_its_formula(tmp_path):
+def test_a_stored_value_wins_over_its_formula(tmp_path: Path) -> None:
     sheet = '<sheetData><row r="1"><c r="A1"><f>1+1</f><v>7</v></c></row></sheetData>'
     assert read(workbook({"S": sheet}), tmp_path) == (["# S\n\n## S!A1\n\n| A |\n| --- |\n| 7 |"], [])
 
 
-def test_a_damaged_sheet_leaves_the_others_and_is_named(tmp_path):
+def test_a_damaged_sheet_leaves_the_others_and_is_named(tmp_path: Path) -> None:
     book = workbook({"Good": rows(["fine"]), "Bad": rows(["begin"], ["lost"]).replace("lost", "<lost")})
     pages, warnings = read(book, tmp_path)
     assert pages == ["# Good\n\nfine", "# Bad\n\nbegin"]
     assert warnings == ["the sheet 'Bad' is damaged after row 1: what could be read was kept"]
 
 
-def test_hostile_sheets_are_bounded(tmp_path):
+def test_hostile_sheets_are_bounded(tmp_path: Path) -> None:
     empty = "<sheetData>" + '<row r="1048576"/>' * 50_000 + "</sheetData>"
     merged = "<mergeCells>" + '<mergeCell ref="A1:XFD1048576"/>' * 1000 + "</mergeCells>"
     assert read(workbook({"S": rows(["top"], ["a", "b"], [1, 2]) + merged, "E": empty}), tmp_path)[0]
@@ -201,32 +203,32 @@ def test_hostile_sheets_are_bounded(tmp_path):
         read(changed.getvalue(), tmp_path)
 
 
-def test_circular_formulas_end(tmp_path):
+def test_circular_formulas_end(tmp_path: Path) -> None:
     pages, warnings = read(workbook({"S": rows(["=B1", "=A1"], ["=SUM(A1:B1)", 1])}), tmp_path)
     assert "| =B1 | =A1 |" in pages[0]
     assert warnings == ["3 formulas have no stored value and are shown as formulas"]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_csv_is_a_table_with_any_delimiter(delimiter, tmp_path):
+def test_csv_is_a_table_with_any_delimiter(delimiter: str, tmp_path: Path) -> None:
     text = "\r\n".join(delimiter.join(line) for line in (["Desk", "Händler", "VaR"], ["Rates", '"a, b"', "6.8"]))
     pages, _ = read(text.encode("cp1252"), tmp_path, "csv", parser=Plain)
     assert pages == ["## A1:C2\n\n| Desk | Händler | VaR |\n| --- | --- | --- |\n| Rates | a, b | 6.8 |"]
 
 
-def test_a_line_separator_inside_a_cell_of_csv_does_not_end_its_row(tmp_path):
+def test_a_line_separator_inside_a_cell_of_csv_does_not_end_its_row(tmp_path: Path) -> None:
     text = "Desk,Note\nRates,first\u2028second\x0bthird\nFX,\x85\n"
     (page,), _ = read(text.encode(), tmp_path, "csv", parser=Plain)
     assert page.endswith("| Desk | Note |\n| --- | --- |\n| Rates | first second third |\n| FX |  |")
 
 
-def test_hostile_csv_takes_time_in_proportion(tmp_path):
+def test_hostile_csv_takes_time_in_proportion(tmp_path: Path) -> None:
     """Fails by the time limit of a test where telling its delimiter or its numbers is quadratic in all of it."""
     for text in (",'x" * 22_000, ',"' * 32_000, "a,b\n1" + " " * 100_000 + "x,2\n"):
         read(text.encode(), tmp_path, "csv", parser=Plain)
 
 
-def test_hidden_columns_and_rows_of_ods_are_left_out_with_a_warning(tmp_path):
+def test_hidden_columns_and_rows_of_ods_are_left_out_with_a_warning(tmp_path: Path) -> None:
     cell = "<c:table-cell><t:p>{}</t:p></c:table-cell>"
     content = (
         '<o xmlns:c="urn:oasis:names:tc:opendocument:xmlns:table:1.0" xmlns:t="urn:t"><c:table c:name="S">'
@@ -246,7 +248,7 @@ def test_hidden_columns_and_rows_of_ods_are_left_out_with_a_warning(tmp_path):
     assert ("| w | x | y | z |" in pages[0], warnings) == (True, [])
 
 
-def test_ods_cells_are_what_they_show(tmp_path):
+def test_ods_cells_are_what_they_show(tmp_path: Path) -> None:
     cell = '<c:table-cell office:value-type="float" office:value="0.5"><t:p>50 %</t:p></c:table-cell>'
     content = (
         '<o xmlns:c="urn:oasis:names:tc:opendocument:xmlns:table:1.0" xmlns:office="urn:o" xmlns:t="urn:t">'

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.settings import Profile
 from rag.retrieval.filings import DoubleEmbedding, DoubleServing, fill
 from support.hosting import hosted
 
@@ -19,7 +20,7 @@ def serving() -> DoubleServing:
 
 
 @pytest.fixture
-def doubles(monkeypatch, serving) -> None:
+def doubles(monkeypatch: pytest.MonkeyPatch, serving: DoubleServing) -> None:
     """Builds the doubles where a host would build the models."""
 
     async def build_serving(scope):
@@ -33,12 +34,12 @@ def doubles(monkeypatch, serving) -> None:
 
 
 @pytest.fixture(params=["together", "strict", "apart"])
-def how(request) -> str:
+def how(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-async def host(profile, caller, doubles, how) -> AsyncIterator[Host]:
+async def host(profile: Profile, caller: Principal, doubles: None, how: str) -> AsyncIterator[Host]:
     """A host of retrieval and all that it calls, acting for a desk that has two filings."""
     async with hosted(profile, ["vector_store", "embedding", "serving", "retrieval"], how) as running:
         with acting_for(caller):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import psycopg
 import pytest
@@ -10,6 +12,8 @@ from drw.api.rag.v1.retrieval_pb2 import AskRequest, SearchRequest
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
 from drw.kernel.attributes import to_values
 from drw.kernel.errors import InvalidRequest, NotFound
+from drw.kernel.runtime.host import Host
+from rag.retrieval.filings import DoubleServing
 
 QUESTION = "What were Apple's total net sales in the quarter ended July 1, 2023?"
 
@@ -23,7 +27,7 @@ async def ask(host, question=QUESTION, **more):
     return events[0].sources.passages, [event.text for event in events[1:-1]], events[-1].answer
 
 
-async def test_the_right_filing_comes_first(host):
+async def test_the_right_filing_comes_first(host: Host) -> None:
     found = await host.client(RetrievalClient).search(SearchRequest(collection="filings", question=QUESTION))
     assert (found.passages[0].document, found.passages[0].page) == ("file-a", 1)
     found = await host.client(RetrievalClient).search(
@@ -32,7 +36,9 @@ async def test_the_right_filing_comes_first(host):
     assert [p.document for p in found.passages] == ["file-i"]
 
 
-async def test_an_answer_whose_figures_stand_in_the_cited_passage_is_supported(host, serving):
+async def test_an_answer_whose_figures_stand_in_the_cited_passage_is_supported(
+    host: Host, serving: DoubleServing
+) -> None:
     serving.pieces = ["Total net sales were ", "$81,797 million", " [1]."]
     sources, pieces, answer = await ask(host)
     assert pieces == serving.pieces
@@ -45,7 +51,7 @@ async def test_an_answer_whose_figures_stand_in_the_cited_passage_is_supported(h
     assert citation.quote in citation.passage.text
 
 
-async def test_a_figure_that_stands_nowhere_is_marked(host, serving):
+async def test_a_figure_that_stands_nowhere_is_marked(host: Host, serving: DoubleServing) -> None:
     serving.pieces = ["Total net sales were $91,797 million [1], up 3%."]
     _, _, answer = await ask(host)
     assert not answer.supported
@@ -53,7 +59,7 @@ async def test_a_figure_that_stands_nowhere_is_marked(host, serving):
     assert [answer.text[f.start : f.end] for f in answer.unsupported_figures] == ["$91,797 million", "3%"]
 
 
-async def test_a_figure_of_a_passage_that_is_not_cited_is_marked(host, serving):
+async def test_a_figure_of_a_passage_that_is_not_cited_is_marked(host: Host, serving: DoubleServing) -> None:
     sources, _, _ = await ask(host, auto_filters=False)
     (intel,) = (n for n, p in enumerate(sources, 1) if "12,949" in p.text)
     (apple,) = (n for n, p in enumerate(sources, 1) if "81,797" in p.text)
@@ -63,14 +69,14 @@ async def test_a_figure_of_a_passage_that_is_not_cited_is_marked(host, serving):
     assert (await ask(host, auto_filters=False))[2].supported
 
 
-async def test_the_sources_are_narrowed_to_the_company_that_the_question_names(host):
+async def test_the_sources_are_narrowed_to_the_company_that_the_question_names(host: Host) -> None:
     asked = AskRequest(collection="filings", question=QUESTION)
     first = await anext(host.client(RetrievalClient).ask(asked))
     assert {f.key: list(f.values) for f in first.sources.applied_filters}["company"] == ["Apple Inc."]
     assert {p.document for p in first.sources.passages} == {"file-a"}
 
 
-async def test_an_answer_without_citations_gets_those_of_its_figures(host, serving):
+async def test_an_answer_without_citations_gets_those_of_its_figures(host: Host, serving: DoubleServing) -> None:
     serving.pieces = ["Apple's total net sales were $81,797 million."]
     _, _, answer = await ask(host)
     assert answer.text == "Apple's total net sales were $81,797 million. [1]"
@@ -78,14 +84,14 @@ async def test_an_answer_without_citations_gets_those_of_its_figures(host, servi
     assert answer.supported
 
 
-async def test_an_answer_that_cannot_be_traced_is_not_supported(host, serving):
+async def test_an_answer_that_cannot_be_traced_is_not_supported(host: Host, serving: DoubleServing) -> None:
     serving.pieces = ["Apple did rather well."]
     _, _, answer = await ask(host)
     assert not answer.supported
     assert not answer.citations
 
 
-async def test_citations_of_passages_that_do_not_exist_are_taken_out(host, serving):
+async def test_citations_of_passages_that_do_not_exist_are_taken_out(host: Host, serving: DoubleServing) -> None:
     serving.pieces = ["Total net sales were $81,797 million [1] [7][0]."]
     _, _, answer = await ask(host)
     assert answer.text == "Total net sales were $81,797 million [1]."
@@ -95,7 +101,7 @@ async def test_citations_of_passages_that_do_not_exist_are_taken_out(host, servi
     assert (answer.text, answer.supported) == ("Apple did rather well.", False)
 
 
-async def test_an_answer_that_is_cut_off_is_marked_as_incomplete(host, serving):
+async def test_an_answer_that_is_cut_off_is_marked_as_incomplete(host: Host, serving: DoubleServing) -> None:
     serving.pieces, serving.breaks = ["Total net sales were $81,797 million [1]"], "the engine has stopped"
     _, pieces, answer = await ask(host)
     assert pieces == serving.pieces
@@ -105,7 +111,7 @@ async def test_an_answer_that_is_cut_off_is_marked_as_incomplete(host, serving):
     assert "token limit" in (await ask(host))[2].incomplete
 
 
-async def test_without_a_model_the_passages_come_with_the_reason(host, serving):
+async def test_without_a_model_the_passages_come_with_the_reason(host: Host, serving: DoubleServing) -> None:
     serving.pieces, serving.breaks = [], "the serving service does not answer"
     sources, pieces, answer = await ask(host)
     assert sources
@@ -113,7 +119,7 @@ async def test_without_a_model_the_passages_come_with_the_reason(host, serving):
     assert answer.incomplete == "no answer: the serving service does not answer"
 
 
-async def test_the_prompt_fits_a_small_context(host, serving):
+async def test_the_prompt_fits_a_small_context(host: Host, serving: DoubleServing) -> None:
     await ask(host, limit=20, model="small")
     (asked,) = serving.asked
     assert (asked.model, asked.max_tokens, asked.temperature) == ("small", 200, 0)
@@ -130,17 +136,19 @@ async def test_the_prompt_fits_a_small_context(host, serving):
         ({"limit": -1}, InvalidRequest),
     ],
 )
-async def test_what_cannot_be_asked_is_refused(host, wrong, error):
+async def test_what_cannot_be_asked_is_refused(host: Host, wrong: Any, error: Any) -> None:
     with pytest.raises(error):
         await ask(host, **wrong)
 
 
-async def test_a_collection_that_is_not_there_is_not_found(host):
+async def test_a_collection_that_is_not_there_is_not_found(host: Host) -> None:
     with pytest.raises(NotFound, match="no collection 'nothing'"):
         await host.client(RetrievalClient).search(SearchRequest(collection="nothing", question="x"))
 
 
-async def test_the_audit_record_names_passages_by_hash_and_holds_no_text(host, serving, database):
+async def test_the_audit_record_names_passages_by_hash_and_holds_no_text(
+    host: Host, serving: DoubleServing, database: str
+) -> None:
     serving.pieces = ["Total net sales were $81,797 million [1]."]
     sources, _, _ = await ask(host)
     with psycopg.connect(database) as connection:

@@ -41,7 +41,7 @@ def told(page: openai.BaseModel) -> dict[str, Any]:
     return page.model_extra or {}
 
 
-async def test_results_come_in_openais_shape(client):
+async def test_results_come_in_openais_shape(client: Callable[..., openai.AsyncOpenAI]) -> None:
     async with client() as api:
         page = await api.vector_stores.search("filings", query="What were Apple's total net sales?", max_num_results=2)
     assert (page.object, told(page)["search_query"]) == (
@@ -56,7 +56,7 @@ async def test_results_come_in_openais_shape(client):
     assert not page.has_next_page()
 
 
-async def test_automatic_filters_are_shown_and_can_be_switched_off(client):
+async def test_automatic_filters_are_shown_and_can_be_switched_off(client: Callable[..., openai.AsyncOpenAI]) -> None:
     async with client() as api:
         page = await api.vector_stores.search("filings", query="Intel's gross margin")
         assert told(page)["applied_filters"] == [{"type": "in", "key": "company", "value": ["Intel Corporation"]}]
@@ -67,7 +67,7 @@ async def test_automatic_filters_are_shown_and_can_be_switched_off(client):
         assert {r.file_id for r in page.data} == {"file-a", "file-i"}
 
 
-async def test_filters_and_thresholds_narrow_the_results(client):
+async def test_filters_and_thresholds_narrow_the_results(client: Callable[..., openai.AsyncOpenAI]) -> None:
     async with client() as api:
         equal = {"type": "eq", "key": "ticker", "value": "INTC"}
         narrowing: list[Any] = [equal, {"type": "and", "filters": [equal, equal]}]
@@ -96,20 +96,22 @@ async def test_filters_and_thresholds_narrow_the_results(client):
         ({"query": "x", "rewrite_query": True}, "rewrite_query"),
     ],
 )
-async def test_an_invalid_search_is_a_bad_request(client, body, message):
+async def test_an_invalid_search_is_a_bad_request(
+    client: Callable[..., openai.AsyncOpenAI], body: Any, message: str
+) -> None:
     async with client() as api:
         with pytest.raises(openai.BadRequestError, match=message):
             await api.vector_stores.search("filings", **body)
 
 
-async def test_null_fields_say_nothing(client):
+async def test_null_fields_say_nothing(client: Callable[..., openai.AsyncOpenAI]) -> None:
     fields = ("max_num_results", "filters", "ranking_options", "rewrite_query", "of_a_later_release")
     async with client() as api:
         page = await api.vector_stores.search("filings", query="apple net sales", extra_body=dict.fromkeys(fields))
         assert page.data
 
 
-async def test_errors_are_those_that_the_client_knows(client):
+async def test_errors_are_those_that_the_client_knows(client: Callable[..., openai.AsyncOpenAI]) -> None:
     async with client() as api:
         with pytest.raises(openai.NotFoundError, match="no collection 'nothing'"):
             await api.vector_stores.search("nothing", query="x")

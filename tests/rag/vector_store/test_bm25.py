@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from math import log
+from typing import Any
 
 import pytest
 
@@ -42,12 +43,12 @@ def found(terms):
 
 
 @pytest.mark.parametrize("terms", [["cash"], ["cash", "flow", "net"], ["lease", "of"]])
-def test_scores_are_those_of_the_formula(terms):
+def test_scores_are_those_of_the_formula(terms: Any) -> None:
     best = found(terms).at([PassagePosition(*place) for place in TEXTS])
     assert {(p.document, p.number): score for p, score in best.items()} == pytest.approx(by_formula(terms))
 
 
-def test_the_best_come_first_and_any_chunk_can_be_looked_up():
+def test_the_best_come_first_and_any_chunk_can_be_looked_up() -> None:
     cash = found(["cash"])
     assert cash.best(1) == [PassagePosition(1, 0)]
     assert cash.best(9) == [PassagePosition(1, 0), PassagePosition(2, 0)]
@@ -56,12 +57,12 @@ def test_the_best_come_first_and_any_chunk_can_be_looked_up():
     }
 
 
-def test_the_bound_counts_each_term_of_the_question_whether_found_or_not():
+def test_the_bound_counts_each_term_of_the_question_whether_found_or_not() -> None:
     one, two = found(["lease"]), found(["lease", "zebra"])
     assert max(one.scores) < one.bound < two.bound
 
 
-def test_nothing_found_is_empty():
+def test_nothing_found_is_empty() -> None:
     empty = bm25.scores(["zebra"], [], 4, 2.0)
     assert (empty.best(10), empty.at([PassagePosition(1, 0)])) == ([], {})
     assert bm25.scores([], [], 0, 1.0).bound == 0

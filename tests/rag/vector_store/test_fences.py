@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from conftest import hosted
 from drw.api.rag.v1.vector_store_pb2 import (
     Chunk,
     CreateCollectionRequest,
@@ -18,13 +19,15 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import from_values, to_values
 from drw.kernel.errors import Conflict, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
+from support.hosting import hosted
 from support.passages import vector
 
 CALLER = Principal("acme", "research", "k", frozenset({"documents:read", "documents:write"}), frozenset({"a", "b"}))
 
 
 @pytest.fixture(params=["strict", "apart"])
-async def store(request, profile):
+async def store(request: pytest.FixtureRequest, profile: Profile):
     async with hosted(profile, ["vector_store"], request.param) as host:
         with acting_for(CALLER):
             client = host.client(VectorStoreClient)
@@ -50,7 +53,7 @@ async def texts(store):
     return {document.id: from_values(document.attributes)["text"] for document in documents}
 
 
-async def test_a_write_with_a_lower_fence_is_rejected(store):
+async def test_a_write_with_a_lower_fence_is_rejected(store: Any) -> None:
     await put(store, 7, "new")
     with pytest.raises(Conflict, match="was written later by another worker"):
         await put(store, 6, "old")
@@ -60,14 +63,14 @@ async def test_a_write_with_a_lower_fence_is_rejected(store):
     assert await texts(store) == {"f": "newer"}
 
 
-async def test_a_repeated_write_does_not_bring_back_older_attributes(store):
+async def test_a_repeated_write_does_not_bring_back_older_attributes(store: Any) -> None:
     await put(store, 7, "new", version=2)
     with pytest.raises(Conflict):
         await put(store, 7, "old", version=1)
     assert await texts(store) == {"f": "new"}
 
 
-async def test_a_write_that_is_older_than_a_deletion_is_rejected(store):
+async def test_a_write_that_is_older_than_a_deletion_is_rejected(store: Any) -> None:
     assert await delete(store, 7) == 0  # before anything was written
     with pytest.raises(Conflict, match="was deleted later"):
         await put(store, 6)
@@ -76,7 +79,7 @@ async def test_a_write_that_is_older_than_a_deletion_is_rejected(store):
     assert await texts(store) == {"f": "Copper rose."}
 
 
-async def test_a_repeated_deletion_keeps_what_was_written_later(store):
+async def test_a_repeated_deletion_keeps_what_was_written_later(store: Any) -> None:
     await put(store, 6)
     assert await delete(store, 7) == 1
     await put(store, 8)
@@ -85,14 +88,14 @@ async def test_a_repeated_deletion_keeps_what_was_written_later(store):
     assert await delete(store, 9) == 1
 
 
-async def test_an_older_deletion_does_not_lower_the_fence_of_a_newer_one(store):
+async def test_an_older_deletion_does_not_lower_the_fence_of_a_newer_one(store: Any) -> None:
     await delete(store, 9)
     await delete(store, 7)
     with pytest.raises(Conflict):
         await put(store, 8)
 
 
-async def test_a_fenced_deletion_is_of_one_set_of_walls(store):
+async def test_a_fenced_deletion_is_of_one_set_of_walls(store: Any) -> None:
     await put(store, 6, "inside a")
     await put(store, 6, "inside both", walls=("a", "b"))
     assert await delete(store, 7, walls=("b",)) == 1  # with those of the collection: a and b
@@ -102,7 +105,7 @@ async def test_a_fenced_deletion_is_of_one_set_of_walls(store):
         await put(store, 6, walls=("a", "b"))
 
 
-async def test_no_copy_is_made_of_a_document_that_was_deleted_later(store):
+async def test_no_copy_is_made_of_a_document_that_was_deleted_later(store: Any) -> None:
     await put(store, 5, id_="source")
     request = UpdateDocumentAttributesRequest(collection="c", same_content_as="source", fence=6)
     attributes = to_values({"text": "copied"})

@@ -14,7 +14,8 @@ from drw.api.rag.v1.vector_store_pb2 import CreateCollectionRequest, VectorSearc
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attribute_filters import MAX_COMPARISONS, MAX_DEPTH, parse
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot
 from support.hosting import hosted
 from support.passages import put, vector
@@ -31,7 +32,7 @@ NAN = float("nan")
 
 
 @pytest.fixture
-async def store(profile, caller) -> AsyncIterator[VectorStoreClient]:
+async def store(profile: Profile, caller: Principal) -> AsyncIterator[VectorStoreClient]:
     async with hosted(profile, ["vector_store"], "strict") as host:
         with acting_for(caller):
             store = host.client(VectorStoreClient)
@@ -86,12 +87,12 @@ CASES = [
 ]
 
 
-async def test_each_filter_matches_its_documents(store):
+async def test_each_filter_matches_its_documents(store: VectorStoreClient) -> None:
     for value, right in CASES:
         assert await found(store, value) == right, value
 
 
-async def test_a_filter_and_equal_attributes_must_both_be_met(store):
+async def test_a_filter_and_equal_attributes_must_both_be_met(store: VectorStoreClient) -> None:
     assert await found(store, compare("ne", "s", "b"), attributes={"n": {"number_value": 3}}) == set()
     assert await found(store, compare("ne", "s", "x"), attributes={"n": {"number_value": 3}}) == {"three"}
 
@@ -135,13 +136,13 @@ def deep(levels):
         (deep(90), "nested more than 8 deep"),
     ],
 )
-def test_an_invalid_filter_is_rejected_with_its_path(value, message):
+def test_an_invalid_filter_is_rejected_with_its_path(value: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message) as refused:
         parse(value, "f")
     assert refused.value.metadata["param"].startswith("f")
 
 
-async def test_random_filters_take_what_a_plain_reading_of_them_takes(store):
+async def test_random_filters_take_what_a_plain_reading_of_them_takes(store: VectorStoreClient) -> None:
     """Against the same filters in Python, with the same rules: types differ, and what is not there is not equal."""
     chance = random.Random(15)
     for _ in range(300):
@@ -176,7 +177,9 @@ def kind_of(value):
     return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
 
 
-async def test_what_is_a_small_share_of_all_vectors_is_compared_one_by_one(profile, caller, monkeypatch):
+async def test_what_is_a_small_share_of_all_vectors_is_compared_one_by_one(
+    profile: Profile, caller: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The graph is of everybody's vectors: it would look at what is nearest, most of which the filter leaves out."""
     asked = []
     prepare = PostgresSnapshot._prepare_graph

@@ -25,7 +25,7 @@ from drw.api.rag.v1.vector_store_pb2 import (
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import from_values, to_values
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from support.hosting import hosted
 from support.passages import put, vector
@@ -37,13 +37,13 @@ ADAPTERS = {
 
 
 @pytest.fixture(params=ADAPTERS)
-def chosen(request, profile) -> Profile:
+def chosen(request: pytest.FixtureRequest, profile: Profile) -> Profile:
     """The profile with one adapter chosen."""
     return profile.model_copy(update={"services": {"vector_store": ADAPTERS[request.param]}})
 
 
 @pytest.fixture
-async def store(chosen, caller) -> AsyncIterator[VectorStoreClient]:
+async def store(chosen: Profile, caller: Principal) -> AsyncIterator[VectorStoreClient]:
     """A client of the vector store, acting for a desk."""
     async with hosted(chosen, ["vector_store"], "strict") as host:
         with acting_for(caller):
@@ -56,7 +56,9 @@ async def search(store, text, collection="filings", **more):
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_writes_and_deletions_are_visible_to_searches_at_once(chosen, caller, how):
+async def test_writes_and_deletions_are_visible_to_searches_at_once(
+    chosen: Profile, caller: Principal, how: str
+) -> None:
     async with hosted(chosen, ["vector_store"], how) as host:
         store = host.client(VectorStoreClient)
         with acting_for(caller):
@@ -73,7 +75,7 @@ async def test_writes_and_deletions_are_visible_to_searches_at_once(chosen, call
             assert (emptied.documents, emptied.chunks, emptied.bytes) == (0, 0, 0)
 
 
-async def test_a_passage_comes_with_all_that_a_citation_needs(store):
+async def test_a_passage_comes_with_all_that_a_citation_needs(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     await store.put_document(put("filings", "file-1", ["first page", "sales were 5"], title="10-Q.pdf", firm="Apple"))
     (passage,) = (await store.search(VectorSearchRequest(collection="filings", text="sales"))).passages
@@ -84,7 +86,7 @@ async def test_a_passage_comes_with_all_that_a_citation_needs(store):
     assert 0 < passage.score <= 1
 
 
-async def test_the_same_id_again_replaces_the_document_whole(store):
+async def test_the_same_id_again_replaces_the_document_whole(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     await store.put_document(put("filings", "a", ["copper", "zinc", "lead"]))
     await store.put_document(put("filings", "a", ["silver"]))
@@ -94,7 +96,7 @@ async def test_the_same_id_again_replaces_the_document_whole(store):
     assert (counted.documents, counted.chunks) == (1, 1)
 
 
-async def test_a_name_is_used_once_in_a_desk(store, caller):
+async def test_a_name_is_used_once_in_a_desk(store: VectorStoreClient, caller: Principal) -> None:
     first = await store.create_collection(CreateCollectionRequest(name="filings", metadata={"a": "1"}))
     other = await store.create_collection(CreateCollectionRequest(name="memos"))
     with pytest.raises(Conflict, match="named 'filings' already"):
@@ -109,7 +111,9 @@ async def test_a_name_is_used_once_in_a_desk(store, caller):
 
 
 @pytest.mark.parametrize("stranger", [{"desk": "trading"}, {"org": "other"}])
-async def test_another_desk_finds_nothing_by_id_or_by_name(store, caller, stranger):
+async def test_another_desk_finds_nothing_by_id_or_by_name(
+    store: VectorStoreClient, caller: Principal, stranger: Any
+) -> None:
     made = await store.create_collection(CreateCollectionRequest(name="filings"))
     await store.put_document(put("filings", "a", ["net sales"]))
     with acting_for(replace(caller, **stranger)):
@@ -129,7 +133,7 @@ async def test_another_desk_finds_nothing_by_id_or_by_name(store, caller, strang
     assert await search(store, "net sales") == [("a", 0)]
 
 
-async def test_collections_do_not_mix(store):
+async def test_collections_do_not_mix(store: VectorStoreClient) -> None:
     for name in ("filings", "memos"):
         await store.create_collection(CreateCollectionRequest(name=name))
         await store.put_document(put(name, f"in-{name}", ["net sales"]))
@@ -141,7 +145,7 @@ async def test_collections_do_not_mix(store):
     assert await search(store, "net sales", "memos", vector=vector("net sales")) == [("in-memos", 0)]
 
 
-async def test_lists_come_in_pages(store):
+async def test_lists_come_in_pages(store: VectorStoreClient) -> None:
     for n in range(5):
         await store.create_collection(CreateCollectionRequest(name=f"c{n}"))
         await store.put_document(put("c0", f"d{n}", ["x"]))
@@ -160,7 +164,7 @@ async def test_lists_come_in_pages(store):
     assert ids == [f"d{n}" for n in range(5)]
 
 
-async def test_only_documents_with_the_attributes_are_found(store):
+async def test_only_documents_with_the_attributes_are_found(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     for n in range(30):
         await store.put_document(put("filings", f"d{n}", [f"net sales {n}"], year=str(2000 + n % 3), firm="A"))
@@ -170,7 +174,7 @@ async def test_only_documents_with_the_attributes_are_found(store):
         assert await search(store, "net sales", attributes=to_values({"year": "1999"}), **more) == []
 
 
-async def test_searches_with_nothing_to_find_are_empty(store):
+async def test_searches_with_nothing_to_find_are_empty(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     assert await search(store, "net sales", vector=vector("net sales")) == []
     await store.put_document(put("filings", "none", []))
@@ -181,7 +185,7 @@ async def test_searches_with_nothing_to_find_are_empty(store):
         assert await search(store, text, vector=vector("net")) == [("a", 0)]
 
 
-async def test_a_chunk_without_a_vector_is_found_by_words(store):
+async def test_a_chunk_without_a_vector_is_found_by_words(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     bare = put("filings", "a", ["net sales", "cash"])
     bare.chunks[0].ClearField("vector")
@@ -190,14 +194,14 @@ async def test_a_chunk_without_a_vector_is_found_by_words(store):
     assert await search(store, "", vector=vector("cash")) == [("a", 1)]
 
 
-async def test_the_context_is_searched_and_is_not_part_of_the_text(store):
+async def test_the_context_is_searched_and_is_not_part_of_the_text(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     await store.put_document(put("filings", "a", ["81,797"], context="Apple Inc. total net sales"))
     await store.put_document(put("filings", "b", ["81,797"], context="Intel"))
     assert (await search(store, "apple 81797"))[0] == ("a", 0)
 
 
-async def test_one_page_does_not_fill_the_answer(store):
+async def test_one_page_does_not_fill_the_answer(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     crowded = put("filings", "a", ["net sales"] * 6)
     for chunk in crowded.chunks:
@@ -230,7 +234,7 @@ async def test_one_page_does_not_fill_the_answer(store):
         (put("filings", "a", ["x"], year="x" * 513), "'year'"),
     ],
 )
-async def test_what_is_out_of_bounds_is_refused(store, wrong, message):
+async def test_what_is_out_of_bounds_is_refused(store: VectorStoreClient, wrong: Any, message: str) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     methods: dict[type, Callable[..., Any]] = {
         VectorSearchRequest: store.search,
@@ -242,14 +246,14 @@ async def test_what_is_out_of_bounds_is_refused(store, wrong, message):
         await methods[type(wrong)](wrong)
 
 
-async def test_writers_of_one_collection_leave_its_counts_exact(store):
+async def test_writers_of_one_collection_leave_its_counts_exact(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     await asyncio.gather(*(store.put_document(put("filings", f"d{n % 4}", ["net sales"] * 3)) for n in range(16)))
     counted = await store.get_collection(GetCollectionRequest(collection="filings"))
     assert (counted.documents, counted.chunks) == (4, 12)
 
 
-async def test_a_deleted_document_never_reappears_under_load(store):
+async def test_a_deleted_document_never_reappears_under_load(store: VectorStoreClient) -> None:
     """Each search that begins after a delete has been answered must not find the document."""
     await store.create_collection(CreateCollectionRequest(name="filings"))
     for n in range(100):
@@ -275,7 +279,7 @@ async def test_a_deleted_document_never_reappears_under_load(store):
     assert await search(store, "net sales", vector=vector("net sales")) == []
 
 
-async def test_the_status_says_what_keeps_the_passages(chosen):
+async def test_the_status_says_what_keeps_the_passages(chosen: Profile) -> None:
     async with hosted(chosen, ["vector_store"]) as host:
         (status,) = (await host.status()).services
     assert (status.state, status.detail[:9]) == (ServiceStatus.READY, "pgvector ")

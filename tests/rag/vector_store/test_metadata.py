@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ from drw.api.rag.v1.vector_store_pb2 import (
 )
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
-from drw.kernel.rpc.context import acting_for
+from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from drw.rag.vector_store import metadata
 from support.hosting import hosted
 from support.passages import put, vector
@@ -30,7 +32,7 @@ def read(title, context, text="", **attributes):
     return metadata.extracted(Document(title=title, attributes=to_values(attributes)), chunks)
 
 
-def test_a_filing_gives_its_company_ticker_type_and_period():
+def test_a_filing_gives_its_company_ticker_type_and_period() -> None:
     subject = "Helmet Systems, Inc. · Form 10-Q · quarterly period ended July 1, 2023 · 2023 Q3 filing"
     found = read("2023_Q3 filing.pdf", subject, COVER)
     assert found == {
@@ -59,11 +61,11 @@ def test_a_filing_gives_its_company_ticker_type_and_period():
         ("a.txt", ""),
     ],
 )
-def test_what_is_no_filing_gives_nothing(title, context):
+def test_what_is_no_filing_gives_nothing(title: str, context: str) -> None:
     assert read(title, context) == {}
 
 
-def test_attributes_come_before_what_was_read():
+def test_attributes_come_before_what_was_read() -> None:
     found = read("x.pdf", "Helmet Systems, Inc. · Form 10-Q", company="Helm Ltd", year="2023")
     assert found == {"company": "Helm Ltd", "document_type": "10-Q"}
     assert read("notes.txt", "Notes", ticker="HLMT", period="2023 Q2") == {"ticker": "HLMT", "period": "2023 Q2"}
@@ -80,7 +82,7 @@ def test_attributes_come_before_what_was_read():
         ("Inc.", ""),
     ],
 )
-def test_a_company_is_known_by_its_name_without_the_legal_form(name, wanted):
+def test_a_company_is_known_by_its_name_without_the_legal_form(name: str, wanted: str) -> None:
     assert metadata.company_name(name) == wanted
 
 
@@ -99,7 +101,7 @@ def test_a_company_is_known_by_its_name_without_the_legal_form(name, wanted):
         ("1 in 5 million have abnormal PrP positivity.", set(), {"document_type:5-m"}),
     ],
 )
-def test_a_question_names_companies_types_and_periods(text, names, names_not):
+def test_a_question_names_companies_types_and_periods(text: str, names: Any, names_not: Any) -> None:
     found = {term for terms in metadata.asked(text).values() for term in terms}
     assert names <= found
     assert not names_not & found
@@ -116,7 +118,7 @@ ALL = {document for document, _, _ in FILINGS}
 
 
 @pytest.fixture
-async def store(profile, caller) -> AsyncIterator[VectorStoreClient]:
+async def store(profile: Profile, caller: Principal) -> AsyncIterator[VectorStoreClient]:
     async with hosted(profile, ["vector_store"], "strict") as host:
         with acting_for(caller):
             store = host.client(VectorStoreClient)
@@ -158,12 +160,14 @@ HELM = {"company": ["Helmet Systems, Inc."]}
         ("net sales", ALL, {}),
     ],
 )
-async def test_a_search_is_narrowed_to_what_the_question_names_and_documents_have(store, text, documents, filters):
+async def test_a_search_is_narrowed_to_what_the_question_names_and_documents_have(
+    store: VectorStoreClient, text: str, documents: Any, filters: Any
+) -> None:
     assert await narrowed(store, text) == (documents, filters)
     assert await narrowed(store, text, no_auto_filters=True) == (ALL, {})
 
 
-async def test_documents_without_metadata_are_searched_too(store):
+async def test_documents_without_metadata_are_searched_too(store: VectorStoreClient) -> None:
     await store.put_document(put("filings", "memo", ["net sales of Helmet Systems"]))
     assert await narrowed(store, "HLMT net sales in Q3 2023") == (
         {"helm-q3", "memo"},
@@ -171,7 +175,7 @@ async def test_documents_without_metadata_are_searched_too(store):
     )
 
 
-async def test_values_come_from_documents_that_the_callers_filter_takes(store):
+async def test_values_come_from_documents_that_the_callers_filter_takes(store: VectorStoreClient) -> None:
     await store.put_document(put("filings", "mine", ["net sales"], company="Ore Ltd", shelf="a"))
     assert await narrowed(store, "Brass net sales", attributes=to_values({"shelf": "a"})) == ({"mine"}, {})
     assert await narrowed(store, "Ore net sales", attributes=to_values({"shelf": "a"})) == (
@@ -180,7 +184,7 @@ async def test_values_come_from_documents_that_the_callers_filter_takes(store):
     )
 
 
-async def test_changed_attributes_change_the_metadata_at_once(store):
+async def test_changed_attributes_change_the_metadata_at_once(store: VectorStoreClient) -> None:
     change = UpdateDocumentAttributesRequest(collection="filings")
     change.document.id, change.document.attributes_version = "brass-q3", 1
     for name, value in to_values({"company": "Ore Ltd", "period": 2023}).items():
@@ -201,7 +205,7 @@ async def test_changed_attributes_change_the_metadata_at_once(store):
     assert await narrowed(store, "Brass net sales") == ({"copy"}, {"company": ["Brass Corp"]})
 
 
-async def test_values_come_from_documents_inside_the_callers_walls(store, caller):
+async def test_values_come_from_documents_inside_the_callers_walls(store: VectorStoreClient, caller: Principal) -> None:
     inside = replace(caller, walls=frozenset({"m-and-a"}))
     context = "Ore Ltd · Form 8-K · period ended December 31, 2030"
     with acting_for(inside):
@@ -212,14 +216,14 @@ async def test_values_come_from_documents_inside_the_callers_walls(store, caller
     assert "2030-12-31" not in (await narrowed(store, "the latest net sales"))[1]["period"]
 
 
-async def test_what_was_read_is_shown_with_the_document(store):
+async def test_what_was_read_is_shown_with_the_document(store: VectorStoreClient) -> None:
     listed = await store.list_documents(ListDocumentsRequest(collection="filings"))
     shown = {d.id: dict(d.metadata) for d in listed.documents}
     assert shown["helm-q3"]["ticker"] == "HLMT"
     assert shown["zinc-q3"]["period"] == "2023-06-30"
 
 
-async def test_a_title_does_not_outvote_the_passages(store):
+async def test_a_title_does_not_outvote_the_passages(store: VectorStoreClient) -> None:
     await store.put_document(put("filings", "titled", ["the weather"], title="Gadolinium pricing Q3 2023.txt"))
     await store.put_document(put("filings", "right", ["the price of gadolinium rose by a tenth in Q3 2023"]))
     wanted = VectorSearchRequest(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from drw.rag.vector_store import ranking
@@ -16,14 +18,14 @@ def order(scored):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_leg_counts_by_its_weight(fusion):
+def test_a_leg_counts_by_its_weight(fusion: Any) -> None:
     words, vectors = {A: 9.0, B: 1.0}, {B: 0.9, C: 0.2}
     assert order(ranking.fuse(words, 10.0, vectors, 0.01, fusion))[0] == A
     assert order(ranking.fuse(words, 10.0, vectors, 0.9, fusion))[0] == B
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_missing_leg_leaves_the_scores_of_the_other(fusion):
+def test_a_missing_leg_leaves_the_scores_of_the_other(fusion: Any) -> None:
     both = {A: 0.9, B: 0.3}
     for words, vectors in ((both, {}), ({}, both)):
         scored = ranking.fuse(words, 1.0, vectors, 0.5, fusion)
@@ -33,20 +35,20 @@ def test_a_missing_leg_leaves_the_scores_of_the_other(fusion):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_scores_are_from_0_to_1(fusion):
+def test_scores_are_from_0_to_1(fusion: Any) -> None:
     words, vectors = {A: 12.0, B: 0.1}, {A: 0.99, B: -0.4, C: 0.2}
     for scored in ranking.fuse(words, 10.0, vectors, 0.3, fusion):
         assert all(0 <= value <= 1 for value in (scored.score, scored.keyword, scored.vector))
 
 
-def test_keywords_weigh_less_if_no_chunk_covers_the_question():
+def test_keywords_weigh_less_if_no_chunk_covers_the_question() -> None:
     vectors = {A: 0.2, B: 0.5}
     assert order(ranking.fuse({A: 8.0, B: 1.0}, 10.0, vectors, 0.4, "coverage")) == [A, B]
     assert order(ranking.fuse({A: 2.0, B: 0.25}, 10.0, vectors, 0.4, "coverage")) == [B, A]
 
 
 @pytest.mark.parametrize(("limit", "numbers"), [(2, [0, 1]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])])
-def test_a_page_has_at_most_two_results_while_there_are_other_pages(limit, numbers):
+def test_a_page_has_at_most_two_results_while_there_are_other_pages(limit: int, numbers: Any) -> None:
     scored = [ranking.Scored(PassagePosition(1, n), 1 - n / 10, 0, 0) for n in range(4)]
     chosen = ranking.distinct_pages(zip(scored, [1, 1, 1, 2], strict=True), limit, 2)
     assert [s.position.number for s in chosen] == numbers

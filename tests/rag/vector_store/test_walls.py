@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -28,6 +29,7 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
 from drw.kernel.errors import Conflict, Forbidden, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.settings import Profile
 from support.hosting import hosted
 from support.passages import put, vector
 
@@ -181,7 +183,7 @@ async def check(store: VectorStoreClient, seed: int, worlds: int) -> int:
 
 
 @pytest.mark.parametrize("how", WORLDS)
-async def test_ten_thousand_random_walls_callers_and_questions_find_no_leak(profile, how):
+async def test_ten_thousand_random_walls_callers_and_questions_find_no_leak(profile: Profile, how: Any) -> None:
     adapter = {"exact_up_to": 0} if how == "graph" else {}
     services = {"vector_store": {"index": "pgvector", "pgvector": adapter}}
     async with hosted(profile.model_copy(update={"services": services}), ["vector_store"]) as host:
@@ -190,7 +192,7 @@ async def test_ten_thousand_random_walls_callers_and_questions_find_no_leak(prof
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-async def test_a_changed_filter_is_seen_by_the_same_checker(profile, mutation):
+async def test_a_changed_filter_is_seen_by_the_same_checker(profile: Profile, mutation: Any) -> None:
     async with hosted(profile, ["vector_store"]) as host:
         with psycopg.connect(profile.postgres) as connection:
             connection.execute(
@@ -202,7 +204,7 @@ async def test_a_changed_filter_is_seen_by_the_same_checker(profile, mutation):
 
 
 @pytest.fixture
-async def store(profile) -> AsyncIterator[VectorStoreClient]:
+async def store(profile: Profile) -> AsyncIterator[VectorStoreClient]:
     async with hosted(profile, ["vector_store"], "strict") as host:
         yield host.client(VectorStoreClient)
 
@@ -218,7 +220,7 @@ async def search(store, collection, text="falcon target"):
     return (await store.search(request)).passages
 
 
-async def test_what_is_inside_a_wall_is_as_what_has_never_been(store):
+async def test_what_is_inside_a_wall_is_as_what_has_never_been(store: VectorStoreClient) -> None:
     with acting_for(INSIDE):
         made = await store.create_collection(CreateCollectionRequest(name="deals"))
         await store.put_document(put("deals", "a", ["falcon target"]))
@@ -245,7 +247,7 @@ async def test_what_is_inside_a_wall_is_as_what_has_never_been(store):
         assert [p.document for p in await search(store, "deals")] == ["a"]
 
 
-async def test_a_name_that_is_taken_inside_a_wall_is_free_outside(store):
+async def test_a_name_that_is_taken_inside_a_wall_is_free_outside(store: VectorStoreClient) -> None:
     with acting_for(INSIDE):
         inside = await store.create_collection(CreateCollectionRequest(name="deals"))
         with pytest.raises(Conflict, match="named 'deals' already"):
@@ -257,7 +259,7 @@ async def test_a_name_that_is_taken_inside_a_wall_is_free_outside(store):
         assert (await store.get_collection(GetCollectionRequest(collection="deals"))).id == inside.id
 
 
-async def test_walls_are_given_from_among_those_held_and_never_left(store):
+async def test_walls_are_given_from_among_those_held_and_never_left(store: VectorStoreClient) -> None:
     with acting_for(BOTH):
         chosen = await store.create_collection(CreateCollectionRequest(name="one", walls=["m-and-a"]))
         default = await store.create_collection(CreateCollectionRequest(name="all"))
@@ -269,7 +271,7 @@ async def test_walls_are_given_from_among_those_held_and_never_left(store):
             await store.create_collection(CreateCollectionRequest(name="x", walls=["credit"]))
 
 
-async def test_what_is_inside_does_not_move_the_ranking_outside(store):
+async def test_what_is_inside_does_not_move_the_ranking_outside(store: VectorStoreClient) -> None:
     """The statistics of words are those of what the caller sees, or the scores would tell what is inside."""
     with acting_for(OUTSIDE):
         await store.create_collection(CreateCollectionRequest(name="c"))
@@ -284,7 +286,7 @@ async def test_what_is_inside_does_not_move_the_ranking_outside(store):
         assert [p.SerializeToString(deterministic=True) for p in await search(store, "c")] == before
 
 
-async def test_a_collection_is_deleted_for_those_who_see_all_of_it(store):
+async def test_a_collection_is_deleted_for_those_who_see_all_of_it(store: VectorStoreClient) -> None:
     with acting_for(OUTSIDE):
         made = await store.create_collection(CreateCollectionRequest(name="shared"))
         await store.put_document(put("shared", "open", ["falcon"]))
@@ -303,7 +305,7 @@ async def test_a_collection_is_deleted_for_those_who_see_all_of_it(store):
             await store.get_collection(GetCollectionRequest(collection=made.id))
 
 
-async def test_the_same_document_inside_and_outside_are_two_and_each_caller_sees_one(store):
+async def test_the_same_document_inside_and_outside_are_two_and_each_caller_sees_one(store: VectorStoreClient) -> None:
     with acting_for(OUTSIDE):
         await store.create_collection(CreateCollectionRequest(name="c"))
         await store.put_document(put("c", "a", ["falcon"], note="open"))

@@ -269,6 +269,6 @@ class AuthenticationClient(Client):
 
     def watch_credentials(
         self, request: WatchCredentialsRequest, /, *, timeout: float | None = None
-    ) -> AsyncIterator[Credentials]:
+    ) -> AsyncGenerator[Credentials, None]:
         """WatchCredentials streams the keys that data planes use to verify credentials, now and after each change."""
         return self._stream("WatchCredentials", request, timeout)

@@ -53,6 +53,6 @@ class LoadBalancerClient(Client):
 
     def watch_upstreams(
         self, request: WatchUpstreamsRequest, /, *, timeout: float | None = None
-    ) -> AsyncIterator[Upstreams]:
+    ) -> AsyncGenerator[Upstreams, None]:
         """WatchUpstreams streams all upstreams, now and after each change."""
         return self._stream("WatchUpstreams", request, timeout)

@@ -101,7 +101,7 @@ class RateLimitingClient(Client):
 
     def watch_limits(
         self, request: WatchLimitsRequest, /, *, timeout: float | None = None
-    ) -> AsyncIterator[Limits]:
+    ) -> AsyncGenerator[Limits, None]:
         """WatchLimits streams all limits, now and after each change."""
         return self._stream("WatchLimits", request, timeout)
 
@@ -157,7 +157,7 @@ class RateLimitingClient(Client):
 
     def watch_policy(
         self, request: WatchPolicyRequest, /, *, timeout: float | None = None
-    ) -> AsyncIterator[Policy]:
+    ) -> AsyncGenerator[Policy, None]:
         """WatchPolicy streams the prices, limits and budgets that model serving applies, now and after each change."""
         return self._stream("WatchPolicy", request, timeout)
 

@@ -99,7 +99,7 @@ class RequestRouterClient(Client):
 
     def watch_configuration(
         self, request: WatchConfigurationRequest, /, *, timeout: float | None = None
-    ) -> AsyncIterator[Configuration]:
+    ) -> AsyncGenerator[Configuration, None]:
         """WatchConfiguration streams the desired state, now and after each change."""
         return self._stream("WatchConfiguration", request, timeout)
 
@@ -135,6 +135,6 @@ class RequestRouterClient(Client):
 
     def watch_kills(
         self, request: WatchKillsRequest, /, *, timeout: float | None = None
-    ) -> AsyncIterator[Kills]:
+    ) -> AsyncGenerator[Kills, None]:
         """WatchKills streams all active kills, now and after each change."""
         return self._stream("WatchKills", request, timeout)
