@@ -25,7 +25,7 @@ from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Route, Routes, Share
 from drw.kernel.runtime.settings import ConfigError, DataPlane, Profile
-from drw.routing.request_matching import ordered, under
+from drw.routing.request_matching import by_precedence, is_below
 
 GOLDEN = Path(__file__).parent / "golden"
 JWKS = (
@@ -203,9 +203,11 @@ def test_by_its_path_a_request_meets_every_route_above_it_and_no_other(path: str
     paths = matcher["matcher_tree"]["prefix_match_map"]["map"]
     longest = max((prefix for prefix in paths if path.startswith(prefix)), key=len, default="")
     tried = (paths[longest] if longest else matcher["on_no_match"])["action"]["typed_config"]["routes"]
-    expected = [route.name for route in ordered(state.routes.routes) if under(path.partition("?")[0], route.path)]
+    expected = [
+        route.name for route in by_precedence(state.routes.routes) if is_below(path.partition("?")[0], route.path)
+    ]
     met = [
-        one["name"] for one in tried if under(path.partition("?")[0], one["match"].get("path_separated_prefix", "-"))
+        one["name"] for one in tried if is_below(path.partition("?")[0], one["match"].get("path_separated_prefix", "-"))
     ]
     assert [name for name in met if name.startswith("/")] == expected
     assert met.count("wrong_method") == len(expected)
