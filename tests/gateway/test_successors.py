@@ -177,7 +177,7 @@ async def test_a_caller_cannot_grant_more_requests_per_minute_than_it_has(host: 
     assert made.requests_per_minute == (await limits(host))[made.id].requests_per_minute == 60
     assert (await rotate(host, mine.id, me, overlap_seconds=60)).requests_per_minute == 60
     other = await make(host)
-    with pytest.raises(Forbidden, match="one with 600 needs 'limits:write'"):
+    with pytest.raises(Forbidden, match="a key with 600 needs 'limits:write'"):
         await rotate(host, other.id, me)
     # Whom nothing of their own binds has the default.
     with pytest.raises(Forbidden, match="has 600 requests a minute"):
