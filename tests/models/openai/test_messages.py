@@ -132,7 +132,7 @@ def test_an_earlier_call_has_a_type_whoever_left_it_out():
 @pytest.mark.parametrize("more", [{}, {"max_completion_tokens": 5}, {"max_completion_tokens": None}])
 def test_a_bound_that_is_given_twice_is_one(more):
     raw = orjson.dumps({"model": "m", "messages": [USER], "max_tokens": 5, **more})
-    assert read(ChatCompletion, raw).most_tokens()[1] == 5
+    assert read(ChatCompletion, raw).max_answer_tokens()[1] == 5
 
 
 def many(count: int = 1000) -> Iterator[tuple[str, type[StrictObject], dict[str, Any]]]:
