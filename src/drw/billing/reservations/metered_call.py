@@ -103,7 +103,8 @@ class MeteredCall(Generic[M]):
         """The model whose attempt was written ahead with the reservation."""
         self._begun = False
         """Whether the engine of the last attempt may have been asked."""
-        self._counted: set[str] = set()
+        self._by_engine = False
+        """Whether the engine counted in any chunk of any attempt."""
         self._allowed = self._requested = 0
         self._seen = self._written = self._prompt = 0
         self._final: int | None = None
@@ -152,16 +153,19 @@ class MeteredCall(Generic[M]):
             EngineOvershot: it is beyond what was requested.
             CountersUnavailable, ReservationLost: it cannot be held.
         """
-        if update.pieces:
+        pieces = update.pieces
+        if pieces:
             self._final = None  # what the engine counted before was not all
-        counted = self._count(update)
-        now = self._seen + update.pieces if counted is None else max(counted, self._seen)
-        if now > self._allowed and (update.pieces or update.continues):
+        if update.output_tokens is None:
+            now = self._seen + pieces
+        else:
+            now = max(self._count(update, update.output_tokens), self._seen)
+            self._by_engine = True
+        if now > self._allowed and (pieces or update.continues):
             raise self._over()
-        if self._exact and self._stream and update.pieces:
+        if pieces and self._exact and self._stream:
             await self._write_ahead(now)
         self._seen = now
-        self._counted.add("chunks" if counted is None else "chunk_usage")
 
     async def finalize(self, error: BaseException | None = None, record: AuditRecord | None = None) -> Settlement:
         """Charge what was used and release the rest, once; return what is charged.
@@ -252,20 +256,17 @@ class MeteredCall(Generic[M]):
         self.history.attempts[-1].completion_tokens = self._written
         await self._client.advance(self.reservation)
 
-    def _count(self, update: UsageUpdate) -> int | None:
-        """Return the output tokens that the engine counts so far, of all outputs; None: it does not say."""
-        count = update.output_tokens
-        if count is None:
-            return None
+    def _count(self, update: UsageUpdate, output_tokens: int) -> int:
+        """Return the output tokens that the engine counts so far, of all outputs."""
         self._prompt = update.input_tokens or self._prompt
         if update.final:
-            self._final = count
+            self._final = output_tokens
             for name in ("cached_tokens", "reasoning_tokens", "characters"):
                 if number := getattr(update, name):
                     self._details[name] = number
-            return count
+            return output_tokens
         for index in update.outputs:
-            self._by_output[index] = count
+            self._by_output[index] = output_tokens
         return sum(self._by_output.values())
 
     def _over(self) -> Exception:
@@ -287,7 +288,7 @@ class MeteredCall(Generic[M]):
     def _counted_by(self) -> str:
         if self._final is not None:
             return "engine"
-        return "chunk_usage" if "chunk_usage" in self._counted else "chunks"
+        return "chunk_usage" if self._by_engine else "chunks"
 
     def _reset(self, allowed: int, requested: int) -> None:
         """Count an attempt from its beginning; its answer may have `allowed` of the `requested` tokens."""

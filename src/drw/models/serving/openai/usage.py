@@ -14,8 +14,8 @@ Usage = dict[str, Any]
 
 MAX_COUNT = 1 << 31
 """A count of tokens is below this."""
-PIECE = UsageUpdate(pieces=1, continues=True)
-"""What most chunks say: there is more of one choice."""
+PIECE, NOTHING = UsageUpdate(pieces=1, continues=True), UsageUpdate(continues=True)
+"""What most chunks say: one choice goes on, with a piece or without one."""
 
 
 def usage_update(chunk: Chunk) -> UsageUpdate:
@@ -24,12 +24,16 @@ def usage_update(chunk: Chunk) -> UsageUpdate:
     Raises:
         ResponseTruncated: a count is no number of tokens.
     """
-    choices = chunk.get("choices") or ()
-    pieces, continues = 0, False
-    for choice in choices:
-        pieces += has_words(choice)
-        continues = continues or not choice.get("finish_reason")
-    if usage := chunk.get("usage"):
+    choices: Sequence[dict[str, Any]] = chunk.get("choices") or ()
+    usage, timings = chunk.get("usage"), chunk.get("timings")
+    if len(choices) == 1:  # as nearly always
+        pieces, continues = int(has_words(choices[0])), not choices[0].get("finish_reason")
+        if continues and not usage and not timings:
+            return PIECE if pieces else NOTHING
+    else:
+        pieces = sum(map(has_words, choices))
+        continues = not all(choice.get("finish_reason") for choice in choices)
+    if usage:
         return UsageUpdate(
             pieces,
             continues,
@@ -40,10 +44,10 @@ def usage_update(chunk: Chunk) -> UsageUpdate:
             _detail(usage, "prompt_tokens_details", "cached_tokens"),
             _detail(usage, "completion_tokens_details", "reasoning_tokens"),
         )
-    if timings := chunk.get("timings"):
+    if timings:
         prompt = _count(timings, "prompt_n") + _count(timings, "cache_n")
         return UsageUpdate(pieces, continues, prompt, _count(timings, "predicted_n"), _indices(choices))
-    return PIECE if pieces == 1 and continues else UsageUpdate(pieces, continues)
+    return UsageUpdate(pieces, continues)
 
 
 async def uncached(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
@@ -96,7 +100,7 @@ async def _of_all_choices(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator
 
 
 def _indices(choices: Sequence[dict[str, Any]]) -> tuple[int, ...]:
-    if len(choices) == 1:  # as nearly always
+    if len(choices) == 1:
         return (choices[0].get("index", 0),)
     return tuple([choice.get("index", 0) for choice in choices])
 
