@@ -91,7 +91,6 @@ async def spend(host, key: str, tokens: int, at: datetime | None = None, id: str
         "key": key,
         "model": "m",
         "status": 200,
-        "counted": True,
     }
     used = Usage(request_id=f"{id}-{key}", completion_tokens=tokens, counted=True, **fields)
     used.at.FromDatetime(at or datetime.now(UTC))
