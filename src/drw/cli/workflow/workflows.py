@@ -109,7 +109,7 @@ def show_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @runs.command("watch")
 def watch_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Show what has happened in a run and what happens, until it has ended."""
+    """Follow a run until it ends."""
     _watch(Api.of(data_dir), run, as_json)
 
 

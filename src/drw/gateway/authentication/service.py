@@ -159,7 +159,7 @@ class Authentication(contract.Authentication):
         return await self._certificates.delete(request)
 
     async def compare_principals(self, request: wire.ComparePrincipalsRequest, /) -> wire.ComparePrincipalsResponse:
-        """ComparePrincipals says how the caller is related to other callers."""
+        """ComparePrincipals returns whether callers are one principal, by the recorded lineage of their keys."""
         return await self._lineage.compare(request)
 
     async def watch_credentials(self, request: wire.WatchCredentialsRequest, /) -> AsyncIterator[wire.Credentials]:

@@ -83,9 +83,9 @@ class ModelSettings(Settings):
     kind: Literal["chat", "embedding"] = "chat"
     """What it is for."""
     engine: Literal["llama_cpp", "openai", "vertex", "onnx"]
-    """What speaks to it: one of serving's adapters, or `onnx` for the model of the embedding service."""
+    """The engine adapter, or `onnx` for the embedding model."""
     base_url: str = ""
-    """What comes before "/chat/completions": `https://...`, `http://...`, or `unix:/path` on this machine."""
+    """Base URL without `/chat/completions`: `https://...`, `http://...`, or `unix:/path`."""
     base_urls: tuple[str, ...] = Field((), max_length=MAX_REPLICAS)
     """In place of `base_url`, where the same model answers in several places."""
     upstream_model: str = ""
@@ -97,14 +97,14 @@ class ModelSettings(Settings):
     max_prompt_tokens: int = Field(0, ge=0)
     """Longer prompts are refused before the model reads them; 0: whatever fits."""
     max_concurrent: int = Field(0, ge=0, le=10_000)
-    """Answers at once; further requests wait in line. 0: what suits the engine."""
+    """Maximum concurrent requests; further requests wait in the admission queue. 0: the default of the engine."""
     fallbacks: tuple[str, ...] = Field((), max_length=MAX_FALLBACKS)
     """Chat models that answer where this one cannot, in this order."""
     deadlines: DeadlineSettings = DeadlineSettings()
     prefill: Literal["", "none", "assistant", "prefix", "continue_final_message"] = ""
-    """How it goes on with an answer that another has begun. `assistant`: a last message of the assistant is gone on
-    with, as llama.cpp does; `prefix`: such a message is marked with `prefix`, as Mistral and DeepSeek have it;
-    `continue_final_message`: vLLM's and SGLang's parameter; `none`: it cannot. Empty: what the engine is known for."""
+    """How the model continues a partial answer of another model. `assistant`: it continues a last assistant message, as
+    llama.cpp does; `prefix`: that message is marked with `prefix`, as for Mistral and DeepSeek; `continue_final_message`:
+    the parameter of vLLM and SGLang; `none`: it cannot. Empty: the default of the engine."""
     sampling: SamplingSettings = SamplingSettings()
     """How it chooses each token where a request does not say."""
     affinity: Literal["none", "session", "prefix"] = "session"
@@ -114,8 +114,8 @@ class ModelSettings(Settings):
     """Parameters of requests that are not OpenAI's and that the upstream takes, as vLLM takes `top_k`: they go to it as
     they are. Any other is refused."""
     reasoning: Literal["drop", "send"] = "drop"
-    """What becomes of the reasoning of earlier answers that a caller puts back into `messages`: sent to a model that
-    wants it, as DeepSeek and Kimi do between tool calls. Others refuse it, or read it as a part of the prompt."""
+    """Reasoning of earlier answers in `messages`. `send`: pass it to models that need it, as DeepSeek and Kimi do between
+    tool calls; `drop`: remove it for models that reject it or read it as part of the prompt."""
     dimensions: int = Field(0, ge=0)
     """Of an embedding model: the length of its vectors."""
     owned_by: str = ""

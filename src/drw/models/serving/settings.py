@@ -13,13 +13,13 @@ class CircuitSettings(Base):
     """When a circuit opens, and for how long; times are in seconds."""
 
     consecutive_failures: int = Field(default=5, ge=1, le=1000)
-    """So many in a row open it."""
+    """Consecutive failures that open the circuit."""
     failure_rate: float = Field(default=0.5, gt=0, le=1)
-    """So many of the last `window` answers open it too, once there are `window`."""
+    """Share of failures among the last `window` answers that opens the circuit."""
     window: int = Field(default=20, ge=2, le=1000)
-    """How many of the last answers `failure_rate` looks at."""
+    """Number of answers that `failure_rate` considers."""
     open_seconds: float = Field(default=2.0, gt=0, le=3600)
-    """Doubled each time that a probe fails."""
+    """Time that the circuit stays open. It doubles with each failed probe."""
     max_open_seconds: float = Field(default=20.0, gt=0, le=3600)
     """The longest that it stays open."""
     probe_seconds: float = Field(default=10.0, gt=0, le=3600)
@@ -59,8 +59,8 @@ class ClientSettings(Base):
     cache_salt_key: str = Field(default="", max_length=256)
     """A secret that several processes of serving share, so that a tenant has the same salt at each of them."""
     reuse_prompts: bool = True
-    """Whether a llama.cpp server keeps what it has read of a prompt for the next one of the same tenant. Switch it off
-    where several processes of serving share one server: none knows whose prompts the others have put there."""
+    """Reuse the prefix cache of a llama.cpp server for the same tenant. Disable it if several serving processes share one
+    server, because none knows which tenants' prompts the others have cached."""
 
 
 class Settings(Base):

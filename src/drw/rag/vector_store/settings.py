@@ -19,8 +19,8 @@ class Ranking(Base):
     vector_weight: float = Field(default=0.5, ge=0, le=1)
     """The vector leg's part in the score of a chunk; the words have the rest."""
     narrowed_fusion: Fusion = "coverage"
-    """The fusion where automatic filters have narrowed the search to few documents: what the question names tells their
-    chunks apart no more, and "min-max" would stretch the small differences that remain between the words."""
+    """Fusion of scores after automatic filters, which leave few documents. "min-max" would stretch the small keyword
+    differences that remain; "coverage" keeps them small."""
     narrowed_vector_weight: float = Field(default=0.5, ge=0, le=1)
     """The vector leg's part there; by "coverage" the words have the more of the rest, the more of them a chunk has."""
     candidates: int = Field(default=200, ge=50)

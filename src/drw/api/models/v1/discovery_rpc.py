@@ -10,7 +10,7 @@ from drw.api.models.v1.discovery_pb2 import Alias, AliasesChanged, DeleteAliasRe
 
 
 class Discovery(Servicer):
-    """Discovery knows every model and where it is served."""
+    """Discovery lists models with their endpoints, aliases and fallbacks."""
 
     contract = Contract.of(discovery_pb2.DESCRIPTOR.services_by_name["Discovery"])
 
@@ -23,27 +23,27 @@ class Discovery(Servicer):
         raise Unwritten("GetModel")
 
     async def resolve_model(self, request: ResolveModelRequest, /) -> ResolvedModel:
-        """ResolveModel returns where a model answers: for services, never for callers from outside."""
+        """ResolveModel returns the endpoints of a model, for services only."""
         raise Unwritten("ResolveModel")
 
     async def resolve_plan(self, request: ResolvePlanRequest, /) -> Plan:
-        """ResolvePlan returns all models that may answer for a name, in their order: for services only."""
+        """ResolvePlan returns the candidates for a model name in order, for services only."""
         raise Unwritten("ResolvePlan")
 
     def watch_aliases(self, request: WatchAliasesRequest, /) -> AsyncIterator[AliasesChanged]:
-        """WatchAliases sends a message now and after each change of an alias, so that nobody goes on with old plans."""
+        """WatchAliases streams a message now and after each change of an alias."""
         raise Unwritten("WatchAliases")
 
     async def list_aliases(self, request: ListAliasesRequest, /) -> ListAliasesResponse:
-        """ListAliases lists the aliases, those of the settings too."""
+        """ListAliases lists all aliases, including those of the settings."""
         raise Unwritten("ListAliases")
 
     async def set_alias(self, request: Alias, /) -> Alias:
-        """SetAlias makes an alias, or puts another in its place; one of the settings is hidden by it."""
+        """SetAlias creates or replaces an alias. It overrides one of the settings."""
         raise Unwritten("SetAlias")
 
     async def delete_alias(self, request: DeleteAliasRequest, /) -> DeleteAliasResponse:
-        """DeleteAlias removes an alias; one of the settings of the same name counts again."""
+        """DeleteAlias deletes an alias. One of the same name in the settings applies again."""
         raise Unwritten("DeleteAlias")
 
 
@@ -63,32 +63,32 @@ class DiscoveryClient(Client):
         return answer
 
     async def resolve_model(self, request: ResolveModelRequest, /, *, timeout: float | None = None) -> ResolvedModel:
-        """ResolveModel returns where a model answers: for services, never for callers from outside."""
+        """ResolveModel returns the endpoints of a model, for services only."""
         answer: ResolvedModel = await self._unary("ResolveModel", request, timeout)
         return answer
 
     async def resolve_plan(self, request: ResolvePlanRequest, /, *, timeout: float | None = None) -> Plan:
-        """ResolvePlan returns all models that may answer for a name, in their order: for services only."""
+        """ResolvePlan returns the candidates for a model name in order, for services only."""
         answer: Plan = await self._unary("ResolvePlan", request, timeout)
         return answer
 
     def watch_aliases(
         self, request: WatchAliasesRequest, /, *, timeout: float | None = None
     ) -> AsyncGenerator[AliasesChanged, None]:
-        """WatchAliases sends a message now and after each change of an alias, so that nobody goes on with old plans."""
+        """WatchAliases streams a message now and after each change of an alias."""
         return self._stream("WatchAliases", request, timeout)
 
     async def list_aliases(self, request: ListAliasesRequest, /, *, timeout: float | None = None) -> ListAliasesResponse:
-        """ListAliases lists the aliases, those of the settings too."""
+        """ListAliases lists all aliases, including those of the settings."""
         answer: ListAliasesResponse = await self._unary("ListAliases", request, timeout)
         return answer
 
     async def set_alias(self, request: Alias, /, *, timeout: float | None = None) -> Alias:
-        """SetAlias makes an alias, or puts another in its place; one of the settings is hidden by it."""
+        """SetAlias creates or replaces an alias. It overrides one of the settings."""
         answer: Alias = await self._unary("SetAlias", request, timeout)
         return answer
 
     async def delete_alias(self, request: DeleteAliasRequest, /, *, timeout: float | None = None) -> DeleteAliasResponse:
-        """DeleteAlias removes an alias; one of the settings of the same name counts again."""
+        """DeleteAlias deletes an alias. One of the same name in the settings applies again."""
         answer: DeleteAliasResponse = await self._unary("DeleteAlias", request, timeout)
         return answer

@@ -10,7 +10,7 @@ from drw.api.models.v1.health_pb2 import GetReportRequest, Report
 
 
 class Health(Servicer):
-    """Health watches every service, and says which are fit to serve."""
+    """Health reports the health of all services."""
 
     contract = Contract.of(health_pb2.DESCRIPTOR.services_by_name["Health"])
 

@@ -10,12 +10,12 @@ from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 
 
 class Serving(Servicer):
-    """Serving runs models. OpenAI's endpoints are its face to the outside; services use this one."""
+    """Serving runs models. OpenAI's endpoints are its files and vector stores; services use this contract."""
 
     contract = Contract.of(serving_pb2.DESCRIPTOR.services_by_name["Serving"])
 
     def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
-        """Chat streams the answer of a chat model, piece by piece."""
+        """Chat streams the answer of a chat model."""
         raise Unwritten("Chat")
 
 
@@ -27,5 +27,5 @@ class ServingClient(Client):
     def chat(
         self, request: ChatRequest, /, *, timeout: float | None = None
     ) -> AsyncGenerator[ChatChunk, None]:
-        """Chat streams the answer of a chat model, piece by piece."""
+        """Chat streams the answer of a chat model."""
         return self._stream("Chat", request, timeout)

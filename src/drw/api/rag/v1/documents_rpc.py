@@ -10,16 +10,16 @@ from drw.api.rag.v1.documents_pb2 import File, GetFileRequest, IndexFileRequest,
 
 
 class Documents(Servicer):
-    """Documents keeps files, and turns them into passages. OpenAI's files and vector stores are its face to the outside; services use this one."""
+    """Documents stores files and indexes them as passages in collections. Its public API is OpenAI's files and vector stores; services use this contract."""
 
     contract = Contract.of(documents_pb2.DESCRIPTOR.services_by_name["Documents"])
 
     async def put_file(self, request: PutFileRequest, /) -> File:
-        """PutFile keeps a file; the same bytes under the same name again give the same file."""
+        """PutFile stores a file. The same content under the same name returns the same file."""
         raise Unwritten("PutFile")
 
     async def get_file(self, request: GetFileRequest, /) -> File:
-        """GetFile shows a file, without its bytes."""
+        """GetFile returns a file without its content."""
         raise Unwritten("GetFile")
 
     async def read_text(self, request: ReadTextRequest, /) -> ReadTextResponse:
@@ -27,11 +27,11 @@ class Documents(Servicer):
         raise Unwritten("ReadText")
 
     async def index_file(self, request: IndexFileRequest, /) -> Indexing:
-        """IndexFile puts a file into a collection and waits for the end; what is there already stays as it is."""
+        """IndexFile adds a file to a collection and waits until it is indexed. It is idempotent."""
         raise Unwritten("IndexFile")
 
     def watch_indexing(self, request: WatchIndexingRequest, /) -> AsyncIterator[IndexingProgress]:
-        """WatchIndexing streams the progress of a collection's indexing, until nothing is under way."""
+        """WatchIndexing streams the indexing progress of a collection until no file is in progress."""
         raise Unwritten("WatchIndexing")
 
 
@@ -41,12 +41,12 @@ class DocumentsClient(Client):
     contract = Documents.contract
 
     async def put_file(self, request: PutFileRequest, /, *, timeout: float | None = None) -> File:
-        """PutFile keeps a file; the same bytes under the same name again give the same file."""
+        """PutFile stores a file. The same content under the same name returns the same file."""
         answer: File = await self._unary("PutFile", request, timeout)
         return answer
 
     async def get_file(self, request: GetFileRequest, /, *, timeout: float | None = None) -> File:
-        """GetFile shows a file, without its bytes."""
+        """GetFile returns a file without its content."""
         answer: File = await self._unary("GetFile", request, timeout)
         return answer
 
@@ -56,12 +56,12 @@ class DocumentsClient(Client):
         return answer
 
     async def index_file(self, request: IndexFileRequest, /, *, timeout: float | None = None) -> Indexing:
-        """IndexFile puts a file into a collection and waits for the end; what is there already stays as it is."""
+        """IndexFile adds a file to a collection and waits until it is indexed. It is idempotent."""
         answer: Indexing = await self._unary("IndexFile", request, timeout)
         return answer
 
     def watch_indexing(
         self, request: WatchIndexingRequest, /, *, timeout: float | None = None
     ) -> AsyncGenerator[IndexingProgress, None]:
-        """WatchIndexing streams the progress of a collection's indexing, until nothing is under way."""
+        """WatchIndexing streams the indexing progress of a collection until no file is in progress."""
         return self._stream("WatchIndexing", request, timeout)

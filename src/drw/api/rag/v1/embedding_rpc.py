@@ -15,7 +15,7 @@ class Embedding(Servicer):
     contract = Contract.of(embedding_pb2.DESCRIPTOR.services_by_name["Embedding"])
 
     async def embed(self, request: EmbedRequest, /) -> EmbedResponse:
-        """Embed returns one vector a text, in the order of the texts."""
+        """Embed returns one vector for each text, in order."""
         raise Unwritten("Embed")
 
 
@@ -25,6 +25,6 @@ class EmbeddingClient(Client):
     contract = Embedding.contract
 
     async def embed(self, request: EmbedRequest, /, *, timeout: float | None = None) -> EmbedResponse:
-        """Embed returns one vector a text, in the order of the texts."""
+        """Embed returns one vector for each text, in order."""
         answer: EmbedResponse = await self._unary("Embed", request, timeout)
         return answer

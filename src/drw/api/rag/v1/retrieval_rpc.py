@@ -10,7 +10,7 @@ from drw.api.rag.v1.retrieval_pb2 import AskEvent, AskRequest, SearchRequest, Se
 
 
 class Retrieval(Servicer):
-    """Retrieval finds the passages that answer a question, and words an answer with citations."""
+    """Retrieval searches passages and answers questions with citations."""
 
     contract = Contract.of(retrieval_pb2.DESCRIPTOR.services_by_name["Retrieval"])
 
@@ -19,7 +19,7 @@ class Retrieval(Servicer):
         raise Unwritten("Search")
 
     def ask(self, request: AskRequest, /) -> AsyncIterator[AskEvent]:
-        """Ask streams the passages, then the answer, then what the checks of the answer found."""
+        """Ask streams the passages, the answer, and the result of its checks."""
         raise Unwritten("Ask")
 
 
@@ -36,5 +36,5 @@ class RetrievalClient(Client):
     def ask(
         self, request: AskRequest, /, *, timeout: float | None = None
     ) -> AsyncGenerator[AskEvent, None]:
-        """Ask streams the passages, then the answer, then what the checks of the answer found."""
+        """Ask streams the passages, the answer, and the result of its checks."""
         return self._stream("Ask", request, timeout)

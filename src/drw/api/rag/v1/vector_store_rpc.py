@@ -10,12 +10,12 @@ from drw.api.rag.v1.vector_store_pb2 import Collection, CreateCollectionRequest,
 
 
 class VectorStore(Servicer):
-    """VectorStore keeps collections of documents as passages, with their vectors, words and permissions, and finds the nearest. Every method sees only the collections of the caller's desk, and of those only what stands inside no wall that the caller stands outside of."""
+    """VectorStore stores collections of documents as passages, with their vectors, terms and permissions, and searches them. Every method is limited to the caller's desk and walls."""
 
     contract = Contract.of(vector_store_pb2.DESCRIPTOR.services_by_name["VectorStore"])
 
     async def create_collection(self, request: CreateCollectionRequest, /) -> Collection:
-        """CreateCollection makes a collection; a name is used once in a desk and set of walls."""
+        """CreateCollection creates a collection. Names are unique within a desk and set of walls."""
         raise Unwritten("CreateCollection")
 
     async def list_collections(self, request: ListCollectionsRequest, /) -> ListCollectionsResponse:
@@ -23,7 +23,7 @@ class VectorStore(Servicer):
         raise Unwritten("ListCollections")
 
     async def get_collection(self, request: GetCollectionRequest, /) -> Collection:
-        """GetCollection finds a collection by its id or its name."""
+        """GetCollection returns a collection by id or name."""
         raise Unwritten("GetCollection")
 
     async def update_collection(self, request: UpdateCollectionRequest, /) -> Collection:
@@ -31,15 +31,15 @@ class VectorStore(Servicer):
         raise Unwritten("UpdateCollection")
 
     async def delete_collection(self, request: DeleteCollectionRequest, /) -> DeleteCollectionResponse:
-        """DeleteCollection deletes a collection with all that is in it, in one transaction."""
+        """DeleteCollection deletes a collection with its documents, in one transaction."""
         raise Unwritten("DeleteCollection")
 
     async def put_document(self, request: PutDocumentRequest, /) -> Document:
-        """PutDocument writes a document with all its chunks in one transaction; the same id again replaces it whole. A write with a lower fence than the stored document, or than a deletion of it, fails with Conflict."""
+        """PutDocument writes a document with all its chunks in one transaction, and replaces one with the same id. A write with a lower fence than the stored document, or than a deletion of it, fails with Conflict."""
         raise Unwritten("PutDocument")
 
     async def update_document_attributes(self, request: UpdateDocumentAttributesRequest, /) -> Document:
-        """UpdateDocumentAttributes replaces the attributes of a document; nothing is embedded, and searches that begin afterwards find the new values. A version older than the one that is kept changes nothing."""
+        """UpdateDocumentAttributes replaces the attributes of a document; nothing is embedded again, and later searches use the new values. An older version than the stored one changes nothing."""
         raise Unwritten("UpdateDocumentAttributes")
 
     async def list_documents(self, request: ListDocumentsRequest, /) -> ListDocumentsResponse:
@@ -47,11 +47,11 @@ class VectorStore(Servicer):
         raise Unwritten("ListDocuments")
 
     async def delete_document(self, request: DeleteDocumentRequest, /) -> DeleteDocumentResponse:
-        """DeleteDocument deletes a document, its chunks, vectors, postings and permissions in one transaction. With a fence the deletion can be repeated at any time: it never removes what was written later."""
+        """DeleteDocument deletes a document with chunks, vectors, postings and permissions in one transaction. With a fence the deletion is repeatable: it never removes later writes."""
         raise Unwritten("DeleteDocument")
 
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
-        """Search finds passages by words and by vector, in one snapshot, best first."""
+        """Search returns passages by BM25 and vector similarity, from one snapshot, best first."""
         raise Unwritten("Search")
 
 
@@ -61,7 +61,7 @@ class VectorStoreClient(Client):
     contract = VectorStore.contract
 
     async def create_collection(self, request: CreateCollectionRequest, /, *, timeout: float | None = None) -> Collection:
-        """CreateCollection makes a collection; a name is used once in a desk and set of walls."""
+        """CreateCollection creates a collection. Names are unique within a desk and set of walls."""
         answer: Collection = await self._unary("CreateCollection", request, timeout)
         return answer
 
@@ -71,7 +71,7 @@ class VectorStoreClient(Client):
         return answer
 
     async def get_collection(self, request: GetCollectionRequest, /, *, timeout: float | None = None) -> Collection:
-        """GetCollection finds a collection by its id or its name."""
+        """GetCollection returns a collection by id or name."""
         answer: Collection = await self._unary("GetCollection", request, timeout)
         return answer
 
@@ -81,17 +81,17 @@ class VectorStoreClient(Client):
         return answer
 
     async def delete_collection(self, request: DeleteCollectionRequest, /, *, timeout: float | None = None) -> DeleteCollectionResponse:
-        """DeleteCollection deletes a collection with all that is in it, in one transaction."""
+        """DeleteCollection deletes a collection with its documents, in one transaction."""
         answer: DeleteCollectionResponse = await self._unary("DeleteCollection", request, timeout)
         return answer
 
     async def put_document(self, request: PutDocumentRequest, /, *, timeout: float | None = None) -> Document:
-        """PutDocument writes a document with all its chunks in one transaction; the same id again replaces it whole. A write with a lower fence than the stored document, or than a deletion of it, fails with Conflict."""
+        """PutDocument writes a document with all its chunks in one transaction, and replaces one with the same id. A write with a lower fence than the stored document, or than a deletion of it, fails with Conflict."""
         answer: Document = await self._unary("PutDocument", request, timeout)
         return answer
 
     async def update_document_attributes(self, request: UpdateDocumentAttributesRequest, /, *, timeout: float | None = None) -> Document:
-        """UpdateDocumentAttributes replaces the attributes of a document; nothing is embedded, and searches that begin afterwards find the new values. A version older than the one that is kept changes nothing."""
+        """UpdateDocumentAttributes replaces the attributes of a document; nothing is embedded again, and later searches use the new values. An older version than the stored one changes nothing."""
         answer: Document = await self._unary("UpdateDocumentAttributes", request, timeout)
         return answer
 
@@ -101,11 +101,11 @@ class VectorStoreClient(Client):
         return answer
 
     async def delete_document(self, request: DeleteDocumentRequest, /, *, timeout: float | None = None) -> DeleteDocumentResponse:
-        """DeleteDocument deletes a document, its chunks, vectors, postings and permissions in one transaction. With a fence the deletion can be repeated at any time: it never removes what was written later."""
+        """DeleteDocument deletes a document with chunks, vectors, postings and permissions in one transaction. With a fence the deletion is repeatable: it never removes later writes."""
         answer: DeleteDocumentResponse = await self._unary("DeleteDocument", request, timeout)
         return answer
 
     async def search(self, request: VectorSearchRequest, /, *, timeout: float | None = None) -> VectorSearchResponse:
-        """Search finds passages by words and by vector, in one snapshot, best first."""
+        """Search returns passages by BM25 and vector similarity, from one snapshot, best first."""
         answer: VectorSearchResponse = await self._unary("Search", request, timeout)
         return answer

@@ -10,7 +10,7 @@ from drw.api.workflow.v1.error_handling_pb2 import DeadLetter, ListDeadLettersRe
 
 
 class ErrorHandling(Servicer):
-    """ErrorHandling keeps failed steps, and puts them back to work."""
+    """ErrorHandling stores dead letters (failed steps) and redrives them."""
 
     contract = Contract.of(error_handling_pb2.DESCRIPTOR.services_by_name["ErrorHandling"])
 

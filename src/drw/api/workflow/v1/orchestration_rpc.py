@@ -10,12 +10,12 @@ from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunReques
 
 
 class Orchestration(Servicer):
-    """Orchestration runs workflows to their end, whatever fails on the way. A run acts for the key that started it, with that key's scopes and inside its walls; only callers inside all of those see it."""
+    """Orchestration executes workflow runs durably. A run acts for the key that started it, with its scopes and walls. Only callers inside all of these walls see it."""
 
     contract = Contract.of(orchestration_pb2.DESCRIPTOR.services_by_name["Orchestration"])
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
-        """StartRun starts a run; the same request id again gives the same run."""
+        """StartRun starts a run. The same request id returns the same run."""
         raise Unwritten("StartRun")
 
     async def get_run(self, request: GetRunRequest, /) -> Run:
@@ -27,7 +27,7 @@ class Orchestration(Servicer):
         raise Unwritten("ListRuns")
 
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
-        """CancelRun ends a run that has not ended; one that has stays as it is."""
+        """CancelRun cancels a run. It has no effect on an ended run."""
         raise Unwritten("CancelRun")
 
 
@@ -37,7 +37,7 @@ class OrchestrationClient(Client):
     contract = Orchestration.contract
 
     async def start_run(self, request: StartRunRequest, /, *, timeout: float | None = None) -> Run:
-        """StartRun starts a run; the same request id again gives the same run."""
+        """StartRun starts a run. The same request id returns the same run."""
         answer: Run = await self._unary("StartRun", request, timeout)
         return answer
 
@@ -52,6 +52,6 @@ class OrchestrationClient(Client):
         return answer
 
     async def cancel_run(self, request: CancelRunRequest, /, *, timeout: float | None = None) -> Run:
-        """CancelRun ends a run that has not ended; one that has stays as it is."""
+        """CancelRun cancels a run. It has no effect on an ended run."""
         answer: Run = await self._unary("CancelRun", request, timeout)
         return answer

@@ -10,16 +10,16 @@ from drw.api.workflow.v1.state_pb2 import PublishRunEventResponse, RunEvent, Wat
 
 
 class State(Servicer):
-    """State shows the state of every run as it changes."""
+    """State streams the events of runs."""
 
     contract = Contract.of(state_pb2.DESCRIPTOR.services_by_name["State"])
 
     def watch_run(self, request: WatchRunRequest, /) -> AsyncIterator[RunEvent]:
-        """WatchRun sends what has happened in a run, then what happens, to its end."""
+        """WatchRun streams past and future events of a run until it ends."""
         raise Unwritten("WatchRun")
 
     async def publish_run_event(self, request: RunEvent, /) -> PublishRunEventResponse:
-        """PublishRunEvent adds an event to the live view of a run; the same event twice is shown once."""
+        """PublishRunEvent adds an event to a run. It is idempotent."""
         raise Unwritten("PublishRunEvent")
 
 
@@ -31,10 +31,10 @@ class StateClient(Client):
     def watch_run(
         self, request: WatchRunRequest, /, *, timeout: float | None = None
     ) -> AsyncGenerator[RunEvent, None]:
-        """WatchRun sends what has happened in a run, then what happens, to its end."""
+        """WatchRun streams past and future events of a run until it ends."""
         return self._stream("WatchRun", request, timeout)
 
     async def publish_run_event(self, request: RunEvent, /, *, timeout: float | None = None) -> PublishRunEventResponse:
-        """PublishRunEvent adds an event to the live view of a run; the same event twice is shown once."""
+        """PublishRunEvent adds an event to a run. It is idempotent."""
         answer: PublishRunEventResponse = await self._unary("PublishRunEvent", request, timeout)
         return answer

@@ -10,7 +10,7 @@ from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, ListTemplatesR
 
 
 class Templates(Servicer):
-    """Templates keeps the workflow templates and their versions."""
+    """Templates stores workflow templates and their versions."""
 
     contract = Contract.of(templates_pb2.DESCRIPTOR.services_by_name["Templates"])
 
