@@ -80,7 +80,7 @@ async def test_work_is_cancelled_when_the_connection_of_the_lock_is_lost(
                 "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = %s", (KIND,)
             )
         with pytest.raises(Unavailable, match="the database does not answer"):
-            await working
+            await asyncio.wait_for(working, 30)
         assert cancelled.is_set()
         assert await numbers(connected) == []
 
