@@ -193,5 +193,6 @@ def test_settings_are_listed_with_default_value_origin_and_description(layout: A
     assert found["services.discovery.models.smollm2-135m-instruct.sampling.repeat_penalty"].value == 1.1
     assert not any("*" in name for name in found)
     said = drw("config", "max_waiting", "--json", "--data-dir", str(layout.data)).stdout
-    assert [s["name"] for s in json.loads(said)] == [waiting.name, "services.serving.max_waiting_seconds"]
+    names = [waiting.name, "services.serving.max_waiting_seconds", "services.embedding.max_waiting_texts"]
+    assert sorted(s["name"] for s in json.loads(said)) == sorted(names)
     assert drw("config", "no_such_thing", "--data-dir", str(layout.data)).returncode == 3
