@@ -27,7 +27,7 @@ NOTED = "drw.caller"
 
 REVOKED, KILLED, MONEY, TOKENS = "r", "k", "m", "t"
 LETTERS = {Block.KILLED: KILLED, Block.MONEY: MONEY, Block.TOKENS: TOKENS}
-ORDER = (KILLED, REVOKED, MONEY, TOKENS)
+CAPACITY_ORDER = (KILLED, REVOKED, MONEY, TOKENS)
 """Killed subjects come first, because capacity is limited and no other filter cuts streams."""
 
 REFUSED, CUT, LACKS_SCOPE = "drw_refused_", "drw_cut", "drw_lacks_scope"
@@ -106,5 +106,5 @@ def _hashed(seed: bytes, subject: str) -> str:
 
 
 def _text(entries: Iterable[tuple[str, str]]) -> str:
-    ordered = sorted(set(entries), key=lambda line: (ORDER.index(line[0]), line[1]))
+    ordered = sorted(set(entries), key=lambda line: (CAPACITY_ORDER.index(line[0]), line[1]))
     return "".join(f"{letter}{subject}\n" for letter, subject in ordered[:MOST])

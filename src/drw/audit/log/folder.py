@@ -37,7 +37,7 @@ class Folder:
         """Write a file that is never written again.
 
         Raises:
-            Damaged: it is there already, with something else in it.
+            LogDamaged: it is there already, with something else in it.
         """
         if (present := self.read(path)) is None:
             self.replace(path, data)

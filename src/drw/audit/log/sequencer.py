@@ -45,7 +45,7 @@ class Sequencer:
         """Return a checkpoint, as a note and read, over every record that is committed now.
 
         Raises:
-            Damaged: tiles, checkpoint and database do not fit together. Nothing is signed over that.
+            LogDamaged: tiles, checkpoint and database do not fit together. Nothing is signed over that.
         """
         await self.take()
         expected = (await self._store.state()).records

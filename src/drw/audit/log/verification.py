@@ -32,7 +32,7 @@ class Verification:
         """Compare everything.
 
         Raises:
-            Damaged: the first problem found.
+            LogDamaged: the first problem found.
         """
         bundles = self._walk.bundles()
         while some := await asyncio.to_thread(lambda: [b for b, _ in zip(bundles, range(AT_ONCE), strict=False)]):

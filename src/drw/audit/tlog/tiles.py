@@ -52,7 +52,7 @@ def read_tile(read: Read, tile: Tile) -> list[bytes]:
     """Return the hashes of a tile.
 
     Raises:
-        Damaged: it is not there, or has another length.
+        LogDamaged: it is not there, or has another length.
     """
     data, width = _read_either(read, tile)
     if len(data) != width * HASH_BYTES:
@@ -64,7 +64,7 @@ def read_bundle(read: Read, tile: Tile) -> list[bytes]:
     """Return the entries of a bundle.
 
     Raises:
-        Damaged: it is not there, or is not a bundle of that many entries.
+        LogDamaged: it is not there, or is not a bundle of that many entries.
     """
     data, width = _read_either(read, tile)
     entries = _unbundled(data, tile)

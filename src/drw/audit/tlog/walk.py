@@ -23,7 +23,7 @@ class LogWalk:
     """One pass over a log; `earlier_note` is an earlier checkpoint.
 
     Raises:
-        Damaged: the log has no checkpoint of the key, or does not extend the earlier one.
+        LogDamaged: the log has no checkpoint of the key, or does not extend the earlier one.
         NotANote: the earlier note is not one.
 
     """
@@ -38,7 +38,7 @@ class LogWalk:
         """Yield all entries after comparing each with the tiles, and compare the root at the end.
 
         Raises:
-            Damaged: the first problem found.
+            LogDamaged: the first problem found.
         """
         size = self.checkpoint.size
         self._compare_earlier()
@@ -89,7 +89,7 @@ def read_checkpoint(read: Read, verifier: Verifier) -> tuple[str, Checkpoint]:
     """Return the note and the checkpoint of the log.
 
     Raises:
-        Damaged: the checkpoint is missing, or signed with another key.
+        LogDamaged: the checkpoint is missing, or signed with another key.
     """
     if (data := read(CHECKPOINT)) is None:
         raise LogDamaged("the checkpoint is missing")

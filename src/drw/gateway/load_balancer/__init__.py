@@ -1,1 +1,1 @@
-"""Stores upstreams: addresses, balancing, deadlines and circuit settings."""
+"""Stores upstreams: addresses, balancing, deadlines, circuits. Envoy balances; see also serving/routing."""

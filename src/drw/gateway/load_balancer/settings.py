@@ -23,7 +23,7 @@ class Settings(Base):
 
     upstreams: dict[str, UpstreamSettings] = Field(default_factory=dict)
     allowed_upstreams: tuple[str, ...] = ()
-    """As `drw.routing.egress_allowlist.Allowed` reads it; the processes of the profile need no entry."""
+    """As `drw.routing.egress_allowlist.EgressAllowlist` reads it; the processes of the profile need no entry."""
 
     @field_validator("allowed_upstreams")
     @classmethod

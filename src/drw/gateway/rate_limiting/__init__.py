@@ -1,1 +1,1 @@
-"""Keeps each caller's limits."""
+"""Stores limits, budgets and prices. Requests a minute are counted in `drw.agent.cutter`."""

@@ -64,7 +64,7 @@ class ProcessFailed(Unavailable):
 
 
 class ChildProcess:
-    """A running process, restarted when it dies."""
+    """A running process, restarted when it exits or freezes."""
 
     def __init__(
         self, spec: ProcessSpec, log: Path, write_log: Callable[[str], None], started: Callable[[], None] = lambda: None

@@ -103,8 +103,8 @@ class ModelSettings(Settings):
     deadlines: DeadlineSettings = DeadlineSettings()
     prefill: Literal["", "none", "assistant", "prefix", "continue_final_message"] = ""
     """How the model continues a partial answer of another model. `assistant`: it continues a last assistant message, as
-    llama.cpp does; `prefix`: that message is marked with `prefix`, as for Mistral and DeepSeek; `continue_final_message`:
-    the parameter of vLLM and SGLang; `none`: it cannot. Empty: the default of the engine."""
+    llama.cpp does; `prefix`: that message is marked with `prefix`, as for Mistral and DeepSeek;
+    `continue_final_message`: the parameter of vLLM and SGLang; `none`: it cannot. Empty: the engine's default."""
     sampling: SamplingSettings = SamplingSettings()
     """How it chooses each token where a request does not say."""
     affinity: Literal["none", "session", "prefix"] = "session"
@@ -114,8 +114,8 @@ class ModelSettings(Settings):
     """Parameters of requests that are not OpenAI's and that the upstream takes, as vLLM takes `top_k`: they go to it as
     they are. Any other is refused."""
     reasoning: Literal["drop", "send"] = "drop"
-    """Reasoning of earlier answers in `messages`. `send`: pass it to models that need it, as DeepSeek and Kimi do between
-    tool calls; `drop`: remove it for models that reject it or read it as part of the prompt."""
+    """Reasoning of earlier answers in `messages`. `send`: pass it to models that need it, as DeepSeek and Kimi do
+    between tool calls; `drop`: remove it for models that reject it or read it as part of the prompt."""
     dimensions: int = Field(0, ge=0)
     """Of an embedding model: the length of its vectors."""
     owned_by: str = ""

@@ -59,7 +59,7 @@ class ClientSettings(Base):
     cache_salt_key: str = Field(default="", max_length=256)
     """A secret that several processes of serving share, so that a tenant has the same salt at each of them."""
     reuse_prompts: bool = True
-    """Reuse the prefix cache of a llama.cpp server for the same tenant. Disable it if several serving processes share one
+    """Reuse the prefix cache of a llama.cpp server for the same tenant. Disable it if several processes share one
     server, because none knows which tenants' prompts the others have cached."""
 
 

@@ -1,1 +1,1 @@
-"""Dead letters: stores failed steps and redrives them."""
+"""Dead letters: stores failed steps and redrives them. Retries are in `drw.workflow.orchestration.execution`."""

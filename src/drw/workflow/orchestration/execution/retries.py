@@ -10,13 +10,13 @@ LONGEST_SECONDS = 15.0
 LONGEST_ASKED_FOR_SECONDS = 60.0
 
 
-def pause(error: DrwError, attempts: int, max_seconds: int, first_seconds: float) -> float | None:
+def pause(error: DrwError, attempts: int, max_attempts: int, first_seconds: float) -> float | None:
     """Return the seconds to wait before the next attempt, or None for no retry.
 
     Exponential backoff from `first_seconds` to 15 s with 20 % jitter. A service's Retry-After is honoured, up to
     a minute.
     """
-    if not error.retryable or attempts >= max_seconds:
+    if not error.retryable or attempts >= max_attempts:
         return None
     doubled = min(LONGEST_SECONDS, first_seconds * 2.0 ** (attempts - 1)) * random.uniform(0.8, 1.2)
     return max(doubled, _asked_for(error))
