@@ -29,11 +29,11 @@ def pages(document: Schema) -> dict[str, str]:
         for path, verbs in document["paths"].items()
         for verb, operation in verbs.items()
     ]
-    made = {"index.md": _index(document, operations), SCHEMAS: _schemas(document["components"]["schemas"])}
+    pages_by_path = {"index.md": _index(document, operations), SCHEMAS: _schemas(document["components"]["schemas"])}
     for tag in document["tags"]:
         own = [operation for operation in operations if tag["name"] in operation[2]["tags"]]
-        made[f"{slug(tag['name'])}.md"] = _tag(tag, own, document)
-    return made
+        pages_by_path[f"{slug(tag['name'])}.md"] = _tag(tag, own, document)
+    return pages_by_path
 
 
 def slug(name: str) -> str:

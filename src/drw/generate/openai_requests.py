@@ -89,9 +89,9 @@ def body(page: str) -> Schema | None:
 def schemas() -> dict[str, Schema]:
     """Return the schemas that the bodies refer to, by their names."""
     models = [(model, "validation") for model in MODELS.values()]
-    _, made = models_json_schema(models, ref_template=_reference("{model}"))  # type: ignore[arg-type]
+    _, definitions_of = models_json_schema(models, ref_template=_reference("{model}"))  # type: ignore[arg-type]
     refused = {model.__name__: getattr(model, "INSTEAD", {}) for model in MODELS.values()}
-    visible = {name: _shown(schema, refused.get(name, ())) for name, schema in made["$defs"].items()}
+    visible = {name: _shown(schema, refused.get(name, ())) for name, schema in definitions_of["$defs"].items()}
     return {PREFIX + name: schema for name, schema in sorted(visible.items())}
 
 

@@ -62,9 +62,9 @@ def boundary(request: Sequence[str], answer: Sequence[str]) -> Json:
     return _filter(BOUNDARY, f"{' '.join(request)}\n{' '.join(answer)}")
 
 
-def route(who: str, most: int, scopes: Iterable[str] = ()) -> Json:
+def route(access: str, max_bytes: int, scopes: Iterable[str] = ()) -> Json:
     """Return the per-route configuration: ANYBODY, ANY_KEY or ONE_OF the scopes, and the maximum body size in bytes."""
-    text = f"{who}{most:016x}" + "".join(f"\n{scope}" for scope in scopes)
+    text = f"{access}{max_bytes:016x}" + "".join(f"\n{scope}" for scope in scopes)
     return typed(
         f"{MODULE}PerRoute", dynamic_module_config=_loaded(), per_route_config_name=CUTTER, filter_config=_text_of(text)
     )

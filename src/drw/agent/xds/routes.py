@@ -83,10 +83,10 @@ def _by_path(table: Sequence[Json]) -> Json:
     Envoy tries entries one by one, and evaluates an entry's headers before its path.
     """
     paths = sorted({path for entry in table if (path := _path(entry))})
-    found = {path: _tried(entry for entry in table if path.startswith(_path(entry))) for path in paths}
+    by_prefix = {path: _tried(entry for entry in table if path.startswith(_path(entry))) for path in paths}
     at = typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=":path")
-    tree = {"input": extension("path", at), "prefix_match_map": {"map": found}}
-    return {"matcher_tree": tree, "on_no_match": _tried(entry for entry in table if not _path(entry))}
+    matcher = {"input": extension("path", at), "prefix_match_map": {"map": by_prefix}}
+    return {"matcher_tree": matcher, "on_no_match": _tried(entry for entry in table if not _path(entry))}
 
 
 def _path(entry: Json) -> str:

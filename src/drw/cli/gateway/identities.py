@@ -223,9 +223,9 @@ def _told(response: dict[str, Any], text: str, as_json: bool) -> None:
             write(f"{verb} {one}")
 
 
-def _table(found: Any, columns: tuple[str, ...], rows: list[Any], empty: str, as_json: bool) -> None:
+def _table(response: Any, columns: tuple[str, ...], rows: list[Any], empty: str, as_json: bool) -> None:
     if as_json:
-        write_json(found)
+        write_json(response)
     else:
         write_table(columns, rows, empty)
 

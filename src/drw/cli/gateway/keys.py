@@ -207,12 +207,12 @@ def retire_signing_key(
         write(f"{kid} is retired; {done['revoked_keys']} keys are invalid. `drw up` creates a new first key if needed")
 
 
-def _show_secret(made: dict[str, Any], as_json: bool) -> None:
+def _show_secret(created: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        write_json(made)
+        write_json(created)
         return
-    write(made["secret"])
-    key = made["key"]
+    write(created["secret"])
+    key = created["key"]
     console().print(
         f"\n[dim]{key['id']} of the desk {key['desk']}, valid until {when(key['expires_at'])}. "
         "It is not shown again.[/dim]"

@@ -91,18 +91,18 @@ def down(data_dir: DataDir = None, as_json: Json = False) -> None:
 def status(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Show all processes and services. Exits with 0 only if all are healthy."""
     layout = local(data_dir)
-    found = _ask(layout, "status")
-    if found is None:
+    response = _ask(layout, "status")
+    if response is None:
         if as_json:
             write_json({"healthy": False, "ready": False, "data": str(layout.data), "processes": [], "services": []})
             raise typer.Exit(1)
         warn(f"no platform runs in {layout.data}: start one with `drw up`")
         raise typer.Exit(1)
     if as_json:
-        write_json(found)
+        write_json(response)
     else:
-        _show(found)
-    if not found["healthy"]:
+        _show(response)
+    if not response["healthy"]:
         raise typer.Exit(1)
 
 
@@ -197,13 +197,13 @@ def _start_detached(layout: PlatformPaths, listen: str, *, quiet: bool) -> dict[
     with log.open(encoding="utf-8", errors="replace") as output:
         while time.monotonic() < end:
             ended = child.poll() is not None
-            found = _ask(layout, "status")
+            response = _ask(layout, "status")
             for line in output:
-                if line.startswith("  ") and not quiet and not (found and found["ready"]):
+                if line.startswith("  ") and not quiet and not (response and response["ready"]):
                     stream(line)
                 last = line.strip()
-            if found and found["ready"]:
-                return found
+            if response and response["ready"]:
+                return response
             if ended:
                 raise InternalError(last.removeprefix("drw: "))
             time.sleep(0.1)
@@ -218,8 +218,8 @@ def _ask(layout: PlatformPaths, what: str) -> dict[str, Any] | None:
             sock.connect(str(layout.control))
             sock.sendall(what.encode() + b"\n")
             with sock.makefile("rb") as answer:
-                found: dict[str, Any] = json.loads(answer.readline() or b"null")
-                return found
+                response: dict[str, Any] = json.loads(answer.readline() or b"null")
+                return response
     except (FileNotFoundError, ConnectionError):
         return None
     except OSError as error:

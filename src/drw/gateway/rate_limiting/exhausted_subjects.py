@@ -98,12 +98,12 @@ def _used_up(subject: Subject, caps: dict[str, int], spent: dict[str, int], now:
         yield subject, "TOKENS", until
 
 
-async def _replace(connection: Connection, subjects: Sequence[Subject], wanted: Sequence[Wanted]) -> bool:
+async def _replace(connection: Connection, subjects: Sequence[Subject], desired: Sequence[Wanted]) -> bool:
     """Replace all blocks of the subjects; return whether anything changed."""
     names = [f"{k['kind']}/{k['org']}/{k['name']}" for k in map(key, subjects)]
     query = "select * from block where kind || '/' || org || '/' || name = any(%s) for update"
     there = {_identity(row): row["until"] for row in await (await connection.execute(query, (names,))).fetchall()}
-    want: dict[tuple[str, ...], Any] = {(*key(s).values(), reason): until for s, reason, until in wanted}
+    want: dict[tuple[str, ...], Any] = {(*key(s).values(), reason): until for s, reason, until in desired}
     for identity in there.keys() - want.keys():
         await connection.execute(
             "delete from block where kind = %s and org = %s and name = %s and reason = %s", identity

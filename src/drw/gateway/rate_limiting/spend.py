@@ -23,25 +23,25 @@ METRICS = ("platform:read", "platform:admin")
 
 async def spend(store: LimitStore, request: GetSpendRequest) -> GetSpendResponse:
     """Return the sums of the named org, or of the caller's desk where it may not see others."""
-    who, org = context.caller(), tenancy.named_org(request.org)
+    caller, org = context.caller(), tenancy.named_org(request.org)
     by = request.by or "desk"
     if by not in sums.BY:
         raise InvalidRequest(f"by is {by!r}; it can be {', '.join(sums.BY)}", param="by")
     since = request.since.ToDatetime(UTC) if request.HasField("since") else begins("month", datetime.now(UTC))
-    desk = None if tenancy.whole_org(org) else who.desk
+    desk = None if tenancy.whole_org(org) else caller.desk
     async with store.database.transaction() as connection:
         rows = await sums.report(connection, by=by, org=org, desk=desk, since=since, max_lines=MAX_LINES)
-    found = GetSpendResponse(by=by, usd=to_usd(int(rows[0]["all_nano"]) if rows else 0))
-    found.since.FromDatetime(since)
+    response = GetSpendResponse(by=by, usd=to_usd(int(rows[0]["all_nano"]) if rows else 0))
+    response.since.FromDatetime(since)
     for row in rows:
-        found.lines.add(
+        response.lines.add(
             name=row["name"],
             calls=row["calls"],
             prompt_tokens=int(row["prompt"]),
             completion_tokens=int(row["completion"]),
             usd=to_usd(int(row["nano"])),
         )
-    return found
+    return response
 
 
 async def budgets(store: LimitStore, counters: Counters, named_org: str) -> list[Budget]:
@@ -69,15 +69,15 @@ async def with_spent(budgets: Sequence[Budget], counters: Counters) -> list[Budg
         if (end := ends(PERIOD_NAMES[budget.period], now)) is not None:
             budget.resets_at.FromDatetime(end)
     try:
-        found = await counters.peek(subjects)
+        counted = await counters.peek(subjects)
     except CountersUnavailable:
         return list(budgets)
-    for budget, values in zip(budgets, found, strict=True):
-        said = Budget.Unit.Name(budget.unit)
-        unit = UNITS[said]
+    for budget, values in zip(budgets, counted, strict=True):
+        unit_name = Budget.Unit.Name(budget.unit)
+        unit = UNITS[unit_name]
         field = f"{PERIODS[Budget.Period.Name(budget.period)]}{unit}"
         spent, reserved, cap = values[field], values[unit], values.get(f"C{field}")
-        budget.spent, budget.reserved = amount(said, spent), amount(said, reserved)
+        budget.spent, budget.reserved = amount(unit_name, spent), amount(unit_name, reserved)
         if cap is not None:
-            budget.left = amount(said, max(0, cap - spent - reserved))
+            budget.left = amount(unit_name, max(0, cap - spent - reserved))
     return list(budgets)

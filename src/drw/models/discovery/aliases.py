@@ -61,8 +61,8 @@ class Aliases:
     def __init__(self, settings: Mapping[str, AliasSettings], chat: Collection[str], taken: Collection[str]) -> None:
         self._chat = chat
         self._taken = taken
-        self._own = {name: each.alias(name) for name, each in settings.items()}
-        for name, alias in self._own.items():
+        self._from_settings = {name: each.alias(name) for name, each in settings.items()}
+        for name, alias in self._from_settings.items():
             try:
                 self.check(alias)
             except InvalidRequest as error:
@@ -75,15 +75,15 @@ class Aliases:
 
     def all(self) -> list[Alias]:
         """Return every alias in force, sorted by name."""
-        return [alias for _, alias in sorted((self._own | self._records).items())]
+        return [alias for _, alias in sorted((self._from_settings | self._records).items())]
 
     def get(self, name: str) -> Alias | None:
         """Return the alias in force, or None."""
-        return self._records.get(name) or self._own.get(name)
+        return self._records.get(name) or self._from_settings.get(name)
 
     def setting(self, name: str) -> Alias | None:
         """Return the alias of that name in the settings, or None."""
-        return self._own.get(name)
+        return self._from_settings.get(name)
 
     def models(self, alias: Alias) -> list[str]:
         """Return the models behind an alias that there are: targets by weight, then fallbacks, each once."""
@@ -102,17 +102,17 @@ class Aliases:
             _hold(model in self._chat, "targets", f"{model!r} is not a chat model; there are: {there}")
             _hold(named.count(model) == 1, "targets", f"{model!r} is named twice; each model once is enough")
         for target in alias.targets:
-            said = f"the weight of {target.model!r} is {target.weight}; it can be 0 to {MAX_WEIGHT}"
-            _hold(0 <= target.weight <= MAX_WEIGHT, "targets", said)
+            message = f"the weight of {target.model!r} is {target.weight}; it can be 0 to {MAX_WEIGHT}"
+            _hold(0 <= target.weight <= MAX_WEIGHT, "targets", message)
         _hold(any(t.weight for t in alias.targets), "targets", "at least one target needs a weight above 0")
-        said = f"total_seconds is {alias.total_seconds:g}; it can be 0 to {MAX_TOTAL_SECONDS:g}"
-        _hold(0 <= alias.total_seconds <= MAX_TOTAL_SECONDS, "total_seconds", said)  # and so no NaN
+        message = f"total_seconds is {alias.total_seconds:g}; it can be 0 to {MAX_TOTAL_SECONDS:g}"
+        _hold(0 <= alias.total_seconds <= MAX_TOTAL_SECONDS, "total_seconds", message)  # and so no NaN
 
 
 def check_name(name: str) -> None:
     """Raise `InvalidRequest` where a name cannot be an alias's."""
-    said = f"{name!r} cannot name an alias: letters, digits and ._@- only, at most 128"
-    _hold(bool(NAME.fullmatch(name)), "name", said)
+    message = f"{name!r} cannot name an alias: letters, digits and ._@- only, at most 128"
+    _hold(bool(NAME.fullmatch(name)), "name", message)
 
 
 def shown(alias: Alias | None) -> dict[str, Any] | None:
@@ -123,6 +123,6 @@ def shown(alias: Alias | None) -> dict[str, Any] | None:
     return {"targets": targets, "fallbacks": list(alias.fallbacks), "total_seconds": alias.total_seconds}
 
 
-def _hold(right: bool, param: str, said: str) -> None:
+def _hold(right: bool, param: str, message: str) -> None:
     if not right:
-        raise InvalidRequest(said, param=param)
+        raise InvalidRequest(message, param=param)

@@ -211,9 +211,9 @@ class Registry:
         A model that an alias names and that there is not any more is left out; where none is left, so is the alias.
         """
         if (alias := self.aliases.get(name)) is None or not (left := self.aliases.models(alias)):
-            found = self.resolve(name)
-            fallbacks = [self.resolve(other) for other in found.fallbacks]
-            return Plan(id=found.model.id, targets=[Target(model=found, weight=1)], fallbacks=fallbacks)
+            resolved = self.resolve(name)
+            fallbacks = [self.resolve(other) for other in resolved.fallbacks]
+            return Plan(id=resolved.model.id, targets=[Target(model=resolved, weight=1)], fallbacks=fallbacks)
         weights = {target.model: target.weight for target in alias.targets}
         targets = [Target(model=self.resolve(m), weight=weights[m]) for m in left if m in weights]
         fallbacks = [self.resolve(m) for m in left if m not in weights]
@@ -222,22 +222,22 @@ class Registry:
     def resolve(self, name: str) -> ResolvedModel:
         """Return where a model answers."""
         name = self._known(name)
-        found = self._models[name]
+        settings = self._models[name]
         return ResolvedModel(
             model=self._public(name),
-            base_url=found.addresses()[0],
-            base_urls=found.addresses(),
-            upstream_model=found.upstream_model or name,
-            api_key_variable=found.api_key_variable,
-            max_prompt_tokens=found.max_prompt_tokens,
-            max_concurrent=found.max_concurrent or CONCURRENT.get(found.engine, CONCURRENT_ELSEWHERE),
-            fallbacks=found.fallbacks,
-            deadlines=Deadlines(**found.deadlines.model_dump()),
-            prefill=found.prefill or PREFILL.get(found.engine, "none"),
-            affinity=found.affinity,
-            parameters=found.parameters,
-            takes_reasoning=found.reasoning == "send",
-            sampling=found.sampling.model_dump(exclude_none=True),
+            base_url=settings.addresses()[0],
+            base_urls=settings.addresses(),
+            upstream_model=settings.upstream_model or name,
+            api_key_variable=settings.api_key_variable,
+            max_prompt_tokens=settings.max_prompt_tokens,
+            max_concurrent=settings.max_concurrent or CONCURRENT.get(settings.engine, CONCURRENT_ELSEWHERE),
+            fallbacks=settings.fallbacks,
+            deadlines=Deadlines(**settings.deadlines.model_dump()),
+            prefill=settings.prefill or PREFILL.get(settings.engine, "none"),
+            affinity=settings.affinity,
+            parameters=settings.parameters,
+            takes_reasoning=settings.reasoning == "send",
+            sampling=settings.sampling.model_dump(exclude_none=True),
         )
 
     def _known(self, name: str) -> str:
@@ -249,18 +249,18 @@ class Registry:
         return name
 
     def _public(self, name: str) -> Model:
-        found = self._models[name]
+        settings = self._models[name]
         return Model(
             id=name,
-            kind=KINDS[found.kind],
-            owned_by=found.owned_by or found.engine,
-            created=found.created or self._since.get(name, 0),
-            engine=found.engine,
-            context_length=found.context_length,
-            dimensions=found.dimensions,
+            kind=KINDS[settings.kind],
+            owned_by=settings.owned_by or settings.engine,
+            created=settings.created or self._since.get(name, 0),
+            engine=settings.engine,
+            context_length=settings.context_length,
+            dimensions=settings.dimensions,
             default=name == self._default,
-            licence=found.licence,
-            fallbacks=found.fallbacks,
+            licence=settings.licence,
+            fallbacks=settings.fallbacks,
         )
 
     def _public_alias(self, alias: Alias) -> Model:

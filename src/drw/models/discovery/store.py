@@ -33,8 +33,8 @@ class AliasStore:
             await connection.execute(
                 "insert into model (id) select unnest(%s::text[]) on conflict do nothing", ([*models],)
             )
-        found = await self._database.all("select id, extract(epoch from first_seen)::bigint as at from model")
-        return {row["id"]: row["at"] for row in found}
+        rows = await self._database.all("select id, extract(epoch from first_seen)::bigint as at from model")
+        return {row["id"]: row["at"] for row in rows}
 
     def changes(self) -> AsyncGenerator[None, None]:
         """Yield at once, and after each change."""

@@ -29,9 +29,13 @@ def limit(mib: int) -> None:
 
 def _watch() -> None:
     pause = threading.Event()
-    while (held := _own()) <= (most := resource.getrlimit(resource.RLIMIT_DATA)[0] // 2):  # may be lowered from outside
+    while (used := _own()) <= (
+        limit := resource.getrlimit(resource.RLIMIT_DATA)[0] // 2
+    ):  # may be lowered from outside
         pause.wait(LOOK_SECONDS)
-    log.error("over the limit of memory; ending", extra={"fields": {"held_mib": held // MIB, "limit_mib": most // MIB}})
+    log.error(
+        "over the limit of memory; ending", extra={"fields": {"held_mib": used // MIB, "limit_mib": limit // MIB}}
+    )
     os._exit(EXIT_CODE)
 
 

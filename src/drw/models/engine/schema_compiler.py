@@ -84,9 +84,9 @@ class Compiler:
         make.restype = ctypes.c_void_p
         make.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
         message = ctypes.create_string_buffer(MAX_MESSAGE)
-        if not (made := make(ctypes.byref(init), message, MAX_MESSAGE)):
+        if not (tokenizer := make(ctypes.byref(init), message, MAX_MESSAGE)):
             raise RuntimeError(message.value.decode(errors="replace"))
-        return made
+        return tokenizer
 
 
 def main(memory_mib: int, cpu_seconds: int) -> int:
@@ -98,8 +98,8 @@ def main(memory_mib: int, cpu_seconds: int) -> int:
     print("ready", flush=True)
     for line in sys.stdin:
         used = resource.getrusage(resource.RUSAGE_SELF)
-        most = int(used.ru_utime + used.ru_stime) + 1 + cpu_seconds
-        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
+        limit = int(used.ru_utime + used.ru_stime) + 1 + cpu_seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         print(json.dumps(compiler.fault(json.loads(line))), flush=True)
     return 0
 

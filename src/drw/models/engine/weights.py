@@ -101,8 +101,8 @@ def _shipped() -> Path:
 def _check(file: Path) -> None:
     try:
         with file.open("rb") as opened:
-            found = hashlib.file_digest(opened, "sha256").hexdigest()
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise WrongWeights(f"the package {PACKAGE!r} has no file {GGUF_NAME!r}; another release of it?") from error
-    if found != GGUF_SHA256:
-        raise WrongWeights(f"{GGUF_NAME!r} has the SHA-256 {found}, not {GGUF_SHA256}: install the package again")
+    if digest != GGUF_SHA256:
+        raise WrongWeights(f"{GGUF_NAME!r} has the SHA-256 {digest}, not {GGUF_SHA256}: install the package again")

@@ -82,8 +82,8 @@ class Engines:
     def get(self, name: str) -> ChatEngine:
         """Return the adapter of that name."""
         if name not in self._made:
-            if name not in (known := self._scope.adapters()):
-                raise ConfigError(f"there is no engine {name!r}; there are: {', '.join(known)}")
+            if name not in (adapters := self._scope.adapters()):
+                raise ConfigError(f"there is no engine {name!r}; there are: {', '.join(adapters)}")
             section = getattr(self._settings, name).model_dump()
             self._made[name] = self._scope.make_adapter(ChatEngine, name, section)  # type: ignore[type-abstract]
         return self._made[name]

@@ -108,8 +108,8 @@ class SearchRoute:
                 known = best.setdefault((passage.document, passage.chunk), passage)
                 known.score = max(known.score, passage.score)
         ranked = sorted(best.values(), key=lambda passage: -passage.score)
-        kept = [p for p in ranked if p.score >= body.ranking_options.score_threshold][: body.max_num_results]
-        return kept, filters
+        passages = [p for p in ranked if p.score >= body.ranking_options.score_threshold][: body.max_num_results]
+        return passages, filters
 
 
 def _filter(filters: dict[str, Any] | None) -> Struct:
@@ -118,11 +118,11 @@ def _filter(filters: dict[str, Any] | None) -> Struct:
     Raises:
         InvalidRequest: it is none; the message names the place.
     """
-    made = Struct()
+    struct = Struct()
     if filters is not None:
         attribute_filters.parse(filters, "filters")
-        made.update(filters)
-    return made
+        struct.update(filters)
+    return struct
 
 
 def _result(passage: Passage) -> dict[str, Any]:

@@ -15,10 +15,10 @@ async def hold(connection: Connection, run: str, fence: int) -> None:
     Raises:
         LeadershipLost: the run has ended, or another process has taken it over.
     """
-    held = await connection.execute(
+    cursor = await connection.execute(
         "select from run where id = %s and fence = %s and state in ('QUEUED', 'RUNNING') for update", (run, fence)
     )
-    if held.rowcount != 1:
+    if cursor.rowcount != 1:
         raise LeadershipLost(f"the run {run!r} is over, or another process has taken it", run=run)
 
 

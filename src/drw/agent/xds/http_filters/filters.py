@@ -151,22 +151,22 @@ def keys(credentials: Credentials) -> Json:
     return typed(JWT, providers={PROVIDER: platform_provider, **others}, rules=rules)
 
 
-def scopes(wanted: Sequence[str]) -> Json:
+def scopes(required: Sequence[str]) -> Json:
     """Return the filter that checks scopes again: one of the given scopes, or any verified caller."""
     known = [{"header": {"name": "x-drw-key", "present_match": True}}]
-    principals = [_holds(scope) for scope in wanted] or known
+    principals = [_holds(scope) for scope in required] or known
     policies = {"route": {"permissions": [{"any": True}], "principals": principals}}
     return typed(RBAC, rules={"action": "ALLOW", "policies": policies})
 
 
-def needs(wanted: Sequence[str], most: int = MAX_BODY_BYTES) -> Json:
+def needs(required: Sequence[str], max_bytes: int = MAX_BODY_BYTES) -> Json:
     """Return the per-route configuration with required scopes and maximum body size."""
-    return cutter.route(cutter.ONE_OF if wanted else cutter.ANY_KEY, most, wanted)
+    return cutter.route(cutter.ONE_OF if required else cutter.ANY_KEY, max_bytes, required)
 
 
-def anybody(most: int = MAX_BODY_BYTES) -> Json:
+def anybody(max_bytes: int = MAX_BODY_BYTES) -> Json:
     """Return the per-route configuration of public paths."""
-    return cutter.route(cutter.ANYBODY, most)
+    return cutter.route(cutter.ANYBODY, max_bytes)
 
 
 def literal(text: str) -> str:

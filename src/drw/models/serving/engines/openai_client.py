@@ -166,13 +166,13 @@ class OpenAIClient:
         options: dict[str, Any] = {"data": data, "headers": headers, "allow_redirects": False}
         if seconds := target.deadlines.connect:
             options["timeout"] = aiohttp.ClientTimeout(total=None, sock_connect=seconds)
-        made = _connections(session)
+        opened_before = _connections(session)
         try:
             async with asyncio.timeout_at(limit):
                 try:
                     return await session.post(url, **options)
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                    if _connections(session) != made:
+                    if _connections(session) != opened_before:
                         raise
                     # A kept connection that the upstream closed while nobody used it: once more, on a new one.
                     return await session.post(url, **options)

@@ -37,7 +37,7 @@ class Prompts:
         self._nonce = secrets.token_hex(8)
         self._placeholder = re.compile(rf"drw{self._nonce}x(\d+)x")
         self._sizes: dict[str, int] = {}
-        self._known: OrderedDict[tuple[Any, ...], tuple[float, list[list[int] | int]]] = OrderedDict()
+        self._cache: OrderedDict[tuple[Any, ...], tuple[float, list[list[int] | int]]] = OrderedDict()
 
     async def chat(self, target: EngineTarget, messages: Messages) -> list[int]:
         """Return the tokens of a chat; raises as `OpenAIClient.ask` does."""
@@ -73,13 +73,13 @@ class Prompts:
         """Return the template's tokens, and between them which message's text stands there."""
         shape = tuple((message["role"], bool(message["content"])) for message in messages)
         key = (target.base_url, target.upstream_model, shape)
-        until, parts = self._known.get(key, (0.0, []))
+        until, parts = self._cache.get(key, (0.0, []))
         if until < monotonic():
             parts = await self._filled(target, messages)
             if len(messages) <= REMEMBERED_MESSAGES:
-                self._known[key] = monotonic() + SECONDS, parts
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+                self._cache[key] = monotonic() + SECONDS, parts
+            while len(self._cache) > REMEMBERED:
+                self._cache.popitem(last=False)
         return parts
 
     async def _filled(self, target: EngineTarget, messages: Messages) -> list[list[int] | int]:

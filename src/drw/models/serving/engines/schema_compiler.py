@@ -39,7 +39,7 @@ class SchemaCompilers:
         self._idle: list[_Process | None] = [None] * processes
         self._busy: set[str] = set()
         self._changed = asyncio.Condition()
-        self._known: OrderedDict[bytes, str | None] = OrderedDict()
+        self._cache: OrderedDict[bytes, str | None] = OrderedDict()
 
     async def check(self, schema: dict[str, Any], param: str) -> None:
         """Return where a schema compiles.
@@ -50,12 +50,12 @@ class SchemaCompilers:
         """
         tenant = cache_salt(caller_or_none())
         key = sha256(tenant.encode() + orjson.dumps(schema)).digest()
-        if key not in self._known:
-            self._known[key] = await self._compiled(schema, tenant)
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        if fault := self._known[key]:
+        if key not in self._cache:
+            self._cache[key] = await self._compiled(schema, tenant)
+            while len(self._cache) > REMEMBERED:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        if fault := self._cache[key]:
             raise InvalidRequest(f"{param}: the JSON schema does not compile: {fault}", param=param)
 
     async def close(self) -> None:
@@ -111,20 +111,20 @@ class _Process:
     @classmethod
     async def start(cls, command: tuple[str, ...]) -> _Process:
         pipe = asyncio.subprocess.PIPE
-        made = cls(
+        process = cls(
             await asyncio.create_subprocess_exec(
                 *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL, start_new_session=True
             )
         )
         try:
             async with asyncio.timeout(START_SECONDS):
-                if await made._line() == b"ready\n":
-                    return made
+                if await process._line() == b"ready\n":
+                    return process
         except BaseException as error:
-            await made.end()
+            await process.end()
             if not isinstance(error, TimeoutError):
                 raise
-        await made.end()
+        await process.end()
         raise EngineMisconfigured(f"the compiler of JSON schemas does not start: run {' '.join(command)} to see why")
 
     async def fault(self, schema: dict[str, Any]) -> str | None:

@@ -61,11 +61,11 @@ async def check_prompts(model: ChatModel, replica: Replica, request: ModelReques
         raise too_long(model, request)
     prompts = split(body)
     max_tokens = _max_tokens(model, several=len(prompts) > 1)
-    known = request.prompt_counts.get(model.id) if body is request.body else None
+    counts = request.prompt_counts.get(model.id) if body is request.body else None
     for number, prompt in enumerate(prompts):
         if len(prompts) == 1 and (not max_tokens or _bytes(prompt) <= max_tokens):  # no token is shorter than a byte
             continue
-        count = known[number] if known else await _count(model, replica, request, prompt, end)
+        count = counts[number] if counts else await _count(model, replica, request, prompt, end)
         if count is not None and 0 < max_tokens < count:
             param = "prompt" if request.endpoint == "completions" else "messages"
             raise ContextLengthExceeded.counted(count, max_tokens, param)

@@ -51,9 +51,9 @@ class Audited:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         exchange = HttpExchange(scope, receive, send)
-        with self._buffers.holding(caller().org) as hold:
+        with self._buffers.holding(caller().org) as reserve_bytes:
             try:
-                raw = await exchange.body(self._limit, hold)
+                raw = await exchange.body(self._limit, reserve_bytes)
             except ClientGone:
                 return
             await self._answer(exchange, raw)

@@ -34,16 +34,16 @@ class HttpExchange:
         """Return a header of the request by its name in lower case, or an empty string."""
         return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == name), "")
 
-    async def body(self, limit: int, hold: Callable[[int], None]) -> bytes:
+    async def body(self, limit: int, reserve_bytes: Callable[[int], None]) -> bytes:
         """Return the body of the request, each piece held before it is kept.
 
         Raises:
             TooLarge: it has more than `limit` bytes; by its `content-length`, nothing of it is read.
         """
-        pieces, size, more = [], 0, True
+        pieces, size, has_more = [], 0, True
         if (announced := self.header(b"content-length")).isdecimal() and int(announced) > limit:
             raise TooLarge(f"the body has more than {limit} bytes")
-        while more:
+        while has_more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
@@ -51,9 +51,9 @@ class HttpExchange:
             size += len(piece)
             if size > limit:
                 raise TooLarge(f"the body has more than {limit} bytes")
-            hold(len(piece))
+            reserve_bytes(len(piece))
             pieces.append(piece)
-            more = message.get("more_body", False)
+            has_more = message.get("more_body", False)
         return b"".join(pieces)
 
     @contextmanager

@@ -24,7 +24,7 @@ FILTERED = {CONTENT_FILTER, "safety", "recitation", "blocklist", "prohibited_con
 def words(choice: dict[str, Any]) -> dict[str, Any]:
     """Return what one choice of a chunk has of the answer, by the fields' names."""
     delta = choice.get("delta") or choice
-    return {name: said for name in WORDS if (said := delta.get(name))}
+    return {name: text for name in WORDS if (text := delta.get(name))}
 
 
 def has_words(choice: dict[str, Any]) -> bool:

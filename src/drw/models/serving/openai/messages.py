@@ -146,7 +146,7 @@ def without_reasoning(body: dict[str, Any]) -> dict[str, Any]:
     messages = body.get("messages", ())
     if not any(name in message for message in messages for name in REASONING):
         return body
-    left = [{name: said for name, said in message.items() if name not in REASONING} for message in messages]
+    left = [{name: value for name, value in message.items() if name not in REASONING} for message in messages]
     return body | {"messages": left}
 
 

@@ -41,11 +41,11 @@ def check_pattern(pattern: str, *, look_around: bool = False) -> None:
     if len(pattern.encode(errors="replace")) > MAX_BYTES:
         raise PatternError(f"it has {len(pattern)} characters; at most {MAX_BYTES} bytes")
     reader = _Reader(pattern, look_around)
-    found = reader.alternatives(0)
+    node = reader.alternatives(0)
     if reader.rest:
         raise PatternError(f"')' at {reader.at} closes no group")
-    if found.size > MAX_SIZE:
-        raise PatternError(f"it repeats to {found.size} characters; at most {MAX_SIZE}: repeat less")
+    if node.size > MAX_SIZE:
+        raise PatternError(f"it repeats to {node.size} characters; at most {MAX_SIZE}: repeat less")
 
 
 class _Reader:
@@ -65,14 +65,14 @@ class _Reader:
         """Read up to the end of the group."""
         if depth > MAX_DEPTH:
             raise PatternError(f"its groups are nested deeper than {MAX_DEPTH}")
-        found = [self._sequence(depth)]
+        branches = [self._sequence(depth)]
         while self._take("|"):
-            found.append(self._sequence(depth))
+            branches.append(self._sequence(depth))
             self._alternatives += 1
             if self._alternatives >= MAX_ALTERNATIVES:
                 raise PatternError(f"it has more than {MAX_ALTERNATIVES} alternatives; use an enum")
-        size = sum(each.size for each in found)
-        return Node(size, any(each.empty for each in found), any(each.repeats for each in found))
+        size = sum(each.size for each in branches)
+        return Node(size, any(each.empty for each in branches), any(each.repeats for each in branches))
 
     def _sequence(self, depth: int) -> Node:
         parts = []
@@ -85,15 +85,15 @@ class _Reader:
     def _quantified(self, depth: int) -> Node:
         begun = self.at
         atom = self._atom(depth)
-        if (found := QUANTIFIER.match(self._pattern, self.at)) is None:
+        if (match := QUANTIFIER.match(self._pattern, self.at)) is None:
             return atom
-        self.at = found.end()
-        minimum, maximum = _counts(found)
+        self.at = match.end()
+        minimum, maximum = _counts(match)
         text = self._pattern[begun : self.at]
         if minimum > maximum:
-            raise PatternError(f"{found[0]!r} has its bounds reversed: write {{{maximum},{minimum}}}")
+            raise PatternError(f"{match[0]!r} has its bounds reversed: write {{{maximum},{minimum}}}")
         if max(minimum, 0 if maximum == UNBOUNDED else maximum) > MAX_REPEAT:
-            raise PatternError(f"{found[0]!r} repeats more than {MAX_REPEAT} times: use maxLength for long texts")
+            raise PatternError(f"{match[0]!r} repeats more than {MAX_REPEAT} times: use maxLength for long texts")
         if maximum > 1 and (atom.empty or atom.repeats):
             raise PatternError(
                 f"{text[:40]!r} repeats what can match in more than one way: "
@@ -125,10 +125,10 @@ class _Reader:
         if opening is None and self._pattern.startswith("(?", self.at):
             raise PatternError(f"{self._pattern[self.at : self.at + 4]!r} is not supported: no look-around, no flags")
         self.at = opening.end() if opening else self.at + 1
-        found = self.alternatives(depth + 1)
+        node = self.alternatives(depth + 1)
         if not self._take(")"):
             raise PatternError("a group is not closed")
-        return Node(found.size, empty=True, repeats=False) if looks else found
+        return Node(node.size, empty=True, repeats=False) if looks else node
 
     def _class(self) -> Node:
         self.at += 1
@@ -158,14 +158,14 @@ class _Reader:
         return taken
 
 
-def _counts(found: re.Match[str]) -> tuple[int, int]:
+def _counts(match: re.Match[str]) -> tuple[int, int]:
     simple = {"*": (0, UNBOUNDED), "+": (1, UNBOUNDED), "?": (0, 1)}
-    if found[0] in simple:
-        return simple[found[0]]
-    digits = [found[1], found[3] or ""]
+    if match[0] in simple:
+        return simple[match[0]]
+    digits = [match[1], match[3] or ""]
     if any(len(text) > 9 for text in digits):
-        raise PatternError(f"{found[0][:40]!r} repeats more than {MAX_REPEAT} times: use maxLength for long texts")
-    minimum = int(found[1])
-    if not found[2]:
+        raise PatternError(f"{match[0][:40]!r} repeats more than {MAX_REPEAT} times: use maxLength for long texts")
+    minimum = int(match[1])
+    if not match[2]:
         return minimum, minimum
-    return minimum, int(found[3]) if found[3] else UNBOUNDED
+    return minimum, int(match[3]) if match[3] else UNBOUNDED

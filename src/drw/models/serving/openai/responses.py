@@ -40,13 +40,13 @@ class Choice:
 
     def add(self, part: dict[str, Any]) -> None:
         """Take in one chunk's part of the choice."""
-        for name, said in words(part).items():
+        for name, text in words(part).items():
             if name in TEXT:
-                self.pieces.append(said)
+                self.pieces.append(text)
             elif name in BESIDES:
-                self.extra[name] = self.extra.get(name, "") + said
+                self.extra[name] = self.extra.get(name, "") + text
             else:
-                for call in said:
+                for call in text:
                     self._add_call(call)
         for name, more in (part.get("logprobs") or {}).items():
             if isinstance(more, list):
@@ -213,8 +213,8 @@ class Answer:
         return orjson.dumps({**self._head, "object": self._whole, "choices": choices, "usage": self.usage})
 
     def _whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        said = {"message": choice.message()} if self._chat else {"text": "".join(choice.pieces)}
+        content = {"message": choice.message()} if self._chat else {"text": "".join(choice.pieces)}
         empty = {"content": None, "refusal": None} if self._chat else {}
         logprobs = empty | choice.logprobs if choice.logprobs else None
         ended = {"logprobs": logprobs, "finish_reason": choice.finish_reason}
-        return {"index": index, **choice.of_choice, **said, **ended}
+        return {"index": index, **choice.of_choice, **content, **ended}

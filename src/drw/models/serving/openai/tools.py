@@ -89,15 +89,15 @@ async def as_tool_calls(
     `stop` ends a text; in a call it would break the JSON.
     """
     stops = [stop] if isinstance(stop, str) else stop or []
-    held: dict[int, str] = {}
+    by_index: dict[int, str] = {}
     try:
         async for chunk in chunks:
             for choice in chunk.get("choices") or ():
                 delta = choice.get("delta") or {}
                 index = choice.get("index", 0)
-                held[index] = held.get(index, "") + (delta.pop("content", None) or "")
+                by_index[index] = by_index.get(index, "") + (delta.pop("content", None) or "")
                 if reason := choice.get("finish_reason"):
-                    delta, reason = _ended(held[index], reason, tools, stops)
+                    delta, reason = _ended(by_index[index], reason, tools, stops)
                     choice |= {"delta": delta, "finish_reason": reason}
             yield chunk
     finally:

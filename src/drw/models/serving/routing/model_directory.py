@@ -67,19 +67,19 @@ class ModelDirectory:
             InvalidRequest: it is no chat model.
             Killed: a kill switch stops it.
         """
-        known = self._plans.get(name)
-        if known is None or self._clock.time() >= known.until:
-            known = await self._ask_plan(name, known)
-        self._kills.check(caller_or_none(), (name, known.value.id))
-        return self._alive(known.value)
+        cached = self._plans.get(name)
+        if cached is None or self._clock.time() >= cached.until:
+            cached = await self._ask_plan(name, cached)
+        self._kills.check(caller_or_none(), (name, cached.value.id))
+        return self._alive(cached.value)
 
     async def embedding(self, name: str) -> Model:
         """Return an embedding model by its id; raises as `plan` does."""
-        known = self._embeddings.get(name)
-        if known is None or self._clock.time() >= known.until:
-            known = await self._ask_embedding(name, known)
-        self._kills.check(caller_or_none(), (name, known.value.id))
-        return known.value
+        cached = self._embeddings.get(name)
+        if cached is None or self._clock.time() >= cached.until:
+            cached = await self._ask_embedding(name, cached)
+        self._kills.check(caller_or_none(), (name, cached.value.id))
+        return cached.value
 
     async def follow(self) -> None:
         """Expire every plan as soon as discovery reports a change; otherwise after `seconds`."""
@@ -90,8 +90,8 @@ class ModelDirectory:
     async def _follow_once(self) -> None:
         async with aclosing(self._discovery.watch_aliases(WatchAliasesRequest())) as changes:
             async for _ in changes:
-                for known in self._plans.values():
-                    known.until = 0.0
+                for cached in self._plans.values():
+                    cached.until = 0.0
 
     def replicas(self) -> Iterator[tuple[str, Replica]]:
         """Yield every replica that was used, with the id of its model."""
@@ -120,8 +120,8 @@ class ModelDirectory:
                 raise
             last.until = self._clock.time() + self._seconds
             return last
-        self._plans[name] = known = _Known(self._made_plan(plan), self._clock.time() + self._seconds)
-        return known
+        self._plans[name] = cached = _Known(self._made_plan(plan), self._clock.time() + self._seconds)
+        return cached
 
     async def _ask_embedding(self, name: str, last: _Known[Model] | None) -> _Known[Model]:
         try:
@@ -135,8 +135,8 @@ class ModelDirectory:
             last.until = self._clock.time() + self._seconds
             return last
         _check_kind(resolved, EMBEDDING)
-        self._embeddings[name] = known = _Known(resolved.model, self._clock.time() + self._seconds)
-        return known
+        self._embeddings[name] = cached = _Known(resolved.model, self._clock.time() + self._seconds)
+        return cached
 
     def _made_plan(self, plan: discovery_pb2.Plan) -> CandidateList:
         for resolved in [*(target.model for target in plan.targets), *plan.fallbacks]:
@@ -147,11 +147,11 @@ class ModelDirectory:
 
     def _model(self, resolved: ResolvedModel) -> ChatModel:
         """Return the model, with the queue and the circuits that it has, unless its settings changed."""
-        known = self._chat.get(resolved.model.id)
-        if known is None or known[0] != resolved:
-            known = resolved, self._made(resolved)
-            self._chat[resolved.model.id] = known
-        return known[1]
+        cached = self._chat.get(resolved.model.id)
+        if cached is None or cached[0] != resolved:
+            cached = resolved, self._made(resolved)
+            self._chat[resolved.model.id] = cached
+        return cached[1]
 
     def _made(self, resolved: ResolvedModel) -> ChatModel:
         model = resolved.model

@@ -30,15 +30,15 @@ def _word(word: str) -> float:
     return 1.0 + 0.4 * (len(word) // LONG_WORD)
 
 
-def split(text: str, most: int) -> Iterator[tuple[int, int]]:
-    """Yield the spans of a text that has no spaces, each of at most about `most` tokens."""
+def split(text: str, max_tokens: int) -> Iterator[tuple[int, int]]:
+    """Yield the spans of a text that has no spaces, each of at most about `max_tokens` tokens."""
     begin = 0
     total = 0.0
     for match in PIECES.finditer(text):
         for at in range(match.start(), match.end(), LONGEST_PIECE):
             end = min(at + LONGEST_PIECE, match.end())
             size = 1.0 if end - at == 1 else estimate(text[at:end])
-            if total + size > most and at > begin:
+            if total + size > max_tokens and at > begin:
                 yield begin, at
                 begin = at
                 total = 0.0

@@ -49,13 +49,13 @@ class Activity:
     scopes: tuple[str, ...]
     perform: Callable[[Services, StepContext, Any], Awaitable[Any]]
 
-    def checked(self, given: Mapping[str, Any]) -> Arguments:
+    def checked(self, values: Mapping[str, Any]) -> Arguments:
         """Return the validated arguments.
 
         Raises:
             InvalidRequest: an argument is missing, unknown, or has the wrong type.
         """
         try:
-            return self.arguments.model_validate(given)
+            return self.arguments.model_validate(values)
         except ValidationError as error:
             raise InvalidRequest(explain(error, "its arguments")) from None

@@ -35,9 +35,9 @@ class PgvectorIndex(PassageIndex):
         self, owner: Owner, name: str, metadata: Mapping[str, str], walls: Sequence[str]
     ) -> Collection:
         async with self._database.transaction() as connection:
-            made = await collections.create(connection, owner, name, metadata, walls)
-            await self._audit.record("collection.create", made.id, connection=connection)
-            return made
+            collection = await collections.create(connection, owner, name, metadata, walls)
+            await self._audit.record("collection.create", collection.id, connection=connection)
+            return collection
 
     async def list_collections(self, owner: Owner, page: Page) -> tuple[list[Collection], str]:
         async with self._database.transaction() as connection:

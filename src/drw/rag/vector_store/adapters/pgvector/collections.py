@@ -115,12 +115,12 @@ async def delete(connection: Connection, owner: Owner, collection: str) -> Colle
     Documents that the caller may not see stay, with the collection, for callers inside their walls.
     """
     row = await lock(connection, owner, collection)
-    gone = await shown(connection, owner, row["id"])
+    deleted = await shown(connection, owner, row["id"])
     await connection.execute(DELETE_DOCUMENTS, {**seen_by(owner), "key": row["key"]})
     await connection.execute(DELETE_TOTALS, {**seen_by(owner), "key": row["key"]})
     await connection.execute("update collection set withdrawn = true where key = %s", (row["key"],))
     await remove_if_empty(connection, row["key"])
-    return gone
+    return deleted
 
 
 async def remove_if_empty(connection: Connection, key: int) -> None:
@@ -138,7 +138,7 @@ def seen_by(owner: Owner) -> dict[str, Any]:
 
 def message(row: Row) -> Collection:
     """Return a row as the contract has it."""
-    made = Collection(
+    collection = Collection(
         id=row["id"],
         name=row["name"],
         desk=row["desk"],
@@ -148,8 +148,8 @@ def message(row: Row) -> Collection:
         metadata=row["metadata"],
         walls=row["walls"],
     )
-    made.created_at.FromDatetime(row["created_at"])
-    return made
+    collection.created_at.FromDatetime(row["created_at"])
+    return collection
 
 
 def after(page: Page) -> dict[str, Any]:

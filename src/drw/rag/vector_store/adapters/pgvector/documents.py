@@ -151,7 +151,7 @@ async def count(connection: Connection, row: Mapping[str, Any], sign: int) -> No
 
 def message(row: Mapping[str, Any]) -> Document:
     """Return a row as the contract has it."""
-    made = Document(
+    document = Document(
         id=row["id"],
         title=row["title"],
         content_hash=row["content_hash"],
@@ -162,5 +162,5 @@ def message(row: Mapping[str, Any]) -> Document:
         attributes_version=row["attributes_version"],
         metadata=row["metadata"],
     )
-    made.indexed_at.FromDatetime(row["indexed_at"])
-    return made
+    document.indexed_at.FromDatetime(row["indexed_at"])
+    return document
