@@ -8,14 +8,11 @@ help: ## List the targets
 up: $(if $(wildcard .venv/dev),.venv/dev,.venv/run) ## Install everything and run the platform until Ctrl-C
 	@.venv/bin/drw up
 
-test: .venv/dev ## Run all tests
-	@.venv/bin/pytest
+test: .venv/dev ## Run all tests; with COVERAGE=1, list uncovered lines
+	@$(if $(COVERAGE),rm -rf build/coverage && .venv/bin/coverage run -m pytest && .venv/bin/coverage combine -q && .venv/bin/coverage report,.venv/bin/pytest)
 
-coverage: .venv/dev ## Run all tests and list uncovered lines
-	@rm -rf build/coverage
-	@.venv/bin/coverage run -m pytest
-	@.venv/bin/coverage combine -q
-	@.venv/bin/coverage report
+coverage: ## Run all tests and list uncovered lines
+	@$(MAKE) --no-print-directory test COVERAGE=1
 
 check: .venv/dev ## Run the checks of CI: format, lint, types, import rules, generated files, docs
 	@.venv/bin/ruff format --check -q . && .venv/bin/ruff check -q .

@@ -157,7 +157,6 @@ async def test_a_platform_without_a_default_model_says_what_to_do(gateway: Any) 
     )
 
 
-@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer of coverage delays signals")
 async def test_ctrl_c_ends_an_answer_and_ctrl_d_the_conversation(gateway: Any) -> None:
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(
