@@ -38,7 +38,7 @@ def test_a_desk_is_killed_in_the_middle_of_a_stream_and_comes_back(platform: Pla
         assert "a drill" in platform.run("kill", "list").stdout
         assert "your own desk" in platform.run("kill", "--desk", "research", "--reason", "x", check=False).stderr
         unknown = platform.run("kill", "--model", "no-such-model", "--reason", "a drill")
-        assert "no model 'no-such-model' is known here" in unknown.stderr
+        assert "no model 'no-such-model' exists" in unknown.stderr
         platform.run("kill", "lift", unknown.stdout.partition(":")[0], "--reason", "a typing mistake")
         assert "is lifted" in platform.run("kill", "lift", kill, "--reason", "the drill is over").stdout
 
