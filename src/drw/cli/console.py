@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from drw.cli.terminal import visible
+from drw.cli.escaping import visible
 
 
 class SafeConsole(Console):

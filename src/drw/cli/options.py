@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from drw.cli.terminal import console, visible, visible_in_json, width
+from drw.cli.escaping import visible, visible_in_json
+from drw.cli.terminal import console, width
 
 DataDir = Annotated[
     Path | None,

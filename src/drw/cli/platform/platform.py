@@ -17,9 +17,10 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from drw.catalog import BY_NAME, SUPPORT
+from drw.cli.escaping import visible_in_json
 from drw.cli.options import DataDir, Json, warn, write, write_json, write_line, write_table
 from drw.cli.platform.config import check_before_start
-from drw.cli.terminal import stream, visible_in_json
+from drw.cli.terminal import stream
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
 from drw.local.credentials import Credentials, local
 from drw.local.paths import PlatformPaths

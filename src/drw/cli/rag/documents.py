@@ -10,12 +10,13 @@ import typer
 
 from drw.cli import completion
 from drw.cli.api import Api
+from drw.cli.escaping import visible
 from drw.cli.options import DataDir, Json, Walls, warn, when, write, write_json, write_line, write_table
 from drw.cli.rag import filters
 from drw.cli.rag.files import files
 from drw.cli.rag.filters import FORM
 from drw.cli.rag.ingest import Ingestion
-from drw.cli.terminal import console, stream, visible
+from drw.cli.terminal import console, stream
 from drw.kernel.errors import InvalidRequest
 
 Filters = Annotated[
