@@ -27,6 +27,7 @@ RUN, USE, OPERATE = "Run a platform", "Use it", "Look after it"
 MODULES = {
     "platform.platform": (RUN, "up down status logs env"),
     "models.models": (USE, "chat models aliases"),
+    "models.experiments": (USE, "experiments"),
     "rag.documents": (USE, "ingest ask search collections files"),
     "workflow.workflows": (USE, "workflows runs"),
     "gateway.keys": (OPERATE, "keys"),

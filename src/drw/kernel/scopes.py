@@ -11,6 +11,7 @@ SCOPES = {
     "workflows:run": "start and cancel runs",
     "experiments:read": "see experiments",
     "experiments:write": "change experiments",
+    "experiments:record": "evaluate experiments, and record exposures and outcomes",
     "audit:read": "read and verify the audit trail",
     "keys:read": "list keys, desks, limits and budgets",
     "keys:write": "create and revoke keys",

@@ -6,21 +6,53 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, Servicer, Unwritten
 from drw.api.models.v1 import experiments_pb2
-from drw.api.models.v1.experiments_pb2 import Experiment, ListExperimentsRequest, ListExperimentsResponse
+from drw.api.models.v1.experiments_pb2 import AssignUnitRequest, Assignment, DeleteExperimentRequest, DeleteExperimentResponse, Experiment, GetExperimentRequest, GetResultsRequest, ListExperimentsRequest, ListExperimentsResponse, RecordExposuresRequest, RecordExposuresResponse, RecordOutcomesRequest, RecordOutcomesResponse, Results, StartExperimentRequest, StopExperimentRequest
 
 
 class Experiments(Servicer):
-    """Experiments splits traffic between model versions and compares them."""
+    """Experiments assigns units to arms, records exposures and outcomes, and compares the arms with statistics that are valid at any time. An experiment belongs to the desk of the key that creates it. OpenFeature clients evaluate it by the OpenFeature Remote Evaluation Protocol (OFREP) below /ofrep/v1."""
 
     contract = Contract.of(experiments_pb2.DESCRIPTOR.services_by_name["Experiments"])
 
     async def create_experiment(self, request: Experiment, /) -> Experiment:
-        """CreateExperiment."""
+        """CreateExperiment creates a draft."""
         raise Unwritten("CreateExperiment")
 
     async def list_experiments(self, request: ListExperimentsRequest, /) -> ListExperimentsResponse:
         """ListExperiments."""
         raise Unwritten("ListExperiments")
+
+    async def get_experiment(self, request: GetExperimentRequest, /) -> Experiment:
+        """GetExperiment."""
+        raise Unwritten("GetExperiment")
+
+    async def start_experiment(self, request: StartExperimentRequest, /) -> Experiment:
+        """StartExperiment starts a draft. Its definition cannot be changed afterwards."""
+        raise Unwritten("StartExperiment")
+
+    async def stop_experiment(self, request: StopExperimentRequest, /) -> Experiment:
+        """StopExperiment stops a running experiment: every unit gets the control arm and nothing is recorded anymore. The results stay."""
+        raise Unwritten("StopExperiment")
+
+    async def delete_experiment(self, request: DeleteExperimentRequest, /) -> DeleteExperimentResponse:
+        """DeleteExperiment deletes an experiment that is not running, with its exposures and outcomes."""
+        raise Unwritten("DeleteExperiment")
+
+    async def assign_unit(self, request: AssignUnitRequest, /) -> Assignment:
+        """AssignUnit returns the arm of a unit, which depends on nothing but the definition and the unit's id."""
+        raise Unwritten("AssignUnit")
+
+    async def record_exposures(self, request: RecordExposuresRequest, /) -> RecordExposuresResponse:
+        """RecordExposures records which units saw their arm, the control arm included."""
+        raise Unwritten("RecordExposures")
+
+    async def record_outcomes(self, request: RecordOutcomesRequest, /) -> RecordOutcomesResponse:
+        """RecordOutcomes records values of metrics of exposed units. An outcome with an id counts once."""
+        raise Unwritten("RecordOutcomes")
+
+    async def get_results(self, request: GetResultsRequest, /) -> Results:
+        """GetResults compares each arm with the control arm. The intervals are valid however often they are read."""
+        raise Unwritten("GetResults")
 
 
 class ExperimentsClient(Client):
@@ -29,11 +61,51 @@ class ExperimentsClient(Client):
     contract = Experiments.contract
 
     async def create_experiment(self, request: Experiment, /, *, timeout: float | None = None) -> Experiment:
-        """CreateExperiment."""
+        """CreateExperiment creates a draft."""
         answer: Experiment = await self._unary("CreateExperiment", request, timeout)
         return answer
 
     async def list_experiments(self, request: ListExperimentsRequest, /, *, timeout: float | None = None) -> ListExperimentsResponse:
         """ListExperiments."""
         answer: ListExperimentsResponse = await self._unary("ListExperiments", request, timeout)
+        return answer
+
+    async def get_experiment(self, request: GetExperimentRequest, /, *, timeout: float | None = None) -> Experiment:
+        """GetExperiment."""
+        answer: Experiment = await self._unary("GetExperiment", request, timeout)
+        return answer
+
+    async def start_experiment(self, request: StartExperimentRequest, /, *, timeout: float | None = None) -> Experiment:
+        """StartExperiment starts a draft. Its definition cannot be changed afterwards."""
+        answer: Experiment = await self._unary("StartExperiment", request, timeout)
+        return answer
+
+    async def stop_experiment(self, request: StopExperimentRequest, /, *, timeout: float | None = None) -> Experiment:
+        """StopExperiment stops a running experiment: every unit gets the control arm and nothing is recorded anymore. The results stay."""
+        answer: Experiment = await self._unary("StopExperiment", request, timeout)
+        return answer
+
+    async def delete_experiment(self, request: DeleteExperimentRequest, /, *, timeout: float | None = None) -> DeleteExperimentResponse:
+        """DeleteExperiment deletes an experiment that is not running, with its exposures and outcomes."""
+        answer: DeleteExperimentResponse = await self._unary("DeleteExperiment", request, timeout)
+        return answer
+
+    async def assign_unit(self, request: AssignUnitRequest, /, *, timeout: float | None = None) -> Assignment:
+        """AssignUnit returns the arm of a unit, which depends on nothing but the definition and the unit's id."""
+        answer: Assignment = await self._unary("AssignUnit", request, timeout)
+        return answer
+
+    async def record_exposures(self, request: RecordExposuresRequest, /, *, timeout: float | None = None) -> RecordExposuresResponse:
+        """RecordExposures records which units saw their arm, the control arm included."""
+        answer: RecordExposuresResponse = await self._unary("RecordExposures", request, timeout)
+        return answer
+
+    async def record_outcomes(self, request: RecordOutcomesRequest, /, *, timeout: float | None = None) -> RecordOutcomesResponse:
+        """RecordOutcomes records values of metrics of exposed units. An outcome with an id counts once."""
+        answer: RecordOutcomesResponse = await self._unary("RecordOutcomes", request, timeout)
+        return answer
+
+    async def get_results(self, request: GetResultsRequest, /, *, timeout: float | None = None) -> Results:
+        """GetResults compares each arm with the control arm. The intervals are valid however often they are read."""
+        answer: Results = await self._unary("GetResults", request, timeout)
         return answer

@@ -62,7 +62,7 @@ REST_ROUTES = (
     RestRoute(
         path="/api/v1/experiments",
         upstream="models",
-        scopes=("experiments:read", "experiments:write"),
+        scopes=("experiments:read", "experiments:record", "experiments:write"),
         idle_seconds=120,
     ),
     RestRoute(

@@ -148,6 +148,7 @@ def _openai() -> Iterable[Route]:
         yield _route(name, path, "models", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
     # Whoever may call models may see which there are; the OpenAI client lists them before its first call.
     yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
+    yield _route("ofrep", "/ofrep/v1", "models", "POST", scopes=("experiments:record",))
     yield _route("files.read", "/v1/files", "rag", "GET", scopes=READ)
     yield _route("files.write", "/v1/files", "rag", "POST", "DELETE", scopes=("documents:write",), body=UPLOAD_BODY)
     yield _route("vector_stores.read", "/v1/vector_stores", "rag", "GET", scopes=READ)

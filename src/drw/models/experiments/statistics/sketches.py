@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 
 from drw.models.experiments.statistics.errors import InvalidDesign, InvalidStatistics, checked_count
 
@@ -122,3 +123,11 @@ class Sketch:
     def _check_buckets(self, other: Sketch) -> None:
         if len(self.weights) != len(other.weights):
             raise InvalidStatistics(f"sketches of {len(self.weights)} and {len(other.weights)} buckets do not merge")
+
+    def quantile(self, buckets: Buckets, level: float) -> float:
+        """Return the geometric middle of the bucket of a quantile. There must be a unit."""
+        index = min(bisect_left(list(accumulate(self.weights)), level * self.units), len(self.weights) - 1)
+        low, high = buckets.lower_edge(index), buckets.upper_edge(index)
+        if math.isinf(high):
+            return low
+        return math.sqrt(low * high) if low else high
