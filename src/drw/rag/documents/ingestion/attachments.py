@@ -1,4 +1,4 @@
-"""Embedded files: attachments of PDF and e-mail are stored as files that are linked to their parent."""
+"""Attachments of PDF and e-mail: stored as files that are linked to their parent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from drw.rag.documents.storage.files import File, Files
 
 MAX_WARNINGS = 20
 MAX_TITLE = 512
-"""Characters; the limit of the vector store."""
+"""Characters of a title; a limit of the vector store."""
 
 
 @dataclass(slots=True)
@@ -30,65 +30,65 @@ class _Budget:
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, name: str, reason: str) -> None:
-        """Add the warning that a file was not stored."""
+        """Add the warning that an attachment was not stored."""
         if len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(f"the attached file {name[: file_types.MAX_NAME_BYTES]!r} was not stored: {reason}")
 
 
-class EmbeddedFiles:
-    """Stores attached files within limits of count, bytes and depth."""
+class AttachmentStore:
+    """Stores attachments within limits of count, bytes and depth."""
 
     def __init__(self, files: Files, blobs: BlobStore, parsers: ParserPool) -> None:
         self._files = files
         self._blobs = blobs
         self._parsers = parsers
 
-    async def keep(self, file: File) -> File:
-        """Store the attachments of a file; return the file with a warning for each that could not be stored."""
-        if file_types.kind_of(file.name) not in file_types.MAY_HAVE_FILES:
-            return file
+    async def store(self, file: File) -> File:
+        """Store the attachments of a file; return the file with a warning for each attachment that was not stored."""
         limits = self._parsers.settings
         budget = _Budget(limits.max_attached_files, limits.max_attached_bytes)
-        await self._keep(file, limits, budget, depth=1)
-        return await self._files.warn(file, budget.warnings) if budget.warnings else file
+        await self._store_all(file, limits, budget, depth=1)
+        return await self._files.set_warnings(file, budget.warnings) if budget.warnings else file
 
-    async def _keep(self, parent: File, limits: Settings, budget: _Budget, depth: int) -> None:
+    async def _store_all(self, parent: File, limits: Settings, budget: _Budget, depth: int) -> None:
         with ExitStack() as stack:
-            # All attachments first: a parser process must not be held while another one is requested.
-            for name, size, blob in await self._received(parent, stack, budget):
+            # Receive all attachments first: a task that holds a parser process must not wait for another one.
+            for name, size, blob in await self._receive(parent, stack, budget):
                 if depth > limits.max_attachment_depth:
                     budget.warn(name, f"it is attached {depth} files deep; at most {limits.max_attachment_depth}")
-                elif blob.size < size:  # its parser broke
+                elif blob.size < size:  # the parser failed
                     budget.warn(name, "it could not be read to its end")
-                elif stored := await self._put(parent, name, blob, budget):
-                    await self._keep(stored, limits, budget, depth + 1)
+                elif attachment := await self._store(parent, name, blob, budget):
+                    await self._store_all(attachment, limits, budget, depth + 1)
 
-    async def _received(self, parent: File, stack: ExitStack, budget: _Budget) -> list[tuple[str, int, PendingBlob]]:
-        """Receive the attachments of a file; return the name, the announced size and the received bytes of each."""
-        kind = file_types.kind_of(parent.name)
+    async def _receive(self, parent: File, stack: ExitStack, budget: _Budget) -> list[tuple[str, int, PendingBlob]]:
+        """Receive the attachments of a file; return the name, the declared size and the received bytes of each."""
+        extension = file_types.extension_of(parent.name)
         received: list[tuple[str, int, PendingBlob]] = []
-        if kind not in file_types.MAY_HAVE_FILES:
+        if extension not in file_types.WITH_ATTACHMENTS:
             return received
         current: PendingBlob | None = None
         try:
-            async with aclosing(self._parsers.embedded(self._blobs.path(parent.content_hash), kind)) as answers:
-                async for answer in answers:
-                    if isinstance(answer, bytes):
-                        _append(current, answer, budget)
+            async with aclosing(
+                self._parsers.attachments(self._blobs.path(parent.content_hash), extension)
+            ) as responses:
+                async for response in responses:
+                    if isinstance(response, bytes):
+                        _append(current, response, budget)
                         continue
-                    name, size = answer
-                    if current := self._begin(name, stack, budget):
-                        received.append((file_types.safe_name(name), size, current))
+                    name, size = response
+                    if current := self._open_blob(name, stack, budget):
+                        received.append((file_types.sanitize_name(name), size, current))
         except ParseFailed as error:
             budget.warn(parent.name, f"its attached files cannot be read: {error.message}")
         except TooLarge as error:
             budget.warn(received.pop()[0], error.message)
         return received
 
-    def _begin(self, name: str, stack: ExitStack, budget: _Budget) -> PendingBlob | None:
-        """Open a blob for the next attachment; None if it is not stored."""
+    def _open_blob(self, name: str, stack: ExitStack, budget: _Budget) -> PendingBlob | None:
+        """Open a blob for the next attachment; return None if the attachment cannot be stored."""
         try:
-            file_types.kind_of(name)
+            file_types.extension_of(name)
         except ParseFailed as error:
             budget.warn(name, error.message.partition(";")[0])
             return None
@@ -98,30 +98,30 @@ class EmbeddedFiles:
         budget.files -= 1
         return stack.enter_context(self._blobs.receiving())
 
-    async def _put(self, parent: File, name: str, blob: PendingBlob, budget: _Budget) -> File | None:
+    async def _store(self, parent: File, name: str, blob: PendingBlob, budget: _Budget) -> File | None:
         if not blob.size:
             budget.warn(name, "it is empty")
             return None
         await blob.finish()
         try:
-            encoding = await self._parsers.check(blob.path, file_types.kind_of(name))
+            encoding = await self._parsers.check(blob.path, file_types.extension_of(name))
         except ParseFailed as error:
             budget.warn(name, error.message)
             return None
         details: Mapping[str, Any] = {"encoding": encoding} if encoding else {}
-        return await self._files.put_embedded(parent, blob, name, details)
+        return await self._files.put_attachment(parent, blob, name, details)
 
 
-def _append(blob: PendingBlob | None, piece: bytes, budget: _Budget) -> None:
+def _append(blob: PendingBlob | None, block: bytes, budget: _Budget) -> None:
     if blob is None:
         return
-    budget.bytes -= len(piece)
+    budget.bytes -= len(block)
     if budget.bytes < 0:
         raise TooLarge("the files attached to the upload are too large together")
-    blob.write(piece)
+    blob.write(block)
 
 
 async def title(database: Database, file: str, name: str) -> str:
-    """Return the title of a file in search results: its name, with that of its parent."""
+    """Return the title of a file in search results: its name, and the name of its parent."""
     row = await database.one("select p.name from file f join file p on p.id = f.parent where f.id = %s", file)
     return f"{name}, attached to {row['name']}"[:MAX_TITLE] if row else name
