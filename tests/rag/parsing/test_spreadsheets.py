@@ -228,7 +228,7 @@ def test_csv_parsing_takes_linear_time(tmp_path: Path) -> None:
         read(text.encode(), tmp_path, "csv", parser=Plain)
 
 
-def test_hidden_columns_and_rows_of_ods_are_left_out_with_a_warning(tmp_path: Path) -> None:
+def test_hidden_rows_and_columns_of_ods_are_skipped_with_a_warning(tmp_path: Path) -> None:
     cell = "<c:table-cell><t:p>{}</t:p></c:table-cell>"
     content = (
         '<o xmlns:c="urn:oasis:names:tc:opendocument:xmlns:table:1.0" xmlns:t="urn:t"><c:table c:name="S">'

@@ -35,7 +35,7 @@ OBJECT_STREAM = b"/ObjStm"
 
 
 class Pdfium(Parser):
-    """Returns lines in drawing order, which keeps table rows whole."""
+    """Returns lines in drawing order: the cells of a table row stay on one line."""
 
     extensions = frozenset({"pdf"})
 

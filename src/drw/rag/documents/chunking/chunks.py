@@ -216,11 +216,11 @@ def _group_spans(text: str, boundaries: list[int]) -> Iterator[tuple[int, int]]:
     """Yield groups of adjacent spans, each of at most a third of a chunk, or one longer span."""
     group_start = boundaries[0]
     total = 0
-    for begin, end in zip(boundaries, boundaries[1:], strict=False):
-        count = token_estimate.estimate(text[begin:end])
+    for start, end in zip(boundaries, boundaries[1:], strict=False):
+        count = token_estimate.estimate(text[start:end])
         if total and total + count > MAX_CHUNK_TOKENS // 3:
-            yield group_start, begin
-            group_start = begin
+            yield group_start, start
+            group_start = start
             total = 0
         total += count
     yield group_start, boundaries[-1]

@@ -32,15 +32,15 @@ def _word_tokens(word: str) -> float:
 
 def split(text: str, max_tokens: int) -> Iterator[tuple[int, int]]:
     """Yield the spans (start, end) of a text without spaces, each of about `max_tokens` tokens at most."""
-    begin = 0
+    span_start = 0
     total = 0.0
     for match in UNITS.finditer(text):
         for start in range(match.start(), match.end(), MAX_UNIT_CHARACTERS):
             end = min(start + MAX_UNIT_CHARACTERS, match.end())
             size = 1.0 if end - start == 1 else estimate(text[start:end])
-            if total + size > max_tokens and start > begin:
-                yield begin, start
-                begin = start
+            if total + size > max_tokens and start > span_start:
+                yield span_start, start
+                span_start = start
                 total = 0.0
             total += size
-    yield begin, len(text)
+    yield span_start, len(text)

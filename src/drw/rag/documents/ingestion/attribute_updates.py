@@ -22,6 +22,7 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.database import Database
 from drw.rag.documents.ingestion import attachments
 from drw.rag.documents.storage import change_notifications
+from drw.rag.documents.storage.vector_store_files import SAME_ROW
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,6 @@ class AttributeUpdates:
             await connection.execute(query, row)
             await change_notifications.notify(connection)
 
-
-SAME_ROW = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
 
 SELECT_UNSENT = """
 select a.*, f.name, s.file as source from vector_store_file a join file f on f.id = a.file left join lateral (

@@ -139,11 +139,11 @@ def _non_ascii_lines(content: bytes) -> Iterator[bytes]:
     end = 0
     while remaining > 0 and (match := NON_ASCII.search(content, end)):
         offset = match.start()
-        begin = max(end, offset - CONTEXT_BYTES, content.rfind(b"\n", max(end, offset - CONTEXT_BYTES), offset) + 1)
+        start = max(end, offset - CONTEXT_BYTES, content.rfind(b"\n", max(end, offset - CONTEXT_BYTES), offset) + 1)
         end = content.find(b"\n", offset, offset + CONTEXT_BYTES)
         end = end if end >= 0 else offset + CONTEXT_BYTES
-        yield content[begin:end]
-        remaining -= end - begin
+        yield content[start:end]
+        remaining -= end - start
 
 
 def _detect_latin(sample: bytes) -> str:

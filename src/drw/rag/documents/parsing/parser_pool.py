@@ -49,7 +49,7 @@ class ParsedText:
 class ParserPool:
     """Parses files; a file that crashes or exhausts its parser process affects no other file.
 
-    Parsing and the checks of uploads have slots of their own, which orgs share fairly.
+    Parsing and the checks of uploads have separate slots, which orgs share fairly.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -114,7 +114,7 @@ class ParserPool:
         return parsed
 
     async def _request(self, **request: Any) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the responses to a request; the time limit includes the time that the caller takes between them."""
+        """Yield the responses to a request; the time limit includes the time of the caller between them."""
         settings = self.settings
         cpu_seconds = self._cpu_seconds(Path(request["file"]))
         request = {"stop_after": 0, **request, "limits": asdict(settings.limits), "seconds": cpu_seconds}

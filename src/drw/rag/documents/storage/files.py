@@ -215,16 +215,13 @@ with recursive tree as (
 select * from tree order by depth, created_at, id
 """
 """A file, then its attachments by depth."""
-NEWEST_FIRST = """
+LIST = """
 select * from visible_files(%(org)s, %(desk)s, %(walls)s) where (%(purpose)s = '' or purpose = %(purpose)s)
-and (%(at)s::timestamptz is null or (created_at, id) < (%(at)s, %(id)s))
-order by created_at desc, id desc limit %(limit)s
+and (%(at)s::timestamptz is null or (created_at, id) {comparison} (%(at)s, %(id)s))
+order by created_at {direction}, id {direction} limit %(limit)s
 """
-OLDEST_FIRST = """
-select * from visible_files(%(org)s, %(desk)s, %(walls)s) where (%(purpose)s = '' or purpose = %(purpose)s)
-and (%(at)s::timestamptz is null or (created_at, id) > (%(at)s, %(id)s))
-order by created_at, id limit %(limit)s
-"""
+NEWEST_FIRST = LIST.format(comparison="<", direction="desc")
+OLDEST_FIRST = LIST.format(comparison=">", direction="asc")
 
 
 def _file(row: dict[str, Any]) -> File:

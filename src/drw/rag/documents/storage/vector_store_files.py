@@ -198,20 +198,15 @@ where a.state in ('failed', 'cancelled')
 returning file
 """
 
-NEWEST_FIRST = """
+LIST = """
 select a.* from visible_vector_store_files(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
 where (%(state)s = '' or a.state = %(state)s)
 and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
-and (%(at)s::timestamptz is null or (a.created_at, a.file) < (%(at)s, %(file)s))
-order by a.created_at desc, a.file desc limit %(limit)s
+and (%(at)s::timestamptz is null or (a.created_at, a.file) {comparison} (%(at)s, %(file)s))
+order by a.created_at {direction}, a.file {direction} limit %(limit)s
 """
-OLDEST_FIRST = """
-select a.* from visible_vector_store_files(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
-where (%(state)s = '' or a.state = %(state)s)
-and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
-and (%(at)s::timestamptz is null or (a.created_at, a.file) > (%(at)s, %(file)s))
-order by a.created_at, a.file limit %(limit)s
-"""
+NEWEST_FIRST = LIST.format(comparison="<", direction="desc")
+OLDEST_FIRST = LIST.format(comparison=">", direction="asc")
 
 PROGRESS = """
 select a.collection, count(*) filter (where a.state = 'in_progress') as in_progress,

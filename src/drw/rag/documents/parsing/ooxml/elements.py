@@ -52,6 +52,11 @@ def value(element: Element | None, name: str = "val") -> str:
     return attribute(element, name) if element is not None else ""
 
 
+def is_on(element: Element | None) -> bool:
+    """Return whether an on/off property is present and not switched off."""
+    return element is not None and attribute(element, "val") not in {"0", "false"}
+
+
 def items(element: Element | None) -> Iterable[Element]:
     """Return all children of an element; empty if the element is missing."""
     return () if element is None else element

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from drw.rag.documents.parsing.ooxml import drawing
-from drw.rag.documents.parsing.ooxml.elements import attribute, child, children, descendants, items, relation_id, tag
+from drw.rag.documents.parsing.ooxml.elements import (
+    attribute,
+    child,
+    children,
+    descendants,
+    items,
+    relation_id,
+    tag,
+    value,
+)
 from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package, Relation
 from drw.rag.documents.ports import ParseFailed
 
@@ -62,7 +71,8 @@ class SlidesReader:
         return "\n\n".join([*heading, *texts, *self._notes_and_comments(relations)])
 
     def _shape(self, shape: Element, relations: dict[str, Relation]) -> Iterator[str]:
-        if _placeholder(shape) in SKIPPED_PLACEHOLDERS or _is_hidden(shape):
+        is_hidden = value(_property(shape, "cNvPr"), "hidden") in {"1", "true"}
+        if is_hidden or _placeholder(shape) in SKIPPED_PLACEHOLDERS:
             return
         if tag(shape) == "grpSp":
             for item in shape:
@@ -95,15 +105,14 @@ class SlidesReader:
 
 def _placeholder(shape: Element) -> str:
     """Return the placeholder type of a shape; empty if the shape is not a placeholder."""
-    properties = next((e for e in shape if tag(e).startswith("nv")), None)
-    placeholder = child(properties, "nvPr", "ph") if properties is not None else None
+    placeholder = _property(shape, "nvPr", "ph")
     return (attribute(placeholder, "type") or "body") if placeholder is not None else ""
 
 
-def _is_hidden(shape: Element) -> bool:
+def _property(shape: Element, *path: str) -> Element | None:
+    """Return an element along a path below the non-visual properties of a shape, such as `p:nvSpPr`."""
     properties = next((e for e in shape if tag(e).startswith("nv")), None)
-    common = child(properties, "cNvPr") if properties is not None else None
-    return common is not None and attribute(common, "hidden") in {"1", "true"}
+    return None if properties is None else child(properties, *path)
 
 
 def _comments(root: Element) -> Iterator[str]:

@@ -16,6 +16,7 @@ from drw.rag.documents.parsing.ooxml.elements import (
     children,
     descendants,
     integer,
+    is_on,
     items,
     relation_id,
     tag,
@@ -27,9 +28,9 @@ from drw.rag.documents.ports import ParseFailed
 
 MAX_NESTING = 4
 """Maximum depth of embedded documents, and of nested tables and text boxes."""
-WRAPPERS = frozenset({"sdt", "sdtContent", "customXml", "ins", "moveTo", "smartTag", "body"})
-SKIPPED = frozenset({"del", "moveFrom", "pPr", "sdtPr", "instrText", "delText", "rt", "sectPr"})
-MAX_HEADING = 6
+WRAPPER_TAGS = frozenset({"sdt", "sdtContent", "customXml", "ins", "moveTo", "smartTag", "body"})
+SKIPPED_TAGS = frozenset({"del", "moveFrom", "pPr", "sdtPr", "instrText", "delText", "rt", "sectPr"})
+MAX_HEADING_LEVEL = 6
 
 Converter = Callable[[str, bytes], str]
 """Returns the text of an embedded file, by its extension, such as `html`, and its bytes."""
@@ -109,7 +110,7 @@ class WordReader:
             elif name == "altChunk":
                 yield self._embedded_document(relations.get(relation_id(element))), is_new_page
                 is_new_page = False
-            elif name in WRAPPERS:
+            elif name in WRAPPER_TAGS:
                 yield from self._blocks(element, relations, depth)
             elif name == "AlternateContent":
                 alternatives = (self._texts(option, relations, depth) for option in element)
@@ -128,12 +129,12 @@ class WordReader:
         level, list_, list_level = self._style(properties)
         label = self._numbering.label(list_, list_level) if list_ and text else ""
         if level and text:
-            paragraph.text = f"{'#' * min(level, MAX_HEADING)} {' '.join(f'{label} {text}'.split())}"
+            paragraph.text = f"{'#' * min(level, MAX_HEADING_LEVEL)} {' '.join(f'{label} {text}'.split())}"
         elif label:
             paragraph.text = f"{'  ' * list_level}{label} {text}"
         else:
             paragraph.text = text
-        if self._has_page_break_before(properties):
+        if self._break == "br" and properties is not None and is_on(child(properties, "pageBreakBefore")):
             paragraph.breaks_before = True
         return paragraph
 
@@ -154,9 +155,9 @@ class WordReader:
                 paragraph.after += self._drawing_texts(item, relations, depth + 1)
             elif name == "AlternateContent":
                 self._add_alternative(item, paragraph, relations, depth)
-            elif name == "r" and self._is_hidden_run(item):
+            elif name == "r" and not self._hidden and is_on(child(item, "rPr", "vanish")):
                 continue
-            elif name not in SKIPPED:
+            elif name not in SKIPPED_TAGS:
                 self._runs(item, paragraph, relations, depth)
 
     def _add_break(self, item: Element, name: str, paragraph: _Paragraph) -> None:
@@ -232,7 +233,7 @@ class WordReader:
         for item in element:
             if tag(item) == name:
                 yield item
-            elif tag(item) in WRAPPERS:
+            elif tag(item) in WRAPPER_TAGS:
                 yield from self._children_in_wrappers(item, name)
 
     def _embedded_document(self, relation: Relation | None) -> str:
@@ -324,16 +325,6 @@ class WordReader:
             for note in children(root, tag_name)
             if attribute(note, "type") not in {"separator", "continuationSeparator", "continuationNotice"}
         }
-
-    def _has_page_break_before(self, properties: Element | None) -> bool:
-        if properties is None or self._break != "br":
-            return False
-        page_break = child(properties, "pageBreakBefore")
-        return page_break is not None and attribute(page_break, "val") not in {"0", "false"}
-
-    def _is_hidden_run(self, run: Element) -> bool:
-        vanish = child(run, "rPr", "vanish")
-        return not self._hidden and vanish is not None and attribute(vanish, "val") not in {"0", "false"}
 
 
 def _outline_level(properties: Element | None) -> int:

@@ -111,7 +111,8 @@ def _header_rows(sheet: Sheet, rows: Rows, columns: list[int]) -> list[int]:
         row = rows[number]
         if not all(_can_be_header(cell) for cell in row.values()) or (len(row) < 2 <= len(columns) and not headers):
             break
-        if headers and not _has_spanning_cell(sheet, headers[-1]):
+        # Below a cell over several columns, the next row has more specific headers.
+        if headers and not any(m.top <= headers[-1] <= m.bottom and m.left < m.right for m in sheet.merged):
             break
         headers.append(number)
     return headers
@@ -119,11 +120,6 @@ def _header_rows(sheet: Sheet, rows: Rows, columns: list[int]) -> list[int]:
 
 def _can_be_header(cell: Cell) -> bool:
     return cell.value is None or cell.is_date or (cell.text.isdecimal() and int(cell.text[:5]) in YEARS)
-
-
-def _has_spanning_cell(sheet: Sheet, row: int) -> bool:
-    """Return whether a header row has a cell over several columns: the row below it has more specific headers."""
-    return any(m.top <= row <= m.bottom and m.left < m.right for m in sheet.merged)
 
 
 def _column_header(sheet: Sheet, rows: Rows, headers: list[int], column: int) -> str:
