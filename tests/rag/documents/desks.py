@@ -10,6 +10,8 @@ import openai
 import psycopg
 
 from drw.kernel.rpc.context import Principal
+from drw.kernel.storage.database import Database
+from drw.rag.documents.ingestion.job_queue import JobQueue
 from support.hosting import hosted
 
 SERVICES = ["embedding", "vector_store", "documents"]
@@ -56,6 +58,18 @@ class Platform:
     async def close(self):
         for desk in self._desks:
             await desk.http.aclose()
+
+
+@asynccontextmanager
+async def queue_with_job(platform, profile, report):
+    """Yield a job queue with one job, its database, and the id of the file."""
+    desk = platform.desk()
+    file = await desk.upload("report.pdf", report)
+    await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
+    database = Database(profile.postgres, "documents")
+    await database.start("drw.rag.documents")
+    yield JobQueue(database, platform.host.audit("documents")), database, file.id
+    await database.stop()
 
 
 @asynccontextmanager

@@ -30,8 +30,9 @@ from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
+from drw.rag.documents.ingestion.job_queue import JobCounts
 from drw.rag.documents.ingestion.worker_lease import acquired
-from rag.documents.desks import SERVICES, Platform, query
+from rag.documents.desks import SERVICES, Platform, query, queue_with_job
 from support.hosting import hosted
 from support.parts import wait_until
 from support.spans import recorded
@@ -183,32 +184,24 @@ async def test_another_process_finishes_the_job_of_a_killed_process_exactly_once
 async def test_a_job_has_one_live_owner(
     idle: AbstractAsyncContextManager[Platform], rag: Profile, report: bytes
 ) -> None:
-    async with idle as platform:
-        desk = platform.desk()
-        file = await desk.upload("report.pdf", report)
-        store = await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
-        jobs = platform.host._scopes["documents"]  # keeps the schema
-        assert jobs
-        from drw.kernel.storage.database import Database
-        from drw.rag.documents.ingestion.job_queue import JobCounts, JobQueue
-
-        database = Database(rag.postgres, "documents")
-        await database.start("drw.rag.documents")
-        queue = JobQueue(database, platform.host.audit("documents"))
-        async with acquired(database) as second:
-            async with acquired(database) as first:
-                (claimed,) = await queue.claim(first.number)
-                assert (claimed.file, claimed.collection) == (file.id, store.id)
-                assert await queue.claim(second.number) == []
-            (reclaimed,) = await queue.claim(second.number)  # its worker has ended
-            assert (reclaimed.file, reclaimed.attempts) == (file.id, 2)
-            assert await queue.attributes(claimed) is None
-            await queue.fail(claimed, "server_error", "from the former owner")
-            await queue.report_progress(claimed, JobCounts(9, 9))
-            assert query(rag, "select state, pages from documents.vector_store_file") == [("in_progress", 0)]
-            await queue.release(reclaimed)
-            assert await queue.claim(second.number) == []  # the retry is delayed
-        await database.stop()
+    async with (
+        idle as platform,
+        queue_with_job(platform, rag, report) as (queue, database, file),
+        acquired(database) as second,
+    ):
+        async with acquired(database) as first:
+            (claimed,) = await queue.claim(first.number)
+            collections = query(rag, "select collection from documents.vector_store_file")
+            assert (claimed.file, [(claimed.collection,)]) == (file, collections)
+            assert await queue.claim(second.number) == []
+        (reclaimed,) = await queue.claim(second.number)  # its worker has ended
+        assert (reclaimed.file, reclaimed.attempts) == (file, 2)
+        assert await queue.attributes(claimed) is None
+        await queue.fail(claimed, "server_error", "from the former owner")
+        await queue.report_progress(claimed, JobCounts(9, 9))
+        assert query(rag, "select state, pages from documents.vector_store_file") == [("in_progress", 0)]
+        await queue.release(reclaimed)
+        assert await queue.claim(second.number) == []  # the retry is delayed
 
 
 class DoubleEmbedding(Embedding):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -15,8 +15,8 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.rag.documents.ingestion import worker_lease
-from drw.rag.documents.ingestion.job_queue import JobCounts, JobQueue
-from rag.documents.desks import Platform, query, running
+from drw.rag.documents.ingestion.job_queue import JobCounts
+from rag.documents.desks import Platform, query, queue_with_job, running
 from support.parts import wait_until
 
 JOBS = 12
@@ -73,7 +73,7 @@ async def test_running_jobs_hold_no_connection_of_the_pool(rag: Profile) -> None
 async def test_a_former_owner_cannot_finish_a_job_that_was_taken_over(
     idle: AbstractAsyncContextManager[Platform], rag: Profile, report: bytes
 ) -> None:
-    async with idle as platform, queued(platform, rag, report) as (queue, database, file):
+    async with idle as platform, queue_with_job(platform, rag, report) as (queue, database, file):
         async with worker_lease.acquired(database) as first, worker_lease.acquired(database) as second:
             (former,) = await queue.claim(first.number)
             assert await queue.claim(second.number) == []
@@ -95,18 +95,6 @@ async def test_a_former_owner_cannot_finish_a_job_that_was_taken_over(
             await queue.complete(current, JobCounts(1, 1), 1)
         assert query(rag, "select state, pages from documents.vector_store_file") == [("completed", 1)]
         assert query(rag, "select count(*) from audit.inbox where record::jsonb ->> 'action' = 'file.index'") == [(1,)]
-
-
-@asynccontextmanager
-async def queued(platform, profile, report):
-    """A queue with one job."""
-    desk = platform.desk()
-    file = await desk.upload("report.pdf", report)
-    await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
-    database = Database(profile.postgres, "documents")
-    await database.start("drw.rag.documents")
-    yield JobQueue(database, platform.host.audit("documents")), database, file.id
-    await database.stop()
 
 
 @pytest.fixture
@@ -211,7 +199,7 @@ async def test_attributes_that_change_during_the_write_of_a_document_are_in_the_
 async def test_a_job_that_fails_after_earlier_attempts_leaves_no_document(
     idle: AbstractAsyncContextManager[Platform], rag: Profile, report: bytes, caller: Principal
 ) -> None:
-    async with idle as platform, queued(platform, rag, report) as (queue, database, file):
+    async with idle as platform, queue_with_job(platform, rag, report) as (queue, database, file):
         async with worker_lease.acquired(database) as worker:
             (first,) = await queue.claim(worker.number)
             await queue.release(first)

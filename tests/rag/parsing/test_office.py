@@ -52,10 +52,10 @@ def read(content, tmp_path, extension, limits=LIMITS):
 
 def test_text_boxes_notes_charts_and_diagrams_follow_their_anchor(tmp_path: Path) -> None:
     box = "<w:drawing><w:txbxContent>" + TEXT.format("In a box") + "</w:txbxContent></w:drawing>"
-    both = f"<mc:AlternateContent><mc:Choice>{box}</mc:Choice><mc:Fallback><w:pict>{box}</w:pict></mc:Fallback>"
+    alternatives = f"<mc:AlternateContent><mc:Choice>{box}</mc:Choice><mc:Fallback><w:pict>{box}</w:pict></mc:Fallback>"
     body = (
         TEXT.format("Before")
-        + f"<w:p><w:r><w:t>Anchor</w:t><w:footnoteReference w:id='2'/>{both}</mc:AlternateContent></w:r></w:p>"
+        + f"<w:p><w:r><w:t>Anchor</w:t><w:footnoteReference w:id='2'/>{alternatives}</mc:AlternateContent></w:r></w:p>"
         + f"<w:p><w:r><w:drawing>{CHART_AND_DIAGRAM}</w:drawing></w:r></w:p>"
         + "<w:p><w:del><w:r><w:delText>gone</w:delText></w:r></w:del><w:ins><w:r><w:t>After</w:t></w:r></w:ins></w:p>"
         + "<w:sdt><w:sdtContent>"

@@ -29,6 +29,16 @@ class _Budget:
     bytes: int
     warnings: list[str] = field(default_factory=list)
 
+    def charge(self, size: int) -> None:
+        """Subtract received bytes.
+
+        Raises:
+            TooLarge: the attachments exceed their total size.
+        """
+        self.bytes -= size
+        if self.bytes < 0:
+            raise TooLarge("the files attached to the upload are too large together")
+
     def warn(self, name: str, reason: str) -> None:
         """Add the warning that an attachment was not stored."""
         if len(self.warnings) < MAX_WARNINGS:
@@ -73,12 +83,13 @@ class AttachmentStore:
                 self._parsers.attachments(self._blobs.path(parent.content_hash), extension)
             ) as responses:
                 async for response in responses:
-                    if isinstance(response, bytes):
-                        _append(current, response, budget)
-                        continue
-                    name, size = response
-                    if current := self._open_blob(name, stack, budget):
-                        received.append((file_types.sanitize_name(name), size, current))
+                    if not isinstance(response, bytes):
+                        name, size = response
+                        if current := self._open_blob(name, stack, budget):
+                            received.append((file_types.sanitize_name(name), size, current))
+                    elif current is not None:
+                        budget.charge(len(response))
+                        current.write(response)
         except ParseFailed as error:
             budget.warn(parent.name, f"its attached files cannot be read: {error.message}")
         except TooLarge as error:
@@ -110,15 +121,6 @@ class AttachmentStore:
             return None
         details: Mapping[str, Any] = {"encoding": encoding} if encoding else {}
         return await self._files.put_attachment(parent, blob, name, details)
-
-
-def _append(blob: PendingBlob | None, block: bytes, budget: _Budget) -> None:
-    if blob is None:
-        return
-    budget.bytes -= len(block)
-    if budget.bytes < 0:
-        raise TooLarge("the files attached to the upload are too large together")
-    blob.write(block)
 
 
 async def title(database: Database, file: str, name: str) -> str:

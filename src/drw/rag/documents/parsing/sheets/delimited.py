@@ -41,11 +41,8 @@ def _delimiter(text: str, extension: str) -> str:
     if extension == "tsv":
         return "\t"
     try:
-        return (
-            csv.Sniffer()
-            .sniff(text[:SAMPLE_CHARACTERS].rpartition("\n")[0] or text[:SAMPLE_CHARACTERS], DELIMITERS)
-            .delimiter
-        )
+        sample = text[:SAMPLE_CHARACTERS]
+        return csv.Sniffer().sniff(sample.rpartition("\n")[0] or sample, DELIMITERS).delimiter
     except csv.Error:
         return ","
 
