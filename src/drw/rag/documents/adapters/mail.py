@@ -1,4 +1,4 @@
-"""Parser of e-mail: EML with Python's `email`, Outlook's MSG with Kreuzberg; attachments become embedded files."""
+"""Parser of e-mail and its attachments: EML with Python's `email`, Outlook's MSG with Kreuzberg and olefile."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from drw.rag.documents.storage.blob_store import PendingBlob
 
 PERCENT_ENCODED = re.compile(r"%(?:22|[01][0-9A-Fa-f])")
 WALLS_ARRAY = "walls[]"
-"""The repeated field as which OpenAI's client sends a list."""
+"""OpenAI's client sends a list as repeated fields of this name."""
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096
 BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")

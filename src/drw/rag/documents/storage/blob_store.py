@@ -102,7 +102,7 @@ class BlobStore:
         return self._stored / content_hash[:2] / content_hash
 
     async def commit(self, blob: PendingBlob) -> None:
-        """Move a finished blob to its hash; the caller holds the lock of the hash."""
+        """Move a finished blob to the path of its hash; the caller holds the lock of the hash."""
         await asyncio.to_thread(self._move, blob)
 
     async def remove(self, content_hash: str) -> None:

@@ -48,7 +48,7 @@ def descendants(element: Element | None, name: str) -> Iterator[Element]:
 
 
 def value(element: Element | None, name: str = "val") -> str:
-    """Return the attribute `val` of an element; empty if the attribute or the element is missing."""
+    """Return an attribute of an element, by default `val`; empty if the attribute or the element is missing."""
     return attribute(element, name) if element is not None else ""
 
 

@@ -13,7 +13,7 @@ from drw.rag.documents.ports import PASSWORD_REQUIRED, WRONG_PASSWORD, ParseFail
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """The first bytes of encrypted Office files, and of the binary formats before Office 2007."""
 DEFAULT_PASSWORD = "VelvetSweatshop"
-"""Excel encrypts a workbook whose structure is protected with this password, and opens it without asking."""
+"""Excel encrypts a workbook whose structure is protected with this password, and opens it without a prompt."""
 ENCRYPTED = "this file is encrypted: give its password in the field 'password'"
 LEGACY = "this file is of an Office before 2007: save it in today's format"
 

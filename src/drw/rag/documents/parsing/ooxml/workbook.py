@@ -60,7 +60,7 @@ class _Styles:
 
 
 class WorkbookReader:
-    """Reads one workbook."""
+    """Reads one workbook, and collects warnings about sheets and cells that were not read."""
 
     def __init__(self, package: Package, *, hidden: bool) -> None:
         self._package = package
