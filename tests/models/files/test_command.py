@@ -87,6 +87,12 @@ def test_incomplete_options_are_named(args: list[str], message: str, tmp_path: P
     assert message in done.stderr
 
 
+def test_option_before_the_command_is_not_ignored() -> None:
+    command = [sys.executable, "-m", "drw.cli.main", "models", "--json", "check", "."]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "drw: give --json after the command: drw models check ... --json\n")
+
+
 def test_missing_path_is_named(tmp_path: Path) -> None:
     done = check(tmp_path / "nothing")
     assert done.returncode == 1

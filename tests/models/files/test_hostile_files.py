@@ -194,6 +194,11 @@ FILES: dict[str, tuple[str, bytes, str]] = {
         ),
         "the key 'a' twice",
     ),
+    "safetensors-surrogate": (
+        "model.safetensors",
+        safetensors_bytes(b'{"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"0"),
+        "not valid Unicode",
+    ),
     "safetensors-nan": ("model.safetensors", safetensors_bytes(b'{"a":NaN}'), "NaN is not JSON"),
     "safetensors-number-of-digits": (
         "model.safetensors",

@@ -33,6 +33,8 @@ models.command()(check)
 def list_models(context: typer.Context, data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the models. Subcommands check model files."""
     if context.invoked_subcommand is not None:
+        if as_json:
+            raise InvalidRequest(f"give --json after the command: drw models {context.invoked_subcommand} ... --json")
         return
     listed = Api.of(data_dir).get("/api/v1/models")["models"]
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,8 +15,8 @@ from drw.models.discovery.files.limits import DEFAULT, Limits
 
 Message = dict[str, Any]
 PROCESS = "drw.models.discovery.files.template_process"
-CPU_SIGNALS = (-24, -9)
-"""Exit status after SIGXCPU, or SIGKILL."""
+CPU_SIGNALS = (-signal.SIGXCPU, -signal.SIGKILL)
+"""Exit status at the soft or hard limit of CPU time."""
 SAMPLE: tuple[Message, ...] = ({"role": "user", "content": "Which limit applies?"},)
 """Every chat model accepts one message of a user."""
 

@@ -57,7 +57,9 @@ class Header:
 
 def text(value: Any) -> str:
     """Return a descriptive text of bounded length, or an empty one for any other type."""
-    return value.strip()[:MAX_CHARACTERS] if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return value.strip()[:MAX_CHARACTERS].encode(errors="replace").decode()  # YAML permits unpaired surrogates
 
 
 def texts(value: Any) -> tuple[str, ...]:

@@ -1,13 +1,17 @@
-"""JSON parsing without duplicate keys, NaN, or unbounded nesting."""
+"""JSON parsing without duplicate keys, NaN, unpaired surrogates or unbounded nesting."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
+
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""An escape that may be half of a character."""
 
 
 class NotStrictJson(ValueError):
-    """The text is not JSON, has a key twice, or is nested too deeply."""
+    """The text is not JSON, has a key twice, is nested too deeply, or is not valid Unicode."""
 
 
 def load(data: bytes) -> Any:
@@ -17,12 +21,17 @@ def load(data: bytes) -> Any:
         NotStrictJson: see the class.
     """
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
+        if SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except RecursionError as error:
         raise NotStrictJson("it is nested too deeply") from error
     except NotStrictJson:
         raise
-    except ValueError as error:  # includes invalid UTF-8 and integers of more than 4,300 digits
+    except UnicodeError as error:
+        raise NotStrictJson("it is not valid Unicode") from error
+    except ValueError as error:  # includes integers of more than 4,300 digits
         raise NotStrictJson(f"it is not JSON: {str(error)[:100]}") from error
 
 
