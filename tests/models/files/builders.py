@@ -78,7 +78,7 @@ def write_gguf(file: Path, template: str = CHAT_TEMPLATE) -> Path:
 
 def write_safetensors(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {"embed.weight": np.ones((4, 8), np.float32), "norm.weight": np.ones((8,), np.float16)}
+    tensors: dict[str, Any] = {"embed.weight": np.ones((4, 8), np.float32), "norm.weight": np.ones((8,), np.float16)}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     config = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 2048}
     (folder / "config.json").write_text(json.dumps(config))

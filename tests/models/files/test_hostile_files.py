@@ -8,6 +8,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -280,8 +281,9 @@ def nested(depth: int) -> object:
     return node
 
 
-def raw(**fields: object) -> object:
-    return TensorProto(**({"name": "t", "dims": [4], "data_type": TensorProto.FLOAT, "raw_data": EMPTY} | fields))
+def raw(**fields: Any) -> TensorProto:
+    values: dict[str, Any] = {"name": "t", "dims": [4], "data_type": TensorProto.FLOAT, "raw_data": EMPTY}
+    return TensorProto(**(values | fields))
 
 
 MODELS = {

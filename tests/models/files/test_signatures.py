@@ -123,7 +123,7 @@ DRAFTS: dict[str, tuple[Change, str]] = {
     "untrusted-key": (lambda d: setattr(d, "key", private_key()), "does not match the trusted key"),
     "untrusted-hint": (lambda d: d.material.update(publicKey={"hint": "00"}), "not from a trusted public key"),
     "no-hint-untrusted": (
-        lambda d: (d.material.update(publicKey={"rawBytes": "AAAA"}), setattr(d, "key", private_key())),
+        lambda d: vars(d).update(material={"publicKey": {"rawBytes": "AAAA"}}, key=private_key()),
         "not from a trusted public key",
     ),
     "no-key": (lambda d: d.material.update(publicKey={}), "neither hint nor rawBytes"),

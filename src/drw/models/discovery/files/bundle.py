@@ -141,6 +141,7 @@ def _key_hint(material: dict[str, Any]) -> str:
 def _certificates(material: dict[str, Any], method: Method, limits: Limits) -> tuple[bytes, ...]:
     if method == "key":
         return ()
+    listed: Any
     if method == "sigstore":
         if not isinstance(entries := material.get("tlogEntries"), list) or not entries:
             raise SignatureRejected("a keyless signature needs an entry of the transparency log (tlogEntries)")

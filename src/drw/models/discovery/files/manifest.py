@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from drw.models.discovery.files.errors import FilesChanged, ModelRejected
 from drw.models.discovery.files.limits import DEFAULT, Limits
@@ -103,7 +103,7 @@ class ModelFolder:
             os.close(self._root)
             raise
 
-    def __enter__(self) -> ModelFolder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -18,6 +18,7 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
+from jinja2.exceptions import SecurityError
 
 PR_SET_PDEATHSIG = 1
 MAX_ERROR = 300
@@ -31,7 +32,7 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """Jinja's sandbox. A forbidden attribute is an error; Jinja itself renders it as an empty text."""
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
-        raise jinja2.sandbox.SecurityError(f"access to attribute {attribute!r} of {type(obj).__name__!r} object")
+        raise SecurityError(f"access to attribute {attribute!r} of {type(obj).__name__!r} object")
 
 
 class Generation(jinja2.ext.Extension):
@@ -69,7 +70,7 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
         return {"error": "takes more memory than permitted"}
     except RecursionError:
         return {"error": "recurses without end"}
-    except jinja2.sandbox.SecurityError as error:
+    except SecurityError as error:
         return {"error": f"is unsafe: {str(error)[:MAX_ERROR]}"}
     except jinja2.TemplateSyntaxError as error:
         return {"error": f"is not valid Jinja: line {error.lineno}: {str(error.message)[:MAX_ERROR]}"}
