@@ -14,10 +14,10 @@ import pytest
 from onnx import helper
 from safetensors.numpy import save_file
 
-from drw.models.discovery.files import gguf_header
-from drw.models.discovery.files import onnx_model as onnx_parser
 from drw.models.discovery.files.description import TensorSignature
 from drw.models.discovery.files.errors import ModelRejected
+from drw.models.discovery.files.formats import gguf_header
+from drw.models.discovery.files.formats import onnx_model as onnx_parser
 from drw.models.discovery.files.inspection import inspect
 from drw.models.engine import weights
 from drw.rag.embedding import weights as embedding

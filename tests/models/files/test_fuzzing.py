@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from drw.models.discovery.files import content, gguf_header, onnx_model, safetensors_header
-from drw.models.discovery.files.bundle import parse_bundle, parse_statement
 from drw.models.discovery.files.description import Header
 from drw.models.discovery.files.errors import ModelRejected, SignatureRejected
+from drw.models.discovery.files.formats import content, gguf_header, onnx_model, safetensors_header
+from drw.models.discovery.files.formats.reader import Reader
 from drw.models.discovery.files.inspection import inspect
 from drw.models.discovery.files.limits import Limits
-from drw.models.discovery.files.reader import Reader
+from drw.models.discovery.files.signatures.bundle import parse_bundle, parse_statement
 from models.files import builders
 from models.files.signers import Draft, private_key
 

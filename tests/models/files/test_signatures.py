@@ -19,8 +19,8 @@ from drw.kernel.errors import InvalidRequest
 from drw.models.discovery.files.errors import SignatureRejected
 from drw.models.discovery.files.limits import Limits
 from drw.models.discovery.files.manifest import digest
-from drw.models.discovery.files.signature import Verified, verify
-from drw.models.discovery.files.trust import TrustPolicy
+from drw.models.discovery.files.signatures.trust import TrustPolicy
+from drw.models.discovery.files.signatures.verification import Verified, verify
 from models.files.builders import write_safetensors
 from models.files.signers import NOW, Authority, Draft, hint, private_key, private_pem, public_pem
 

@@ -14,8 +14,8 @@ from drw.kernel.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from drw.models.discovery.files.inspection import Inspection
-    from drw.models.discovery.files.signature import Verified
-    from drw.models.discovery.files.trust import TrustPolicy
+    from drw.models.discovery.files.signatures.trust import TrustPolicy
+    from drw.models.discovery.files.signatures.verification import Verified
 
 MAX_SHOWN = 20
 """Files, inputs and outputs of a model that the text output lists."""
@@ -58,7 +58,7 @@ def check(
     try:
         inspection = inspect(path, exclude=excluded)
         if signature is not None and policy is not None:
-            from drw.models.discovery.files.signature import verify
+            from drw.models.discovery.files.signatures.verification import verify
 
             verified = verify(signature.read_bytes(), inspection.manifest, policy)
             verdict = "valid"
@@ -85,7 +85,7 @@ def _policy(signature: Path | None, keys: Any, roots: Any) -> TrustPolicy | None
         return None
     if not keys and not roots:
         raise InvalidRequest("--signature needs a trusted signer: give --public-key or --certificate-root")
-    from drw.models.discovery.files.trust import TrustPolicy
+    from drw.models.discovery.files.signatures.trust import TrustPolicy
 
     return TrustPolicy.load((file.read_bytes() for file in keys), (file.read_bytes() for file in roots))
 

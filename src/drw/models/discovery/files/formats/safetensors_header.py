@@ -11,8 +11,8 @@ from typing import Any
 from drw.models.discovery.files import strict_json
 from drw.models.discovery.files.description import Description, Header, counted, text, texts
 from drw.models.discovery.files.errors import ModelRejected
+from drw.models.discovery.files.formats.reader import Reader
 from drw.models.discovery.files.limits import Limits
-from drw.models.discovery.files.reader import Reader
 
 LENGTH = 8
 METADATA = "__metadata__"

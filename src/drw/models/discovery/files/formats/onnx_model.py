@@ -21,9 +21,9 @@ from drw.models.discovery.files.description import (
     texts,
 )
 from drw.models.discovery.files.errors import ModelRejected
+from drw.models.discovery.files.formats.protobuf_wire import Field, Walker
+from drw.models.discovery.files.formats.reader import Reader
 from drw.models.discovery.files.limits import Limits
-from drw.models.discovery.files.protobuf_wire import Field, Walker
-from drw.models.discovery.files.reader import Reader
 
 DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft"))
 """Operator domains that ONNX Runtime implements itself. Others need a library of custom operators."""

@@ -1,7 +1,7 @@
 """Signature bundles of OpenSSF Model Signing v1.0: parsing of bundle, envelope and statement.
 
 Specification: https://github.com/ossf/model-signing-spec/blob/main/spec/v1.0.md. Nothing here is trusted yet:
-`signature.verify` checks the signature before it reads the statement.
+`verification.verify` checks the signature before it reads the statement.
 """
 
 from __future__ import annotations

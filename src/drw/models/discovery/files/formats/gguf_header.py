@@ -11,8 +11,8 @@ from typing import Any
 
 from drw.models.discovery.files.description import Description, Header, count, counted, text, texts
 from drw.models.discovery.files.errors import ModelRejected
+from drw.models.discovery.files.formats.reader import Cursor, Reader
 from drw.models.discovery.files.limits import Limits
-from drw.models.discovery.files.reader import Cursor, Reader
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
