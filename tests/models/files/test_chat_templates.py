@@ -51,6 +51,21 @@ def test_namespace_and_macros_are_available() -> None:
     assert render(template, [{"content": "a"}, {"content": "b"}]) == "[a][b]2"
 
 
+def test_template_of_a_multimodal_model_may_need_a_list_of_parts() -> None:
+    template = (
+        "{% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}"
+        "{% else %}{{ raise_exception('parts only') }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    assert check(template) == "Which limit applies?"
+
+
+def test_tools_and_documents_are_none_as_in_transformers() -> None:
+    template = (
+        "{% if tools is not none or documents is not none %}{{ tools | tojson }}{% endif %}{{ messages[0].content }}"
+    )
+    assert check(template) == "Which limit applies?"
+
+
 @pytest.mark.parametrize(
     ("template", "reason"),
     [

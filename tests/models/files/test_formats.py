@@ -47,6 +47,10 @@ def test_gguf(tmp_path: Path) -> None:
     assert description.datasets == ("filings",)
 
 
+def test_empty_chat_template_counts_as_none(tmp_path: Path) -> None:
+    assert inspect(write_gguf(tmp_path / "tiny.gguf", "")).description.chat_template == ""
+
+
 def test_second_shard_of_split_gguf_needs_no_architecture(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", split_max_tensors=1)
     writer.add_tensor("a", np.ones(4, np.float32))

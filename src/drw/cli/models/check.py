@@ -48,6 +48,7 @@ def check(
     """Check the files of a model: format, digest, chat template and signature. Exits with 1 if the model is refused."""
     from drw.models.discovery.files.errors import ModelRejected, SignatureRejected
     from drw.models.discovery.files.inspection import inspect
+    from drw.models.discovery.files.limits import DEFAULT
 
     policy = _policy(signature, public_key or (), certificate_root or ())
     excluded = [*(exclude or ()), *_inside(path, signature), *_inside(path, sbom)]
@@ -60,7 +61,9 @@ def check(
         if signature is not None and policy is not None:
             from drw.models.discovery.files.signatures.verification import verify
 
-            verified = verify(signature.read_bytes(), inspection.manifest, policy)
+            with signature.open("rb") as file:
+                bundle = file.read(DEFAULT.bundle_bytes + 1)
+            verified = verify(bundle, inspection.manifest, policy)
             verdict = "valid"
     except SignatureRejected as error:
         reasons, verdict = error.reasons, "invalid"

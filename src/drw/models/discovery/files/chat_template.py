@@ -10,26 +10,37 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from drw.models.discovery.files.errors import ChatTemplateRejected
+from drw.models.discovery.files.errors import ChatTemplateRejected, TemplateFailed
 from drw.models.discovery.files.limits import DEFAULT, Limits
 
 Message = dict[str, Any]
 PROCESS = "drw.models.discovery.files.template_process"
 CPU_SIGNALS = (-signal.SIGXCPU, -signal.SIGKILL)
 """Exit status at the soft or hard limit of CPU time."""
-SAMPLE: tuple[Message, ...] = ({"role": "user", "content": "Which limit applies?"},)
-"""Every chat model accepts one message of a user."""
+SAMPLE = "Which limit applies?"
 
 
 def check(template: str, limits: Limits = DEFAULT) -> str:
-    """Render a template with one message; return the prompt. See `render`.
+    """Render a template with one message of a user, which every chat model accepts; return the prompt.
+
+    The content of the message is a text, or a list of parts for templates of multimodal models that need one.
 
     Raises:
-        ChatTemplateRejected: the template fails, or its prompt lacks the message.
+        ChatTemplateRejected: the template fails, or its prompt lacks the message. See `render`.
     """
-    prompt = render(template, SAMPLE, limits)
-    if SAMPLE[0]["content"] not in prompt:
-        raise ChatTemplateRejected("the chat template leaves out the message of the user")
+    try:
+        return _check(template, SAMPLE, limits)
+    except TemplateFailed as error:
+        try:
+            return _check(template, [{"type": "text", "text": SAMPLE}], limits)
+        except TemplateFailed:
+            raise error from None
+
+
+def _check(template: str, content: str | list[Message], limits: Limits) -> str:
+    prompt = render(template, [{"role": "user", "content": content}], limits)
+    if SAMPLE not in prompt:
+        raise TemplateFailed("the chat template leaves out the message of the user")
     return prompt
 
 
@@ -47,18 +58,23 @@ def render(
     The environment is Jinja's `ImmutableSandboxedEnvironment`, configured as in Transformers.
 
     Raises:
-        ChatTemplateRejected: the template is invalid, uses a forbidden attribute, fails, or exceeds a limit.
+        ChatTemplateRejected: the template is invalid, uses a forbidden attribute, or exceeds a limit.
+        TemplateFailed: the template does not accept these messages.
     """
     if len(template.encode(errors="replace")) > limits.template_bytes:
         raise ChatTemplateRejected(f"the chat template exceeds {limits.template_bytes:,} bytes")
     variables = {
         "messages": list(messages),
+        "tools": None,
+        "documents": None,
         "add_generation_prompt": add_generation_prompt,
         "bos_token": bos_token,
         "eos_token": eos_token,
     }
     request = {"template": template, "variables": variables, "characters": limits.rendered_characters}
     answer = _answer(json.dumps(request).encode(), limits)
+    if "failure" in answer:
+        raise TemplateFailed(f"the chat template fails: {answer['failure']}")
     if "prompt" not in answer:
         raise ChatTemplateRejected(f"the chat template {answer.get('error', 'failed')}")
     return str(answer["prompt"])

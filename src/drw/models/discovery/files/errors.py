@@ -4,6 +4,7 @@
   x ModelRejected             (malformed, unsafe, unsupported or too large)
     + FilesChanged            (the files changed during the check)
     + ChatTemplateRejected
+      . TemplateFailed          (for the given messages)
     + SignatureRejected
 """
 
@@ -26,6 +27,10 @@ class FilesChanged(ModelRejected):
 
 class ChatTemplateRejected(ModelRejected):
     """The chat template is invalid, unsafe or exceeds a limit of its sandbox."""
+
+
+class TemplateFailed(ChatTemplateRejected):
+    """The chat template does not accept the given messages."""
 
 
 class SignatureRejected(ModelRejected):

@@ -1,7 +1,8 @@
 """Child process that renders one chat template, for `chat_template`.
 
 Started as `python -I -m drw.models.discovery.files.template_process MEMORY CPU_SECONDS OUTPUT`. The request is JSON on
-standard input: {"template", "variables", "characters"}. The answer is {"prompt": text} or {"error": message}.
+standard input: {"template", "variables", "characters"}. The answer is {"prompt": text}, {"failure": message} if the
+template does not accept the messages, or {"error": message}.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
     except jinja2.TemplateSyntaxError as error:
         return {"error": f"is not valid Jinja: line {error.lineno}: {str(error.message)[:MAX_ERROR]}"}
     except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        return {"error": f"fails: {type(error).__name__}: {str(error)[:MAX_ERROR]}"}
+        return {"failure": f"{type(error).__name__}: {str(error)[:MAX_ERROR]}"}
 
 
 def _render(template: str, variables: dict[str, Any], characters: int) -> str:

@@ -68,7 +68,7 @@ def _templates(files: Mapping[str, bytes], tokenizer: dict[str, Any]) -> tuple[t
             found.append(("default", value))
         elif isinstance(value, list):
             found += [(text(each.get("name")), str(each.get("template"))) for each in value if isinstance(each, dict)]
-    return tuple(found)
+    return tuple((name, template) for name, template in found if template)
 
 
 def _front_matter(readme: bytes) -> dict[str, Any]:

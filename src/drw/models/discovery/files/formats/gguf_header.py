@@ -246,6 +246,6 @@ class _Parser:
         named = [
             (key.removeprefix(TEMPLATE).lstrip(".") or "default", value)
             for key, value in templates.items()
-            if isinstance(value, str)
+            if isinstance(value, str) and value
         ]
         return Header(description, names, tuple(named))
