@@ -34,16 +34,6 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
-    """Treatment against control: the absolute difference, and the relative lift where control is clear of zero."""
-
-    difference: Estimate
-    lift: Estimate | None
-    units: int
-    """Units of both arms."""
-
-
-@dataclass(frozen=True, slots=True)
 class NoResult:
     """There is no valid interval yet, for a reason."""
 
@@ -63,6 +53,26 @@ class _Arm:
     def error(self, gradient: Sequence[float]) -> float:
         """Return the squared standard error of a linear combination of the columns' means."""
         return self.moments.variance_of(gradient) / self.moments.units
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Treatment against control."""
+
+    difference: Estimate
+    _control: _Arm
+    _treatment: _Arm
+    _theta: float
+
+    @property
+    def units(self) -> int:
+        """Units of both arms."""
+        return self._control.moments.units + self._treatment.moments.units
+
+    @property
+    def lift(self) -> Estimate | None:
+        """Relative difference with its delta-method variance; None where control is not clear of zero."""
+        return _lift(self._control, self._treatment, self._theta)
 
 
 def compare_means(control: Moments, treatment: Moments, *, covariate: bool = False) -> Contrast | NoResult:
@@ -152,14 +162,13 @@ def _mix(left: Sequence[float], factor: float, right: Sequence[float]) -> tuple[
 
 
 def _contrast(a: _Arm, b: _Arm, theta: float) -> Contrast | NoResult:
-    units = a.moments.units + b.moments.units
     adjusted = [(arm, _mix(arm.gradient, -theta, arm.before_gradient)) for arm in (a, b)]
     errors = [arm.error(gradient) for arm, gradient in adjusted]
     for (arm, gradient), error in zip(adjusted, errors, strict=True):
         if reason := _far_from_normal(arm, gradient, error):
             return NoResult(reason)
     difference = Estimate(b.value - a.value - theta * (b.before - a.before), sum(errors))
-    return Contrast(difference, _lift(a, b, theta), units)
+    return Contrast(difference, a, b, theta)
 
 
 def _far_from_normal(arm: _Arm, gradient: Sequence[float], error: float) -> str | None:
@@ -175,7 +184,7 @@ def _far_from_normal(arm: _Arm, gradient: Sequence[float], error: float) -> str 
 
 
 def _lift(a: _Arm, b: _Arm, theta: float) -> Estimate | None:
-    """Return the relative difference with its delta-method variance; None where control is not clear of zero.
+    """Return the relative difference.
 
     Both values are adjusted to the covariate's mean over both arms, which the gradients include.
     """
@@ -188,7 +197,9 @@ def _lift(a: _Arm, b: _Arm, theta: float) -> Estimate | None:
     if abs(base) <= CLEAR_OF_ZERO * math.sqrt(a.error(own) + b.error(other)):
         return None
     quotient = value / base
-    from_control = tuple((theta * share_a * h - quotient * g) / base for g, h in zip(own, a.before_gradient, strict=True))
+    from_control = tuple(
+        (theta * share_a * h - quotient * g) / base for g, h in zip(own, a.before_gradient, strict=True)
+    )
     from_treatment = tuple(
         (g - theta * share_a * h - quotient * o) / base
         for g, h, o in zip(b.gradient, b.before_gradient, other, strict=True)

@@ -104,7 +104,7 @@ class ScoreMetric(Metric):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantileMetric(Metric):
-    """A quantile of values, in which each unit has the same weight, such as the p99 of latency. Statistics: `Sketch`."""
+    """A quantile of values where each unit has the same weight, such as the p99 of latency. Statistics: `Sketch`."""
 
     level: float
     buckets: Buckets
