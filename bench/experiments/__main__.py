@@ -29,7 +29,7 @@ AA_HEADER = """
 POWER_HEADER = """
 ## A/B tests
 
-| analysis | effect | most units an arm | found | median units an arm | z-test at the end | z-test needs | `units_needed` |
+| analysis | effect | most units an arm | found | median units an arm | z-test at end | z-test needs | `units_needed` |
 | --- | --- | --: | --: | --: | --: | --: | --: |"""
 
 

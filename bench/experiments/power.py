@@ -1,4 +1,4 @@
-"""A/B tests with an effect: how often and after how many units each analysis finds it, beside a fixed-horizon z-test."""
+"""A/B tests with an effect: how often and how soon each analysis finds it, beside a fixed-horizon z-test."""
 
 from __future__ import annotations
 

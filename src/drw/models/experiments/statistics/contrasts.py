@@ -16,7 +16,7 @@ from drw.models.experiments.statistics.moments import Moments
 MEAN_COLUMNS = 1
 RATIO_COLUMNS = 2
 LARGEST_SHARE = 0.1
-"""One unit may have this share of an arm's squared deviations. Beyond it the mean is not near normal (Lindeberg).
+"""One unit may have this share of a column's squared deviations. Beyond it the mean is not near normal (Lindeberg).
 
 Without the limit, arms with the same mean and different tails (lognormal, sigma 1.5) differ in 8.5 % of A/A tests at
 5 %; with it, in 4 %.
@@ -174,10 +174,9 @@ def _contrast(a: _Arm, b: _Arm, theta: float) -> Contrast | NoResult:
 def _far_from_normal(arm: _Arm, gradient: Sequence[float], error: float) -> str | None:
     if error == 0:
         return "all units of an arm have the same value"
-    largest = (arm.moments.largest_deviation(gradient) / arm.moments.units) ** 2
-    if largest > LARGEST_SHARE * error:
+    if (share := arm.moments.largest_share(gradient)) > LARGEST_SHARE:
         return (
-            f"a single unit can make {min(largest / error, 1.0):.0%} of an arm's variance (limit {LARGEST_SHARE:.0%}): "
+            f"a single unit makes up to {min(share, 1.0):.0%} of an arm's variance (limit {LARGEST_SHARE:.0%}): "
             "wait for more units, or cap the metric"
         )
     return None

@@ -1,8 +1,8 @@
 """Exact confidence sequences and e-values of quantiles, from histograms with fixed buckets.
 
 Each unit has the same weight in the distribution, however many requests it makes. A unit's share of values at or below
-the quantile lies between 0 and 1, and its expected value is the quantile's level. The beta-binomial mixture is valid for
-such shares, so dependent requests of one unit do no harm. The order within a bucket is not recorded: limits widen
+the quantile lies between 0 and 1, and its expected value is the quantile's level. The beta-binomial mixture is valid
+for such shares, so dependent requests of one unit do no harm. The order within a bucket is not recorded: limits widen
 outward to its edges, and a hypothesis is rejected only if every order within the bucket contradicts it.
 """
 
