@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -84,6 +85,7 @@ def test_a_metric_that_counts_another_unit_than_the_experiment_assigns_is_refuse
         ((Arm("control", 1),), "two or more"),
         ((Arm("a", 1), Arm("a", 1)), "names of arms must be distinct"),
         ((Arm("a", 1), Arm("", 1)), "names of arms"),
+        (tuple(Arm(f"a{i}", 1) for i in range(21)), "at most 20 arms, not 21"),
         ((Arm("a", 1), Arm("b", 0)), "positive, finite weights"),
         ((Arm("a", 1), Arm("b", -1)), "positive, finite weights"),
         ((Arm("a", 1), Arm("b", math.nan)), "positive, finite weights"),
@@ -98,7 +100,8 @@ def test_invalid_arms_are_refused(arms, message):
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        ((), "one or more metrics"),
+        ((), "1 to 100 metrics, not 0"),
+        (tuple(replace(COST, name=f"m{i}") for i in range(101)), "1 to 100 metrics, not 101"),
         ((COST, COST), "names of metrics must be distinct"),
         ((MeanMetric(name="m", goal=Goal.INCREASE, unit=Unit.USER, cap=math.inf),), "cap of metric 'm' must be finite"),
         ((MeanMetric(name="m", goal=Goal.INCREASE, unit=Unit.USER, cap=math.nan),), "cap of metric 'm' must be finite"),

@@ -132,8 +132,10 @@ def _compare(
             return NoResult("an arm has fewer than two units")
     a = _arm(control, columns, statistic, covariate)
     b = _arm(treatment, columns, statistic, covariate)
-    if isinstance(a, NoResult) or isinstance(b, NoResult):
-        return a if isinstance(a, NoResult) else b  # type: ignore[return-value]
+    if isinstance(a, NoResult):
+        return a
+    if isinstance(b, NoResult):
+        return b
     return _contrast(a, b, _coefficient(a, b) if covariate else 0.0)
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 from drw.models.experiments.statistics.errors import InvalidDesign, InvalidStatistics, checked_probability
 
-HALVINGS = 80
-"""Of a bisection: more than a double resolves."""
+HALVINGS = 50
+"""Of a bisection: they locate a crossing to 1e-15 of the range."""
 SECTIONS = 16
 """Of a golden-section search: they locate a minimum to 5e-4 of the range, and its value to the square of that."""
 LARGEST_LOG = 700.0
