@@ -87,11 +87,12 @@ def asymptotic(
     name: str, draw: Draw, size: Size, seed: int, compare: Compare = compare_means, pick: Pick = difference
 ) -> Row:
     """Look at A/A tests of a mean or ratio; naive is a z-test at 5 % per unit, or per request for a ratio."""
-    row = Row(name, size.tests, 0, 0)
+    row = Row(name, size.tests, 0, 0 if pick is difference else None)
     blocked = 0
     for treated, columns in chunks(size, draw, seed):
         weights = columns[1] if is_ratio(compare) else None
-        row.naive = (row.naive or 0) + int(naive_z(treated, columns[0], weights).sum())
+        if row.naive is not None:
+            row.naive += int(naive_z(treated, columns[0], weights).sum())
         for control, treatment in zip(*moments(treated, columns), strict=True):
             look, without = asymptotic_stop(control, treatment, compare, pick)
             row.rejected += look is not None
@@ -127,8 +128,8 @@ def exact(name: str, draw: Draw, size: Size, seed: int, log_e: Callable[[Moments
 
 def events(control: Moments, treatment: Moments) -> float:
     """Return the log e-value of the same event rate."""
-    counts = [Events(arm.units, round(arm.sums[0])) for arm in (control, treatment)]
-    return events_log_e(*counts, 0.5, 200, ALPHA)
+    first, second = (Events(arm.units, round(arm.sums[0])) for arm in (control, treatment))
+    return events_log_e(first, second, 0.5, 200, ALPHA)
 
 
 def scores(control: Moments, treatment: Moments) -> float:
@@ -181,11 +182,11 @@ def returning_users(tests: int, seed: int) -> Row:
         arrived = np.diff(requests, axis=1, prepend=0)
         failed = random.binomial(arrived, random.beta(2.0, 38.0, users)[:, None]).cumsum(axis=1)
         treated = random.random(users) < 0.5
-        arms = [_snapshots(failed[mask], requests[mask], active[mask]) for mask in (~treated, treated)]
-        look, without = asymptotic_stop(*arms, compare_ratios, difference)
+        a, b = (_snapshots(failed[mask], requests[mask], active[mask]) for mask in (~treated, treated))
+        look, without = asymptotic_stop(a, b, compare_ratios, difference)
         row.rejected += look is not None
         blocked += without
-        row.naive = (row.naive or 0) + _naive_snapshots(*arms)
+        row.naive = (row.naive or 0) + _naive_snapshots(a, b)
     row.blocked = blocked / tests / looks
     return row
 
@@ -238,18 +239,22 @@ def many_metrics(tests: int, seed: int, real: int) -> Row:
     return Row(name, tests, round(false), naive)
 
 
-def allocation(tests: int, seed: int, share: float, guarded: bool) -> float:
-    """Return the false positives of a heavy-tailed mean at an allocation that the design refuses, or without checks."""
-    size = Size(tests, 100, 100)
-    rejected = 0
-    for treated, columns in chunks(size, populations.lognormal(1.5), seed, share):
+def allocation(tests: int, seed: int, share: float) -> tuple[float, float]:
+    """Return the false positives of a heavy-tailed mean at an allocation, without the checks of the design.
+
+    The first rate is of looks from two units an arm, the second of looks from 500.
+    """
+    early = late = 0
+    for treated, columns in chunks(Size(tests, 100, 100), populations.lognormal(1.5), seed, share):
         for control, treatment in zip(*moments(treated, columns), strict=True):
-            rejected += any(_unchecked(a, b, guarded) >= LOG_E for a, b in zip(control, treatment, strict=True))
-    return rejected / tests
+            looks = [(min(a.units, b.units), _unchecked(a, b)) for a, b in zip(control, treatment, strict=True)]
+            early += any(log_e >= LOG_E for _, log_e in looks)
+            late += any(log_e >= LOG_E for units, log_e in looks if units >= FIRST_LOOK)
+    return early / tests, late / tests
 
 
-def _unchecked(a: Moments, b: Moments, first_look: bool) -> float:
-    if min(a.units, b.units) < (FIRST_LOOK if first_look else 2):
+def _unchecked(a: Moments, b: Moments) -> float:
+    if min(a.units, b.units) < 2:
         return 0.0
     variance = a.variance_of((1.0,)) / a.units + b.variance_of((1.0,)) / b.units
     estimate = Estimate(b.mean(0) - a.mean(0), variance)

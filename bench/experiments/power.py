@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.experiments.false_positives import (
     ALPHA,
@@ -19,7 +20,7 @@ from bench.experiments.false_positives import (
     asymptotic_stop,
     difference,
 )
-from bench.experiments.simulation import Draw, Size, chunks, first_look_at, moments, sketches
+from bench.experiments.simulation import Array, Draw, Size, chunks, first_look_at, moments, sketches
 from drw.models.experiments.statistics.contrasts import NoResult, compare_means
 from drw.models.experiments.statistics.moments import Moments
 from drw.models.experiments.statistics.proportions import sample_ratio_log_e
@@ -105,11 +106,21 @@ def _stop(control: Sequence[T], treatment: Sequence[T], log_e: Callable[[T, T], 
 
 def quantile(name: str, effect: str, draw: Draw, size: Size, seed: int, level: float) -> Row:
     """Look for the effect on a quantile."""
-    row = Row(name, effect, size)
+    row = Row(name, effect, size, fixed=0)
     for treated, (values,) in chunks(size, draw, seed):
+        row.fixed = (row.fixed or 0) + _share_above(treated, values, level)
         for control, treatment in zip(*sketches(treated, values, LATENCY), strict=True):
             row.stops.append(_stop(control, treatment, lambda a, b: quantile_log_e(a, b, level, PLANNED, ALPHA), size))
     return row
+
+
+def _share_above(treated: NDArray[np.bool_], values: Array, level: float) -> int:
+    """Return how many z-tests of the share of units above the pooled quantile reject at the end."""
+    above = values > np.quantile(values, level, axis=(1, 2), keepdims=True)
+    counts = [mask.sum(axis=(1, 2)) for mask in (~treated, treated)]
+    rates = [(above & mask).sum(axis=(1, 2)) / n for mask, n in zip((~treated, treated), counts, strict=True)]
+    error = sum(rate * (1 - rate) / n for rate, n in zip(rates, counts, strict=True))
+    return int((np.abs(rates[1] - rates[0]) > 1.959964 * np.sqrt(error)).sum())
 
 
 def sample_ratio(size: Size, seed: int, actual: float) -> Row:

@@ -132,7 +132,7 @@ def test_lift_with_cuped_has_the_variance_of_a_numerical_derivative(compare):
             moved[0][arm][i] += 1e-6
             moved[1][arm][i] -= 1e-6
             gradient[i] = (lift(*moved[0]) - lift(*moved[1])) / 2e-6
-        variance += gradient @ np.cov(data, rowvar=False) @ gradient / len(data)
+        variance += float(gradient @ np.cov(data, rowvar=False) @ gradient) / len(data)
     assert found.lift.variance == pytest.approx(variance, rel=1e-5)
 
 

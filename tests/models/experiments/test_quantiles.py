@@ -48,7 +48,7 @@ def test_equal_quantiles_have_an_expected_value_of_at_most_one(chance):
         ways = math.comb(units, a) * math.comb(units, b)
         likely = ways * chance ** (a + b) * (1 - chance) ** (2 * units - a - b)
         arms = [Sketch(units, (float(n), float(units - n))) for n in (a, b)]
-        total += likely * math.exp(quantile_log_e(*arms, 0.5, 20, ALPHA))
+        total += likely * math.exp(quantile_log_e(arms[0], arms[1], 0.5, 20, ALPHA))
     assert total <= 1
 
 
@@ -58,7 +58,8 @@ def test_limits_are_bucket_edges_outside_those_of_exact_values():
     limits = []
     for accuracy in (0.005, 0.05, 0.2):
         buckets = Buckets(0.01, 100.0, accuracy)
-        found = quantile_intervals(*(sketch(v, buckets) for v in values), buckets, 0.9, 5_000, ALPHA)
+        a, b = (sketch(v, buckets) for v in values)
+        found = quantile_intervals(a, b, buckets, 0.9, 5_000, ALPHA)
         assert found is not None
         assert found.lift.lower <= 0.3 <= found.lift.upper
         assert found.difference.lower <= found.difference.estimate <= found.difference.upper
@@ -74,10 +75,10 @@ def test_the_interval_excludes_zero_only_if_the_e_value_reaches_one_over_alpha()
     verdicts = []
     for factor in np.linspace(1.0, 1.5, 11):
         arms = [sketch(np.exp(random.standard_normal(2_000)) * f) for f in (1.0, factor)]
-        found = quantile_intervals(*arms, LATENCY, 0.5, 5_000, ALPHA)
+        found = quantile_intervals(arms[0], arms[1], LATENCY, 0.5, 5_000, ALPHA)
         assert found is not None
         excludes = not found.difference.lower <= 0 <= found.difference.upper
-        rejects = quantile_log_e(*arms, 0.5, 5_000, ALPHA) >= -math.log(ALPHA)
+        rejects = quantile_log_e(arms[0], arms[1], 0.5, 5_000, ALPHA) >= -math.log(ALPHA)
         assert rejects or not excludes
         verdicts.append(excludes)
     assert verdicts[0] is False
@@ -86,12 +87,12 @@ def test_the_interval_excludes_zero_only_if_the_e_value_reaches_one_over_alpha()
 
 def test_few_units_have_no_upper_limit_of_p99():
     arms = [sketch(np.array([0.5, 0.7, 1.1] * 10))] * 2
-    found = quantile_intervals(*arms, LATENCY, 0.99, 5_000, ALPHA)
+    found = quantile_intervals(arms[0], arms[1], LATENCY, 0.99, 5_000, ALPHA)
     assert found is not None
     assert found.difference.upper == found.lift.upper == math.inf
     assert found.difference.lower == -math.inf
     assert found.lift.lower == -1
-    assert quantile_log_e(*arms, 0.99, 5_000, ALPHA) <= 0
+    assert quantile_log_e(arms[0], arms[1], 0.99, 5_000, ALPHA) <= 0
 
 
 def test_values_in_the_outer_buckets():

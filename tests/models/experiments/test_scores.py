@@ -48,22 +48,22 @@ def test_the_interval_covers_the_difference_in_the_units_of_the_score():
     random = np.random.default_rng(3)
     bounds = Bounds(1.0, 5.0)
     arms = [Moments.of_units((1 + 4 * random.beta(a, 2, (4_000, 1))).tolist()) for a in (4.0, 8.0)]
-    interval = score_interval(*arms, bounds, 5_000, ALPHA)
+    interval = score_interval(arms[0], arms[1], bounds, 5_000, ALPHA)
     assert interval is not None
     truth = 4 * (8 / 10 - 4 / 6)
     assert interval.lower < truth < interval.upper
     assert interval.lower > 0
     assert interval.estimate == pytest.approx(arms[1].mean(0) - arms[0].mean(0))
-    assert score_log_e(*arms, bounds, 5_000, ALPHA) > -math.log(ALPHA)
+    assert score_log_e(arms[0], arms[1], bounds, 5_000, ALPHA) > -math.log(ALPHA)
 
 
 @pytest.mark.parametrize("treated", [400.0, 480.0, 520.0, 545.0, 600.0])
 def test_the_interval_excludes_zero_exactly_when_the_e_value_reaches_one_over_alpha(treated):
     arms = arm(500.0, 1_000), arm(treated, 1_000)
-    interval = score_interval(*arms, UNIT, 5_000, ALPHA)
+    interval = score_interval(arms[0], arms[1], UNIT, 5_000, ALPHA)
     assert interval is not None
     excludes = not interval.lower <= 0 <= interval.upper
-    assert excludes == (score_log_e(*arms, UNIT, 5_000, ALPHA) >= -math.log(ALPHA))
+    assert excludes == (score_log_e(arms[0], arms[1], UNIT, 5_000, ALPHA) >= -math.log(ALPHA))
 
 
 def test_extreme_scores_have_finite_results():
