@@ -39,10 +39,8 @@ def aa_rows(tests: int) -> Iterator[Callable[[], false_positives.Row]]:
     size, half = Size(tests, 100, 100), Size(tests, 100, 50)
     p = populations
 
-    def means(
-        name: str, draw: populations.Draw, seed: int, compare=compare_means, pick=false_positives.difference, each=size
-    ):
-        return lambda: false_positives.asymptotic(name, draw, each, seed, compare, pick)
+    def means(name: str, draw: populations.Draw, seed: int, compare=compare_means, pick=false_positives.difference):
+        return lambda: false_positives.asymptotic(name, draw, size, seed, compare, pick)
 
     yield means("mean, normal", p.normal(), 1)
     yield means("mean, lognormal (sigma 1.5)", p.lognormal(1.5), 2)
@@ -55,13 +53,13 @@ def aa_rows(tests: int) -> Iterator[Callable[[], false_positives.Row]]:
     yield means("mean with CUPED (r = 0.7)", p.covariate(0.7), 9, cuped)
     yield means("lift of a mean misses +10 %", p.lognormal(0.5, lift=0.1), 10, compare_means, lift_beyond(0.1))
     yield means("ratio, clustered requests", p.clustered(0.05), 11, compare_ratios)
-    yield means("ratio with CUPED, clustered requests", p.clustered(0.05, before=True), 12, cuped_ratio, each=half)
+    yield means("ratio with CUPED, clustered requests", p.clustered(0.05, before=True), 12, cuped_ratio)
     yield lambda: false_positives.returning_users(tests // 4, 13)
     yield lambda: false_positives.exact("proportion, exact, 2 %", p.event(0.02), size, 14, events)
     yield lambda: false_positives.exact("score, exact", p.score(0.7, 8), half, 15, scores)
-    yield lambda: false_positives.quantile("p50, exact, lognormal", p.lognormal(1.0), half, 16, 0.5)
+    yield lambda: false_positives.quantile("p50, exact, lognormal", p.lognormal(1.0), size, 16, 0.5)
     yield lambda: false_positives.quantile("p99, exact, lognormal", p.lognormal(1.0), size, 17, 0.99)
-    yield lambda: false_positives.quantile("p99, exact, Pareto (tail 1.5)", p.pareto(1.5), half, 18, 0.99)
+    yield lambda: false_positives.quantile("p99, exact, Pareto (tail 1.5)", p.pareto(1.5), size, 18, 0.99)
     yield lambda: false_positives.quantile("p99, exact, clustered requests", p.clustered_latency(6), half, 19, 0.99)
     yield lambda: false_positives.sample_ratio(Size(5 * tests, 100, 100), 20, (1, 1))
     yield lambda: false_positives.sample_ratio(Size(5 * tests, 100, 100), 21, (50, 30, 20))
@@ -102,7 +100,7 @@ def refused(tests: int) -> Iterator[str]:
     yield "\n## What the design refuses: an A/A test of a mean, lognormal (sigma 1.5)\n"
     yield "| allocation | false positives from two units an arm | from 500 units an arm |\n| --- | --: | --: |"
     for share in (0.5, 1 / 3, 0.2, 0.1, 0.05):
-        early, late = false_positives.allocation(tests // 4, 41, share)
+        early, late = false_positives.allocation(tests // 2, 41, share)
         yield f"| {share:.0%} : {1 - share:.0%} | {early:.1%} | {late:.1%} |"
 
 

@@ -19,7 +19,7 @@ LARGEST_SHARE = 0.1
 """One unit may have this share of a column's squared deviations. Beyond it the mean is not near normal (Lindeberg).
 
 Without the limit, arms with the same mean and different tails (lognormal, sigma 1.5) differ in 8.5 % of A/A tests at
-5 %; with it, in 4 %.
+5 %; with it, in 3.3 %.
 """
 CLEAR_OF_ZERO = 5.0
 """Standard errors by which a divisor must differ from zero: the delta method divides by it."""
