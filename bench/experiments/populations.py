@@ -48,9 +48,7 @@ def _lognormal_mean(sigma: float, cap: float) -> float:
 
 def pareto(tail: float, lift: float = 0.0, cap: float = math.inf) -> Draw:
     """Return Pareto values of at least 1: P(X > x) = x^-tail. The variance is infinite for tails of 2 or less."""
-    return lambda random, treated: (
-        np.minimum((1 + random.pareto(tail, treated.shape)) * (1 + lift * treated), cap),
-    )
+    return lambda random, treated: (np.minimum((1 + random.pareto(tail, treated.shape)) * (1 + lift * treated), cap),)
 
 
 def event(rate: float, lift: float = 0.0) -> Draw:

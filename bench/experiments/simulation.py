@@ -29,7 +29,9 @@ class Size:
     step: int
 
 
-def chunks(size: Size, draw: Draw, seed: int, share: float = 0.5) -> Iterator[tuple[NDArray[np.bool_], tuple[Array, ...]]]:
+def chunks(
+    size: Size, draw: Draw, seed: int, share: float = 0.5
+) -> Iterator[tuple[NDArray[np.bool_], tuple[Array, ...]]]:
     """Yield the arms and the columns of some experiments at a time, each of the shape (tests, looks, step, ...)."""
     random = np.random.default_rng(seed)
     for start in range(0, size.tests, CHUNK):
@@ -53,7 +55,13 @@ def _arm_moments(mask: NDArray[np.bool_], columns: tuple[Array, ...]) -> list[li
     highs = _extremes(mask, columns, np.maximum, -np.inf)
     return [
         [
-            Moments(units[t][look], tuple(sums[t][look]), tuple(products[t][look]), tuple(lows[t][look]), tuple(highs[t][look]))
+            Moments(
+                units[t][look],
+                tuple(sums[t][look]),
+                tuple(products[t][look]),
+                tuple(lows[t][look]),
+                tuple(highs[t][look]),
+            )
             for look in range(len(units[t]))
         ]
         for t in range(len(units))
@@ -79,7 +87,10 @@ def sketches(treated: NDArray[np.bool_], values: Array, buckets: Buckets) -> tup
     ends = counts.reshape(tests, looks, 2, size).cumsum(axis=1)
     units = [(~treated).sum(axis=2).cumsum(axis=1), treated.sum(axis=2).cumsum(axis=1)]
     return tuple(
-        [[Sketch(int(units[arm][t, look]), tuple(ends[t, look, arm].tolist())) for look in range(looks)] for t in range(tests)]
+        [
+            [Sketch(int(units[arm][t, look]), tuple(ends[t, look, arm].tolist())) for look in range(looks)]
+            for t in range(tests)
+        ]
         for arm in (0, 1)
     )
 
@@ -96,7 +107,10 @@ def naive_z(treated: NDArray[np.bool_], column: Array, weights: Array | None = N
     """
     count = np.ones_like(column) if weights is None else weights
     squares = column * column if weights is None else column
-    sums = [[np.where(mask, x, 0.0).sum(axis=2).cumsum(axis=1) for x in (count, column, squares)] for mask in (~treated, treated)]
+    sums = [
+        [np.where(mask, x, 0.0).sum(axis=2).cumsum(axis=1) for x in (count, column, squares)]
+        for mask in (~treated, treated)
+    ]
     with np.errstate(divide="ignore", invalid="ignore"):
         means = [total / n for n, total, _ in sums]
         errors = [(square / n - mean**2) / n for (n, _, square), mean in zip(sums, means, strict=True)]

@@ -46,6 +46,7 @@ def loaded(*command: str, **env: str) -> set[str]:
         ["keys", "--help"],
         ["ask", "--help"],
         ["config", "--help"],
+        ["models", "check", "--help"],
         ["nothing"],
         ["status"],
         ["down"],

@@ -1,4 +1,4 @@
-"""Documents together with what it calls, in a few settings."""
+"""Fixtures: the documents service with the services that it calls, in several configurations."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ async def platform(rag: Profile) -> AsyncIterator[Platform]:
 
 @pytest.fixture
 def idle(rag: Profile) -> AbstractAsyncContextManager[Platform]:
-    """The same, with nobody who indexes."""
+    """A platform without indexing workers."""
     return running(rag.model_copy(update={"services": rag.services | {"documents": {"indexers": 0}}}))
 
 
 @pytest.fixture
-def narrow(rag: Profile) -> AbstractAsyncContextManager[Platform]:
-    """The same, with room for few attached files."""
-    bounds = {"max_attached_files": 3, "max_attached_bytes": 5000, "max_attachment_depth": 2, "workers": 1}
-    return running(rag.model_copy(update={"services": rag.services | {"documents": bounds}}))
+def low_limits(rag: Profile) -> AbstractAsyncContextManager[Platform]:
+    """A platform with low limits on attachments."""
+    limits = {"max_attached_files": 3, "max_attached_bytes": 5000, "max_attachment_depth": 2, "workers": 1}
+    return running(rag.model_copy(update={"services": rag.services | {"documents": limits}}))
 
 
 @pytest.fixture

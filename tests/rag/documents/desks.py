@@ -1,4 +1,4 @@
-"""Documents together with what it calls, over HTTP as OpenAI's client does it, for any desk."""
+"""Desks that call the documents service over HTTP, with OpenAI's client."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import Any, cast
 
 import httpx
 import openai
+import psycopg
 
 from drw.kernel.rpc.context import Principal
+from drw.kernel.storage.database import Database
+from drw.rag.documents.ingestion.job_queue import JobQueue
 from support.hosting import hosted
 
 SERVICES = ["embedding", "vector_store", "documents"]
 
 
 class Desk:
-    """One desk's key in front of a host."""
+    """The HTTP clients of one desk, with its key."""
 
     def __init__(self, host, desk, scopes):
         self.caller = Principal("acme", desk, f"key_{desk}", frozenset(scopes.split()))
@@ -30,8 +33,15 @@ class Desk:
         return await self.openai.files.create(file=(name, content), purpose=purpose)
 
 
-def told(error: openai.APIStatusError) -> dict[str, Any]:
-    """Return what an error says, as OpenAI shapes it."""
+def query(profile, sql, *args):
+    """Execute a statement in the database of a profile; return its rows, if any."""
+    with psycopg.connect(profile.postgres, autocommit=True) as connection:
+        cursor = connection.execute(sql, args)
+        return cursor.fetchall() if cursor.description else []
+
+
+def error_body(error: openai.APIStatusError) -> dict[str, Any]:
+    """Return the error object of a response, in OpenAI's format."""
     assert isinstance(error.body, dict)
     return error.body
 
@@ -48,6 +58,18 @@ class Platform:
     async def close(self):
         for desk in self._desks:
             await desk.http.aclose()
+
+
+@asynccontextmanager
+async def queue_with_job(platform, profile, report):
+    """Yield a job queue with one job, its database, and the id of the file."""
+    desk = platform.desk()
+    file = await desk.upload("report.pdf", report)
+    await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
+    database = Database(profile.postgres, "documents")
+    await database.start("drw.rag.documents")
+    yield JobQueue(database, platform.host.audit("documents")), database, file.id
+    await database.stop()
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Attributes change at once, with nothing indexed or embedded again, whatever is interrupted."""
+"""Attribute updates take effect immediately, without indexing or embedding a file again, also after interruptions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import psycopg
 import pytest
 
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, PutFileRequest
@@ -23,32 +22,28 @@ from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.ingestion import attribute_updates
-from rag.documents.desks import SERVICES, Desk, Platform, running
-from rag.documents.test_embedded import mail
+from rag.documents.desks import SERVICES, Desk, Platform, query, running
+from rag.documents.test_attachments import mail
 from support.hosting import hosted
 from support.parts import wait_until
 
 
-def query(profile, sql, *args):
-    with psycopg.connect(profile.postgres) as connection:
-        cursor = connection.execute(sql, args)
-        return cursor.fetchall() if cursor.description else []
-
-
-async def year_is(store, collection, year):
-    """The documents that a search finds with this year."""
+async def documents_of_year(store, collection, year):
+    """Return the documents that a search with this year finds."""
     request = VectorSearchRequest(collection=collection, text="copper", attributes=to_values({"year": year}))
     return sorted({passage.document for passage in (await store.search(request)).passages})
 
 
 @pytest.fixture
-async def here(platform: Platform, caller: Principal) -> AsyncIterator[tuple[Desk, VectorStoreClient, Platform]]:
+async def indexed_desk(
+    platform: Platform, caller: Principal
+) -> AsyncIterator[tuple[Desk, VectorStoreClient, Platform]]:
     desk = platform.desk()
     with acting_for(caller):
         yield desk, platform.host.client(VectorStoreClient), platform
 
 
-async def put_in(desk, name, store=None, attributes=None, content=b"Copper rose."):
+async def index_file(desk, name, store=None, attributes=None, content=b"Copper rose."):
     file = await desk.upload(name, content)
     store = store or (await desk.openai.vector_stores.create()).id
     files = desk.openai.vector_stores.files
@@ -57,11 +52,11 @@ async def put_in(desk, name, store=None, attributes=None, content=b"Copper rose.
     return file.id, store
 
 
-async def test_the_new_value_is_found_at_once_and_nothing_is_embedded(
-    here: tuple[Desk, VectorStoreClient, Platform], rag: Profile
+async def test_a_search_finds_new_attributes_immediately_without_another_embedding(
+    indexed_desk: tuple[Desk, VectorStoreClient, Platform], rag: Profile
 ) -> None:
-    desk, store, platform = here
-    file, collection = await put_in(desk, "a.txt")
+    desk, store, platform = indexed_desk
+    file, collection = await index_file(desk, "a.txt")
     vectors = query(rag, "select xmin::text, document from vector_store.chunk_vector")
     job = query(rag, "select job, attempts from documents.vector_store_file")
     platform.host._servicers["embedding"] = None
@@ -70,30 +65,30 @@ async def test_the_new_value_is_found_at_once_and_nothing_is_embedded(
     for attributes in changes:
         changed = await files.update(file, vector_store_id=collection, attributes=attributes)
         assert (changed.status, changed.attributes) == ("completed", attributes)
-        assert await year_is(store, collection, 2025) == ([file] if attributes else [])
-        assert await year_is(store, collection, 2024) == []
+        assert await documents_of_year(store, collection, 2025) == ([file] if attributes else [])
+        assert await documents_of_year(store, collection, 2024) == []
     again = await files.create(collection, file_id=file, attributes={"year": 2026})
     assert (again.status, again.attributes) == ("completed", {"year": 2026})
-    assert await year_is(store, collection, 2026) == [file]
+    assert await documents_of_year(store, collection, 2026) == [file]
     assert query(rag, "select xmin::text, document from vector_store.chunk_vector") == vectors
     assert query(rag, "select job, attempts from documents.vector_store_file") == job
 
 
-async def test_two_files_of_one_content_keep_attributes_of_their_own(
-    here: tuple[Desk, VectorStoreClient, Platform], rag: Profile
+async def test_two_files_with_the_same_content_have_separate_attributes(
+    indexed_desk: tuple[Desk, VectorStoreClient, Platform], rag: Profile
 ) -> None:
-    desk, store, platform = here
-    first, collection = await put_in(desk, "a.txt")
-    others = [(await put_in(desk, name, collection))[0] for name in ("b.txt", "c.txt")]
+    desk, store, platform = indexed_desk
+    first, collection = await index_file(desk, "a.txt")
+    others = [(await index_file(desk, name, collection))[0] for name in ("b.txt", "c.txt")]
     assert [row[0] for row in query(rag, "select id from vector_store.document")] == [first]
     platform.host._servicers["embedding"] = None
     files = desk.openai.vector_stores.files
     await files.update(others[0], vector_store_id=collection, attributes={"year": 2030})
-    assert await year_is(store, collection, 2030) == [others[0]]
-    assert await year_is(store, collection, 2024) == [first]
+    assert await documents_of_year(store, collection, 2030) == [others[0]]
+    assert await documents_of_year(store, collection, 2024) == [first]
     await files.update(first, vector_store_id=collection, attributes={"year": 2031})
-    assert await year_is(store, collection, 2031) == [first]
-    assert await year_is(store, collection, 2024) == [others[1]]  # which relied on the first
+    assert await documents_of_year(store, collection, 2031) == [first]
+    assert await documents_of_year(store, collection, 2024) == [others[1]]  # it shared the document of the first
     assert {f.status async for f in files.list(collection)} == {"completed"}
     titles = query(rag, "select title from vector_store.document order by title")
     assert titles == [("a.txt",), ("b.txt",), ("c.txt",)]
@@ -101,12 +96,12 @@ async def test_two_files_of_one_content_keep_attributes_of_their_own(
     assert (counted.json()["documents"], counted.json()["chunks"]) == (3, 3)
 
 
-async def test_a_copy_for_an_attached_file_is_named_with_the_file_that_it_is_attached_to(
-    here: tuple[Desk, VectorStoreClient, Platform], rag: Profile
+async def test_a_separated_document_of_an_attachment_has_the_name_of_its_parent_in_its_title(
+    indexed_desk: tuple[Desk, VectorStoreClient, Platform], rag: Profile
 ) -> None:
-    desk, store, _ = here
-    one, collection = await put_in(desk, "one.eml", content=mail("one", ("terms.txt", b"Copper terms")).as_bytes())
-    await put_in(desk, "two.eml", collection, content=mail("two", ("terms.txt", b"Copper terms")).as_bytes())
+    desk, store, _ = indexed_desk
+    one, collection = await index_file(desk, "one.eml", content=mail("one", ("terms.txt", b"Copper terms")).as_bytes())
+    await index_file(desk, "two.eml", collection, content=mail("two", ("terms.txt", b"Copper terms")).as_bytes())
     files = desk.openai.vector_stores.files
     parents = {f.id: (f.model_extra or {}).get("parent_id") async for f in desk.openai.files.list()}
     attached = {parent: file for file, parent in parents.items() if parent}
@@ -135,14 +130,14 @@ async def test_attributes_updated_during_indexing_are_in_the_indexed_document(
         done = await files.poll(file.id, vector_store_id=collection, poll_interval_ms=20)
         assert (done.status, done.attributes) == ("completed", {"year": 2025})
         with acting_for(caller):
-            assert await year_is(platform.host.client(VectorStoreClient), collection, 2025) == [file.id]
+            assert await documents_of_year(platform.host.client(VectorStoreClient), collection, 2025) == [file.id]
 
 
-async def test_many_updates_at_once_end_with_the_same_in_both_services(
-    here: tuple[Desk, VectorStoreClient, Platform], rag: Profile
+async def test_concurrent_updates_converge_to_the_same_attributes_in_both_services(
+    indexed_desk: tuple[Desk, VectorStoreClient, Platform], rag: Profile
 ) -> None:
-    desk, store, _ = here
-    file, collection = await put_in(desk, "a.txt")
+    desk, store, _ = indexed_desk
+    file, collection = await index_file(desk, "a.txt")
     files = desk.openai.vector_stores.files
     await asyncio.gather(
         *(files.update(file, vector_store_id=collection, attributes={"year": year}) for year in range(2000, 2020))
@@ -163,36 +158,38 @@ async def test_unsent_attributes_are_sent_after_a_restart(
     monkeypatch.setattr(attribute_updates, "SWEEP_SECONDS", 3600)
     async with running(rag) as platform:
         desk = platform.desk()
-        file, collection = await put_in(desk, "a.txt")
+        file, collection = await index_file(desk, "a.txt")
 
-        async def away(request):
-            raise Unavailable("the vector store is away")
+        async def unavailable(request):
+            raise Unavailable("the vector store does not answer")
 
-        platform.host._servicers["vector_store"].update_document_attributes = away
-        answer = await desk.http.post(f"/vector_stores/{collection}/files/{file}", json={"attributes": {"year": 2025}})
-        assert answer.status_code == 503
+        platform.host._servicers["vector_store"].update_document_attributes = unavailable
+        response = await desk.http.post(
+            f"/vector_stores/{collection}/files/{file}", json={"attributes": {"year": 2025}}
+        )
+        assert response.status_code == 503
         assert query(rag, "select attributes from vector_store.document") == [({"year": 2024},)]
     async with running(rag):
         is_sent = "select 1 from vector_store.document where attributes = '{\"year\": 2025}'"
         await asyncio.to_thread(wait_until, lambda: query(rag, is_sent) != [], "the sweep")
 
 
-async def test_unsent_updates_of_other_files_neither_fail_nor_delay_an_update(
-    here: tuple[Desk, VectorStoreClient, Platform], rag: Profile, monkeypatch: pytest.MonkeyPatch
+async def test_unsent_updates_of_other_files_do_not_fail_an_update(
+    indexed_desk: tuple[Desk, VectorStoreClient, Platform], rag: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk, _, platform = here
-    stuck, collection = await put_in(desk, "stuck.txt", content=b"Zinc fell.")
-    file, _ = await put_in(desk, "a.txt", collection)
+    desk, _, platform = indexed_desk
+    stuck, collection = await index_file(desk, "stuck.txt", content=b"Zinc fell.")
+    file, _ = await index_file(desk, "a.txt", collection)
     query(rag, "update documents.vector_store_file set attributes_version = 9 where file = %s", stuck)
     service = platform.host._servicers["vector_store"]
     update = service.update_document_attributes
 
-    async def away(request):
+    async def unavailable(request):
         if request.document.id == stuck:
-            raise Unavailable("the vector store is away")
+            raise Unavailable("the vector store does not answer")
         return await update(request)
 
-    monkeypatch.setattr(service, "update_document_attributes", away)
+    monkeypatch.setattr(service, "update_document_attributes", unavailable)
     files = desk.openai.vector_stores.files
     await files.update(file, vector_store_id=collection, attributes={"year": 2025})
     added = await desk.upload("b.txt", b"Tin stood still.")
@@ -200,17 +197,17 @@ async def test_unsent_updates_of_other_files_neither_fail_nor_delay_an_update(
     await desk.openai.vector_stores.file_batches.create(collection, file_ids=[file])
 
 
-async def test_attributes_that_the_last_release_kept_as_text_get_their_types_back(
+async def test_the_migration_restores_the_types_of_attributes_that_were_stored_as_text(
     rag: Profile, caller: Principal
 ) -> None:
-    given = to_values({"year": 2024, "audited": True, "name": "x"})
+    typed = to_values({"year": 2024, "audited": True, "name": "x"})
     async with hosted(rag, SERVICES) as host:
         with acting_for(caller):
             file = await host.client(DocumentsClient).put_file(PutFileRequest(name="a.txt", content=b"Copper rose."))
             await host.client(DocumentsClient).index_file(
-                IndexFileRequest(file=file.id, collection="c", attributes=given)
+                IndexFileRequest(file=file.id, collection="c", attributes=typed)
             )
-    undo(rag)
+    revert_migrations(rag)
     query(rag, 'update vector_store.document set attributes = \'{"year": "2024", "audited": "true", "name": "x"}\'')
     async with hosted(rag, SERVICES) as host:
         is_typed = 'select 1 from vector_store.document where attributes @> \'{"year": 2024, "audited": true}\''
@@ -218,16 +215,16 @@ async def test_attributes_that_the_last_release_kept_as_text_get_their_types_bac
         with acting_for(caller):
             store = host.client(VectorStoreClient)
             (document,) = (await store.list_documents(ListDocumentsRequest(collection="c"))).documents
-            assert from_values(document.attributes) == from_values(given)
-            assert await year_is(store, "c", 2024) == [file.id]
+            assert from_values(document.attributes) == from_values(typed)
+            assert await documents_of_year(store, "c", 2024) == [file.id]
             shown = await host.client(DocumentsClient).index_file(
-                IndexFileRequest(file=file.id, collection="c", attributes=given)
+                IndexFileRequest(file=file.id, collection="c", attributes=typed)
             )
             assert shown.unchanged
 
 
-def undo(profile):
-    """Take the database back to how the last release had it: the tables without what later migrations changed."""
+def revert_migrations(profile):
+    """Revert the changes of later migrations, to the tables of an earlier release."""
     for statement in (
         "drop function documents.visible_vector_store_files",
         "alter table documents.vector_store_file rename to attachment",
@@ -267,13 +264,13 @@ def undo(profile):
         query(profile, statement)
 
 
-async def test_a_key_outside_of_a_wall_changes_nothing_inside(platform: Platform, rag: Profile) -> None:
+async def test_a_key_outside_a_wall_cannot_change_attributes_inside_it(platform: Platform, rag: Profile) -> None:
     inside = Desk(platform.host, "research", "documents:read documents:write")
     inside.http.headers["x-drw-walls"] = "m-and-a"
-    file, collection = await put_in(inside, "a.txt")
-    answer = await platform.desk().http.post(
+    file, collection = await index_file(inside, "a.txt")
+    response = await platform.desk().http.post(
         f"/vector_stores/{collection}/files/{file}", json={"attributes": {"year": 1}}
     )
-    assert answer.status_code == 404
+    assert response.status_code == 404
     assert query(rag, "select attributes, walls from vector_store.document") == [({"year": 2024}, ["m-and-a"])]
     await inside.http.aclose()

@@ -1,4 +1,4 @@
-"""The queue of indexing is shared: org after org, desk after desk, small files together, suspects alone."""
+"""Fair scheduling of indexing jobs: orgs and desks take turns, small files are batched, retried files run alone."""
 
 from __future__ import annotations
 
@@ -20,30 +20,29 @@ from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
-from drw.rag.documents.ingestion.job_queue import MAX_TOGETHER, SMALL_BYTES, JobQueue
+from drw.rag.documents.ingestion.job_queue import MAX_JOBS_PER_CLAIM, SMALL_FILE_BYTES, JobQueue
 from drw.rag.documents.ingestion.worker_lease import acquired
-from rag.documents.desks import Platform
+from rag.documents.desks import SERVICES, Platform
 from support.hosting import hosted
 from support.parts import wait_until
 
-SERVICES = ["embedding", "vector_store", "documents"]
 numbers = itertools.count()
 
 
 @asynccontextmanager
 async def queue(profile, host, workers):
-    """The queue, and the numbers of workers that live."""
+    """A job queue, and the numbers of live workers."""
     database = Database(profile.postgres, "documents")
     await database.start("drw.rag.documents")
     async with AsyncExitStack() as stack:
-        living = [await stack.enter_async_context(acquired(database)) for _ in range(workers)]
-        yield JobQueue(database, host.audit("documents")), [one.number for one in living]
+        leases = [await stack.enter_async_context(acquired(database)) for _ in range(workers)]
+        yield JobQueue(database, host.audit("documents")), [lease.number for lease in leases]
     await database.stop()
 
 
-def ordered(profile, owners, **columns):
-    """Put a file a piece into the queue, in this order; `org/desk` owns it."""
-    row = {"bytes": SMALL_BYTES + 1, "key": "k", "collection": "c", "attempts": 0, "hash": ""} | columns
+def enqueue(profile, owners, **columns):
+    """Insert one indexing job for each owner (`org/desk`), in this order."""
+    row = {"bytes": SMALL_FILE_BYTES + 1, "key": "k", "collection": "c", "attempts": 0, "hash": ""} | columns
     with psycopg.connect(profile.postgres) as connection:
         for owner in owners:
             org, desk = owner.split("/")
@@ -62,61 +61,61 @@ def ordered(profile, owners, **columns):
 
 
 @pytest.fixture
-async def waiting(idle: AbstractAsyncContextManager[Platform], rag: Profile):
-    async with idle as platform, queue(rag, platform.host, 4) as found:
-        yield found
+async def idle_workers(idle: AbstractAsyncContextManager[Platform], rag: Profile):
+    async with idle as platform, queue(rag, platform.host, 4) as claimed_queue:
+        yield claimed_queue
 
 
-async def owners(jobs, workers):
+async def claim_owners(jobs, workers):
     claimed = [await jobs.claim(number) for number in workers]
     return [f"{job.org}/{job.desk}" for job, *_ in filter(None, claimed)]
 
 
-async def test_orgs_take_turns_whoever_came_first(waiting: Any, rag: Profile) -> None:
-    jobs, workers = waiting
-    ordered(rag, ["a/1"] * 9 + ["b/1"] * 2 + ["c/1"])
-    assert sorted(await owners(jobs, workers)) == ["a/1", "a/1", "b/1", "c/1"]
+async def test_orgs_take_turns_regardless_of_the_order_of_their_jobs(idle_workers: Any, rag: Profile) -> None:
+    jobs, workers = idle_workers
+    enqueue(rag, ["a/1"] * 9 + ["b/1"] * 2 + ["c/1"])
+    assert sorted(await claim_owners(jobs, workers)) == ["a/1", "a/1", "b/1", "c/1"]
 
 
-async def test_desks_of_an_org_take_turns_and_do_not_multiply_its_share(waiting: Any, rag: Profile) -> None:
-    jobs, workers = waiting
-    ordered(rag, ["a/1"] * 5 + [f"a/{desk}" for desk in range(2, 9)] + ["b/1"] * 2)
-    claimed = await owners(jobs, workers)
+async def test_desks_take_turns_within_the_share_of_their_org(idle_workers: Any, rag: Profile) -> None:
+    jobs, workers = idle_workers
+    enqueue(rag, ["a/1"] * 5 + [f"a/{desk}" for desk in range(2, 9)] + ["b/1"] * 2)
+    claimed = await claim_owners(jobs, workers)
     assert claimed.count("b/1") == 2
     assert len({owner for owner in claimed if owner != "b/1"}) == 2
 
 
-async def test_one_org_leaves_a_worker_to_others(waiting: Any, rag: Profile) -> None:
-    jobs, workers = waiting
-    ordered(rag, ["a/1"] * 9)
-    assert await owners(jobs, workers) == ["a/1"] * 3
-    ordered(rag, ["b/1"])
-    assert await owners(jobs, workers[3:]) == ["b/1"]
+async def test_one_org_never_uses_all_workers(idle_workers: Any, rag: Profile) -> None:
+    jobs, workers = idle_workers
+    enqueue(rag, ["a/1"] * 9)
+    assert await claim_owners(jobs, workers) == ["a/1"] * 3
+    enqueue(rag, ["b/1"])
+    assert await claim_owners(jobs, workers[3:]) == ["b/1"]
 
 
-async def test_small_files_of_one_caller_and_collection_are_taken_together(waiting: Any, rag: Profile) -> None:
-    jobs, (first, second, *_) = waiting
+async def test_small_files_of_one_caller_and_collection_are_claimed_in_a_batch(idle_workers: Any, rag: Profile) -> None:
+    jobs, (first, second, *_) = idle_workers
     small = {"bytes": 100}
-    ordered(rag, ["a/1"] * (MAX_TOGETHER + 3), **small)
-    ordered(rag, ["a/1"], **small, key="other")
-    ordered(rag, ["a/1"], **small, collection="other")
-    ordered(rag, ["a/2"], **small)
-    together = await jobs.claim(first)
-    assert len(together) == MAX_TOGETHER
-    assert {(job.desk, job.key, job.collection) for job in together} == {("1", "k", "c")}
+    enqueue(rag, ["a/1"] * (MAX_JOBS_PER_CLAIM + 3), **small)
+    enqueue(rag, ["a/1"], **small, key="other")
+    enqueue(rag, ["a/1"], **small, collection="other")
+    enqueue(rag, ["a/2"], **small)
+    batch = await jobs.claim(first)
+    assert len(batch) == MAX_JOBS_PER_CLAIM
+    assert {(job.desk, job.key, job.collection) for job in batch} == {("1", "k", "c")}
     (other_desk,) = await jobs.claim(second)
     assert other_desk.desk == "2"
 
 
-async def test_large_repeated_and_tried_files_are_taken_alone(waiting: Any, rag: Profile) -> None:
-    jobs, workers = waiting
-    ordered(rag, ["a/1", "a/1"], bytes=100, attempts=1)
-    ordered(rag, ["b/1", "b/1"], bytes=100, hash="same")
-    ordered(rag, ["c/1", "c/1"], bytes=SMALL_BYTES + 1)
+async def test_large_duplicate_and_retried_files_are_claimed_alone(idle_workers: Any, rag: Profile) -> None:
+    jobs, workers = idle_workers
+    enqueue(rag, ["a/1", "a/1"], bytes=100, attempts=1)
+    enqueue(rag, ["b/1", "b/1"], bytes=100, hash="same")
+    enqueue(rag, ["c/1", "c/1"], bytes=SMALL_FILE_BYTES + 1)
     assert [len(await jobs.claim(number)) for number in workers[:3]] == [1, 1, 1]
 
 
-FREEZES = """
+FREEZING_WORKER = """
 import asyncio, os, signal, sys
 from drw.kernel.storage.database import Database
 from drw.rag.documents.ingestion import job_queue, worker_lease
@@ -124,8 +123,8 @@ from drw.rag.documents.ingestion import job_queue, worker_lease
 async def main():
     database = Database(sys.argv[1], "documents")
     await database.start("drw.rag.documents")
-    job_queue.FROZEN_SECONDS = 1
-    job_queue._job = lambda row: os.kill(os.getpid(), signal.SIGSTOP)
+    job_queue.IDLE_TRANSACTION_SECONDS = 1
+    job_queue._to_job = lambda row: os.kill(os.getpid(), signal.SIGSTOP)
     async with worker_lease.acquired(database) as lease:
         await job_queue.JobQueue(database, None).claim(lease.number)
 
@@ -133,10 +132,12 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_that_freezes_while_it_claims_does_not_block_others(waiting: Any, rag: Profile) -> None:
-    jobs, workers = waiting
-    ordered(rag, ["a/1"])
-    process = subprocess.Popen([sys.executable, "-c", FREEZES, rag.postgres])
+async def test_a_process_that_freezes_during_a_claim_does_not_block_other_workers(
+    idle_workers: Any, rag: Profile
+) -> None:
+    jobs, workers = idle_workers
+    enqueue(rag, ["a/1"])
+    process = subprocess.Popen([sys.executable, "-c", FREEZING_WORKER, rag.postgres])
     try:
         frozen = psutil.Process(process.pid)
         await asyncio.to_thread(wait_until, lambda: frozen.status() == psutil.STATUS_STOPPED, "the freeze")
@@ -147,7 +148,7 @@ async def test_a_process_that_freezes_while_it_claims_does_not_block_others(wait
     assert (job.org, job.attempts) == ("a", 1)
 
 
-async def test_a_bad_file_among_small_ones_fails_alone(
+async def test_a_bad_file_in_a_batch_does_not_fail_the_other_files(
     idle: AbstractAsyncContextManager[Platform], rag: Profile, caller: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with idle as platform:
@@ -160,12 +161,12 @@ async def test_a_bad_file_among_small_ones_fails_alone(
         store_service = cast(Any, host._servicers["vector_store"])
         put = store_service.put_document
 
-        async def all_but_one(request):
+        async def reject_one(request):
             if request.document.title == "3.txt":
                 raise InvalidRequest("not this one")
             return await put(request)
 
-        monkeypatch.setattr(store_service, "put_document", all_but_one)
+        monkeypatch.setattr(store_service, "put_document", reject_one)
         documents = host.client(DocumentsClient)
         with acting_for(caller):
             last = await documents.put_file(PutFileRequest(name="last.txt", content=b"The last one."))

@@ -1,4 +1,4 @@
-"""Indexing ends once, whatever happens on the way: interruptions, duplicates, deletions, services that fail."""
+"""Indexing completes each job once, despite interruptions, duplicates, deletions and failing services."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from drw.api.rag.v1.documents_pb2 import (
@@ -31,29 +30,26 @@ from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
+from drw.rag.documents.ingestion.job_queue import JobCounts
 from drw.rag.documents.ingestion.worker_lease import acquired
-from rag.documents.desks import Platform
+from rag.documents.desks import SERVICES, Platform, query, queue_with_job
 from support.hosting import hosted
 from support.parts import wait_until
 from support.spans import recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
-SERVICES = ["embedding", "vector_store", "documents"]
 
 
-def query(profile, sql, *args):
-    with psycopg.connect(profile.postgres) as connection:
-        return connection.execute(sql, args).fetchall()
-
-
-def audited(profile, action):
+def audit_records(profile, action):
     rows = query(profile, "select record::jsonb from audit.inbox")
     return [record for (record,) in rows if record["action"] == action]
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_put_read_index_and_watch(rag: Profile, caller: Principal, report: bytes, how: str) -> None:
+async def test_a_file_is_stored_read_indexed_and_watched(
+    rag: Profile, caller: Principal, report: bytes, how: str
+) -> None:
     async with hosted(rag, SERVICES, how) as host:
         documents = host.client(DocumentsClient)
         with acting_for(caller):
@@ -77,8 +73,8 @@ async def test_put_read_index_and_watch(rag: Profile, caller: Principal, report:
             (document,) = (await store.list_documents(ListDocumentsRequest(collection="reports"))).documents
     assert (document.id, document.title, document.content_hash) == (file.id, "report.pdf", file.content_hash)
     assert from_values(document.attributes) == {"year": 2025}
-    assert {r["resource"] for r in audited(rag, "file.upload")} == {file.id}
-    (record,) = audited(rag, "file.index")
+    assert {r["resource"] for r in audit_records(rag, "file.upload")} == {file.id}
+    (record,) = audit_records(rag, "file.index")
     assert (record["actor"], record["desk"], record["details"]["chunks"]) == ("key_test", "research", 2)
 
 
@@ -101,24 +97,24 @@ async def test_invalid_requests_of_services_are_rejected(rag: Profile, caller: P
             ):
                 with pytest.raises(NotFound, match="there is no file 'file-x'"):
                     await call
-        nobody = type(caller)("acme", "research", "key_poor")
-        with acting_for(nobody), pytest.raises(Forbidden, match="documents:write"):
+        without_scope = type(caller)("acme", "research", "key_poor")
+        with acting_for(without_scope), pytest.raises(Forbidden, match="documents:write"):
             await documents.put_file(PutFileRequest(name="a.txt", content=b"a"))
 
 
-async def test_the_same_content_under_two_names_is_indexed_once_and_outlives_the_first(
+async def test_files_with_the_same_content_share_a_document_until_the_first_is_deleted(
     rag: Profile, caller: Principal, report: bytes
 ) -> None:
     async with hosted(rag, SERVICES) as host:
         documents, store = host.client(DocumentsClient), host.client(VectorStoreClient)
         with acting_for(caller):
             files = [await documents.put_file(PutFileRequest(name=name, content=report)) for name in ("a.pdf", "b.pdf")]
-            found = await asyncio.gather(
+            results = await asyncio.gather(
                 *(documents.index_file(IndexFileRequest(file=f.id, collection="c")) for f in files)
             )
-            assert [f.state for f in found] == [Indexing.COMPLETED] * 2
-            assert sorted(f.unchanged for f in found) == [False, True]
-            first = next(f for f in found if not f.unchanged)
+            assert [f.state for f in results] == [Indexing.COMPLETED] * 2
+            assert sorted(f.unchanged for f in results) == [False, True]
+            first = next(f for f in results if not f.unchanged)
             assert (await store.get_collection(GetCollectionRequest(collection="c"))).documents == 1
 
             servicer: Any = host._servicers["documents"]
@@ -126,18 +122,20 @@ async def test_the_same_content_under_two_names_is_indexed_once_and_outlives_the
             async for _ in documents.watch_indexing(WatchIndexingRequest(collection="c")):
                 pass
             (document,) = (await store.list_documents(ListDocumentsRequest(collection="c"))).documents
-    assert document.id == next(f.file for f in found if f.unchanged)
+    assert document.id == next(f.file for f in results if f.unchanged)
 
 
-async def test_a_deleted_collection_fails_its_jobs_and_a_deleted_file_leaves_nothing(
+async def test_a_deleted_collection_fails_its_jobs_and_a_deleted_file_leaves_no_job(
     idle: AbstractAsyncContextManager[Platform], rag: Profile, report: bytes, caller: Principal
 ) -> None:
     async with idle as platform:
         desk = platform.desk()
-        kept, deleted = await desk.upload("kept.pdf", report), await desk.upload("gone.md", b"# Gone")
-        stores = [await desk.openai.vector_stores.create(name=n, file_ids=[kept.id, deleted.id]) for n in ("a", "b")]
+        retained, deleted = await desk.upload("kept.pdf", report), await desk.upload("gone.md", b"# Gone")
+        stores = [
+            await desk.openai.vector_stores.create(name=n, file_ids=[retained.id, deleted.id]) for n in ("a", "b")
+        ]
         await desk.openai.files.delete(deleted.id)
-        with acting_for(caller):  # behind the back of documents
+        with acting_for(caller):  # without the documents service
             store = platform.host.client(VectorStoreClient)
             await store.delete_collection(DeleteCollectionRequest(collection=stores[0].id))
     async with hosted(rag, SERVICES):
@@ -149,10 +147,10 @@ async def test_a_deleted_collection_fails_its_jobs_and_a_deleted_file_leaves_not
     rows = query(rag, "select collection, state, error from documents.vector_store_file order by state")
     assert [(c, s) for c, s, _ in rows] == [(stores[1].id, "completed"), (stores[0].id, "failed")]
     assert stores[0].id in rows[1][2]
-    assert query(rag, "select id from vector_store.document") == [(kept.id,)]
+    assert query(rag, "select id from vector_store.document") == [(retained.id,)]
 
 
-async def test_a_job_of_a_killed_process_is_finished_by_the_next_and_once(
+async def test_another_process_finishes_the_job_of_a_killed_process_exactly_once(
     rag: Profile, caller: Principal, idle: AbstractAsyncContextManager[Platform], tmp_path: Path, folder: Path
 ) -> None:
     long = pdf([[f"Line {line} of page {page}: some words to embed" for line in range(40)] for page in range(200)])
@@ -160,7 +158,7 @@ async def test_a_job_of_a_killed_process_is_finished_by_the_next_and_once(
         desk = platform.desk()
         file = await desk.upload("long.pdf", long)
         store = await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
-    first = _process(rag, tmp_path, folder)
+    first = _start_process(rag, tmp_path, folder)
     try:
         wait_until(
             lambda: query(rag, "select chunks from documents.vector_store_file") > [(0,)], "the first chunks", 60
@@ -169,7 +167,7 @@ async def test_a_job_of_a_killed_process_is_finished_by_the_next_and_once(
         first.kill()
         first.wait()
     assert query(rag, "select state, attempts from documents.vector_store_file") == [("in_progress", 1)]
-    second = _process(rag, tmp_path, folder)
+    second = _start_process(rag, tmp_path, folder)
     try:
         done = "select 1 from documents.vector_store_file where state = 'completed'"
         wait_until(lambda: query(rag, done) != [], "the end", 120)
@@ -180,42 +178,34 @@ async def test_a_job_of_a_killed_process_is_finished_by_the_next_and_once(
     assert attempts == 2
     assert query(rag, "select id, chunks from vector_store.document") == [(file.id, chunks)]
     assert query(rag, "select count(*) from vector_store.chunk") == [(chunks,)]
-    assert [r["details"]["collection"] for r in audited(rag, "file.index")] == [store.id]
+    assert [r["details"]["collection"] for r in audit_records(rag, "file.index")] == [store.id]
 
 
-async def test_a_job_belongs_to_one_living_worker(
+async def test_a_job_has_one_live_owner(
     idle: AbstractAsyncContextManager[Platform], rag: Profile, report: bytes
 ) -> None:
-    async with idle as platform:
-        desk = platform.desk()
-        file = await desk.upload("report.pdf", report)
-        store = await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
-        jobs = platform.host._scopes["documents"]  # keeps the schema
-        assert jobs
-        from drw.kernel.storage.database import Database
-        from drw.rag.documents.ingestion.job_queue import JobCounts, JobQueue
-
-        database = Database(rag.postgres, "documents")
-        await database.start("drw.rag.documents")
-        queue = JobQueue(database, platform.host.audit("documents"))
-        async with acquired(database) as second:
-            async with acquired(database) as first:
-                (claimed,) = await queue.claim(first.number)
-                assert (claimed.file, claimed.collection) == (file.id, store.id)
-                assert await queue.claim(second.number) == []
-            (taken,) = await queue.claim(second.number)  # its worker is gone
-            assert (taken.file, taken.attempts) == (file.id, 2)
-            assert await queue.attributes(claimed) is None
-            await queue.fail(claimed, "server_error", "a zombie says so")
-            await queue.report(claimed, JobCounts(9, 9))
-            assert query(rag, "select state, pages from documents.vector_store_file") == [("in_progress", 0)]
-            await queue.release(taken)
-            assert await queue.claim(second.number) == []  # not before a second or two
-        await database.stop()
+    async with (
+        idle as platform,
+        queue_with_job(platform, rag, report) as (queue, database, file),
+        acquired(database) as second,
+    ):
+        async with acquired(database) as first:
+            (claimed,) = await queue.claim(first.number)
+            collections = query(rag, "select collection from documents.vector_store_file")
+            assert (claimed.file, [(claimed.collection,)]) == (file, collections)
+            assert await queue.claim(second.number) == []
+        (reclaimed,) = await queue.claim(second.number)  # its worker has ended
+        assert (reclaimed.file, reclaimed.attempts) == (file, 2)
+        assert await queue.attributes(claimed) is None
+        await queue.fail(claimed, "server_error", "from the former owner")
+        await queue.report_progress(claimed, JobCounts(9, 9))
+        assert query(rag, "select state, pages from documents.vector_store_file") == [("in_progress", 0)]
+        await queue.release(reclaimed)
+        assert await queue.claim(second.number) == []  # the retry is delayed
 
 
 class DoubleEmbedding(Embedding):
-    """Fails as often as it is told to."""
+    """Double of the embedding service that fails a number of times."""
 
     def __init__(self, inner, failures):
         self._inner = inner
@@ -235,25 +225,25 @@ async def test_an_unavailable_service_only_delays_indexing(rag: Profile, caller:
         documents = host.client(DocumentsClient)
         with acting_for(caller):
             file = await documents.put_file(PutFileRequest(name="report.pdf", content=report))
-            found = await documents.index_file(IndexFileRequest(file=file.id, collection="c"))
-    assert (found.state, double.calls) == (Indexing.COMPLETED, 3)
+            indexed = await documents.index_file(IndexFileRequest(file=file.id, collection="c"))
+    assert (indexed.state, double.calls) == (Indexing.COMPLETED, 3)
     assert query(rag, "select attempts from documents.vector_store_file") == [(3,)]
 
 
-async def test_blobs_without_a_file_are_deleted_at_the_start(rag: Profile, caller: Principal, report: bytes) -> None:
+async def test_orphaned_blobs_are_deleted_at_startup(rag: Profile, caller: Principal, report: bytes) -> None:
     async with hosted(rag, SERVICES) as host:
         with acting_for(caller):
             await host.client(DocumentsClient).put_file(PutFileRequest(name="report.pdf", content=report))
-    kept = [p for p in (rag.data / "documents" / "content").rglob("*") if p.is_file()]
+    blobs = [p for p in (rag.data / "documents" / "content").rglob("*") if p.is_file()]
     orphan = rag.data / "documents" / "content" / "ab" / ("ab" * 32)
     orphan.parent.mkdir(exist_ok=True)
     orphan.write_bytes(b"left behind")
     async with hosted(rag, SERVICES):
         await asyncio.to_thread(wait_until, lambda: not orphan.exists(), "the removal")
-    assert [p.exists() for p in kept] == [True]
+    assert [p.exists() for p in blobs] == [True]
 
 
-def _process(profile, tmp_path, folder):
+def _start_process(profile, tmp_path, folder):
     file = tmp_path / "profile.toml"
     names = ", ".join(f'"{name}"' for name in SERVICES)
     file.write_text(
@@ -280,4 +270,4 @@ async def test_a_job_is_part_of_the_trace_of_the_request_that_created_it(
     assert span.attributes is not None
     assert (f"{span.context.trace_id:032x}", span.attributes["drw.file"]) == (TRACE, file.id)
     for action in ("file.index", "document.put"):
-        assert [record["trace_id"] for record in audited(rag, action)] == [TRACE]
+        assert [record["trace_id"] for record in audit_records(rag, action)] == [TRACE]

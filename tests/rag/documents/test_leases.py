@@ -1,12 +1,11 @@
-"""Leases of indexing jobs: nothing is held while a job runs, and only the newest owner of a job can finish it."""
+"""Leases of indexing jobs: a running job holds no connection, and only its newest owner can finish it."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import psycopg
 import pytest
 
 from drw.api.rag.v1.vector_store_pb2 import VectorSearchRequest
@@ -16,35 +15,29 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.rag.documents.ingestion import worker_lease
-from drw.rag.documents.ingestion.job_queue import JobCounts, JobQueue
-from rag.documents.desks import Platform, running
+from drw.rag.documents.ingestion.job_queue import JobCounts
+from rag.documents.desks import Platform, query, queue_with_job, running
 from support.parts import wait_until
 
 JOBS = 12
-"""More than the pool has connections."""
+"""More than the size of the connection pool."""
 
 
-def query(profile, sql, *args):
-    with psycopg.connect(profile.postgres, autocommit=True) as connection:
-        cursor = connection.execute(sql, args)
-        return cursor.fetchall() if cursor.description else []
-
-
-async def until(profile, sql, what):
-    await asyncio.to_thread(wait_until, lambda: query(profile, sql) != [], what)
+async def wait_for_row(profile, sql, description):
+    await asyncio.to_thread(wait_until, lambda: query(profile, sql) != [], description)
 
 
 class Gate:
-    """Stops calls of `put_document` until it opens."""
+    """Blocks calls of `put_document` until it is opened."""
 
     def __init__(self, platform):
         self._service = platform.host._servicers["vector_store"]
         self._put = self._service.put_document
-        self._service.put_document = self._stop
+        self._service.put_document = self._wait
         self.calls = 0
         self.opened = asyncio.Event()
 
-    async def _stop(self, request):
+    async def _wait(self, request):
         self.calls += 1
         await self.opened.wait()
         return await self._put(request)
@@ -68,7 +61,7 @@ async def test_running_jobs_hold_no_connection_of_the_pool(rag: Profile) -> None
             "select count(*) from pg_stat_activity where datname = current_database()"
             " and pid <> pg_backend_pid() and state like 'idle in transaction%%'"
         )
-        # An idle worker looks for jobs now and then: wait for a moment between.
+        # Idle workers poll for jobs in short transactions: wait for a moment without one.
         await asyncio.to_thread(wait_until, lambda: query(rag, in_transaction) == [(0,)], "no transaction")
         assert len((await desk.openai.files.list()).data) == JOBS
         gate.opened.set()
@@ -77,22 +70,22 @@ async def test_running_jobs_hold_no_connection_of_the_pool(rag: Profile) -> None
         )
 
 
-async def test_a_job_that_was_taken_over_cannot_be_finished_by_its_former_owner(
+async def test_a_former_owner_cannot_finish_a_job_that_was_taken_over(
     idle: AbstractAsyncContextManager[Platform], rag: Profile, report: bytes
 ) -> None:
-    async with idle as platform, queued(platform, rag, report) as (queue, database, file):
+    async with idle as platform, queue_with_job(platform, rag, report) as (queue, database, file):
         async with worker_lease.acquired(database) as first, worker_lease.acquired(database) as second:
             (former,) = await queue.claim(first.number)
             assert await queue.claim(second.number) == []
             query(rag, "update documents.worker set lease_expires_at = now() where number = %s", first.number)
-            (current,) = await queue.claim(second.number)  # as from a frozen process: it has its lock still
+            (current,) = await queue.claim(second.number)  # as from a frozen process, which still has its lock
             assert (current.file, current.attempts) == (file, 2)
             assert current.lease > former.lease
 
             await first.extend()  # it wakes up
             assert await queue.attributes(former) is None
             assert await queue.complete_unchanged(former)
-            await queue.report(former, JobCounts(9, 9))
+            await queue.report_progress(former, JobCounts(9, 9))
             await queue.complete(former, JobCounts(9, 9), 1)
             await queue.fail(former, "server_error", "from the former owner")
             await queue.release(former)
@@ -104,29 +97,17 @@ async def test_a_job_that_was_taken_over_cannot_be_finished_by_its_former_owner(
         assert query(rag, "select count(*) from audit.inbox where record::jsonb ->> 'action' = 'file.index'") == [(1,)]
 
 
-@asynccontextmanager
-async def queued(platform, profile, report):
-    """A queue with one job."""
-    desk = platform.desk()
-    file = await desk.upload("report.pdf", report)
-    await desk.openai.vector_stores.create(name="c", file_ids=[file.id])
-    database = Database(profile.postgres, "documents")
-    await database.start("drw.rag.documents")
-    yield JobQueue(database, platform.host.audit("documents")), database, file.id
-    await database.stop()
-
-
 @pytest.fixture
-def alone(rag: Profile):
-    """The profile with one worker, which does one job after the other."""
+def one_worker(rag: Profile):
+    """A profile with one worker, which processes one job at a time."""
     return rag.model_copy(update={"services": rag.services | {"documents": {"indexers": 1}}})
 
 
-async def test_the_write_of_a_frozen_worker_does_not_replace_that_of_its_successor(
-    alone: Any, rag: Profile, monkeypatch: pytest.MonkeyPatch
+async def test_a_frozen_worker_does_not_overwrite_the_document_of_its_successor(
+    one_worker: Any, rag: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_lease, "HEARTBEAT_SECONDS", 3600)
-    async with running(alone) as frozen:
+    async with running(one_worker) as frozen:
         gate = Gate(frozen)
         desk = frozen.desk()
         file = await desk.upload("a.txt", b"Copper rose.")
@@ -134,7 +115,9 @@ async def test_the_write_of_a_frozen_worker_does_not_replace_that_of_its_success
         await gate.reached()
         query(rag, "update documents.worker set lease_expires_at = now()")
         async with running(rag):
-            await until(rag, "select 1 from documents.vector_store_file where state = 'completed'", "the takeover")
+            await wait_for_row(
+                rag, "select 1 from documents.vector_store_file where state = 'completed'", "the takeover"
+            )
         ((written, fence),) = query(rag, "select indexed_at, fence from vector_store.document")
         query(rag, "update documents.worker set lease_expires_at = 'infinity'")  # it wakes up
         gate.opened.set()
@@ -156,17 +139,17 @@ async def test_a_heartbeat_extends_the_lease_of_a_worker(
         async with worker_lease.acquired(database) as lease:
             query(rag, "update documents.worker set lease_expires_at = '-infinity'")
             working = asyncio.create_task(lease.run(asyncio.sleep(3600)))
-            await until(rag, "select 1 from documents.worker where lease_expires_at > now()", "the heartbeat")
+            await wait_for_row(rag, "select 1 from documents.worker where lease_expires_at > now()", "the heartbeat")
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
         await database.stop()
 
 
 @pytest.mark.parametrize("action", ["file", "vector store file", "batch"])
-async def test_what_is_deleted_while_its_document_is_written_leaves_no_document(
-    alone: Any, rag: Profile, action: str
+async def test_a_deletion_during_the_write_of_a_document_leaves_no_document(
+    one_worker: Any, rag: Profile, action: str
 ) -> None:
-    async with running(alone) as platform:
+    async with running(one_worker) as platform:
         gate = Gate(platform)
         desk = platform.desk()
         file = await desk.upload("a.txt", b"Copper rose.")
@@ -175,7 +158,7 @@ async def test_what_is_deleted_while_its_document_is_written_leaves_no_document(
         batch = await stores.file_batches.create(store.id, file_ids=[file.id])
         await gate.reached()
         if action == "file":
-            await desk.openai.files.delete(file.id)  # which does not wait for the worker
+            await desk.openai.files.delete(file.id)  # it does not wait for the worker
         elif action == "vector store file":
             await stores.files.delete(file.id, vector_store_id=store.id)
         else:
@@ -184,12 +167,12 @@ async def test_what_is_deleted_while_its_document_is_written_leaves_no_document(
         other = await desk.upload("b.txt", b"Zinc fell.")
         await stores.files.create_and_poll(other.id, vector_store_id=store.id, poll_interval_ms=20)
         assert query(rag, "select id from vector_store.document") == [(other.id,)]
-        if action != "file":  # and it can be indexed again
+        if action != "file":  # the file can be indexed again
             await stores.files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=20)
             assert {id_ for (id_,) in query(rag, "select id from vector_store.document")} == {file.id, other.id}
 
 
-async def test_attributes_that_change_while_the_document_is_written_are_in_it_once_it_is_completed(
+async def test_attributes_that_change_during_the_write_of_a_document_are_in_the_completed_document(
     rag: Profile, caller: Principal
 ) -> None:
     async with running(rag) as platform:
@@ -213,10 +196,10 @@ async def test_attributes_that_change_while_the_document_is_written_are_in_it_on
         assert query(rag, "select attributes_version from vector_store.document") == [(2,)]
 
 
-async def test_a_job_that_fails_after_other_attempts_leaves_no_document(
+async def test_a_job_that_fails_after_earlier_attempts_leaves_no_document(
     idle: AbstractAsyncContextManager[Platform], rag: Profile, report: bytes, caller: Principal
 ) -> None:
-    async with idle as platform, queued(platform, rag, report) as (queue, database, file):
+    async with idle as platform, queue_with_job(platform, rag, report) as (queue, database, file):
         async with worker_lease.acquired(database) as worker:
             (first,) = await queue.claim(worker.number)
             await queue.release(first)

@@ -1,4 +1,4 @@
-"""OpenAI's official client against files and vector stores, and what each refusal says."""
+"""OpenAI's official client against files and vector stores, and the errors of invalid requests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from drw.demo import DOCUMENTS
 from drw.demo.pdf import pdf
 from drw.kernel.runtime.settings import Profile
-from rag.documents.desks import Platform, told
+from rag.documents.desks import Platform, error_body
 
 
-async def test_upload_and_poll_a_batch_and_delete(platform: Platform) -> None:
+async def test_a_batch_is_uploaded_indexed_listed_and_deleted(platform: Platform) -> None:
     client = platform.desk().openai
     store = await client.vector_stores.create(name="demo", metadata={"owner": "risk"})
     assert (store.object, store.status, store.file_counts.total, store.metadata) == (
@@ -38,8 +38,8 @@ async def test_upload_and_poll_a_batch_and_delete(platform: Platform) -> None:
     store = await client.vector_stores.update(store.id, name="renamed")
     assert (store.name, store.metadata) == ("renamed", {"owner": "risk"})
 
-    gone = await client.vector_stores.files.delete(everything[0].id, vector_store_id=store.id)
-    assert (gone.id, gone.deleted, gone.object) == (everything[0].id, True, "vector_store.file.deleted")
+    deleted = await client.vector_stores.files.delete(everything[0].id, vector_store_id=store.id)
+    assert (deleted.id, deleted.deleted, deleted.object) == (everything[0].id, True, "vector_store.file.deleted")
     assert (await client.files.retrieve(everything[0].id)).status == "processed"  # detached, not deleted
     await client.files.delete(everything[1].id)
     assert (await client.vector_stores.retrieve(store.id)).file_counts.total == 5
@@ -52,38 +52,38 @@ async def test_upload_and_poll_a_batch_and_delete(platform: Platform) -> None:
     assert len((await client.files.list()).data) == 6
 
 
-async def test_files(platform: Platform) -> None:
+async def test_files_are_listed_downloaded_deduplicated_and_deleted(platform: Platform) -> None:
     desk = platform.desk()
-    made = [await desk.upload(f"note {n}.md", f"# Note {n}".encode()) for n in range(3)]
-    assert (made[0].object, made[0].bytes, made[0].filename, made[0].purpose, made[0].status) == (
+    created = [await desk.upload(f"note {n}.md", f"# Note {n}".encode()) for n in range(3)]
+    assert (created[0].object, created[0].bytes, created[0].filename, created[0].purpose, created[0].status) == (
         *("file", 8, "note 0.md"),
         *("assistants", "processed"),
     )
-    assert [f.id async for f in desk.openai.files.list(limit=2)] == [f.id for f in reversed(made)]
-    assert [f.id async for f in desk.openai.files.list(limit=1, order="asc")] == [f.id for f in made]
+    assert [f.id async for f in desk.openai.files.list(limit=2)] == [f.id for f in reversed(created)]
+    assert [f.id async for f in desk.openai.files.list(limit=1, order="asc")] == [f.id for f in created]
     assert (await desk.openai.files.list(purpose="batch")).data == []
-    content = await desk.openai.files.content(made[1].id)
+    content = await desk.openai.files.content(created[1].id)
     assert content.content == b"# Note 1"
     assert content.response.headers["content-disposition"] == "attachment; filename*=utf-8''note%201.md"
     assert content.response.headers["content-type"] == "application/octet-stream"
     again = await desk.upload("note 1.md", b"# Note 1")
-    assert again == made[1]
-    assert (await desk.openai.files.delete(made[1].id)).deleted
+    assert again == created[1]
+    assert (await desk.openai.files.delete(created[1].id)).deleted
     for method in (desk.openai.files.retrieve, desk.openai.files.content, desk.openai.files.delete):
         with pytest.raises(openai.NotFoundError, match="there is no file"):
-            await method(made[1].id)
+            await method(created[1].id)
 
 
-async def test_other_purposes_take_any_file(platform: Platform) -> None:
-    made = await platform.desk().upload("model.bin", b"\0\1", purpose="user_data")
-    assert made.purpose == "user_data"
+async def test_other_purposes_accept_any_file_type(platform: Platform) -> None:
+    created = await platform.desk().upload("model.bin", b"\0\1", purpose="user_data")
+    assert created.purpose == "user_data"
     with pytest.raises(openai.BadRequestError, match="password is for files of the purpose 'assistants'"):
         await platform.desk().openai.files.create(
             file=("a.pdf", b"x"), purpose="user_data", extra_body={"password": "secret"}
         )
 
 
-REFUSED = [
+INVALID_UPLOADS = [
     ("../a.txt", b"text", "must be one name, without a folder"),
     ("..", b"text", "must be one name, without a folder"),
     ("a\\b.txt", b"text", "must be one name, without a folder"),
@@ -100,11 +100,11 @@ REFUSED = [
 
 async def test_an_invalid_upload_is_a_clear_400_and_stores_nothing(platform: Platform, rag: Profile) -> None:
     desk = platform.desk()
-    for name, content, reason in REFUSED:
-        with pytest.raises(openai.BadRequestError) as refused:
+    for name, content, reason in INVALID_UPLOADS:
+        with pytest.raises(openai.BadRequestError) as rejected:
             await desk.upload(name, content)
-        assert reason in told(refused.value)["message"]
-        assert told(refused.value)["type"] == "invalid_request_error"
+        assert reason in error_body(rejected.value)["message"]
+        assert error_body(rejected.value)["type"] == "invalid_request_error"
     assert (await desk.openai.files.list()).data == []
     assert [path for path in (rag.data / "documents").rglob("*") if path.is_file()] == []
 
@@ -116,24 +116,24 @@ def form(boundary: bytes) -> dict[str, bytes]:
     return {"content-type": b"multipart/form-data; boundary=" + boundary}
 
 
-async def test_any_boundary_that_the_standard_allows_is_taken(platform: Platform) -> None:
+async def test_any_boundary_of_the_standard_is_accepted(platform: Platform) -> None:
     http = platform.desk().http
     for boundary in (b"b", b"b" * 70, b"-'()+_,./:=? 0aZ"):
         parts = (b'purpose"\r\n\r\nassistants', b'file"; filename="a.txt"\r\n\r\ntext')
         head = b"--" + boundary + b'\r\nContent-Disposition: form-data; name="'
         body = b"".join(head + part + b"\r\n" for part in parts) + b"--" + boundary + b"--\r\n"
-        answer = await http.post("/files", headers=form(b'"' + boundary + b'"'), content=body)
-        assert answer.status_code == 200, answer.text
+        response = await http.post("/files", headers=form(b'"' + boundary + b'"'), content=body)
+        assert response.status_code == 200, response.text
 
 
-async def test_a_character_of_a_field_may_come_in_two_pieces(platform: Platform) -> None:
-    async def pieces():
+async def test_a_character_of_a_field_can_be_split_over_two_blocks(platform: Platform) -> None:
+    async def blocks():
         field = '--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n€'.encode()
         yield field[:-1]
         yield field[-1:] + b"\r\n--x--\r\n"
 
-    answer = await platform.desk().http.post("/files", headers=form(b"x"), content=pieces())
-    assert "the form has no file" in answer.text
+    response = await platform.desk().http.post("/files", headers=form(b"x"), content=blocks())
+    assert "the form has no file" in response.text
 
 
 async def test_a_malformed_form_is_a_400(platform: Platform) -> None:
@@ -161,18 +161,21 @@ async def test_a_malformed_form_is_a_400(platform: Platform) -> None:
         (multipart, b"--x\r\nA" * 3000, "cannot be read"),
         *((form(boundary), b"--" + boundary + part[3:], "the boundary of the form must") for boundary in BOUNDARIES),
     ]:
-        answer = await http.post("/files", headers=headers, content=body)
-        assert (answer.status_code, reason in answer.json()["error"]["message"]) == (400, True), (reason, answer.text)
-    answer = await http.post("/files", headers=multipart | {"content-length": str(1 << 40)}, content=b"")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+        response = await http.post("/files", headers=headers, content=body)
+        assert (response.status_code, reason in response.json()["error"]["message"]) == (400, True), (
+            reason,
+            response.text,
+        )
+    response = await http.post("/files", headers=multipart | {"content-length": str(1 << 40)}, content=b"")
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
 
 
-async def test_bodies_and_queries_are_strict(platform: Platform) -> None:
+async def test_invalid_bodies_and_queries_are_rejected_with_a_reason(platform: Platform) -> None:
     desk = platform.desk()
     store = await desk.openai.vector_stores.create()
     assert store.name.startswith("vector-store-")
     base = f"/vector_stores/{store.id}"
-    for verb, path, body, reason in [
+    for method, path, body, reason in [
         ("POST", "/vector_stores", {"nam": "x"}, "'nam' is not a field; there are: chunking_strategy, file_ids"),
         ("POST", "/vector_stores", {"metadata": {"a": 1}}, "metadata has 'a'"),
         ("POST", "/vector_stores", {"name": 3}, "name must be a string"),
@@ -198,26 +201,26 @@ async def test_bodies_and_queries_are_strict(platform: Platform) -> None:
         ("GET", f"{base}/files?filter=done", None, "filter is 'done'; it can be: in_progress"),
         ("GET", "/files?before=x", None, "use after with the other order"),
     ]:
-        answer = await desk.http.request(verb, path, json=body)
-        assert answer.status_code == 400, answer.text
-        assert reason in answer.json()["error"]["message"]
-    answer = await desk.http.post("/vector_stores", content=b"{")
-    assert (answer.status_code, "not JSON" in answer.json()["error"]["message"]) == (400, True)
-    for verb, path, body in [
+        response = await desk.http.request(method, path, json=body)
+        assert response.status_code == 400, response.text
+        assert reason in response.json()["error"]["message"]
+    response = await desk.http.post("/vector_stores", content=b"{")
+    assert (response.status_code, "not JSON" in response.json()["error"]["message"]) == (400, True)
+    for method, path, body in [
         ("POST", f"{base}/files", {"file_id": "file-none"}),
         ("POST", f"{base}/file_batches", {"file_ids": ["file-none"]}),
         ("GET", f"{base}/file_batches/vsfb_none", None),
         ("GET", "/vector_stores?after=vs_none", None),
         ("GET", "/files?after=file-none", None),
     ]:
-        assert (await desk.http.request(verb, path, json=body)).status_code == 404
+        assert (await desk.http.request(method, path, json=body)).status_code == 404
 
 
-async def test_vector_stores_are_listed_in_parts(platform: Platform) -> None:
+async def test_vector_stores_are_listed_in_pages(platform: Platform) -> None:
     client = platform.desk().openai
-    made = [(await client.vector_stores.create(name=f"store {n}")).id for n in range(5)]
-    assert [s.id async for s in client.vector_stores.list(limit=2)] == made[::-1]
-    assert [s.id async for s in client.vector_stores.list(limit=2, order="asc")] == made
+    created = [(await client.vector_stores.create(name=f"store {n}")).id for n in range(5)]
+    assert [s.id async for s in client.vector_stores.list(limit=2)] == created[::-1]
+    assert [s.id async for s in client.vector_stores.list(limit=2, order="asc")] == created
     with pytest.raises(openai.ConflictError):
         await client.vector_stores.create(name="store 1")
 
@@ -232,7 +235,7 @@ async def test_a_failed_file_has_a_reason_and_is_retried(platform: Platform) -> 
         (scanned, "unsupported_file", "this file has no text"),
         (unknown, "unsupported_file", "'.bin' files cannot be parsed"),
     ]:
-        for _ in range(2):  # the second time it is tried anew
+        for _ in range(2):  # the second request retries it
             failed = await files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
             assert (failed.status, failed.last_error.code) == ("failed", code)
             assert reason in failed.last_error.message
@@ -240,25 +243,25 @@ async def test_a_failed_file_has_a_reason_and_is_retried(platform: Platform) -> 
     assert [f.id async for f in files.list(store.id, filter="completed")] == []
 
 
-async def test_attributes_keep_their_kinds_and_may_change(platform: Platform, report: bytes) -> None:
+async def test_attributes_keep_their_types_and_can_be_updated(platform: Platform, report: bytes) -> None:
     desk = platform.desk()
     file = await desk.upload("report.pdf", report)
     store = await desk.openai.vector_stores.create(name="s")
     files = desk.openai.vector_stores.files
-    given = {"year": 2025, "audited": True, "desk": "rates", "share": 0.5}
-    attached = await files.create(store.id, file_id=file.id, attributes=given)
-    assert attached.attributes == given
+    typed = {"year": 2025, "audited": True, "desk": "rates", "share": 0.5}
+    attached = await files.create(store.id, file_id=file.id, attributes=typed)
+    assert attached.attributes == typed
     await files.poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
     changed = await files.update(file.id, vector_store_id=store.id, attributes={"year": 2026, "share": 0.5})
     assert (changed.status, changed.attributes) == ("completed", {"year": 2026, "share": 0.5})
-    answer = await desk.http.get(f"/../api/v1/collections/{store.id}/documents")
-    (shown,) = (d["attributes"] for d in answer.json()["documents"])
-    assert (shown, type(shown["year"])) == ({"year": 2026, "share": 0.5}, int)
+    response = await desk.http.get(f"/../api/v1/collections/{store.id}/documents")
+    (stored,) = (d["attributes"] for d in response.json()["documents"])
+    assert (stored, type(stored["year"])) == ({"year": 2026, "share": 0.5}, int)
     content = await files.content(file.id, vector_store_id=store.id)
     assert [page.text for page in content.data][1] == "Rates 17.8 16.1"
 
 
-async def test_a_batch_may_name_attributes_and_be_cancelled(
+async def test_a_batch_can_have_attributes_and_be_cancelled(
     idle: AbstractAsyncContextManager[Platform], report: bytes
 ) -> None:
     async with idle as platform:
@@ -266,18 +269,18 @@ async def test_a_batch_may_name_attributes_and_be_cancelled(
         file = await desk.upload("report.pdf", report)
         store = await desk.openai.vector_stores.create(name="s")
         batches = desk.openai.vector_stores.file_batches
-        order = [{"file_id": file.id, "attributes": {"a": 1}}]
-        batch = await batches.create(store.id, files=order)
+        files = [{"file_id": file.id, "attributes": {"a": 1}}]
+        batch = await batches.create(store.id, files=files)
         assert (batch.status, batch.file_counts.in_progress) == ("in_progress", 1)
         assert (await desk.openai.vector_stores.retrieve(store.id)).status == "in_progress"
         batch = await batches.cancel(batch.id, vector_store_id=store.id)
         assert (batch.status, batch.file_counts.cancelled) == ("cancelled", 1)
 
 
-async def test_the_same_file_twice_at_once_is_one_file(platform: Platform, rag: Profile) -> None:
+async def test_concurrent_uploads_of_the_same_file_are_one_file(platform: Platform, rag: Profile) -> None:
     desk = platform.desk()
-    made = await asyncio.gather(*(desk.upload("a.md", b"# The same") for _ in range(8)))
-    assert len({file.id for file in made}) == 1
+    created = await asyncio.gather(*(desk.upload("a.md", b"# The same") for _ in range(8)))
+    assert len({file.id for file in created}) == 1
     assert len([p for p in (rag.data / "documents" / "content").rglob("*") if p.is_file()]) == 1
 
 
@@ -290,14 +293,14 @@ async def test_an_upload_concurrent_with_the_deletion_of_the_same_bytes_keeps_th
         await desks[1].openai.files.delete(second.id)
 
 
-async def test_a_desk_sees_nothing_of_another(platform: Platform, report: bytes) -> None:
-    own, other = platform.desk("research"), platform.desk("rates")
-    file = await own.upload("report.pdf", report)
-    store = await own.openai.vector_stores.create(name="secret")
-    batch = await own.openai.vector_stores.file_batches.create_and_poll(
+async def test_a_desk_cannot_see_files_of_another_desk(platform: Platform, report: bytes) -> None:
+    research, rates = platform.desk("research"), platform.desk("rates")
+    file = await research.upload("report.pdf", report)
+    store = await research.openai.vector_stores.create(name="secret")
+    batch = await research.openai.vector_stores.file_batches.create_and_poll(
         store.id, file_ids=[file.id], poll_interval_ms=50
     )
-    theirs = await other.openai.vector_stores.create(name="theirs")
+    other_store = await rates.openai.vector_stores.create(name="theirs")
     base = f"/vector_stores/{store.id}"
     routes = [
         ("GET", f"/files/{file.id}"),
@@ -319,27 +322,30 @@ async def test_a_desk_sees_nothing_of_another(platform: Platform, report: bytes)
         ("GET", f"/../api/v1/collections/{store.id}/indexing"),
         ("GET", "/../api/v1/collections/secret/indexing"),
     ]
-    for verb, path in routes:
-        answer = await other.http.request(verb, path)
-        assert answer.status_code == 404, (verb, path, answer.text)
-    answer = await other.http.post(f"/vector_stores/{theirs.id}/files", json={"file_id": file.id})
-    assert answer.status_code == 404
-    assert (await other.openai.files.list()).data == []
-    assert [s.id for s in (await other.openai.vector_stores.list()).data] == [theirs.id]
-    assert (await own.openai.vector_stores.retrieve(store.id)).file_counts.completed == 1
+    for method, path in routes:
+        response = await rates.http.request(method, path)
+        assert response.status_code == 404, (method, path, response.text)
+    response = await rates.http.post(f"/vector_stores/{other_store.id}/files", json={"file_id": file.id})
+    assert response.status_code == 404
+    assert (await rates.openai.files.list()).data == []
+    assert [s.id for s in (await rates.openai.vector_stores.list()).data] == [other_store.id]
+    assert (await research.openai.vector_stores.retrieve(store.id)).file_counts.completed == 1
 
 
-async def test_every_route_asks_for_its_scope(platform: Platform) -> None:
+async def test_every_route_requires_its_scope(platform: Platform) -> None:
     reader, writer = platform.desk(scopes="documents:read"), platform.desk(scopes="documents:write")
     for route in platform.host._scopes["documents"].routes:
         path = route.path.removeprefix("/v1").format(file="f", store="s", batch="b")
         for method in route.methods - {"HEAD"}:
-            lacking = writer if method == "GET" else reader
-            answer = await lacking.http.request(method, path)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied"), (method, path)
+            without_scope = writer if method == "GET" else reader
+            response = await without_scope.http.request(method, path)
+            assert (response.status_code, response.json()["error"]["code"]) == (403, "permission_denied"), (
+                method,
+                path,
+            )
 
 
-async def test_a_body_is_read_no_further_than_it_may_be_long(platform: Platform) -> None:
+async def test_a_body_is_not_read_beyond_its_maximum_size(platform: Platform) -> None:
     read = 0
 
     async def body():
@@ -348,6 +354,6 @@ async def test_a_body_is_read_no_further_than_it_may_be_long(platform: Platform)
             read += 1
             yield b" " * 65_536
 
-    answer = await platform.desk().http.post("/vector_stores", content=body())
-    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+    response = await platform.desk().http.post("/vector_stores", content=body())
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
     assert read == 17

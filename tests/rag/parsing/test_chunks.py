@@ -1,4 +1,4 @@
-"""How pages become chunks: whole lines, bounded, with the context that makes a bare row findable."""
+"""Chunking: whole lines, bounded size, and a context with the subject, the headings and the column headers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drw.rag.documents.chunking import token_estimate
-from drw.rag.documents.chunking.chunks import CONTEXT_TOKENS, TOKENS, Chunker
+from drw.rag.documents.chunking.chunks import MAX_CHUNK_TOKENS, MAX_CONTEXT_TOKENS, Chunker
 from drw.rag.documents.chunking.document_context import subject
-from drw.rag.documents.parsing.pages import parted, tidied
+from drw.rag.documents.parsing.pages import normalize, split_long
 
 ROWS = [f"Product {n} line $ {n},{n:03} $ {n + 1},{n:03} ({n})%" for n in range(1, 60)]
 STATEMENT = "\n".join(
@@ -19,7 +19,7 @@ STATEMENT = "\n".join(
 )
 
 
-def test_a_table_is_cut_between_rows_and_each_part_knows_its_columns() -> None:
+def test_a_table_is_split_between_rows_and_each_chunk_has_its_column_headers() -> None:
     chunks = list(Chunker("Acme Inc.").page(7, STATEMENT))
     assert len(chunks) > 3
     for chunk in chunks:
@@ -39,7 +39,7 @@ def test_a_small_table_is_not_split() -> None:
     assert [chunk.text.splitlines()[0][:9] for chunk in chunks] == ["The desks", "Profit by"]
 
 
-def test_a_markdown_table_gives_its_head_to_every_part() -> None:
+def test_every_chunk_of_a_markdown_table_has_its_header() -> None:
     rows = [f"| Desk {n} | {n}.5 | {n}.7 | approved by the head of desk {n} |" for n in range(40)]
     text = "\n".join(
         ["# Limits", "## By desk", "| Desk | VaR | Stress | Approver |", "| --- | --- | --- | --- |", *rows]
@@ -57,7 +57,7 @@ def test_headings_apply_across_pages_and_end_with_a_higher_one() -> None:
     assert (second.context, third.context) == ("Risk\nLimits", "Risk")
 
 
-def test_text_without_line_ends_is_cut_at_sentences() -> None:
+def test_text_without_line_ends_is_split_at_sentences() -> None:
     text = "The desk hedges its gamma each day before the close. " * 60
     chunks = list(Chunker("").page(1, text))
     assert len(chunks) > 3
@@ -65,24 +65,24 @@ def test_text_without_line_ends_is_cut_at_sentences() -> None:
     assert "".join(text.split()) == "".join("".join(c.text for c in _without_overlap(chunks)).split())
 
 
-def test_a_page_without_text_gives_nothing() -> None:
+def test_a_page_without_text_has_no_chunks() -> None:
     assert list(Chunker("x").page(1, " \n\n\t")) == []
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.sampled_from("ab1. ,|#-\n\té漢$%"), max_size=3000))
-def test_whatever_the_page_nothing_is_lost_and_nothing_too_long(text: Any) -> None:
+def test_chunks_cover_all_letters_and_digits_and_are_bounded(text: Any) -> None:
     chunks = list(Chunker("Subject").page(1, text))
     covered = set()
     for chunk in chunks:
         assert text[chunk.start : chunk.end] == chunk.text
-        assert token_estimate.estimate(chunk.text) <= TOKENS + 20
-        assert token_estimate.estimate(chunk.context) <= CONTEXT_TOKENS
+        assert token_estimate.estimate(chunk.text) <= MAX_CHUNK_TOKENS + 20
+        assert token_estimate.estimate(chunk.context) <= MAX_CONTEXT_TOKENS
         covered |= set(range(chunk.start, chunk.end))
-    assert not any(character.isalnum() for place, character in enumerate(text) if place not in covered)
+    assert not any(character.isalnum() for position, character in enumerate(text) if position not in covered)
 
 
-def test_what_has_no_letter_or_digit_makes_no_chunk() -> None:
+def test_text_without_a_letter_or_digit_has_no_chunk() -> None:
     text = "#" * 5_000 + "\n" + "| " * 5_000 + "\n" + "x = 1\n" + "[*]" * 5_000
     chunks = list(Chunker("").page(1, text))
     assert len(chunks) == 1
@@ -90,16 +90,16 @@ def test_what_has_no_letter_or_digit_makes_no_chunk() -> None:
     assert list(Chunker("").page(1, "-_" * 50_000)) == []
 
 
-LARGE = 1 << 19
+LARGE_PAGE_CHARACTERS = 1 << 19
 
 
 @pytest.mark.parametrize(
     "unit", ["a", "7", "#", "|", "[", "*", "-", " ", "\n", "\t", "1.", "1. ", "# ", "- ", "| ", "1\n", "|\n"]
 )
-def test_half_a_megabyte_of_one_thing_takes_time_in_proportion(unit: str) -> None:
-    """Fails by the time limit of a test where any step of reading a line, a table or a page is quadratic."""
+def test_chunking_a_repeated_unit_takes_linear_time(unit: str) -> None:
+    """A quadratic step in lines, tables or pages exceeds the time limit of the test."""
     chunker, chunks = Chunker("Subject"), 0
-    for number, page in enumerate(parted([tidied(unit * (LARGE // len(unit)))]), 1):
+    for number, page in enumerate(split_long([normalize(unit * (LARGE_PAGE_CHARACTERS // len(unit)))]), 1):
         chunks += sum(1 for _ in chunker.page(number, page))
     assert (chunks > 0) is unit.strip().strip(".")[:1].isalnum()
 
@@ -129,13 +129,13 @@ def test_half_a_megabyte_of_one_thing_takes_time_in_proportion(unit: str) -> Non
         ("scan.pdf", "", "scan"),
     ],
 )
-def test_what_a_document_is(name: str, page: str, expected: str) -> None:
+def test_the_subject_of_a_document(name: str, page: str, expected: str) -> None:
     if name == "risk-policy.md":
-        expected = "Market risk policy"  # what is said already is not said again
+        expected = "Market risk policy"  # the file name repeats the title
     assert subject(name, page) == expected
 
 
-def test_the_estimate_of_tokens_is_near_the_tokenizer() -> None:
+def test_the_estimated_number_of_tokens_is_near_the_tokenizer() -> None:
     counts = {"The Company's net sales were $81,797 million (1)% in Q3.": 18, "漢字": 2, "": 0}
     for text, count in counts.items():
         assert abs(token_estimate.estimate(text) - count) <= 2

@@ -1,4 +1,4 @@
-"""Slots that many share: bounded, never all of one owner, and given back on every way out."""
+"""Fair semaphore: bounded slots, never all for one owner, released also after a cancellation."""
 
 from __future__ import annotations
 
@@ -11,61 +11,61 @@ from drw.rag.documents.parsing.fair_slots import FairSlots
 
 
 class Holder:
-    """A task that holds a slot until it is let go."""
+    """A task that holds a slot until it is released."""
 
     def __init__(self, slots, owner):
-        self.has = asyncio.Event()
-        self.go = asyncio.Event()
+        self.acquired_event = asyncio.Event()
+        self.release_event = asyncio.Event()
         self.task = asyncio.create_task(self._hold(slots, owner))
 
     async def _hold(self, slots, owner):
-        async with slots.held(owner):
-            self.has.set()
-            await self.go.wait()
+        async with slots.acquired(owner):
+            self.acquired_event.set()
+            await self.release_event.wait()
 
-    async def end(self):
-        self.go.set()
+    async def release(self):
+        self.release_event.set()
         await self.task
 
 
-async def settled():
+async def run_pending_tasks():
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def test_one_owner_never_holds_all() -> None:
+async def test_one_owner_never_holds_all_slots() -> None:
     slots = FairSlots(3)
     greedy = [Holder(slots, "a") for _ in range(10)]
-    await settled()
-    assert [holder.has.is_set() for holder in greedy].count(True) == 2
+    await run_pending_tasks()
+    assert [holder.acquired_event.is_set() for holder in greedy].count(True) == 2
     other = Holder(slots, "b")
-    await settled()
-    assert other.has.is_set()
+    await run_pending_tasks()
+    assert other.acquired_event.is_set()
     for holder in (other, *greedy):
-        await holder.end()
+        await holder.release()
 
 
-async def test_whoever_holds_fewer_is_next() -> None:
+async def test_the_owner_with_fewer_slots_is_next() -> None:
     slots = FairSlots(2)
     first = Holder(slots, "a")
-    await settled()
+    await run_pending_tasks()
     second = Holder(slots, "b")
     waiting = [Holder(slots, "a"), Holder(slots, "c")]
-    await settled()
-    await second.end()
-    await settled()
-    assert [holder.has.is_set() for holder in waiting] == [False, True]
+    await run_pending_tasks()
+    await second.release()
+    await run_pending_tasks()
+    assert [holder.acquired_event.is_set() for holder in waiting] == [False, True]
     for holder in (first, waiting[1], waiting[0]):
-        await holder.end()
+        await holder.release()
 
 
-async def test_a_single_slot_serves_everybody() -> None:
+async def test_a_single_slot_serves_all_owners() -> None:
     slots = FairSlots(1)
     for owner in ("a", "a", "b"):
         holder = Holder(slots, owner)
-        await settled()
-        assert holder.has.is_set()
-        await holder.end()
+        await run_pending_tasks()
+        assert holder.acquired_event.is_set()
+        await holder.release()
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -73,12 +73,12 @@ async def test_a_cancelled_owner_returns_its_slot(waits: bool) -> None:
     slots = FairSlots(1)
     async with AsyncExitStack() as stack:
         if waits:
-            await stack.enter_async_context(slots.held("a"))
-        gone = Holder(slots, "b")
-        await settled()
-        gone.task.cancel()
-        await asyncio.gather(gone.task, return_exceptions=True)
+            await stack.enter_async_context(slots.acquired("a"))
+        cancelled = Holder(slots, "b")
+        await run_pending_tasks()
+        cancelled.task.cancel()
+        await asyncio.gather(cancelled.task, return_exceptions=True)
     last = Holder(slots, "c")
-    await settled()
-    assert last.has.is_set()
-    await last.end()
+    await run_pending_tasks()
+    assert last.acquired_event.is_set()
+    await last.release()

@@ -1,4 +1,4 @@
-"""Documents and presentations: everything that is read on a page comes out, in the order of reading."""
+"""DOCX, PPTX and XLSX files: their text in reading order, warnings, and decryption."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ DIAGRAM = (
     + "</dgm:ptLst><dgm:cxnLst><dgm:cxn srcId='0' destId='1' srcOrd='0'/><dgm:cxn srcId='1' destId='3' srcOrd='1'/>"
     "<dgm:cxn srcId='1' destId='2' srcOrd='0'/></dgm:cxnLst></dgm:dataModel>"
 )
-PICTURES = "<c:chart r:id='c'/><dgm:relIds r:dm='d'/>"
-DRAWN = "- Board\n  - Risk\n  - Audit"
+CHART_AND_DIAGRAM = "<c:chart r:id='c'/><dgm:relIds r:dm='d'/>"
+DIAGRAM_TEXT = "- Board\n  - Risk\n  - Audit"
 PASSWORD = "correct horse"
 
 
-def read(content, tmp_path, kind, limits=LIMITS):
-    file = tmp_path / f"a.{kind}"
+def read(content, tmp_path, extension, limits=LIMITS):
+    file = tmp_path / f"a.{extension}"
     file.write_bytes(content)
     parser = Office()
-    return list(parser.pages(file, kind, limits)), parser.warnings
+    return list(parser.pages(file, extension, limits)), parser.warnings
 
 
-def test_text_boxes_notes_charts_and_diagrams_stand_where_they_are_anchored(tmp_path: Path) -> None:
+def test_text_boxes_notes_charts_and_diagrams_follow_their_anchor(tmp_path: Path) -> None:
     box = "<w:drawing><w:txbxContent>" + TEXT.format("In a box") + "</w:txbxContent></w:drawing>"
-    both = f"<mc:AlternateContent><mc:Choice>{box}</mc:Choice><mc:Fallback><w:pict>{box}</w:pict></mc:Fallback>"
+    alternatives = f"<mc:AlternateContent><mc:Choice>{box}</mc:Choice><mc:Fallback><w:pict>{box}</w:pict></mc:Fallback>"
     body = (
         TEXT.format("Before")
-        + f"<w:p><w:r><w:t>Anchor</w:t><w:footnoteReference w:id='2'/>{both}</mc:AlternateContent></w:r></w:p>"
-        + f"<w:p><w:r><w:drawing>{PICTURES}</w:drawing></w:r></w:p>"
+        + f"<w:p><w:r><w:t>Anchor</w:t><w:footnoteReference w:id='2'/>{alternatives}</mc:AlternateContent></w:r></w:p>"
+        + f"<w:p><w:r><w:drawing>{CHART_AND_DIAGRAM}</w:drawing></w:r></w:p>"
         + "<w:p><w:del><w:r><w:delText>gone</w:delText></w:r></w:del><w:ins><w:r><w:t>After</w:t></w:r></w:ins></w:p>"
         + "<w:sdt><w:sdtContent>"
         + TEXT.format("In a control")
@@ -70,11 +70,11 @@ def test_text_boxes_notes_charts_and_diagrams_stand_where_they_are_anchored(tmp_
     assert page.split("\n\n") == [
         *("Confidential", "Before", "Anchor[1]", "[1] See policy 7", "In a box"),
         *CHART_TEXT.split("\n\n"),
-        *(DRAWN, "After", "In a control"),
+        *(DIAGRAM_TEXT, "After", "In a control"),
     ]
 
 
-def test_embedded_documents_stand_where_they_are_embedded(tmp_path: Path) -> None:
+def test_embedded_documents_are_read_in_place(tmp_path: Path) -> None:
     inner = document(TEXT.format("From another document"))
     page = "<html><body><h2>Fees</h2><table><tr><th>Desk</th></tr><tr><td>FX</td></tr></table></body></html>"
     archive = f"MIME-Version: 1.0\r\nContent-Type: text/html\r\n\r\n{page.replace('Fees', 'Rates')}"
@@ -90,7 +90,7 @@ def test_embedded_documents_stand_where_they_are_embedded(tmp_path: Path) -> Non
     assert warnings == ["the embedded document 'e.bin' was not read: '.bin' files cannot be read"]
 
 
-def test_documents_embedded_in_themselves_end(tmp_path: Path) -> None:
+def test_nested_embedded_documents_are_limited_in_depth(tmp_path: Path) -> None:
     content = document(TEXT.format("Core"))
     for _ in range(8):
         content = document("<w:altChunk r:id='a'/>", {"word/a.docx": content}, ["a aFChunk a.docx"])
@@ -98,7 +98,7 @@ def test_documents_embedded_in_themselves_end(tmp_path: Path) -> None:
     assert warnings == ["the embedded document 'a.docx' was not read: documents are embedded too deep"]
 
 
-def test_headings_lists_tables_and_pages_of_a_document(tmp_path: Path) -> None:
+def test_headings_lists_tables_and_page_breaks_of_a_document(tmp_path: Path) -> None:
     level = "<w:lvl w:ilvl='{}'><w:numFmt w:val='{}'/><w:lvlText w:val='{}'/></w:lvl>"
     levels = level.format(0, "decimal", "%1.") + level.format(1, "lowerLetter", "%1.%2)")
     numbering = f"<w:numbering NS><w:abstractNum w:abstractNumId='0'>{levels}</w:abstractNum>"
@@ -134,16 +134,16 @@ def test_an_invalid_number_does_not_damage_a_document(number: Any, tmp_path: Pat
     )
     body = (
         f"<w:p><w:pPr><w:outlineLvl w:val='{number}'/><w:numPr><w:ilvl w:val='{number}'/><w:numId w:val='1'/></w:numPr>"
-        f"</w:pPr><w:r><w:t>Text</w:t></w:r></w:p><w:p><w:r><w:drawing>{PICTURES}</w:drawing></w:r></w:p>"
+        f"</w:pPr><w:r><w:t>Text</w:t></w:r></w:p><w:p><w:r><w:drawing>{CHART_AND_DIAGRAM}</w:drawing></w:r></w:p>"
     )
     chart, diagram = CHART.replace("idx='1'", f"idx='{number}'"), DIAGRAM.replace("srcOrd='0'", f"srcOrd='{number}'")
     parts = {"word/numbering.xml": numbering, "word/chart.xml": chart, "word/data.xml": diagram}
-    found = ["n numbering numbering.xml", "c chart chart.xml", "d diagramData data.xml"]
-    (page,), _ = read(document(body, parts, found), tmp_path, "docx")
+    relations = ["n numbering numbering.xml", "c chart chart.xml", "d diagramData data.xml"]
+    (page,), _ = read(document(body, parts, relations), tmp_path, "docx")
     assert "Text" in page and "| Rates | 6.8 |" in page and "- Board" in page
 
 
-def test_footnotes_are_numbered_as_they_come_and_once(tmp_path: Path) -> None:
+def test_footnotes_are_numbered_in_order_of_reference(tmp_path: Path) -> None:
     ids = (7, 5, 7)
     body = "<w:p><w:r><w:t>Text</w:t>" + "".join(f"<w:footnoteReference w:id='{n}'/>" for n in ids) + "</w:r></w:p>"
     assert read(document(body), tmp_path, "docx")[0] == ["Text[1][2][1]"]
@@ -161,7 +161,7 @@ def test_slides_have_tables_charts_diagrams_and_notes(tmp_path: Path) -> None:
     tree = (
         SHAPE.format("", "Body") + SHAPE.format("<p:ph type='title'/>", "Risk")
         + SHAPE.format("<p:ph type='sldNum'/>", "7")
-        + table + f"<p:graphicFrame>{PICTURES}</p:graphicFrame>" + group
+        + table + f"<p:graphicFrame>{CHART_AND_DIAGRAM}</p:graphicFrame>" + group
     )  # fmt: skip
     notes = (
         "<p:notes NS><p:cSld><p:spTree>"
@@ -174,11 +174,11 @@ def test_slides_have_tables_charts_diagrams_and_notes(tmp_path: Path) -> None:
     assert page.split("\n\n") == [
         *("# Risk", "Body", "| Desk | VaR\\|95 |\n| --- | --- |"),
         *CHART_TEXT.split("\n\n"),
-        *(DRAWN, "Grouped", "Notes: Say this"),
+        *(DIAGRAM_TEXT, "Grouped", "Notes: Say this"),
     ]
 
 
-def test_a_damaged_or_hidden_slide_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+def test_a_damaged_or_hidden_slide_is_a_warning_and_the_others_are_read(tmp_path: Path) -> None:
     slides = presentation([SHAPE.format("", "One"), SHAPE.format("", "Two") + "<broken", SHAPE.format("", "Three")])
     pages, warnings = read(slides, tmp_path, "pptx")
     assert (pages, warnings) == (["One", "Two", "Three"], ["slide 2 is damaged: what could be read was kept"])
@@ -186,36 +186,36 @@ def test_a_damaged_or_hidden_slide_is_named_and_the_others_are_read(tmp_path: Pa
     assert read(hidden, tmp_path, "pptx") == ([""], ["slide 1 is hidden and was not read"])
 
 
-def test_deep_nesting_is_a_refusal_or_text_and_no_crash(tmp_path: Path) -> None:
+def test_deeply_nested_tables_are_read_without_a_crash(tmp_path: Path) -> None:
     deep = document("<w:tbl><w:tr><w:tc>" * 2000 + TEXT.format("Deep") + "</w:tc></w:tr></w:tbl>" * 2000)
     assert "Deep" in read(deep, tmp_path, "docx")[0][0]
 
 
-def encrypted(content, password):
-    padded, out = io.BytesIO(content), io.BytesIO()
-    with zipfile.ZipFile(padded, "a") as packed:
-        packed.comment = b" " * 5000  # the library cannot encrypt what is very short
-    msoffcrypto.format.ooxml.OOXMLFile(io.BytesIO(padded.getvalue())).encrypt(password, out)
-    return out.getvalue()
+def encrypt(content, password):
+    padded, output = io.BytesIO(content), io.BytesIO()
+    with zipfile.ZipFile(padded, "a") as archive:
+        archive.comment = b" " * 5000  # msoffcrypto cannot encrypt very short files
+    msoffcrypto.format.ooxml.OOXMLFile(io.BytesIO(padded.getvalue())).encrypt(password, output)
+    return output.getvalue()
 
 
-def test_an_encrypted_workbook_opens_with_its_password_alone(tmp_path: Path) -> None:
+def test_an_encrypted_workbook_is_decrypted_only_with_its_password(tmp_path: Path) -> None:
     book = workbook({"S": rows(["secret"])})
     file = tmp_path / "a.xlsx"
-    file.write_bytes(encrypted(book, PASSWORD))
-    with pytest.raises(ParseFailed, match="encrypted: give its password") as refused:
+    file.write_bytes(encrypt(book, PASSWORD))
+    with pytest.raises(ParseFailed, match="encrypted: give its password") as rejected:
         Office().check(file, "xlsx", LIMITS)
-    assert refused.value.code == "password_required"
+    assert rejected.value.code == "password_required"
     for password, code in (("", "password_required"), ("correct pony", "wrong_password")):
-        with pytest.raises(ParseFailed) as refused:
-            Office().decrypted(file, "xlsx", password)
-        assert (refused.value.code, password not in refused.value.message or not password) == (code, True)
-    assert read(Office().decrypted(file, "xlsx", PASSWORD), tmp_path, "xlsx")[0] == ["# S\n\nsecret"]
+        with pytest.raises(ParseFailed) as rejected:
+            Office().decrypt(file, "xlsx", password)
+        assert (rejected.value.code, password not in rejected.value.message or not password) == (code, True)
+    assert read(Office().decrypt(file, "xlsx", PASSWORD), tmp_path, "xlsx")[0] == ["# S\n\nsecret"]
 
 
 def test_a_workbook_with_a_protected_structure_needs_no_password(tmp_path: Path) -> None:
     file = tmp_path / "a.xlsx"
-    file.write_bytes(encrypted(workbook({"S": rows(["open"])}), "VelvetSweatshop"))
-    assert read(Office().decrypted(file, "xlsx", ""), tmp_path, "xlsx")[0] == ["# S\n\nopen"]
+    file.write_bytes(encrypt(workbook({"S": rows(["open"])}), "VelvetSweatshop"))
+    assert read(Office().decrypt(file, "xlsx", ""), tmp_path, "xlsx")[0] == ["# S\n\nopen"]
     protected = workbook({"S": rows(["open"]) + '<sheetProtection sheet="1" password="CC1A"/>'})
     assert read(protected, tmp_path, "xlsx")[0] == ["# S\n\nopen"]

@@ -1,4 +1,4 @@
-"""What each kind of file gives, and what a hostile one cannot do."""
+"""Parser pool: the text of each file type, limits, and isolation of files that crash or hang their parser."""
 
 from __future__ import annotations
 
@@ -21,35 +21,38 @@ from drw.rag.documents.parsing import file_types
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
 from drw.rag.documents.settings import ParsingSettings as Settings
-from rag.documents.test_embedded import mail
+from rag.documents.test_attachments import mail
 from support.ooxml import rows, workbook
 
-PASSWORD = b"/Encrypt << /Filter /Standard /V 1 /R 2 /P -44 /O (%b) /U (%b) >> /ID [(0) (0)] " % (b"o" * 32, b"u" * 32)
+ENCRYPTION = b"/Encrypt << /Filter /Standard /V 1 /R 2 /P -44 /O (%b) /U (%b) >> /ID [(0) (0)] " % (
+    b"o" * 32,
+    b"u" * 32,
+)
 
 
 @pytest.fixture
-async def reader() -> AsyncIterator[ParserPool]:
-    async with reading(Settings(workers=1)) as reader:
-        yield reader
+async def pool() -> AsyncIterator[ParserPool]:
+    async with parser_pool(Settings(workers=1)) as pool:
+        yield pool
 
 
 @asynccontextmanager
-async def reading(settings):
-    reader = ParserPool(settings)
+async def parser_pool(settings):
+    pool = ParserPool(settings)
     try:
-        yield reader
+        yield pool
     finally:
-        await reader.stop()
+        await pool.stop()
 
 
-async def read(reader, tmp_path, name, content):
+async def read(pool, tmp_path, name, content):
     file = tmp_path / name
     file.write_bytes(content)
-    return await reader.pages(file, file_types.kind_of(name))
+    return (await pool.text(file, file_types.extension_of(name))).pages
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "text"),
     [
         ("risk-policy.md", "| Rates | 3.5 | 18 | Head of rates |"),
         ("incident-2026-02-11.md", "The exchange's fine for stale quotes was EUR 12,500."),
@@ -60,24 +63,24 @@ async def read(reader, tmp_path, name, content):
         ("quarterly-report-2025-q4.pdf", "Total net trading revenue 61.4 56.3"),
     ],
 )
-async def test_every_document_of_the_demo_can_be_read(reader: ParserPool, name: str, words: str) -> None:
-    pages = await reader.pages(DOCUMENTS / name, file_types.kind_of(name))
-    assert words in "\n".join(pages)
+async def test_every_demo_document_is_parsed(pool: ParserPool, name: str, text: str) -> None:
+    pages = (await pool.text(DOCUMENTS / name, file_types.extension_of(name))).pages
+    assert text in "\n".join(pages)
     assert "console.log" not in "\n".join(pages)
 
 
-async def test_the_demo_has_no_document_that_is_not_read_above(reader: ParserPool) -> None:
+async def test_the_demo_has_no_other_documents(pool: ParserPool) -> None:
     assert len(list(DOCUMENTS.iterdir())) == 7
 
 
-async def test_a_long_pdf_is_read_page_by_page_within_its_memory(tmp_path: Path) -> None:
-    async with reading(Settings(workers=1, memory_mebibytes=300)) as reader:
-        pages = await read(reader, tmp_path, "long.pdf", pdf([[f"Page {n} of many"] for n in range(2000)]))
+async def test_a_long_pdf_is_parsed_page_by_page_within_the_memory_limit(tmp_path: Path) -> None:
+    async with parser_pool(Settings(workers=1, memory_mebibytes=300)) as pool:
+        pages = await read(pool, tmp_path, "long.pdf", pdf([[f"Page {n} of many"] for n in range(2000)]))
     assert (len(pages), pages[1999]) == (2000, "Page 1999 of many")
 
 
-BOMB = "this file unpacks to more than 1,048,576 bytes"
-HOSTILE = [
+BOMB_ERROR = "this file unpacks to more than 1,048,576 bytes"
+INVALID_FILES = [
     ("no.pdf", b"hello", "this is not a PDF"),
     ("broken.pdf", b"%PDF-1.7\nnothing", "this PDF is damaged"),
     ("cut.pdf", pdf([["a"]] * 30)[:900], "this PDF is damaged"),
@@ -92,51 +95,53 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def bounded():
+def low_limits():
     return Settings(workers=1, max_pages=30, max_characters=10_000, max_unpacked_bytes=1 << 20)
 
 
-@pytest.mark.parametrize(("name", "content", "reason"), HOSTILE, ids=[name for name, *_ in HOSTILE])
-async def test_a_file_that_cannot_be_read_is_refused_with_its_reason(
-    bounded: Any, tmp_path: Path, name: Any, content: Any, reason: Any
+@pytest.mark.parametrize(("name", "content", "reason"), INVALID_FILES, ids=[name for name, *_ in INVALID_FILES])
+async def test_an_invalid_file_is_rejected_with_a_reason(
+    low_limits: Any, tmp_path: Path, name: Any, content: Any, reason: Any
 ) -> None:
-    async with reading(bounded) as reader:
-        with pytest.raises(ParseFailed, match=reason) as refused:
-            await read(reader, tmp_path, name, content)
-    assert refused.value.code == "invalid_file"
+    async with parser_pool(low_limits) as pool:
+        with pytest.raises(ParseFailed, match=reason) as rejected:
+            await read(pool, tmp_path, name, content)
+    assert rejected.value.code == "invalid_file"
 
 
-async def test_an_encrypted_pdf_asks_for_its_password(reader: ParserPool, tmp_path: Path) -> None:
-    with pytest.raises(ParseFailed, match="this PDF is encrypted: give its password") as refused:
-        await read(reader, tmp_path, "a.pdf", pdf([["a"]]).replace(b"/Root", PASSWORD + b"/Root"))
-    assert refused.value.code == "password_required"
+async def test_an_encrypted_pdf_requires_a_password(pool: ParserPool, tmp_path: Path) -> None:
+    with pytest.raises(ParseFailed, match="this PDF is encrypted: give its password") as rejected:
+        await read(pool, tmp_path, "a.pdf", pdf([["a"]]).replace(b"/Root", ENCRYPTION + b"/Root"))
+    assert rejected.value.code == "password_required"
 
 
-async def test_a_decompression_bomb_is_rejected_whatever_sizes_it_declares(bounded: Any, tmp_path: Path) -> None:
+async def test_a_decompression_bomb_is_rejected_regardless_of_its_declared_size(
+    low_limits: Any, tmp_path: Path
+) -> None:
     file = tmp_path / "bomb.docx"
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("word/document.xml", b"\0" * (8 << 20))
-    async with reading(bounded) as reader:
-        with pytest.raises(ParseFailed, match=BOMB):
-            await reader.check(file, "docx")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", b"\0" * (8 << 20))
+    async with parser_pool(low_limits) as pool:
+        with pytest.raises(ParseFailed, match=BOMB_ERROR):
+            await pool.check(file, "docx")
 
 
-async def test_a_parser_that_crashes_affects_only_its_file(reader: ParserPool, tmp_path: Path) -> None:
+async def test_a_parser_that_crashes_affects_only_its_file(pool: ParserPool, tmp_path: Path) -> None:
     file = tmp_path / "a.pdf"
-    os.mkfifo(file)  # opening it waits for a writer, as a parser that hangs does
-    hanging = asyncio.create_task(reader.pages(file, "pdf"))
-    writer = await _opened_for_reader(file)
+    os.mkfifo(file)  # opening a FIFO blocks until there is a writer: the parser hangs
+    hanging = asyncio.create_task(pool.text(file, "pdf"))
+    writer = await _open_for_writing(file)
     os.kill(_workers()[0].pid, signal.SIGKILL)
     with pytest.raises(
         ParseFailed, match="breaks its parser, or takes more than 1536 MiB and 20 seconds of processor time"
     ):
         await hanging
     os.close(writer)
-    assert await read(reader, tmp_path, "b.txt", b"fine") == ["fine"]
+    assert await read(pool, tmp_path, "b.txt", b"fine") == ["fine"]
 
 
-async def _opened_for_reader(fifo):
-    """Open a pipe for writing once somebody reads it: the parser is then in the middle of its file."""
+async def _open_for_writing(fifo):
+    """Open a FIFO for writing once a parser has opened it for reading: the parser then waits for content."""
     while True:
         try:
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
@@ -144,86 +149,84 @@ async def _opened_for_reader(fifo):
             await asyncio.sleep(0.01)
 
 
-async def test_a_parser_that_hangs_is_ended(tmp_path: Path) -> None:
+async def test_a_parser_that_hangs_is_killed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.pdf")
-    async with reading(Settings(workers=1, seconds=1)) as reader:
+    async with parser_pool(Settings(workers=1, seconds=1)) as pool:
         with pytest.raises(ParseFailed, match="takes more than 1 seconds"):
-            await reader.pages(tmp_path / "a.pdf", "pdf")
+            await pool.text(tmp_path / "a.pdf", "pdf")
         assert _workers() == []
 
 
-async def test_a_parser_that_takes_too_much_memory_is_refused_or_dies(tmp_path: Path) -> None:
-    async with reading(Settings(workers=1, memory_mebibytes=120)) as reader:
+async def test_a_file_that_exceeds_the_memory_limit_is_rejected(tmp_path: Path) -> None:
+    async with parser_pool(Settings(workers=1, memory_mebibytes=120)) as pool:
         with pytest.raises(ParseFailed, match="memory|breaks its parser"):
-            await read(reader, tmp_path, "a.txt", b"a" * (60 << 20))
+            await read(pool, tmp_path, "a.txt", b"a" * (60 << 20))
 
 
 async def test_a_parser_process_is_reused_and_sees_no_secrets(
-    reader: ParserPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: ParserPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DRW__SECRET", "hush")
-    await read(reader, tmp_path, "a.txt", b"one")
+    await read(pool, tmp_path, "a.txt", b"one")
     (first,) = _workers()
-    await read(reader, tmp_path, "b.txt", b"two")
+    await read(pool, tmp_path, "b.txt", b"two")
     with pytest.raises(ParseFailed):
-        await read(reader, tmp_path, "c.pdf", b"no")
+        await read(pool, tmp_path, "c.pdf", b"no")
     assert _workers() == [first]
     assert "hush" not in first.environ().values()
-    await reader.stop()
+    await pool.stop()
     assert _workers() == []
 
 
-async def test_who_stops_taking_attached_files_gives_the_worker_free_at_once(
-    reader: ParserPool, tmp_path: Path
-) -> None:
+async def test_closing_the_attachments_early_releases_the_slot_and_the_worker(pool: ParserPool, tmp_path: Path) -> None:
     file = tmp_path / "a.eml"
     file.write_bytes(mail("m", ("a.txt", b"a" * (8 << 20))).as_bytes())
-    answers = reader.embedded(file, "eml")
-    assert await anext(answers) == ("a.txt", 8 << 20)
-    await answers.aclose()
-    assert (_workers(), reader._receiving._free) == ([], 1)
+    responses = pool.attachments(file, "eml")
+    assert await anext(responses) == ("a.txt", 8 << 20)
+    await responses.aclose()
+    assert (_workers(), pool._upload_slots._free) == ([], 1)
 
 
-async def test_a_name_that_a_file_gives_makes_no_long_warning(reader: ParserPool, tmp_path: Path) -> None:
+async def test_a_warning_with_a_long_name_is_truncated(pool: ParserPool, tmp_path: Path) -> None:
     book = workbook({"Shown": rows(["text"]), "S" * 100_000: rows(["x"])}, states={"S" * 100_000: "hidden"})
     file = tmp_path / "a.xlsx"
     file.write_bytes(book)
-    (warning,) = (await reader.text(file, "xlsx")).warnings
+    (warning,) = (await pool.text(file, "xlsx")).warnings
     assert warning.startswith("the sheet 'SSS")
     assert len(warning) == 500
 
 
-async def test_text_is_tidied(reader: ParserPool, tmp_path: Path) -> None:
-    assert await read(reader, tmp_path, "a.txt", b"a" + b" " * 99 + b"b\r\nc" + b"\n" * 50 + b"d\fe") == [
+async def test_page_text_is_normalised(pool: ParserPool, tmp_path: Path) -> None:
+    assert await read(pool, tmp_path, "a.txt", b"a" + b" " * 99 + b"b\r\nc" + b"\n" * 50 + b"d\fe") == [
         "a        b\nc\n\n\nd",
         "e",
     ]
-    assert await read(reader, tmp_path, "b.txt", "\ufeffé".encode("utf-16-le")) == ["é"]
-    assert [len(page) for page in await read(reader, tmp_path, "c.txt", b"x" * 250_000)] == [100_000, 100_000, 50_000]
+    assert await read(pool, tmp_path, "b.txt", "\ufeffé".encode("utf-16-le")) == ["é"]
+    assert [len(page) for page in await read(pool, tmp_path, "c.txt", b"x" * 250_000)] == [100_000, 100_000, 50_000]
 
 
 def _workers():
     return [p for p in psutil.Process().children() if "drw.rag.documents.parsing.parser_process" in p.cmdline()]
 
 
-async def test_a_parser_process_that_ends_before_its_first_request_is_restarted(
+async def test_a_parser_process_that_exits_before_its_first_request_is_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "a.txt"
     file.write_text("text")
-    reader = ParserPool(Settings())
-    ended: list[Any] = []
-    start = reader._start
+    pool = ParserPool(Settings())
+    killed: list[Any] = []
+    start = pool._start
 
-    async def ends_first():
+    async def exit_first():
         worker = await start()
-        if not ended:
-            ended.append(worker)
+        if not killed:
+            killed.append(worker)
             worker.kill()
             await worker.wait()
         return worker
 
-    monkeypatch.setattr(reader, "_start", ends_first)
-    assert await reader.pages(file, "txt") == ["text"]
-    assert len(ended) == 1
-    await reader.stop()
+    monkeypatch.setattr(pool, "_start", exit_first)
+    assert (await pool.text(file, "txt")).pages == ["text"]
+    assert len(killed) == 1
+    await pool.stop()

@@ -1,4 +1,4 @@
-"""Documents that nobody of this project made: text and tables come out as a reader sees them."""
+"""Parsing of third-party documents: text and tables as a reader sees them."""
 
 from __future__ import annotations
 
@@ -82,36 +82,36 @@ SAMPLES = [
 
 
 @pytest.fixture
-async def reader() -> AsyncIterator[ParserPool]:
-    reader = ParserPool(Settings(workers=1))
-    yield reader
-    await reader.stop()
+async def pool() -> AsyncIterator[ParserPool]:
+    pool = ParserPool(Settings(workers=1))
+    yield pool
+    await pool.stop()
 
 
 @pytest.fixture
-def read(reader: ParserPool, tmp_path: Path) -> Callable[..., Any]:
+def read(pool: ParserPool, tmp_path: Path) -> Callable[..., Any]:
     async def read(package, name):
         file = tmp_path / PurePath(name).name
         file.write_bytes(sample(package, name))
-        return await reader.text(file, file_types.kind_of(name))
+        return await pool.text(file, file_types.extension_of(name))
 
     return read
 
 
-def test_each_kind_that_the_readme_names_has_five_documents() -> None:
-    for kind in ("pdf", "docx", "html", "md", "txt", "xlsx", "pptx", "eml"):
-        assert sum(name.endswith(f".{kind}") for _, name, _ in SAMPLES) >= 5, kind
+def test_each_main_file_type_has_five_samples() -> None:
+    for extension in ("pdf", "docx", "html", "md", "txt", "xlsx", "pptx", "eml"):
+        assert sum(name.endswith(f".{extension}") for _, name, _ in SAMPLES) >= 5, extension
 
 
-async def test_documents_of_others_read_as_they_look(read: Callable[..., Any]) -> None:
-    wrong = []
-    for package, name, shown in SAMPLES:
+async def test_the_text_of_samples_has_the_expected_parts(read: Callable[..., Any]) -> None:
+    missing = []
+    for package, name, expected in SAMPLES:
         text = "\fPAGE\f".join((await read(package, name)).pages)
-        wrong += [(name, part, text[:400]) for part in shown if part not in text]
-    assert wrong == []
+        missing += [(name, part, text[:400]) for part in expected if part not in text]
+    assert missing == []
 
 
-async def test_what_is_hidden_is_left_out_and_said(read: Callable[..., Any]) -> None:
+async def test_a_hidden_sheet_is_skipped_with_a_warning(read: Callable[..., Any]) -> None:
     text = await read(PYEXCEL, f"{FIXTURES}/hidden_sheets.xlsx")
     assert (text.pages, text.warnings) == (
         *(["# shown\n\n## shown!A1:B1\n\n| A | B |\n| --- | --- |\n| A | B |"],),
@@ -119,7 +119,7 @@ async def test_what_is_hidden_is_left_out_and_said(read: Callable[..., Any]) -> 
     )
 
 
-async def test_a_damaged_or_empty_pdf_says_which_it_is(read: Callable[..., Any]) -> None:
+async def test_a_damaged_pdf_is_rejected_and_an_empty_pdf_has_no_text(read: Callable[..., Any]) -> None:
     with pytest.raises(ParseFailed, match="this PDF is damaged, and cannot be opened"):
         await read(PDF, "tests/corrupt.pdf")
     assert (await read(PDF, "tests/blank.pdf")).pages == [""]

@@ -1,4 +1,4 @@
-"""Workbooks: cells as they look, tables with their titles and headers, nothing hidden, ranges to cite."""
+"""Spreadsheets: displayed cells, tables with titles, headers and cell ranges, hidden content, formulas."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from drw.rag.documents.adapters.office import Office
 from drw.rag.documents.adapters.opendocument import OpenDocument
 from drw.rag.documents.adapters.plain import Plain
 from drw.rag.documents.chunking.chunks import Chunker
-from drw.rag.documents.parsing.sheets.number_formats import shown
+from drw.rag.documents.parsing.sheets.number_formats import format_number
 from drw.rag.documents.ports import ParseFailed, ParserLimits
 from support.ooxml import NAMESPACES, links, rows, workbook
 
 LIMITS = ParserLimits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)
-SHOWN = [
+FORMATTED = [
     (0.0525, "0.00%", "5.25%"),
     (1234567.891, "#,##0.00", "1,234,567.89"),
     (-5, "#,##0_);(#,##0)", "(5)"),
@@ -53,19 +53,19 @@ SHOWN = [
 ]
 
 
-def read(content, tmp_path, kind="xlsx", limits=LIMITS, parser=Office):
-    file = tmp_path / f"a.{kind}"
+def read(content, tmp_path, extension="xlsx", limits=LIMITS, parser=Office):
+    file = tmp_path / f"a.{extension}"
     file.write_bytes(content)
-    made = parser()
-    return list(made.pages(file, kind, limits)), made.warnings
+    parser_instance = parser()
+    return list(parser_instance.pages(file, extension, limits)), parser_instance.warnings
 
 
-@pytest.mark.parametrize(("value", "code", "text"), SHOWN)
-def test_numbers_look_as_their_format_says(value: Any, code: Any, text: Any) -> None:
-    assert shown(value, code) == text
+@pytest.mark.parametrize(("value", "code", "text"), FORMATTED)
+def test_numbers_are_formatted_by_their_format_code(value: Any, code: Any, text: Any) -> None:
+    assert format_number(value, code) == text
 
 
-def test_a_sheet_has_its_title_headers_formats_and_range(tmp_path: Path) -> None:
+def test_a_table_has_its_title_headers_formatted_values_and_range(tmp_path: Path) -> None:
     book = workbook(
         {
             "Q1 2025": rows(
@@ -87,22 +87,22 @@ def test_a_sheet_has_its_title_headers_formats_and_range(tmp_path: Path) -> None
     )
 
 
-def test_every_passage_of_a_long_sheet_explains_itself(tmp_path: Path) -> None:
+def test_every_chunk_of_a_long_sheet_has_its_title_headers_and_range(tmp_path: Path) -> None:
     body = [[f"Desk {n}", f"Product {n}", n * 1.5] for n in range(400)]
     book = workbook({"Limits": rows(["Risk limits, USD million"], ["Desk", "Product", "Limit"], *body)})
     (page,), _ = read(book, tmp_path)
     chunks = list(Chunker("limits").page(1, page))
     assert len(chunks) > 20
     for chunk in chunks:
-        said = f"{chunk.context}\n{chunk.text}"
-        assert "| Desk | Product | Limit |" in said
-        assert "Risk limits, USD million" in said
-        assert "Limits!A" in said
+        passage = f"{chunk.context}\n{chunk.text}"
+        assert "| Desk | Product | Limit |" in passage
+        assert "Risk limits, USD million" in passage
+        assert "Limits!A" in passage
     assert "Limits!A2:C" in page
     assert page.count("| Desk 399 |") == 1
 
 
-def test_a_wide_sheet_is_split_by_columns_and_keeps_the_names_of_its_rows(tmp_path: Path) -> None:
+def test_a_wide_sheet_is_split_by_columns_and_repeats_the_first_column(tmp_path: Path) -> None:
     header = [f"Long header number {n}" for n in range(26)]
     (page,), _ = read(workbook({"W": rows(header, [f"cell {n}" for n in range(26)])}), tmp_path)
     blocks = page.split("\n\n## ")[1:]
@@ -111,7 +111,7 @@ def test_a_wide_sheet_is_split_by_columns_and_keeps_the_names_of_its_rows(tmp_pa
     assert page.count("| cell 25 |") == 1
 
 
-def test_what_is_hidden_stays_away_unless_the_setting_says_otherwise(tmp_path: Path) -> None:
+def test_hidden_sheets_rows_and_columns_are_skipped_unless_enabled(tmp_path: Path) -> None:
     hidden = rows(["a", "b", "c"], [1, 2, 3], [4, 5, 6]).replace('<row r="2">', '<row r="2" hidden="1">')
     columns = '<cols><col min="2" max="2" hidden="1"/></cols>'
     book = workbook({"S": columns + hidden, "Secret": rows(["x"])}, states={"Secret": "veryHidden"})
@@ -125,14 +125,14 @@ def test_what_is_hidden_stays_away_unless_the_setting_says_otherwise(tmp_path: P
     assert ("| 1 | 2 | 3 |" in pages[0], "x" in pages[1], warnings) == (True, True, [])
 
 
-def test_comments_are_read_but_for_those_on_hidden_cells(tmp_path: Path) -> None:
+def test_comments_are_read_except_on_hidden_cells(tmp_path: Path) -> None:
     cells = rows(["a", "b"], ["c", "d"]).replace('<row r="2">', '<row r="2" hidden="1">')
     comment = '<comment ref="{0}"><text><t>On {0}</t></text></comment>'
-    comments = "<comments NS>" + "".join(comment.format(place) for place in ("A1", "B1", "A2", "A9")) + "</comments>"
+    comments = "<comments NS>" + "".join(comment.format(cell) for cell in ("A1", "B1", "A2", "A9")) + "</comments>"
     book = BytesIO(workbook({"S": '<cols><col min="2" max="2" hidden="1"/></cols>' + cells}))
-    with zipfile.ZipFile(book, "a") as packed:
-        packed.writestr("xl/comments.xml", comments.replace(" NS", f" {NAMESPACES}"))
-        packed.writestr("xl/worksheets/_rels/sheet1.xml.rels", links(["c comments ../comments.xml"]))
+    with zipfile.ZipFile(book, "a") as archive:
+        archive.writestr("xl/comments.xml", comments.replace(" NS", f" {NAMESPACES}"))
+        archive.writestr("xl/worksheets/_rels/sheet1.xml.rels", links(["c comments ../comments.xml"]))
     (page,), _ = read(book.getvalue(), tmp_path)
     assert page.split("\n\n")[-2:] == ["Comment on S!A1: On A1", "Comment on S!A9: On A9"]
     assert "A2" not in page.split("\n\n", 2)[2]
@@ -170,25 +170,25 @@ FORMULAS = [
 
 
 @pytest.mark.parametrize(("formula", "text"), FORMULAS, ids=[f[:20] for f, _ in FORMULAS])
-def test_a_formula_without_a_stored_value_is_computed_or_shown(formula: Any, text: Any, tmp_path: Path) -> None:
+def test_a_formula_without_a_stored_value_is_computed_or_shown_as_text(formula: Any, text: Any, tmp_path: Path) -> None:
     sheet = rows(["a", 10], ["b", 20], ["c", 30], top=1) + rows(["result", None, formula], top=9)
     pages, _ = read(workbook({"S": sheet, "Other one": rows([10], [20])}), tmp_path)
     assert f"| {text} |" in pages[0]
 
 
-def test_a_stored_value_wins_over_its_formula(tmp_path: Path) -> None:
+def test_a_stored_value_takes_precedence_over_its_formula(tmp_path: Path) -> None:
     sheet = '<sheetData><row r="1"><c r="A1"><f>1+1</f><v>7</v></c></row></sheetData>'
     assert read(workbook({"S": sheet}), tmp_path) == (["# S\n\n## S!A1\n\n| A |\n| --- |\n| 7 |"], [])
 
 
-def test_a_damaged_sheet_leaves_the_others_and_is_named(tmp_path: Path) -> None:
+def test_a_damaged_sheet_is_a_warning_and_the_others_are_read(tmp_path: Path) -> None:
     book = workbook({"Good": rows(["fine"]), "Bad": rows(["begin"], ["lost"]).replace("lost", "<lost")})
     pages, warnings = read(book, tmp_path)
     assert pages == ["# Good\n\nfine", "# Bad\n\nbegin"]
     assert warnings == ["the sheet 'Bad' is damaged after row 1: what could be read was kept"]
 
 
-def test_hostile_sheets_are_bounded(tmp_path: Path) -> None:
+def test_sheets_with_excessive_rows_or_entities_are_bounded(tmp_path: Path) -> None:
     empty = "<sheetData>" + '<row r="1048576"/>' * 50_000 + "</sheetData>"
     merged = "<mergeCells>" + '<mergeCell ref="A1:XFD1048576"/>' * 1000 + "</mergeCells>"
     assert read(workbook({"S": rows(["top"], ["a", "b"], [1, 2]) + merged, "E": empty}), tmp_path)[0]
@@ -203,14 +203,14 @@ def test_hostile_sheets_are_bounded(tmp_path: Path) -> None:
         read(changed.getvalue(), tmp_path)
 
 
-def test_circular_formulas_end(tmp_path: Path) -> None:
+def test_circular_formulas_are_shown_as_text(tmp_path: Path) -> None:
     pages, warnings = read(workbook({"S": rows(["=B1", "=A1"], ["=SUM(A1:B1)", 1])}), tmp_path)
     assert "| =B1 | =A1 |" in pages[0]
     assert warnings == ["3 formulas have no stored value and are shown as formulas"]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_csv_is_a_table_with_any_delimiter(delimiter: str, tmp_path: Path) -> None:
+def test_a_csv_file_is_a_table_with_any_delimiter(delimiter: str, tmp_path: Path) -> None:
     text = "\r\n".join(delimiter.join(line) for line in (["Desk", "Händler", "VaR"], ["Rates", '"a, b"', "6.8"]))
     pages, _ = read(text.encode("cp1252"), tmp_path, "csv", parser=Plain)
     assert pages == ["## A1:C2\n\n| Desk | Händler | VaR |\n| --- | --- | --- |\n| Rates | a, b | 6.8 |"]
@@ -222,13 +222,13 @@ def test_a_line_separator_inside_a_cell_of_csv_does_not_end_its_row(tmp_path: Pa
     assert page.endswith("| Desk | Note |\n| --- | --- |\n| Rates | first second third |\n| FX |  |")
 
 
-def test_hostile_csv_takes_time_in_proportion(tmp_path: Path) -> None:
-    """Fails by the time limit of a test where telling its delimiter or its numbers is quadratic in all of it."""
+def test_csv_parsing_takes_linear_time(tmp_path: Path) -> None:
+    """Quadratic detection of the delimiter or of numbers exceeds the time limit of the test."""
     for text in (",'x" * 22_000, ',"' * 32_000, "a,b\n1" + " " * 100_000 + "x,2\n"):
         read(text.encode(), tmp_path, "csv", parser=Plain)
 
 
-def test_hidden_columns_and_rows_of_ods_are_left_out_with_a_warning(tmp_path: Path) -> None:
+def test_hidden_rows_and_columns_of_ods_are_skipped_with_a_warning(tmp_path: Path) -> None:
     cell = "<c:table-cell><t:p>{}</t:p></c:table-cell>"
     content = (
         '<o xmlns:c="urn:oasis:names:tc:opendocument:xmlns:table:1.0" xmlns:t="urn:t"><c:table c:name="S">'
@@ -237,18 +237,18 @@ def test_hidden_columns_and_rows_of_ods_are_left_out_with_a_warning(tmp_path: Pa
                   for hidden, words in (("", "abcd"), (' c:visibility="filter"', "wxyz"), ("", "efgh")))
         + "</c:table></o>"
     )  # fmt: skip
-    out = BytesIO()
-    with zipfile.ZipFile(out, "w") as packed:
-        packed.writestr("content.xml", content)
-    pages, warnings = read(out.getvalue(), tmp_path, "ods", parser=OpenDocument)
+    output = BytesIO()
+    with zipfile.ZipFile(output, "w") as archive:
+        archive.writestr("content.xml", content)
+    pages, warnings = read(output.getvalue(), tmp_path, "ods", parser=OpenDocument)
     assert pages[0].endswith("| a | d |\n| --- | --- |\n| e | h |")
     assert warnings == ["1 rows and 2 columns of the sheet 'S' are hidden and were not read"]
-    shown = ParserLimits(100, 10_000, 1 << 20, hidden=True)
-    pages, warnings = read(out.getvalue(), tmp_path, "ods", limits=shown, parser=OpenDocument)
+    with_hidden = ParserLimits(100, 10_000, 1 << 20, hidden=True)
+    pages, warnings = read(output.getvalue(), tmp_path, "ods", limits=with_hidden, parser=OpenDocument)
     assert ("| w | x | y | z |" in pages[0], warnings) == (True, [])
 
 
-def test_ods_cells_are_what_they_show(tmp_path: Path) -> None:
+def test_ods_cells_have_their_displayed_text(tmp_path: Path) -> None:
     cell = '<c:table-cell office:value-type="float" office:value="0.5"><t:p>50 %</t:p></c:table-cell>'
     content = (
         '<o xmlns:c="urn:oasis:names:tc:opendocument:xmlns:table:1.0" xmlns:office="urn:o" xmlns:t="urn:t">'
@@ -258,8 +258,8 @@ def test_ods_cells_are_what_they_show(tmp_path: Path) -> None:
         '<c:table-row c:number-rows-repeated="1048574"><c:table-cell c:number-columns-repeated="16384"/>'
         "</c:table-row></c:table></o>"
     )
-    out = BytesIO()
-    with zipfile.ZipFile(out, "w") as packed:
-        packed.writestr("content.xml", content)
-    pages, _ = read(out.getvalue(), tmp_path, "ods", parser=OpenDocument)
+    output = BytesIO()
+    with zipfile.ZipFile(output, "w") as archive:
+        archive.writestr("content.xml", content)
+    pages, _ = read(output.getvalue(), tmp_path, "ods", parser=OpenDocument)
     assert pages == ["# Rates\n\n## Rates!A1:B2\n\n| Desk | Share |\n| --- | --- |\n| FX spot | 50 % |"]

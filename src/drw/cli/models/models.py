@@ -1,4 +1,4 @@
-"""`drw models`, `drw aliases`, `drw chat`: list models, manage aliases, chat."""
+"""`drw models`, `drw aliases`, `drw chat`: list models, check model files, manage aliases, chat."""
 
 from __future__ import annotations
 
@@ -10,25 +10,35 @@ import typer
 
 from drw.cli import completion
 from drw.cli.api import Api
+from drw.cli.models.check import check
 from drw.cli.models.conversation import Conversation, hold
 from drw.cli.options import DataDir, Json, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest, NotFound
 
+models = typer.Typer(help="Models: list them, and check model files.")
 aliases = typer.Typer(help="Aliases: one name for several models, with weights and fallbacks.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
     """Add the commands."""
     app.command(rich_help_panel=panel)(chat)
-    app.command(rich_help_panel=panel)(models)
+    app.add_typer(models, name="models", rich_help_panel=panel)
     app.add_typer(aliases, name="aliases", rich_help_panel=panel)
 
 
-def models(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the models."""
-    models = Api.of(data_dir).get("/api/v1/models")["models"]
+models.command()(check)
+
+
+@models.callback(invoke_without_command=True)
+def list_models(context: typer.Context, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the models. Subcommands check model files."""
+    if context.invoked_subcommand is not None:
+        if as_json:
+            raise InvalidRequest(f"give --json after the command: drw models {context.invoked_subcommand} ... --json")
+        return
+    listed = Api.of(data_dir).get("/api/v1/models")["models"]
     if as_json:
-        write_json(models)
+        write_json(listed)
         return
     rows = [
         (
@@ -40,7 +50,7 @@ def models(data_dir: DataDir = None, as_json: Json = False) -> None:
             " ".join(m["fallbacks"]),
             "default" if m["default"] else "",
         )
-        for m in models
+        for m in listed
     ]
     write_table(("MODEL", "KIND", "ENGINE", "CONTEXT", "LICENCE", "FALLBACKS", ""), rows)
 

@@ -111,11 +111,8 @@ async def _targeting_key(request: Request, flag: str) -> str:
 def _evaluated(stored: StoredExperiment, arm: int | None) -> dict[str, Any]:
     experiment = stored.experiment
     assigned = arm is not None and stored.running
-    chosen = experiment.arms[arm if arm is not None and assigned else 0]
-    if not stored.running:
-        reason = "DISABLED"
-    else:
-        reason = "SPLIT" if assigned else "STATIC"
+    chosen = experiment.arms[(arm or 0) if assigned else 0]
+    reason = "DISABLED" if not stored.running else "SPLIT" if assigned else "STATIC"
     return {
         "key": experiment.name,
         "value": json_value(chosen.value),

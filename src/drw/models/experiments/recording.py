@@ -112,15 +112,16 @@ class Recorder:
             "select unit from exposure where experiment = %s and unit = any(%s)", (stored.key, hashes)
         )
         exposed = {row["unit"] for row in await cursor.fetchall()}
-        known = [outcome for outcome in outcomes if unit_hash(stored.key, outcome.unit) in exposed]
-        ids = sorted({_id_hash(outcome) for outcome in known if outcome.id})
+        exposed_outcomes = [outcome for outcome in outcomes if unit_hash(stored.key, outcome.unit) in exposed]
+        ids = sorted({_id_hash(outcome) for outcome in exposed_outcomes if outcome.id})
         cursor = await connection.execute(
-            "insert into outcome_id (experiment, id) select %s, unnest(%s::bytea[]) on conflict do nothing returning id",
+            "insert into outcome_id (experiment, id) select %s, unnest(%s::bytea[])"
+            " on conflict do nothing returning id",
             (stored.key, ids),
         )
         new_ids = {row["id"] for row in await cursor.fetchall()}
         recorded = []
-        for outcome in known:
+        for outcome in exposed_outcomes:
             if outcome.id:
                 if _id_hash(outcome) not in new_ids:
                     continue
@@ -128,8 +129,8 @@ class Recorder:
             recorded.append(outcome)
         response = RecordOutcomesResponse(
             recorded=len(recorded),
-            duplicates=len(known) - len(recorded),
-            not_exposed=len(outcomes) - len(known),
+            duplicates=len(exposed_outcomes) - len(recorded),
+            not_exposed=len(outcomes) - len(exposed_outcomes),
         )
         return response, recorded
 

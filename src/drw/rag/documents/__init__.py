@@ -1,1 +1,1 @@
-"""Documents service: uploads, parses, chunks and indexes files."""
+"""Documents service: stores, parses, chunks and indexes files."""

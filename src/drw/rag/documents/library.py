@@ -1,6 +1,6 @@
-"""Document library: puts files into collections, follows their indexing, and deletes them.
+"""Document library: adds files to collections, watches their indexing, and deletes them.
 
-The routes of OpenAI's API and the methods for other services both call it.
+OpenAI's API and the service methods both use it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from drw.rag.documents.ingestion.deletion_relay import DeletionRelay
 from drw.rag.documents.storage import deletions, detachment, vector_store_files
 from drw.rag.documents.storage.change_notifications import ChangeNotifications
 from drw.rag.documents.storage.deletions import Deletions
-from drw.rag.documents.storage.files import File, FileNotFound, Files, embedded_in
+from drw.rag.documents.storage.files import File, FileNotFound, Files, attachments_of
 from drw.rag.documents.storage.vector_store_files import IndexingProgress, VectorStoreFile, VectorStoreFiles
 
-WATCH_SECONDS = 5.0
-"""Progress is read again after so long even without a notification."""
-PAUSE_SECONDS = 0.1
-"""Between two reads: each counts the whole collection, and each indexed file is a change."""
+MAX_WATCH_SECONDS = 5.0
+"""Maximum time between two reads of the progress, without a notification."""
+MIN_WATCH_SECONDS = 0.1
+"""Minimum time between two reads of the progress: each read counts the whole collection."""
 
 
 class BatchNotFound(NotFound):
@@ -40,42 +40,42 @@ class BatchNotFound(NotFound):
 
 
 class DocumentLibrary:
-    """Files in collections, as far as the caller's desk and walls allow."""
+    """Operations on files in collections, within the desk and the walls of the caller."""
 
     def __init__(
         self,
         database: Database,
         files: Files,
         vector_store_files: VectorStoreFiles,
-        changes: ChangeNotifications,
+        notifications: ChangeNotifications,
         vector_store: VectorStoreClient,
-        updates: AttributeUpdates,
-        relay: DeletionRelay,
+        attribute_updates: AttributeUpdates,
+        deletion_relay: DeletionRelay,
         audit: AuditWriter,
     ) -> None:
         self._database = database
         self._files = files
         self._vector_store_files = vector_store_files
-        self._changes = changes
+        self._notifications = notifications
         self._vector_store = vector_store
-        self._updates = updates
-        self._relay = relay
+        self._attribute_updates = attribute_updates
+        self._deletion_relay = deletion_relay
         self._deletions = Deletions(database)
         self._audit = audit
 
     async def delete(self, id_: str) -> None:
-        """Delete a file, the files attached to it, and their documents in every collection.
+        """Delete a file, its attachments, and their documents in every collection.
 
         Raises:
             FileNotFound: the desk has no file of this id.
-            Unavailable: the vector store does not answer; a retry, or else the relay, completes the deletion.
+            Unavailable: the vector store does not answer; a retry or the relay completes the deletion.
         """
         try:
             fences = await self._files.delete(id_)
         except FileNotFound:
             if not (fences := await self._deletions.pending(id_)):
                 raise
-        await self._relay.send(fences)
+        await self._deletion_relay.send(fences)
 
     async def collection(self, id_or_name: str) -> pb.Collection:
         """Return a collection of the desk."""
@@ -91,51 +91,54 @@ class DocumentLibrary:
             return await self.collection(name)
 
     async def delete_collection(self, id_: str) -> None:
-        """Delete a collection; its files stay.
+        """Delete a collection, but not its files.
 
         Raises:
             CollectionNotFound: the desk has no collection of this id.
-            Unavailable: the vector store does not answer; a retry, or else the relay, completes the deletion.
+            Unavailable: the vector store does not answer; a retry or the relay completes the deletion.
         """
         collection = await self.collection(id_)
         caller = context.caller()
         if not (fences := await self._deletions.pending(collection.id)):
             async with self._database.transaction() as connection:
-                fences.append(await deletions.order(connection, caller, collection.id, collection.id, "", caller.walls))
-        await self._relay.send(fences)
+                fences.append(
+                    await deletions.enqueue(connection, caller, collection.id, collection.id, "", caller.walls)
+                )
+        await self._deletion_relay.send(fences)
 
     async def detach(self, collection: str, file: str) -> None:
-        """Remove a file, and those attached to it, from a collection; the files stay.
+        """Remove a file and its attachments from a collection; the files are not deleted.
 
         Raises:
             VectorStoreFileNotFound: the collection does not have the file.
-            Unavailable: the vector store does not answer; a retry, or else the relay, completes the removal.
+            Unavailable: the vector store does not answer; a retry or the relay completes the removal.
         """
         resource = f"{collection}/{file}"
         async with self._database.transaction() as connection:
             if fences := await detachment.detach(connection, collection, file, resource):
-                for embedded in await embedded_in(connection, file):
-                    fences += await detachment.detach(connection, collection, embedded.id, resource)
+                for attachment in await attachments_of(connection, file):
+                    fences += await detachment.detach(connection, collection, attachment.id, resource)
                 details = {"collection": collection}
                 await self._audit.record("file.detach", file, details=details, connection=connection)
         if not fences and not (fences := await self._deletions.pending(resource)):
-            raise vector_store_files.missing(collection, file)
-        await self._relay.send(fences)
+            raise vector_store_files.file_not_in_collection(collection, file)
+        await self._deletion_relay.send(fences)
 
     async def attach(
-        self, collection: pb.Collection, file: File, attributes: Mapping[str, Any], inside: Sequence[str] = ()
+        self, collection: pb.Collection, file: File, attributes: Mapping[str, Any], requested_walls: Sequence[str] = ()
     ) -> bool:
-        """Create the job that puts a file into a collection; return False if it is there or in progress already.
+        """Create the job that adds a file to a collection; return False if nothing changed.
 
-        The document gets the walls of the collection, of the file, and those given or else all of the caller's.
+        The document gets the walls of the collection, the walls of the file, and the requested walls, by default all
+        walls of the caller.
 
         Raises:
-            Forbidden: the caller is outside one of the given walls.
+            Forbidden: the caller is outside one of the requested walls.
         """
-        new_walls = walls.of_new(inside, context.caller())
+        new_walls = walls.of_new(requested_walls, context.caller())
         async with self._database.transaction() as connection:
             is_new = await self._attach(connection, collection, file, attributes, new_walls)
-        await self._updates.send(collection.id, [file.id])
+        await self._attribute_updates.send(collection.id, [file.id])
         return is_new
 
     async def update_attributes(self, collection: str, file: str, attributes: Mapping[str, Any]) -> VectorStoreFile:
@@ -145,55 +148,58 @@ class DocumentLibrary:
             VectorStoreFileNotFound: the collection does not have the file.
             Unavailable: the vector store does not answer; the change is stored and sent later.
         """
-        entry = await self._vector_store_files.get(collection, file)
+        record = await self._vector_store_files.get(collection, file)
         caller = context.caller()
-        row = {"org": caller.org, "desk": caller.desk, "collection": collection, "file": file}
-        change = {**row, "walls": list(entry.walls), "attributes": Jsonb(dict(attributes))}
+        identity = {"org": caller.org, "desk": caller.desk, "collection": collection, "file": file}
+        change = {**identity, "walls": list(record.walls), "attributes": Jsonb(dict(attributes))}
         async with self._database.transaction() as connection:
             if await vector_store_files.change_attributes(connection, change):
                 details = {"collection": collection}
                 await self._audit.record("file.update", file, details=details, connection=connection)
-        await self._updates.send(collection, [file])
+        await self._attribute_updates.send(collection, [file])
         return await self._vector_store_files.get(collection, file)
 
     async def index(
-        self, collection: pb.Collection, file: File, attributes: Mapping[str, Any], inside: Sequence[str] = ()
+        self, collection: pb.Collection, file: File, attributes: Mapping[str, Any], requested_walls: Sequence[str] = ()
     ) -> tuple[VectorStoreFile, bool]:
-        """Put a file into a collection and wait until it is indexed; also return whether nothing had to be done."""
-        is_new = await self.attach(collection, file, attributes, inside)
-        async with aclosing(self.watch(collection.id)) as changes:
-            async for _ in changes:
-                entry = await self._vector_store_files.get(collection.id, file.id)
-                if entry.state != "in_progress":
-                    return entry, entry.unchanged or not is_new
+        """Add a file to a collection and wait until it is indexed; also return whether it was already indexed."""
+        is_new = await self.attach(collection, file, attributes, requested_walls)
+        async with aclosing(self.watch(collection.id)) as updates:
+            async for _ in updates:
+                record = await self._vector_store_files.get(collection.id, file.id)
+                if record.state != "in_progress":
+                    return record, record.unchanged or not is_new
         return await self._vector_store_files.get(collection.id, file.id), not is_new
 
     async def watch(self, collection: str) -> AsyncGenerator[IndexingProgress, None]:
         """Yield the progress of a collection now and after every change, until nothing is in progress."""
-        last = None
+        previous = None
         while True:
-            mark = self._changes.mark()
+            change = self._notifications.next_change()
             progress = await self._vector_store_files.progress(collection)
-            if progress != last:
+            if progress != previous:
                 yield progress
             if not progress.in_progress:
                 return
-            last = progress
-            await self._changes.after(mark, WATCH_SECONDS)
-            await asyncio.sleep(PAUSE_SECONDS)
+            previous = progress
+            await self._notifications.wait(change, MAX_WATCH_SECONDS)
+            await asyncio.sleep(MIN_WATCH_SECONDS)
 
     async def attach_batch(
-        self, collection: pb.Collection, orders: Sequence[tuple[str, Mapping[str, Any]]], inside: Sequence[str] = ()
+        self,
+        collection: pb.Collection,
+        file_attributes: Sequence[tuple[str, Mapping[str, Any]]],
+        requested_walls: Sequence[str] = (),
     ) -> str:
-        """Create the jobs that put files into a collection, all or none; return the id of the batch.
+        """Create the jobs that add files to a collection, in one transaction; return the id of the batch.
 
         Raises:
-            Forbidden: the caller is outside one of the given walls.
+            Forbidden: the caller is outside one of the requested walls.
             FileNotFound: the desk does not have one of the files.
         """
         caller = context.caller()
-        new_walls = walls.of_new(inside, caller)
-        files = [(await self._files.get(id_), attributes) for id_, attributes in orders]
+        new_walls = walls.of_new(requested_walls, caller)
+        files = [(await self._files.get(id_), attributes) for id_, attributes in file_attributes]
         batch = f"vsfb_{secrets.token_hex(12)}"
         async with self._database.transaction() as connection:
             await connection.execute(
@@ -203,11 +209,11 @@ class DocumentLibrary:
             for file, attributes in files:
                 await self._attach(connection, collection, file, attributes, new_walls)
                 await connection.execute("insert into batch_file (batch, file) values (%s, %s)", (batch, file.id))
-        await self._updates.send(collection.id, [file.id for file, _ in files])
+        await self._attribute_updates.send(collection.id, [file.id for file, _ in files])
         return batch
 
     async def batch(self, collection: str, batch: str) -> tuple[datetime, IndexingProgress]:
-        """Return the time of a batch's creation, and its progress.
+        """Return the creation time of a batch, and its progress.
 
         Raises:
             BatchNotFound: the collection has no batch of this id.
@@ -226,7 +232,7 @@ class DocumentLibrary:
         await self.batch(collection, batch)
         async with self._database.transaction() as connection:
             fences = await detachment.cancel(connection, collection, batch)
-        await self._relay.send(fences)
+        await self._deletion_relay.send(fences)
 
     async def _attach(
         self,
@@ -236,5 +242,5 @@ class DocumentLibrary:
         attributes: Mapping[str, Any],
         new_walls: Sequence[str],
     ) -> bool:
-        inside = sorted({*file.walls, *collection.walls, *new_walls})
-        return await self._vector_store_files.attach(connection, collection.id, file, attributes, inside)
+        document_walls = sorted({*file.walls, *collection.walls, *new_walls})
+        return await self._vector_store_files.attach(connection, collection.id, file, attributes, document_walls)

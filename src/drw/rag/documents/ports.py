@@ -1,4 +1,4 @@
-"""Port of parsers: the text of a file page by page, embedded files, and decryption."""
+"""Port of document parsers: the text of a file page by page, its attachments, and decryption."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ WRONG_PASSWORD = "wrong_password"
 class ParseFailed(Exception):
     """The file cannot be parsed, for a reason that its owner can fix.
 
-    `code` is one of OpenAI's for files in vector stores, `unsupported_file` or `invalid_file`, or one of
-    ours for encrypted files, `password_required` or `wrong_password`.
+    `code` is `unsupported_file` or `invalid_file`, as in OpenAI's vector store files, or for encrypted files
+    `password_required` or `wrong_password`.
     """
 
     def __init__(self, message: str, code: str = INVALID) -> None:
@@ -29,66 +29,66 @@ class ParseFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ParserLimits:
-    """Limits of one file, and how it is read."""
+    """Limits and options of parsing one file."""
 
     pages: int
     characters: int
     unpacked_bytes: int
-    """Of a file that is a packed folder, as DOCX is."""
+    """Maximum unpacked size of an archive, such as DOCX."""
     hidden: bool = False
-    """Whether hidden sheets, rows, columns, slides and text are read."""
+    """Whether to parse hidden sheets, rows, columns, slides and text."""
 
 
-class Embedded(NamedTuple):
-    """A file that is attached to another one."""
+class Attachment(NamedTuple):
+    """A file attached to or embedded in another file."""
 
     name: str
     content: bytes
 
 
 class Parser(ABC):
-    """Parses some file types. It runs in a parser process, where it may crash or hang.
+    """Parses some file types, in a parser process: a crash or a hang affects no other file.
 
     One instance parses one file and collects `warnings`. The subclasses are in `drw.rag.documents.adapters`.
     """
 
-    kinds: ClassVar[frozenset[str]]
-    """The file endings that it parses, such as `pdf`."""
+    extensions: ClassVar[frozenset[str]]
+    """The supported file extensions, such as `pdf`."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
-        """Parts of the file that are damaged or hidden and were left out."""
+        """Parts of the file that were skipped because they are damaged or hidden."""
         self.encoding = ""
         """The encoding of a text file."""
 
     @abstractmethod
-    def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
-        """Check that the file can be parsed, without reading it all.
-
-        Raises:
-            ParseFailed: it cannot.
-        """
-
-    @abstractmethod
-    def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
-        """Yield the text of each page, with lines separated by line feeds.
-
-        Raises:
-            ParseFailed: it cannot be parsed, or exceeds a limit.
-        """
-
-    def embedded(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[Embedded]:
-        """Yield the files that are attached to this one; those inside of them are not yielded.
+    def check(self, file: Path, extension: str, limits: ParserLimits) -> None:
+        """Check quickly that the file can be parsed, without parsing all of it.
 
         Raises:
             ParseFailed: it cannot be parsed.
         """
-        yield from ()
 
-    def decrypted(self, file: Path, kind: str, password: str) -> bytes:
-        """Return the decrypted bytes of an encrypted file; an empty password stands for none.
+    @abstractmethod
+    def pages(self, file: Path, extension: str, limits: ParserLimits) -> Iterator[str]:
+        """Yield the text of each page, with lines separated by line feeds.
 
         Raises:
-            ParseFailed: the password is missing or wrong, or this kind of encryption is unknown.
+            ParseFailed: the file cannot be parsed, or exceeds a limit.
         """
-        raise ParseFailed(f"a {kind.upper()} file cannot be decrypted here: save it without a password")
+
+    def attachments(self, file: Path, extension: str, limits: ParserLimits) -> Iterator[Attachment]:
+        """Yield the attachments of this file, but not their own attachments.
+
+        Raises:
+            ParseFailed: the file cannot be parsed.
+        """
+        yield from ()
+
+    def decrypt(self, file: Path, extension: str, password: str) -> bytes:
+        """Return the decrypted bytes of an encrypted file; an empty password means no password.
+
+        Raises:
+            ParseFailed: the password is missing or wrong, or the encryption is not supported.
+        """
+        raise ParseFailed(f"a {extension.upper()} file cannot be decrypted here: save it without a password")

@@ -1,4 +1,4 @@
-"""Documents service: uploads, parses, chunks and indexes files."""
+"""Documents service: stores, parses, chunks and indexes files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Documents(contract.Documents):
 
     async def put_file(self, request: PutFileRequest, /) -> File:
         context.caller().must_hold("documents:write")
-        name = file_types.checked_name(request.name)
+        name = file_types.validate_name(request.name)
         with self._blobs.receiving() as upload:
             upload.write(request.content)
             return _file(await self._contents.store(upload, name, request.purpose or ASSISTANTS, request.walls))
@@ -79,12 +79,12 @@ class Documents(contract.Documents):
         pages = await self._contents.text(file, limit + 1 if limit else 0)
         response = ReadTextResponse()
         length = sum(map(len, pages))
-        left = limit or length
+        remaining = limit or length
         for page in pages:
-            if left <= 0:
+            if remaining <= 0:
                 break
-            response.pages.append(page[:left])
-            left -= len(page)
+            response.pages.append(page[:remaining])
+            remaining -= len(page)
         response.truncated = bool(limit) and length > limit
         return response
 
@@ -93,15 +93,15 @@ class Documents(contract.Documents):
         file = await self._files.get(request.file)
         collection = await self._library.get_or_create_collection(request.collection)
         attributes = from_values(request.attributes)
-        entry, unchanged = await self._library.index(collection, file, attributes, request.walls)
+        record, unchanged = await self._library.index(collection, file, attributes, request.walls)
         return Indexing(
             file=file.id,
             collection=collection.id,
-            state=entry.state.upper(),
-            error=entry.error,
-            pages=entry.pages,
-            chunks=entry.chunks,
-            unchanged=unchanged and entry.state == "completed",
+            state=record.state.upper(),
+            error=record.error,
+            pages=record.pages,
+            chunks=record.chunks,
+            unchanged=unchanged and record.state == "completed",
         )
 
     async def watch_indexing(self, request: WatchIndexingRequest, /) -> AsyncIterator[IndexingProgress]:
@@ -129,27 +129,29 @@ async def build(scope: ServiceContext) -> Documents:
     vector_store = scope.client(VectorStoreClient)
     blobs = BlobStore(scope.folder, settings.max_file_bytes)
     parsers = ParserPool(settings)
-    changes = ChangeNotifications(database)
+    notifications = ChangeNotifications(database)
     files = Files(database, blobs, audit)
     contents = FileContents(files, blobs, parsers)
     vector_store_files = VectorStoreFiles(database)
-    updates = AttributeUpdates(database, vector_store)
-    relay = DeletionRelay(Deletions(database), vector_store)
-    library = DocumentLibrary(database, files, vector_store_files, changes, vector_store, updates, relay, audit)
+    attribute_updates = AttributeUpdates(database, vector_store)
+    deletion_relay = DeletionRelay(Deletions(database), vector_store)
+    library = DocumentLibrary(
+        database, files, vector_store_files, notifications, vector_store, attribute_updates, deletion_relay, audit
+    )
     indexer = Indexer(
         JobQueue(database, audit),
         database,
-        changes,
+        notifications,
         blobs,
         parsers,
         scope.client(EmbeddingClient),
         vector_store,
         max_chunks=settings.max_chunks,
     )
-    scope.background(changes.follow)
+    scope.background(notifications.listen)
     scope.background(files.remove_orphans)
-    scope.background(updates.sweep)
-    scope.background(relay.sweep)
+    scope.background(attribute_updates.sweep)
+    scope.background(deletion_relay.sweep)
     for _ in range(settings.indexers):
         scope.background(indexer.work)
     scope.on_stop(parsers.stop)

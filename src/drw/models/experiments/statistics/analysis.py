@@ -156,9 +156,7 @@ def _statistic(arms: Mapping[str, ArmStatistics], arm: str, metric: str) -> Stat
     return arms[arm].metrics.get(metric) if arm in arms else None
 
 
-def _finding(
-    design: Design, metric: Metric, arm: Arm, arms: Mapping[str, ArmStatistics]
-) -> _Finding | NoResult:
+def _finding(design: Design, metric: Metric, arm: Arm, arms: Mapping[str, ArmStatistics]) -> _Finding | NoResult:
     control = _statistic(arms, design.arms[0].name, metric.name)
     treatment = _statistic(arms, arm.name, metric.name)
     if control is None or treatment is None or not (control.units and treatment.units):
@@ -194,10 +192,11 @@ def _asymptotic(design: Design, metric: MeanMetric, control: Moments, treatment:
 
 def _from_contrast(design: Design, contrast: Contrast) -> _Finding:
     arguments = (contrast.units, design.planned_units, design.alpha)
+    lift = contrast.lift
     return _Finding(
         asymptotic_log_e(contrast.difference, *arguments),
         asymptotic_interval(contrast.difference, *arguments),
-        asymptotic_interval(contrast.lift, *arguments) if contrast.lift else None,
+        asymptotic_interval(lift, *arguments) if lift else None,
         contrast.difference.value,
     )
 

@@ -14,6 +14,8 @@ from drw.models.experiments.statistics.sketches import Buckets
 
 FIRST_LOOK = 500
 """Units an arm before an asymptotic result."""
+MAX_ARMS = 20
+MAX_METRICS = 100
 LARGEST_RATIO = 2.0
 """Of the weights of two arms that an asymptotic metric compares."""
 
@@ -104,7 +106,7 @@ class ScoreMetric(Metric):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantileMetric(Metric):
-    """A quantile of values, in which each unit has the same weight, such as the p99 of latency. Statistics: `Sketch`."""
+    """A quantile of values where each unit has the same weight, such as the p99 of latency. Statistics: `Sketch`."""
 
     level: float
     buckets: Buckets
@@ -141,8 +143,10 @@ class Design:
         shares([arm.weight for arm in self.arms])
         _check_distinct("arms", [arm.name for arm in self.arms])
         _check_distinct("metrics", [metric.name for metric in self.metrics])
-        if not self.metrics:
-            raise InvalidDesign("an experiment needs one or more metrics")
+        if len(self.arms) > MAX_ARMS:
+            raise InvalidDesign(f"an experiment has at most {MAX_ARMS} arms, not {len(self.arms)}")
+        if not 1 <= len(self.metrics) <= MAX_METRICS:
+            raise InvalidDesign(f"an experiment has 1 to {MAX_METRICS} metrics, not {len(self.metrics)}")
         if self.planned_units < 1:
             raise InvalidDesign(f"planned_units must be positive, not {self.planned_units!r}")
         if self.first_look < 1:

@@ -148,8 +148,11 @@ class Moments:
         scale = max((gradient[i] ** 2 * self.covariance(i, i) for i in used), default=0.0)
         return total if total > 1e-9 * scale else 0.0
 
-    def largest_deviation(self, gradient: Sequence[float]) -> float:
-        """Return a bound on how far one unit's linear combination of the columns lies from the mean."""
-        ends = [(factor * self.lows[i], factor * self.highs[i]) for i, factor in enumerate(gradient) if factor]
-        mean = sum(factor * self.mean(i) for i, factor in enumerate(gradient) if factor)
-        return max(sum(map(max, ends)) - mean, mean - sum(map(min, ends)))
+    def largest_share(self, gradient: Sequence[float]) -> float:
+        """Return a bound on one unit's share of the squared deviations of a column, of those that are combined."""
+        largest = 0.0
+        for i, factor in enumerate(gradient):
+            if factor and (variance := self.covariance(i, i)):
+                deviation = max(self.highs[i] - self.mean(i), self.mean(i) - self.lows[i])
+                largest = max(largest, deviation * deviation / (variance * self.units))
+        return largest

@@ -1,9 +1,9 @@
 """Exact confidence sequences and e-values of quantiles, from histograms with fixed buckets.
 
-The quantile is that of the distribution in which each unit has the same weight, however many requests it makes. A unit's
-share of values at or below the quantile lies between 0 and 1, and its expected value is the quantile's level. The
-beta-binomial mixture is valid for such shares, so dependent requests of one unit do no harm. Within a bucket the order
-is not recorded: limits widen outward to its edges, and every order within it must contradict a hypothesis to reject it.
+Each unit has the same weight in the distribution, however many requests it makes. A unit's share of values at or below
+the quantile lies between 0 and 1, and its expected value is the quantile's level. The beta-binomial mixture is valid
+for such shares, so dependent requests of one unit do no harm. The order within a bucket is not recorded: limits widen
+outward to its edges, and a hypothesis is rejected only if every order within the bucket contradicts it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,14 @@ class QuantileIntervals:
 
 @lru_cache(maxsize=4096)
 def _least_suspect(units: int, level: float, prior: float) -> float:
-    """Return the weight at or below the quantile that contradicts the level least."""
-    return minimum(lambda below: _level_log_e(units, below, level, prior), 0.0, units)
+    """Return the weight at or below the quantile that contradicts the level least.
+
+    The log e-value is convex in the weight. Its derivative is zero near units * level + 1/2 - level, by
+    digamma(x) = log(x - 1/2) + O(1/x^2).
+    """
+    near = units * level + 0.5 - level
+    low, high = max(near - 0.5, 0.0), min(near + 0.5, float(units))
+    return minimum(lambda below: _level_log_e(units, below, level, prior), low, high)
 
 
 def _level_log_e(units: int, below: float, level: float, prior: float) -> float:
@@ -65,14 +71,6 @@ class _Arm:
         beyond = range(self.middle + 1, size)
         last = self.middle + bisect_left(beyond, True, key=lambda bucket: self.log_e(bucket) >= threshold)
         return first, last
-
-    def estimate(self, buckets: Buckets) -> float:
-        """Return the geometric middle of the bucket of the sample quantile."""
-        bucket = min(bisect_left(self._ends, self._level * self._units), len(self._ends) - 1)
-        low, high = buckets.lower_edge(bucket), buckets.upper_edge(bucket)
-        if math.isinf(high):
-            return low
-        return math.sqrt(low * high) if low else high
 
 
 def _arms(
@@ -128,7 +126,7 @@ def quantile_intervals(
         above = (buckets.upper_edge(high), buckets.lower_edge(bucket))
         differences += [below[0] - below[1], above[0] - above[1]]
         ratios += [below[0] / below[1], above[0] / above[1] if above[1] else math.inf]
-    base, value = a.estimate(buckets), b.estimate(buckets)
+    base, value = control.quantile(buckets, level), treatment.quantile(buckets, level)
     return QuantileIntervals(
         Interval(value - base, min(differences), max(differences)),
         Interval(value / base - 1, min(ratios) - 1, max(ratios) - 1),

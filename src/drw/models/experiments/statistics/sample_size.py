@@ -64,7 +64,9 @@ def units_needed(
     while not detects(high):
         high *= 2
         if high > MAX_UNITS_NEEDED:
-            raise InvalidDesign(f"an effect of {effect!r} at a standard deviation of {deviation!r} takes too many units")
+            raise InvalidDesign(
+                f"an effect of {effect!r} at a standard deviation of {deviation!r} takes too many units"
+            )
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2

@@ -52,6 +52,33 @@ def _log_e(totals: tuple[float, float], mean: float, prior: float) -> float:
     return dirichlet_log_e(totals, (mean, 1 - mean), prior)
 
 
+class _Pair:
+    """Log e-values of differences of two mean scores, on the scale from 0 to 1."""
+
+    def __init__(self, control: Moments, treatment: Moments, bounds: Bounds, prior: float) -> None:
+        self._control = bounds.totals(control)
+        self._treatment = bounds.totals(treatment)
+        self._base = self._control[0] / control.units
+        self._value = self._treatment[0] / treatment.units
+        self._prior = prior
+
+    @property
+    def estimate(self) -> float:
+        """The difference of the sample means."""
+        return self._value - self._base
+
+    def log_e(self, difference: float) -> float:
+        """Return the smallest log e-value of "the means differ by this" over all means of control."""
+
+        def both(mean: float) -> float:
+            control = _log_e(self._control, mean, self._prior)
+            return control + _log_e(self._treatment, mean + difference, self._prior)
+
+        low, high = max(0.0, -difference), min(1.0, 1 - difference)
+        ends = sorted(min(max(end, low), high) for end in (self._base, self._value - difference))
+        return both(minimum(both, *ends))
+
+
 def score_log_e(control: Moments, treatment: Moments, bounds: Bounds, planned_units: int, alpha: float) -> float:
     """Return the log e-value of "both arms have the same mean score".
 
@@ -63,39 +90,23 @@ def score_log_e(control: Moments, treatment: Moments, bounds: Bounds, planned_un
     """
     if not (control.units and treatment.units):
         return 0.0
-    first, second = bounds.totals(control), bounds.totals(treatment)
-    prior = concentration(planned_units / 2, alpha)
-
-    def both(mean: float) -> float:
-        return _log_e(first, mean, prior) + _log_e(second, mean, prior)
-
-    ends = sorted((first[0] / control.units, second[0] / treatment.units))
-    return both(minimum(both, *ends))
+    return _Pair(control, treatment, bounds, concentration(planned_units / 2, alpha)).log_e(0.0)
 
 
 def score_interval(
     control: Moments, treatment: Moments, bounds: Bounds, planned_units: int, alpha: float
 ) -> Interval | None:
-    """Return the difference of two mean scores with limits from each arm's confidence sequence at alpha/2.
+    """Return the difference of two mean scores with limits that are exact at every sample size.
 
-    It is exact at every sample size. None without a unit in each arm.
+    The limits enclose the differences with an e-value below 1/alpha. None without a unit in each arm.
     """
     if not (control.units and treatment.units):
         return None
-    a = _mean_interval(control, bounds, planned_units, alpha / 2)
-    b = _mean_interval(treatment, bounds, planned_units, alpha / 2)
-    return Interval(b.estimate - a.estimate, b.lower - a.upper, b.upper - a.lower)
+    pair = _Pair(control, treatment, bounds, concentration(planned_units / 2, alpha))
 
-
-def _mean_interval(moments: Moments, bounds: Bounds, planned_units: int, alpha: float) -> Interval:
-    """Return an arm's mean score with its confidence sequence, in the units of the score."""
-    totals = bounds.totals(moments)
-    mean = totals[0] / moments.units
-    prior = concentration(planned_units / 2, alpha)
-
-    def excess(value: float) -> float:
-        return _log_e(totals, value, prior) + math.log(alpha)
+    def excess(difference: float) -> float:
+        return pair.log_e(difference) + math.log(alpha)
 
     width = bounds.high - bounds.low
-    low, high = crossing(excess, mean, 0.0), crossing(excess, mean, 1.0)
-    return Interval(bounds.low + mean * width, bounds.low + low * width, bounds.low + high * width)
+    low, high = (crossing(excess, pair.estimate, end) for end in (-1.0, 1.0))
+    return Interval(pair.estimate * width, low * width, high * width)

@@ -42,8 +42,8 @@ class Buckets:
         count = math.log(self.high / self.low) / math.log1p(self.accuracy) + 2
         if count > MAX_BUCKETS:
             raise InvalidDesign(
-                f"an accuracy of {self.accuracy!r} from {self.low!r} to {self.high!r} takes {math.ceil(count)} buckets; "
-                f"the limit is {MAX_BUCKETS}"
+                f"an accuracy of {self.accuracy!r} from {self.low!r} to {self.high!r} takes "
+                f"{math.ceil(count)} buckets; the limit is {MAX_BUCKETS}"
             )
 
     @property
@@ -87,11 +87,10 @@ class Sketch:
 
     def __post_init__(self) -> None:
         checked_count("units", self.units)
-        rounding = -SLACK * max(self.units, 1)
-        if not all(rounding <= weight < math.inf for weight in self.weights):
-            raise InvalidStatistics("weights of buckets must be finite and not negative")
-        if abs(total := math.fsum(self.weights) - self.units) > -rounding:
-            raise InvalidStatistics(f"the weights of {self.units} units sum to {total + self.units!r}")
+        rounding = SLACK * max(self.units, 1)
+        total = math.fsum(self.weights) if self.weights and min(self.weights) >= -rounding else math.nan
+        if not abs(total - self.units) <= rounding:
+            raise InvalidStatistics(f"weights of buckets must be finite, not negative, and sum to {self.units} units")
 
     @classmethod
     def empty(cls, buckets: Buckets) -> Sketch:
@@ -117,7 +116,9 @@ class Sketch:
     def __sub__(self, other: Sketch) -> Sketch:
         """Return the sketch without the units of `other`, which must be part of this one."""
         self._check_buckets(other)
-        rest = tuple(max(a - b, 0.0) if a - b > -SLACK else a - b for a, b in zip(self.weights, other.weights, strict=True))
+        rest = tuple(
+            max(a - b, 0.0) if a - b > -SLACK else a - b for a, b in zip(self.weights, other.weights, strict=True)
+        )
         return Sketch(self.units - other.units, rest)
 
     def _check_buckets(self, other: Sketch) -> None:

@@ -1,4 +1,4 @@
-"""Parser of binary workbooks (XLS, XLSB) on Calamine; values come without their number formats."""
+"""Parser of binary workbooks (XLS, XLSB) on Calamine, which returns values without their number formats."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from drw.rag.documents.ports import ParseFailed, Parser, ParserLimits
 class Calamine(Parser):
     """Each sheet is one page."""
 
-    kinds = frozenset({"xls", "xlsb"})
+    extensions = frozenset({"xls", "xlsb"})
 
-    def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
-        encryption.check(file, is_old=True)
-        if kind == "xlsb":
-            archive_limits.check(file, kind, limits.unpacked_bytes)
+    def check(self, file: Path, extension: str, limits: ParserLimits) -> None:
+        encryption.check(file, is_legacy=True)
+        if extension == "xlsb":
+            archive_limits.check(file, extension, limits.unpacked_bytes)
 
-    def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
-        self.check(file, kind, limits)
+    def pages(self, file: Path, extension: str, limits: ParserLimits) -> Iterator[str]:
+        self.check(file, extension, limits)
         try:
-            book = python_calamine.CalamineWorkbook.from_path(file)
+            workbook = python_calamine.CalamineWorkbook.from_path(file)
         except (python_calamine.CalamineError, OSError, ValueError) as error:
-            raise ParseFailed(f"this {kind.upper()} file cannot be read: {error}") from error
-        yield from tables.pages(self._sheets(book, limits))
+            raise ParseFailed(f"this {extension.upper()} file cannot be read: {error}") from error
+        yield from tables.pages(self._sheets(workbook, limits))
 
-    def decrypted(self, file: Path, kind: str, password: str) -> bytes:
-        return encryption.decrypted(file, password)
+    def decrypt(self, file: Path, extension: str, password: str) -> bytes:
+        return encryption.decrypt(file, password)
 
-    def _sheets(self, book: Any, limits: ParserLimits) -> Iterator[Sheet]:
+    def _sheets(self, workbook: Any, limits: ParserLimits) -> Iterator[Sheet]:
         cells = 0
-        for meta in book.sheets_metadata:
+        for meta in workbook.sheets_metadata:
             if meta.visible != python_calamine.SheetVisibleEnum.Visible and not limits.hidden:
                 self.warnings.append(f"the sheet {meta.name!r} is hidden and was not read")
                 continue
             try:
-                sheet = _sheet(book.get_sheet_by_name(meta.name))
+                sheet = _sheet(workbook.get_sheet_by_name(meta.name))
             except (python_calamine.CalamineError, OSError, ValueError) as error:
                 self.warnings.append(f"the sheet {meta.name!r} could not be read: {error}")
                 continue
@@ -72,10 +72,10 @@ def _cell(item: Any) -> Cell | None:
     if isinstance(item, bool):
         return Cell(str(item).upper())
     if isinstance(item, int | float):
-        return Cell(number_formats.general(float(item)), float(item))
+        return Cell(number_formats.format_general(float(item)), float(item))
     if isinstance(item, datetime):
-        shown = item.isoformat(" ", "minutes" if not item.second else "seconds").removesuffix(" 00:00")
-        return Cell(shown, 0.0, is_date=True)
+        text = item.isoformat(" ", "minutes" if not item.second else "seconds").removesuffix(" 00:00")
+        return Cell(text, 0.0, is_date=True)
     if isinstance(item, date | time | timedelta):
         return Cell(str(item), 0.0, is_date=True)
     text = str(item).strip()

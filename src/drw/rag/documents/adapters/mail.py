@@ -1,4 +1,4 @@
-"""Parser of e-mail: EML with Python's `email`, Outlook's MSG with Kreuzberg; attachments become embedded files."""
+"""Parser of e-mail and its attachments: EML with Python's `email`, Outlook's MSG with Kreuzberg and olefile."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ import olefile
 
 from drw.rag.documents.adapters import kreuzberg
 from drw.rag.documents.parsing import encodings
-from drw.rag.documents.parsing.ooxml.encryption import OLE
-from drw.rag.documents.parsing.pages import parted
-from drw.rag.documents.ports import Embedded, ParseFailed, Parser, ParserLimits
+from drw.rag.documents.parsing.ooxml.encryption import OLE_MAGIC
+from drw.rag.documents.parsing.pages import split_long
+from drw.rag.documents.ports import Attachment, ParseFailed, Parser, ParserLimits
 
 HEADERS = ("Subject", "From", "To", "Cc", "Date")
-ENDINGS = {"text/plain": "txt", "text/html": "html", "text/csv": "csv", "application/pdf": "pdf"}
+EXTENSIONS = {"text/plain": "txt", "text/html": "html", "text/csv": "csv", "application/pdf": "pdf"}
 MAX_PARTS = 2000
-# Property tags of MS-OXPROPS, in the names of MSG's streams.
-LONG_NAME = "__substg1.0_3707"
-SHORT_NAME = "__substg1.0_3704"
-DATA = "__substg1.0_37010102"
-TEXTS = {"001F": "utf-16-le", "001E": "cp1252"}
+# Stream names in MSG files, with the property tags of MS-OXPROPS.
+LONG_FILENAME = "__substg1.0_3707"
+SHORT_FILENAME = "__substg1.0_3704"
+ATTACHMENT_DATA = "__substg1.0_37010102"
+STRING_ENCODINGS = {"001F": "utf-16-le", "001E": "cp1252"}
 
 
 class Mail(Parser):
-    """The visible headers, then the body: plain text if the e-mail has both plain text and HTML."""
+    """Returns the visible headers, then the body: plain text if the e-mail has both plain text and HTML."""
 
-    kinds = frozenset({"eml", "msg"})
+    extensions = frozenset({"eml", "msg"})
 
-    def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
+    def check(self, file: Path, extension: str, limits: ParserLimits) -> None:
         if file.stat().st_size > limits.unpacked_bytes:
             raise ParseFailed(f"this file has {file.stat().st_size:,} bytes; mail may have {limits.unpacked_bytes:,}")
         with file.open("rb") as content:
-            begin = content.read(4096)
-        if kind == "msg" and not begin.startswith(OLE):
+            head = content.read(4096)
+        if extension == "msg" and not head.startswith(OLE_MAGIC):
             raise ParseFailed("this is not a MSG file, although its name ends in .msg")
-        if kind == "eml" and b":" not in begin:
+        if extension == "eml" and b":" not in head:
             raise ParseFailed("this is not an e-mail: it has no headers")
 
-    def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
-        self.check(file, kind, limits)
-        if kind == "msg":
-            return parted([kreuzberg.text(file.read_bytes(), kind)])
-        return parted(["\n\n".join(self._texts(_read(file)))])
+    def pages(self, file: Path, extension: str, limits: ParserLimits) -> Iterator[str]:
+        self.check(file, extension, limits)
+        if extension == "msg":
+            return split_long([kreuzberg.text(file.read_bytes(), extension)])
+        return split_long(["\n\n".join(self._sections(_read(file)))])
 
-    def embedded(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[Embedded]:
-        self.check(file, kind, limits)
-        yield from _of_outlook(file) if kind == "msg" else _attachments(_read(file))
+    def attachments(self, file: Path, extension: str, limits: ParserLimits) -> Iterator[Attachment]:
+        self.check(file, extension, limits)
+        yield from _outlook_attachments(file) if extension == "msg" else _attachments(_read(file))
 
-    def _texts(self, message: Message) -> Iterator[str]:
+    def _sections(self, message: Message) -> Iterator[str]:
         if subject := _header(message, "Subject"):
             yield f"# {subject}"
         headers = [f"{name}: {text}" for name in HEADERS[1:] if (text := _header(message, name))]
@@ -62,7 +62,7 @@ class Mail(Parser):
             yield f"Attachments: {', '.join(names)}"
 
     def _bodies(self, message: Message) -> Iterator[str]:
-        """Yield the texts to be read; of alternatives the last that has any, but plain text before HTML."""
+        """Yield the texts of the body; of alternatives plain text, or else the last one that is not empty."""
         if message.get_content_type() == "multipart/alternative":
             alternatives = [
                 (part, text) for part in _parts(message) if (text := "\n\n".join(self._bodies(part)).strip())
@@ -74,14 +74,14 @@ class Mail(Parser):
             for part in _parts(message):
                 yield from self._bodies(part)
         elif message.get_content_maintype() == "text" and not _is_attached(message):
-            yield self.text(message)
+            yield self.part_text(message)
 
-    def text(self, message: Message) -> str:
-        """Return the text of one part."""
+    def part_text(self, message: Message) -> str:
+        """Return the text of one part of the message."""
         content = _content(message)
-        if (text := encodings.decoded_as(content, _charset(message))) is None:
+        if (text := encodings.decode_as(content, _charset(message))) is None:
             try:
-                text, self.encoding = encodings.decoded(content)
+                text, self.encoding = encodings.decode(content)
             except ParseFailed:
                 text = content.decode("cp1252", "replace")
                 self.warnings.append("a part of this e-mail is in an encoding that cannot be detected")
@@ -91,10 +91,10 @@ class Mail(Parser):
 
 
 def web_archive(content: bytes) -> str:
-    """Return the text of a web page that is saved as a message (MHTML)."""
+    """Return the text of a web page that is saved as a MIME message (MHTML)."""
     message: Message = email.message_from_bytes(content, policy=email.policy.compat32)
     page = next((part for part in message.walk() if part.get_content_maintype() == "text"), None)
-    return "" if page is None else Mail().text(page)
+    return "" if page is None else Mail().part_text(page)
 
 
 def _read(file: Path) -> Message:
@@ -106,16 +106,16 @@ def _read(file: Path) -> Message:
 
 
 def _header(message: Message, name: str) -> str:
-    """Return a decoded header; parts that cannot be decoded stay encoded."""
+    """Return a decoded header; a header that cannot be decoded stays encoded."""
     value = message.get(name)
     if value is None:
         return ""
     raw = str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     try:
-        shown = str(email.policy.default.header_factory("Subject", " ".join(raw.split())))
-    except Exception:  # noqa: BLE001 - its parser raises whatever it meets in a broken header
-        shown = raw
-    return " ".join(shown.split())
+        decoded = str(email.policy.default.header_factory("Subject", " ".join(raw.split())))
+    except Exception:  # noqa: BLE001 - the parser of headers raises many kinds of errors
+        decoded = raw
+    return " ".join(decoded.split())
 
 
 def _parts(message: Message) -> list[Message]:
@@ -124,14 +124,14 @@ def _parts(message: Message) -> list[Message]:
 
 
 def _is_attached(message: Message) -> bool:
-    named = message.get_param("filename", header="content-disposition") or message.get_param("name")
-    return message.get_content_disposition() == "attachment" or bool(named)
+    filename = message.get_param("filename", header="content-disposition") or message.get_param("name")
+    return message.get_content_disposition() == "attachment" or bool(filename)
 
 
 def _charset(message: Message) -> str:
     try:
         return message.get_content_charset("utf-8")
-    except ValueError:  # the name of the encoding is itself in one, which is none
+    except ValueError:  # the charset parameter is itself in an unknown encoding
         return ""
 
 
@@ -140,46 +140,46 @@ def _content(message: Message) -> bytes:
     return payload if isinstance(payload, bytes) else b""
 
 
-def _attachments(message: Message) -> Iterator[Embedded]:
+def _attachments(message: Message) -> Iterator[Attachment]:
     if message.get_content_type() == "message/rfc822" or (
         message.get_content_maintype() == "message" and message.is_multipart() and _is_attached(message)
     ):
         for inner in _parts(message):
-            yield Embedded(f"{_header(inner, 'Subject') or 'message'}.eml", inner.as_bytes())
+            yield Attachment(f"{_header(inner, 'Subject') or 'message'}.eml", inner.as_bytes())
     elif message.is_multipart():
         for part in _parts(message):
             yield from _attachments(part)
     elif _is_attached(message):
-        ending = ENDINGS.get(message.get_content_type(), "bin")
-        yield Embedded(_filename(message) or f"attachment.{ending}", _content(message))
+        extension = EXTENSIONS.get(message.get_content_type(), "bin")
+        yield Attachment(_filename(message) or f"attachment.{extension}", _content(message))
 
 
 def _filename(message: Message) -> str:
     try:
         name = message.get_filename() or ""
-    except ValueError:  # it is in an encoding that cannot be one
+    except ValueError:  # the file name is in an unknown encoding
         return ""
     try:
         return " ".join(str(email.policy.default.header_factory("Subject", name)).split())
-    except Exception:  # noqa: BLE001 - its parser raises whatever it meets in a broken header
+    except Exception:  # noqa: BLE001 - the parser of headers raises many kinds of errors
         return name
 
 
-def _of_outlook(file: Path) -> Iterator[Embedded]:
+def _outlook_attachments(file: Path) -> Iterator[Attachment]:
     try:
         with olefile.OleFileIO(str(file)) as ole:
-            folders = sorted({e[0] for e in ole.listdir() if e[0].startswith("__attach_version1.0_")})
-            for folder in folders:
-                name = _stream_text(ole, folder, LONG_NAME) or _stream_text(ole, folder, SHORT_NAME)
-                if ole.exists(f"{folder}/{DATA}"):
-                    yield Embedded(name or "attachment.bin", ole.openstream(f"{folder}/{DATA}").read())
+            storages = sorted({e[0] for e in ole.listdir() if e[0].startswith("__attach_version1.0_")})
+            for storage in storages:
+                name = _stream_text(ole, storage, LONG_FILENAME) or _stream_text(ole, storage, SHORT_FILENAME)
+                if ole.exists(f"{storage}/{ATTACHMENT_DATA}"):
+                    yield Attachment(name or "attachment.bin", ole.openstream(f"{storage}/{ATTACHMENT_DATA}").read())
     except Exception as error:
         raise ParseFailed(f"the attachments of this MSG file cannot be read: {type(error).__name__}") from error
 
 
-def _stream_text(ole: olefile.OleFileIO, folder: str, tag: str) -> str:
-    for kind, encoding in TEXTS.items():
-        if ole.exists(f"{folder}/{tag}{kind}"):
-            content: bytes = ole.openstream(f"{folder}/{tag}{kind}").read()
+def _stream_text(ole: olefile.OleFileIO, storage: str, tag: str) -> str:
+    for string_type, encoding in STRING_ENCODINGS.items():
+        if ole.exists(f"{storage}/{tag}{string_type}"):
+            content: bytes = ole.openstream(f"{storage}/{tag}{string_type}").read()
             return content.decode(encoding, "replace").strip("\0")
     return ""

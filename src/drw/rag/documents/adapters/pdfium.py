@@ -16,34 +16,34 @@ import pypdfium2.raw as pdfium
 from drw.rag.documents.ports import (
     PASSWORD_REQUIRED,
     WRONG_PASSWORD,
-    Embedded,
+    Attachment,
     ParseFailed,
     Parser,
     ParserLimits,
 )
 
-ENCRYPTED = 4
+ERROR_PASSWORD = 4
 """FPDF_ERR_PASSWORD of fpdfview.h."""
 MAX_PAGE_CHARACTERS = 1_000_000
 MAX_ANNOTATIONS = 2000
-"""Of one page."""
-MARK = b"/FileAttachment"
-WRITTEN_ID = re.compile(rb"(/ID\[<[0-9A-F]{32}><)([0-9A-F]{32})(>\])")
-"""PDFium writes another second id each time; the same file must give the same bytes."""
+"""Of one page; further annotations are ignored."""
+ATTACHMENT_MARK = b"/FileAttachment"
+SECOND_FILE_ID = re.compile(rb"(/ID\[<[0-9A-F]{32}><)([0-9A-F]{32})(>\])")
+"""PDFium writes a random second id; the same file must give the same bytes."""
 OBJECT_STREAM = b"/ObjStm"
-"""Where annotations are compressed, and the mark above cannot be seen."""
+"""In object streams annotations are compressed, so `ATTACHMENT_MARK` is not visible."""
 
 
 class Pdfium(Parser):
-    """Returns lines in drawing order, which keeps table rows whole."""
+    """Returns lines in drawing order: the cells of a table row stay on one line."""
 
-    kinds = frozenset({"pdf"})
+    extensions = frozenset({"pdf"})
 
-    def check(self, file: Path, kind: str, limits: ParserLimits) -> None:
+    def check(self, file: Path, extension: str, limits: ParserLimits) -> None:
         with _opened(file, limits):
             pass
 
-    def pages(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[str]:
+    def pages(self, file: Path, extension: str, limits: ParserLimits) -> Iterator[str]:
         has_text = False
         has_images = False
         failed: list[str] = []
@@ -51,7 +51,7 @@ class Pdfium(Parser):
             total = len(document)
             for number in range(total):
                 try:
-                    text, images = _text(document, number)
+                    text, images = _page_text(document, number)
                 except _DamagedPage as error:
                     self.warnings.append(f"page {number + 1} {error}")
                     failed.append(str(number + 1))
@@ -64,27 +64,27 @@ class Pdfium(Parser):
         if not has_text and has_images:
             self.warnings.append("its pages are images: run text recognition (OCR) over it first")
 
-    def embedded(self, file: Path, kind: str, limits: ParserLimits) -> Iterator[Embedded]:
+    def attachments(self, file: Path, extension: str, limits: ParserLimits) -> Iterator[Attachment]:
         with _opened(file, limits) as document:
             for number in range(pdfium.FPDFDoc_GetAttachmentCount(document)):
                 yield from _file(pdfium.FPDFDoc_GetAttachment(document, number))
             if _may_have_annotations(file):
                 for number in range(len(document)):
-                    yield from _annotated(document, number)
+                    yield from _page_attachments(document, number)
 
-    def decrypted(self, file: Path, kind: str, password: str) -> bytes:
+    def decrypt(self, file: Path, extension: str, password: str) -> bytes:
         try:
             document = pypdfium2.PdfDocument(file, password=password or None)
         except pypdfium2.PdfiumError as error:
-            raise _refused(error, password) from None
-        plain = io.BytesIO()
+            raise _open_error(error, password) from None
+        content = io.BytesIO()
         try:
-            document.save(plain, flags=pdfium.FPDF_REMOVE_SECURITY)
+            document.save(content, flags=pdfium.FPDF_REMOVE_SECURITY)
         except pypdfium2.PdfiumError:
             raise ParseFailed("this PDF cannot be written without its encryption") from None
         finally:
             document.close()
-        return WRITTEN_ID.sub(lambda match: match[1] + b"0" * 32 + match[3], plain.getvalue())
+        return SECOND_FILE_ID.sub(lambda match: match[1] + b"0" * 32 + match[3], content.getvalue())
 
 
 class _DamagedPage(Exception):
@@ -99,7 +99,7 @@ def _opened(file: Path, limits: ParserLimits) -> Iterator[pypdfium2.PdfDocument]
     try:
         document = pypdfium2.PdfDocument(file)
     except pypdfium2.PdfiumError as error:
-        raise _refused(error, "") from error
+        raise _open_error(error, "") from error
     try:
         if len(document) > limits.pages:
             raise ParseFailed(f"this PDF has {len(document):,} pages; at most {limits.pages:,}")
@@ -108,16 +108,16 @@ def _opened(file: Path, limits: ParserLimits) -> Iterator[pypdfium2.PdfDocument]
         document.close()
 
 
-def _refused(error: pypdfium2.PdfiumError, password: str) -> ParseFailed:
-    if getattr(error, "err_code", None) != ENCRYPTED:
+def _open_error(error: pypdfium2.PdfiumError, password: str) -> ParseFailed:
+    if getattr(error, "err_code", None) != ERROR_PASSWORD:
         return ParseFailed("this PDF is damaged, and cannot be opened")
     if password:
         return ParseFailed("the password of this PDF is wrong", WRONG_PASSWORD)
     return ParseFailed("this PDF is encrypted: give its password in the field 'password'", PASSWORD_REQUIRED)
 
 
-def _text(document: pypdfium2.PdfDocument, number: int) -> tuple[str, bool]:
-    """Return the text of a page and, if it has none, whether it has images."""
+def _page_text(document: pypdfium2.PdfDocument, number: int) -> tuple[str, bool]:
+    """Return the text of a page and, if the page has no text, whether it has images."""
     try:
         page = document[number]
     except pypdfium2.PdfiumError as error:
@@ -130,32 +130,29 @@ def _text(document: pypdfium2.PdfDocument, number: int) -> tuple[str, bool]:
             characters: str = text.get_text_bounded()
         finally:
             text.close()
-        has_images = not characters.strip() and _has_images(page)
+        images = page.get_objects(filter=(pdfium.FPDF_PAGEOBJ_IMAGE,), max_depth=3)
+        has_images = not characters.strip() and next(iter(images), None) is not None
     except pypdfium2.PdfiumError as error:
         raise _DamagedPage("is damaged and could not be read") from error
     finally:
         page.close()
-    # PDFium writes U+FFFE for a hyphen at a line's end, and U+0000 for what has no letter.
+    # PDFium writes U+FFFE for a hyphen at a line end, and U+0000 for a glyph without a character.
     return characters.replace("\r\n", "\n").replace("\ufffe", "").replace("\0", ""), has_images
-
-
-def _has_images(page: Any) -> bool:
-    return next(iter(page.get_objects(filter=(pdfium.FPDF_PAGEOBJ_IMAGE,), max_depth=3)), None) is not None
 
 
 def _may_have_annotations(file: Path) -> bool:
     content = file.read_bytes()
-    return MARK in content or OBJECT_STREAM in content
+    return ATTACHMENT_MARK in content or OBJECT_STREAM in content
 
 
-def _annotated(document: pypdfium2.PdfDocument, number: int) -> Iterator[Embedded]:
-    """Yield the files of a page's annotations."""
+def _page_attachments(document: pypdfium2.PdfDocument, number: int) -> Iterator[Attachment]:
+    """Yield the files attached to the annotations of a page."""
     page = pdfium.FPDF_LoadPage(document, number)
     if not page:
         return
     try:
-        for at in range(min(pdfium.FPDFPage_GetAnnotCount(page), MAX_ANNOTATIONS)):
-            annotation = pdfium.FPDFPage_GetAnnot(page, at)
+        for index in range(min(pdfium.FPDFPage_GetAnnotCount(page), MAX_ANNOTATIONS)):
+            annotation = pdfium.FPDFPage_GetAnnot(page, index)
             if not annotation:
                 continue
             try:
@@ -167,16 +164,16 @@ def _annotated(document: pypdfium2.PdfDocument, number: int) -> Iterator[Embedde
         pdfium.FPDF_ClosePage(page)
 
 
-def _file(attachment: Any) -> Iterator[Embedded]:
+def _file(attachment: Any) -> Iterator[Attachment]:
     size = ctypes.c_ulong()
     if not attachment or not pdfium.FPDFAttachment_GetFile(attachment, None, 0, size) or not size.value:
         return
     content = ctypes.create_string_buffer(size.value)
     if pdfium.FPDFAttachment_GetFile(attachment, content, size.value, size):
-        yield Embedded(_name(attachment) or "attachment.bin", content.raw[: size.value])
+        yield Attachment(_attachment_name(attachment) or "attachment.bin", content.raw[: size.value])
 
 
-def _name(attachment: Any) -> str:
+def _attachment_name(attachment: Any) -> str:
     size = pdfium.FPDFAttachment_GetName(attachment, None, 0)
     buffer = ctypes.create_string_buffer(size)
     pdfium.FPDFAttachment_GetName(attachment, ctypes.cast(buffer, ctypes.POINTER(pdfium.FPDF_WCHAR)), size)

@@ -10,19 +10,19 @@ from starlette.routing import Route
 from drw.kernel.errors import InvalidRequest, TooLarge
 from drw.kernel.rpc import context
 from drw.rag.documents.api import openai_objects
-from drw.rag.documents.api.pagination import page
-from drw.rag.documents.api.upload import REPEATED_WALLS, UploadForm
+from drw.rag.documents.api.pagination import parse_page
+from drw.rag.documents.api.upload import WALLS_ARRAY, UploadForm
 from drw.rag.documents.file_contents import FileContents
 from drw.rag.documents.library import DocumentLibrary
 from drw.rag.documents.storage.blob_store import BlobStore
 from drw.rag.documents.storage.files import Files
 
-FORM_BYTES = 64 << 10
-"""The most that a form has in addition to its file."""
+MAX_FORM_BYTES = 64 << 10
+"""Maximum size of a form without its file."""
 
 
 class FileRoutes:
-    """Each method serves one route."""
+    """Handlers of `/v1/files`."""
 
     def __init__(
         self, library: DocumentLibrary, files: Files, contents: FileContents, blobs: BlobStore, max_bytes: int
@@ -46,25 +46,26 @@ class FileRoutes:
     async def upload(self, request: Request) -> Response:
         """Store an uploaded file."""
         context.caller().must_hold("documents:write")
-        if int(request.headers.get("content-length") or 0) > self._max_bytes + FORM_BYTES:
+        if int(request.headers.get("content-length") or 0) > self._max_bytes + MAX_FORM_BYTES:
             raise TooLarge(f"a file has at most {self._max_bytes:,} bytes", param="file")
         with self._blobs.receiving() as upload:
             form = UploadForm(request.headers.get("content-type", ""), upload)
             await form.read(request.stream())
-            for name in form.fields.keys() - {"password", "purpose", "walls", REPEATED_WALLS}:
+            for name in form.fields.keys() - {"password", "purpose", "walls", WALLS_ARRAY}:
                 raise InvalidRequest(f"{name!r} is not a field; there are: file, password, purpose, walls", param=name)
-            inside = f"{form.fields.get('walls', '')} {form.fields.get(REPEATED_WALLS, '')}".replace(",", " ").split()
+            walls = f"{form.fields.get('walls', '')} {form.fields.get(WALLS_ARRAY, '')}"
+            requested_walls = walls.replace(",", " ").split()
             purpose = form.fields.get("purpose", "")
             password = form.fields.get("password", "")
-            file = await self._contents.store(upload, form.file_name or "", purpose, inside, password)
+            file = await self._contents.store(upload, form.file_name or "", purpose, requested_walls, password)
         return json_response(openai_objects.file(file))
 
     async def list_files(self, request: Request) -> Response:
         """Return a page of the desk's files."""
         context.caller().must_hold("documents:read")
-        part = page(request, default=1000, maximum=10_000)
-        files = await self._files.list(part, request.query_params.get("purpose", ""))
-        return json_response(openai_objects.page([openai_objects.file(file) for file in files], part.limit - 1))
+        page = parse_page(request, default=1000, maximum=10_000)
+        files = await self._files.list(page, request.query_params.get("purpose", ""))
+        return json_response(openai_objects.page([openai_objects.file(file) for file in files], page.limit - 1))
 
     async def get(self, request: Request) -> Response:
         """Return a file object."""
@@ -72,7 +73,7 @@ class FileRoutes:
         return json_response(openai_objects.file(await self._files.get(request.path_params["file"])))
 
     async def content(self, request: Request) -> Response:
-        """Return the bytes of a file as a download: a browser must not render them."""
+        """Return the bytes of a file as a download, which a browser does not render."""
         context.caller().must_hold("documents:read")
         file = await self._files.get(request.path_params["file"])
         return FileResponse(
@@ -83,7 +84,7 @@ class FileRoutes:
         )
 
     async def delete(self, request: Request) -> Response:
-        """Delete a file, in every vector store too."""
+        """Delete a file, and remove it from every vector store."""
         context.caller().must_hold("documents:write")
         await self._library.delete(request.path_params["file"])
         return json_response(openai_objects.deleted(request.path_params["file"], "file"))

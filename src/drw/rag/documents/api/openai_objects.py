@@ -94,17 +94,17 @@ def counts(progress: IndexingProgress) -> JsonObject:
 
 
 def page(items: Sequence[JsonObject], limit: int) -> JsonObject:
-    """Return a page of a list. An item beyond the limit shows that another page follows."""
-    shown = list(items[:limit])
+    """Return a page of a list. An item beyond the limit is cut off and sets `has_more`."""
+    data = list(items[:limit])
     return {
         "object": "list",
-        "data": shown,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
         "has_more": len(items) > limit,
     }
 
 
-def deleted(id_: str, kind: str) -> JsonObject:
+def deleted(id_: str, object_type: str) -> JsonObject:
     """Return the confirmation of a deletion."""
-    return {"id": id_, "object": kind, "deleted": True}
+    return {"id": id_, "object": object_type, "deleted": True}

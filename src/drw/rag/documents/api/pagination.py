@@ -8,11 +8,11 @@ from drw.kernel.errors import InvalidRequest
 from drw.rag.documents.storage.files import Page
 
 
-def page(request: Request, *, default: int, maximum: int) -> Page:
-    """Return the page that a query asks for, with one item more, which shows whether another page follows.
+def parse_page(request: Request, *, default: int, maximum: int) -> Page:
+    """Parse the pagination parameters of a request. The limit is one item higher, to detect whether a page follows.
 
     Raises:
-        InvalidRequest: a parameter is out of its bounds, or not supported.
+        InvalidRequest: a parameter is invalid or not supported.
     """
     query = request.query_params
     try:

@@ -1,6 +1,6 @@
 """Request bodies of OpenAI's vector store API as pydantic models (API reference, "Vector stores").
 
-Beyond OpenAI's fields, `walls` gives the information barriers of a new object.
+In addition to OpenAI's fields, `walls` sets the information barriers of a new object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _without_duplicates(items: list[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
 
-def _auto_chunking(value: Any) -> Any:
+def _require_auto_chunking(value: Any) -> Any:
     if value is not None and (not isinstance(value, dict) or value.get("type") != "auto"):
         raise ValueError("can only be auto: files are cut at lines and headings")
     return value
@@ -37,10 +37,10 @@ def _check_pairs(pairs: dict[str, Any], types: tuple[type, ...]) -> dict[str, An
         raise ValueError(f"must be an object of at most {MAX_KEYS} keys")
     for key, value in pairs.items():
         if not 1 <= len(key) <= MAX_KEY_LENGTH or not isinstance(value, types) or len(str(value)) > MAX_VALUE_LENGTH:
-            names = "a string" if types == (str,) else "a string, a number or a boolean"
+            value_types = "a string" if types == (str,) else "a string, a number or a boolean"
             raise ValueError(
                 f"has {key[:MAX_KEY_LENGTH]!r}: a key has 1 to {MAX_KEY_LENGTH} characters,"
-                f" a value is {names} of at most {MAX_VALUE_LENGTH} characters"
+                f" a value is {value_types} of at most {MAX_VALUE_LENGTH} characters"
             )
         if isinstance(value, int | float) and abs(value) > MAX_NUMBER:
             raise ValueError(f"has {key!r} with {value!r}; a number is from -2^53 to 2^53")
@@ -60,27 +60,23 @@ def _pairs_schema(*types: str) -> WithJsonSchema:
     )
 
 
-def _check_attributes(pairs: dict[str, Any]) -> dict[str, Any]:
-    return _check_pairs(pairs, (str, int, float, bool))
-
-
-def _check_metadata(pairs: dict[str, Any]) -> dict[str, Any]:
-    return _check_pairs(pairs, (str,))
-
-
 FileIds = Annotated[list[str], Field(max_length=MAX_BATCH), AfterValidator(_without_duplicates)]
 Walls = Annotated[list[str], Field(max_length=MAX_WALLS), AfterValidator(_without_duplicates)]
-Attributes = Annotated[dict[str, Any], AfterValidator(_check_attributes), _pairs_schema("string", "number", "boolean")]
-Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata), _pairs_schema("string")]
+Attributes = Annotated[
+    dict[str, Any],
+    AfterValidator(lambda pairs: _check_pairs(pairs, (str, int, float, bool))),
+    _pairs_schema("string", "number", "boolean"),
+]
+Metadata = Annotated[dict[str, Any], AfterValidator(lambda pairs: _check_pairs(pairs, (str,))), _pairs_schema("string")]
 AutoChunking = Annotated[
     Any,
-    AfterValidator(_auto_chunking),
+    AfterValidator(_require_auto_chunking),
     WithJsonSchema({"type": "object", "properties": {"type": {"const": "auto"}}, "required": ["type"]}),
 ]
 
 
 class VectorStoreBody(StrictModel):
-    """Fields that every body can have. `null` stands for a field that is not given."""
+    """The common fields of all bodies. The value `null` is the same as a missing field."""
 
     chunking_strategy: AutoChunking = None
 
@@ -116,7 +112,7 @@ class UpdateVectorStoreFile(VectorStoreBody):
 
 
 class FileOfBatch(VectorStoreBody):
-    """One of `files` of a batch."""
+    """One item of `files` in a batch."""
 
     file_id: str
     attributes: Attributes | None = None
@@ -131,7 +127,7 @@ class CreateFileBatch(VectorStoreBody):
     walls: Walls | None = None
 
     @model_validator(mode="after")
-    def _is_one_form(self) -> CreateFileBatch:
+    def _check_sources(self) -> CreateFileBatch:
         if self.files is not None and self.attributes is not None:
             raise InvalidRequest("attributes cannot be given with files: each of them has its own", param="attributes")
         if self.files is not None and self.file_ids is not None:
@@ -141,7 +137,7 @@ class CreateFileBatch(VectorStoreBody):
         return self
 
     def files_with_attributes(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Return the id and the attributes of each file; of a repeated id the last attributes count."""
+        """Return the id and the attributes of each file; for a repeated id, the last attributes."""
         if self.files is None:
             return [(id_, self.attributes or {}) for id_ in self.file_ids or ()]
         return list({file.file_id: file.attributes or {} for file in self.files}.items())

@@ -22,7 +22,7 @@ from drw.kernel.rpc.http_server import read_body
 from drw.kernel.rpc.request_models import read_model
 from drw.rag.documents.api import openai_objects, request_bodies
 from drw.rag.documents.api.files import json_response
-from drw.rag.documents.api.pagination import page
+from drw.rag.documents.api.pagination import parse_page
 from drw.rag.documents.file_contents import FileContents
 from drw.rag.documents.library import DocumentLibrary
 from drw.rag.documents.storage.files import Files
@@ -37,7 +37,7 @@ B = TypeVar("B", bound=request_bodies.VectorStoreBody)
 
 
 class VectorStoreRoutes:
-    """Each method serves one route."""
+    """Handlers of `/v1/vector_stores`."""
 
     def __init__(
         self,
@@ -74,37 +74,37 @@ class VectorStoreRoutes:
         ]
 
     async def create(self, request: Request) -> Response:
-        """Create a vector store, and put the given files into it."""
+        """Create a vector store, and add the given files to it."""
         context.caller().must_hold("documents:write")
         body = await _body(request, request_bodies.CreateVectorStore)
         files = [await self._files.get(id_) for id_ in body.file_ids or ()]
         name = body.name or f"vector-store-{secrets.token_hex(4)}"
-        inside = body.walls or []
+        requested_walls = body.walls or []
         collection = await self._vector_store.create_collection(
-            CreateCollectionRequest(name=name, metadata=body.metadata or {}, walls=inside)
+            CreateCollectionRequest(name=name, metadata=body.metadata or {}, walls=requested_walls)
         )
         for file in files:
-            await self._library.attach(collection, file, {}, inside)
+            await self._library.attach(collection, file, {}, requested_walls)
         return await self._store_response(collection)
 
     async def list_stores(self, request: Request) -> Response:
         """Return a page of the desk's vector stores."""
         context.caller().must_hold("documents:read")
-        part = page(request, default=20, maximum=100)
+        page = parse_page(request, default=20, maximum=100)
         stores = sorted(
             await self._all_collections(),
             key=lambda collection: (collection.created_at.ToNanoseconds(), collection.id),
-            reverse=part.newest_first,
+            reverse=page.newest_first,
         )
-        if part.after:
-            positions = [number for number, store in enumerate(stores, 1) if store.id == part.after]
-            if not positions:
-                raise NotFound(f"there is no vector store {part.after!r}", param="after")
-            stores = stores[positions[0] :]
-        stores = stores[: part.limit]
+        if page.after:
+            starts = [start for start, store in enumerate(stores, 1) if store.id == page.after]
+            if not starts:
+                raise NotFound(f"there is no vector store {page.after!r}", param="after")
+            stores = stores[starts[0] :]
+        stores = stores[: page.limit]
         progress = await self._vector_store_files.progress_of([store.id for store in stores])
         items = [openai_objects.vector_store(store, progress.get(store.id, IndexingProgress())) for store in stores]
-        return json_response(openai_objects.page(items, part.limit - 1))
+        return json_response(openai_objects.page(items, page.limit - 1))
 
     async def get(self, request: Request) -> Response:
         """Return a vector store object."""
@@ -119,13 +119,13 @@ class VectorStoreRoutes:
         return await self._store_response(await self._vector_store.update_collection(update))
 
     async def delete(self, request: Request) -> Response:
-        """Delete a vector store; its files stay."""
+        """Delete a vector store, but not its files."""
         collection = await self._collection(request, "documents:write")
         await self._library.delete_collection(collection.id)
         return json_response(openai_objects.deleted(collection.id, "vector_store.deleted"))
 
     async def create_file(self, request: Request) -> Response:
-        """Put a file into a vector store: it is indexed in the background."""
+        """Add a file to a vector store; it is indexed in the background."""
         collection = await self._collection(request, "documents:write")
         body = await _body(request, request_bodies.CreateVectorStoreFile)
         file = await self._files.get(body.file_id)
@@ -142,7 +142,7 @@ class VectorStoreRoutes:
         return await self._file_response(collection, request.path_params["file"])
 
     async def update_file(self, request: Request) -> Response:
-        """Replace the attributes of a file; searches use the new ones at once."""
+        """Replace the attributes of a file; searches use the new attributes at once."""
         collection = await self._collection(request, "documents:write")
         record = await self._vector_store_files.get(collection.id, request.path_params["file"])
         body = await _body(request, request_bodies.UpdateVectorStoreFile)
@@ -150,7 +150,7 @@ class VectorStoreRoutes:
         return json_response(openai_objects.vector_store_file(updated))
 
     async def delete_file(self, request: Request) -> Response:
-        """Remove a file from a vector store; the file itself stays."""
+        """Remove a file from a vector store; the file itself is not deleted."""
         collection = await self._collection(request, "documents:write")
         await self._library.detach(collection.id, request.path_params["file"])
         return json_response(openai_objects.deleted(request.path_params["file"], "vector_store.file.deleted"))
@@ -166,7 +166,7 @@ class VectorStoreRoutes:
         )
 
     async def create_batch(self, request: Request) -> Response:
-        """Put many files into a vector store."""
+        """Add several files to a vector store."""
         collection = await self._collection(request, "documents:write")
         body = await _body(request, request_bodies.CreateFileBatch)
         batch = await self._library.attach_batch(collection, body.files_with_attributes(), body.walls or [])
@@ -195,9 +195,9 @@ class VectorStoreRoutes:
         collections: list[Collection] = []
         token = ""
         while len(collections) < MAX_COLLECTIONS:
-            part = await self._vector_store.list_collections(ListCollectionsRequest(page_size=1000, page_token=token))
-            collections += part.collections
-            if not (token := part.next_page_token):
+            page = await self._vector_store.list_collections(ListCollectionsRequest(page_size=1000, page_token=token))
+            collections += page.collections
+            if not (token := page.next_page_token):
                 break
         return collections
 
@@ -208,10 +208,10 @@ class VectorStoreRoutes:
         state = request.query_params.get("filter", "")
         if state and state not in STATES:
             raise InvalidRequest(f"filter is {state!r}; it can be: {', '.join(STATES)}", param="filter")
-        part = page(request, default=20, maximum=100)
-        records = await self._vector_store_files.list(collection.id, part, state, batch)
+        page = parse_page(request, default=20, maximum=100)
+        records = await self._vector_store_files.list(collection.id, page, state, batch)
         items = [openai_objects.vector_store_file(record) for record in records]
-        return json_response(openai_objects.page(items, part.limit - 1))
+        return json_response(openai_objects.page(items, page.limit - 1))
 
     async def _store_response(self, collection: Collection) -> Response:
         progress = await self._vector_store_files.progress(collection.id)

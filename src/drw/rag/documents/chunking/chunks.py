@@ -1,7 +1,7 @@
-"""Chunking: cuts pages into chunks of whole lines with a similar number of tokens, never across a page end.
+"""Chunking: splits pages into chunks of whole lines with a similar number of tokens. A chunk is within one page.
 
-A table row is one line, so it stays whole. Chunks overlap by some lines unless a heading separates them. Each chunk has
-a context: the subject of the document, the headings above, and the header of the table that the chunk begins in.
+Table rows are not split, since a row is one line. Chunks overlap by some lines unless a heading separates them. Each
+chunk has a context: the subject of the document, the headings above, and the header of the table in which it starts.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 from drw.rag.documents.chunking import line_classifier, token_estimate
 
-TOKENS = 190
-"""Of a chunk; with its context it stays within the 256 tokens of the embedding model."""
+MAX_CHUNK_TOKENS = 190
+"""Of a chunk; with its context it fits into the 256 tokens of the embedding model."""
 OVERLAP_LINES = 2
-TAIL_TOKENS = 12
-"""A shorter rest of a page, usually its number and footer, is added to the last chunk."""
-CONTEXT_TOKENS = 52
-HEADING_TOKENS = 16
-WORD = re.compile(r"[^\W_]")
+MAX_TAIL_TOKENS = 12
+"""A shorter end of a page, usually its number and footer, is added to the last chunk."""
+MAX_CONTEXT_TOKENS = 52
+MAX_HEADING_TOKENS = 16
+LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 SPACE = re.compile(r"\s+")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-HEADER_LINES = 10
-ROWS_ABOVE = 60
+MAX_HEADER_LINES = 10
+MAX_ROWS_ABOVE = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One passage; `text` is `page_text[start:end]`."""
+    """One passage of a page; `text` is `page_text[start:end]`."""
 
     page: int
     start: int
@@ -53,21 +53,21 @@ class _Page:
         self.lines = list(_lines(text))
         self._totals = [0, *accumulate(line.tokens for line in self.lines)]
         self.headings = [line_classifier.heading(line.text) for line in self.lines]
-        self.rows = [line_classifier.is_row(line.text) for line in self.lines]
-        self._table_ends = self._ends_of_tables()
+        self.rows = [line_classifier.is_table_row(line.text) for line in self.lines]
+        self._table_ends = self._find_table_ends()
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def tokens(self, begin: int, end: int) -> int:
-        """Return the tokens of some lines together."""
+        """Return the number of tokens in a range of lines."""
         return self._totals[end] - self._totals[begin]
 
     def end_of_table(self, begin: int) -> int:
-        """Return the first line from here on that is not a row of a table."""
+        """Return the first line at or after `begin` that is not a table row."""
         return self._table_ends[begin]
 
-    def _ends_of_tables(self) -> list[int]:
+    def _find_table_ends(self) -> list[int]:
         ends = [len(self)] * len(self)
         for number in reversed(range(len(self))):
             if not self.rows[number]:
@@ -78,9 +78,9 @@ class _Page:
 
 
 class Chunker:
-    """Cuts the pages of one document in order. A heading applies until the next one, across pages.
+    """Splits the pages of one document, in order. A heading applies until the next one, across pages.
 
-    A heading that is recognised by its look alone applies until the end of the next page, since it may be none.
+    A heading that is detected only by its capital letters applies until the end of the next page: it may not be one.
     """
 
     def __init__(self, subject: str) -> None:
@@ -88,142 +88,145 @@ class Chunker:
         self._headings: dict[int, tuple[int, str]] = {}
 
     def page(self, number: int, text: str) -> Iterator[Chunk]:
-        """Yield the chunks of the next page; those without a letter or digit are left out."""
+        """Yield the chunks of the next page, except those without a letter or digit."""
         self._headings = {
-            n: (at, w) for n, (at, w) in self._headings.items() if n < line_classifier.BY_LOOK or at >= number - 1
+            level: (page_number, heading)
+            for level, (page_number, heading) in self._headings.items()
+            if level < line_classifier.STYLE_LEVEL or page_number >= number - 1
         }
         page = _Page(text)
         begin = 0
         while begin < len(page):
-            end = _end(page, begin)
+            end = _chunk_end(page, begin)
             start = page.lines[begin].start
             stop = page.lines[end - 1].end
-            if WORD.search(text, start, stop):
+            if LETTER_OR_DIGIT.search(text, start, stop):
                 yield Chunk(number, start, stop, text[start:stop], self._context(page, begin))
-            self._see(number, page, begin, end)
-            begin = _next(page, begin, end)
+            self._track_headings(number, page, begin, end)
+            begin = _next_start(page, begin, end)
 
     def _context(self, page: _Page, begin: int) -> str:
-        top = page.headings[begin]
-        above = [words for level, (_, words) in sorted(self._headings.items()) if not top or level < top[0]]
-        above = [_cut(words, HEADING_TOKENS) for words in above if words.lower() not in self._subject.lower()]
-        parts = [self._subject, *above, _table_header(page, begin)]
-        return _cut("\n".join(dict.fromkeys(part for part in parts if part)), CONTEXT_TOKENS)
+        heading = page.headings[begin]
+        headings = [text for level, (_, text) in sorted(self._headings.items()) if not heading or level < heading[0]]
+        headings = [
+            _truncate(text, MAX_HEADING_TOKENS) for text in headings if text.lower() not in self._subject.lower()
+        ]
+        parts = [self._subject, *headings, _table_header(page, begin)]
+        return _truncate("\n".join(dict.fromkeys(part for part in parts if part)), MAX_CONTEXT_TOKENS)
 
-    def _see(self, number: int, page: _Page, begin: int, end: int) -> None:
+    def _track_headings(self, number: int, page: _Page, begin: int, end: int) -> None:
         for heading in page.headings[begin:end]:
             if heading:
-                level, words = heading
-                higher = {n: seen for n, seen in self._headings.items() if n < level}
-                self._headings = higher | {level: (number, words)}
+                level, text = heading
+                higher = {n: entry for n, entry in self._headings.items() if n < level}
+                self._headings = higher | {level: (number, text)}
 
 
-def _end(page: _Page, begin: int) -> int:
-    """Return the end of the chunk that begins here: at a heading once it is half full, otherwise when it is full."""
+def _chunk_end(page: _Page, begin: int) -> int:
+    """Return the end of the chunk that starts at a line: at a heading if it is half full, otherwise when it is full."""
     for number in range(begin, len(page)):
-        if number > begin and page.tokens(begin, number + 1) > TOKENS:
-            is_tail = page.tokens(number, len(page)) <= TAIL_TOKENS
-            return len(page) if is_tail else _before_table(page, begin, number)
-        if page.tokens(begin, number) > TOKENS // 2 and page.headings[number]:
+        if number > begin and page.tokens(begin, number + 1) > MAX_CHUNK_TOKENS:
+            is_tail = page.tokens(number, len(page)) <= MAX_TAIL_TOKENS
+            return len(page) if is_tail else _start_of_table(page, begin, number)
+        if page.tokens(begin, number) > MAX_CHUNK_TOKENS // 2 and page.headings[number]:
             return number
     return len(page)
 
 
-def _before_table(page: _Page, begin: int, end: int) -> int:
-    """Return the start of the table that a cut here would split, if it fits into the next chunk; otherwise `end`."""
+def _start_of_table(page: _Page, begin: int, end: int) -> int:
+    """Return the start of the table that `end` would split, if the table fits into the next chunk; otherwise `end`."""
     if not page.rows[end]:
         return end
     top = end
-    while top > begin and (page.rows[top - 1] or line_classifier.is_header(page.lines[top - 1].text)):
+    while top > begin and (page.rows[top - 1] or line_classifier.is_table_header(page.lines[top - 1].text)):
         top -= 1
-    if top > begin and _is_label(page.lines[top - 1]):
+    if top > begin and _is_table_label(page.lines[top - 1]):
         top -= 1
-    is_worth_it = page.tokens(begin, top) >= TOKENS // 3 and page.tokens(top, page.end_of_table(end)) <= TOKENS
-    return top if is_worth_it else end
+    fits = (
+        page.tokens(begin, top) >= MAX_CHUNK_TOKENS // 3
+        and page.tokens(top, page.end_of_table(end)) <= MAX_CHUNK_TOKENS
+    )
+    return top if fits else end
 
 
-def _next(page: _Page, begin: int, end: int) -> int:
-    """Return the start of the next chunk: some lines back within a section, if those lines are short."""
+def _next_start(page: _Page, begin: int, end: int) -> int:
+    """Return the start of the next chunk: within a section it overlaps by some lines, if they are short."""
     if end == len(page) or page.headings[end]:
         return end
-    back = max(end - OVERLAP_LINES, begin + 1)
-    if page.rows[end] and not page.rows[end - 1] and not _is_label(page.lines[end - 1]):
-        return end  # a table of its own
-    return back if page.tokens(back, end) <= TOKENS // 4 else end
+    overlap_start = max(end - OVERLAP_LINES, begin + 1)
+    if page.rows[end] and not page.rows[end - 1] and not _is_table_label(page.lines[end - 1]):
+        return end  # a new table
+    return overlap_start if page.tokens(overlap_start, end) <= MAX_CHUNK_TOKENS // 4 else end
 
 
-def _is_label(line: _Line) -> bool:
+def _is_table_label(line: _Line) -> bool:
     return line.text.rstrip().endswith(":")
 
 
 def _table_header(page: _Page, begin: int) -> str:
-    """Return the column headers of the table in which a chunk begins; empty if it begins in none."""
+    """Return the column headers of the table in which a chunk starts; empty if it does not start in a table."""
     if not page.rows[begin]:
         return ""
-    above = [line.text.strip() for line in page.lines[max(0, begin - ROWS_ABOVE) : begin]]
+    above = [line.text.strip() for line in page.lines[max(0, begin - MAX_ROWS_ABOVE) : begin]]
     for number in range(len(above) - 1, -1, -1):
-        if line_classifier.is_rule(above[number]) and number:
+        if line_classifier.is_delimiter_row(above[number]) and number:
             return above[number - 1]
-        if line_classifier.is_header(above[number]):
-            return " ".join(_run_of_headers(above[: number + 1]))
-        if not line_classifier.is_row(above[number]) and len(above[number]) > line_classifier.MAX_HEADING_CHARACTERS:
-            return ""  # running text: the table begins below it
+        if line_classifier.is_table_header(above[number]):
+            nearest_first = reversed(above[max(0, number + 1 - MAX_HEADER_LINES) : number + 1])
+            headers = list(takewhile(line_classifier.is_table_header, nearest_first))
+            return " ".join(reversed(headers))
+        if (
+            not line_classifier.is_table_row(above[number])
+            and len(above[number]) > line_classifier.MAX_HEADING_CHARACTERS
+        ):
+            return ""  # running text: the table starts below it
     return ""
 
 
-def _run_of_headers(above: list[str]) -> list[str]:
-    run: list[str] = []
-    for line in reversed(above[-HEADER_LINES:]):
-        if not line_classifier.is_header(line):
-            break
-        run.insert(0, line)
-    return run
-
-
 def _lines(text: str) -> Iterator[_Line]:
-    at = 0
-    for raw in text.split("\n"):
-        if raw.strip():
-            start = at + len(raw) - len(raw.lstrip())
-            yield from _pieces(text, start, at + len(raw.rstrip()))
-        at += len(raw) + 1
+    offset = 0
+    for line in text.split("\n"):
+        if line.strip():
+            start = offset + len(line) - len(line.lstrip())
+            yield from _split_line(text, start, offset + len(line.rstrip()))
+        offset += len(line) + 1
 
 
-def _pieces(text: str, start: int, end: int) -> Iterator[_Line]:
-    """Yield a line; split it into sentences if it exceeds a chunk, and a sentence into words."""
+def _split_line(text: str, start: int, end: int) -> Iterator[_Line]:
+    """Yield a line; split a line that exceeds a chunk into sentences, and a sentence into words."""
     end = start + len(text[start:end].rstrip())
     count = token_estimate.estimate(text[start:end])
-    if count <= TOKENS:
+    if count <= MAX_CHUNK_TOKENS:
         yield _Line(start, end, text[start:end], count)
         return
-    if not WORD.search(text, start, end):
+    if not LETTER_OR_DIGIT.search(text, start, end):
         return
     for pattern in (SENTENCE_END, SPACE):
-        cuts = [start + match.end() for match in pattern.finditer(text[start:end])]
-        if cuts:
-            for left, right in _grouped(text, [start, *cuts, end]):
-                yield from _pieces(text, left, right)
+        boundaries = [start + match.end() for match in pattern.finditer(text[start:end])]
+        if boundaries:
+            for span_start, span_end in _group_spans(text, [start, *boundaries, end]):
+                yield from _split_line(text, span_start, span_end)
             return
-    for left, right in token_estimate.split(text[start:end], TOKENS):  # one word, longer than a chunk
-        piece = text[start + left : start + right]
-        yield _Line(start + left, start + right, piece, token_estimate.estimate(piece))
+    for span_start, span_end in token_estimate.split(text[start:end], MAX_CHUNK_TOKENS):  # a word that exceeds a chunk
+        word = text[start + span_start : start + span_end]
+        yield _Line(start + span_start, start + span_end, word, token_estimate.estimate(word))
 
 
-def _grouped(text: str, cuts: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield spans between cuts, as many together as stay short."""
-    left = cuts[0]
+def _group_spans(text: str, boundaries: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield groups of adjacent spans, each of at most a third of a chunk, or one longer span."""
+    group_start = boundaries[0]
     total = 0
-    for begin, end in zip(cuts, cuts[1:], strict=False):
-        count = token_estimate.estimate(text[begin:end])
-        if total and total + count > TOKENS // 3:
-            yield left, begin
-            left = begin
+    for start, end in zip(boundaries, boundaries[1:], strict=False):
+        count = token_estimate.estimate(text[start:end])
+        if total and total + count > MAX_CHUNK_TOKENS // 3:
+            yield group_start, start
+            group_start = start
             total = 0
         total += count
-    yield left, cuts[-1]
+    yield group_start, boundaries[-1]
 
 
-def _cut(text: str, max_tokens: int) -> str:
+def _truncate(text: str, max_tokens: int) -> str:
     while token_estimate.estimate(text) > max_tokens:
         text = text[: int(len(text) * 0.9)].rpartition(" ")[0]
     return text

@@ -1,4 +1,4 @@
-"""Line classifier: headings, table rows and table headers, by the look of a line."""
+"""Line classifier: detects headings, table rows and table headers by the format of a line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 MARKDOWN_HEADING = re.compile(r"(#{1,6})\s+(\S.*)$")
-MARKDOWN_RULE = re.compile(r"(?=.*---)[\s:|-]*$")
+MARKDOWN_DELIMITER_ROW = re.compile(r"(?=.*---)[\s:|-]*$")
 NUMBERED = re.compile(r"^(?:item|note|part|section|article|chapter|appendix|annex)\s+[\dIVX]+[A-Z]?\b", re.IGNORECASE)
 AMOUNT_AT_END = re.compile(r"(?:^|\s)[$€£(–—-]*(?:\d[\d,]*(?:\.\d+)?)\)?\s?%?\)?$|\s[–—-]$")
 TIME_WORDS = re.compile(
@@ -15,21 +15,21 @@ TIME_WORDS = re.compile(
     r"|\b(?:quarter|year|period|month|week)s?\b|\bended\b|\bas of\b",
     re.IGNORECASE,
 )
-BY_LOOK = 7
-"""The level of a heading that is recognised by its look alone."""
-LONGEST = 2000
-"""Characters: a longer line is running text, and no pattern is tried on it."""
+STYLE_LEVEL = 7
+"""The level of a heading that is detected only by its capital letters."""
+MAX_LINE_CHARACTERS = 2000
+"""A longer line is running text; no pattern is matched against it."""
 MAX_HEADING_WORDS = 14
 MAX_HEADING_CHARACTERS = 100
-FURNITURE = re.compile(r"table of contents|contents|index", re.IGNORECASE)
+NAVIGATION = re.compile(r"table of contents|contents|index", re.IGNORECASE)
 SYMBOLS = re.compile(r"[^\w\s.,;:'’\"“”()&/+–—-]")
 SMALL_WORDS = re.compile("a|an|and|as|at|by|for|from|in|into|its|of|on|or|our|per|the|to|vs|with", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1 << 12)
 def heading(line: str) -> tuple[int, str] | None:
-    """Return the level (1 is the highest) and the words of a heading; None if the line is not one."""
-    if len(line) > LONGEST:
+    """Return the level (1 is the highest) and the text of a heading; None if the line is not a heading."""
+    if len(line) > MAX_LINE_CHARACTERS:
         return None
     line = line.strip()
     if match := MARKDOWN_HEADING.match(line):
@@ -37,36 +37,36 @@ def heading(line: str) -> tuple[int, str] | None:
     words = line.split()
     if not (1 <= len(words) <= MAX_HEADING_WORDS and len(line) <= MAX_HEADING_CHARACTERS):
         return None
-    if FURNITURE.fullmatch(line) or SYMBOLS.search(line):
+    if NAVIGATION.fullmatch(line) or SYMBOLS.search(line):
         return None
     if NUMBERED.match(line) and line[-1] not in ",;":
-        return BY_LOOK - 1, line
-    return (BY_LOOK, line) if _is_titled(line, words) else None
+        return STYLE_LEVEL - 1, line
+    return (STYLE_LEVEL, line) if _is_title_case(line, words) else None
 
 
 @lru_cache(maxsize=1 << 12)
-def is_row(line: str) -> bool:
-    """Return whether the line is a row of a table: a cell grid in Markdown, or words that end in an amount."""
+def is_table_row(line: str) -> bool:
+    """Return whether a line is a table row: a row in Markdown, or text that ends in an amount."""
     line = line.strip()
-    if len(line) > LONGEST:
+    if len(line) > MAX_LINE_CHARACTERS:
         return line.startswith("|")
-    return line.startswith("|") or bool(AMOUNT_AT_END.search(line) and not is_header(line))
+    return line.startswith("|") or bool(AMOUNT_AT_END.search(line) and not is_table_header(line))
 
 
-def is_header(line: str) -> bool:
-    """Return whether the line heads the columns of a table: times, and no amounts."""
+def is_table_header(line: str) -> bool:
+    """Return whether a line is a header of table columns: it has periods or dates, and no amounts."""
     if len(line) > MAX_HEADING_CHARACTERS or not TIME_WORDS.search(line):
         return False
-    rest = TIME_WORDS.sub(" ", line)
-    return not re.search(r"\d", rest) and len(rest.split()) <= 6
+    remainder = TIME_WORDS.sub(" ", line)
+    return not re.search(r"\d", remainder) and len(remainder.split()) <= 6
 
 
-def is_rule(line: str) -> bool:
-    """Say whether the line is the rule under the header of a table in Markdown."""
-    return len(line) <= LONGEST and bool(MARKDOWN_RULE.match(line.strip()))
+def is_delimiter_row(line: str) -> bool:
+    """Return whether a line is the delimiter row of a Markdown table."""
+    return len(line) <= MAX_LINE_CHARACTERS and bool(MARKDOWN_DELIMITER_ROW.match(line.strip()))
 
 
-def _is_titled(line: str, words: list[str]) -> bool:
+def _is_title_case(line: str, words: list[str]) -> bool:
     if (
         AMOUNT_AT_END.search(line)
         or line[-1] in ".,;:"
@@ -75,7 +75,7 @@ def _is_titled(line: str, words: list[str]) -> bool:
         or "|" in line
     ):
         return False
-    if is_header(line):
+    if is_table_header(line):
         return False
-    large = [w for w in words if not SMALL_WORDS.fullmatch(w) and w[0].isalpha()]
-    return len(words) >= 2 and bool(large) and all(word[0].isupper() for word in large)
+    content_words = [w for w in words if not SMALL_WORDS.fullmatch(w) and w[0].isalpha()]
+    return len(words) >= 2 and bool(content_words) and all(word[0].isupper() for word in content_words)

@@ -1,7 +1,7 @@
 """Attribute updates: sends changed attributes of indexed files to the vector store, without indexing them again.
 
-A change is committed here first, with the next version number, and then sent. The vector store ignores older versions.
-A sweep sends what a failure left unsent. No transaction is held across the call, and both stores converge.
+A change is committed with the next version number, and then sent. The vector store ignores older versions. A sweep
+sends changes that a failure left unsent, so both stores converge. No transaction is open during a call.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.database import Database
-from drw.rag.documents.ingestion import attached_files
+from drw.rag.documents.ingestion import attachments
 from drw.rag.documents.storage import change_notifications
+from drw.rag.documents.storage.vector_store_files import SAME_ROW
 
 log = logging.getLogger(__name__)
 
@@ -40,39 +41,41 @@ class AttributeUpdates:
     async def send(self, collection: str, files: Sequence[str]) -> None:
         """Send the changed attributes of files in a collection; later searches use them.
 
-        Included are their attached files, and files with the same content, which may have shared a document.
+        This includes their attachments, and files with the same content, which may have shared a document.
 
         Raises:
-            Unavailable: the vector store does not answer; the change is stored, and sent later.
+            Unavailable: the vector store does not answer; the sweep sends the change later.
         """
         caller = context.caller()
-        owned = {"org": caller.org, "desk": caller.desk, "collection": collection, "walls": list(caller.walls)}
-        for row in await self._rows(UNSENT_OF, {**owned, "files": list(files)}):
+        scope = {"org": caller.org, "desk": caller.desk, "collection": collection, "walls": list(caller.walls)}
+        for row in await self._query(UNSENT_OF, {**scope, "files": list(files)}):
             await self._send(row)
 
     async def sweep(self) -> None:
-        """Send what was left unsent, until cancelled."""
+        """Send unsent changes, until cancelled."""
         while True:
             with suppress(Unavailable):
-                for row in await self._rows(UNSENT, {}):
-                    await self._send_later(row)
+                for row in await self._query(UNSENT, {}):
+                    await self._send_or_log(row)
             await asyncio.sleep(SWEEP_SECONDS)
 
-    async def _send_later(self, row: Mapping[str, Any]) -> None:
+    async def _send_or_log(self, row: Mapping[str, Any]) -> None:
+        walls = frozenset(row["walls"])
+        caller = Principal(row["org"], row["desk"], row["key"], frozenset({"documents:write"}), walls)
         try:
-            with context.acting_for(_caller(row)):
+            with context.acting_for(caller):
                 await self._send(row)
         except DrwError as error:
             log.warning("changed attributes will be sent later: %s", telemetry.loggable(error))
 
-    async def _rows(self, query: LiteralString, named: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def _query(self, query: LiteralString, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         async with self._database.transaction() as connection:
-            return await (await connection.execute(query, named)).fetchall()
+            return await (await connection.execute(query, parameters)).fetchall()
 
     async def _send(self, row: Mapping[str, Any]) -> None:
         document = Document(
             id=row["file"],
-            title=await attached_files.title(self._database, row["file"], row["name"]),
+            title=await attachments.title(self._database, row["file"], row["name"]),
             attributes=to_values(row["attributes"]),
             attributes_version=row["attributes_version"],
             walls=row["walls"],
@@ -85,43 +88,37 @@ class AttributeUpdates:
         )
         try:
             await self._store.update_document_attributes(request, timeout=SEND_SECONDS)
-        except NotFound:  # the document it shared was deleted: index it
-            await self._finish(AGAIN, row)
+        except NotFound:  # the shared document was deleted: index the file
+            await self._update(REINDEX, row)
         else:
-            await self._finish(SENT, row)
+            await self._update(MARK_SENT, row)
 
-    async def _finish(self, query: Any, row: Mapping[str, Any]) -> None:
+    async def _update(self, query: Any, row: Mapping[str, Any]) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(query, row)
-            await change_notifications.announce(connection)
+            await change_notifications.notify(connection)
 
 
-def _caller(row: Mapping[str, Any]) -> Principal:
-    return Principal(row["org"], row["desk"], row["key"], frozenset({"documents:write"}), frozenset(row["walls"]))
-
-
-ROW = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
-
-WAITING = """
+SELECT_UNSENT = """
 select a.*, f.name, s.file as source from vector_store_file a join file f on f.id = a.file left join lateral (
     select s.file from vector_store_file s where s.org = a.org and s.desk = a.desk and s.collection = a.collection
     and s.content_hash = a.content_hash and s.walls = a.walls and s.file <> a.file
     and s.state = 'completed' and not s.unchanged and s.attributes_written > 0 limit 1) s on true
 where a.state = 'completed' and a.attributes_written < a.attributes_version
 """
-UNSENT = f"{WAITING} limit {MAX_ROWS}"
+UNSENT = f"{SELECT_UNSENT} limit {MAX_ROWS}"
 UNSENT_OF = f"""
-with recursive family as (
+with recursive tree as (
     select id, content_hash from file where id = any(%(files)s)
-    union select f.id, f.content_hash from file f join family g on f.parent = g.id)
-{WAITING} and a.org = %(org)s and a.desk = %(desk)s and a.collection = %(collection)s
-and inside(a.walls, %(walls)s) and a.content_hash in (select content_hash from family)
+    union select f.id, f.content_hash from file f join tree g on f.parent = g.id)
+{SELECT_UNSENT} and a.org = %(org)s and a.desk = %(desk)s and a.collection = %(collection)s
+and inside(a.walls, %(walls)s) and a.content_hash in (select content_hash from tree)
 """  # noqa: S608 - a constant
-SENT = f"""
-update vector_store_file set attributes_written = greatest(attributes_written, %(attributes_version)s) where {ROW}
+MARK_SENT = f"""
+update vector_store_file set attributes_written = greatest(attributes_written, %(attributes_version)s) where {SAME_ROW}
 """  # noqa: S608 - a constant
-AGAIN = f"""
+REINDEX = f"""
 update vector_store_file set state = 'in_progress', worker = null, attempts = 0, not_before = now(),
     job = nextval('job')
-where {ROW} and state = 'completed' and attributes_version = %(attributes_version)s
+where {SAME_ROW} and state = 'completed' and attributes_version = %(attributes_version)s
 """  # noqa: S608 - a constant

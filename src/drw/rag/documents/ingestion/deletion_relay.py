@@ -18,25 +18,25 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 10.0
 SWEEP_AFTER_SECONDS = 5.0
-"""Younger deletions are left to the request that ordered them."""
+"""Younger deletions are sent by the request that enqueued them."""
 RPC_SECONDS = 60.0
 
 
 class DeletionRelay:
-    """Sends deletions; every one may be sent more than once."""
+    """Sends deletions at least once; a repeated deletion has no effect."""
 
     def __init__(self, deletions: Deletions, vector_store: VectorStoreClient) -> None:
         self._deletions = deletions
         self._vector_store = vector_store
 
     async def send(self, fences: Sequence[int]) -> None:
-        """Send deletions that have just been committed; afterwards no search finds the documents.
+        """Send committed deletions; afterwards no search returns the documents.
 
         Raises:
             Unavailable: the vector store does not answer; `sweep` sends them later.
         """
         try:
-            for deletion in await self._deletions.of(fences):
+            for deletion in await self._deletions.get(fences):
                 await self._send(deletion)
         except (Unavailable, DeadlineExceeded) as error:
             raise Unavailable(
@@ -44,14 +44,14 @@ class DeletionRelay:
             ) from error
 
     async def sweep(self) -> None:
-        """Send unconfirmed deletions, until cancelled: a process died, or the vector store did not answer."""
+        """Send unconfirmed deletions until cancelled: their process died, or the vector store did not answer."""
         while True:
             with suppress(Unavailable):
                 for deletion in await self._deletions.older_than(SWEEP_AFTER_SECONDS):
-                    await self._try(deletion)
+                    await self._send_or_log(deletion)
             await asyncio.sleep(SWEEP_SECONDS)
 
-    async def _try(self, deletion: Deletion) -> None:
+    async def _send_or_log(self, deletion: Deletion) -> None:
         try:
             await self._send(deletion)
         except DrwError as error:

@@ -1,7 +1,7 @@
-"""Indexing workers: parse a file, cut it into chunks, embed them, store the document; small files together.
+"""Indexing workers: parse, chunk and embed files, and store their documents; small files in batches.
 
-No transaction and no pooled connection is held while a file is parsed or another service is called. The lease of a job
-fences what is written: see `job_queue`.
+No transaction and no pooled connection is held while a file is parsed or another service is called. Writes are fenced
+by the lease of the job: see `job_queue`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.database import Database
 from drw.rag.documents.chunking.chunks import Chunk, Chunker
 from drw.rag.documents.chunking.document_context import subject
-from drw.rag.documents.ingestion import attached_files, worker_lease
+from drw.rag.documents.ingestion import attachments, worker_lease
 from drw.rag.documents.ingestion.job_queue import MAX_ATTEMPTS, Attributes, Job, JobCounts, JobQueue
 from drw.rag.documents.parsing import file_types
 from drw.rag.documents.parsing.parser_pool import ParsedText, ParserPool
@@ -38,13 +38,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_TEXTS = 64
-"""In one request to embed: some seconds of work."""
+MAX_EMBED_TEXTS = 64
+"""Of one embedding request, which takes some seconds."""
 EMBED_SECONDS = 300.0
 PUT_SECONDS = 900.0
 MAX_BUSY_RETRIES = 60
 IDLE_SECONDS = 5.0
-"""How often an idle worker looks for jobs of dead workers, which no notification announces."""
+"""Polling interval of an idle worker, for jobs of dead workers, which have no notification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,13 @@ class _ParsedFile:
 
 
 class Indexer:
-    """An indexing worker; several run at once, in this process and in others."""
+    """Indexing worker; several run concurrently, in this and in other processes."""
 
     def __init__(
         self,
         jobs: JobQueue,
         database: Database,
-        changes: ChangeNotifications,
+        notifications: ChangeNotifications,
         blobs: BlobStore,
         parsers: ParserPool,
         embedding: EmbeddingClient,
@@ -83,7 +83,7 @@ class Indexer:
     ) -> None:
         self._jobs = jobs
         self._database = database
-        self._changes = changes
+        self._notifications = notifications
         self._blobs = blobs
         self._parsers = parsers
         self._embedding = embedding
@@ -91,24 +91,24 @@ class Indexer:
         self._max_chunks = max_chunks
 
     async def work(self) -> None:
-        """Claim jobs and do them, until cancelled.
+        """Claim and process jobs until cancelled.
 
         Raises:
-            Unavailable: the worker has lost its lease; call again.
+            Unavailable: the worker has lost its lease; the caller starts it again.
         """
         async with worker_lease.acquired(self._database) as lease:
-            await lease.run(self._work(lease.number))
+            await lease.run(self._process_jobs(lease.number))
 
-    async def _work(self, worker: int) -> None:
+    async def _process_jobs(self, worker: int) -> None:
         while True:
-            mark = self._changes.mark()
+            change = self._notifications.next_change()
             if jobs := await self._jobs.claim(worker):
-                await self._index(jobs)
+                await self._index_jobs(jobs)
             else:
-                await self._changes.after(mark, IDLE_SECONDS)
+                await self._notifications.wait(change, IDLE_SECONDS)
 
-    async def _index(self, jobs: Sequence[Job]) -> None:
-        """Index files of one caller and one collection."""
+    async def _index_jobs(self, jobs: Sequence[Job]) -> None:
+        """Index the files of one claim: they have the same caller and collection."""
         first = jobs[0]
         span_attributes = {"drw.file": first.file, "drw.attempt": first.attempts, "drw.files": len(jobs)}
         with (
@@ -116,21 +116,21 @@ class Indexer:
             telemetry.continuing(_trace(first)),
             telemetry.span(f"index {first.collection}", attributes=span_attributes),
         ):
-            files = [file for job in jobs if (file := await self._attempt(job, self._read(job)))]
-            if len(files) > 1 and await self._finish_together(files):
+            files = [file for job in jobs if (file := await self._run_step(job, self._parse(job)))]
+            if len(files) > 1 and await self._embed_and_store_batch(files):
                 return
             for file in files:
-                await self._attempt(file.job, self._finish([file]))
+                await self._run_step(file.job, self._embed_and_store([file]))
 
-    async def _attempt(self, job: Job, work: Awaitable[T]) -> T | None:
-        """Run a step of one job; on an error record it as failed, or release it to be retried."""
+    async def _run_step(self, job: Job, step: Awaitable[T]) -> T | None:
+        """Run a step of one job; on an error, fail the job or release it for a retry."""
         try:
-            return await work
+            return await step
         except ParseFailed as error:
             code = error.code if error.code in {UNSUPPORTED, "server_error"} else INVALID
             await self._jobs.fail(job, code, error.message)
         except (Unavailable, RateLimited, DeadlineExceeded) as error:
-            await self._retry(job, error)
+            await self._retry_or_fail(job, error)
         except DrwError as error:
             await self._jobs.fail(job, "server_error", error.message)
         except Exception:
@@ -138,38 +138,38 @@ class Indexer:
             await self._jobs.fail(job, "server_error", "unexpected error; see the log of the documents service")
         return None
 
-    async def _finish_together(self, files: Sequence[_ParsedFile]) -> bool:
-        """Embed and store several files; return False if an unknown one of them cannot be stored."""
+    async def _embed_and_store_batch(self, files: Sequence[_ParsedFile]) -> bool:
+        """Embed and store several files; return False if they must be stored one by one, to find the one that fails."""
         try:
-            await self._finish(files)
+            await self._embed_and_store(files)
         except (Unavailable, RateLimited, DeadlineExceeded) as error:
             for file in files:
-                await self._retry(file.job, error)
+                await self._retry_or_fail(file.job, error)
         except DrwError as error:
             log.warning("%d files are indexed one by one: %s", len(files), telemetry.loggable(error))
             return False
         return True
 
-    async def _retry(self, job: Job, error: DrwError) -> None:
+    async def _retry_or_fail(self, job: Job, error: DrwError) -> None:
         if job.attempts >= MAX_ATTEMPTS:
             await self._jobs.fail(job, "server_error", f"given up after {job.attempts} attempts: {error.message}")
             return
         log.warning("indexing %s will be retried: %s", job.file, telemetry.loggable(error))
         seconds = await self._jobs.release(job)
-        asyncio.get_running_loop().call_later(seconds, self._changes.nudge)
+        asyncio.get_running_loop().call_later(seconds, self._notifications.wake)
 
-    async def _read(self, job: Job) -> _ParsedFile | None:
-        """Parse a file and cut it into chunks; None if nothing is left to do."""
+    async def _parse(self, job: Job) -> _ParsedFile | None:
+        """Parse a file and split it into chunks; return None if the job is already completed."""
         if job.attempts > MAX_ATTEMPTS:
             raise ParseFailed(f"given up: indexing this file was interrupted {MAX_ATTEMPTS} times", "server_error")
         if await self._jobs.complete_unchanged(job):
             return None
-        text = await self._parsers.text(self._blobs.path(job.content_hash), file_types.kind_of(job.name))
-        title = await attached_files.title(self._database, job.file, job.name)
+        text = await self._parsers.text(self._blobs.path(job.content_hash), file_types.extension_of(job.name))
+        title = await attachments.title(self._database, job.file, job.name)
         # In a thread: chunking a large file takes seconds.
-        return _ParsedFile(job, title, text, await asyncio.to_thread(self._cut, title, text))
+        return _ParsedFile(job, title, text, await asyncio.to_thread(self._chunk, title, text))
 
-    def _cut(self, title: str, text: ParsedText) -> list[Chunk]:
+    def _chunk(self, title: str, text: ParsedText) -> list[Chunk]:
         pages = text.pages
         chunker = Chunker(subject(title, next((page for page in pages if page.strip()), "")))
         chunks: list[Chunk] = []
@@ -181,25 +181,25 @@ class Indexer:
             raise ParseFailed(": ".join(["this file has no text", *text.warnings[:1]]), UNSUPPORTED)
         return chunks
 
-    async def _finish(self, files: Sequence[_ParsedFile]) -> None:
+    async def _embed_and_store(self, files: Sequence[_ParsedFile]) -> None:
         vectors = await self._embed(files)
         for file in files:
             await self._store(file, vectors)
 
     async def _embed(self, files: Sequence[_ParsedFile]) -> dict[str, Vector]:
         """Return a vector for each distinct text."""
-        texts = list(dict.fromkeys(_embedded(chunk) for file in files for chunk in file.chunks))
+        texts = list(dict.fromkeys(_embedding_text(chunk) for file in files for chunk in file.chunks))
         vectors: dict[str, Vector] = {}
-        for start in range(0, len(texts), MAX_TEXTS):
-            batch = texts[start : start + MAX_TEXTS]
+        for start in range(0, len(texts), MAX_EMBED_TEXTS):
+            batch = texts[start : start + MAX_EMBED_TEXTS]
             request = EmbedRequest(texts=batch, long_text=EmbedRequest.AVERAGE)
-            vectors |= zip(batch, await self._embed_patiently(request), strict=True)
-            if len(files) == 1 and len(texts) > MAX_TEXTS:
-                await self._jobs.report(files[0].job, JobCounts(files[0].pages, len(vectors)))
+            vectors |= zip(batch, await self._embed_with_retries(request), strict=True)
+            if len(files) == 1 and len(texts) > MAX_EMBED_TEXTS:
+                await self._jobs.report_progress(files[0].job, JobCounts(files[0].pages, len(vectors)))
         return vectors
 
-    async def _embed_patiently(self, request: EmbedRequest) -> Sequence[Vector]:
-        """Embed; wait while the service is busy, rather than parse the whole file again."""
+    async def _embed_with_retries(self, request: EmbedRequest) -> Sequence[Vector]:
+        """Embed texts; wait while the service is busy: a failed job would parse its file again."""
         for _ in range(MAX_BUSY_RETRIES):
             try:
                 return (await self._embedding.embed(request, timeout=EMBED_SECONDS)).vectors
@@ -208,16 +208,16 @@ class Indexer:
         return (await self._embedding.embed(request, timeout=EMBED_SECONDS)).vectors
 
     async def _store(self, file: _ParsedFile, vectors: Mapping[str, Vector]) -> None:
-        """Store a document, then complete its job; update the document first if its attributes change meanwhile.
+        """Store a document, update its attributes if they changed meanwhile, and complete the job.
 
-        A file that is deleted meanwhile leaves nothing: its deletion has a higher fence than the document.
+        A file that is deleted meanwhile leaves no document: its deletion has a higher fencing token.
         """
         if (attributes := await self._jobs.attributes(file.job)) is None:
             return
         with telemetry.continuing(_trace(file.job)):
-            await self._vector_store.put_document(_request(file, attributes, vectors), timeout=PUT_SECONDS)
-            while changed := await self._jobs.complete(file.job, file.counts, attributes.version):
-                attributes = changed
+            await self._vector_store.put_document(_put_request(file, attributes, vectors), timeout=PUT_SECONDS)
+            while current := await self._jobs.complete(file.job, file.counts, attributes.version):
+                attributes = current
                 update = UpdateDocumentAttributesRequest(
                     collection=file.job.collection, document=_document(file, attributes), fence=file.job.lease
                 )
@@ -228,7 +228,7 @@ def _trace(job: Job) -> Context:
     return telemetry.incoming_context({"traceparent": job.trace})
 
 
-def _embedded(chunk: Chunk) -> str:
+def _embedding_text(chunk: Chunk) -> str:
     return f"{chunk.context}\n{chunk.text}"
 
 
@@ -245,7 +245,7 @@ def _document(file: _ParsedFile, attributes: Attributes) -> Document:
     )
 
 
-def _request(file: _ParsedFile, attributes: Attributes, vectors: Mapping[str, Vector]) -> PutDocumentRequest:
+def _put_request(file: _ParsedFile, attributes: Attributes, vectors: Mapping[str, Vector]) -> PutDocumentRequest:
     chunks = [
         StoredChunk(
             number=number,
@@ -254,7 +254,7 @@ def _request(file: _ParsedFile, attributes: Attributes, vectors: Mapping[str, Ve
             end=chunk.end,
             text=chunk.text,
             context=chunk.context,
-            vector=vectors[_embedded(chunk)],
+            vector=vectors[_embedding_text(chunk)],
         )
         for number, chunk in enumerate(file.chunks)
     ]

@@ -1,8 +1,8 @@
-"""Job queue of indexing: fair between orgs and desks; each job has one owner at a time and is completed once.
+"""Job queue of indexing: fair between orgs and desks; a job has one owner at a time and is completed once.
 
-A job is a row of `vector_store_file` in the state `in_progress`. A worker claims it in a short transaction and gets a
-lease; while the worker lives and extends its own lease, nobody else can claim the job. Only the owner of the newest
-lease can finish it: what a former owner writes matches no row.
+A job is a row of `vector_store_file` in the state `in_progress`. A worker claims it in a short transaction, with a new
+lease number. While the worker extends its worker lease, no other worker can claim the job. Only the owner of the newest
+lease number can finish it: the updates of a former owner match no row.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from drw.kernel.storage.sql import Jsonb
 from drw.rag.documents.ingestion.worker_lease import LIVE_WORKERS
 from drw.rag.documents.storage import change_notifications, deletions
 
-SMALL_BYTES = 64 << 10
-"""A file of at most so many bytes is indexed together with others of its collection."""
-MAX_TOGETHER = 32
+SMALL_FILE_BYTES = 64 << 10
+"""Files of at most this size are indexed in batches."""
+MAX_JOBS_PER_CLAIM = 32
 CLAIM_LOCK = 0x646F63636C61696D
-"""The advisory lock "docclaim": workers claim one after another, so that each sees what the one before has claimed."""
-FROZEN_SECONDS = 10
-"""PostgreSQL ends a transaction that is idle for so long: the process of its worker is frozen."""
+"""The advisory lock "docclaim": it serialises claims, so each claim sees the previous ones."""
+IDLE_TRANSACTION_SECONDS = 10
+"""PostgreSQL ends a transaction that is idle for longer: the process of its worker is frozen."""
 MAX_ATTEMPTS = 8
-"""After so many interruptions and failures of other services, the file itself is the likely cause."""
-MAX_DELAY_SECONDS = 60
+"""Interruptions and failures of other services before a job fails: then the file is the likely cause."""
+MAX_RETRY_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One claimed job. `job` and `lease` must still be in the row for anything to be written."""
+    """A claimed job. Updates apply only while the row has the same `job` and `lease`."""
 
     org: str
     desk: str
@@ -48,7 +48,7 @@ class Job:
     attempts: int
     job: int
     lease: int
-    """The fencing token of the claim, for the vector store too: a later claim or deletion has a higher one."""
+    """The fencing token of the claim, also in the vector store: later claims and deletions have higher ones."""
 
     @property
     def caller(self) -> Principal:
@@ -78,13 +78,13 @@ class JobCounts:
     chunks: int = 0
     bytes: int = 0
     warnings: Sequence[str] = ()
-    """Parts of the file that could not be read."""
+    """Parts of the file that were not read."""
 
 
 class JobQueue:
-    """Gives jobs to workers: round robin over orgs, then over the desks of an org, then in the order of creation.
+    """Assigns jobs to workers: round robin over orgs, then over the desks of an org, then in the order of creation.
 
-    One org never holds all workers, unless there is only one: the next org need not wait for its files.
+    With several workers, one org never uses all of them: another org does not wait for its files.
     """
 
     def __init__(self, database: Database, audit: AuditWriter) -> None:
@@ -92,48 +92,47 @@ class JobQueue:
         self._audit = audit
 
     async def claim(self, worker: int) -> list[Job]:
-        """Claim jobs that no live worker owns, all of one caller and collection; none without a lease of the worker.
+        """Claim jobs without a live owner, of one caller and collection; none if the worker has no lease.
 
-        More than one are small files on their first attempt: a file that kills its worker is claimed alone afterwards.
+        Several jobs are small files on their first attempt: a file that kills its worker is claimed alone afterwards.
         """
         async with self._transaction() as connection:
             await connection.execute("select pg_advisory_xact_lock(%s)", (CLAIM_LOCK,))
             cursor = await connection.execute(CLAIM, {"worker": worker})
             if (row := await cursor.fetchone()) is None:
                 return []
-            first = _job(row)
+            first = _to_job(row)
             await connection.execute(RECORD_CLAIM, (first.org, first.desk, first.org))
-            if row["file_bytes"] > SMALL_BYTES or first.attempts > 1:
+            if row["file_bytes"] > SMALL_FILE_BYTES or first.attempts > 1:
                 return [first]
-            alike = {"org": first.org, "desk": first.desk, "key": first.key, "collection": first.collection}
-            bounds = {"walls": list(first.walls), "bytes": SMALL_BYTES, "limit": MAX_TOGETHER - 1}
-            more = await connection.execute(CLAIM_MORE, {**alike, **bounds, "worker": worker})
-            return [first, *sorted((_job(row) for row in await more.fetchall()), key=lambda job: job.job)]
+            group = {"org": first.org, "desk": first.desk, "key": first.key, "collection": first.collection}
+            bounds = {"walls": list(first.walls), "bytes": SMALL_FILE_BYTES, "limit": MAX_JOBS_PER_CLAIM - 1}
+            cursor = await connection.execute(CLAIM_MORE, {**group, **bounds, "worker": worker})
+            return [first, *sorted((_to_job(row) for row in await cursor.fetchall()), key=lambda job: job.job)]
 
     async def attributes(self, job: Job) -> Attributes | None:
-        """Return the present attributes of the job's file; None if the job has another owner or is over."""
+        """Return the current attributes of the file of a job; None if the job has another owner or is finished."""
         row = await self._database.one(
             "select attributes, attributes_version from vector_store_file"
             " where job = %s and lease = %s and state = 'in_progress'",
             *(job.job, job.lease),
         )
-        return _attributes(row) if row else None
+        return _to_attributes(row) if row else None
 
-    async def report(self, job: Job, counts: JobCounts) -> None:
+    async def report_progress(self, job: Job, counts: JobCounts) -> None:
         """Record the progress of a job."""
         async with self._transaction() as connection:
-            await connection.execute(REPORT, {"pages": counts.pages, "chunks": counts.chunks, **job.fence})
-            await change_notifications.announce(connection)
+            await connection.execute(REPORT_PROGRESS, {"pages": counts.pages, "chunks": counts.chunks, **job.fence})
+            await change_notifications.notify(connection)
 
     async def complete(self, job: Job, counts: JobCounts, version: int) -> Attributes | None:
-        """Complete a job whose document is in the vector store with this version of the attributes.
+        """Complete a job whose document is in the vector store with a version of the attributes.
 
         Returns:
-            The attributes that the document must get first, because they have changed meanwhile; None if the job is
-            now completed, or has another owner.
+            Newer attributes, which the document must get first; None if the job is completed or has another owner.
         """
         async with self._transaction() as connection:
-            if (current := await self._locked(connection, job)) is None:
+            if (current := await self._lock(connection, job)) is None:
                 return None
             if current.version > version:
                 return current
@@ -141,13 +140,13 @@ class JobQueue:
             return None
 
     async def complete_unchanged(self, job: Job) -> bool:
-        """Complete a job if another file with the same content, walls and attributes is in the collection already.
+        """Complete a job if the collection already has a file with the same content, walls and attributes.
 
         Returns:
-            Whether nothing is left to do: the job is completed, or has another owner.
+            Whether the job is completed or has another owner.
         """
         async with self._transaction() as connection:
-            if await self._locked(connection, job) is None:
+            if await self._lock(connection, job) is None:
                 return True
             # Shared lock: the deletion of the other file waits, and then puts this one in progress again.
             cursor = await connection.execute(
@@ -163,37 +162,37 @@ class JobQueue:
             return True
 
     async def fail(self, job: Job, code: str, reason: str) -> None:
-        """Record why a job failed; a document that an earlier attempt may have written is deleted."""
+        """Fail a job with an error; delete the document that an earlier attempt may have written."""
         async with self._transaction() as connection:
-            if await self._locked(connection, job) is None:
+            if await self._lock(connection, job) is None:
                 return
             await connection.execute(FAIL, {"code": code, "reason": reason, **job.fence})
             if job.attempts > 1:
-                await deletions.order(connection, job.caller, "", job.collection, job.file, job.walls)
+                await deletions.enqueue(connection, job.caller, "", job.collection, job.file, job.walls)
             details = {"collection": job.collection, "sha256": job.content_hash, "code": code}
             await self._audit.record("file.index", job.file, outcome="failed", details=details, connection=connection)
-            await change_notifications.announce(connection)
+            await change_notifications.notify(connection)
 
     async def release(self, job: Job) -> int:
-        """Release a job to be retried later; return after how many seconds: 1, 2, 4, ... up to 60."""
-        seconds: int = min(MAX_DELAY_SECONDS, 2 ** (job.attempts - 1))
+        """Release a job for a retry; return the delay in seconds: 1, 2, 4, ... up to 60."""
+        seconds: int = min(MAX_RETRY_SECONDS, 2 ** (job.attempts - 1))
         async with self._transaction() as connection:
             await connection.execute(RELEASE, {"seconds": seconds, **job.fence})
         return seconds
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        """Open a transaction that PostgreSQL ends if this process freezes in it: its row locks would stop others."""
+        """Open a transaction that PostgreSQL ends if this process freezes in it: its locks would block others."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                "select set_config('idle_in_transaction_session_timeout', %s, true)", (f"{FROZEN_SECONDS}s",)
+                "select set_config('idle_in_transaction_session_timeout', %s, true)", (f"{IDLE_TRANSACTION_SECONDS}s",)
             )
             yield connection
 
-    async def _locked(self, connection: Connection, job: Job) -> Attributes | None:
+    async def _lock(self, connection: Connection, job: Job) -> Attributes | None:
         cursor = await connection.execute(LOCK_OWNED, job.fence)
         row = await cursor.fetchone()
-        return _attributes(row) if row else None
+        return _to_attributes(row) if row else None
 
     async def _complete(self, connection: Connection, job: Job, counts: JobCounts, *, unchanged: bool) -> None:
         result = {"pages": counts.pages, "chunks": counts.chunks}
@@ -201,18 +200,18 @@ class JobQueue:
         await connection.execute(COMPLETE, {**result, **stored, **job.fence})
         details = {"collection": job.collection, "sha256": job.content_hash, "unchanged": unchanged, **result}
         await self._audit.record("file.index", job.file, details=details, connection=connection)
-        await change_notifications.announce(connection)
+        await change_notifications.notify(connection)
 
 
-def _job(row: Mapping[str, Any]) -> Job:
+def _to_job(row: Mapping[str, Any]) -> Job:
     return Job(**{name: row[name] for name in Job.__slots__})
 
 
-def _attributes(row: Mapping[str, Any]) -> Attributes:
+def _to_attributes(row: Mapping[str, Any]) -> Attributes:
     return Attributes(row["attributes"], row["attributes_version"])
 
 
-FREE = """
+CLAIMABLE = """
 j.state = 'in_progress' and j.not_before <= now()
 and (j.worker is null or j.worker not in (select number from live))
 and not exists (  -- of files with the same content in the same collection, one at a time
@@ -220,7 +219,7 @@ and not exists (  -- of files with the same content in the same collection, one 
     and e.content_hash = j.content_hash and e.walls = j.walls and e.state = 'in_progress' and e.job <> j.job
     and (e.job < j.job or e.worker in (select number from live)))
 """
-GIVE = """
+ASSIGN = """
 update vector_store_file a set worker = %(worker)s, lease = nextval('job'), attempts = attempts + 1, pages = 0,
     chunks = 0
 from file f, chosen where f.id = a.file and a.job = chosen.job
@@ -244,22 +243,22 @@ chosen as (
     left join last_claim as org_claim on org_claim.org = desks.org and org_claim.desk = ''
     left join last_claim as desk_claim on desk_claim.org = desks.org and desk_claim.desk = desks.desk
     cross join lateral (
-        select j.job from vector_store_file j where j.org = desks.org and j.desk = desks.desk and {FREE}
+        select j.job from vector_store_file j where j.org = desks.org and j.desk = desks.desk and {CLAIMABLE}
         order by j.job limit 1 for update skip locked) as free
     where %(worker)s in (select number from live)
     and coalesce(busy.workers, 0) < greatest(1, (select count(*) from live) - 1)
     order by coalesce(busy.workers, 0), org_claim.claimed_at nulls first, desk_claim.claimed_at nulls first, free.job
     limit 1)
-{GIVE}
+{ASSIGN}
 """  # noqa: S608 - constants
 CLAIM_MORE = f"""
 with live as materialized ({LIVE_WORKERS}),
 chosen as (
     select j.job from vector_store_file j join file on file.id = j.file
     where j.org = %(org)s and j.desk = %(desk)s and j.key = %(key)s and j.collection = %(collection)s
-    and j.walls = %(walls)s and j.attempts = 0 and file.bytes <= %(bytes)s and {FREE}
+    and j.walls = %(walls)s and j.attempts = 0 and file.bytes <= %(bytes)s and {CLAIMABLE}
     order by j.job limit %(limit)s for update of j skip locked)
-{GIVE}
+{ASSIGN}
 """  # noqa: S608 - constants
 RECORD_CLAIM = """
 insert into last_claim (org, desk, claimed_at) values (%s, %s, clock_timestamp()), (%s, '', clock_timestamp())
@@ -267,7 +266,7 @@ on conflict (org, desk) do update set claimed_at = excluded.claimed_at
 """
 OWNED = "where job = %(job)s and lease = %(lease)s and state = 'in_progress'"
 LOCK_OWNED = f"select attributes, attributes_version from vector_store_file {OWNED} for update"  # noqa: S608
-REPORT = f"update vector_store_file set pages = %(pages)s, chunks = %(chunks)s {OWNED}"  # noqa: S608
+REPORT_PROGRESS = f"update vector_store_file set pages = %(pages)s, chunks = %(chunks)s {OWNED}"  # noqa: S608
 COMPLETE = f"""
 update vector_store_file set state = 'completed', pages = %(pages)s, chunks = %(chunks)s, bytes = %(bytes)s,
     unchanged = %(unchanged)s, attributes_written = attributes_version, warnings = %(warnings)s, worker = null {OWNED}

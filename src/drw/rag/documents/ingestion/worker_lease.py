@@ -1,4 +1,4 @@
-"""Leases of indexing workers: a dead worker loses its jobs at once, a frozen one when its lease expires.
+"""Leases of indexing workers: a dead worker loses its jobs immediately, a frozen worker when its lease expires.
 
 A worker holds an advisory lock, which PostgreSQL releases when the process dies, and a lease with an expiry, which a
 heartbeat extends. Both use one connection for each worker, outside the pool.
@@ -16,15 +16,15 @@ from drw.kernel.storage import advisory_lock
 from drw.kernel.storage.advisory_lock import AdvisoryLock, LockId
 from drw.kernel.storage.database import Database
 
-WORKER = 0x646F63
-"""The kind of the advisory lock: "doc"."""
+WORKER_LOCKS = 0x646F63
+"""The class of the advisory locks: "doc"."""
 LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 5.0
-RECORD_DAYS = 1
-"""How long the record of a dead worker is stored."""
+MAX_RECORD_DAYS = 1
+"""Age after which the record of a dead worker is deleted."""
 
 LIVE_WORKERS = f"""
-select worker.number from worker join ({advisory_lock.holders(WORKER)}) as held using (number)
+select worker.number from worker join ({advisory_lock.holders(WORKER_LOCKS)}) as held using (number)
 where worker.lease_expires_at > clock_timestamp()
 """  # noqa: S608 - constants
 """The numbers of the workers that hold their lock and an unexpired lease."""
@@ -32,7 +32,7 @@ EXTEND = """
 insert into worker (number, lease_expires_at) values (%s, clock_timestamp() + %s * interval '1 second')
 on conflict (number) do update set lease_expires_at = excluded.lease_expires_at
 """
-EXPIRE_OLD = "delete from worker where lease_expires_at < clock_timestamp() - %s * interval '1 day'"
+DELETE_EXPIRED = "delete from worker where lease_expires_at < clock_timestamp() - %s * interval '1 day'"
 
 
 class WorkerLease:
@@ -51,7 +51,7 @@ class WorkerLease:
         await self._lock.execute(EXTEND, self.number, LEASE_SECONDS)
 
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run the worker and extend its lease meanwhile; cancel it if the lock is lost.
+        """Run a worker and extend its lease; cancel the worker if the lock is lost.
 
         Raises:
             Unavailable: the connection, and with it the lock, is lost.
@@ -74,8 +74,8 @@ async def acquired(database: Database) -> AsyncIterator[WorkerLease]:
     row = await database.one("select (nextval('worker_number') %% 2147483647)::int as number")
     if row is None:
         raise Unavailable("the database gives no number for a worker", part="postgres")
-    async with advisory_lock.acquired(database, LockId(WORKER, row["number"])) as lock:
-        await lock.execute(EXPIRE_OLD, RECORD_DAYS)
+    async with advisory_lock.acquired(database, LockId(WORKER_LOCKS, row["number"])) as lock:
+        await lock.execute(DELETE_EXPIRED, MAX_RECORD_DAYS)
         lease = WorkerLease(row["number"], lock)
         await lease.extend()
         yield lease

@@ -1,4 +1,4 @@
-"""Decompression limits of ZIP-based files such as DOCX and EPUB: unpacks and counts before a parser reads them."""
+"""Protection against decompression bombs: limits the unpacked size of ZIP-based files such as DOCX and EPUB."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from pathlib import Path
 
 from drw.rag.documents.ports import ParseFailed
 
-BEGIN = b"PK\x03\x04"
-BLOCK = 1 << 20
+ZIP_MAGIC = b"PK\x03\x04"
+BLOCK_BYTES = 1 << 20
 
 
-def check(file: Path, kind: str, max_bytes: int) -> None:
+def check(file: Path, extension: str, max_bytes: int) -> None:
     """Unpack every entry and count its bytes: the sizes that an archive declares may be wrong.
 
-    A damaged entry is left to the parser, which warns about it.
+    Damaged entries are accepted here; the parser warns about them.
 
     Raises:
-        ParseFailed: it is no archive, is encrypted, or unpacks to more than `most_bytes`.
+        ParseFailed: the file is no archive, is encrypted, or unpacks to more than `max_bytes`.
     """
     with file.open("rb") as content:
-        begin = content.read(len(BEGIN))
+        magic = content.read(len(ZIP_MAGIC))
     if not zipfile.is_zipfile(file):
-        is_cut = begin == BEGIN
+        is_truncated = magic == ZIP_MAGIC
         raise ParseFailed(
             "this file is damaged, and cannot be unpacked"
-            if is_cut
-            else f"this is not a {kind.upper()} file, although its name ends in .{kind}"
+            if is_truncated
+            else f"this is not a {extension.upper()} file, although its name ends in .{extension}"
         )
-    left = max_bytes
+    remaining = max_bytes
     try:
-        with zipfile.ZipFile(file) as packed:
-            for entry in packed.infolist():
-                left -= _size(packed, entry, left, max_bytes)
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                remaining -= _unpacked_size(archive, entry, remaining, max_bytes)
     except (zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
         raise ParseFailed("this file is damaged, and cannot be unpacked") from error
 
 
-def _size(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int, max_bytes: int) -> int:
+def _unpacked_size(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, remaining: int, max_bytes: int) -> int:
     if entry.flag_bits & 1:
         raise ParseFailed("this file is encrypted: save it without its password")
     size = 0
     try:
-        with packed.open(entry) as content:
-            while piece := content.read(BLOCK):
-                if (size := size + len(piece)) > left:
+        with archive.open(entry) as content:
+            while block := content.read(BLOCK_BYTES):
+                if (size := size + len(block)) > remaining:
                     raise ParseFailed(f"this file unpacks to more than {max_bytes:,} bytes")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError):
         return size

@@ -9,44 +9,47 @@ from contextlib import asynccontextmanager
 
 
 class FairSlots:
-    """Slots for owners. The next one goes to the owner with the fewest, then to the one who waits longest.
+    """A semaphore that grants a free slot to the waiting owner with the fewest slots, then to the longest waiting.
 
-    One owner holds at most all slots but one, unless there is only one: another never waits for a single owner.
+    With several slots, one owner never holds all of them: another owner does not wait for it.
     """
 
     def __init__(self, slots: int) -> None:
         self._free = slots
-        self._max_held = max(1, slots - 1)
-        self._held: Counter[str] = Counter()
+        self._max_per_owner = max(1, slots - 1)
+        self._slots_by_owner: Counter[str] = Counter()
         self._waiting: list[tuple[str, asyncio.Future[None]]] = []
 
     @asynccontextmanager
-    async def held(self, owner: str) -> AsyncIterator[None]:
-        """Hold a slot for the block, once there is one for the owner."""
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((owner, turn))
-        self._give()
+    async def acquired(self, owner: str) -> AsyncIterator[None]:
+        """Wait for a slot, and hold it for the block."""
+        grant = asyncio.get_running_loop().create_future()
+        self._waiting.append((owner, grant))
+        self._grant()
         try:
-            await turn
+            await grant
             yield
         finally:
-            if turn.done() and not turn.cancelled():
+            if grant.done() and not grant.cancelled():
                 self._free += 1
-                self._held -= Counter([owner])
+                self._slots_by_owner -= Counter([owner])
             else:
-                self._waiting.remove((owner, turn))
-            self._give()
+                self._waiting.remove((owner, grant))
+            self._grant()
 
-    def _give(self) -> None:
+    def _grant(self) -> None:
         while self._free:
-            able = [(owner, turn) for owner, turn in self._waiting if self._may(owner) and not turn.cancelled()]
-            if not able:
+            eligible = [
+                (owner, grant)
+                for owner, grant in self._waiting
+                if self._slots_by_owner[owner] < self._max_per_owner and not grant.cancelled()
+            ]
+            if not eligible:
                 return
-            owner, turn = min(able, key=lambda waiting: self._held[waiting[0]])  # of equals the first
-            self._waiting.remove((owner, turn))
+            owner, grant = min(
+                eligible, key=lambda waiting: self._slots_by_owner[waiting[0]]
+            )  # the longest waiting of equals
+            self._waiting.remove((owner, grant))
             self._free -= 1
-            self._held[owner] += 1
-            turn.set_result(None)
-
-    def _may(self, owner: str) -> bool:
-        return self._held[owner] < self._max_held
+            self._slots_by_owner[owner] += 1
+            grant.set_result(None)

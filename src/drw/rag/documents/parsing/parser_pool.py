@@ -1,4 +1,4 @@
-"""Pool of parser processes: parses files outside this process, and keeps idle processes for the next file."""
+"""Pool of parser processes: parses files in sandboxed processes, which are reused while they are idle."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from drw.rag.documents.parsing.fair_slots import FairSlots
 from drw.rag.documents.ports import ParseFailed
 from drw.rag.documents.settings import ParsingSettings as Settings
 
-LONGEST_ANSWER = 32 << 20
-KEPT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
-"""The environment variables of a parser process: no secrets."""
-ONE_THREAD = {"RAYON_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+MAX_RESPONSE_BYTES = 32 << 20
+INHERITED_ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")
+"""The environment variables that a parser process inherits: no secrets."""
+SINGLE_THREADED = {"RAYON_NUM_THREADS": "1", "TOKIO_WORKER_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 IDLE_SECONDS = 30.0
-START_TRIES = 3
+START_ATTEMPTS = 3
 
 
 @dataclass(slots=True)
@@ -34,152 +34,153 @@ class ParsedText:
 
     pages: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """Parts that are damaged or hidden and were left out."""
+    """Parts of the file that were skipped because they are damaged or hidden."""
     encoding: str = ""
 
-    def take(self, answer: Mapping[str, Any]) -> None:
-        """Take the next answer of a worker."""
-        if "page" in answer:
-            self.pages.append(answer["page"])
-        elif "end" in answer:
-            self.warnings = answer["warnings"]
-            self.encoding = answer["encoding"]
+    def add(self, response: Mapping[str, Any]) -> None:
+        """Add the next response of a worker."""
+        if "page" in response:
+            self.pages.append(response["page"])
+        elif "end" in response:
+            self.warnings = response["warnings"]
+            self.encoding = response["encoding"]
 
 
 class ParserPool:
-    """Parses files; a file that crashes or exhausts its parser process affects no other file."""
+    """Parses files; a file that crashes or exhausts its parser process affects no other file.
+
+    Parsing and the checks of uploads have separate slots, which orgs share fairly.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = self._settings = settings
-        self._reading = FairSlots(settings.workers)
-        self._receiving = FairSlots(settings.workers)
+        self.settings = settings
+        self._parse_slots = FairSlots(settings.workers)
+        self._upload_slots = FairSlots(settings.workers)
         self._idle: list[tuple[asyncio.subprocess.Process, asyncio.TimerHandle]] = []
 
-    async def check(self, file: Path, kind: str) -> str:
+    async def check(self, file: Path, extension: str) -> str:
         """Check that a file can be parsed; return the encoding of a text file, otherwise an empty string.
 
         Raises:
-            ParseFailed: it cannot.
+            ParseFailed: it cannot be parsed.
         """
-        parsed = ParsedText()
-        async for answer in self._ask(do="check", file=str(file), kind=kind):
-            parsed.take(answer)
-        return parsed.encoding
+        return (await self._parsed(do="check", file=str(file), extension=extension)).encoding
 
-    async def text(self, file: Path, kind: str, enough: int = 0) -> ParsedText:
-        """Return the text of each page; with `enough`, stop once there are so many characters.
+    async def text(self, file: Path, extension: str, stop_after: int = 0) -> ParsedText:
+        """Return the text of each page; stop after the page that reaches `stop_after` characters, if not 0.
 
         Raises:
-            ParseFailed: the file cannot be read, or is over a limit.
+            ParseFailed: the file cannot be parsed, or exceeds a limit.
         """
-        parsed = ParsedText()
-        async for answer in self._ask(do="pages", file=str(file), kind=kind, enough=enough):
-            parsed.take(answer)
-        return parsed
+        return await self._parsed(do="pages", file=str(file), extension=extension, stop_after=stop_after)
 
-    async def pages(self, file: Path, kind: str, enough: int = 0) -> list[str]:
-        """Return only the pages of the text."""
-        return (await self.text(file, kind, enough)).pages
-
-    async def embedded(self, file: Path, kind: str) -> AsyncGenerator[tuple[str, int] | bytes, None]:
-        """Yield the name and the size of each file that is attached to this one, then its bytes in pieces.
+    async def attachments(self, file: Path, extension: str) -> AsyncGenerator[tuple[str, int] | bytes, None]:
+        """Yield the name and the size of each attachment, followed by its bytes in blocks.
 
         Raises:
-            ParseFailed: the file cannot be read.
+            ParseFailed: the file cannot be parsed.
         """
-        async with aclosing(self._ask(do="embedded", file=str(file), kind=kind)) as answers:
-            async for answer in answers:
-                if "file" in answer:
-                    yield answer["file"], answer["size"]
-                elif "bytes" in answer:
-                    yield base64.b64decode(answer["bytes"])
+        async with aclosing(self._request(do="attachments", file=str(file), extension=extension)) as responses:
+            async for response in responses:
+                if "file" in response:
+                    yield response["file"], response["size"]
+                elif "bytes" in response:
+                    yield base64.b64decode(response["bytes"])
 
-    async def decrypted(self, file: Path, kind: str, password: str) -> AsyncGenerator[bytes, None]:
-        """Yield an encrypted file without its encryption, in pieces.
+    async def decrypt(self, file: Path, extension: str, password: str) -> AsyncGenerator[bytes, None]:
+        """Yield the decrypted bytes of an encrypted file, in blocks.
 
         Raises:
             ParseFailed: the password is missing or wrong.
         """
-        async with aclosing(self._ask(do="decrypted", file=str(file), kind=kind, password=password)) as answers:
-            async for answer in answers:
-                if "bytes" in answer:
-                    yield base64.b64decode(answer["bytes"])
+        async with aclosing(
+            self._request(do="decrypt", file=str(file), extension=extension, password=password)
+        ) as responses:
+            async for response in responses:
+                if "bytes" in response:
+                    yield base64.b64decode(response["bytes"])
 
     async def stop(self) -> None:
-        """End all idle parser processes."""
+        """Kill all idle parser processes."""
         for worker, timer in self._idle:
             timer.cancel()
-            await _end(worker)
+            await _kill(worker)
         self._idle.clear()
 
-    async def _ask(self, **request: Any) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the answers to a request; the time that the caller takes with them counts too."""
-        own = self._settings
+    async def _parsed(self, **request: Any) -> ParsedText:
+        parsed = ParsedText()
+        async for response in self._request(**request):
+            parsed.add(response)
+        return parsed
+
+    async def _request(self, **request: Any) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the responses to a request; the time limit includes the time of the caller between them."""
+        settings = self.settings
         cpu_seconds = self._cpu_seconds(Path(request["file"]))
-        request = {"enough": 0, **request, "limits": asdict(own.limits), "seconds": cpu_seconds}
-        slots = self._reading if request["do"] == "pages" else self._receiving
+        request = {"stop_after": 0, **request, "limits": asdict(settings.limits), "seconds": cpu_seconds}
+        slots = self._parse_slots if request["do"] == "pages" else self._upload_slots
         caller = context.caller_or_none()
-        async with slots.held(caller.org if caller else ""), self._worker() as worker:
+        async with slots.acquired(caller.org if caller else ""), self._worker() as worker:
             try:
-                async with asyncio.timeout(own.seconds):
-                    async for answer in _answers(worker, request):
-                        yield answer
+                async with asyncio.timeout(settings.seconds):
+                    async for response in _responses(worker, request):
+                        yield response
             except TimeoutError:
-                raise _WorkerBroken(f"reading this file takes more than {own.seconds} seconds") from None
-            except _WorkerDied:
-                most = f"{own.memory_mebibytes} MiB and {cpu_seconds} seconds of processor time"
-                raise _WorkerBroken(
-                    f"this file cannot be read: it breaks its parser, or takes more than {most}"
+                raise _WorkerUnusable(f"reading this file takes more than {settings.seconds} seconds") from None
+            except _WorkerExited:
+                limits = f"{settings.memory_mebibytes} MiB and {cpu_seconds} seconds of processor time"
+                raise _WorkerUnusable(
+                    f"this file cannot be read: it breaks its parser, or takes more than {limits}"
                 ) from None
 
     def _cpu_seconds(self, file: Path) -> int:
-        own = self._settings
+        settings = self.settings
         size = file.stat().st_size if file.exists() else 0
-        return min(own.seconds, own.base_cpu_seconds + own.cpu_seconds_per_mebibyte * (size >> 20))
+        return min(settings.seconds, settings.base_cpu_seconds + settings.cpu_seconds_per_mebibyte * (size >> 20))
 
     @asynccontextmanager
     async def _worker(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Yield a parser process; keep it for the next file only if it has finished this one."""
-        worker = self._take() or await self._started()
+        """Yield a parser process; return it to the pool only if it has finished the file."""
+        worker = self._idle_worker() or await self._start_with_retries()
         try:
             yield worker
         except BaseException as error:
             if type(error) is ParseFailed:
-                self._keep(worker)
+                self._return_worker(worker)
             else:
-                await _end(worker)
+                await _kill(worker)
             raise
-        self._keep(worker)
+        self._return_worker(worker)
 
-    async def _started(self) -> asyncio.subprocess.Process:
-        """Start a parser process; retry if it ends before its first request, which is no fault of the file."""
-        for _ in range(START_TRIES):
+    async def _start_with_retries(self) -> asyncio.subprocess.Process:
+        """Start a parser process; retry if it exits before its first request, which is not the fault of the file."""
+        for _ in range(START_ATTEMPTS):
             worker = await self._start()
             if _is_alive(worker):
                 return worker
-            await _end(worker)
+            await _kill(worker)
         raise Unavailable("no parser can be started: each one ends at once")
 
     async def _start(self) -> asyncio.subprocess.Process:
-        environment = {name: os.environ[name] for name in KEPT if name in os.environ} | ONE_THREAD
+        environment = {name: os.environ[name] for name in INHERITED_ENVIRONMENT if name in os.environ} | SINGLE_THREADED
         try:
             return await asyncio.create_subprocess_exec(
                 *(
                     sys.executable,
                     "-m",
                     "drw.rag.documents.parsing.parser_process",
-                    str(self._settings.memory_mebibytes),
+                    str(self.settings.memory_mebibytes),
                 ),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                limit=LONGEST_ANSWER,
+                limit=MAX_RESPONSE_BYTES,
                 env=environment,
             )
         except OSError as error:
             raise Unavailable(f"no parser can be started: {error.strerror}") from error
 
-    def _take(self) -> asyncio.subprocess.Process | None:
+    def _idle_worker(self) -> asyncio.subprocess.Process | None:
         while self._idle:
             worker, timer = self._idle.pop()
             timer.cancel()
@@ -187,48 +188,50 @@ class ParserPool:
                 return worker
         return None
 
-    def _keep(self, worker: asyncio.subprocess.Process) -> None:
-        timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._let_go, worker)
+    def _return_worker(self, worker: asyncio.subprocess.Process) -> None:
+        timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._expire, worker)
         self._idle.append((worker, timer))
 
-    def _let_go(self, worker: asyncio.subprocess.Process) -> None:
+    def _expire(self, worker: asyncio.subprocess.Process) -> None:
         self._idle = [(other, timer) for other, timer in self._idle if other is not worker]
         if worker.stdin:
-            worker.stdin.close()  # it ends by itself
+            worker.stdin.close()  # the process exits at the end of its input
 
 
-class _WorkerBroken(ParseFailed):
+class _WorkerUnusable(ParseFailed):
     """The parser process cannot be used again."""
 
 
-class _WorkerDied(Exception):
-    """The parser process ended while it read a file."""
+class _WorkerExited(Exception):
+    """The parser process exited while it parsed a file."""
 
 
-async def _answers(worker: asyncio.subprocess.Process, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+async def _responses(
+    worker: asyncio.subprocess.Process, request: dict[str, Any]
+) -> AsyncGenerator[dict[str, Any], None]:
     assert worker.stdin and worker.stdout
     try:
         worker.stdin.write(orjson.dumps(request) + b"\n")
         await worker.stdin.drain()
         while line := await worker.stdout.readline():
-            answer = orjson.loads(line)
-            if "refused" in answer:
-                raise ParseFailed(answer["refused"], answer["code"])
-            yield answer
-            if "end" in answer:
+            response = orjson.loads(line)
+            if "error" in response:
+                raise ParseFailed(response["error"], response["code"])
+            yield response
+            if "end" in response:
                 return
-    # readline: the answer exceeds the limit; a write to a pipe that has just closed is a RuntimeError in uvloop.
+    # ValueError: the response exceeds the limit of readline. RuntimeError: uvloop writes to a closed pipe.
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise _WorkerDied from error
-    raise _WorkerDied
+        raise _WorkerExited from error
+    raise _WorkerExited
 
 
 def _is_alive(worker: asyncio.subprocess.Process) -> bool:
-    """Return whether the process runs and takes requests: its end is known later than that of its pipe."""
+    """Return whether the process accepts requests; its pipe is closed before its exit is noticed."""
     return worker.returncode is None and worker.stdin is not None and not worker.stdin.is_closing()
 
 
-async def _end(worker: asyncio.subprocess.Process) -> None:
+async def _kill(worker: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         worker.kill()
     await worker.wait()

@@ -1,12 +1,13 @@
-"""Parser process: parses files under limits of memory and time, for `parser_pool`.
+"""Parser process: a sandbox that parses untrusted files under limits of memory and time, for `parser_pool`.
 
 Started as `python -m drw.rag.documents.parsing.parser_process MEBIBYTES`.
 
-Requests and answers are JSON, one a line. A request is {"do": "check" | "pages" | "embedded" | "decrypted",
-"file", "kind", "limits", "enough", "seconds", "password"}. The answers are {"page": text} for each page,
-{"file": name, "size": bytes} for each embedded file, {"bytes": base64} for each piece of one, then {"end": true,
-"warnings": [...], "encoding": name} or {"refused": message, "code": code}. A hostile file is contained here: the
-process has bounded memory and time, cannot write files, and dies with its parent.
+The protocol is one JSON object a line on standard input and output. A request is {"do": "check" | "pages" |
+"attachments" | "decrypt", "file", "extension", "limits", "stop_after", "seconds", "password"}. Responses are {"page":
+text} for each page, {"file": name, "size": bytes} for each attachment, {"bytes": base64} for each block of a file, then
+{"end": true, "warnings": [...], "encoding": name} or {"error": message, "code": code}.
+
+A hostile file is contained here: the process has bounded memory and time, cannot write files, and dies with its parent.
 """
 
 from __future__ import annotations
@@ -26,38 +27,38 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from drw.rag.documents.parsing.file_types import BY_KIND
-from drw.rag.documents.parsing.pages import tidied
+from drw.rag.documents.parsing.file_types import PARSER_BY_EXTENSION
+from drw.rag.documents.parsing.pages import normalize
 from drw.rag.documents.ports import ParseFailed, Parser, ParserLimits
 
 PR_SET_PDEATHSIG = 1
 RUST_PANIC = "PanicException"
-"""The class of pyo3 for it: no subclass of Exception, and with no address to import it from."""
-PIECE = 1 << 20
+"""The name of pyo3's class, which is no subclass of Exception and cannot be imported."""
+BLOCK_BYTES = 1 << 20
 MAX_WARNINGS = 50
-MAX_CHARACTERS = 500
-"""Of a warning, or a reason: it may quote a name that the file gives."""
-Answer = dict[str, Any]
+MAX_MESSAGE_CHARACTERS = 500
+"""Maximum length of a warning or error, which may quote a name from the file."""
+Message = dict[str, Any]
 
 
 def main(mebibytes: int) -> None:
-    """Answer requests until there are no more."""
-    answers = _own_output()
-    _confine(mebibytes)
+    """Serve requests until standard input is closed."""
+    output = _redirect_stdout()
+    _limit_resources(mebibytes)
     for line in sys.stdin.buffer:
-        for answer in _answers(orjson.loads(line)):
-            answers.write(orjson.dumps(answer) + b"\n")
-            answers.flush()
+        for response in _responses(orjson.loads(line)):
+            output.write(orjson.dumps(response) + b"\n")
+            output.flush()
 
 
-def _own_output() -> BinaryIO:
-    """Keep the answers apart from whatever a library prints."""
-    answers = os.fdopen(os.dup(1), "wb")
+def _redirect_stdout() -> BinaryIO:
+    """Return standard output for responses, and redirect what libraries print to standard error."""
+    output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    return answers
+    return output
 
 
-def _confine(mebibytes: int) -> None:
+def _limit_resources(mebibytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -65,71 +66,71 @@ def _confine(mebibytes: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _answers(request: Answer) -> Iterator[Answer]:
-    _grant_time(request["seconds"])
+def _responses(request: Message) -> Iterator[Message]:
+    _limit_cpu_time(request["seconds"])
     try:
-        yield from _done(request)
+        yield from _handle(request)
     except ParseFailed as error:
-        yield {"refused": error.message[:MAX_CHARACTERS], "code": error.code}
+        yield {"error": error.message[:MAX_MESSAGE_CHARACTERS], "code": error.code}
     except MemoryError:
-        yield {"refused": "reading this file takes more memory than a file may", "code": "invalid_file"}
+        yield {"error": "reading this file takes more memory than a file may", "code": "invalid_file"}
     except OSError as error:
-        yield {"refused": f"this file cannot be read: {error.strerror or type(error).__name__}", "code": "invalid_file"}
+        yield {"error": f"this file cannot be read: {error.strerror or type(error).__name__}", "code": "invalid_file"}
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != RUST_PANIC:
             raise
-        yield {"refused": f"this file cannot be read: its parser failed ({_fault(error)})", "code": "invalid_file"}
+        yield {"error": f"this file cannot be read: its parser failed ({_location(error)})", "code": "invalid_file"}
 
 
-def _fault(error: BaseException) -> str:
-    """Return the class and the place of an error, without its text, which may quote the file."""
+def _location(error: BaseException) -> str:
+    """Return the class and source location of an error, without its text, which may quote the file."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
 
 
-def _done(request: Answer) -> Iterator[Answer]:
+def _handle(request: Message) -> Iterator[Message]:
     file = Path(request["file"])
-    kind = request["kind"]
+    extension = request["extension"]
     limits = ParserLimits(**request["limits"])
-    parser = _parser(kind)
+    parser = _load_parser(extension)
     match request["do"]:
         case "check":
-            parser.check(file, kind, limits)
-        case "embedded":
-            for embedded in parser.embedded(file, kind, limits):
-                yield {"file": embedded.name, "size": len(embedded.content)}
-                yield from _bytes(embedded.content)
-        case "decrypted":
-            yield from _bytes(parser.decrypted(file, kind, request["password"]))
+            parser.check(file, extension, limits)
+        case "attachments":
+            for attachment in parser.attachments(file, extension, limits):
+                yield {"file": attachment.name, "size": len(attachment.content)}
+                yield from _base64_blocks(attachment.content)
+        case "decrypt":
+            yield from _base64_blocks(parser.decrypt(file, extension, request["password"]))
         case _:
             yield from _pages(parser, request, limits)
-    warnings = [warning[:MAX_CHARACTERS] for warning in parser.warnings[:MAX_WARNINGS]]
+    warnings = [warning[:MAX_MESSAGE_CHARACTERS] for warning in parser.warnings[:MAX_WARNINGS]]
     yield {"end": True, "warnings": warnings, "encoding": parser.encoding}
 
 
-def _bytes(content: bytes) -> Iterator[Answer]:
-    for start in range(0, len(content), PIECE):
-        yield {"bytes": base64.b64encode(content[start : start + PIECE]).decode()}
+def _base64_blocks(content: bytes) -> Iterator[Message]:
+    for start in range(0, len(content), BLOCK_BYTES):
+        yield {"bytes": base64.b64encode(content[start : start + BLOCK_BYTES]).decode()}
 
 
-def _pages(parser: Parser, request: Answer, limits: ParserLimits) -> Iterator[Answer]:
+def _pages(parser: Parser, request: Message, limits: ParserLimits) -> Iterator[Message]:
     file = Path(request["file"])
-    kind = request["kind"]
+    extension = request["extension"]
     number = 0
     characters = 0
-    for page in parser.pages(file, kind, limits):
+    for page in parser.pages(file, extension, limits):
         number, characters = number + 1, characters + len(page)
         if number > limits.pages:
             raise ParseFailed(f"this file has more than {limits.pages:,} pages")
         if characters > limits.characters:
             raise ParseFailed(f"this file has more than {limits.characters:,} characters of text")
-        yield {"page": tidied(page)}
-        if request["enough"] and characters >= request["enough"]:
+        yield {"page": normalize(page)}
+        if request["stop_after"] and characters >= request["stop_after"]:
             break
 
 
-def _parser(kind: str) -> Parser:
-    module = importlib.import_module(f"drw.rag.documents.adapters.{BY_KIND[kind]}")
+def _load_parser(extension: str) -> Parser:
+    module = importlib.import_module(f"drw.rag.documents.adapters.{PARSER_BY_EXTENSION[extension]}")
     (parser_class,) = (
         c
         for _, c in inspect.getmembers(module, inspect.isclass)
@@ -139,7 +140,7 @@ def _parser(kind: str) -> Parser:
     return parser
 
 
-def _grant_time(seconds: int) -> None:
+def _limit_cpu_time(seconds: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     end = int(used.ru_utime + used.ru_stime) + seconds + 1
     resource.setrlimit(resource.RLIMIT_CPU, (end, resource.RLIM_INFINITY))

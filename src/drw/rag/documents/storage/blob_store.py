@@ -13,11 +13,12 @@ from pathlib import Path
 
 from drw.kernel.errors import InvalidRequest, TooLarge, Unavailable
 
-ABANDONED_SECONDS = 24 * 3600
+MAX_UPLOAD_SECONDS = 24 * 3600
+"""An older temporary file was left by a process that died."""
 
 
 class PendingBlob:
-    """A blob that is being received."""
+    """A blob that is being uploaded to a temporary file."""
 
     def __init__(self, path: Path, descriptor: int, max_bytes: int) -> None:
         self.path = path
@@ -31,24 +32,24 @@ class PendingBlob:
         """The SHA-256 of the received bytes, in hex."""
         return self._hash.hexdigest()
 
-    def write(self, piece: bytes) -> None:
-        """Write the next piece.
+    def write(self, data: bytes) -> None:
+        """Write the next bytes.
 
         Raises:
             TooLarge: the blob exceeds its maximum size.
             Unavailable: the disk is full.
         """
-        self.size += len(piece)
+        self.size += len(data)
         if self.size > self._max_bytes:
             raise TooLarge(f"the file has more than {self._max_bytes:,} bytes", param="file")
-        self._hash.update(piece)
+        self._hash.update(data)
         try:
-            self._file.write(piece)
+            self._file.write(data)
         except OSError as error:
             raise Unavailable(f"the file cannot be stored: {error.strerror}") from error
 
     async def finish(self) -> None:
-        """Make the received bytes durable.
+        """Flush the received bytes to disk (fsync).
 
         Raises:
             InvalidRequest: the file is empty.
@@ -57,23 +58,23 @@ class PendingBlob:
         if not self.size:
             raise InvalidRequest("the file is empty", param="file")
         try:
-            await asyncio.to_thread(self._sync)
+            await asyncio.to_thread(self._flush)
         except OSError as error:
             raise Unavailable(f"the file cannot be stored: {error.strerror}") from error
 
-    def _sync(self) -> None:
+    def _flush(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
     def discard(self) -> None:
-        """Delete the temporary file, unless it was stored."""
+        """Delete the temporary file, unless the blob was committed."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
 
 class BlobStore:
-    """The folder of blobs. Every name in it is a hash."""
+    """A folder of blobs; the name of each blob is its SHA-256."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._stored = folder / "content"
@@ -81,11 +82,14 @@ class BlobStore:
         self._max_bytes = max_bytes
         for path in (self._stored, self._incoming):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._remove_abandoned()
+        # Only old files: other processes may be receiving the others.
+        for path in self._incoming.iterdir():
+            if time.time() - path.stat().st_mtime > MAX_UPLOAD_SECONDS:
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def receiving(self) -> Iterator[PendingBlob]:
-        """Open a temporary file for a blob; delete it at the end of the block unless it was stored."""
+        """Open a temporary file for a blob; delete it at the end of the block unless the blob was committed."""
         descriptor, name = tempfile.mkstemp(dir=self._incoming)
         blob = PendingBlob(Path(name), descriptor, self._max_bytes)
         try:
@@ -97,23 +101,17 @@ class BlobStore:
         """Return the path of a blob."""
         return self._stored / content_hash[:2] / content_hash
 
-    async def keep(self, blob: PendingBlob) -> None:
-        """Store a finished blob; the caller holds the lock of its hash."""
+    async def commit(self, blob: PendingBlob) -> None:
+        """Move a finished blob to the path of its hash; the caller holds the lock of the hash."""
         await asyncio.to_thread(self._move, blob)
 
     async def remove(self, content_hash: str) -> None:
-        """Delete a blob that no file refers to; the caller holds the lock of its hash."""
+        """Delete a blob that no file refers to; the caller holds the lock of the hash."""
         await asyncio.to_thread(self.path(content_hash).unlink, missing_ok=True)
 
     def hashes(self) -> list[str]:
         """Return the hashes of all blobs."""
         return [path.name for path in self._stored.glob("??/*")]
-
-    def _remove_abandoned(self) -> None:
-        """Delete temporary files of dead processes: old ones only, since other processes may be receiving."""
-        for path in self._incoming.iterdir():
-            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
-                path.unlink(missing_ok=True)
 
     def _move(self, blob: PendingBlob) -> None:
         path = self.path(blob.content_hash)

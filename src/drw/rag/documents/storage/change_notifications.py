@@ -1,4 +1,4 @@
-"""Notifications of changes to vector store files: many waiters share one database connection."""
+"""Notifications of changes to vector store files (LISTEN/NOTIFY): all waiters share one database connection."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from drw.kernel.storage.database import Connection, Database
 CHANNEL = "documents_changed"
 
 
-async def announce(connection: Connection) -> None:
-    """Notify every process of a change when the transaction commits."""
+async def notify(connection: Connection) -> None:
+    """Notify all processes of a change, when the transaction commits."""
     await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
 
 
 class ChangeNotifications:
-    """Call `mark()`, read the state, then wait with `after(mark)`: no change in between is missed."""
+    """Call `next_change()`, read the state, then `wait` for the change: a change in between is not missed."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._next = asyncio.Event()
 
-    def mark(self) -> asyncio.Event:
-        """Return the event that the next change sets."""
+    def next_change(self) -> asyncio.Event:
+        """Return an event that the next change sets."""
         return self._next
 
-    async def after(self, mark: asyncio.Event, seconds: float) -> None:
-        """Wait for the first change since the mark, at most so many seconds."""
+    async def wait(self, change: asyncio.Event, seconds: float) -> None:
+        """Wait for a change, at most `seconds`."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(mark.wait(), seconds)
+            await asyncio.wait_for(change.wait(), seconds)
 
-    async def follow(self) -> None:
-        """Listen, until cancelled."""
+    async def listen(self) -> None:
+        """Listen to notifications until cancelled."""
         async for _ in self._database.notifications(CHANNEL):
-            self.nudge()
+            self.wake()
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Wake all waiters of this process."""
         self._next.set()
         self._next = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Outbox of deletions in the vector store: rows are written in the transaction that removes a file or its documents."""
+"""Deletion outbox: deletions for the vector store, written in the transaction that removes the rows of a file."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ class Deletion:
     """A deletion that the vector store has not confirmed yet."""
 
     fence: int
-    """The fencing token: the vector store keeps what was written under a higher one."""
+    """The fencing token: the vector store keeps documents that were written with a higher token."""
     org: str
     desk: str
     key: str
     collection: str
     file: str
-    """Empty for the whole collection."""
+    """Empty to delete the whole collection."""
     walls: Sequence[str]
-    """The walls of the document; for a collection, those of its caller."""
+    """The walls of the document; for a collection, those of the caller."""
     trace: str
 
     @property
     def caller(self) -> Principal:
-        """The caller who ordered the deletion, inside the walls of the document."""
+        """The caller who requested the deletion, inside the walls of the document."""
         return Principal(self.org, self.desk, self.key, frozenset({"documents:write"}), frozenset(self.walls))
 
 
-async def order(
+async def enqueue(
     connection: Connection, caller: Principal, resource: str, collection: str, file: str, walls: Collection[str]
 ) -> int:
-    """Order the deletion of a document, or with an empty `file` of a collection; return its fence.
+    """Enqueue the deletion of a document, or with an empty `file` of a collection; return its fencing token.
 
     Args:
-        connection: the transaction that removes the rows here.
-        caller: who deletes.
-        resource: what the caller deletes, by which `pending` finds the order again; empty if nothing will retry.
+        connection: the transaction that removes the rows of the documents service.
+        caller: the caller of the deletion.
+        resource: the deleted resource, by which `pending` finds the deletion at a retry; empty if no caller retries.
         collection: the id of the collection.
         file: the id of the file.
-        walls: those of the document; for a collection, those of the caller.
+        walls: the walls of the document; for a collection, those of the caller.
     """
     trace = telemetry.outgoing_headers().get("traceparent", "")
     cursor = await connection.execute(
@@ -64,7 +64,7 @@ class Deletions:
         self._database = database
 
     async def pending(self, resource: str) -> list[int]:
-        """Return the fences of unconfirmed deletions that the same key ordered: for the retry of a deletion."""
+        """Return the fencing tokens of unconfirmed deletions of a resource by the same key: the caller retries."""
         caller = context.caller()
         rows = await self._database.all(
             "select fence from deletion where org = %s and desk = %s and key = %s and resource = %s order by fence",
@@ -72,27 +72,27 @@ class Deletions:
         )
         return [row["fence"] for row in rows]
 
-    async def of(self, fences: Sequence[int]) -> list[Deletion]:
-        """Return deletions by their fences."""
-        return [Deletion(**row) for row in await self._database.all(f"{ROWS} where fence = any(%s)", list(fences))]
+    async def get(self, fences: Sequence[int]) -> list[Deletion]:
+        """Return deletions by their fencing tokens."""
+        return [Deletion(**row) for row in await self._database.all(f"{SELECT} where fence = any(%s)", list(fences))]
 
     async def older_than(self, seconds: float) -> list[Deletion]:
-        """Return deletions of all desks that are older than so many seconds, oldest first."""
-        query = f"{ROWS} where created_at < clock_timestamp() - %s * interval '1 second' order by fence limit %s"
+        """Return deletions of all desks that are older than `seconds`, oldest first, at most `MAX_ROWS`."""
+        query = f"{SELECT} where created_at < clock_timestamp() - %s * interval '1 second' order by fence limit %s"
         return [Deletion(**row) for row in await self._database.all(query, seconds, MAX_ROWS)]
 
     async def confirm(self, deletion: Deletion) -> None:
-        """Delete a row of the outbox; with a whole collection also the rows of its files, inside the same walls."""
+        """Remove a deletion from the outbox; for a collection, also the rows of its files, inside the same walls."""
         async with self._database.transaction() as connection:
             if not deletion.file:
-                owned = (deletion.org, deletion.desk, deletion.collection, list(deletion.walls))
-                for query in FORGET_COLLECTION:
-                    await connection.execute(query, owned)
+                parameters = (deletion.org, deletion.desk, deletion.collection, list(deletion.walls))
+                for query in DELETE_COLLECTION_ROWS:
+                    await connection.execute(query, parameters)
             await connection.execute("delete from deletion where fence = %s", (deletion.fence,))
 
 
-ROWS = "select fence, org, desk, key, collection, file, walls, trace from deletion"
-FORGET_COLLECTION = (
+SELECT = "select fence, org, desk, key, collection, file, walls, trace from deletion"
+DELETE_COLLECTION_ROWS = (
     "delete from vector_store_file where org = %s and desk = %s and collection = %s and inside(walls, %s)",
     "delete from batch where org = %s and desk = %s and collection = %s and inside(walls, %s)",
 )

@@ -17,8 +17,8 @@ from drw.kernel.storage.sql import Jsonb
 from drw.rag.documents.storage import detachment
 from drw.rag.documents.storage.blob_store import BlobStore, PendingBlob
 
-LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
-"""Serialises uploads and deletions of one blob."""
+LOCK_BLOB = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
+"""Serialises uploads and deletions of the same blob."""
 
 
 class FileNotFound(NotFound):
@@ -37,14 +37,14 @@ class File:
     created_at: datetime
     walls: Sequence[str]
     parent: str | None = None
-    """The file that this one is attached to."""
+    """The id of the file to which this one is attached."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """`encoding` of text, `decrypted`, and `warnings` about attached files that were not stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a list ordered by time: the limit, and the ids that it comes after and before."""
+    """A page of a list in the order of creation: the maximum number of items, and the cursors."""
 
     limit: int
     newest_first: bool = True
@@ -53,7 +53,7 @@ class Page:
 
 
 class Files:
-    """Every method sees only files of the caller's desk whose walls the caller is inside of."""
+    """Repository of files. Callers see only files of their desk, inside their walls."""
 
     def __init__(self, database: Database, blobs: BlobStore, audit: AuditWriter) -> None:
         self._database = database
@@ -65,19 +65,19 @@ class Files:
         upload: PendingBlob,
         name: str,
         purpose: str,
-        inside: Collection[str] = (),
+        requested_walls: Collection[str] = (),
         details: Mapping[str, Any] | None = None,
     ) -> File:
         """Store a received blob as a file. The same bytes with the same name, purpose and walls are the same file.
 
         Raises:
-            Forbidden: the caller is outside one of the given walls.
+            Forbidden: the caller is outside one of the requested walls.
         """
         caller = context.caller()
-        identity = (caller.org, caller.desk, upload.content_hash, name, purpose, walls.of_new(inside, caller))
+        identity = (caller.org, caller.desk, upload.content_hash, name, purpose, walls.of_new(requested_walls, caller))
         async with self._database.transaction() as connection:
-            await connection.execute(LOCK, (upload.content_hash,))
-            await self._blobs.keep(upload)
+            await connection.execute(LOCK_BLOB, (upload.content_hash,))
+            await self._blobs.commit(upload)
             await connection.execute(
                 "insert into file (org, desk, content_hash, name, purpose, walls, id, bytes, details)"
                 " values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
@@ -94,29 +94,29 @@ class Files:
             await self._audit.record("file.upload", file.id, details=audit_details, connection=connection)
         return file
 
-    async def put_embedded(self, parent: File, upload: PendingBlob, name: str, details: Mapping[str, Any]) -> File:
-        """Store a received blob as a file that is attached to another one, with the walls of its parent.
+    async def put_attachment(self, parent: File, upload: PendingBlob, name: str, details: Mapping[str, Any]) -> File:
+        """Store a received blob as an attachment of a file, with the walls of that file.
 
         Raises:
-            FileNotFound: the parent is deleted.
+            FileNotFound: the parent file was deleted.
         """
         async with self._database.transaction() as connection:
-            await connection.execute(LOCK, (upload.content_hash,))
-            await self._blobs.keep(upload)
-            own = {"parent": parent.id, "hash": upload.content_hash, "name": name}
-            new = {"id": _new_id(), "bytes": upload.size, "details": Jsonb(dict(details))}
-            await connection.execute(PUT_EMBEDDED, {**own, **new})
+            await connection.execute(LOCK_BLOB, (upload.content_hash,))
+            await self._blobs.commit(upload)
+            identity = {"parent": parent.id, "hash": upload.content_hash, "name": name}
+            values = {"id": _new_id(), "bytes": upload.size, "details": Jsonb(dict(details))}
+            await connection.execute(PUT_ATTACHMENT, {**identity, **values})
             cursor = await connection.execute(
-                "select * from file where parent = %(parent)s and content_hash = %(hash)s and name = %(name)s", own
+                "select * from file where parent = %(parent)s and content_hash = %(hash)s and name = %(name)s", identity
             )
             if (row := await cursor.fetchone()) is None:
-                raise _missing(parent.id)
+                raise file_not_found(parent.id)
             audit_details = {"sha256": upload.content_hash, "bytes": upload.size, "parent": parent.id}
             await self._audit.record("file.upload", row["id"], details=audit_details, connection=connection)
         return _file(row)
 
-    async def warn(self, file: File, warnings: Sequence[str]) -> File:
-        """Add warnings to the details of a file."""
+    async def set_warnings(self, file: File, warnings: Sequence[str]) -> File:
+        """Set the warnings in the details of a file."""
         details = {**file.details, "warnings": list(warnings)}
         async with self._database.transaction() as connection:
             await connection.execute("update file set details = %s where id = %s", (Jsonb(details), file.id))
@@ -126,13 +126,13 @@ class Files:
         """Return a file.
 
         Raises:
-            FileNotFound: the desk has none of this id.
+            FileNotFound: the desk has no file of this id.
         """
         caller = context.caller()
         visible_to = (caller.org, caller.desk, list(caller.walls))
         row = await self._database.one("select * from visible_files(%s, %s, %s) where id = %s", *visible_to, id_)
         if row is None:
-            raise _missing(id_)
+            raise file_not_found(id_)
         return _file(row)
 
     async def list(self, page: Page, purpose: str = "") -> Sequence[File]:
@@ -149,16 +149,16 @@ class Files:
             "limit": page.limit,
         }
         async with self._database.transaction() as connection:
-            rows = await connection.execute(NEWEST if page.newest_first else OLDEST, parameters)
+            rows = await connection.execute(NEWEST_FIRST if page.newest_first else OLDEST_FIRST, parameters)
             return [_file(row) for row in await rows.fetchall()]
 
     async def delete(self, id_: str) -> Sequence[int]:
-        """Delete a file and those attached to it, in every collection too.
+        """Delete a file and its attachments, and remove them from every collection.
 
-        Files in collections with walls that the caller is outside of are deleted as well: the caller owns their source.
+        This includes collections with walls that the caller is outside of: the caller owns the source.
 
         Returns:
-            The fences of the deletions that are ordered in the vector store; send them.
+            The fencing tokens of the deletions in the vector store; the caller sends them.
 
         Raises:
             FileNotFound: the desk has no file of this id.
@@ -171,61 +171,57 @@ class Files:
                 (caller.org, caller.desk, list(caller.walls), id_),
             )
             if await cursor.fetchone() is None:
-                raise _missing(id_)
-            family = await (await connection.execute(FAMILY, (id_,))).fetchall()
-            for row in reversed(family):
+                raise file_not_found(id_)
+            tree = await (await connection.execute(FILE_TREE, (id_,))).fetchall()
+            for row in reversed(tree):
                 fences += await detachment.detach_everywhere(connection, row["id"], resource=id_)
                 await connection.execute("delete from file where id = %s", (row["id"],))
                 details = {"sha256": row["content_hash"]}
                 await self._audit.record("file.delete", row["id"], details=details, connection=connection)
-        for content_hash in {row["content_hash"] for row in family}:
+        for content_hash in {row["content_hash"] for row in tree}:
             await self._remove_unused(content_hash)
         return fences
 
     async def remove_orphans(self) -> None:
-        """Delete blobs without a file, which a process left that died between the row and the blob."""
+        """Delete blobs without a file: their process died between deleting the row and the blob."""
         for content_hash in self._blobs.hashes():
             if await self._database.one("select 1 from file where content_hash = %s limit 1", content_hash) is None:
                 await self._remove_unused(content_hash)
 
     async def _remove_unused(self, content_hash: str) -> None:
         async with self._database.transaction() as connection:
-            await connection.execute(LOCK, (content_hash,))
-            used = await connection.execute("select 1 from file where content_hash = %s limit 1", (content_hash,))
-            if await used.fetchone() is None:
+            await connection.execute(LOCK_BLOB, (content_hash,))
+            references = await connection.execute("select 1 from file where content_hash = %s limit 1", (content_hash,))
+            if await references.fetchone() is None:
                 await self._blobs.remove(content_hash)
 
 
-async def embedded_in(connection: Connection, id_: str) -> Sequence[File]:
-    """Return the files attached to a file, and those attached to them."""
-    rows = await (await connection.execute(FAMILY, (id_,))).fetchall()
+async def attachments_of(connection: Connection, id_: str) -> Sequence[File]:
+    """Return the attachments of a file, at all depths."""
+    rows = await (await connection.execute(FILE_TREE, (id_,))).fetchall()
     return [_file(row) for row in rows[1:]]
 
 
-PUT_EMBEDDED = """
+PUT_ATTACHMENT = """
 insert into file (id, org, desk, walls, name, purpose, bytes, content_hash, parent, details)
 select %(id)s, org, desk, walls, %(name)s, purpose, %(bytes)s, %(hash)s, id, %(details)s
 from file where id = %(parent)s
 on conflict (parent, content_hash, name) where parent is not null do nothing
 """
-FAMILY = """
-with recursive family as (
+FILE_TREE = """
+with recursive tree as (
     select f.*, 0 as depth from file f where f.id = %s
-    union all select f.*, g.depth + 1 from file f join family g on f.parent = g.id)
-select * from family order by depth, created_at, id
+    union all select f.*, g.depth + 1 from file f join tree g on f.parent = g.id)
+select * from tree order by depth, created_at, id
 """
-"""A file, then those attached to it by depth."""
-
-NEWEST = """
+"""A file, then its attachments by depth."""
+LIST = """
 select * from visible_files(%(org)s, %(desk)s, %(walls)s) where (%(purpose)s = '' or purpose = %(purpose)s)
-and (%(at)s::timestamptz is null or (created_at, id) < (%(at)s, %(id)s))
-order by created_at desc, id desc limit %(limit)s
+and (%(at)s::timestamptz is null or (created_at, id) {comparison} (%(at)s, %(id)s))
+order by created_at {direction}, id {direction} limit %(limit)s
 """
-OLDEST = """
-select * from visible_files(%(org)s, %(desk)s, %(walls)s) where (%(purpose)s = '' or purpose = %(purpose)s)
-and (%(at)s::timestamptz is null or (created_at, id) > (%(at)s, %(id)s))
-order by created_at, id limit %(limit)s
-"""
+NEWEST_FIRST = LIST.format(comparison="<", direction="desc")
+OLDEST_FIRST = LIST.format(comparison=">", direction="asc")
 
 
 def _file(row: dict[str, Any]) -> File:
@@ -236,5 +232,6 @@ def _new_id() -> str:
     return f"file-{secrets.token_hex(12)}"
 
 
-def _missing(id_: str) -> FileNotFound:
+def file_not_found(id_: str) -> FileNotFound:
+    """Return the error for an unknown file id."""
     return FileNotFound(f"there is no file {id_!r}", param="file_id")

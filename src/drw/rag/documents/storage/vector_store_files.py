@@ -13,7 +13,7 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import ForeignKeyViolation, Jsonb
 from drw.rag.documents.storage import change_notifications
-from drw.rag.documents.storage.files import File, FileNotFound, Page, embedded_in
+from drw.rag.documents.storage.files import File, Page, attachments_of, file_not_found
 
 STATES = ("in_progress", "completed", "failed", "cancelled")
 
@@ -43,14 +43,14 @@ class VectorStoreFile:
     """Parts of the file that could not be read."""
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> VectorStoreFile:
-        """Read a row."""
+    def from_row(cls, row: Mapping[str, Any]) -> VectorStoreFile:
+        """Create the record from a row."""
         return cls(**{name: row[name] for name in cls.__slots__})
 
 
 @dataclass(frozen=True, slots=True)
 class IndexingProgress:
-    """Numbers of files of a collection in each state, with their pages and chunks."""
+    """The number of files of a collection in each state, and their pages and chunks."""
 
     in_progress: int = 0
     completed: int = 0
@@ -61,46 +61,49 @@ class IndexingProgress:
 
     @property
     def files(self) -> int:
-        """All of them."""
+        """The number of files in all states."""
         return self.in_progress + self.completed + self.failed + self.cancelled
 
 
 class VectorStoreFiles:
-    """Every method sees only rows of the caller's desk whose walls the caller is inside of."""
+    """Repository of vector store files. Callers see only rows of their desk, inside their walls."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def attach(
-        self, connection: Connection, collection: str, file: File, attributes: Mapping[str, Any], inside: Sequence[str]
+        self,
+        connection: Connection,
+        collection: str,
+        file: File,
+        attributes: Mapping[str, Any],
+        document_walls: Sequence[str],
     ) -> bool:
-        """Create the job that puts a file into a collection; return False if it is there or in progress already.
+        """Create the job that adds a file to a collection; return False if nothing changed.
 
-        Its attached files are included, with the same attributes. Failed and cancelled files are retried. A file
-        that is there with other attributes gets the new ones.
+        Its attachments are added with the same attributes. Failed and cancelled files are retried. A file that is
+        already in the collection gets the new attributes.
         """
         caller = context.caller()
-        order: dict[str, Any] = {
+        row: dict[str, Any] = {
             "org": caller.org,
             "desk": caller.desk,
             "key": caller.key,
             "collection": collection,
             "file": file.id,
-            "walls": list(inside),
+            "walls": list(document_walls),
         }
         trace = telemetry.outgoing_headers().get("traceparent", "")
-        order |= {"hash": file.content_hash, "attributes": Jsonb(dict(attributes)), "trace": trace}
+        row |= {"hash": file.content_hash, "attributes": Jsonb(dict(attributes)), "trace": trace}
         try:
-            ordered = await connection.execute(ATTACH, order)
-        except ForeignKeyViolation as error:  # deleted a moment ago
-            raise FileNotFound(f"there is no file {file.id!r}", param="file_id") from error
-        changed = await ordered.fetchone() is not None or await change_attributes(connection, order)
-        for embedded in await embedded_in(connection, file.id):
-            embedded_order = {**order, "file": embedded.id, "hash": embedded.content_hash}
-            reordered = await connection.execute(ATTACH, embedded_order)
-            changed |= await reordered.fetchone() is not None or await change_attributes(connection, embedded_order)
+            changed = await _insert_or_update(connection, row)
+        except ForeignKeyViolation as error:  # the file was deleted concurrently
+            raise file_not_found(file.id) from error
+        for attachment in await attachments_of(connection, file.id):
+            attachment_row = {**row, "file": attachment.id, "hash": attachment.content_hash}
+            changed |= await _insert_or_update(connection, attachment_row)
         if changed:
-            await change_notifications.announce(connection)
+            await change_notifications.notify(connection)
         return changed
 
     async def get(self, collection: str, file: str) -> VectorStoreFile:
@@ -115,8 +118,8 @@ class VectorStoreFiles:
             "select * from visible_vector_store_files(%s, %s, %s, %s) where file = %s", *visible_to, file
         )
         if row is None:
-            raise missing(collection, file)
-        return VectorStoreFile.of(row)
+            raise file_not_in_collection(collection, file)
+        return VectorStoreFile.from_row(row)
 
     async def list(self, collection: str, page: Page, state: str = "", batch: str = "") -> Sequence[VectorStoreFile]:
         """Return a page of the files of a collection, ordered by the time of creation."""
@@ -134,8 +137,8 @@ class VectorStoreFiles:
             "limit": page.limit,
         }
         async with self._database.transaction() as connection:
-            rows = await connection.execute(NEWEST if page.newest_first else OLDEST, parameters)
-            return [VectorStoreFile.of(row) for row in await rows.fetchall()]
+            rows = await connection.execute(NEWEST_FIRST if page.newest_first else OLDEST_FIRST, parameters)
+            return [VectorStoreFile.from_row(row) for row in await rows.fetchall()]
 
     async def progress(self, collection: str, batch: str = "") -> IndexingProgress:
         """Return the progress of a collection, or of one batch."""
@@ -156,24 +159,30 @@ class VectorStoreFiles:
         return int(row["files"]) if row else 0
 
 
-async def change_attributes(connection: Connection, order: Mapping[str, Any]) -> bool:
-    """Replace the attributes of a file in a collection; return False if it has them already.
+async def _insert_or_update(connection: Connection, row: Mapping[str, Any]) -> bool:
+    """Create or retry the job of a row, or change its attributes; return False if nothing changed."""
+    inserted = await connection.execute(ATTACH, row)
+    return await inserted.fetchone() is not None or await change_attributes(connection, row)
 
-    Files with the same content that shared its document get documents of their own.
+
+async def change_attributes(connection: Connection, row: Mapping[str, Any]) -> bool:
+    """Replace the attributes of a file in a collection; return False if it already has them.
+
+    Files with the same content that shared its document get separate documents.
 
     Args:
-        connection: a transaction; send the change after its commit.
-        order: org, desk, collection, file and walls of the row, and the attributes as `Jsonb`.
+        connection: the transaction; send the change after its commit.
+        row: org, desk, collection, file and walls of the row, and the attributes as `Jsonb`.
     """
-    cursor = await connection.execute(CHANGE_ATTRIBUTES, order)
-    if (row := await cursor.fetchone()) is None:
+    cursor = await connection.execute(CHANGE_ATTRIBUTES, row)
+    if (updated := await cursor.fetchone()) is None:
         return False
-    if not row["relied"]:
-        await connection.execute(SEPARATE_DUPLICATES, {**order, "hash": row["content_hash"]})
+    if not updated["was_unchanged"]:
+        await connection.execute(SEPARATE_DUPLICATES, {**row, "hash": updated["content_hash"]})
     return True
 
 
-def missing(collection: str, file: str) -> VectorStoreFileNotFound:
+def file_not_in_collection(collection: str, file: str) -> VectorStoreFileNotFound:
     """Return the error for a file that is not in the collection."""
     return VectorStoreFileNotFound(f"{collection!r} has no file {file!r}", param="file_id")
 
@@ -189,20 +198,15 @@ where a.state in ('failed', 'cancelled')
 returning file
 """
 
-NEWEST = """
+LIST = """
 select a.* from visible_vector_store_files(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
 where (%(state)s = '' or a.state = %(state)s)
 and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
-and (%(at)s::timestamptz is null or (a.created_at, a.file) < (%(at)s, %(file)s))
-order by a.created_at desc, a.file desc limit %(limit)s
+and (%(at)s::timestamptz is null or (a.created_at, a.file) {comparison} (%(at)s, %(file)s))
+order by a.created_at {direction}, a.file {direction} limit %(limit)s
 """
-OLDEST = """
-select a.* from visible_vector_store_files(%(org)s, %(desk)s, %(collection)s, %(walls)s) a
-where (%(state)s = '' or a.state = %(state)s)
-and (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(batch)s and b.file = a.file))
-and (%(at)s::timestamptz is null or (a.created_at, a.file) > (%(at)s, %(file)s))
-order by a.created_at, a.file limit %(limit)s
-"""
+NEWEST_FIRST = LIST.format(comparison="<", direction="desc")
+OLDEST_FIRST = LIST.format(comparison=">", direction="asc")
 
 PROGRESS = """
 select a.collection, count(*) filter (where a.state = 'in_progress') as in_progress,
@@ -215,17 +219,17 @@ where (%(batch)s = '' or exists (select 1 from batch_file b where b.batch = %(ba
 group by a.collection
 """
 
-ROW = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
+SAME_ROW = "org = %(org)s and desk = %(desk)s and collection = %(collection)s and file = %(file)s and walls = %(walls)s"
 
 CHANGE_ATTRIBUTES = f"""
-with before as (select unchanged, org, desk, collection, file, walls from vector_store_file where {ROW} for update)
+with before as (select unchanged, org, desk, collection, file, walls from vector_store_file where {SAME_ROW} for update)
 update vector_store_file a set attributes = %(attributes)s, attributes_version = a.attributes_version + 1,
     unchanged = false,
     attributes_written = case when b.unchanged then 0 else a.attributes_written end
 from before b
 where a.org = b.org and a.desk = b.desk and a.collection = b.collection and a.file = b.file and a.walls = b.walls
 and a.attributes <> %(attributes)s
-returning a.content_hash, b.unchanged as relied
+returning a.content_hash, b.unchanged as was_unchanged
 """  # noqa: S608 - a constant
 SEPARATE_DUPLICATES = """
 update vector_store_file set unchanged = false, attributes_version = attributes_version + 1, attributes_written = 0

@@ -1,4 +1,4 @@
-"""Lookups in XML elements by local names: namespaces differ between the variants of a format."""
+"""Lookups in XML elements by local names: namespaces differ between the strict and transitional formats."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ MAX_DIGITS = 9
 
 
 def tag(element: Element) -> str:
-    """Return an element's name without its namespace: that of the strict form is another one."""
+    """Return the local name of an element, without its namespace."""
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
 def attribute(element: Element, name: str) -> str:
-    """Return an attribute by its name without namespace; empty if there is none."""
+    """Return an attribute by its local name; empty if it is missing."""
     if (text := element.get(name)) is not None:
         return text
     return next((value for key, value in element.attrib.items() if key.endswith(f"}}{name}")), "")
 
 
 def relation_id(element: Element, name: str = "id") -> str:
-    """Return the id of a relationship: an attribute with a namespace."""
+    """Return the relationship id of an element, an attribute in the namespace of relationships; empty if missing."""
     return next((v for k, v in element.attrib.items() if k.endswith(f"}}{name}") and "elationships" in k), "")
 
 
 def child(element: Element, *path: str) -> Element | None:
-    """Return the first descendant along a path of names; None if there is none."""
+    """Return the first descendant along a path of local names; None if there is none."""
     current: Element | None = element
     for name in path:
         if current is None:
@@ -36,27 +36,32 @@ def child(element: Element, *path: str) -> Element | None:
 
 
 def children(element: Element | None, name: str) -> Iterator[Element]:
-    """Yield the children of a name."""
+    """Yield the children with a local name."""
     if element is not None:
         yield from (item for item in element if tag(item) == name)
 
 
 def descendants(element: Element | None, name: str) -> Iterator[Element]:
-    """Yield the descendants of a name, in the order of the document."""
+    """Yield the element and its descendants with a local name, in document order."""
     if element is not None:
         yield from (item for item in element.iter() if tag(item) == name)
 
 
 def value(element: Element | None, name: str = "val") -> str:
-    """Return the `val` of an element; empty if it, or the element, is missing."""
+    """Return an attribute of an element, by default `val`; empty if the attribute or the element is missing."""
     return attribute(element, name) if element is not None else ""
 
 
+def is_on(element: Element | None) -> bool:
+    """Return whether an on/off property is present and not switched off."""
+    return element is not None and attribute(element, "val") not in {"0", "false"}
+
+
 def items(element: Element | None) -> Iterable[Element]:
-    """Return the children of an element; empty if it is missing."""
+    """Return all children of an element; empty if the element is missing."""
     return () if element is None else element
 
 
 def integer(text: str, default: int = 0) -> int:
-    """Return an integer of a part; the default if it is not one, as in a damaged part."""
+    """Parse a non-negative integer of at most `MAX_DIGITS` digits; return the default for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else default

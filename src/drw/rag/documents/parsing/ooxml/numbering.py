@@ -15,53 +15,53 @@ LEVELS = 9
 
 
 class Numbering:
-    """Counts the paragraphs of each list."""
+    """Counts the paragraphs of each list, by the numbering definitions of `numbering.xml`."""
 
     def __init__(self, root: Element | None) -> None:
-        self._levels: dict[str, dict[int, Element]] = {}
-        self._abstract: dict[str, str] = {}
+        self._levels_by_definition: dict[str, dict[int, Element]] = {}
+        self._definitions: dict[str, str] = {}
         self._counts: dict[str, dict[int, int]] = {}
         for item in children(root, "abstractNum"):
-            self._levels[attribute(item, "abstractNumId")] = {
+            self._levels_by_definition[attribute(item, "abstractNumId")] = {
                 integer(attribute(level, "ilvl")): level for level in children(item, "lvl")
             }
         for item in children(root, "num"):
-            self._abstract[attribute(item, "numId")] = value(child(item, "abstractNumId"))
+            self._definitions[attribute(item, "numId")] = value(child(item, "abstractNumId"))
 
     def label(self, id_: str, level: int) -> str:
-        """Count a paragraph of a list, and return its label: a dash for a bullet."""
-        abstract = self._abstract.get(id_, "")
-        levels = self._levels.get(abstract, {})
+        """Count a paragraph of a list and return its label, such as `1.a)`; a bullet becomes a dash."""
+        definition = self._definitions.get(id_, "")
+        levels = self._levels_by_definition.get(definition, {})
         if level not in levels:
             return ""
-        counts = self._counts.setdefault(abstract, {})
+        counts = self._counts.setdefault(definition, {})
         counts[level] = counts.get(level, _start(levels[level]) - 1) + 1
         for deeper in range(level + 1, LEVELS):
             counts.pop(deeper, None)
-        kind = value(child(levels[level], "numFmt"))
-        if kind == "none":
+        number_format = value(child(levels[level], "numFmt"))
+        if number_format == "none":
             return ""
-        if kind == "bullet":
+        if number_format == "bullet":
             return "-"
         text = value(child(levels[level], "lvlText"))
-        return re.sub("%([1-9])", lambda match: _count(levels, counts, int(match[1]) - 1), text)
+        return re.sub("%([1-9])", lambda match: _number_text(levels, counts, int(match[1]) - 1), text)
 
 
 def _start(level: Element) -> int:
     return integer(value(child(level, "start")), 1)
 
 
-def _count(levels: dict[int, Element], counts: dict[int, int], level: int) -> str:
+def _number_text(levels: dict[int, Element], counts: dict[int, int], level: int) -> str:
     if level not in levels:
         return ""
     number = counts.get(level, _start(levels[level]))
-    kind = value(child(levels[level], "numFmt"))
-    if kind.endswith("Letter") and number > 0:
+    number_format = value(child(levels[level], "numFmt"))
+    if number_format.endswith("Letter") and number > 0:
         letters = chr(97 + (number - 1) % 26) * min((number - 1) // 26 + 1, 10)
-        return letters.upper() if kind.startswith("upper") else letters
-    if kind.endswith("Roman") and 0 < number < 5000:
-        return _roman(number).upper() if kind.startswith("upper") else _roman(number)
-    return f"{number:02d}" if kind == "decimalZero" else str(number)
+        return letters.upper() if number_format.startswith("upper") else letters
+    if number_format.endswith("Roman") and 0 < number < 5000:
+        return _roman(number).upper() if number_format.startswith("upper") else _roman(number)
+    return f"{number:02d}" if number_format == "decimalZero" else str(number)
 
 
 def _roman(number: int) -> str:

@@ -13,8 +13,8 @@ from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from drw.rag.documents.ports import ParseFailed
 
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError, ParseError)
-"""What reading a damaged archive or part raises."""
+DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError, ParseError)
+"""The errors that reading a damaged archive or part raises."""
 
 
 class DamagedPart(Exception):
@@ -22,22 +22,22 @@ class DamagedPart(Exception):
 
 
 class Relation(NamedTuple):
-    """A relationship of a part to another one."""
+    """A relationship of a part to another part or to an external target."""
 
     kind: str
-    """The last word of its type, as in `slide`."""
+    """The last segment of its type, such as `slide`."""
     target: str
-    """The name of the part; for an external target its address."""
+    """The name of the target part, or the address of an external target."""
     is_external: bool
 
 
 class Package:
-    """The parts of one file; names are without a leading slash and compared without case."""
+    """The parts of one file. Part names have no leading slash and are case-insensitive."""
 
     def __init__(self, file: Path | IO[bytes]) -> None:
         try:
             self._archive = zipfile.ZipFile(file)
-        except DAMAGED as error:
+        except DAMAGE_ERRORS as error:
             raise ParseFailed("this file is damaged, and cannot be unpacked") from error
         self._names = {name.replace("\\", "/").lstrip("/").lower(): name for name in self._archive.namelist()}
 
@@ -54,32 +54,33 @@ class Package:
         """Return the bytes of a part.
 
         Raises:
-            DamagedPart: it is missing or damaged.
+            DamagedPart: the part is missing or damaged.
         """
         try:
             return self._archive.read(self._names[name.lower()])
-        except (KeyError, RuntimeError, *DAMAGED) as error:
+        except (KeyError, RuntimeError, *DAMAGE_ERRORS) as error:
             raise DamagedPart(f"part {name!r} is missing or damaged") from error
 
     def elements(self, name: str) -> Iterator[tuple[str, Element]]:
         """Yield `start` and `end` events of a part's elements, for parts too large for memory.
 
         Raises:
-            DamagedPart: it is missing or damaged, perhaps after a good beginning.
+            DamagedPart: the part is missing or damaged; elements before the damage are yielded first.
         """
         try:
             with self._archive.open(self._names[name.lower()]) as content:
-                _refuse_entities(name, content.read(4096))
+                if b"<!DOCTYPE" in content.read(4096).replace(b"\0", b""):  # it could define entities that expand
+                    raise DamagedPart(f"part {name!r} declares a document type, which a part may not")
             with self._archive.open(self._names[name.lower()]) as content:
                 yield from iterparse(content, ("start", "end"))
-        except (KeyError, RuntimeError, *DAMAGED) as error:
+        except (KeyError, RuntimeError, *DAMAGE_ERRORS) as error:
             raise DamagedPart(f"part {name!r} is missing or damaged") from error
 
     def root(self, name: str) -> Element:
         """Return the root element of a part.
 
         Raises:
-            DamagedPart: it is missing or damaged.
+            DamagedPart: the part is missing or damaged.
         """
         root: Element | None = None
         for _, element in self.elements(name):
@@ -88,11 +89,11 @@ class Package:
             raise DamagedPart(f"part {name!r} is empty")
         return root
 
-    def salvaged(self, name: str) -> tuple[Element, bool]:
-        """Return the readable part of a possibly damaged XML part, and whether it is complete.
+    def recover(self, name: str) -> tuple[Element, bool]:
+        """Return the root element of a part with the elements before any damage, and whether the part is complete.
 
         Raises:
-            DamagedPart: not even its first element could be read.
+            DamagedPart: the first element cannot be read.
         """
         root: Element | None = None
         try:
@@ -105,7 +106,7 @@ class Package:
         return self.root(name) if root is None else root, True
 
     def relations(self, part: str) -> dict[str, Relation]:
-        """Return the relationships of a part by their ids; `""` names the package. Empty if there are none."""
+        """Return the relationships of a part by their ids; the part `""` stands for the package."""
         folder, name = posixpath.split(part)
         try:
             root = self.root(posixpath.join(folder, "_rels", f"{name}.rels"))
@@ -122,12 +123,7 @@ class Package:
         return relations
 
     def main_part(self, default: str) -> str:
-        """Return the name of the part with the document itself."""
+        """Return the name of the main document part."""
         relations = self.relations("").values()
         target = next((r.target for r in relations if r.kind == "officeDocument" and r.target in self), "")
         return target or default
-
-
-def _refuse_entities(name: str, begin: bytes) -> None:
-    if b"<!DOCTYPE" in begin.replace(b"\0", b""):
-        raise DamagedPart(f"part {name!r} declares a document type, which a part may not")

@@ -6,16 +6,25 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from drw.rag.documents.parsing.ooxml import drawing
-from drw.rag.documents.parsing.ooxml.elements import attribute, child, children, descendants, items, relation_id, tag
+from drw.rag.documents.parsing.ooxml.elements import (
+    attribute,
+    child,
+    children,
+    descendants,
+    items,
+    relation_id,
+    tag,
+    value,
+)
 from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package, Relation
 from drw.rag.documents.ports import ParseFailed
 
-TITLES = frozenset({"title", "ctrTitle"})
-FURNITURE = frozenset({"sldNum"})
+TITLE_PLACEHOLDERS = frozenset({"title", "ctrTitle"})
+SKIPPED_PLACEHOLDERS = frozenset({"sldNum"})
 
 
 class SlidesReader:
-    """Reads one presentation; `warnings` says what could not be read."""
+    """Reads one presentation, and collects `warnings` about slides that were not read."""
 
     def __init__(self, package: Package, *, hidden: bool) -> None:
         self._package = package
@@ -40,11 +49,11 @@ class SlidesReader:
 
     def _slide(self, number: int, part: str) -> str:
         try:
-            root, is_whole = self._package.salvaged(part)
+            root, is_complete = self._package.recover(part)
         except DamagedPart:
             self.warnings.append(f"slide {number} is damaged and could not be read")
             return ""
-        if not is_whole:
+        if not is_complete:
             self.warnings.append(f"slide {number} is damaged: what could be read was kept")
         if attribute(root, "show") in {"0", "false"} and not self._hidden:
             self.warnings.append(f"slide {number} is hidden and was not read")
@@ -54,15 +63,16 @@ class SlidesReader:
         texts = []
         for shape in items(child(root, "cSld", "spTree")):
             shape_texts = [text for text in self._shape(shape, relations) if text.strip()]
-            if _placeholder(shape) in TITLES:
+            if _placeholder(shape) in TITLE_PLACEHOLDERS:
                 titles += shape_texts
             else:
                 texts += shape_texts
-        head = ["# " + " ".join(" ".join(titles).split())] if titles else []
-        return "\n\n".join([*head, *texts, *self._beside(relations)])
+        heading = ["# " + " ".join(" ".join(titles).split())] if titles else []
+        return "\n\n".join([*heading, *texts, *self._notes_and_comments(relations)])
 
     def _shape(self, shape: Element, relations: dict[str, Relation]) -> Iterator[str]:
-        if _placeholder(shape) in FURNITURE or _is_hidden(shape):
+        is_hidden = value(_property(shape, "cNvPr"), "hidden") in {"1", "true"}
+        if is_hidden or _placeholder(shape) in SKIPPED_PLACEHOLDERS:
             return
         if tag(shape) == "grpSp":
             for item in shape:
@@ -70,8 +80,8 @@ class SlidesReader:
         else:
             yield from drawing.texts(self._package, shape, relations)
 
-    def _beside(self, relations: dict[str, Relation]) -> Iterator[str]:
-        """Yield the speaker's notes and the comments of a slide."""
+    def _notes_and_comments(self, relations: dict[str, Relation]) -> Iterator[str]:
+        """Yield the speaker notes and the comments of a slide."""
         for relation in relations.values():
             try:
                 if relation.kind == "notesSlide":
@@ -94,16 +104,15 @@ class SlidesReader:
 
 
 def _placeholder(shape: Element) -> str:
-    """Return the placeholder type of a shape; empty if it is none."""
-    properties = next((e for e in shape if tag(e).startswith("nv")), None)
-    mark = child(properties, "nvPr", "ph") if properties is not None else None
-    return (attribute(mark, "type") or "body") if mark is not None else ""
+    """Return the placeholder type of a shape; empty if the shape is not a placeholder."""
+    placeholder = _property(shape, "nvPr", "ph")
+    return (attribute(placeholder, "type") or "body") if placeholder is not None else ""
 
 
-def _is_hidden(shape: Element) -> bool:
+def _property(shape: Element, *path: str) -> Element | None:
+    """Return an element along a path below the non-visual properties of a shape, such as `p:nvSpPr`."""
     properties = next((e for e in shape if tag(e).startswith("nv")), None)
-    mark = child(properties, "cNvPr") if properties is not None else None
-    return mark is not None and attribute(mark, "hidden") in {"1", "true"}
+    return None if properties is None else child(properties, *path)
 
 
 def _comments(root: Element) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Reader of DOCX documents in reading order, with text boxes, embedded documents, notes, charts and diagrams."""
+"""Reader of DOCX documents, in reading order: text, tables, text boxes, embedded documents, notes, charts, diagrams."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
+from drw.rag.documents.parsing import markdown
 from drw.rag.documents.parsing.ooxml import drawing
 from drw.rag.documents.parsing.ooxml.elements import (
     attribute,
@@ -15,6 +16,7 @@ from drw.rag.documents.parsing.ooxml.elements import (
     children,
     descendants,
     integer,
+    is_on,
     items,
     relation_id,
     tag,
@@ -24,31 +26,31 @@ from drw.rag.documents.parsing.ooxml.numbering import LEVELS, Numbering
 from drw.rag.documents.parsing.ooxml.package import DamagedPart, Package, Relation
 from drw.rag.documents.ports import ParseFailed
 
-MAX_NESTED = 4
-"""Documents in documents, and tables and text boxes in each other."""
-WRAPPERS = frozenset({"sdt", "sdtContent", "customXml", "ins", "moveTo", "smartTag", "body"})
-SKIPPED = frozenset({"del", "moveFrom", "pPr", "sdtPr", "instrText", "delText", "rt", "sectPr"})
-MAX_HEADING = 6
+MAX_NESTING = 4
+"""Maximum depth of embedded documents, and of nested tables and text boxes."""
+WRAPPER_TAGS = frozenset({"sdt", "sdtContent", "customXml", "ins", "moveTo", "smartTag", "body"})
+SKIPPED_TAGS = frozenset({"del", "moveFrom", "pPr", "sdtPr", "instrText", "delText", "rt", "sectPr"})
+MAX_HEADING_LEVEL = 6
 
-Convert = Callable[[str, bytes], str]
-"""Return the text of an embedded file of a kind, as in `html`."""
+Converter = Callable[[str, bytes], str]
+"""Returns the text of an embedded file, by its extension, such as `html`, and its bytes."""
 
 
 @dataclass(slots=True)
 class _Paragraph:
-    """A paragraph while it is read."""
+    """The text of a paragraph, the texts that follow it, and its page breaks."""
 
     text: str = ""
     after: list[str] = field(default_factory=list)
-    """Text boxes, charts, diagrams and notes that are anchored in it."""
+    """Texts of text boxes, charts, diagrams and notes that are anchored in the paragraph."""
     breaks_before: bool = False
     breaks_after: bool = False
 
 
 class WordReader:
-    """Reads one document; `warnings` says what could not be read."""
+    """Reads one document, and collects `warnings` about parts that were not read."""
 
-    def __init__(self, package: Package, convert: Convert, *, hidden: bool, depth: int = 0) -> None:
+    def __init__(self, package: Package, convert: Converter, *, hidden: bool, depth: int = 0) -> None:
         self._package = package
         self._convert = convert
         self._hidden = hidden
@@ -57,27 +59,27 @@ class WordReader:
         self._main = package.main_part("word/document.xml")
         self._relations = package.relations(self._main)
         self._styles = self._read_styles()
-        self._numbering = Numbering(self._related("numbering"))
+        self._numbering = Numbering(self._related_root("numbering"))
         self._numbers: dict[str, dict[str, int]] = {"footnote": {}, "endnote": {}}
         self._break = ""
-        self._footnotes: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
         for kind in ("footnote", "endnote", "comment"):
-            self._footnotes |= self._read_notes(f"{kind}s", kind)
+            self._notes |= self._read_notes(f"{kind}s", kind)
 
     def pages(self) -> Iterator[str]:
-        """Yield the pages of the last layout by Word, or by page breaks if there is no layout.
+        """Yield the pages of Word's last layout; without a layout, split at page breaks.
 
         Raises:
             ParseFailed: the document cannot be read.
         """
         try:
-            root, is_whole = self._package.salvaged(self._main)
+            root, is_complete = self._package.recover(self._main)
         except DamagedPart as error:
             raise ParseFailed("this document is damaged: its text cannot be read") from error
-        if not is_whole:
+        if not is_complete:
             self.warnings.append("the document is damaged: what could be read of it was kept")
-        page = self._around("header")
-        footers = self._around("footer")
+        page = self._headers_or_footers("header")
+        footers = self._headers_or_footers("footer")
         is_laid_out = next(descendants(root, "lastRenderedPageBreak"), None) is not None
         self._break = "lastRenderedPageBreak" if is_laid_out else "br"
         for text, is_new_page in self._blocks(items(child(root, "body")), self._relations, 0):
@@ -92,7 +94,7 @@ class WordReader:
     def _blocks(
         self, parent: Iterable[Element], relations: dict[str, Relation], depth: int
     ) -> Iterator[tuple[str, bool]]:
-        """Yield the texts of paragraphs and tables, and whether each begins a page."""
+        """Yield the texts of paragraphs and tables, and whether each starts a new page."""
         is_new_page = False
         for element in parent:
             name = tag(element)
@@ -106,15 +108,16 @@ class WordReader:
                     yield text, is_new_page
                     is_new_page = False
             elif name == "altChunk":
-                yield self._embedded(relations.get(relation_id(element))), is_new_page
+                yield self._embedded_document(relations.get(relation_id(element))), is_new_page
                 is_new_page = False
-            elif name in WRAPPERS:
+            elif name in WRAPPER_TAGS:
                 yield from self._blocks(element, relations, depth)
             elif name == "AlternateContent":
-                yield from ((text, False) for text in self._alternative(element, relations, depth))
+                alternatives = (self._texts(option, relations, depth) for option in element)
+                yield from ((text, False) for text in next(filter(None, alternatives), []))
 
     def _texts(self, parent: Element, relations: dict[str, Relation], depth: int) -> list[str]:
-        if depth > MAX_NESTED:
+        if depth > MAX_NESTING:
             return [drawing.runs(parent).strip()]
         return [text for text, _ in self._blocks(parent, relations, depth) if text.strip()]
 
@@ -126,12 +129,12 @@ class WordReader:
         level, list_, list_level = self._style(properties)
         label = self._numbering.label(list_, list_level) if list_ and text else ""
         if level and text:
-            paragraph.text = f"{'#' * min(level, MAX_HEADING)} {' '.join(f'{label} {text}'.split())}"
+            paragraph.text = f"{'#' * min(level, MAX_HEADING_LEVEL)} {' '.join(f'{label} {text}'.split())}"
         elif label:
             paragraph.text = f"{'  ' * list_level}{label} {text}"
         else:
             paragraph.text = text
-        if self._is_new_page(properties):
+        if self._break == "br" and properties is not None and is_on(child(properties, "pageBreakBefore")):
             paragraph.breaks_before = True
         return paragraph
 
@@ -143,21 +146,21 @@ class WordReader:
             elif name in {"tab", "ptab"}:
                 paragraph.text += "\t"
             elif name in {"br", "cr", "lastRenderedPageBreak"}:
-                self._see_break(item, name, paragraph)
+                self._add_break(item, name, paragraph)
             elif name in {"noBreakHyphen", "sym"}:
                 paragraph.text += "-" if name == "noBreakHyphen" else _symbol(item)
             elif name in {"footnoteReference", "endnoteReference", "commentReference"}:
-                self._see_note(name.removesuffix("Reference"), attribute(item, "id"), paragraph)
+                self._add_note(name.removesuffix("Reference"), attribute(item, "id"), paragraph)
             elif name in {"drawing", "pict", "object", "txbxContent"}:
-                paragraph.after += self._boxes(item, relations, depth + 1)
+                paragraph.after += self._drawing_texts(item, relations, depth + 1)
             elif name == "AlternateContent":
-                self._see_alternative(item, paragraph, relations, depth)
-            elif name == "r" and self._is_invisible(item):
+                self._add_alternative(item, paragraph, relations, depth)
+            elif name == "r" and not self._hidden and is_on(child(item, "rPr", "vanish")):
                 continue
-            elif name not in SKIPPED:
+            elif name not in SKIPPED_TAGS:
                 self._runs(item, paragraph, relations, depth)
 
-    def _see_break(self, item: Element, name: str, paragraph: _Paragraph) -> None:
+    def _add_break(self, item: Element, name: str, paragraph: _Paragraph) -> None:
         is_page = name == self._break and (name != "br" or attribute(item, "type") == "page")
         if is_page and paragraph.text.strip():
             paragraph.breaks_after = True
@@ -166,8 +169,8 @@ class WordReader:
         elif name != "lastRenderedPageBreak":
             paragraph.text += "\n"
 
-    def _see_note(self, kind: str, id_: str, paragraph: _Paragraph) -> None:
-        text = self._footnotes.get(f"{kind} {id_}", "")
+    def _add_note(self, kind: str, id_: str, paragraph: _Paragraph) -> None:
+        text = self._notes.get(f"{kind} {id_}", "")
         if kind == "comment":
             paragraph.after += [f"Comment: {text}"] if text else []
             return
@@ -177,85 +180,84 @@ class WordReader:
         paragraph.text += mark
         paragraph.after += [f"{mark} {text}"] if text else []
 
-    def _see_alternative(
+    def _add_alternative(
         self, element: Element, paragraph: _Paragraph, relations: dict[str, Relation], depth: int
     ) -> None:
-        """Take the first alternative that says anything: all say the same."""
+        """Add the first alternative with text: all alternatives have the same content."""
         for option in element:
-            part = _Paragraph()
-            self._runs(option, part, relations, depth)
-            if part.text.strip() or part.after:
-                paragraph.text += part.text
-                paragraph.after += part.after
+            alternative = _Paragraph()
+            self._runs(option, alternative, relations, depth)
+            if alternative.text.strip() or alternative.after:
+                paragraph.text += alternative.text
+                paragraph.after += alternative.after
                 return
 
-    def _alternative(self, element: Element, relations: dict[str, Relation], depth: int) -> list[str]:
-        return next((texts for option in element if (texts := self._texts(option, relations, depth))), [])
-
-    def _boxes(self, element: Element, relations: dict[str, Relation], depth: int) -> list[str]:
+    def _drawing_texts(self, element: Element, relations: dict[str, Relation], depth: int) -> list[str]:
         """Return the texts of text boxes, charts and diagrams in a drawing."""
         name = tag(element)
         if name == "txbxContent":
             return self._texts(element, relations, depth)
-        if name in drawing.CHARTS or name in {"relIds", "txBody"}:
+        if name in drawing.CHART_TAGS or name in {"relIds", "txBody"}:
             return list(drawing.texts(self._package, element, relations))
         if name == "textpath":
             return [attribute(element, "string")]
         if name == "AlternateContent":
-            options = ([text for item in option for text in self._boxes(item, relations, depth)] for option in element)
-            return next(filter(None, options), [])
-        return [text for item in element for text in self._boxes(item, relations, depth)]
+            alternatives = (
+                [text for item in option for text in self._drawing_texts(item, relations, depth)] for option in element
+            )
+            return next(filter(None, alternatives), [])
+        return [text for item in element for text in self._drawing_texts(item, relations, depth)]
 
     def _table(self, element: Element, relations: dict[str, Relation], depth: int) -> Iterator[str]:
-        """Yield a table as Markdown; a table of a single cell as its text."""
+        """Yield a table as Markdown; yield the texts of a table with a single cell."""
         rows: list[list[str]] = []
-        alone: list[str] = []
-        for row in self._unwrapped(element, "tr"):
+        cell_texts: list[str] = []
+        for row in self._children_in_wrappers(element, "tr"):
             cells: list[str] = []
-            for cell in self._unwrapped(row, "tc"):
+            for cell in self._children_in_wrappers(row, "tc"):
                 properties = child(cell, "tcPr")
                 texts = self._texts(cell, relations, depth + 1)
                 merged = child(properties, "vMerge") if properties is not None else None
-                is_below = merged is not None and attribute(merged, "val") != "restart"
-                cells.append("" if is_below else " ".join(texts))
-                alone = texts
+                is_continued = merged is not None and attribute(merged, "val") != "restart"
+                cells.append("" if is_continued else " ".join(texts))
+                cell_texts = texts
                 span = value(child(properties, "gridSpan")) if properties is not None else ""
                 cells += [""] * (min(integer(span), 63) - 1)
             rows.append(cells)
         if len(rows) == 1 and len(rows[0]) == 1:
-            yield from alone
-        elif rows and (text := drawing.markdown(rows)):
+            yield from cell_texts
+        elif rows and (text := markdown.table(rows)):
             yield text
 
-    def _unwrapped(self, element: Element, name: str) -> Iterator[Element]:
+    def _children_in_wrappers(self, element: Element, name: str) -> Iterator[Element]:
         for item in element:
             if tag(item) == name:
                 yield item
-            elif tag(item) in WRAPPERS:
-                yield from self._unwrapped(item, name)
+            elif tag(item) in WRAPPER_TAGS:
+                yield from self._children_in_wrappers(item, name)
 
-    def _embedded(self, relation: Relation | None) -> str:
-        """Return the text of a document that is embedded in place (`altChunk`)."""
+    def _embedded_document(self, relation: Relation | None) -> str:
+        """Return the text of an embedded document (`altChunk`)."""
         if relation is None or relation.is_external:
             return ""
-        kind = posixpath.splitext(relation.target)[1].lstrip(".").lower()
+        extension = posixpath.splitext(relation.target)[1].lstrip(".").lower()
         try:
             content = self._package.read(relation.target)
-            if kind in {"docx", "docm", "dotx"}:
-                if self._depth >= MAX_NESTED:
+            if extension in {"docx", "docm", "dotx"}:
+                if self._depth >= MAX_NESTING:
                     raise ParseFailed("documents are embedded too deep")
                 with Package(io.BytesIO(content)) as package:
                     inner = WordReader(package, self._convert, hidden=self._hidden, depth=self._depth + 1)
                     text = "\n\n".join(inner.pages())
                     self.warnings += inner.warnings
                     return text
-            return self._convert(kind, content)
+            return self._convert(extension, content)
         except (DamagedPart, ParseFailed) as error:
             self.warnings.append(f"the embedded document {posixpath.basename(relation.target)!r} was not read: {error}")
             return ""
 
-    def _around(self, kind: str) -> list[str]:
-        """Return the texts of headers or footers, each once."""
+    def _headers_or_footers(self, kind: str) -> list[str]:
+        """Return the distinct texts of all headers or footers."""
         contents: list[str] = []
         for relation in self._relations.values():
             if relation.kind != kind:
@@ -270,7 +272,7 @@ class WordReader:
                 contents.append(text)
         return contents
 
-    def _related(self, kind: str) -> Element | None:
+    def _related_root(self, kind: str) -> Element | None:
         relation = next((r for r in self._relations.values() if r.kind == kind), None)
         try:
             return self._package.root(relation.target) if relation else None
@@ -278,74 +280,64 @@ class WordReader:
             return None
 
     def _read_styles(self) -> dict[str, tuple[int, str, int, str]]:
-        """Return the heading level, list and list level of each paragraph style, and its parent."""
+        """Return the heading level, list id, list level and parent of each paragraph style."""
         styles: dict[str, tuple[int, str, int, str]] = {}
-        for style in children(self._related("styles"), "style"):
+        for style in children(self._related_root("styles"), "style"):
             properties = child(style, "pPr")
             name = value(child(style, "name")).lower()
-            level = _outline(properties)
+            level = _outline_level(properties)
             if name.startswith("heading ") and (number := integer(name[8:])):
                 level = number
             elif name == "title":
                 level = 1
-            list_, list_level = _list(properties)
+            list_, list_level = _list_position(properties)
             styles[attribute(style, "styleId")] = (level, list_, list_level, value(child(style, "basedOn")))
         return styles
 
     def _style(self, properties: Element | None) -> tuple[int, str, int]:
-        """Return the heading level of a paragraph, or 0, and its list and level in it."""
+        """Return the heading level of a paragraph, or 0, its list id and list level, inherited from its styles."""
         if properties is None:
             return 0, "", 0
-        level = _outline(properties)
-        list_, list_level = _list(properties)
+        level = _outline_level(properties)
+        list_, list_level = _list_position(properties)
         is_listed = child(properties, "numPr") is not None
         name = value(child(properties, "pStyle"))
         for _ in range(LEVELS):
-            own = self._styles.get(name)
-            if own is None:
+            style = self._styles.get(name)
+            if style is None:
                 break
-            level = level or own[0]
-            if not is_listed and own[1]:
-                list_ = own[1]
-                list_level = own[2]
+            level = level or style[0]
+            if not is_listed and style[1]:
+                list_ = style[1]
+                list_level = style[2]
                 is_listed = True
             elif is_listed and not list_:
-                list_ = own[1]
-            name = own[3]
+                list_ = style[1]
+            name = style[3]
         return level, "" if list_ == "0" else list_, list_level
 
-    def _read_notes(self, kind: str, name: str) -> dict[str, str]:
-        root = self._related(kind)
-        relation = next((r for r in self._relations.values() if r.kind == kind), None)
+    def _read_notes(self, relation_kind: str, tag_name: str) -> dict[str, str]:
+        root = self._related_root(relation_kind)
+        relation = next((r for r in self._relations.values() if r.kind == relation_kind), None)
         relations = self._package.relations(relation.target) if relation else {}
         return {
-            f"{name} {attribute(note, 'id')}": " ".join(self._texts(note, relations, 1))
-            for note in children(root, name)
+            f"{tag_name} {attribute(note, 'id')}": " ".join(self._texts(note, relations, 1))
+            for note in children(root, tag_name)
             if attribute(note, "type") not in {"separator", "continuationSeparator", "continuationNotice"}
         }
 
-    def _is_new_page(self, properties: Element | None) -> bool:
-        if properties is None or self._break != "br":
-            return False
-        mark = child(properties, "pageBreakBefore")
-        return mark is not None and attribute(mark, "val") not in {"0", "false"}
 
-    def _is_invisible(self, run: Element) -> bool:
-        mark = child(run, "rPr", "vanish")
-        return not self._hidden and mark is not None and attribute(mark, "val") not in {"0", "false"}
-
-
-def _outline(properties: Element | None) -> int:
-    """Return the heading level that a paragraph or style says itself, or 0."""
+def _outline_level(properties: Element | None) -> int:
+    """Return the heading level that is set directly in a paragraph or style, or 0."""
     outline = integer(value(child(properties, "outlineLvl")), LEVELS) if properties is not None else LEVELS
     return outline + 1 if outline < LEVELS else 0
 
 
-def _list(properties: Element | None) -> tuple[str, int]:
-    numbered = child(properties, "numPr") if properties is not None else None
-    if numbered is None:
+def _list_position(properties: Element | None) -> tuple[str, int]:
+    numbering = child(properties, "numPr") if properties is not None else None
+    if numbering is None:
         return "", 0
-    return value(child(numbered, "numId")), min(integer(value(child(numbered, "ilvl"))), LEVELS - 1)
+    return value(child(numbering, "numId")), min(integer(value(child(numbering, "ilvl"))), LEVELS - 1)
 
 
 def _symbol(element: Element) -> str:

@@ -1,4 +1,4 @@
-"""CSV and TSV as a sheet."""
+"""Reader of CSV and TSV files as one sheet."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from drw.rag.documents.ports import ParseFailed
 
 NUMBER = re.compile(r"[-+(]?\s*[$€£¥]?\s*[-+]?\d[\d,. ']*(?:[eE][-+]?\d+)?\s*%?\)?")
 DELIMITERS = ",;\t|"
-SAMPLE = 8 << 10
-"""Characters for detecting the delimiter, which takes quadratic time."""
+SAMPLE_CHARACTERS = 8 << 10
+"""The start of the text, from which the delimiter is detected: detection takes quadratic time."""
 MAX_DIGITS = 64
 
 
-def sheet(text: str, kind: str) -> Sheet:
-    """Return the rows of a file of kind `csv` or `tsv`.
+def sheet(text: str, extension: str) -> Sheet:
+    """Return the sheet of a CSV or TSV file.
 
     Raises:
-        ParseFailed: it has too many cells, or one of more than a million characters.
+        ParseFailed: the file has too many cells, or a cell of more than a million characters.
     """
     sheet = Sheet("")
     csv.field_size_limit(1_000_000)
     cells = 0
     try:
-        for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=_delimiter(text, kind)), 1):
-            shown = {column: _cell(item) for column, item in enumerate(row, 1) if item.strip()}
-            if shown:
-                sheet.rows[number] = shown
+        for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=_delimiter(text, extension)), 1):
+            row_cells = {column: _cell(item) for column, item in enumerate(row, 1) if item.strip()}
+            if row_cells:
+                sheet.rows[number] = row_cells
             if (cells := cells + len(row)) > MAX_CELLS:
                 raise ParseFailed(f"this file has more than {MAX_CELLS:,} cells")
     except csv.Error as error:
-        raise ParseFailed(f"this {kind.upper()} file cannot be read: {error}") from error
+        raise ParseFailed(f"this {extension.upper()} file cannot be read: {error}") from error
     return sheet
 
 
-def _delimiter(text: str, kind: str) -> str:
-    if kind == "tsv":
+def _delimiter(text: str, extension: str) -> str:
+    if extension == "tsv":
         return "\t"
     try:
-        return csv.Sniffer().sniff(text[:SAMPLE].rpartition("\n")[0] or text[:SAMPLE], DELIMITERS).delimiter
+        sample = text[:SAMPLE_CHARACTERS]
+        return csv.Sniffer().sniff(sample.rpartition("\n")[0] or sample, DELIMITERS).delimiter
     except csv.Error:
         return ","
 

@@ -1,19 +1,17 @@
-"""Formulas without a stored value: computed if they are arithmetic, otherwise displayed as formulas.
+"""Evaluation of formulas without a stored value. Unsupported formulas are displayed as text.
 
-Excel stores the value of each formula; programs that write workbooks often do not.
+Excel stores the value of each formula; other programs that write workbooks often do not.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from drw.rag.documents.parsing.sheets import number_formats
-from drw.rag.documents.parsing.sheets.grid import Cell, Range, Sheet, position
+from drw.rag.documents.parsing.sheets.grid import Cell, Range, Sheet, parse_cell
 
 TOKEN = re.compile(
     r"""\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|"(?P<text>(?:[^"]|"")*)"|(?P<function>[A-Z][A-Z.]*)\(
@@ -23,29 +21,24 @@ TOKEN = re.compile(
 )
 MAX_CHARACTERS = 1000
 MAX_DEPTH = 60
-"""How deep formulas may refer to formulas that are not computed yet, or be nested."""
-MAX_READ = 5_000_000
-"""Cells that all formulas of a workbook may read together."""
-
-COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    **{"=": operator.eq, "<>": operator.ne, "<": operator.lt},
-    **{">": operator.gt, "<=": operator.le, ">=": operator.ge},
-}
+"""Maximum depth of nested expressions, and of references to formulas that are not computed yet."""
+MAX_CELL_READS = 5_000_000
+"""Maximum number of cells that all formulas of a workbook read together."""
 
 Value = float | str | bool | None
 
 
-class Unknown(Exception):
-    """The formula has something that is not computed here."""
+class Unsupported(Exception):
+    """The formula uses a feature that is not supported, or exceeds a limit."""
 
 
 class CellError(Exception):
-    """The formula's value is an error, as `#DIV/0!` is."""
+    """The value of the formula is an error, such as `#DIV/0!`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """A formula of a cell, the cell's number format, and whether the workbook counts days from 1904."""
+    """The formula of a cell, its number format code, and whether dates are days since 1904."""
 
     sheet: Sheet
     row: int
@@ -56,31 +49,31 @@ class Formula:
 
 
 def compute(sheets: Sequence[Sheet], formulas: Sequence[Formula]) -> Iterator[str]:
-    """Set the values of formula cells; yield warnings."""
-    book = _Book(sheets, formulas)
-    written = 0
+    """Set the cells of formulas in their sheets; yield warnings."""
+    values = _CellValues(sheets, formulas)
+    unsupported = 0
     for formula in formulas:
         try:
-            cell = book.cell(formula)
-        except (Unknown, RecursionError, ArithmeticError, ValueError):
-            cell, written = Cell(f"={formula.text}"), written + 1
+            cell = values.cell(formula)
+        except (Unsupported, RecursionError, ArithmeticError, ValueError):
+            cell, unsupported = Cell(f"={formula.text}"), unsupported + 1
         if cell:
             formula.sheet.rows.setdefault(formula.row, {})[formula.column] = cell
-    if done := len(formulas) - written:
-        yield f"{done} formulas had no stored value and were computed"
-    if written:
-        yield f"{written} formulas have no stored value and are shown as formulas"
+    if computed := len(formulas) - unsupported:
+        yield f"{computed} formulas had no stored value and were computed"
+    if unsupported:
+        yield f"{unsupported} formulas have no stored value and are shown as formulas"
 
 
-class _Book:
-    """Values of cells, stored and computed."""
+class _CellValues:
+    """The values of cells, stored or computed; each formula is computed once."""
 
     def __init__(self, sheets: Sequence[Sheet], formulas: Iterable[Formula]) -> None:
         self._sheets = {sheet.name.lower(): sheet for sheet in sheets}
-        self._waiting = {(f.sheet.name.lower(), f.row, f.column): f for f in formulas}
-        self._known: dict[tuple[str, int, int], Value | CellError | Unknown] = {}
+        self._formulas = {(f.sheet.name.lower(), f.row, f.column): f for f in formulas}
+        self._results: dict[tuple[str, int, int], Value | CellError | Unsupported] = {}
         self._depth = 0
-        self._read = 0
+        self._reads = 0
 
     def cell(self, formula: Formula) -> Cell | None:
         """Return the displayed cell of a formula."""
@@ -92,25 +85,24 @@ class _Book:
             return Cell(str(value).upper())
         if isinstance(value, str) or value is None:
             return Cell(value) if value else None
-        text = number_formats.shown(value, formula.code, since_1904=formula.since_1904)
-        return Cell(text, value, number_formats.is_date(formula.code)) if text else None
+        return number_formats.number_cell(value, formula.code, since_1904=formula.since_1904)
 
     def value(self, sheet: str, row: int, column: int) -> Value:
         """Return the value of a cell: computed from its formula, or stored."""
-        self._read += 1
-        if self._read > MAX_READ:
-            raise Unknown
+        self._reads += 1
+        if self._reads > MAX_CELL_READS:
+            raise Unsupported
         key = (sheet, row, column)
-        if key in self._waiting and key not in self._known:
-            self._known[key] = Unknown()  # where it refers to itself
-            self._known[key] = self._computed(self._waiting[key])
-        if key in self._known:
-            cached = self._known[key]
-            if isinstance(cached, Unknown | CellError):
+        if key in self._formulas and key not in self._results:
+            self._results[key] = Unsupported()  # the result of a circular reference
+            self._results[key] = self._compute(self._formulas[key])
+        if key in self._results:
+            cached = self._results[key]
+            if isinstance(cached, Unsupported | CellError):
                 raise cached
             return cached
         if sheet not in self._sheets:
-            raise Unknown
+            raise Unsupported
         cell = self._sheets[sheet].rows.get(row, {}).get(column)
         if cell is None:
             return None
@@ -120,70 +112,70 @@ class _Book:
             return cell.text == "TRUE"
         return cell.value if cell.value is not None else cell.text
 
-    def _computed(self, formula: Formula) -> Value | CellError | Unknown:
+    def _compute(self, formula: Formula) -> Value | CellError | Unsupported:
         if self._depth >= MAX_DEPTH or len(formula.text) > MAX_CHARACTERS:
-            return Unknown()
+            return Unsupported()
         self._depth += 1
         try:
-            return _Parser(self, formula).result()
-        except (CellError, Unknown) as error:
+            return _Evaluator(self, formula).result()
+        except (CellError, Unsupported) as error:
             return error
         finally:
             self._depth -= 1
 
     def range(self, sheet: str, cells: Range) -> Iterator[Value]:
-        """Yield the values of a range's cells that have any."""
+        """Yield the values of the cells of a range that are not empty."""
         if sheet not in self._sheets:
-            raise Unknown
-        if (cells.bottom - cells.top + 1) * (cells.right - cells.left + 1) > MAX_READ:
-            raise Unknown
+            raise Unsupported
+        if (cells.bottom - cells.top + 1) * (cells.right - cells.left + 1) > MAX_CELL_READS:
+            raise Unsupported
         for row in range(cells.top, cells.bottom + 1):
             for column in range(cells.left, cells.right + 1):
                 if (cell_value := self.value(sheet, row, column)) is not None:
                     yield cell_value
 
 
-class _Parser:
-    """Computes one formula while it reads it, by Excel's precedence of operators."""
+class _Evaluator:
+    """Recursive descent parser that evaluates one formula, with Excel's operator precedence."""
 
-    def __init__(self, book: _Book, formula: Formula) -> None:
-        self._book = book
+    def __init__(self, values: _CellValues, formula: Formula) -> None:
+        self._values = values
         self._sheet = formula.sheet.name.lower()
-        self._tokens = _tokens(formula.text)
-        self._at = 0
+        self._tokens = _tokenize(formula.text)
+        self._position = 0
         self._depth = 0
 
     def result(self) -> Value:
         """Return the value of the formula."""
         result = self._comparison()
-        if self._at < len(self._tokens):
-            raise Unknown
+        if self._position < len(self._tokens):
+            raise Unsupported
         return result
 
     def _peek(self) -> tuple[str, str]:
-        return self._tokens[self._at] if self._at < len(self._tokens) else ("", "")
+        return self._tokens[self._position] if self._position < len(self._tokens) else ("", "")
 
     def _take(self, *operators: str) -> str:
         kind, text = self._peek()
         if kind == "operator" and text in operators:
-            self._at += 1
+            self._position += 1
             return text
         return ""
 
     def _comparison(self) -> Value:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise Unknown
-        left = self._joined()
+            raise Unsupported
+        left = self._concatenation()
         while sign := self._take("=", "<>", "<", ">", "<=", ">="):
-            left = _compared(sign, left, self._joined())
+            left = _compare(sign, left, self._concatenation())
         self._depth -= 1
         return left
 
-    def _joined(self) -> Value:
+    def _concatenation(self) -> Value:
         left = self._sum()
         while self._take("&"):
-            left = _as_text(left) + _as_text(self._sum())
+            left = _text(left) + _text(self._sum())
         return left
 
     def _sum(self) -> Value:
@@ -203,27 +195,27 @@ class _Parser:
         return left
 
     def _power(self) -> Value:
-        left = self._signed()
+        left = self._unary()
         while self._take("^"):
             try:
-                left = float(_number(left) ** _number(self._signed()))
+                left = float(_number(left) ** _number(self._unary()))
             except (TypeError, ArithmeticError):
                 raise CellError("#NUM!") from None
         return left
 
-    def _signed(self) -> Value:
+    def _unary(self) -> Value:
         negative = False
         is_signed = False
         while sign := self._take("-", "+"):
             negative, is_signed = negative != (sign == "-"), True
-        operand = self._single()
+        operand = self._primary()
         while self._take("%"):
             operand = _number(operand) / 100
         return (-_number(operand) if negative else _number(operand)) if is_signed else operand
 
-    def _single(self) -> Value:
+    def _primary(self) -> Value:
         kind, text = self._peek()
-        self._at += 1
+        self._position += 1
         if kind == "number":
             return float(text)
         if kind == "text":
@@ -233,89 +225,89 @@ class _Parser:
         if kind == "function":
             return self._call(text)
         if kind == "reference" and ":" not in text:
-            return next(iter(self._values(text)), None)
+            return next(iter(self._reference_values(text)), None)
         if (kind, text) == ("operator", "("):
             result = self._comparison()
             if not self._take(")"):
-                raise Unknown
+                raise Unsupported
             return result
-        raise Unknown
+        raise Unsupported
 
-    def _values(self, reference: str) -> Iterator[Value]:
+    def _reference_values(self, reference: str) -> Iterator[Value]:
         sheet, _, cells = reference.replace("$", "").rpartition("!")
         name = sheet.strip("'").replace("''", "'").lower() or self._sheet
         first, _, last = cells.partition(":")
-        begin = position(first)
-        end = position(last or first)
-        if begin is None or end is None:
-            raise Unknown
-        yield from self._book.range(name, Range(*map(min, begin, end), *map(max, begin, end)))
+        start = parse_cell(first)
+        end = parse_cell(last or first)
+        if start is None or end is None:
+            raise Unsupported
+        yield from self._values.range(name, Range(*map(min, start, end), *map(max, start, end)))
 
     def _call(self, name: str) -> Value:
-        if name in CHOICES:
-            return self._choice(name)
+        if name in CONDITIONALS:
+            return self._conditional(name)
         if name not in FUNCTIONS:
-            raise Unknown
+            raise Unsupported
         arguments: list[list[Value]] = []
         while not self._take(")"):
             kind, text = self._peek()
-            following = self._tokens[self._at + 1 : self._at + 2]
+            following = self._tokens[self._position + 1 : self._position + 2]
             if kind == "reference" and following and following[0] in {("operator", ","), ("operator", ")")}:
-                self._at += 1
-                arguments.append(list(self._values(text)))
+                self._position += 1
+                arguments.append(list(self._reference_values(text)))
             else:
                 arguments.append([self._comparison()])
             if not self._take(",") and self._peek() != ("operator", ")"):
-                raise Unknown
+                raise Unsupported
         return FUNCTIONS[name](arguments)
 
-    def _choice(self, name: str) -> Value:
-        """Compute IF and IFERROR; an error in the branch that is not taken is ignored."""
+    def _conditional(self, name: str) -> Value:
+        """Compute IF and IFERROR; an error in the branch that is not selected is ignored."""
         arguments: list[Value | CellError] = []
         while not self._take(")"):
             depth = self._depth
-            begin = self._at
+            start = self._position
             try:
                 arguments.append(self._comparison())
             except CellError as error:
                 arguments.append(error)
                 self._depth = depth
-                self._at = self._end(begin)
+                self._position = self._argument_end(start)
             if not self._take(",") and self._peek() != ("operator", ")"):
-                raise Unknown
+                raise Unsupported
         if name == "IFERROR" and len(arguments) == 2:
-            chosen = arguments[1] if isinstance(arguments[0], CellError) else arguments[0]
+            result = arguments[1] if isinstance(arguments[0], CellError) else arguments[0]
         elif name == "IF" and 2 <= len(arguments) <= 3:
             if isinstance(arguments[0], CellError):
                 raise arguments[0]
-            chosen = arguments[1] if _number(arguments[0]) else (arguments[2] if len(arguments) == 3 else False)
+            result = arguments[1] if _number(arguments[0]) else (arguments[2] if len(arguments) == 3 else False)
         else:
-            raise Unknown
-        if isinstance(chosen, CellError):
-            raise chosen
-        return chosen
+            raise Unsupported
+        if isinstance(result, CellError):
+            raise result
+        return result
 
-    def _end(self, begin: int) -> int:
-        """Return the end of the argument that begins here."""
+    def _argument_end(self, start: int) -> int:
+        """Return the position of the `,` or `)` after the argument that starts at a token."""
         depth = 0
-        for at in range(begin, len(self._tokens)):
-            kind, text = self._tokens[at]
+        for position in range(start, len(self._tokens)):
+            kind, text = self._tokens[position]
             if depth == 0 and (kind, text) in {("operator", ","), ("operator", ")")}:
-                return at
+                return position
             depth += (kind == "function" or text == "(") - ((kind, text) == ("operator", ")"))
-        raise Unknown
+        raise Unsupported
 
 
-def _tokens(text: str) -> list[tuple[str, str]]:
+def _tokenize(text: str) -> list[tuple[str, str]]:
     tokens: list[tuple[str, str]] = []
-    at = 0
+    position = 0
     text = text.strip().removeprefix("=").removeprefix("_xlfn.")
-    while at < len(text):
-        match = TOKEN.match(text, at)
+    while position < len(text):
+        match = TOKEN.match(text, position)
         if match is None:
-            raise Unknown
+            raise Unsupported
         tokens.append((match.lastgroup or "", match[match.lastgroup or 0]))
-        at = match.end()
+        position = match.end()
     return tokens
 
 
@@ -330,21 +322,21 @@ def _number(value: Value) -> float:
     return float(value)
 
 
-def _as_text(value: Value) -> str:
+def _text(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).upper()
-    return value if isinstance(value, str) else "" if value is None else number_formats.general(value)
+    return value if isinstance(value, str) else "" if value is None else number_formats.format_general(value)
 
 
-def _compared(sign: str, left: Value, right: Value) -> bool:
-    compare: Callable[[Any, Any], Any] = COMPARISONS[sign]
+def _compare(sign: str, left: Value, right: Value) -> bool:
+    compare = number_formats.COMPARISONS[sign]
     if isinstance(left, str) or isinstance(right, str):
-        return bool(compare(_as_text(left).lower(), _as_text(right).lower()))
+        return bool(compare(_text(left).lower(), _text(right).lower()))
     return bool(compare(_number(left), _number(right)))
 
 
 def _numbers(arguments: list[list[Value]]) -> list[float]:
-    """Return the numbers of ranges; texts in them do not count."""
+    """Return the numbers in the arguments; texts, booleans and empty cells are ignored."""
     flat = [value for values in arguments for value in values]
     return [float(v) for v in flat if isinstance(v, int | float) and not isinstance(v, bool)]
 
@@ -356,22 +348,22 @@ def _average(arguments: list[list[Value]]) -> float:
     return math.fsum(numbers) / len(numbers)
 
 
-def _rounded(arguments: list[list[Value]]) -> float:
+def _round(arguments: list[list[Value]]) -> float:
     if len(arguments) != 2 or not all(len(values) == 1 for values in arguments):
-        raise Unknown
+        raise Unsupported
     number = _number(arguments[0][0])
-    places = int(_number(arguments[1][0]))
-    factor = 10.0**places
+    decimals = int(_number(arguments[1][0]))
+    factor = 10.0**decimals
     return math.copysign(math.floor(abs(number) * factor + 0.5) / factor, number)
 
 
-def _only(arguments: list[list[Value]]) -> float:
+def _single_number(arguments: list[list[Value]]) -> float:
     if len(arguments) != 1 or len(arguments[0]) > 1:
-        raise Unknown
+        raise Unsupported
     return _number(arguments[0][0] if arguments[0] else None)
 
 
-CHOICES = frozenset({"IF", "IFERROR"})
+CONDITIONALS = frozenset({"IF", "IFERROR"})
 FUNCTIONS: dict[str, Callable[[list[list[Value]]], Value]] = {
     "SUM": lambda a: math.fsum(_numbers(a)),
     "AVERAGE": _average,
@@ -380,7 +372,7 @@ FUNCTIONS: dict[str, Callable[[list[list[Value]]], Value]] = {
     "COUNT": lambda a: float(len(_numbers(a))),
     "COUNTA": lambda a: float(sum(len(values) for values in a)),
     "PRODUCT": lambda a: math.prod(_numbers(a)),
-    "ROUND": _rounded,
-    "ABS": lambda a: abs(_only(a)),
-    "INT": lambda a: float(math.floor(_only(a))),
+    "ROUND": _round,
+    "ABS": lambda a: abs(_single_number(a)),
+    "INT": lambda a: float(math.floor(_single_number(a))),
 }

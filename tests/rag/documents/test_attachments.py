@@ -1,4 +1,4 @@
-"""Attached files are files of their own that live and die with their parent; passwords open files and stay nowhere."""
+"""Attachments are separate files that are deleted with their parent; passwords of encrypted files are not stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from drw.demo.pdf import pdf
 from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
-from rag.documents.desks import Platform, told
+from rag.documents.desks import Platform, error_body
 from support.ooxml import rows, workbook
 from support.samples import sample
 
@@ -37,12 +37,12 @@ def mail(subject, *attached, text="See the annex."):
     return message
 
 
-def with_files(pages, named, annotated):
+def pdf_with_attachments(pages, embedded_files, annotation_files):
     document = pypdfium2.PdfDocument(pdf(pages))
-    for name, content in named:
+    for name, content in embedded_files:
         document.new_attachment(name).set_data(content)
     page = document[0]
-    for name, content in annotated:
+    for name, content in annotation_files:
         annotation = pdfium.FPDFPage_CreateAnnot(page, pdfium.FPDF_ANNOT_FILEATTACHMENT)
         wide = (name + "\0").encode("utf-16-le")
         buffer = ctypes.create_string_buffer(wide)
@@ -50,37 +50,37 @@ def with_files(pages, named, annotated):
         assert pdfium.FPDFAttachment_SetFile(file, document, content, len(content))
         pdfium.FPDFPage_CloseAnnot(annotation)
     page.close()
-    out = io.BytesIO()
-    document.save(out)
+    output = io.BytesIO()
+    document.save(output)
     document.close()
-    return out.getvalue()
+    return output.getvalue()
 
 
-async def listed(desk):
+async def files_by_name(desk):
     return {f.filename: f async for f in desk.openai.files.list(order="asc")}
 
 
-async def test_attachments_of_mail_are_indexed_with_it_and_go_with_it(platform: Platform, rag: Profile) -> None:
+async def test_attachments_of_a_mail_are_indexed_and_deleted_with_it(platform: Platform, rag: Profile) -> None:
     desk = platform.desk()
     inner = mail("Inner", ("terms.txt", b"Haircut 12 percent on copper warrants"), text="Forwarded.")
     message = mail("Limits", ("limits.xlsx", WORKBOOK), ("../x/logo.png", b"\x89PNG"), ("fwd", inner))
     parent = await desk.upload("memo.eml", message.as_bytes())
-    found = await listed(desk)
-    assert list(found) == ["memo.eml", "limits.xlsx", "Inner.eml", "terms.txt"]
-    assert found["limits.xlsx"].parent_id == found["Inner.eml"].parent_id == parent.id
-    assert (found["terms.txt"].parent_id, parent.parent_id) == (found["Inner.eml"].id, None)
-    assert found["terms.txt"].encoding == "utf-8"
+    files = await files_by_name(desk)
+    assert list(files) == ["memo.eml", "limits.xlsx", "Inner.eml", "terms.txt"]
+    assert files["limits.xlsx"].parent_id == files["Inner.eml"].parent_id == parent.id
+    assert (files["terms.txt"].parent_id, parent.parent_id) == (files["Inner.eml"].id, None)
+    assert files["terms.txt"].encoding == "utf-8"
     (warning,) = parent.warnings
     assert warning.startswith("the attached file '../x/logo.png' was not stored: '.png' files are images")
     assert (await desk.upload("memo.eml", message.as_bytes())).id == parent.id
-    assert len(await listed(desk)) == 4
+    assert len(await files_by_name(desk)) == 4
 
     stores = desk.openai.vector_stores
     store = await stores.create(name="mail")
     await stores.files.create_and_poll(
         parent.id, vector_store_id=store.id, attributes={"year": 2025}, poll_interval_ms=50
     )
-    for file in found.values():
+    for file in files.values():
         attached = await stores.files.poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
         assert (attached.status, attached.attributes) == ("completed", {"year": 2025})
     documents = (await desk.http.get(f"/../api/v1/collections/{store.id}/documents")).json()["documents"]
@@ -90,35 +90,35 @@ async def test_attachments_of_mail_are_indexed_with_it_and_go_with_it(platform: 
     await stores.files.delete(parent.id, vector_store_id=store.id)
     assert (await stores.retrieve(store.id)).file_counts.total == 0
     await desk.openai.files.delete(parent.id)
-    assert await listed(desk) == {}
+    assert await files_by_name(desk) == {}
     assert [path for path in (rag.data / "documents").rglob("*") if path.is_file()] == []
 
 
-async def test_the_same_attachment_of_two_mails_is_kept_for_each(platform: Platform) -> None:
+async def test_the_same_attachment_of_two_mails_is_stored_for_each(platform: Platform) -> None:
     desk = platform.desk()
     terms = ("terms.txt", b"The same terms")
     first, second = [await desk.upload(f"{n}.eml", mail(n, terms).as_bytes()) for n in ("one", "two")]
-    alone = await desk.upload(*terms)
+    uploaded = await desk.upload(*terms)
     files = [f async for f in desk.openai.files.list() if f.filename == "terms.txt"]
     assert {f.parent_id for f in files} == {first.id, second.id, None}
     await desk.openai.files.delete(first.id)
     assert {f.parent_id async for f in desk.openai.files.list() if f.filename == "terms.txt"} == {second.id, None}
-    assert (await desk.openai.files.content(alone.id)).content == b"The same terms"
+    assert (await desk.openai.files.content(uploaded.id)).content == b"The same terms"
 
 
-async def test_files_in_a_pdf_and_in_its_annotations_are_stored(platform: Platform) -> None:
+async def test_embedded_files_and_annotation_files_of_a_pdf_are_stored(platform: Platform) -> None:
     desk = platform.desk()
-    content = with_files([["Report"]], [("annex.xlsx", WORKBOOK)], [("note.txt", b"On page one")])
+    content = pdf_with_attachments([["Report"]], [("annex.xlsx", WORKBOOK)], [("note.txt", b"On page one")])
     parent = await desk.upload("report.pdf", content)
-    found = await listed(desk)
-    assert {name: f.parent_id for name, f in found.items()} == {
+    files = await files_by_name(desk)
+    assert {name: f.parent_id for name, f in files.items()} == {
         **{"report.pdf": None},
         **{"annex.xlsx": parent.id, "note.txt": parent.id},
     }
-    assert (await desk.openai.files.content(found["note.txt"].id)).content == b"On page one"
+    assert (await desk.openai.files.content(files["note.txt"].id)).content == b"On page one"
 
 
-async def test_long_names_of_a_mail_and_its_attachment_are_cut_where_they_are_shown_together(
+async def test_the_title_of_an_attachment_with_long_names_is_truncated(
     platform: Platform,
 ) -> None:
     desk = platform.desk()
@@ -131,22 +131,22 @@ async def test_long_names_of_a_mail_and_its_attachment_are_cut_where_they_are_sh
     assert attached.status == "completed", attached.last_error
 
 
-async def test_what_came_of_an_attached_file_before_its_parser_broke_is_not_kept(
+async def test_a_partly_received_attachment_is_not_stored_if_the_parser_fails(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk, embedded = platform.desk(), ParserPool.embedded
+    desk, attachments = platform.desk(), ParserPool.attachments
 
-    async def breaks(self, file, kind):
-        pieces = embedded(self, file, kind)
+    async def fail_midway(self, file, kind):
+        responses = attachments(self, file, kind)
         for _ in range(4):
-            yield await anext(pieces)
-        await pieces.aclose()
+            yield await anext(responses)
+        await responses.aclose()
         raise ParseFailed("this file cannot be read: it breaks its parser")
 
-    monkeypatch.setattr(ParserPool, "embedded", breaks)
+    monkeypatch.setattr(ParserPool, "attachments", fail_midway)
     message = mail("m", ("whole.txt", b"whole"), ("part.txt", b"a" * (3 << 20)))
     parent = await desk.upload("m.eml", message.as_bytes())
-    assert set(await listed(desk)) == {"m.eml", "whole.txt"}
+    assert set(await files_by_name(desk)) == {"m.eml", "whole.txt"}
     assert parent.warnings == [
         "the attached file 'm.eml' was not stored: its attached files cannot be read: "
         "this file cannot be read: it breaks its parser",
@@ -154,20 +154,22 @@ async def test_what_came_of_an_attached_file_before_its_parser_broke_is_not_kept
     ]
 
 
-async def test_attachments_of_a_desk_are_of_no_other(platform: Platform) -> None:
-    own, other = platform.desk("research"), platform.desk("rates")
-    await own.upload("a.eml", mail("a", ("b.txt", b"inside")).as_bytes())
-    (child,) = [f async for f in own.openai.files.list() if f.parent_id]
-    assert await listed(other) == {}
+async def test_attachments_are_not_visible_to_other_desks(platform: Platform) -> None:
+    research, rates = platform.desk("research"), platform.desk("rates")
+    await research.upload("a.eml", mail("a", ("b.txt", b"inside")).as_bytes())
+    (child,) = [f async for f in research.openai.files.list() if f.parent_id]
+    assert await files_by_name(rates) == {}
     with pytest.raises(openai.NotFoundError):
-        await other.openai.files.retrieve(child.id)
+        await rates.openai.files.retrieve(child.id)
 
 
-async def test_attachments_are_bounded_in_count_bytes_and_depth(narrow: AbstractAsyncContextManager[Platform]) -> None:
+async def test_attachments_are_limited_in_count_bytes_and_depth(
+    low_limits: AbstractAsyncContextManager[Platform],
+) -> None:
     many = mail("many", *((f"{n}.txt", b"text %d" % n) for n in range(5)))
     large = mail("large", ("a.txt", b"a" * 4000), ("b.txt", b"b" * 4000))
     deep = mail("1", ("", mail("2", ("", mail("3", ("", mail("4")))))))
-    async with narrow as platform:
+    async with low_limits as platform:
         desk = platform.desk()
         for message, names, reason in [
             (many, {"0.txt", "1.txt", "2.txt"}, "too many attached files"),
@@ -175,22 +177,22 @@ async def test_attachments_are_bounded_in_count_bytes_and_depth(narrow: Abstract
             (deep, {"2.eml", "3.eml"}, "it is attached 3 files deep; at most 2"),
         ]:
             parent = await desk.upload("m.eml", message.as_bytes())
-            assert (reason in parent.warnings[-1], set(await listed(desk))) == (True, {"m.eml"} | names)
+            assert (reason in parent.warnings[-1], set(await files_by_name(desk))) == (True, {"m.eml"} | names)
             await desk.openai.files.delete(parent.id)
 
 
-async def test_an_encrypted_pdf_opens_with_its_password_which_is_stored_nowhere(
+async def test_an_encrypted_pdf_is_decrypted_with_its_password_which_is_not_stored(
     platform: Platform, rag: Profile, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
     desk, content = platform.desk(), sample("pdftotext", "tests/user_password.pdf")
     for password, code in (("", "password_required"), ("hunter2-wrong", "wrong_password")):
-        with pytest.raises(openai.BadRequestError) as refused:
+        with pytest.raises(openai.BadRequestError) as rejected:
             await desk.openai.files.create(
                 file=("a.pdf", content), purpose="assistants", extra_body={"password": password} if password else {}
             )
-        assert (told(refused.value)["code"], told(refused.value)["param"]) == (code, "password")
-        assert "hunter2" not in str(refused.value)
+        assert (error_body(rejected.value)["code"], error_body(rejected.value)["param"]) == (code, "password")
+        assert "hunter2" not in str(rejected.value)
     file = await desk.openai.files.create(
         file=("a.pdf", content), purpose="assistants", extra_body={"password": PASSWORD}
     )
@@ -208,12 +210,12 @@ async def test_an_encrypted_pdf_opens_with_its_password_which_is_stored_nowhere(
             "select schemaname || '.' || tablename from pg_tables where schemaname in ('documents', 'audit',"
             " 'vector_store')"
         ).fetchall()
-        kept = [connection.execute(f"select t::text from {t} t").fetchall() for (t,) in tables]  # noqa: S608
+        stored_rows = [connection.execute(f"select t::text from {t} t").fetchall() for (t,) in tables]  # noqa: S608
     files = b"".join(p.read_bytes() for p in (rag.data / "documents").rglob("*") if p.is_file())
-    assert (PASSWORD in str(kept), PASSWORD in caplog.text, PASSWORD.encode() in files) == (False, False, False)
+    assert (PASSWORD in str(stored_rows), PASSWORD in caplog.text, PASSWORD.encode() in files) == (False, False, False)
 
 
-async def test_a_pdf_with_a_damaged_page_is_indexed_without_it_and_says_so(platform: Platform) -> None:
+async def test_a_pdf_with_a_damaged_page_is_indexed_with_a_warning(platform: Platform) -> None:
     desk = platform.desk()
     content = pdf([["First page"], ["Second page"], ["Third page"]])
     damaged = content.replace(b"6 0 obj\n<< /Type /Page ", b"6 0 obj\n[] % /Type /Page ")
@@ -221,7 +223,7 @@ async def test_a_pdf_with_a_damaged_page_is_indexed_without_it_and_says_so(platf
     file = await desk.upload("a.pdf", damaged)
     store = await desk.openai.vector_stores.create(name="s")
     files = desk.openai.vector_stores.files
-    found = await files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
-    assert (found.status, found.warnings) == ("completed", ["page 2 is damaged and could not be read"])
+    record = await files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
+    assert (record.status, record.warnings) == ("completed", ["page 2 is damaged and could not be read"])
     pages = [page.text for page in (await files.content(file.id, vector_store_id=store.id)).data]
     assert pages == ["First page", "", "Third page"]

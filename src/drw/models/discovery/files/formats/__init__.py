@@ -1,0 +1,1 @@
+"""Parsers of model formats that read headers only, with limits."""
