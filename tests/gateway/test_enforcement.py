@@ -23,7 +23,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import ConfigurationReport, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
-from drw.gateway.rate_limiting import enforcement
+from drw.gateway.rate_limiting import enforcement_reports
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.host import Host
@@ -39,7 +39,7 @@ OF_DESK: dict[str, Any] = {"subject": Block.DESK, "desk": "research"}
 async def host(
     profile: Profile, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Host]:
-    monkeypatch.setattr(enforcement, "LIVE_SECONDS", 600.0)  # nobody says again and again who is there
+    monkeypatch.setattr(enforcement_reports, "LIVE_SECONDS", 600.0)  # nobody says again and again who is there
     async with hosted(profile, ["authentication", "rate_limiting"], request.param) as found:
         yield found
 
@@ -63,7 +63,7 @@ async def report(host, gone: tuple[str, ...] = (), **changes: int) -> None:
 
 
 async def test_a_limit_waits_for_the_data_planes_that_are_there(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 0.1)
     assert await set_limit(host, 1) == []  # there is none
     now = await newest(host)
     await report(host, one=now, two=now)
@@ -75,12 +75,12 @@ async def test_a_limit_waits_for_the_data_planes_that_are_there(host: Host, monk
         assert list((await host.client(RateLimitingClient).remove_limit(request)).pending) == ["one", "two"]
     await report(host, gone=("one",), two=now + 3)
     assert await set_limit(host, 3) == []
-    monkeypatch.setattr(enforcement, "LIVE_SECONDS", 0.0)
+    monkeypatch.setattr(enforcement_reports, "LIVE_SECONDS", 0.0)
     assert await set_limit(host, 4) == []
 
 
 async def test_a_report_wakes_waiting_requests(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 600.0)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 600.0)
     now = await newest(host)
     await report(host, one=now)
     setting = asyncio.create_task(set_limit(host, 5))
@@ -97,7 +97,7 @@ async def test_a_report_wakes_waiting_requests(host: Host, monkeypatch: pytest.M
 async def test_a_database_that_is_slow_does_not_pass_for_data_planes_that_enforce(
     profile: Profile, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 0.0)
     await report(host, one=await newest(host))
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("lock table rate_limiting.data_plane in access exclusive mode")
@@ -131,7 +131,7 @@ async def test_an_agent_that_reports_does_not_wait_for_rate_limiting(
 async def test_a_key_whose_limit_is_not_enforced_does_not_come_to_be(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 0.1)
     await report(host, one=await newest(host))
     with acting_for(OPERATOR):
         keys, limiting = host.client(AuthenticationClient), host.client(RateLimitingClient)

@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from drw.egress.addresses import EgressTarget, InvalidAddress, parse_url
+from drw.egress.ip_ranges import is_forbidden, is_public
 from drw.gateway.authentication.adapters.outbound_http import FetchTarget, connector
 from drw.kernel.errors import InvalidRequest
-from drw.routing.egress_allowlist import BadAddress, EgressTarget, parse_url
-from drw.routing.ip_ranges import is_forbidden, is_public
 
 INSIDE = FetchTarget(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.254.169.254:80"], "the.setting")
 
@@ -90,7 +90,7 @@ def test_allowed_urls(url: str, read: str) -> None:
     ],
 )
 def test_invalid_urls(url: Any) -> None:
-    with pytest.raises(BadAddress):
+    with pytest.raises(InvalidAddress):
         parse_url(url)
 
 

@@ -130,7 +130,7 @@ async def test_every_change_is_audited_with_the_previous_state(open_profile: Pro
         ({"addresses": ["http://10.0.0.1:80"]}, "without 'http://'"),
         ({"addresses": ["10.0.0.1"]}, "'host:8000'"),
         ({"addresses": ["11.0.0.1:80"]}, "not allowed; allowed are: '10.0.0.0/8'"),
-        ({"addresses": ["rebind.example:80"]}, "a name needs an entry of its own, as in 'rebind.example:80'"),
+        ({"addresses": ["rebind.example:80"]}, "a name needs its own entry, as in 'rebind.example:80'"),
         ({"addresses": ["169.254.169.254:80"]}, "metadata"),
         ({"addresses": ["127.0.0.1:5432"]}, "not allowed"),
         ({"addresses": ["unix:/run/postgres"]}, "not allowed"),

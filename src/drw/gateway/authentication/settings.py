@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 
+from drw.egress.addresses import parse_target
 from drw.gateway.authentication.keys.secret import why_weak
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import Settings as Base
-from drw.routing.egress_allowlist import parse_target
 
 
 class Settings(Base):

@@ -15,13 +15,13 @@ from drw.api.gateway.v1.load_balancer_pb2 import (
     Upstreams,
     WatchUpstreamsRequest,
 )
+from drw.egress.allowlist import EgressAllowlist
 from drw.gateway.load_balancer import validation
 from drw.gateway.load_balancer.settings import Settings
 from drw.gateway.load_balancer.upstreams import from_profile, with_records
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import ConfigError
-from drw.routing.egress_allowlist import EgressAllowlist
 from drw.routing.resource_store import ResourceKind, ResourceStore
 
 UPSTREAMS = ResourceKind(Upstream, "upstream", "load_balancer_changed")
@@ -52,7 +52,7 @@ class LoadBalancer(contract.LoadBalancer):
         """SetUpstream creates or replaces an upstream, and returns it."""
         validation.check(request)
         self._refuse_fixed(request.name)
-        await asyncio.gather(*map(self._allowed.check_now, request.addresses))
+        await asyncio.gather(*map(self._allowed.check_resolved, request.addresses))
         record = Upstream()
         record.CopyFrom(request)
         record.origin = "record"
@@ -108,7 +108,7 @@ async def _checked(settings: Settings) -> EgressAllowlist:
     allowed = EgressAllowlist(settings.allowed_upstreams)
     for name, upstream in settings.upstreams.items():
         try:
-            await asyncio.gather(*map(allowed.check_now, upstream.addresses))
+            await asyncio.gather(*map(allowed.check_resolved, upstream.addresses))
         except InvalidRequest as error:
             raise ConfigError(f"load_balancer.upstreams.{name}: {error.message}") from error
     return allowed

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
+from drw.egress.allowlist import EgressAllowlist
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import Settings as Base
-from drw.routing.egress_allowlist import EgressAllowlist
 
 
 class UpstreamSettings(Base):
@@ -23,7 +23,7 @@ class Settings(Base):
 
     upstreams: dict[str, UpstreamSettings] = Field(default_factory=dict)
     allowed_upstreams: tuple[str, ...] = ()
-    """As `drw.routing.egress_allowlist.EgressAllowlist` reads it; the processes of the profile need no entry."""
+    """As `drw.egress.allowlist.EgressAllowlist` reads it; the processes of the profile need no entry."""
 
     @field_validator("allowed_upstreams")
     @classmethod

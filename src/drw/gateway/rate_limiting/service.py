@@ -46,7 +46,7 @@ from drw.billing.ledger.ledger import Ledger
 from drw.billing.reservations.reaper import post, reap
 from drw.billing.subjects import Subject
 from drw.gateway.rate_limiting import key_directory, spend, store, validation
-from drw.gateway.rate_limiting.enforcement import Enforcement
+from drw.gateway.rate_limiting.enforcement_reports import Enforcement
 from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects
 from drw.gateway.rate_limiting.limit_inheritance import bind, unbind
 from drw.gateway.rate_limiting.metrics import measure

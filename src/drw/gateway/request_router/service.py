@@ -42,7 +42,7 @@ from drw.gateway.request_router.data_planes import DataPlanes
 from drw.gateway.request_router.desired_state import DesiredState, Part
 from drw.gateway.request_router.explain.enrichment import ExplanationEnricher
 from drw.gateway.request_router.explain.explanation import ExplainedRequest, explain
-from drw.gateway.request_router.kills.principals import Principals
+from drw.gateway.request_router.kills.approval_rules import Principals
 from drw.gateway.request_router.kills.store import KillStore
 from drw.gateway.request_router.kills.switch import KillSwitch
 from drw.gateway.request_router.metrics import measure

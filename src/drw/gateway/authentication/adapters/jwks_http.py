@@ -8,13 +8,13 @@ import re
 import aiohttp
 from yarl import URL
 
+from drw.egress.addresses import Url
 from drw.gateway.authentication.adapters.outbound_http import FetchTarget, connector
 from drw.gateway.authentication.issuers import jwks
 from drw.gateway.authentication.issuers.jwks import DEFAULT_AGE
 from drw.gateway.authentication.ports import FetchedKeys, KeySetSource
 from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.runtime.settings import Settings as Base
-from drw.routing.egress_allowlist import Url
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from socket import AddressFamily
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from drw.routing.egress_allowlist import METADATA_NAMES, AddressNotAllowed, EgressTarget, Url, parse_target, parse_url
-from drw.routing.ip_ranges import Ip, is_forbidden, is_public
+from drw.egress.addresses import EgressTarget, Url, parse_target, parse_url
+from drw.egress.allowlist import METADATA_NAMES, AddressNotAllowed
+from drw.egress.ip_ranges import Ip, is_forbidden, is_public
 
 
 class FetchTarget:
@@ -26,7 +27,7 @@ class FetchTarget:
         """Take the hosts, each as in 'login.internal:443', and the name of the setting that has them.
 
         Raises:
-            BadAddress: a host is not written so.
+            InvalidAddress: a host is not written so.
         """
         self._hosts = frozenset(map(parse_target, hosts))
         self._setting = setting
@@ -35,7 +36,7 @@ class FetchTarget:
         """Return the parsed URL.
 
         Raises:
-            BadAddress: it is not a URL, or its host is disguised.
+            InvalidAddress: it is not a URL, or its host is disguised.
             AddressNotAllowed: the URL is not allowed.
         """
         url = parse_url(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drw.api.gateway.v1.request_router_pb2 import CreateKillRequest, Kill
-from drw.gateway.request_router.kills.principals import ADMIN
+from drw.gateway.request_router.kills.approval_rules import ADMIN
 from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.rpc.context import Principal
 

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import CreateKillRequest, Kill, Kills, LiftKillRequest, ListKillsRequest
 from drw.gateway.request_router.kills import requests
-from drw.gateway.request_router.kills.principals import (
+from drw.gateway.request_router.kills.approval_rules import (
     ADMIN,
     PrincipalRecord,
     Principals,
