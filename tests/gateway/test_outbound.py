@@ -12,7 +12,7 @@ import pytest
 
 from drw.egress.addresses import EgressTarget, InvalidAddress, parse_url
 from drw.egress.ip_ranges import is_forbidden, is_public
-from drw.gateway.authentication.adapters.outbound_http import FetchTarget, connector
+from drw.gateway.authentication.adapters.outbound_http import FetchTarget, checked_connector
 from drw.kernel.errors import InvalidRequest
 
 INSIDE = FetchTarget(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.254.169.254:80"], "the.setting")
@@ -180,13 +180,13 @@ async def test_nothing_connects_to_an_address_that_was_not_checked(
 
     monkeypatch.setattr(socket, "getaddrinfo", rebound)
     for host in ("rebound.example", "half.example", "127.0.0.1"):  # a literal is not even resolved
-        connecting = connector(INSIDE, EgressTarget(host="idp.example", port=port))
+        connecting = checked_connector(INSIDE, EgressTarget(host="idp.example", port=port))
         async with aiohttp.ClientSession(connector=connecting) as session:
             with pytest.raises(aiohttp.ClientConnectorError, match="inside this network"):
                 await session.get(f"http://{host}:{port}/")
     assert arrived == []
     named = FetchTarget([f"rebound.example:{port}"], "the.setting")
-    connecting = connector(named, EgressTarget(host="rebound.example", port=port))
+    connecting = checked_connector(named, EgressTarget(host="rebound.example", port=port))
     async with aiohttp.ClientSession(connector=connecting) as session:
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await session.get(f"http://rebound.example:{port}/")

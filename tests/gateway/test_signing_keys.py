@@ -30,7 +30,7 @@ from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import ListLimitsRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication.keys.encryption import EnvelopeEncryption, WrongSecret
-from drw.gateway.authentication.keys.secret import why_weak
+from drw.gateway.authentication.keys.secret import weakness
 from drw.gateway.authentication.keys.signing import Signer, new_private_key
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
@@ -212,14 +212,14 @@ async def test_private_keys_lie_sealed(profile: Profile) -> None:
         kid = signed_with(await made(host.client(AuthenticationClient)))
     ((kept,),) = execute(profile, "select private_key from authentication.signing_key")
     assert kept.startswith("sealed:1:") and "PRIVATE" not in kept
-    opened = EnvelopeEncryption(SECRET).open(kid, kept)
+    opened = EnvelopeEncryption(SECRET).decrypt(kid, kept)
     assert opened.startswith("-----BEGIN PRIVATE KEY-----")
     for name, secret in ((kid, OTHER), ("other", SECRET)):
         with pytest.raises(WrongSecret):
-            EnvelopeEncryption(secret).open(name, kept)
+            EnvelopeEncryption(secret).decrypt(name, kept)
     with pytest.raises(WrongSecret):
-        EnvelopeEncryption(SECRET).open(kid, kept[:-8] + "AAAAAAA=")
-    assert EnvelopeEncryption(SECRET).seal("x", pem) != EnvelopeEncryption(SECRET).seal("x", pem)
+        EnvelopeEncryption(SECRET).decrypt(kid, kept[:-8] + "AAAAAAA=")
+    assert EnvelopeEncryption(SECRET).encrypt("x", pem) != EnvelopeEncryption(SECRET).encrypt("x", pem)
     # What the first release left unsealed is sealed at the next start, and still signs.
     execute(profile, "update authentication.signing_key set private_key = %s", opened)
     async with hosted(profile, SERVICES) as host:
@@ -314,7 +314,7 @@ async def test_a_weak_secret_keeps_the_service_from_starting(profile: Profile, s
 
 def test_random_secrets_are_good() -> None:
     for secret in (SECRET, OTHER, "1f0c9b3e7a5d28460e8d7c6b5a493827", SECRET * 2 + OTHER):
-        assert why_weak(secret) == ""
+        assert weakness(secret) == ""
 
 
 async def test_a_key_gets_a_successor_and_ends_after_the_overlap(

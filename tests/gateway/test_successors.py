@@ -198,7 +198,7 @@ async def test_a_rotation_that_fails_leaves_nothing(
     async def lost(*args) -> None:
         return None
 
-    monkeypatch.setattr(KeyStore, "succeed", lost)  # somebody else was there first
+    monkeypatch.setattr(KeyStore, "set_successor", lost)  # somebody else was there first
     with pytest.raises(Conflict, match="has a successor already"):
         await rotate(host, first.id)
     assert set(await limits(host)) == there
