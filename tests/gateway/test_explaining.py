@@ -132,7 +132,7 @@ async def test_the_models_behind_an_alias_are_named_in_their_order(web: Profile,
         assert [(m.model, m.percent) for m in (await explain(host, model="small")).models] == [("small", 100)]
         unknown = await explain(host, model="nothing")
         assert list(unknown.models) == [] and "the model 'nothing' does not exist" in unknown.notes[0]
-        assert list((await explain(host)).notes) == ["which model answers is up to the one that the body names"]
+        assert list((await explain(host)).notes) == ["the model in the request body decides which model answers"]
         assert list((await explain(host, path="/v1/models", method="GET")).notes) == []
 
 

@@ -16,7 +16,7 @@ from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.gateway.authentication.keys.lineage import KeyLineage
 from drw.gateway.request_router.kills import switch
 from drw.gateway.request_router.kills.settings import KillLimits
-from drw.gateway.request_router.kills.switch import block
+from drw.gateway.request_router.kills.switch import as_block
 from drw.kernel.errors import Conflict, Forbidden, NotFound, RateLimited, Unavailable
 from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.kernel.runtime.host import Host
@@ -231,8 +231,8 @@ async def test_an_org_cannot_lift_a_kill_of_the_platform(one: Host) -> None:
 
 def test_a_data_plane_hears_for_which_org_a_model_is_killed() -> None:
     killed = Kill(subject="MODEL", org="acme", name="large", state="ACTIVE")
-    assert block(killed) == Block(subject="MODEL", org="acme", name="large", reason="KILLED")
-    assert block(Kill(subject="WORKFLOW", org="acme", name="digest")) is None
+    assert as_block(killed) == Block(subject="MODEL", org="acme", name="large", reason="KILLED")
+    assert as_block(Kill(subject="WORKFLOW", org="acme", name="digest")) is None
 
 
 async def test_one_org_uses_up_its_own_room_only(profile: Profile) -> None:

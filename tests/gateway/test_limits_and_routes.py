@@ -25,7 +25,7 @@ from drw.catalog import SERVICES
 from drw.gateway.authentication.issuers import validation
 from drw.gateway.load_balancer.settings import UpstreamSettings
 from drw.gateway.load_balancer.upstreams import from_profile
-from drw.gateway.request_router.routes.table import table
+from drw.gateway.request_router.routes.table import route_table
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import MAX_ID, SCOPES, Principal, acting_for
@@ -149,7 +149,7 @@ async def test_upstreams_are_those_of_the_profile_and_of_the_settings(
 
 
 def test_every_rest_path_of_the_contracts_has_a_route() -> None:
-    routes, _ = table(["gateway", "models", "rag", "workflow"], ())
+    routes, _ = route_table(["gateway", "models", "rag", "workflow"], ())
     prefixes = [route.path for route in routes]
     for service in SERVICES:
         for path in paths(service):

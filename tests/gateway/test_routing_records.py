@@ -123,8 +123,8 @@ async def test_every_change_is_audited_with_the_previous_state(open_profile: Pro
     [
         ({"name": "Big"}, "lower"),
         ({"name": ""}, "lower"),
-        ({"name": "gateway"}, "the profile says where 'gateway' is"),
-        ({"name": "fixed"}, "the settings says where 'fixed' is"),
+        ({"name": "gateway"}, "'gateway' is an upstream of the profile"),
+        ({"name": "fixed"}, "'fixed' is an upstream of the settings"),
         ({"addresses": []}, "addresses is empty"),
         ({"addresses": ["10.0.0.1:80", "10.0.0.1:80"]}, "twice"),
         ({"addresses": ["http://10.0.0.1:80"]}, "without 'http://'"),

@@ -28,7 +28,8 @@ from drw.gateway.authentication.keys.signing_keys import SigningKeys
 from drw.gateway.authentication.keys.store import KeyStore, View, as_key
 from drw.gateway.authentication.tenants import permissions
 from drw.gateway.authentication.tenants.hierarchy import Tenants
-from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound
+from drw.kernel import paging
+from drw.kernel.errors import Conflict, DrwError, NotFound
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
@@ -37,7 +38,6 @@ from drw.kernel.tenancy import named_org
 
 log = logging.getLogger(__name__)
 
-MAX_NUMBER = (1 << 63) - 1
 LAST_CHARACTERS = 6
 MAX_KEYS = 20_000
 """Maximum number of unexpired keys of an org: data planes hold the revoked ones of all orgs in memory."""
@@ -103,7 +103,7 @@ class Keys:
     async def page(self, request: ListKeysRequest) -> ListKeysResponse:
         """Return a page of keys that the caller can see, newest first."""
         size = request.page_size or permissions.DEFAULT_PAGE
-        before = _page_token(request.page_token)
+        before = paging.number_of(request.page_token)
         rows = await self._store.page(_view(request.org), include_ended=request.all, before=before, size=size + 1)
         next_page_token = str(rows[size - 1]["number"]) if len(rows) > size else ""
         return ListKeysResponse(keys=[as_key(row) for row in rows[:size]], next_page_token=next_page_token)
@@ -302,11 +302,3 @@ def _claims(key: Key) -> Claims:
     issued_at = key.created_at.ToDatetime(UTC)
     expires_at = key.expires_at.ToDatetime(UTC)
     return Claims(key.id, key.org, key.desk, tuple(key.scopes), issued_at, expires_at, tuple(key.walls))
-
-
-def _page_token(token: str) -> int:
-    if not token:
-        return MAX_NUMBER
-    if not (token.isascii() and token.isdigit() and len(token) < 19):
-        raise InvalidRequest("page_token is not a token of an earlier response", param="page_token")
-    return int(token)
