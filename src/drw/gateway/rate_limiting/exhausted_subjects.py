@@ -109,7 +109,9 @@ async def _replace_blocks(connection: Connection, subjects: Sequence[Subject], d
     names = ["/".join(subject_columns(subject).values()) for subject in subjects]
     query = "select * from block where kind || '/' || org || '/' || name = any(%s) for update"
     rows = await (await connection.execute(query, (names,))).fetchall()
-    stored = {(row["kind"], row["org"], row["name"], row["reason"]): row["until"] for row in rows}
+    stored: dict[tuple[str, ...], Any] = {
+        (row["kind"], row["org"], row["name"], row["reason"]): row["until"] for row in rows
+    }
     desired_blocks: dict[tuple[str, ...], Any] = {
         (*subject_columns(s).values(), reason): until for s, reason, until in desired
     }

@@ -41,12 +41,8 @@ def explain(
 ) -> Explanation:
     """Explain how the data plane handles a request; `visible` are the routes without names of other tenants."""
     if reply := OWN_PATHS.get(request.path):
-        return Explanation(
-            route=reply,
-            why=f"the data plane answers {request.path} without an upstream",
-            org=principal.org,
-            desk=principal.desk,
-        )
+        why = f"the data plane answers {request.path} without an upstream"
+        return Explanation(route=reply, why=why, org=principal.org, desk=principal.desk)
     routes = by_precedence(configuration.routes.routes if visible is None else visible)
     match, misses = _first_match(routes, request, principal, model="")
     first_match = match
