@@ -34,8 +34,8 @@ class Settings(Base):
     @field_validator("secret")
     @classmethod
     def _reject_weak(cls, value: SecretStr) -> SecretStr:
-        if why := weakness(value.get_secret_value()):
-            raise PydanticCustomError("weak_secret", "{why}", {"why": why})
+        if problem := weakness(value.get_secret_value()):
+            raise PydanticCustomError("weak_secret", "{why}", {"why": problem})
         return value
 
     @field_validator("jwks_hosts")

@@ -192,8 +192,8 @@ class RateLimiting(contract.RateLimiting):
             limit = await fetch_one(connection, SELECT_LIMIT, *subject_columns(subject).values())
         if changed.limits or changed.budgets:
             await self._apply_caps(subject)
-        if changed.limits and (late := await self.enforcement_reports.wait_until_enforced()):
-            planes = f"the data plane{'s' * (len(late) > 1)} {', '.join(map(repr, late))}"
+        if changed.limits and (pending := await self.enforcement_reports.wait_until_enforced()):
+            planes = f"the data plane{'s' * (len(pending) > 1)} {', '.join(map(repr, pending))}"
             raise Unavailable(
                 f"the limits of the new key are not enforced yet by {planes}; there is no new key: try again"
             )

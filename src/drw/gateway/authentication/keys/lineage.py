@@ -119,12 +119,12 @@ class KeyAncestry:
         return ancestors
 
     def _ancestor_families(self, family: str, *, beyond_platform: bool) -> list[str]:
-        seen = {family}
+        visited = {family}
         families = [family]
         for current in families:
             for parent in self._parents.get(current, ()):
-                if parent.family not in seen and (beyond_platform or parent.authority != PLATFORM):
-                    seen.add(parent.family)
+                if parent.family not in visited and (beyond_platform or parent.authority != PLATFORM):
+                    visited.add(parent.family)
                     families.append(parent.family)
         return families
 
