@@ -153,7 +153,7 @@ async def test_a_caller_cannot_grant_scopes_that_it_lacks(keys: AuthenticationCl
     with pytest.raises(Forbidden, match="needs 'org:admin'"):
         await create(keys, limited, desk="trading")
     admin = replace(caller, scopes=caller.scopes | {"org:admin"})
-    with pytest.raises(NotFound, match="the org 'acme' has no desk 'trading'; .*`drw desks put` makes one"):
+    with pytest.raises(NotFound, match="the org 'acme' has no desk 'trading'; .*`drw desks put` creates one"):
         await create(keys, admin, desk="trading")
     await make_desk(keys, "trading")
     assert (await create(keys, admin, desk="trading")).key.desk == "trading"

@@ -175,7 +175,7 @@ async def test_a_price_starts_at_a_time_that_is_not_in_the_past(profile: Profile
             ]
             past = Price(model="m", prompt_usd_per_million="1")
             past.effective_from.FromDatetime(datetime.now(UTC) - timedelta(days=1))
-            with pytest.raises(InvalidRequest, match="the past keeps its prices"):
+            with pytest.raises(InvalidRequest, match="prices cannot change in the past"):
                 await client.set_price(past)
         details = [record["details"] for record in audit_records(profile, "price.set")]
         assert details[1]["before"]["prompt_usd_per_million"] == "0.0375"

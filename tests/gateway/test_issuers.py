@@ -268,9 +268,9 @@ async def test_an_unexpected_error_is_stored_in_the_issuer(
         raise RecursionError("deep\0")
 
     monkeypatch.setattr(jwks, "read", read)
-    with pytest.raises(InternalError, match="its keys cannot be taken: RecursionError"):
+    with pytest.raises(InternalError, match="its key set cannot be read: RecursionError"):
         await refresh(client)
-    assert (await get(client)).fetch_error == "its keys cannot be taken: RecursionError"
+    assert (await get(client)).fetch_error == "its key set cannot be read: RecursionError"
 
 
 async def test_an_issuer_with_many_keys_can_be_changed(client: AuthenticationClient, profile: Profile) -> None:
@@ -315,7 +315,7 @@ async def test_an_invalid_issuer_is_rejected_with_the_valid_form(
             await put(client, **fields)
         assert message in caught.value.message, fields
     await put(client)
-    with pytest.raises(Conflict, match="is the issuer 'idp' already; each speaks for one org"):
+    with pytest.raises(Conflict, match="is the issuer 'idp' already; an issuer belongs to one org"):
         await put(client, name="other", org="local")
     with acting_for(OPERATOR):
         assert [one.name for one in (await client.list_issuers(ListIssuersRequest())).issuers] == ["idp"]

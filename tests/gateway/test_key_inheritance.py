@@ -245,9 +245,9 @@ async def test_a_borrowed_key_does_not_outlive_the_identity_of_its_creator(
     execute(
         profile, "update authentication.key set expires_at = %s, ends_at = %s where id = %s", soon, soon, created.id
     )
-    with pytest.raises(Forbidden, match="the caller's own key ends within a minute"):
+    with pytest.raises(Forbidden, match="the caller's key expires within a minute"):
         await create(host, borrower)
-    with pytest.raises(Forbidden, match="the caller's own key ends within a minute"):
+    with pytest.raises(Forbidden, match="the caller's key expires within a minute"):
         await rotate(host, successor.id, borrower)
     # A rotation by an admin extends it by one day at most.
     renewed = await rotate(host, successor.id)

@@ -254,19 +254,19 @@ async def test_kill_limits_apply_per_org_and_reserve_kills_for_the_platform(prof
         acme, platform = await operations(host), await operations(host, "platform:admin")
         others = [acme.by(org=org, desk="d", key=f"oidc:{org}:x") for org in ("b", "c")]
         kills = [await acme.kill("KEY", f"junk-{n}") for n in range(2)]
-        with pytest.raises(RateLimited, match=r"the org 'acme' has 2 kills .* \(kill_limits.per_org\)"):
+        with pytest.raises(RateLimited, match=r"the org 'acme' has 2 active .* \(kill_limits.per_org\)"):
             await acme.kill("KEY", "junk-2")
         assert (await acme.kill("KEY", "junk-0")).id == kills[0].id  # it exists already
         for n in range(2):
             await others[0].kill("KEY", f"junk-{n}")
         with pytest.raises(
-            RateLimited, match=r"all orgs together have 4 kills .* \(kill_limits.total less its reserve"
+            RateLimited, match=r"all orgs together have 4 active .* \(kill_limits.total less its reserve"
         ):
             await others[1].kill("KEY", "one")
         # Kills of the platform do not count for the org.
         first = await platform.kill("KEY", "one", org="acme")
         await platform.kill("KEY", "two", org="c")
-        with pytest.raises(RateLimited, match=r"all orgs together have 6 kills .* \(kill_limits.total\)"):
+        with pytest.raises(RateLimited, match=r"all orgs together have 6 active .* \(kill_limits.total\)"):
             await platform.kill("KEY", "three", org="c")
         await platform.lift(first)
         await acme.lift(kills[0])

@@ -88,7 +88,7 @@ async def test_orgs_and_desks_are_not_created_implicitly(alone: AuthenticationCl
     ]:
         with pytest.raises(NotFound, match=message):
             await create_key(alone, replace(OPERATOR, org="acme"), **fields)
-    with pytest.raises(NotFound, match="there is no org 'ghosts'; .*`drw orgs put` makes one"):
+    with pytest.raises(NotFound, match="there is no org 'ghosts'; .*`drw orgs put` creates one"):
         await put_desk(alone, principal=OPERATOR, org="ghosts")
     with acting_for(OPERATOR):
         assert [org.name for org in (await alone.list_orgs(ListOrgsRequest())).orgs] == ["acme", "local"]
@@ -128,7 +128,7 @@ async def test_narrowing_a_desk_revokes_keys_with_more_permissions(
     walled = await create_key(client, desk="trading", walls=["rates"])
     with pytest.raises(Conflict) as caught:
         await put_desk(client, walls=["rates"])
-    assert f"'trading' cannot hold less than its keys {wide!r}: " in caught.value.message
+    assert f"'trading' cannot have fewer permissions than its keys {wide!r}: " in caught.value.message
     assert "revoke_wider" in caught.value.message and not await is_revoked(client, wide)
     narrowed = await put_desk(client, revoke_wider=True)
     assert (list(narrowed.desk.scopes), list(narrowed.desk.walls)) == (["models:read"], [])
@@ -148,7 +148,7 @@ async def test_narrowing_an_org_narrows_its_desks_and_keys(client: Authenticatio
         await create_key(client, desk="trading", scopes=s) for s in (["models:read"], ["models:invoke"])
     ]
     fields: dict[str, Any] = {"name": "acme", "scopes": ["models:read", "keys:read"]}
-    with acting_for(OPERATOR), pytest.raises(Conflict, match="less than its desks 'research', 'trading'"):
+    with acting_for(OPERATOR), pytest.raises(Conflict, match="fewer permissions than its desks 'research', 'trading'"):
         await client.put_org(PutOrgRequest(**fields))
     with acting_for(OPERATOR):
         response = await client.put_org(PutOrgRequest(**fields, revoke_wider=True))

@@ -82,7 +82,7 @@ async def test_keys_created_with_a_revoked_key_are_revoked_at_any_depth(host: Ho
     assert await is_valid(host, other, bystander) == [True, True]
     audited = recorded(profile, "key.revoke")
     assert audited.keys() == {f"key/{one.key}" for one in (key, *expected)}
-    assert audited[f"key/{heir.key}"]["because"] == f"it was made with {key.key}"
+    assert audited[f"key/{heir.key}"]["because"] == f"it was created with {key.key}"
     again = await revoke(host, key)
     assert (list(again.revoked_keys), again.revoked_at) == ([], response.revoked_at)
 
@@ -201,7 +201,7 @@ async def test_a_caller_of_a_deleted_issuer_or_certificate_cannot_create_keys(ho
             making = asyncio.create_task(issued(host, *CREATOR_SCOPES, by=caller))
             await waiting(profile, 1)
             connection.commit()
-        with pytest.raises(Conflict, match=f"of '{caller_id}', who sent this request, was deleted just now"):
+        with pytest.raises(Conflict, match=f"of '{caller_id}', the caller, was deleted just now"):
             await making
 
 

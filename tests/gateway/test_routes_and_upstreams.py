@@ -180,7 +180,7 @@ async def test_an_invalid_upstream_is_rejected(
         ({"models": ["a", "b"], "model_header": True}, "needs one model"),
         ({"upstream_model": "b"}, "needs models and pass_through"),
         ({"models": ["a"], "pass_through": True, "upstream_model": "b", "model_header": True}, "one of them"),
-        ({"models": ["a"], "max_body_bytes": 1 << 29}, "held until it is read"),
+        ({"models": ["a"], "max_body_bytes": 1 << 29}, "buffered until it is read"),
         ({"max_body_bytes": -1}, "0 to"),
         ({"idle_seconds": 3601}, "0 to 3600"),
         ({"first_byte_ms": 10, "total_ms": 5}, "less than first_byte_ms"),

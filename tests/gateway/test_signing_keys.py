@@ -282,18 +282,18 @@ async def test_data_of_the_first_release_is_migrated(profile: Profile, caller: P
 @pytest.mark.parametrize(
     ("secret", "message"),
     [
-        ("", "is missing; make one with"),
+        ("", "is missing; generate one with"),
         ("short-Kd83", "has 10 characters; it needs 32"),
         ("kD8" * 400, "it can have 1024 at most"),
-        ("changeme-changeme-changeme-changeme", "is a placeholder that everybody knows"),
-        ("This-is-my-SuperSecret-signing-value-42", "is a placeholder"),
-        ("my_password_for_the_production_gateway", "is a placeholder"),
+        ("changeme-changeme-changeme-changeme", "is a well-known placeholder"),
+        ("This-is-my-SuperSecret-signing-value-42", "is a well-known placeholder"),
+        ("my_password_for_the_production_gateway", "is a well-known placeholder"),
         ("a" * 40, "is too regular"),
         ("abcabdabcabdabcabdabcabdabcabdabcabd", "is too regular"),
         ("kD83jf02Lx" * 4, "is too regular"),
         ("abcdefghijklmnopqrstuvwxyz0123456789", "is too regular"),
-        (f"{OTHER_SECRET}é{OTHER_SECRET}", "characters that get lost"),
-        (f"{OTHER_SECRET} \n", "characters that get lost"),
+        (f"{OTHER_SECRET}é{OTHER_SECRET}", "characters that are not printable ASCII"),
+        (f"{OTHER_SECRET} \n", "characters that are not printable ASCII"),
     ],
 )
 async def test_the_service_does_not_start_with_a_weak_secret(profile: Profile, secret: Any, message: str) -> None:
@@ -354,7 +354,7 @@ async def test_a_rotation_requires_permission_to_grant_the_scopes(client: Authen
         await client.rotate_key(RotateKeyRequest(id=old.key.id))
     with acting_for(OPERATOR):
         await client.revoke_key(RevokeKeyRequest(id=old.key.id))
-        with pytest.raises(Conflict, match="has ended, is revoked"):
+        with pytest.raises(Conflict, match="has expired, is revoked"):
             await client.rotate_key(RotateKeyRequest(id=old.key.id))
 
 

@@ -129,7 +129,7 @@ class RateLimiting(contract.RateLimiting):
         async with self._store.database.transaction() as connection:
             before = await fetch_one(connection, f"{SELECT_LIMIT} for update", *subject_columns(subject).values())
             if not await is_removable(connection, subject, before) or before is None:
-                raise NotFound(f"{subject} has no limit of its own")
+                raise NotFound(f"{subject} has no limit")
             await connection.execute(query, tuple(subject_columns(subject).values()))
             await self._record_change(connection, "limit.remove", subject, _limit_details(before), None)
         await self._apply_caps(subject)

@@ -74,7 +74,7 @@ def check_limit(limit: Limit) -> None:
     """Raise `InvalidRequest` if a limit has no values."""
     if not (limit.requests_per_minute or limit.tokens_per_minute or limit.concurrent):
         raise InvalidRequest(
-            "give one of requests_per_minute, tokens_per_minute and concurrent; limits:remove takes a limit away",
+            "give one of requests_per_minute, tokens_per_minute and concurrent; limits:remove removes a limit",
             param="requests_per_minute",
         )
 
@@ -103,7 +103,7 @@ def check_price(price: Price, now: datetime) -> tuple[datetime, int, int]:
     start = price.effective_from.ToDatetime(UTC) if price.HasField("effective_from") else now
     if start < now - CLOCK_TOLERANCE:
         raise InvalidRequest(
-            f"effective_from is {start.isoformat()}; the past keeps its prices: give a future time, or none",
+            f"effective_from is {start.isoformat()}; prices cannot change in the past: give a future time, or none",
             param="effective_from",
         )
     amounts = []

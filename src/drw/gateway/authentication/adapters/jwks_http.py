@@ -55,11 +55,11 @@ class JwksFetcher(KeySetSource):
         else:
             if status == 200:
                 return FetchedKeys(jwks.read(body), age)
-            reason = f"it answered {status}"
+            reason = f"status {status}"
         log.warning("no keys came from %s:%d: %s", url.target.host, url.target.port, reason)
         raise Unavailable(
             "no keys came from jwks_uri: it must answer with status 200 within "
-            f"{FETCH_SECONDS:.0f} s, without a redirect; the log of the gateway says more"
+            f"{FETCH_SECONDS:.0f} s, without a redirect; the log of the gateway has the reason"
         )
 
     async def _get(self, url: Url) -> tuple[int, bytes, int]:

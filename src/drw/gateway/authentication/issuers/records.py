@@ -156,7 +156,7 @@ class Issuers:
             "select name from issuer where issuer = %s and name <> %s", (issuer.issuer, issuer.name)
         )
         if other := await cursor.fetchone():
-            raise Conflict(f"{issuer.issuer!r} is the issuer {other['name']!r} already; each speaks for one org")
+            raise Conflict(f"{issuer.issuer!r} is the issuer {other['name']!r} already; an issuer belongs to one org")
         count = await (await connection.execute("select count(*) as n from issuer")).fetchone()
         if before is None and count and count["n"] >= MAX_ISSUERS:
             raise Conflict(f"there are {MAX_ISSUERS} issuers, the maximum")
@@ -204,7 +204,7 @@ class Issuers:
             failed = error
             log.warning("the keys of the issuer %r stay as they are: %s", name, error.message)
         except Exception as error:
-            failed = InternalError(f"its keys cannot be taken: {type(error).__name__}")
+            failed = InternalError(f"its key set cannot be read: {type(error).__name__}")
             log.exception("the keys of the issuer %r stay as they are", name)
         message = "".join(c if c.isprintable() else "?" for c in failed.message)  # without NUL, which text cannot store
         await self._database.all(

@@ -190,7 +190,7 @@ class Keys:
 
     async def _revoke_rotated(self, connection: Connection, key: str = "") -> None:
         for row in await self._store.revoke_rotated(connection, key):
-            await self._revocation.record([row], connection, because="its successor has taken over")
+            await self._revocation.record([row], connection, because="its successor replaced it")
 
     async def _signed_key(self, key: Key, lifetime: timedelta) -> CreatedKey:
         """Sign a key. It becomes valid when it is stored."""
@@ -252,17 +252,15 @@ class Keys:
         creator = context.caller().key
         row = await self._store.lock_keys(creator, rotated_key, connection)
         if row and row["revoked_at"]:
-            raise Conflict(f"the key {creator!r}, with which this request came, was revoked just now")
+            raise Conflict(f"the key {creator!r} of this request was revoked just now")
         if not await self._store.lock_identity(creator, connection):
-            raise Conflict(
-                f"the issuer or certificate of {creator[:80]!r}, who sent this request, was deleted just now"
-            )
+            raise Conflict(f"the issuer or certificate of {creator[:80]!r}, the caller, was deleted just now")
 
     async def _add(self, key: Key, connection: Connection, predecessor: str = "") -> None:
         if await self._store.count_unexpired(key.org, connection) >= MAX_KEYS:
             raise Conflict(
                 f"the org {key.org!r} has {MAX_KEYS} keys that have not expired, revoked ones among them, "
-                "the maximum: give keys shorter lives"
+                "the maximum: give keys shorter lifetimes"
             )
         await self._store.add(key, connection)
         await self._lineage.add(key, predecessor, connection)
@@ -295,7 +293,9 @@ def _check_active(key: Key) -> None:
 
 
 def _not_active(key: Key) -> Conflict:
-    return Conflict(f"the key {key.id!r} has ended, is revoked or has a successor already: `drw keys show` says which")
+    return Conflict(
+        f"the key {key.id!r} has expired, is revoked or has a successor already: `drw keys show` shows which"
+    )
 
 
 def _claims(key: Key) -> Claims:

@@ -109,7 +109,7 @@ def lifetime(request: CreateKeyRequest, maximum: timedelta) -> timedelta:
         InvalidRequest: the requested lifetime is not within `MIN_LIFETIME` and the maximum.
     """
     if maximum < MIN_LIFETIME:
-        raise Forbidden("the caller's own key ends within a minute, and so would all that is made with it")
+        raise Forbidden("the caller's key expires within a minute, so it cannot create keys")
     default = min(DEFAULT_LIFETIME, maximum)
     requested = timedelta(seconds=request.ttl_seconds) if request.ttl_seconds else default
     if not MIN_LIFETIME <= requested <= maximum:

@@ -78,7 +78,7 @@ class Revocation:
             if not ids:
                 break
             rows = await (await connection.execute(REVOKE, (ids,))).fetchall()
-            await self.record(rows, connection, because=f"it was made with {creator}")
+            await self.record(rows, connection, because=f"it was created with {creator}")
             revoked += [row["id"] for row in rows]
         if revoked:
             await changed(connection)

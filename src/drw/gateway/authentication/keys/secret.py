@@ -5,7 +5,7 @@ from __future__ import annotations
 MIN_LENGTH, MAX_LENGTH = 32, 1024
 MIN_DISTINCT = 10
 HOW_TO_GENERATE = (
-    "make one with `python -c 'import secrets; print(secrets.token_urlsafe(48))'`, "
+    "generate one with `python -c 'import secrets; print(secrets.token_urlsafe(48))'`, "
     "and give it as DRW__AUTHENTICATION__SECRET"
 )
 
@@ -38,11 +38,9 @@ def weakness(secret: str) -> str:
     if len(secret) > MAX_LENGTH:
         return f"has {len(secret)} characters; it can have {MAX_LENGTH} at most"
     if not secret.isascii() or not secret.isprintable() or secret != secret.strip():
-        return (
-            f"has characters that get lost on the way; letters, digits and signs of ASCII are good: {HOW_TO_GENERATE}"
-        )
+        return f"has characters that are not printable ASCII, or blanks at an end: {HOW_TO_GENERATE}"
     if any(word in secret.lower() for word in PLACEHOLDERS):
-        return f"is a placeholder that everybody knows; {HOW_TO_GENERATE}"
+        return f"is a well-known placeholder; {HOW_TO_GENERATE}"
     if len(set(secret)) < MIN_DISTINCT or _is_repetition(secret) or _is_sequence(secret):
         return f"is too regular to be a secret; {HOW_TO_GENERATE}"
     return ""

@@ -102,7 +102,7 @@ class SigningKeys:
     async def current_signer(self) -> Signer:
         """Return the signing key that signs now."""
         if (row := await self._database.one(CURRENT)) is None:
-            raise InternalError("no signing key signs; one is made when the service starts")
+            raise InternalError("there is no active signing key; the service creates one when it starts")
         return self._signer(row)
 
     async def verifiers(self) -> list[Signer]:

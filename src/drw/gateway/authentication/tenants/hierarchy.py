@@ -154,8 +154,7 @@ class Tenants:
             if not request.revoke_keys and (remaining := await queries.wider_keys(connection, without_permissions)):
                 names = permissions.first_names(remaining)
                 raise Conflict(
-                    f"the desk {request.name!r} still has the keys {names}: revoke them first, or ask for it with "
-                    "`revoke_keys`"
+                    f"the desk {request.name!r} still has the keys {names}: revoke them first, or set `revoke_keys`"
                 )
             if certificates := await queries.certificates_of_desk(connection, org, request.name):
                 raise Conflict(
@@ -180,7 +179,7 @@ class Tenants:
     async def _org(self, connection: Connection, name: str, *, lock: queries.Lock = "") -> Org:
         if (org := await queries.org(connection, name, lock=lock)) is None:
             raise OrgNotFound(
-                f"there is no org {name[:80]!r}; `drw orgs list` shows them, `drw orgs put` makes one", param="org"
+                f"there is no org {name[:80]!r}; `drw orgs list` shows them, `drw orgs put` creates one", param="org"
             )
         return org
 
@@ -207,14 +206,18 @@ class Tenants:
         revoked = [key for key, _ in wider]
         await queries.revoke(connection, revoked)
         for key, desk in wider:
-            details = {"because": f"it held more than the desk {desk.name!r} may", "org": desk.org, "desk": desk.name}
+            details = {
+                "because": f"it had more permissions than the desk {desk.name!r}",
+                "org": desk.org,
+                "desk": desk.name,
+            }
             await self._audit.record("key.revoke", f"key/{key}", details=details, connection=connection)
         return revoked
 
     def _narrowing_conflict(self, holder: str, kind: str, names: list[str]) -> NarrowingConflict:
         return NarrowingConflict(
-            f"{holder} cannot hold less than its {kind} {permissions.first_names(names)}: narrow or revoke them first, "
-            "or ask for it with `revoke_wider`"
+            f"{holder} cannot have fewer permissions than its {kind} {permissions.first_names(names)}: narrow or revoke "
+            "them first, or set `revoke_wider`"
         )
 
     async def _record(self, action: str, path: str, before: Any, after: Any, connection: Connection) -> None:
@@ -224,7 +227,7 @@ class Tenants:
 
 def _desk_not_found(org: str, name: str) -> DeskNotFound:
     return DeskNotFound(
-        f"the org {org!r} has no desk {name[:80]!r}; `drw desks list` shows them, `drw desks put` makes one",
+        f"the org {org!r} has no desk {name[:80]!r}; `drw desks list` shows them, `drw desks put` creates one",
         param="desk",
     )
 

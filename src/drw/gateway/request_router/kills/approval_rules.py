@@ -83,7 +83,7 @@ class Approver:
     def _same_principal_error(self, kill: Kill) -> Forbidden:
         return Forbidden(
             f"your key {self.principal.key!r} is of the same principal as the {_subject_text(kill)}, "
-            "which is the subject: somebody else must decide about it"
+            "which is the subject: another principal must decide about it"
         )
 
     def _unknown_creator_error(self) -> Forbidden:
@@ -142,9 +142,7 @@ def check_may_withdraw(row: Row, approver: Approver) -> None:
 
 def _check_platform(row: Row, principal: Principal) -> None:
     if ADMIN not in principal.scopes:
-        raise Forbidden(
-            f"the platform asked for {row['id']!r}: only a key with {ADMIN!r} decides about it", scope=ADMIN
-        )
+        raise Forbidden(f"{row['id']!r} belongs to the platform: only a key with {ADMIN!r} can change it", scope=ADMIN)
 
 
 def _is_own(kill: Kill, principal: Principal) -> bool:

@@ -266,7 +266,7 @@ class KillSwitch:
     async def _visible_kill(self, connection: Connection, principal: Principal, kill: str) -> Row:
         row = await self._store.get(connection, kill)
         if row is None or (row["org"] not in ("", principal.org) and ADMIN not in principal.scopes):
-            raise NotFound(f"there is no kill {kill!r}; `drw kill list` shows those that there are")
+            raise NotFound(f"there is no kill {kill!r}; `drw kill list` shows the existing kills")
         if await self._expire(kill, connection):
             return await self._visible_kill(connection, principal, kill)
         return row
@@ -280,14 +280,14 @@ class KillSwitch:
         total = self._limits.total
         if not kill.by_platform and await self._store.count_open_of(connection, principal.org) >= per_org:
             raise RateLimited(
-                f"the org {principal.org!r} has {per_org} kills in force or proposed, the most for one org "
+                f"the org {principal.org!r} has {per_org} active or proposed kills, the maximum of one org "
                 "(kill_limits.per_org): lift or withdraw some, or kill the desk or model instead"
             )
         total_open, org_open = await self._store.count_open(connection)
         maximum = total if kill.by_platform else total - self._limits.reserve
         if total_open >= total or (not kill.by_platform and org_open >= maximum):
             raise RateLimited(
-                f"all orgs together have {maximum} kills in force or proposed, the most for them (kill_limits.total"
+                f"all orgs together have {maximum} active or proposed kills, the maximum of all orgs (kill_limits.total"
                 f"{'' if kill.by_platform else ' less its reserve'}): an administrator of the platform can lift some"
             )
 
@@ -322,4 +322,4 @@ def _approvers(row: Row) -> list[str]:
 
 
 def _contention_error(name: str) -> Conflict:
-    return Conflict(f"others are deciding about {name[:80]!r} at this moment: try again")
+    return Conflict(f"other callers are changing the kill of {name[:80]!r}: try again")

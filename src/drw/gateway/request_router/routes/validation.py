@@ -122,7 +122,7 @@ def _check_sizes(route: Route) -> None:
     if (route.models or route.pass_through) and route.max_body_bytes > MAX_BUFFERED_BYTES:
         raise InvalidRequest(
             f"max_body_bytes is {route.max_body_bytes}; with models or pass_through it can be at most "
-            f"{MAX_BUFFERED_BYTES}, since a body is held until it is read",
+            f"{MAX_BUFFERED_BYTES}, since a body is buffered until it is read",
             param="max_body_bytes",
         )
 
