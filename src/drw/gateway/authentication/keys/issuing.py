@@ -50,7 +50,7 @@ class KeyNotFound(NotFound):
 
 
 class Keys:
-    """API keys; `borrowed` is the maximum lifetime of keys whose creator is identified by an issuer or certificate."""
+    """Issues API keys; `max_borrowed_life` limits keys whose creator is identified by an issuer or a certificate."""
 
     def __init__(
         self,

@@ -216,8 +216,8 @@ class Tenants:
 
     def _narrowing_conflict(self, holder: str, kind: str, names: list[str]) -> NarrowingConflict:
         return NarrowingConflict(
-            f"{holder} cannot have fewer permissions than its {kind} {permissions.first_names(names)}: narrow or revoke "
-            "them first, or set `revoke_wider`"
+            f"{holder} cannot have fewer permissions than its {kind} {permissions.first_names(names)}: narrow or "
+            "revoke them first, or set `revoke_wider`"
         )
 
     async def _record(self, action: str, path: str, before: Any, after: Any, connection: Connection) -> None:

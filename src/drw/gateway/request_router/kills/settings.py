@@ -33,7 +33,7 @@ class KillPolicy(Settings):
 
 
 class KillLimits(Settings):
-    """Maximum number of active and proposed kills: the setting `kill_limits`. Data planes hold them in memory."""
+    """The setting `kill_limits`: maximum number of active and proposed kills. Data planes hold active kills."""
 
     per_org: int = Field(default=100, ge=1, le=10_000)
     """Kills of one org, active or proposed."""

@@ -165,7 +165,7 @@ class KillStore:
         return int((await _fetch_existing(connection, query, org))["n"])
 
     async def count_open(self, connection: Connection) -> tuple[int, int]:
-        """Return the number of active and proposed kills, and of those that orgs created, under a shared lock."""
+        """Return the number of active and proposed kills, and of those by orgs, under a lock that all orgs share."""
         await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
         query = (
             "select count(*) as n, count(*) filter (where not by_platform) as of_orgs from kill"
