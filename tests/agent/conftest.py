@@ -1,4 +1,4 @@
-"""A real Envoy with its agent, in front of the real gateway services and of a double of the models."""
+"""Envoy with its agent, in front of the gateway services and of a double of the models."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from drw.kernel.runtime.settings import Profile
 
 @pytest.fixture
 def front_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
-    """The profile with four processes and a data plane; nothing runs yet."""
-    # Envoy is not there yet when the agent first looks for it, and nobody should wait until it looks again.
+    """The profile with four processes and a data plane, which are not started yet."""
+    # Envoy starts after the agent: shorten the interval at which the agent retries.
     monkeypatch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
     return front_profile_of(profile, folder)
 
 
 @pytest.fixture
 async def front(front_profile: Profile) -> AsyncIterator[Front]:
-    """Everything, running."""
+    """The running data plane, gateway services and double."""
     async with running(Front(front_profile)) as found:
         yield found
 
 
 @pytest.fixture
 async def fed(front_profile: Profile) -> AsyncIterator[Fed]:
-    """Everything but the gateway services, which the test plays."""
+    """The running data plane without gateway services, which the test replaces."""
     async with running(Fed(front_profile)) as found:
         yield found

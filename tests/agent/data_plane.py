@@ -114,7 +114,7 @@ class Front:
         self._upstream = None
 
     def start_agent(self) -> None:
-        router = self._channels.client(RequestRouterClient, self.profile.place("request_router").grpc)
+        router = self._channels.client(RequestRouterClient, self.profile.address_of("request_router").grpc)
         self._agent = asyncio.create_task(Agent(self.profile, router).run())
 
     async def stop_agent(self) -> None:
@@ -225,7 +225,7 @@ class Fed(Front):
 
     async def start_gateway(self) -> None:
         self._server = Server([self.router_double])
-        await self._server.start(self.profile.place("request_router").grpc)
+        await self._server.start(self.profile.address_of("request_router").grpc)
 
     async def stop_gateway(self) -> None:
         if self._server:

@@ -1,4 +1,4 @@
-"""A whole platform, started by the command that people use, with a collector for its traces."""
+"""A platform, started with `drw up`, and a collector for its traces."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from support.platform import Platform
 
 @pytest.fixture(scope="session")
 def collector() -> Iterator[DoubleCollector]:
-    """Where the platform's traces go."""
+    """The collector of the platform's traces."""
     with collecting() as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def platform(collector: DoubleCollector) -> Iterator[Platform]:
-    """A platform for the whole run of tests."""
+    """A platform for all tests."""
     with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds for which spans gather
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # export interval of spans, in milliseconds
         found = Platform(folder / "data")
         found.data.mkdir()
         (found.data / "drw.toml").write_text(f'otlp_endpoint = "{collector.url}"\n')
@@ -36,6 +36,6 @@ def platform(collector: DoubleCollector) -> Iterator[Platform]:
 
 @pytest.fixture(scope="session")
 def client(platform: Platform) -> Iterator[openai.OpenAI]:
-    """The official OpenAI client, pointed at the platform."""
+    """The official OpenAI client of the platform."""
     with platform.client() as client:
         yield client

@@ -33,7 +33,7 @@ async def test_whatever_dies_or_freezes_is_replaced_and_named_with_a_time_to_com
     platform.run("budgets", "set", "1000", "--desk", "research", "--period", "day")
     try:
         async with mixed_load(kept["url"], kept["api_key"], store.id) as load:
-            await load.good(set(kinds("")), 0.0, SECONDS)
+            await load.until_each_kind_succeeds(set(kinds("")), 0.0, SECONDS)
             await one_after_the_other(platform, load)
             await all_frozen(platform, load, (*KILLED, "agent"))
             assert surprises(load.outcomes) == {}
@@ -42,8 +42,8 @@ async def test_whatever_dies_or_freezes_is_replaced_and_named_with_a_time_to_com
             assert {status for _, status, *_ in surprises(load.since(envoy))} <= {0}
     finally:
         platform.run("budgets", "remove", "--desk", "research", "--period", "day")
-    handed_back = "handed back the lease of a process that died"
-    assert handed_back in (platform.data / "logs" / "models.log").read_text()
+    lease_returned = "returned the lease of a dead process"
+    assert lease_returned in (platform.data / "logs" / "models.log").read_text()
 
 
 @pytest.mark.timeout(400)
@@ -71,7 +71,7 @@ async def test_no_rebuild_of_the_counters_waits_for_a_lease_that_nobody_has(
     finally:
         platform.run("budgets", "remove", "--desk", "research", "--period", "day")
     log = (platform.data / "logs" / "gateway.log").read_text().splitlines()
-    rebuilt = [json.loads(line) for line in log if "the counters of money are whole again" in line]
+    rebuilt = [json.loads(line) for line in log if "the counters are rebuilt" in line]
     assert [line["lost"] for line in rebuilt[-2:]] == [0, 0]
 
 
@@ -96,9 +96,9 @@ async def one_after_the_other(platform, load: Load) -> None:
     for name in KILLED:
         pid = (await parts(platform))[name]["pid"] or before[name]["pid"]
         kill(pid, signal.SIGKILL)
-        await load.turn(SECONDS)
+        await load.until_each_kind_ended(SECONDS)
     await replaced(platform, before, KILLED)
-    await load.good(set(kinds("")), time.monotonic(), SECONDS)
+    await load.until_each_kind_succeeds(set(kinds("")), time.monotonic(), SECONDS)
 
 
 async def all_frozen(platform, load: Load, names: tuple[str, ...]) -> None:
@@ -106,7 +106,7 @@ async def all_frozen(platform, load: Load, names: tuple[str, ...]) -> None:
     for name in names:
         kill(before[name]["pid"], signal.SIGSTOP)
     await replaced(platform, before, names)
-    await load.good(set(kinds("")), time.monotonic(), SECONDS)
+    await load.until_each_kind_succeeds(set(kinds("")), time.monotonic(), SECONDS)
 
 
 def surprises(outcomes) -> Counter:

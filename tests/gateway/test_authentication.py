@@ -39,7 +39,7 @@ from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from support.audit_records import audit_records
 from support.hosting import hosted
-from support.measured import measured
+from support.metrics import scrape
 
 SERVICES = ["authentication", "rate_limiting"]
 OPERATOR = Principal("local", "research", "operator", frozenset(SCOPES))

@@ -488,7 +488,7 @@ async def test_concurrent_put_and_delete_do_not_deadlock(
         with psycopg.connect(profile.postgres) as connection:
             connection.execute(sql.SQL("select 1 from {} for update").format(sql.Identifier("authentication", kind)))
             deleting: asyncio.Task[Any] = asyncio.create_task(delete_it())
-            await waiting(profile, 1)
+            await until_locks_wait(profile, 1)
             putting: asyncio.Task[Any] = asyncio.create_task(put_it())
-            await waiting(profile, 2)
+            await until_locks_wait(profile, 2)
         assert (await deleting).name == (await putting).name

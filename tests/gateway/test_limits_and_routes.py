@@ -33,7 +33,7 @@ from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile, ServiceAddress
 from support.hosting import hosted
 from support.keys import announce
-from support.measured import measured
+from support.metrics import scrape
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]
@@ -143,7 +143,7 @@ async def test_upstreams_come_from_the_profile_and_the_settings(profile: Profile
             upstreams = (await host.client(LoadBalancerClient).list_upstreams(ListUpstreamsRequest())).upstreams
     addresses = {upstream.name: list(upstream.addresses) for upstream in upstreams}
     assert addresses.pop("vllm") == ["127.0.0.1:9", "127.0.0.1:10"]
-    assert addresses == ({"load_balancer": [host.profile.place("load_balancer").http]} if how == "apart" else {})
+    assert addresses == ({"load_balancer": [host.profile.address_of("load_balancer").http]} if how == "apart" else {})
 
 
 def test_every_rest_path_of_the_contracts_has_a_route() -> None:

@@ -31,8 +31,8 @@ from drw.local.first_key import OPERATOR
 from gateway.test_issuers import ec_key, key_set
 from support.audit_records import audit_records
 from support.hosting import hosted
-from support.keys import issued, rotated, vouch
-from support.locks import waiting
+from support.keys import issued, register_identity, rotated
+from support.locks import until_locks_wait
 
 SERVICES = ["authentication", "rate_limiting"]
 CREATOR_SCOPES = ("keys:write", "keys:read")

@@ -270,7 +270,7 @@ def test_the_proto_files_match_the_compiled_contracts() -> None:
     assert [m.name for m in contract.methods] == list(running.methods)
     for method in contract.methods:
         at = running.methods[method.name]
-        assert (method.verb, method.path, method.body) == rest.rule(at)
+        assert (method.verb, method.path, method.body) == rest.http_rule(at)
         assert (method.scope, method.streams) == (rest.scope(at), at.streams)
         fields = [f.name for f in compiled().messages[method.request].fields]
         assert fields == list(at.request.DESCRIPTOR.fields_by_name)

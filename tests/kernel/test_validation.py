@@ -1,4 +1,4 @@
-"""Rules of the contracts' fields: checked on every transport before a service is called."""
+"""Validation rules of contract fields: checked by every transport before it calls the service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drw.kernel.runtime.settings import Profile
 from drw.kernel.validation import validate
 from support.hosting import hosted
 
-NAME = "lower-case letters, digits, '-', '_' and '.', at most 63"
+NAME_RULE = "lower-case letters, digits, '-', '_' and '.', at most 63"
 
 
 def upstream(**fields: object) -> Upstream:
@@ -30,10 +30,10 @@ def route(**fields: object) -> Route:
 @pytest.mark.parametrize(
     ("message", "param", "text"),
     [
-        (upstream(name=""), "name", f"name is missing; it must be {NAME}"),
-        (upstream(name="Up"), "name", f"name is 'Up'; it must be {NAME}"),
-        (upstream(name="a" * 200), "name", f"name is {'a' * 80!r}; it must be {NAME}"),
-        (upstream(name="a\n"), "name", f"name is 'a\\n'; it must be {NAME}"),
+        (upstream(name=""), "name", f"name is missing; it must be {NAME_RULE}"),
+        (upstream(name="Up"), "name", f"name is 'Up'; it must be {NAME_RULE}"),
+        (upstream(name="a" * 200), "name", f"name is {'a' * 80!r}; it must be {NAME_RULE}"),
+        (upstream(name="a\n"), "name", f"name is 'a\\n'; it must be {NAME_RULE}"),
         (upstream(addresses=[]), "addresses", "addresses is empty; it needs at least one"),
         (upstream(addresses=["a:1"] * 2), "addresses", "addresses has 'a:1' twice; each item can be given once"),
         (
@@ -109,12 +109,14 @@ def test_an_error_does_not_repeat_a_possible_secret() -> None:
     assert caught.value.message.startswith("credential is not valid; it must be the name of a file")
 
 
-def test_fields_can_be_left_to_the_caller() -> None:
+def test_ignored_fields_are_not_validated() -> None:
     validate(route(name="rest.limits:remove"), ignore=("name",))
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_every_transport_checks_before_the_service(profile: Profile, caller: Principal, how: str) -> None:
+async def test_every_transport_validates_before_it_calls_the_service(
+    profile: Profile, caller: Principal, how: str
+) -> None:
     async with hosted(profile, ["load_balancer"], how) as host:
         with (
             acting_for(caller),

@@ -28,7 +28,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformPaths:
 
 def test_the_profile_places_every_service(layout: PlatformPaths) -> None:
     profile = SettingLayers(layout.files, {}).profile()
-    assert {profile.place(s.name).grpc for s in SERVICES + SUPPORT}
+    assert {profile.address_of(s.name).grpc for s in SERVICES + SUPPORT}
     check_sections(profile)
     assert len(str(layout.run / "pg" / ".s.PGSQL.5432.lock")) < 108
 

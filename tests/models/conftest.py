@@ -1,4 +1,4 @@
-"""The models cluster with a real engine, an engine that fails on purpose, and OpenAI's own client."""
+"""The models cluster with the bundled engine, a double of an engine that fails on purpose, and OpenAI's client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def weights(request: pytest.FixtureRequest) -> Path:
-    """The small model's weights, made once for all runs."""
+    """The weights of the small model, prepared once for all test runs."""
     return prepare(Path(request.config.cache.mkdir("weights")), lambda line: None)
 
 
@@ -74,7 +74,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         embedding = Server([DoubleEmbedding()])
         await embedding.start(rag.grpc)
         async with double_kills(f"unix:{base}.k") as kills, double_engine(Path(f"{base}.d")) as made:
-            spread.processes["gateway"] = kills.place
+            spread.processes["gateway"] = kills.address
             host = Host(spread, "test", ["discovery", "serving", *more])
             try:
                 await host.start(f"unix:{base}.g", f"unix:{base}.h")

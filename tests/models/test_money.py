@@ -26,14 +26,14 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     WatchPolicyRequest,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.billing.counters.rebuild import LOCK
+from drw.billing.counters.rebuild import REBUILD_LOCK
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.models.serving.metering.estimates import prompt_bound
 from models.cluster import Web
 from models.double_engine import WORDS
 from support.keys import announce
-from support.money import counters_open
+from support.money import until_counters_open
 
 TEXT = "".join(WORDS)
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
@@ -100,7 +100,7 @@ def till(start: Callable[..., Any]) -> Callable[..., Any]:
     async def begin(**more) -> AsyncIterator[Till]:
         async with start(more=("rate_limiting",), **more) as web:
             made = Till(web)
-            await counters_open(web.host.profile)
+            await until_counters_open(web.host.profile)
             await made.known()
             yield made
 
@@ -280,7 +280,7 @@ async def test_a_valkey_that_lost_its_data_is_filled_from_the_ledger(
         before = await at.budget()
         assert before.spent == "0.00003"
         with psycopg.connect(at.web.database) as alone:
-            alone.execute("select pg_advisory_xact_lock(%s)", (LOCK,))  # nobody rebuilds the counters meanwhile
+            alone.execute("select pg_advisory_xact_lock(%s)", (REBUILD_LOCK,))  # nobody rebuilds the counters meanwhile
             redis.Redis.from_url(profile.valkey).flushdb()
             answer = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=5))
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")

@@ -32,7 +32,7 @@ async def killing(profile, folder, how="together"):
     """Run the cluster with a stand-in for the request router; gives both."""
     async with double_kills(f"unix:{folder}/rag.k") as kills:
         none = ServiceAddress(services=("serving",), grpc="unix:/nothing", http="")
-        places = {"gateway": kills.place, "models": none}
+        places = {"gateway": kills.address, "models": none}
         async with hosted(profile.model_copy(update={"processes": places}), SERVICES, how) as host:
             yield host, kills
 

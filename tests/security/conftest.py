@@ -1,4 +1,4 @@
-"""One front door for all of these tests, and a client of all services."""
+"""One data plane for all tests of the folder, and a client of all services."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.parts import new_database
 async def gate(
     postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Gate]:
-    """The front door, running for as long as these tests do."""
+    """The data plane, running during all tests."""
     collector = DoubleCollector()
     traces = HttpServer(collector.app)
     address = await traces.start(f"127.0.0.1:{free_port('127.0.0.1')}")
@@ -48,20 +48,20 @@ async def gate(
 
 @pytest.fixture(scope="session")
 def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Every service, with a desk that has one of everything."""
+    """All services, with a desk that has one object of each kind."""
     with serving_in_thread(postgres, valkey, folder, tmp_path_factory.mktemp("fuzz")) as found:
         yield found
 
 
 @pytest.fixture
 def front_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
-    """The profile with four processes and a data plane; nothing runs yet."""
+    """The profile with four processes and a data plane, which are not started yet."""
     monkeypatch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
     return front_profile_of(profile, folder)
 
 
 @pytest.fixture
 def desk(served: Served) -> Iterator[httpx.Client]:
-    """A client of all services, acting for the desk that has one of everything."""
+    """A client of all services, acting for the desk that has one object of each kind."""
     with httpx.Client(base_url=served.url, headers=KEY, timeout=30) as http:
         yield http

@@ -16,7 +16,7 @@ class DoubleKills(RequestRouter):
     """Streams the current kills to all watchers."""
 
     def __init__(self, address: str) -> None:
-        self.place = ServiceAddress(services=("request_router",), grpc=address, http="")
+        self.address = ServiceAddress(services=("request_router",), grpc=address, http="")
         self._kills = Kills()
         self._changed = asyncio.Condition()
         self._server: Server | None = None
@@ -28,17 +28,17 @@ class DoubleKills(RequestRouter):
             self._changed.notify_all()
 
     async def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
-        seen = None
+        last_sent = None
         while True:
             async with self._changed:
-                while self._kills is seen:
+                while self._kills is last_sent:
                     await self._changed.wait()
-                seen = self._kills
-            yield seen
+                last_sent = self._kills
+            yield last_sent
 
     async def start(self) -> None:
         self._server = Server([self])
-        await self._server.start(self.place.grpc)
+        await self._server.start(self.address.grpc)
 
     async def stop(self) -> None:
         if self._server:
@@ -52,9 +52,9 @@ async def double_kills(address: str) -> AsyncIterator[DoubleKills]:
     found = DoubleKills(address)
     await found.start()
     try:
-        yield found
+        yield double
     finally:
-        await found.stop()
+        await double.stop()
 
 
 def kill(subject: str, name: str, org: str = "") -> Kill:

@@ -27,7 +27,7 @@ from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Rat
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
-from support.measured import measured
+from support.metrics import scrape
 from support.parts import running_valkey
 from workflow.doubles import until
 from workflow.running import QUICK, Running, is_so, numbers, running, step_is, view_is_behind
@@ -328,10 +328,10 @@ async def test_over_http_a_run_is_json(here: Any) -> None:
 
 
 async def test_metrics_tell_how_runs_and_steps_end(here: Any) -> None:
-    before = await measured(here.host)
+    before = await scrape(here.host)
     await here.ended(await here.start(2))
     await here.cancel(await here.start(1))
-    after = await measured(here.host)
+    after = await scrape(here.host)
     for name, more in [
         ('drw_runs_ended_total{outcome="succeeded"}', 1),
         ('drw_runs_ended_total{outcome="cancelled"}', 1),

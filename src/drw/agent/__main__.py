@@ -38,8 +38,8 @@ def main(files: Sequence[Path]) -> int:
 async def _run(profile: Profile) -> None:
     plane(profile)  # no data plane: nothing to do
     channels = Channels()
-    router = channels.client(RequestRouterClient, profile.place("request_router").grpc)
-    limiting = channels.client(RateLimitingClient, profile.place("rate_limiting").grpc)
+    router = channels.client(RequestRouterClient, profile.address_of("request_router").grpc)
+    limiting = channels.client(RateLimitingClient, profile.address_of("rate_limiting").grpc)
     usage = UsageLog(EdgeOptions.of(profile), profile.name, limiting)
     work = asyncio.create_task(_both(Agent(profile, router), usage))
     loop = asyncio.get_running_loop()

@@ -35,7 +35,7 @@ def _rpc_module(file: str, protos: Protos) -> str:
         "",
         "from collections.abc import AsyncGenerator, AsyncIterator",
         "",
-        "from drw.api.contract import Client, Contract, Servicer, Unwritten",
+        "from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer",
         f"from {package} import {module}",
         *(f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(imports.items())),
     ]
@@ -60,7 +60,7 @@ def _servicer(contract: Contract, module: str) -> list[str]:
             "",
             f"    {how} {snake(method.name)}(self, request: {_short(method.request)}, /) -> {_answer(method)}:",
             f'        """{method.comment or f"{method.name}."}"""',
-            f'        raise Unwritten("{method.name}")',
+            f'        raise MethodNotImplemented("{method.name}")',
         ]
     return lines
 

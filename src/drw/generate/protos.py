@@ -21,7 +21,7 @@ from google.protobuf.descriptor_pb2 import (
 import drw
 from drw.api.kernel.v1 import kernel_pb2
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rpc.rest import REST_OF_PATH
+from drw.kernel.rpc.rest import PATH_WILDCARD
 
 ROOT = Path(drw.__file__).parents[2]
 """The checkout."""
@@ -191,7 +191,7 @@ def _method(method: MethodDescriptorProto, comment: str) -> Method:
         response=method.output_type.removeprefix("."),
         streams=method.server_streaming,
         verb=verb.upper(),
-        path=getattr(http, verb).replace(REST_OF_PATH, "}") if verb else "",
+        path=getattr(http, verb).replace(PATH_WILDCARD, "}") if verb else "",
         body=http.body,
         scope=str(method.options.Extensions[kernel_pb2.scope]),  # type: ignore[index]
         idle_seconds=int(method.options.Extensions[kernel_pb2.idle_seconds]),  # type: ignore[index]

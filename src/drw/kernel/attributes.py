@@ -11,35 +11,35 @@ from drw.kernel.errors import InvalidRequest
 Scalar = str | int | float | bool
 
 MAX_NUMBER = 2**53
-"""From here on a number is not the same any more once it has been JSON: RFC 8259, section 6."""
+"""Largest magnitude up to which JSON represents every integer exactly (RFC 8259, section 6)."""
 
 
 def to_values(attributes: Mapping[str, Scalar]) -> dict[str, Value]:
-    """Return attributes as contracts have them."""
+    """Return attributes as protobuf values."""
     return {name: to_value(value) for name, value in attributes.items()}
 
 
 def to_value(scalar: Scalar) -> Value:
-    """Return one attribute's value as contracts have it."""
+    """Return one attribute as a protobuf value."""
     if isinstance(scalar, bool):
         return Value(bool_value=scalar)
     return Value(string_value=scalar) if isinstance(scalar, str) else Value(number_value=scalar)
 
 
 def from_values(values: Mapping[str, Value], param: str = "attributes") -> dict[str, Scalar]:
-    """Return attributes of a message; a whole number is an `int`.
+    """Return the attributes of a message; whole numbers become `int`.
 
     Raises:
-        InvalidRequest: one is null, a list or an object, or a number that JSON cannot carry exactly.
+        InvalidRequest: a value is null, a list, an object, or a number that JSON cannot represent exactly.
     """
     return {name: from_value(value, f"{param}.{name[:64]}") for name, value in values.items()}
 
 
 def from_value(value: Value, param: str) -> Scalar:
-    """Return one attribute's value of a message.
+    """Return one attribute of a message.
 
     Raises:
-        InvalidRequest: it is null, a list or an object, or a number that JSON cannot carry exactly.
+        InvalidRequest: the value is null, a list, an object, or a number that JSON cannot represent exactly.
     """
     match value.WhichOneof("kind"):
         case "string_value":

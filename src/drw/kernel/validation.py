@@ -1,7 +1,7 @@
 """Validation of request messages by the rules that their proto fields declare (`drw.api.kernel.v1.rules`).
 
-Every transport validates a request before it calls the service: see `drw.kernel.rpc`. A service checks by itself only
-what a single field cannot say, such as rules between fields or against stored data.
+Every transport validates a request before it calls the service: see `drw.kernel.rpc`. Services check only rules
+between fields and rules that need stored data.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from drw.api.kernel.v1.kernel_pb2 import Rules
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.scopes import SCOPES
 
-MAX_SHOWN = 80
-"""Characters of a wrong value that an error repeats."""
+MAX_QUOTED = 80
+"""Maximum characters of an invalid value in an error message."""
 
 
 def validate(message: Message, ignore: Collection[str] = ()) -> None:
-    """Raise where a message breaks a rule of one of its fields; `ignore` names fields of the message to skip.
+    """Validate a message by the rules of its fields, except fields in `ignore`.
 
     Raises:
-        InvalidRequest: `param` is the path of the field, as in `headers[0].name`.
+        InvalidRequest: a field breaks a rule; `param` is its path, as in `headers[0].name`.
     """
     for param, text in _violations(message, "", ignore):
         raise InvalidRequest(f"{param} {text}", param=param)
 
 
-def one_of(value: str, known: Collection[str], param: str) -> None:
-    """Raise where a value is not among the known ones."""
-    if value not in known:
-        raise InvalidRequest(f"{param} is {_shown(value)}; it can be: {', '.join(known) or 'nothing'}", param=param)
+def check_choice(value: str, allowed: Collection[str], param: str) -> None:
+    """Raise `InvalidRequest` if a value is not one of the allowed values."""
+    if value not in allowed:
+        raise InvalidRequest(f"{param} is {_quoted(value)}; it can be: {', '.join(allowed) or 'nothing'}", param=param)
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A field that has rules, or holds messages whose fields have some."""
+    """A field with rules, or with messages whose fields have rules."""
 
     name: str
     rules: Rules | None
@@ -55,16 +55,18 @@ class _Field:
 
 @cache
 def _fields(descriptor: Descriptor) -> tuple[_Field, ...]:
-    return tuple(field for each in descriptor.fields if (field := _field(each, descriptor)) is not None)
+    return tuple(
+        field for descriptor_field in descriptor.fields if (field := _field(descriptor_field, descriptor)) is not None
+    )
 
 
 def _field(field: FieldDescriptor, parent: Descriptor) -> _Field | None:
     options: Any = field.GetOptions()
     rules: Rules | None = options.Extensions[kernel_pb2.rules] if options.HasExtension(kernel_pb2.rules) else None
     kind: Any = field.message_type
-    # A message that holds messages of its own type would be read for ever; none of the contracts has one.
-    own = kind is not None and kind is not parent and kind.file.package.startswith("drw.")
-    nested = own and not kind.GetOptions().map_entry and bool(_fields(kind))
+    # Recursive message types would recurse endlessly; no contract has one.
+    is_drw_message = kind is not None and kind is not parent and kind.file.package.startswith("drw.")
+    nested = is_drw_message and not kind.GetOptions().map_entry and bool(_fields(kind))
     if rules is None and not nested:
         return None
     return _Field(
@@ -79,7 +81,7 @@ def _field(field: FieldDescriptor, parent: Descriptor) -> _Field | None:
 
 
 def _violations(message: Message, prefix: str, ignore: Collection[str] = ()) -> Iterator[tuple[str, str]]:
-    """Yield the path of each field that breaks a rule, with what is wrong and what would be right."""
+    """Yield the path of each field that breaks a rule, and the message of the error."""
     for field in _fields(message.DESCRIPTOR):
         if field.name in ignore:
             continue
@@ -88,9 +90,11 @@ def _violations(message: Message, prefix: str, ignore: Collection[str] = ()) -> 
         items = value if field.repeated and not isinstance(value, Mapping) else ()
         if field.rules is not None:
             if field.repeated:
-                yield from ((param, text) for text in _of_list(field, value))
-                yield from ((f"{param}[{i}]", text) for i, item in enumerate(items) for text in _of_value(field, item))
-            elif text := _missing(field, value) or next(_of_value(field, value), ""):
+                yield from ((param, text) for text in _list_violations(field, value))
+                yield from (
+                    (f"{param}[{i}]", text) for i, item in enumerate(items) for text in _value_violations(field, item)
+                )
+            elif text := _missing_value(field, value) or next(_value_violations(field, value), ""):
                 yield param, text
         if field.nested and field.repeated:
             for i, item in enumerate(items):
@@ -99,50 +103,50 @@ def _violations(message: Message, prefix: str, ignore: Collection[str] = ()) -> 
             yield from _violations(value, f"{param}.")
 
 
-def _missing(field: _Field, value: Any) -> str:
+def _missing_value(field: _Field, value: Any) -> str:
     assert field.rules is not None
     if not field.rules.required or value:
         return ""
-    return f"is missing; {_right(field) or 'give a value'}"
+    return f"is missing; {_expectation(field) or 'give a value'}"
 
 
-def _of_list(field: _Field, value: Collection[Any]) -> Iterator[str]:
+def _list_violations(field: _Field, value: Collection[Any]) -> Iterator[str]:
     rules = field.rules
     assert rules is not None
     if rules.required and not value:
-        yield f"is empty; it needs at least one{f': {_right(field)}' if _right(field) else ''}"
+        yield f"is empty; it needs at least one{f': {_expectation(field)}' if _expectation(field) else ''}"
     if rules.max_items and len(value) > rules.max_items:
         yield f"has {len(value)} items; it can have at most {rules.max_items}"
     if rules.unique and not isinstance(value, Mapping):
-        seen = list(value)
-        if twice := [item for item in seen if seen.count(item) > 1]:
-            yield f"has {_shown(twice[0])} twice; each item can be given once"
+        items = list(value)
+        if repeated := [item for item in items if items.count(item) > 1]:
+            yield f"has {_quoted(repeated[0])} twice; each item can be given once"
 
 
-def _of_value(field: _Field, value: Any) -> Iterator[str]:
+def _value_violations(field: _Field, value: Any) -> Iterator[str]:
     rules = field.rules
     assert rules is not None
     if isinstance(value, str):
         if not value and not field.repeated:
             return
-        good = (
+        valid = (
             (not rules.max_length or len(value) <= rules.max_length)
             and (not rules.printable or (value.isprintable() and value == value.strip()))
             and (field.pattern is None or field.pattern.fullmatch(value) is not None)
             and (not field.allowed or value in field.allowed)
         )
-        if not good or (field.repeated and not value):
-            shown = "is not valid" if rules.secret else f"is {_shown(value)}"
-            yield f"{shown}; {_right(field) or 'it cannot be empty'}"
+        if not valid or (field.repeated and not value):
+            problem = "is not valid" if rules.secret else f"is {_quoted(value)}"
+            yield f"{problem}; {_expectation(field) or 'it cannot be empty'}"
     elif isinstance(value, int) and not field.enum:
         low = rules.minimum if rules.HasField("minimum") else None
         high = rules.maximum if rules.HasField("maximum") else None
         if (low is not None and value < low) or (high is not None and value > high):
-            yield f"is {value}; {_right(field)}"
+            yield f"is {value}; {_expectation(field)}"
 
 
-def _right(field: _Field) -> str:
-    """Return what a value of the field can be."""
+def _expectation(field: _Field) -> str:
+    """Return the sentence that says which values the field accepts."""
     rules = field.rules
     assert rules is not None
     if rules.expected:
@@ -159,5 +163,5 @@ def _right(field: _Field) -> str:
     return f"it must match {rules.pattern!r}" if rules.pattern else ""
 
 
-def _shown(value: Any) -> str:
-    return repr(value[:MAX_SHOWN] if isinstance(value, str) else value)
+def _quoted(value: Any) -> str:
+    return repr(value[:MAX_QUOTED] if isinstance(value, str) else value)

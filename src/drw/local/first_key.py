@@ -40,7 +40,7 @@ async def ensure(layout: PlatformPaths, profile: Profile, channels: Channels) ->
             write(layout.credentials, url, stored["api_key"])
             return False
     with acting_for(OPERATOR):
-        client = channels.client(AuthenticationClient, profile.place("authentication").grpc)
+        client = channels.client(AuthenticationClient, profile.address_of("authentication").grpc)
         await make_home(client)
         created = await client.create_key(
             CreateKeyRequest(

@@ -208,7 +208,7 @@ async def test_many_lines_are_reported_in_their_order(written: Any, monkeypatch:
 async def counting(fed: Fed, double: DoubleRateLimiting):
     """The router and the rate limiting service, as one process of the gateway."""
     server = Server([fed.router_double, double])
-    await server.start(fed.profile.place("request_router").grpc)
+    await server.start(fed.profile.address_of("request_router").grpc)
     try:
         yield
     finally:

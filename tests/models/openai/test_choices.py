@@ -17,7 +17,7 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.models.serving.adapters.vertex import VertexEngine
 from models.openai.test_openai_api import TOOLS
-from support.money import counters_open
+from support.money import until_counters_open
 
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 EACH = 6
@@ -88,7 +88,7 @@ def priced(
         }
         async with start(double=double, more=("rate_limiting",), metering={"min_tokens": 1}) as web:
             client = web.host.client(RateLimitingClient)
-            await counters_open(web.host.profile)
+            await until_counters_open(web.host.profile)
             with acting_for(BOSS):
                 price: dict[str, Any] = {"prompt_usd_per_million": "0", "completion_usd_per_million": "1"}
                 await client.set_price(Price(model="double", **price))

@@ -18,11 +18,11 @@ def word(index: int = 0, **more) -> dict:
 @pytest.mark.parametrize(
     ("chunk", "update"),
     [
-        ({"choices": [word()]}, UsageUpdate(pieces=1, continues=True)),
-        ({"choices": [word(0), word(1)]}, UsageUpdate(pieces=2, continues=True)),
-        ({"choices": [word(finish_reason="stop")]}, UsageUpdate(pieces=1)),
+        ({"choices": [word()]}, UsageUpdate(deltas=1, continues=True)),
+        ({"choices": [word(0), word(1)]}, UsageUpdate(deltas=2, continues=True)),
+        ({"choices": [word(finish_reason="stop")]}, UsageUpdate(deltas=1)),
         ({"choices": [{"delta": {"role": "assistant"}}]}, UsageUpdate(continues=True)),
-        ({"choices": [{"text": "x"}]}, UsageUpdate(pieces=1, continues=True)),
+        ({"choices": [{"text": "x"}]}, UsageUpdate(deltas=1, continues=True)),
         ({"choices": []}, UsageUpdate()),
         (
             {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}},
@@ -31,11 +31,11 @@ def word(index: int = 0, **more) -> dict:
         ({"choices": [], "usage": {"prompt_tokens": 3}}, UsageUpdate(input_tokens=3, output_tokens=0, final=True)),
         (
             {"choices": [word(1)], "usage": {"prompt_tokens": 3, "completion_tokens": 4}},
-            UsageUpdate(pieces=1, continues=True, input_tokens=3, output_tokens=4, outputs=(1,)),
+            UsageUpdate(deltas=1, continues=True, input_tokens=3, output_tokens=4, outputs=(1,)),
         ),
         (
             {"choices": [word()], "timings": {"prompt_n": 2, "cache_n": 7, "predicted_n": 5}},
-            UsageUpdate(pieces=1, continues=True, input_tokens=9, output_tokens=5, outputs=(0,)),
+            UsageUpdate(deltas=1, continues=True, input_tokens=9, output_tokens=5, outputs=(0,)),
         ),
         ({"choices": [], "timings": {"predicted_n": 5}}, UsageUpdate(input_tokens=0, output_tokens=5)),
         (

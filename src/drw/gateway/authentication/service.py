@@ -233,5 +233,5 @@ async def build(scope: ServiceContext) -> Authentication:
     scope.background(service.refresh_issuers)
     scope.background(KeyAnnouncer(database, limits).run)
     scope.describe(service.detail)
-    scope.measure(partial(measure, store.database))
+    scope.on_scrape(partial(measure, store.database))
     return service

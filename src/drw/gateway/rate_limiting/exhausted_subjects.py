@@ -77,7 +77,7 @@ class ExhaustedSubjects:
         except CountersUnavailable:
             self._counters_unavailable = True
             async with self._store.database.transaction() as connection:
-                return await sums.spent(connection, subjects, now)
+                return await sums.spending(connection, subjects, now)
 
     async def _delete_stale(self, capped: dict[Subject, dict[str, int]]) -> None:
         """Delete expired blocks, and blocks of subjects without caps."""

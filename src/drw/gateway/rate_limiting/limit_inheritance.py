@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from drw.api.gateway.v1.rate_limiting_pb2 import BindKeyRequest, Block
 from drw.billing.counters.client import Counters, NotOpen
-from drw.billing.counters.rebuild import LOCK
+from drw.billing.counters.rebuild import REBUILD_LOCK
 from drw.billing.ledger import sums
-from drw.billing.ledger.carryover import keep, parts
+from drw.billing.ledger.carryover import add_amounts, amounts_by_period
 from drw.billing.subjects import Subject
 from drw.gateway.rate_limiting import validation
 from drw.gateway.rate_limiting.store import fetch_one

@@ -137,7 +137,7 @@ class RateLimiting(contract.RateLimiting):
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
         """ListLimits lists the limits of the caller's desk, or of its org with "org:admin", and the default."""
-        orgs = ("", tenancy.named_org(request.org))
+        orgs = ("", tenancy.requested_org(request.org))
         limits = await self._store.limits()
         blocks = await self._store.blocks_with_desks(self._now())
         return self._limits_message(
@@ -361,7 +361,7 @@ class RateLimiting(contract.RateLimiting):
     async def _load_tokens(self, subject: Subject) -> None:
         """Load the used tokens of the ledger into the counters, which do not count all tokens without a budget."""
         async with self._store.database.transaction() as connection:
-            spent = (await sums.spent(connection, [subject], self._now()))[subject]
+            spent = (await sums.spending(connection, [subject], self._now()))[subject]
         with suppress(CountersUnavailable):
             await self._counters.set_tokens(subject, spent["dt"], spent["mt"], spent["tt"])
 
@@ -438,5 +438,5 @@ async def build(scope: ServiceContext) -> RateLimiting:
     scope.background(service.run_ticks)
     scope.background(service.enforcement_reports.follow)
     scope.describe(service.detail)
-    scope.measure(partial(measure, store, counters))
+    scope.on_scrape(partial(measure, store, counters))
     return service

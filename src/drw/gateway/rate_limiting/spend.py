@@ -9,7 +9,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, GetSpendRequest,
 from drw.billing.amounts import to_usd
 from drw.billing.counters.client import Counters, CountersUnavailable
 from drw.billing.ledger import sums
-from drw.billing.subjects import begins, ends
+from drw.billing.subjects import period_end, period_start
 from drw.gateway.rate_limiting import validation
 from drw.gateway.rate_limiting.store import PERIOD_LETTERS, UNIT_LETTERS, LimitStore, format_amount, subject_of
 from drw.kernel import tenancy
@@ -30,10 +30,10 @@ async def spend(store: LimitStore, request: GetSpendRequest) -> GetSpendResponse
     """
     caller, org = context.caller(), tenancy.named_org(request.org)
     by = request.by or "desk"
-    if by not in sums.BY:
-        raise InvalidRequest(f"by is {by!r}; it can be {', '.join(sums.BY)}", param="by")
-    since = request.since.ToDatetime(UTC) if request.HasField("since") else begins("month", datetime.now(UTC))
-    desk = None if tenancy.whole_org(org) else caller.desk
+    if by not in sums.GROUPINGS:
+        raise InvalidRequest(f"by is {by!r}; it can be {', '.join(sums.GROUPINGS)}", param="by")
+    since = request.since.ToDatetime(UTC) if request.HasField("since") else period_start("month", datetime.now(UTC))
+    desk = None if tenancy.may_act_for_org(org) else caller.desk
     async with store.database.transaction() as connection:
         rows = await sums.report(connection, by=by, org=org, desk=desk, since=since, max_lines=MAX_LINES)
     response = GetSpendResponse(by=by, usd=to_usd(int(rows[0]["all_nano"]) if rows else 0))
@@ -74,7 +74,7 @@ async def with_spending(budgets: Sequence[Budget], counters: Counters) -> list[B
     subjects = [subject_of(budget) for budget in budgets]
     now = datetime.fromtimestamp(counters.now_ms() / 1000, UTC)
     for budget in budgets:
-        if (end := ends(PERIOD_NAMES[budget.period], now)) is not None:
+        if (end := period_end(PERIOD_NAMES[budget.period], now)) is not None:
             budget.resets_at.FromDatetime(end)
     try:
         usage = await counters.peek(subjects)

@@ -11,8 +11,8 @@ from drw.billing.amounts import FREE, Price, from_usd, to_usd
 from drw.billing.counters.client import Counters
 from drw.billing.ledger.ledger import Ledger, add
 from drw.billing.ledger.rows import Row
-from drw.billing.reservations.reaper import PASS, counted
-from drw.billing.subjects import of_call, of_model
+from drw.billing.reservations.reaper import PASS_THROUGH, mark_posted
+from drw.billing.subjects import caller_subjects, model_subject
 from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects
 from drw.gateway.rate_limiting.metrics import record_usage
 from drw.gateway.rate_limiting.store import LimitStore
@@ -71,7 +71,7 @@ class UsageReports:
         """Update the counters and block exhausted subjects; the ledger row is authoritative."""
         try:
             await self._counters.post((row.posting() for row in rows), read_ms)
-            await counted(self._counters, self._ledger, rows)
+            await mark_posted(self._counters, self._ledger, rows)
         except Unavailable:
             pass  # `reaper.post` posts the rows later
         subjects = {s for row in rows for s in (*of_call(row.org, row.desk, row.key), of_model(row.model))}
@@ -105,7 +105,7 @@ class UsageReports:
             key=usage.key,
             model=usage.model,
             upstream=usage.upstream,
-            route=PASS,
+            route=PASS_THROUGH,
             prompt_tokens=prompt,
             completion_tokens=completion,
             prompt_price=price.prompt,

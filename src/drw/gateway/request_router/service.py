@@ -310,5 +310,5 @@ async def build(scope: ServiceContext) -> RequestRouter:
     for source in (credentials, limits, upstreams, kills, routes, switch.expire, data_planes.keep_reporting):
         scope.background(source)
     scope.describe(service.detail)
-    scope.measure(service.measure)
+    scope.on_scrape(service.measure)
     return service

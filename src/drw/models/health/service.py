@@ -21,7 +21,7 @@ class Health(contract.Health):
     async def get_report(self, request: GetReportRequest, /) -> Report:
         """Return how every service of the profile is at this moment."""
         services = await report(self._profile, self._channels)
-        if not tenancy.sees_platform():
+        if not tenancy.may_read_platform():
             for service in services:
                 service.detail = ""  # any service's own words, which may name issuers, routes and desks of any tenant
         return Report(healthy=healthy(services), services=services)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from drw.billing.reservations.errors import FINAL
+from drw.billing.reservations.errors import FINAL_ERRORS
 from drw.billing.reservations.metered_call import MeteredCall
 from drw.kernel.errors import DrwError
 from drw.models.serving.engines.token_counting import check_prompts
@@ -51,7 +51,7 @@ async def generate(
                     finally:
                         await chunks.aclose()
                     last = attempt.whole()
-            except FINAL as error:  # no engine's fault, so none of another engine's business
+            except FINAL_ERRORS as error:  # no engine's fault, so none of another engine's business
                 failover.left(attempt, outcome(error))
                 raise
             except DrwError as error:

@@ -68,11 +68,11 @@ class Documents(contract.Documents):
             return _file(await self._contents.store(upload, name, request.purpose or ASSISTANTS, request.walls))
 
     async def get_file(self, request: GetFileRequest, /) -> File:
-        context.caller().must_hold("documents:read")
+        context.caller().require_scope("documents:read")
         return _file(await self._files.get(request.file))
 
     async def read_text(self, request: ReadTextRequest, /) -> ReadTextResponse:
-        context.caller().must_hold("documents:read")
+        context.caller().require_scope("documents:read")
         if (limit := request.max_characters) < 0:
             raise InvalidRequest(f"max_characters is {limit}; it must be 0 for all, or more", param="max_characters")
         file = await self._files.get(request.file)
@@ -89,7 +89,7 @@ class Documents(contract.Documents):
         return response
 
     async def index_file(self, request: IndexFileRequest, /) -> Indexing:
-        context.caller().must_hold("documents:write")
+        context.caller().require_scope("documents:write")
         file = await self._files.get(request.file)
         collection = await self._library.get_or_create_collection(request.collection)
         attributes = from_values(request.attributes)
@@ -105,7 +105,7 @@ class Documents(contract.Documents):
         )
 
     async def watch_indexing(self, request: WatchIndexingRequest, /) -> AsyncIterator[IndexingProgress]:
-        context.caller().must_hold("documents:read")
+        context.caller().require_scope("documents:read")
         collection = await self._library.collection(request.collection)
         async for progress in self._library.watch(collection.id):
             yield IndexingProgress(

@@ -45,7 +45,7 @@ class VectorStore(contract.VectorStore):
     async def create_collection(self, request: CreateCollectionRequest, /) -> Collection:
         validation.check_name(request.name)
         validation.check_pairs(request.metadata, "metadata")
-        given = walls.of_new(request.walls, context.caller())
+        given = walls.for_new_object(request.walls, context.caller())
         return await self._index.create_collection(owner(), request.name, request.metadata, given)
 
     async def list_collections(self, request: ListCollectionsRequest, /) -> ListCollectionsResponse:
@@ -73,7 +73,7 @@ class VectorStore(contract.VectorStore):
         validation.check_document(request)
         document = Document()
         document.CopyFrom(request.document)
-        document.walls[:] = walls.of_new(document.walls, context.caller())
+        document.walls[:] = walls.for_new_object(document.walls, context.caller())
         analysed = await asyncio.to_thread(analyse, document, request.chunks)
         return await self._index.put_document(
             owner(), request.collection, document, request.chunks, analysed, request.fence

@@ -54,8 +54,8 @@ def check_attributes(attributes: Mapping[str, Value], param: str) -> dict[str, S
 
 def search_filter(request: VectorSearchRequest) -> Filter | None:
     """Return the filter of a search: its equal attributes and its filter expression."""
-    equal = attribute_filters.equal_to(check_attributes(request.attributes, "attributes"))
-    return attribute_filters.both(equal, attribute_filters.from_struct(request.filter))
+    equality = attribute_filters.equal_to(check_attributes(request.attributes, "attributes"))
+    return attribute_filters.all_of(equality, attribute_filters.from_struct(request.filter))
 
 
 def page(size: int, token: str) -> Page:

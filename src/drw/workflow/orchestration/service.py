@@ -117,5 +117,5 @@ async def build(scope: ServiceContext) -> Orchestration:
         return f"{role}, {leader.under_way()} under way"
 
     scope.describe(describe)
-    scope.measure(partial(measure, database))
+    scope.on_scrape(partial(measure, database))
     return Orchestration(Runs(database, scope.audit(), settings.max_open_runs), scope.client(TemplatesClient), kills)

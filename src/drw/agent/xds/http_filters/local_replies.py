@@ -97,14 +97,14 @@ def local_replies() -> Json:
 
 
 def _reply(
-    where: Json, message: str, status: int, retry_after: str = "", *, form: errors.HttpForm | None = None
+    where: Json, message: str, status: int, retry_after: str = "", *, form: errors.HttpError | None = None
 ) -> Json:
     form = form or next(f for f in errors.HTTP.values() if f.status == status)
     reply = {"filter": where, "status_code": status, "body_format_override": _format(message, form)}
     return reply | ({"headers_to_add": [header("retry-after", retry_after)]} if retry_after else {})
 
 
-def _format(message: str, form: errors.HttpForm) -> Json:
+def _format(message: str, form: errors.HttpError) -> Json:
     return {"json_format": {"error": {"message": message, "type": form.type, "param": None, "code": form.code}}}
 
 

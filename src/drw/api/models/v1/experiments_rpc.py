@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.models.v1 import experiments_pb2
 from drw.api.models.v1.experiments_pb2 import Experiment, ListExperimentsRequest, ListExperimentsResponse
 
@@ -16,11 +16,11 @@ class Experiments(Servicer):
 
     async def create_experiment(self, request: Experiment, /) -> Experiment:
         """CreateExperiment."""
-        raise Unwritten("CreateExperiment")
+        raise MethodNotImplemented("CreateExperiment")
 
     async def list_experiments(self, request: ListExperimentsRequest, /) -> ListExperimentsResponse:
         """ListExperiments."""
-        raise Unwritten("ListExperiments")
+        raise MethodNotImplemented("ListExperiments")
 
 
 class ExperimentsClient(Client):

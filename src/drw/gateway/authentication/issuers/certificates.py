@@ -20,7 +20,7 @@ from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
-from drw.kernel.tenancy import named_org
+from drw.kernel.tenancy import requested_org
 
 MAX_CERTIFICATES = 1000
 LOCK_TABLE: LiteralString = "lock table certificate in share row exclusive mode"
@@ -161,7 +161,7 @@ def _requested_certificate(request: PutCertificateRequest) -> Certificate:
     certificate = Certificate(
         name=request.name,
         san=request.san,
-        org=named_org(request.org),
+        org=requested_org(request.org),
         desk=request.desk,
         scopes=permissions.scopes(request.scopes),
         walls=sorted(set(request.walls)),

@@ -34,7 +34,7 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection
-from drw.kernel.tenancy import named_org
+from drw.kernel.tenancy import requested_org
 
 log = logging.getLogger(__name__)
 
@@ -284,7 +284,7 @@ class Keys:
 
 
 def _view(org: str) -> View:
-    return View.of(context.caller(), named_org(org))
+    return View.of(context.caller(), requested_org(org))
 
 
 def _check_active(key: Key) -> None:

@@ -29,7 +29,7 @@ from drw.kernel.errors import Conflict, NotFound
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
-from drw.kernel.tenancy import Owner, may_change, named_org, whole_org
+from drw.kernel.tenancy import Owner, may_act_for_org, may_change, requested_org
 
 MAX_DESKS = 1000
 """Maximum number of desks of an org: data planes hold all desks of orgs with issuers or certificates."""
@@ -101,7 +101,7 @@ class Tenants:
     async def put_desk(self, request: PutDeskRequest) -> PutDeskResponse:
         """Create a desk, or replace its permissions."""
         requested = Desk(
-            org=named_org(request.org),
+            org=requested_org(request.org),
             name=request.name,
             title=request.title,
             scopes=permissions.scopes(request.scopes),
@@ -124,7 +124,7 @@ class Tenants:
 
     async def desk(self, request: GetDeskRequest) -> Desk:
         """Return a desk."""
-        org = named_org(request.org)
+        org = requested_org(request.org)
         if not may_change(Owner(org, request.name)):
             raise _desk_not_found(org, request.name)
         return await self.any_desk(org, request.name)
@@ -147,7 +147,7 @@ class Tenants:
 
     async def delete_desk(self, request: DeleteDeskRequest) -> DeleteDeskResponse:
         """Delete a desk without valid keys and certificates."""
-        org = named_org(request.org)
+        org = requested_org(request.org)
         async with self._database.transaction() as connection:
             before = await self.fetch_desk(connection, org, request.name, lock="update")
             without_permissions = Desk(org=org, name=request.name)

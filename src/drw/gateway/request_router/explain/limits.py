@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import Bound
-from drw.billing.subjects import Subject, of_call, of_model
+from drw.billing.subjects import Subject, caller_subjects, model_subject
 from drw.kernel.rpc.context import Principal
 
 REQUESTS, TOKENS, CONCURRENT = "requests a minute", "tokens a minute", "calls at once"
@@ -58,4 +58,4 @@ def _subject(limit: Limit) -> Subject:
 
 
 def _subjects(principal: Principal, models: Collection[str]) -> set[Subject]:
-    return {*of_call(principal.org, principal.desk, principal.key), *map(of_model, models)}
+    return {*caller_subjects(principal.org, principal.desk, principal.key), *map(model_subject, models)}

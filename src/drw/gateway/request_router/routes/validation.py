@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import SCOPES
-from drw.kernel.validation import one_of, validate
+from drw.kernel.validation import check_choice, validate
 from drw.routing.request_matching import IDLE_SECONDS, OWN_PATHS, PLATFORM_HEADERS, upstreams_of
 
 RESERVED_PATHS = ("/api/v1", "/metrics", *OWN_PATHS)
@@ -107,7 +107,7 @@ def _check_upstreams(route: Route, upstreams: Collection[str]) -> None:
         raise InvalidRequest("a route has either an upstream or a split over several", param="upstream")
     primary = [share.upstream for share in route.split] or [route.upstream]
     for name in (*primary, *route.fallbacks):
-        one_of(name, tuple(sorted(upstreams)), "upstream")
+        check_choice(name, tuple(sorted(upstreams)), "upstream")
     if len(set(primary)) != len(primary):
         raise InvalidRequest("split names an upstream twice; give it once, with the sum of the weights", param="split")
     if route.split and not any(share.weight for share in route.split):

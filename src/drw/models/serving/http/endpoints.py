@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, Model
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.kernel.errors import ClientGone, DrwError
+from drw.kernel.errors import ClientDisconnected, DrwError
 from drw.kernel.rpc.context import caller
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList, killed_error
@@ -54,7 +54,7 @@ class Audited:
         with self._buffers.holding(caller().org) as reserve_bytes:
             try:
                 raw = await exchange.body(self._limit, reserve_bytes)
-            except ClientGone:
+            except ClientDisconnected:
                 return
             await self._answer(exchange, raw)
 
@@ -64,7 +64,7 @@ class Audited:
             caller().must_hold(INVOKE)
             with exchange.while_connected(), self._kills.guard_block(caller(), lambda: record.models):
                 await self._serve(exchange, record)
-        except ClientGone as gone:
+        except ClientDisconnected as gone:
             # A data plane that cuts the stream before we do is no caller who left.
             kill = self._kills.find(caller(), record.models)
             await record.fail(killed_error(kill) if kill else gone)
@@ -149,13 +149,13 @@ class ModelList:
 
     async def all(self, request: Request) -> Response:
         """Return every model."""
-        caller().must_hold(READ, INVOKE)
+        caller().require_scope(READ, INVOKE)
         listed = await self._discovery.list_models(ListModelsRequest())
         return _json({"object": "list", "data": [_shown(model) for model in listed.models]})
 
     async def one(self, request: Request) -> Response:
         """Return one model."""
-        caller().must_hold(READ, INVOKE)
+        caller().require_scope(READ, INVOKE)
         return _json(_shown(await self._discovery.get_model(GetModelRequest(id=request.path_params["id"]))))
 
 

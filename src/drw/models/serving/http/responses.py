@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from drw.kernel.errors import ClientGone, DrwError, TooLarge, http_body
-from drw.kernel.observability.overhead import BLOCKED_SECONDS, waited
+from drw.kernel.errors import ClientDisconnected, DrwError, TooLarge, http_body
+from drw.kernel.observability.overhead import BLOCKED_SECONDS, add_wait
 from drw.kernel.observability.telemetry import ERROR_TYPE, loggable
 
 JSON = (b"content-type", b"application/json")
@@ -46,7 +46,7 @@ class HttpExchange:
         while has_more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone
+                raise ClientDisconnected
             piece = message.get("body", b"")
             size += len(piece)
             if size > limit:
@@ -58,7 +58,7 @@ class HttpExchange:
 
     @contextmanager
     def while_connected(self) -> Iterator[None]:
-        """Run the block, and raise `ClientGone` in it as soon as the caller is."""
+        """Run the block, and raise `ClientDisconnected` in it as soon as the caller is."""
         task = asyncio.current_task()
         assert task is not None
         gone = False
@@ -75,7 +75,7 @@ class HttpExchange:
             yield
         except asyncio.CancelledError:
             if gone and task.uncancel() == 0:
-                raise ClientGone from None
+                raise ClientDisconnected from None
             raise
         finally:
             watching.cancel()
@@ -103,7 +103,7 @@ class HttpExchange:
         began = perf_counter()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         if (seconds := perf_counter() - began) > BLOCKED_SECONDS:
-            waited("client", seconds)
+            add_wait("client", seconds)
 
     async def end_events(self, last: bytes) -> None:
         """Send the last event."""

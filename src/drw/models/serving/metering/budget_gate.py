@@ -20,7 +20,7 @@ from drw.billing.reservations.local_quota import LocalQuota, QuotaShare
 from drw.billing.reservations.metered_call import Estimate, MeteredCall
 from drw.billing.reservations.reservation import Reservation
 from drw.billing.settings import MeteringSettings
-from drw.billing.subjects import Subject, of_call, of_model
+from drw.billing.subjects import Subject, caller_subjects, model_subject
 from drw.kernel.cached_watch import CachedWatch
 from drw.kernel.errors import Unavailable
 from drw.kernel.observability.overhead import waiting
@@ -86,12 +86,12 @@ class BudgetGate:
         Raises and ends as `metered` does.
         """
         history, caller = _began("embedding", model, model)
-        policy = self._pricing.newest()
+        policy = self._pricing.current()
         price = policy.price(model, model, datetime.now(UTC))
         within = Estimate(model, model, price, sum(map(text_bound, inputs)), 0)
-        pricing = policy.for_call((*caller, of_model(model)), [price])
+        pricing = policy.for_call((*caller, model_subject(model)), [price])
         call: Call
-        if pricing.free:
+        if pricing.unlimited:
             call = MeteredCall(self._reservations, history)
         else:
             call = await self._reserved(history, caller, pricing, [within])
@@ -108,11 +108,11 @@ class BudgetGate:
         """Return the metered call of a request; see `metered` for what is raised."""
         first = request.models[0]
         history, caller = _began("managed", first.id, first.upstream_model)
-        policy, at = self._pricing.newest(), datetime.now(UTC)
+        policy, at = self._pricing.current(), datetime.now(UTC)
         prices = {model.id: policy.price(model.id, model.upstream_model, at) for model in request.models}
-        subjects = (*caller, *(of_model(model.id) for model in request.models))
+        subjects = (*caller, *(model_subject(model.id) for model in request.models))
         pricing = policy.for_call(subjects, list(prices.values()))
-        if pricing.free:
+        if pricing.unlimited:
             return MeteredCall(self._reservations, history, estimate=free, stream=request.live)
         estimates: dict[str, Estimate] = {}
 
@@ -148,7 +148,7 @@ class BudgetGate:
             history.attempts = [limit.attempt(started=True)]
             minimum = limit.minimum(self._reservations.settings.min_tokens) if stream else None
             try:
-                share = await self._take(reservation, pricing, nano, tokens, minimum, of_model(limit.model))
+                share = await self._take(reservation, pricing, nano, tokens, minimum, model_subject(limit.model))
             except ModelAtCapacity as error:
                 full = full or error
                 continue
@@ -189,7 +189,7 @@ def _began(route: str, model: str, upstream_model: str) -> tuple[AttemptHistory,
     """Return the history of the caller's new call, and the subjects that the caller is."""
     caller = context.caller_or_none() or PLATFORM
     history = AttemptHistory(caller.org, caller.desk, caller.key, route, [Attempt(model, upstream_model)])
-    return history, of_call(caller.org, caller.desk, caller.key)
+    return history, caller_subjects(caller.org, caller.desk, caller.key)
 
 
 def window_headers(window: Window) -> Headers:

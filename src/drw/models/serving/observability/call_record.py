@@ -12,7 +12,15 @@ from opentelemetry.trace import SpanKind
 
 from drw.billing.amounts import NANO, to_usd
 from drw.billing.reservations.reservation import Settlement
-from drw.kernel.errors import ClientGone, DrwError, Forbidden, InvalidRequest, NotFound, RateLimited, Unavailable
+from drw.kernel.errors import (
+    ClientDisconnected,
+    DrwError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    RateLimited,
+    Unavailable,
+)
 from drw.kernel.observability import gen_ai, overhead, telemetry
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.killswitch.watch import Killed
@@ -161,7 +169,7 @@ class CallRecord:
         seconds = time.perf_counter() - self._began_at
         self._metrics().ended(ending, self._error_type, seconds, called)
         self._log_fields["upstream_ms"] = round(self._account.upstream * 1000, 2)
-        self._log_fields["overhead_ms"] = round(self._account.close(seconds) * 1000, 2)
+        self._log_fields["overhead_ms"] = round(self._account.record(seconds) * 1000, 2)
 
     async def fail(self, error: BaseException) -> None:
         """Write the record of a call that ends with this error."""
@@ -182,7 +190,7 @@ class CallRecord:
             gen_ai.PROVIDER: gen_ai.provider(engine),
             gen_ai.REQUEST_MODEL: requested,
             **STREAMED.get(operation, {}),
-            **gen_ai.server(address),
+            **gen_ai.server_attributes(address),
         }
         self._span = telemetry.AttachedSpan(f"{operation} {requested}", SpanKind.CLIENT, attributes)
 
@@ -220,7 +228,7 @@ class CallRecord:
         if self._span.span.is_recording():
             self._span.span.set_attributes(attributes)
             if self._error_type:
-                telemetry.failed(self._span.span, self._error_type)
+                telemetry.mark_failed(self._span.span, self._error_type)
         self._span.end()
 
 
@@ -251,6 +259,6 @@ def outcome(error: BaseException) -> str:
     """Return how a call ended that ended with this error."""
     if isinstance(error, Killed):
         return "killed"
-    if isinstance(error, ClientGone | asyncio.CancelledError | GeneratorExit):
+    if isinstance(error, ClientDisconnected | asyncio.CancelledError | GeneratorExit):
         return "client_gone"
     return "refused" if isinstance(error, REFUSED) else "failed"

@@ -14,7 +14,7 @@ Usage = dict[str, Any]
 
 MAX_COUNT = 1 << 31
 """A count of tokens is below this."""
-PIECE, NOTHING = UsageUpdate(pieces=1, continues=True), UsageUpdate(continues=True)
+PIECE, NOTHING = UsageUpdate(deltas=1, continues=True), UsageUpdate(continues=True)
 """What most chunks say: one choice goes on, with a piece or without one."""
 
 

@@ -69,7 +69,7 @@ class FileRoutes:
 
     async def get(self, request: Request) -> Response:
         """Return a file object."""
-        context.caller().must_hold("documents:read")
+        context.caller().require_scope("documents:read")
         return json_response(openai_objects.file(await self._files.get(request.path_params["file"])))
 
     async def content(self, request: Request) -> Response:

@@ -188,7 +188,7 @@ class VectorStoreRoutes:
         return await self._batch_response(collection, request.path_params["batch"])
 
     async def _collection(self, request: Request, scope: str) -> Collection:
-        context.caller().must_hold(scope)
+        context.caller().require_scope(scope)
         return await self._library.collection(request.path_params["store"])
 
     async def _all_collections(self) -> list[Collection]:

@@ -12,7 +12,7 @@ import orjson
 from drw.kernel.errors import DeadlineExceeded, DrwError, TooLarge, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
-from drw.kernel.rpc.transport import translated
+from drw.kernel.rpc.transport import translated_errors
 from drw.killswitch.watch import Killed, KillList
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, StepContext
 from drw.workflow.orchestration.execution import retries
@@ -94,7 +94,7 @@ class StepExecutor:
         activity = ACTIVITIES[step.node.uses]
         seconds = float(step.node.timeout_seconds or 120)
         step_context = StepContext(run.id, step.id, seconds)
-        with context.acting_for(run.caller), context.deadline(seconds), translated("orchestration", step.id):
+        with context.acting_for(run.caller), context.deadline(seconds), translated_errors("orchestration", step.id):
             try:
                 async with asyncio.timeout(seconds):
                     output = await activity.perform(self._services, step_context, activity.checked(arguments))

@@ -23,7 +23,7 @@ def to_jsonpath(condition: Filter | None) -> str | None:
 def _path(condition: Filter) -> str:
     if isinstance(condition, Comparison):
         return _comparison(condition)
-    return JOINED[condition.type].join(f"({_path(part)})" for part in condition.parts)
+    return JOINED[condition.type].join(f"({_path(part)})" for part in condition.filters)
 
 
 def _comparison(condition: Comparison) -> str:

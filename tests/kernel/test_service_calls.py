@@ -1,4 +1,4 @@
-"""Calls between services: the same answers and errors together, through bytes, and over gRPC."""
+"""Calls between services: the same responses and errors in one process, serialised, and over gRPC."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ async def test_a_service_without_methods_reports_unimplemented(profile: Profile,
 
 async def test_a_service_can_call_only_services_in_its_catalog_row(profile: Profile) -> None:
     async with hosted(profile, ["experiments"], "apart") as host:
-        place = host.profile.place("experiments")
+        address = host.profile.address_of("experiments")
         channels = Channels()
         with pytest.raises(Forbidden, match="'documents' may not call 'experiments'"):
-            await channels.client(ExperimentsClient, place.grpc, "documents").list_experiments(ListExperimentsRequest())
+            await channels.client(ExperimentsClient, address.grpc, "documents").list_experiments(
+                ListExperimentsRequest()
+            )
         await channels.close()
 
 
@@ -49,16 +51,16 @@ async def test_a_stopped_process_is_unavailable(profile: Profile, folder: Path) 
 async def test_the_status_names_unimplemented_services(profile: Profile) -> None:
     async with hosted(profile, ["experiments"], "apart") as host:
         channels = Channels()
-        status = await channels.client(ProcessClient, host.profile.place("experiments").grpc).get_status(
+        status = await channels.client(ProcessClient, host.profile.address_of("experiments").grpc).get_status(
             GetStatusRequest()
         )
         await channels.close()
     assert [(s.name, s.state) for s in status.services] == [("experiments", ServiceStatus.UNIMPLEMENTED)]
 
 
-async def test_settings_that_do_not_exist_are_refused(profile: Profile) -> None:
-    wrong = profile.model_copy(update={"services": {"experiments": {"speed": 3}}})
-    host = Host(wrong, "test", ["experiments"])
+async def test_unknown_settings_are_rejected(profile: Profile) -> None:
+    invalid = profile.model_copy(update={"services": {"experiments": {"speed": 3}}})
+    host = Host(invalid, "test", ["experiments"])
     with pytest.raises(ConfigError, match="experiments.speed is not a setting"):
         await host.start()
     await host.stop()
@@ -72,23 +74,23 @@ async def web(profile: Profile) -> AsyncIterator[httpx.AsyncClient]:
             yield client
 
 
-KEY = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "experiments:write"}
+HEADERS = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "experiments:write"}
 
 
-async def test_rest_answers_in_one_error_shape(web: httpx.AsyncClient) -> None:
+async def test_all_rest_errors_have_the_same_format(web: httpx.AsyncClient) -> None:
     for headers, path, status, code in [
         ({}, "/api/v1/experiments", 401, "invalid_api_key"),
-        (KEY, "/api/v1/experiments", 403, "permission_denied"),
-        (KEY, "/api/v1/nothing", 404, "not_found"),
+        (HEADERS, "/api/v1/experiments", 403, "permission_denied"),
+        (HEADERS, "/api/v1/nothing", 404, "not_found"),
     ]:
-        answer = await web.get(path, headers=headers)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-        assert answer.json()["error"]["message"]
-    answer = await web.post("/api/v1/experiments", headers=KEY, json={"name": "a"})
-    assert (answer.status_code, answer.json()["error"]["type"]) == (501, "not_implemented_error")
+        response = await web.get(path, headers=headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+        assert response.json()["error"]["message"]
+    response = await web.post("/api/v1/experiments", headers=HEADERS, json={"name": "a"})
+    assert (response.status_code, response.json()["error"]["type"]) == (501, "not_implemented_error")
 
 
-async def test_a_wrong_verb_is_named_in_the_same_shape(web: httpx.AsyncClient) -> None:
-    answer = await web.put("/api/v1/experiments", headers=KEY)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
-    assert answer.json()["error"]["message"] == "/api/v1/experiments takes GET, HEAD, POST, not PUT"
+async def test_an_unsupported_method_is_a_405_that_names_the_supported_methods(web: httpx.AsyncClient) -> None:
+    response = await web.put("/api/v1/experiments", headers=HEADERS)
+    assert (response.status_code, response.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert response.json()["error"]["message"] == "/api/v1/experiments takes GET, HEAD, POST, not PUT"

@@ -1,4 +1,4 @@
-"""Several gateways on one Valkey and one PostgreSQL, with a clock that the test moves."""
+"""Metering cluster: several processes on one Valkey and one PostgreSQL, with a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ START_MS = 1_790_726_370_000.0  # 2026-09-29 23:59:30 UTC: a day ends soon, and 
 
 
 class DoubleChat(ChatEngine):
-    """Counts prompts as long as they say they are."""
+    """Counts a prompt as the number that it contains."""
 
     def stream(
         self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
@@ -64,13 +64,13 @@ def model(name: str) -> ChatModel:
     return ChatModel(name, f"up-{name}", DoubleChat(), "double", queue, (replica,), 0, 0, 0, "none", "none")
 
 
-def asked(
-    models: Sequence[ChatModel], *, prompt: int | str, most: int | None, stream: bool, choices: int = 1
+def model_request(
+    models: Sequence[ChatModel], *, prompt: int | str, max_tokens: int | None, stream: bool, choices: int = 1
 ) -> ModelRequest:
-    """Return a request for so many answers, each of at most so many tokens."""
+    """Return a request with so many choices, each of at most so many tokens."""
     body = {"prompt": prompt}
     affinity = Affinity("", "", body)
-    return ModelRequest("completions", body, affinity, tuple(models), stream, choices, max_tokens=most)
+    return ModelRequest("completions", body, affinity, tuple(models), stream, choices, max_tokens=max_tokens)
 
 
 def token(text: str = "x", index: int = 0) -> Chunk:
@@ -82,13 +82,13 @@ def usage(prompt: int, completion: int) -> Chunk:
 
 
 async def report(metered: MeteredCall[ChatModel], chunk: Chunk) -> None:
-    """Report a chunk to a metered call before it is passed on, as serving does."""
+    """Report a chunk to a metered call before it is delivered, as serving does."""
     await metered.progress(usage_update(chunk))
 
 
 @dataclass
 class Call:
-    """One request under way, and what its caller has got of it."""
+    """A call in flight, and the tokens delivered to its caller."""
 
     gateway: Gateway
     metered: MeteredCall[ChatModel]
@@ -96,27 +96,27 @@ class Call:
     stream: bool
     choices: int = 1
     delivered: int = 0
-    earlier: int = 0
-    """What of it attempts gave that are over."""
+    delivered_earlier: int = 0
+    """Tokens delivered by earlier attempts."""
     ended: str = ""
-    sure: bool = True
-    """Whether the counters know of it: not between a loss of their data and the next sign of life."""
-    forgotten: bool = False
-    """Whether a part of their data was lost in which it was."""
+    registered: bool = True
+    """Whether the counters have the reservation: not between a loss of their data and the next heartbeat."""
+    lost: bool = False
+    """Whether the counters lost the reservation alone."""
 
     @property
     def reservation(self) -> Reservation:
-        """What is reserved for it, in a world with budgets."""
+        """The reservation, in a cluster with budgets."""
         assert self.metered.reservation is not None
         return self.metered.reservation
 
     @property
-    def of_this_attempt(self) -> int:
-        return self.delivered - self.earlier
+    def delivered_in_attempt(self) -> int:
+        return self.delivered - self.delivered_earlier
 
     def next_token(self) -> Chunk:
-        """Return a token of the choice whose turn it is; engines of every second length of prompt count theirs."""
-        turn, index = divmod(self.of_this_attempt, self.choices)
+        """Return a token of the next choice; with an odd length of the prompt, the engine reports counts."""
+        turn, index = divmod(self.delivered_in_attempt, self.choices)
         counted = {"timings": {"predicted_n": turn + 1, "prompt_n": self.prompt}} if self.prompt % 2 else {}
         return token(index=index) | counted
 
@@ -138,13 +138,13 @@ class Gateway:
 
     @property
     def lease(self) -> LeaseFile:
-        """The lease of a process that holds one."""
+        """The lease file of a process that has one."""
         assert self.file is not None
         return self.file
 
 
-class World:
-    """The parts, and the time."""
+class MeteringCluster:
+    """Database, counters, ledger, and the clock."""
 
     def __init__(self, profile: Profile, database: Database, policy: Policy, caps: Sequence[Cap]) -> None:
         self.ms = START_MS
@@ -155,32 +155,37 @@ class World:
         self.caps = list(caps)
         self.version = 0
         self.redis = redis.asyncio.Redis.from_url(profile.valkey)
-        self._made: list[Counters] = []
+        self._counters: list[Counters] = []
         self._files: list[LeaseFile] = []
         self.counters = self.connect()
-        self.rebuild = self.rebuilding(CounterRebuild)
+        self.rebuild = self.create_rebuild(CounterRebuild)
 
-    def rebuilding(self, kind: type[CounterRebuild]) -> CounterRebuild:
+    def create_rebuild(self, kind: type[CounterRebuild]) -> CounterRebuild:
         return kind(self.counters, self.database, self.push_caps, self.newest_change, LEASE, lambda: self.ms / 1000)
 
     async def newest_change(self) -> int:
         return self.version
 
     def connect(self) -> Counters:
-        made = Counters(self.profile.valkey, clock=lambda: self.ms)
-        self._made.append(made)
-        return made
+        counters = Counters(self.profile.valkey, clock=lambda: self.ms)
+        self._counters.append(counters)
+        return counters
 
     def gateway(self, path: Path | None = None, **settings: Any) -> Gateway:
-        """Return a process; with a path, one that is the successor of whoever had that file."""
+        """Return a process; with a path, the successor of the process that had this lease file."""
         file = LeaseFile(path) if path else None
         self._files += [file] if file else []
-        own = {"lease_seconds": LEASE, "heartbeat_seconds": BEAT, "patience_seconds": 0, "block_tokens": BLOCK}
+        defaults = {
+            "lease_seconds": LEASE,
+            "heartbeat_seconds": BEAT,
+            "patience_seconds": 0,
+            "block_tokens": BLOCK,
+        }
         counters = self.connect()
         reservations = ReservationClient(
             counters,
             Ledger(self.database),
-            MeteringSettings(**{**own, "min_tokens": 2, **settings}),
+            MeteringSettings(**{**defaults, "min_tokens": 2, **settings}),
             clock=lambda: self.ms / 1000,
             file=file,
         )
@@ -192,14 +197,14 @@ class World:
         await self.counters.set_caps(self.version, self.caps)
 
     async def clear(self) -> None:
-        """Begin anew, with open counters."""
+        """Delete all data, and open the counters."""
         await self.redis.flushdb()
         async with self.database.transaction() as connection:
             await connection.execute("truncate metering.ledger, metering.holder")
         assert await self.rebuild.tick()
 
-    async def lose(self, call: Call) -> None:
-        """Let Valkey forget a reservation, as where the last second of its data is lost."""
+    async def lose_reservation(self, call: Call) -> None:
+        """Remove a reservation from Valkey, as if the last second of its data were lost."""
         reservation = call.metered.reservation
         assert reservation is not None
         nano, tokens = await self.redis.hmget(f"drw:{{meter}}:h:{reservation.id}", "n", "t")
@@ -212,7 +217,7 @@ class World:
                 await self.redis.hincrby(subject.counter, name, -int(amount or 0))
 
     async def tick(self) -> None:
-        """Do once what rate limiting does all the time."""
+        """Run the periodic work of rate limiting once."""
         if await self.rebuild.tick():
             await reap(self.counters, self.ledger)
             await post(self.counters, self.ledger)
@@ -220,24 +225,24 @@ class World:
     async def close(self) -> None:
         for file in self._files:
             file.release()
-        for counters in self._made:
+        for counters in self._counters:
             await counters.close()
         await self.redis.aclose()
 
     async def open(
         self,
         gateway: Gateway,
-        who: Principal,
+        principal: Principal,
         *models: ChatModel,
         prompt: int,
-        most: int,
+        max_tokens: int,
         stream: bool,
         choices: int = 1,
     ) -> Call:
         """Reserve for a request and begin its first attempt."""
-        with acting_for(who):
+        with acting_for(principal):
             metered = await gateway.metering.reserve(
-                asked(models, prompt=prompt, most=most, stream=stream, choices=choices)
+                model_request(models, prompt=prompt, max_tokens=max_tokens, stream=stream, choices=choices)
             )
         call = Call(gateway, metered, prompt, stream, choices)
         gateway.calls.append(call)
@@ -246,14 +251,14 @@ class World:
 
 
 @asynccontextmanager
-async def world(profile: Profile, policy: Policy, caps: Sequence[Cap]) -> AsyncIterator[World]:
-    """Give a world with empty books."""
+async def running_cluster(profile: Profile, policy: Policy, caps: Sequence[Cap]) -> AsyncIterator[MeteringCluster]:
+    """Yield a cluster with an empty ledger and open counters."""
     database = Database(profile.postgres, "metering")
     await database.start("drw.billing")
-    made = World(profile, database, policy, caps)
+    cluster = MeteringCluster(profile, database, policy, caps)
     try:
-        await made.clear()
-        yield made
+        await cluster.clear()
+        yield cluster
     finally:
-        await made.close()
+        await cluster.close()
         await database.stop()

@@ -1,6 +1,7 @@
-"""Verifies an audit trail from its folder alone: no platform, no database; `python -m drw.audit.verify FOLDER`.
+"""Offline verification of the audit log from its folder, without platform and database.
 
-The folder has a public layout (C2SP tlog-tiles), so other tools can do the same.
+Run `drw audit verify --offline FOLDER`, or `python -m drw.audit.offline FOLDER`. The folder has a public layout (C2SP
+tlog-tiles), so that other tools can verify it too. `drw.audit.log.database_verification` also verifies the database.
 """
 
 from __future__ import annotations
@@ -12,54 +13,54 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drw.audit.tlog.damage import LogDamaged
+from drw.audit.tlog.file_verification import FileVerification
 from drw.audit.tlog.note import Verifier
-from drw.audit.tlog.walk import LogWalk
 from drw.kernel.errors import DrwError, NotFound
 
 VERIFIER_KEY = "verifier.key"
-"""The log's public key in its folder. For independent verification, use an earlier copy."""
+"""File with the public key of the log. For independent verification, use an earlier copy of the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a verification found."""
+    """Result of a verification."""
 
     records: int
-    """How many were read and found right."""
+    """Number of verified records."""
     problem: str
-    """The first thing found wrong; empty: nothing was."""
+    """The first problem; empty: the log is intact."""
     note: str
-    """The signed checkpoint, to keep for the next time."""
+    """The signed checkpoint, to store for the next verification."""
 
     @property
     def ok(self) -> bool:
-        """Whether everything was right."""
+        """Whether the log is intact."""
         return not self.problem
 
 
 def verify(folder: Path, verifier_key: str = "", earlier_note: str = "") -> Report:
-    """Read the whole log in a folder and compare it with its signed checkpoint.
+    """Verify the whole log in a folder against its signed checkpoint.
 
-    Without a key the folder's own is taken, which shows that the log agrees with itself, and not whose it is.
+    Without a verifier key, the key in the folder is used. It proves that the log is consistent, not who signed it.
 
     Raises:
         NotFound: the folder has no log.
-        InvalidRequest: the key or the earlier note is not one.
+        InvalidRequest: the key or the earlier note is invalid.
     """
-    verifier = Verifier.parse(verifier_key or _own_key(folder))
+    verifier = Verifier.parse(verifier_key or _key_of_folder(folder))
     records = 0
     note = ""
     try:
-        walk = LogWalk(lambda path: _read(folder / path), verifier, earlier_note)
-        note = walk.note
-        for bundle in walk.bundles():
+        verification = FileVerification(lambda path: _read(folder / path), verifier, earlier_note)
+        note = verification.note
+        for bundle in verification.bundles():
             records = bundle.start + len(bundle.entries)
     except LogDamaged as error:
         return Report(records, error.message, note)
     return Report(records, "", note)
 
 
-def _own_key(folder: Path) -> str:
+def _key_of_folder(folder: Path) -> str:
     if (key := _read(folder / VERIFIER_KEY)) is None:
         raise NotFound(f"{str(folder)!r} has no {VERIFIER_KEY}: is it the folder of an audit log?")
     return key.decode(errors="replace")
@@ -74,10 +75,10 @@ def _read(file: Path) -> bytes | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the result; return 0 if the log is intact."""
-    parser = argparse.ArgumentParser(prog="python -m drw.audit.verify", description="Verify an audit trail.")
+    parser = argparse.ArgumentParser(prog="python -m drw.audit.offline", description="Verify an audit trail.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--key", default="", help="the verifier key; default: the folder's own")
-    parser.add_argument("--earlier", type=Path, help="a checkpoint kept earlier, which the log must extend")
+    parser.add_argument("--key", default="", help="the verifier key; default: the key in the folder")
+    parser.add_argument("--earlier", type=Path, help="an earlier checkpoint, which the log must extend")
     options = parser.parse_args(arguments)
     try:
         report = verify(
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     print(report.note, end="")
-    print(f"problem: {report.problem}" if report.problem else f"{report.records} records, all as they were written")
+    print(f"problem: {report.problem}" if report.problem else f"{report.records} records, all unchanged")
     return 0 if report.ok else 1
 
 

@@ -1,4 +1,4 @@
-"""Reads a log from its first entry to its checkpoint, and compares everything on the way."""
+"""Verification of a log's files: reads all entries, and compares them with the tiles and the signed checkpoint."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from drw.audit.tlog.damage import LogDamaged
 from drw.audit.tlog.merkle import leaf_hash
-from drw.audit.tlog.note import Checkpoint, NotANote, Verifier, WrongSignature
-from drw.audit.tlog.tiles import CHECKPOINT, WIDTH, Read, Tile, Tree, read_bundle, read_tile, tile_at
+from drw.audit.tlog.note import Checkpoint, InvalidNote, Verifier, WrongSignature
+from drw.audit.tlog.tiles import CHECKPOINT, WIDTH, ReadFile, Tile, Tree, read_bundle, read_tile, tile_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,26 +19,25 @@ class Bundle:
     entries: list[bytes]
 
 
-class LogWalk:
-    """One pass over a log; `earlier_note` is an earlier checkpoint.
+class FileVerification:
+    """Verifies the files of a log in one pass; `earlier_note` is an earlier checkpoint that the log must extend.
 
     Raises:
         LogDamaged: the log has no checkpoint of the key, or does not extend the earlier one.
-        NotANote: the earlier note is not one.
-
+        InvalidNote: the earlier note is invalid.
     """
 
-    def __init__(self, read: Read, verifier: Verifier, earlier_note: str = "") -> None:
+    def __init__(self, read: ReadFile, verifier: Verifier, earlier_note: str = "") -> None:
         self._read = read
         self.note, self.checkpoint = read_checkpoint(read, verifier)
-        self._earlier = self._opened(earlier_note, verifier) if earlier_note else None
+        self._earlier = self._open_earlier(earlier_note, verifier) if earlier_note else None
         self._tree = Tree()
 
     def bundles(self) -> Iterator[Bundle]:
-        """Yield all entries after comparing each with the tiles, and compare the root at the end.
+        """Yield all entries, each after it is compared with its tile; compare the root at the end.
 
         Raises:
-            LogDamaged: the first problem found.
+            LogDamaged: the first problem.
         """
         size = self.checkpoint.size
         self._compare_earlier()
@@ -52,7 +51,7 @@ class LogWalk:
         if self._tree.root() != self.checkpoint.root:
             raise LogDamaged(f"the root over the {size} entries is not the one that the checkpoint signs")
 
-    def _opened(self, note: str, verifier: Verifier) -> Checkpoint:
+    def _open_earlier(self, note: str, verifier: Verifier) -> Checkpoint:
         try:
             earlier = verifier.open(note)
         except WrongSignature as error:
@@ -67,10 +66,10 @@ class LogWalk:
             if leaf != stored:
                 index = bundle.index * WIDTH + offset
                 raise LogDamaged(f"record {index}: its entry in {bundle.path} has not the hash that {tile.path} has")
-        # Cut where the earlier log ended, to see its root.
-        cut = self._earlier.size - self._tree.size if self._earlier else len(leaves)
-        for part in (leaves[: max(0, cut)], leaves[max(0, cut) :]):
-            for full, hashes in self._tree.append(part):
+        # Split at the end of the earlier log, to compare its root.
+        split = self._earlier.size - self._tree.size if self._earlier else len(leaves)
+        for segment in (leaves[: max(0, split)], leaves[max(0, split) :]):
+            for full, hashes in self._tree.append(segment):
                 self._compare_tile(full, hashes)
             self._compare_earlier()
 
@@ -85,8 +84,8 @@ class LogWalk:
             raise LogDamaged(f"the first {earlier.size} records are not those of the earlier checkpoint")
 
 
-def read_checkpoint(read: Read, verifier: Verifier) -> tuple[str, Checkpoint]:
-    """Return the note and the checkpoint of the log.
+def read_checkpoint(read: ReadFile, verifier: Verifier) -> tuple[str, Checkpoint]:
+    """Read the signed checkpoint of the log; return it as a note and parsed.
 
     Raises:
         LogDamaged: the checkpoint is missing, or signed with another key.
@@ -96,5 +95,5 @@ def read_checkpoint(read: Read, verifier: Verifier) -> tuple[str, Checkpoint]:
     note = data.decode(errors="replace")
     try:
         return note, verifier.open(note)
-    except (NotANote, WrongSignature) as error:
+    except (InvalidNote, WrongSignature) as error:
         raise LogDamaged(f"the checkpoint is not good: {error.message}") from error

@@ -1,6 +1,4 @@
-"""Write coalescing: joins writes of one event loop iteration into one system call, such as the head and body of a
-response.
-"""
+"""Write coalescing: joins the writes of one event loop iteration, such as head and body, into one system call."""
 
 from __future__ import annotations
 
@@ -10,10 +8,10 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_BUFFERED_BYTES = 65_536
-"""More is written without waiting, so that the transport tells in time that its peer does not keep up."""
+"""A larger buffer is flushed immediately, so that the transport applies backpressure in time."""
 
 
-class JoinedWrites(asyncio.Transport):
+class CoalescingTransport(asyncio.Transport):
     """A transport that buffers writes until the end of the event loop iteration."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -24,7 +22,7 @@ class JoinedWrites(asyncio.Transport):
         self._size = 0
 
     def write(self, data: Any) -> None:
-        """Write at the end of the turn."""
+        """Buffer data until the end of the event loop iteration."""
         if not self._waiting:
             self._loop.call_soon(self._flush)
         self._waiting.append(bytes(data))
@@ -38,7 +36,7 @@ class JoinedWrites(asyncio.Transport):
         self._transport.close()
 
     def is_closing(self) -> bool:
-        """Tell whether it is closed, or will be."""
+        """Return whether the transport is closed or closing."""
         return self._transport.is_closing()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -46,15 +44,15 @@ class JoinedWrites(asyncio.Transport):
         return self._transport.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Give the connection to another protocol."""
+        """Set the protocol of the transport."""
         self._transport.set_protocol(protocol)
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
+        """Pause reading."""
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Go on reading."""
+        """Resume reading."""
         self._transport.resume_reading()
 
     def _flush(self) -> None:
@@ -67,5 +65,5 @@ class HttpProtocol(HttpToolsProtocol):
     """Uvicorn's protocol over a coalescing transport."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with a connection."""
-        super().connection_made(JoinedWrites(cast(asyncio.Transport, transport), self.loop))
+        """Wrap the transport of a new connection."""
+        super().connection_made(CoalescingTransport(cast(asyncio.Transport, transport), self.loop))
