@@ -144,7 +144,7 @@ class Counters:
             raise Unregistered
         if verdict == "lost":
             return None
-        if verdict == "refused":
+        if verdict == "denied":
             index, measure, period, *amounts_left = values
             cap, left, wait = map(int, amounts_left)
             return ReservationDenied(
