@@ -14,11 +14,11 @@ from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import Principal, acting_for
-from drw.kernel.rpc.transport import StrictTransport
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile, ServiceAddress
 from models.double_engine import WORDS, double_engine
 from support.hosting import hosted
+from support.strict_transport import StrictTransport
 
 _numbers = itertools.count()
 

@@ -13,10 +13,10 @@ from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest, PutOrgRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.catalog import BY_NAME
 from drw.kernel.rpc.context import SCOPES, acting_for
-from drw.kernel.rpc.transport import StrictTransport
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.local.first_key import OPERATOR, make_home
+from support.strict_transport import StrictTransport
 
 _numbers = itertools.count()
 

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import httpx
@@ -31,8 +30,9 @@ from drw.kernel.errors import (
 )
 from drw.kernel.rpc import context, http_server, rest, server_sent_events
 from drw.kernel.rpc.context import Principal
-from drw.kernel.rpc.transport import MAX_MESSAGE_BYTES, Channels, LocalTransport, Server, StrictTransport
+from drw.kernel.rpc.transport import MAX_MESSAGE_BYTES, Channels, LocalTransport, Server
 from drw.kernel.rpc.wire_errors import from_wire
+from support.strict_transport import StrictTransport
 
 _numbers = itertools.count()
 DEADLINE_SECONDS = 2.0
@@ -247,7 +247,7 @@ async def test_cancelling_a_call_cancels_the_service(clients: Clients) -> None:
 
 
 @pytest.mark.parametrize("message", ["naïve — “quotes”\nand lines", "x" * 100_000, "\u2014" * 9_000])
-async def test_error_messages_of_any_length_and_encoding_arrive(clients: Clients, message: Any) -> None:
+async def test_error_messages_of_any_length_and_encoding_arrive(clients: Clients, message: str) -> None:
     client = await clients.templates(DoubleTemplates(error=RunEnded(message, value=message)))
     with pytest.raises(RunEnded) as caught:
         await client.get_template(GetTemplateRequest())

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import orjson
 import uvicorn
@@ -33,7 +32,6 @@ from drw.kernel.errors import (
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context, start_times
 from drw.kernel.rpc.content_encoding import decoded
-from drw.kernel.rpc.json_bodies import json_object
 from drw.kernel.rpc.lost_connections import LOST_CONNECTION_ERRORS, connection_lost
 from drw.kernel.rpc.metrics_page import page
 from drw.kernel.rpc.write_coalescing import HttpProtocol
@@ -161,16 +159,6 @@ def error_response(error: DrwError) -> Response:
         error.metadata["retry_after"] = str(after)
     body = orjson.dumps(http_body(error))
     return Response(body, http_error(error).status, headers=http_headers(error), media_type=JSON)
-
-
-async def read_json(request: Request, limit: int) -> dict[str, Any]:
-    """Return the body of a request, which must be a JSON object of at most `limit` bytes.
-
-    Raises:
-        InvalidRequest: the body is not a JSON object.
-        TooLarge: the body has more than `limit` bytes.
-    """
-    return json_object(await read_body(request, limit))
 
 
 async def read_body(request: Request, limit: int) -> bytes:

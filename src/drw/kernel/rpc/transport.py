@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from drw.api.contract import Client, Method, MethodNotImplemented, Servicer, Transport
+from drw.api.contract import Client, Method, MethodNotImplemented, Servicer
 from drw.catalog import BY_NAME, callers
 from drw.kernel.errors import (
     DeadlineExceeded,
@@ -134,22 +134,6 @@ class GrpcTransport:
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 return TooLarge(f"{self._service}: {error.details()}", service=self._service)
         return from_wire(error.code(), error.details() or "", None)
-
-
-class StrictTransport:
-    """For tests: serialises the messages of in-process calls, and repeats every idempotent call."""
-
-    def __init__(self, inner: Transport) -> None:
-        self._inner = inner
-
-    async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
-        if method.safe:
-            await self._inner.unary(method, _copy(request), timeout)
-        return _copy(await self._inner.unary(method, _copy(request), timeout))
-
-    async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncGenerator[Message, None]:
-        async for response in self._inner.stream(method, _copy(request), timeout):
-            yield _copy(response)
 
 
 class Server:
@@ -314,7 +298,3 @@ def _check_permission(service: str, caller: str) -> None:
 
 def _to_bytes(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-def _copy(message: Message) -> Message:
-    return type(message).FromString(message.SerializeToString())
