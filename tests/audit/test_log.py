@@ -86,7 +86,7 @@ async def checkpoint(host, caller):
 
 @pytest.mark.parametrize("how", MODES)
 async def test_an_acknowledged_record_is_listed_signed_and_proved(
-    profile: Profile, caller: Principal, how: Any, write_records: Callable[..., Any]
+    profile: Profile, caller: Principal, how: str, write_records: Callable[..., Any]
 ) -> None:
     async with hosted(profile, ["log"], how) as host:
         await write_records(caller, 3)
@@ -133,7 +133,7 @@ async def test_records_are_signed_in_the_background(
 
 @pytest.mark.parametrize("how", MODES)
 async def test_a_desk_sees_its_own_records_and_an_org_admin_those_of_the_org(
-    profile: Profile, caller: Principal, how: Any, write_records: Callable[..., Any]
+    profile: Profile, caller: Principal, how: str, write_records: Callable[..., Any]
 ) -> None:
     admin = changed(caller, scopes=caller.scopes | {"org:admin"})
     trading, other_org = changed(caller, desk="trading"), changed(admin, org="globex")
@@ -236,7 +236,7 @@ def flip_bit(file: Path, at: int) -> None:
     ],
 )
 async def test_verification_names_a_changed_file(
-    full_log: Host, caller: Principal, tlog: Path, path: str, at: Any, problem: str
+    full_log: Host, caller: Principal, tlog: Path, path: str, at: int, problem: str
 ) -> None:
     flip_bit(tlog / path, at)
     answer = await verified(full_log, caller)

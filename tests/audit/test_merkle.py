@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,7 +57,7 @@ def root_by_definition(hashes: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("size", range(9))
-def test_roots_of_certificate_transparency(size: Any) -> None:
+def test_roots_of_certificate_transparency(size: int) -> None:
     hashes = [leaf_hash(bytes.fromhex(leaf)) for leaf in LEAVES[:size]]
     tree = Tree()
     assert list(tree.append(hashes)) == []
@@ -80,7 +78,7 @@ sizes = st.integers(1, MAX_LEAVES)
 
 @settings(deadline=None)
 @given(st.data(), sizes)
-def test_an_inclusion_proof_verifies_only_for_its_leaf(data: Any, size: Any) -> None:
+def test_an_inclusion_proof_verifies_only_for_its_leaf(data: st.DataObject, size: int) -> None:
     index = data.draw(st.integers(0, size - 1))
     proof, root = inclusion_proof(subtree, index, size), tree_root(subtree, size)
     assert verify_inclusion(ALL_LEAVES[index], index, size, proof, root)
@@ -95,7 +93,7 @@ def test_an_inclusion_proof_verifies_only_for_its_leaf(data: Any, size: Any) -> 
 
 @settings(deadline=None)
 @given(st.data(), sizes)
-def test_a_consistency_proof_verifies_only_for_its_trees(data: Any, new: Any) -> None:
+def test_a_consistency_proof_verifies_only_for_its_trees(data: st.DataObject, new: int) -> None:
     old = data.draw(st.integers(0, new))
     proof = consistency_proof(subtree, old, new)
     old_root, new_root = tree_root(subtree, old), tree_root(subtree, new)
@@ -108,7 +106,7 @@ def test_a_consistency_proof_verifies_only_for_its_trees(data: Any, new: Any) ->
         assert not verify_consistency(old, new, old_root, new_root, invalid_proof)
 
 
-def tampered(data, proof):
+def tampered(data: st.DataObject, proof: list[bytes]) -> list[list[bytes]]:
     if not proof:
         return []
     position = data.draw(st.integers(0, len(proof) - 1))

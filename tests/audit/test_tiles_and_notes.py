@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +24,7 @@ from drw.audit.tlog.tiles import Tile, TiledTree, Tree, encode_bundle, read_bund
         (Tile(None, 273, 112), "tile/entries/273.p/112"),
     ],
 )
-def test_paths_are_those_of_the_specification(tile: Any, path: str) -> None:
+def test_paths_are_those_of_the_specification(tile: Tile, path: str) -> None:
     assert tile.path == path
 
 
@@ -40,7 +39,7 @@ def test_a_tree_of_70000_has_the_tiles_of_the_specification() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=6))
-def test_tiles_do_not_depend_on_the_steps_of_growth(steps: Any) -> None:
+def test_tiles_do_not_depend_on_the_steps_of_growth(steps: list[int]) -> None:
     leaves = [leaf_hash(b"%d" % i) for i in range(sum(steps))]
     files: dict[str, bytes] = {}
     size = 0
@@ -74,14 +73,14 @@ def test_a_full_file_serves_reads_of_the_partial_file() -> None:
         ({"tile/entries/000.p/2": encode_bundle([b"a", b"bc"]) + b"\x00"}, "ends in the middle of an entry"),
     ],
 )
-def test_an_error_names_the_damaged_bundle(content: Any, message: str) -> None:
+def test_an_error_names_the_damaged_bundle(content: dict[str, bytes], message: str) -> None:
     with pytest.raises(LogDamaged, match=message):
         read_bundle(content.get, Tile(None, 0, 2))
 
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=255))
-def test_a_bundle_round_trip_preserves_entries(entries: Any) -> None:
+def test_a_bundle_round_trip_preserves_entries(entries: list[bytes]) -> None:
     tile = Tile(None, 0, len(entries))
     assert read_bundle({tile.path: encode_bundle(entries)}.get, tile) == entries
 
@@ -130,7 +129,7 @@ def test_an_invalid_note_is_rejected(note: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a", "a+b+c", "a b+00000000+AA==", "name+00000000+" + "AQ" + "A" * 42])
-def test_an_invalid_key_is_rejected(key: Any) -> None:
+def test_an_invalid_key_is_rejected(key: str) -> None:
     with pytest.raises(InvalidNote):
         Verifier.parse(key)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,7 +52,7 @@ ORDINARY_TEXTS = [
 
 
 @pytest.mark.parametrize(("kind", "secret"), SECRETS)
-def test_a_secret_is_replaced_by_its_kind(kind: Any, secret: Any) -> None:
+def test_a_secret_is_replaced_by_its_kind(kind: str, secret: str) -> None:
     text = f"before {secret} after" if "@db" not in secret else f"postgres://{secret}/x"
     redacted_text = redacted(text)
     assert f"[redacted: {kind}]" in redacted_text
@@ -64,7 +62,7 @@ def test_a_secret_is_replaced_by_its_kind(kind: Any, secret: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ORDINARY_TEXTS)
-def test_ordinary_text_is_unchanged(text: Any) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert redacted(text) == text
 
 
@@ -74,7 +72,7 @@ def test_ordinary_text_is_unchanged(text: Any) -> None:
     st.integers(0, 2 * MAX_SECRET_LENGTH),
     st.sampled_from([s for _, s in SECRETS[:5]]),
 )
-def test_an_excerpt_never_contains_a_part_of_a_secret(before: Any, max_length: Any, secret: Any) -> None:
+def test_an_excerpt_never_contains_a_part_of_a_secret(before: int, max_length: int, secret: str) -> None:
     result = excerpt(f"{'x ' * (before // 2)}{secret} {'y ' * MAX_SECRET_LENGTH}", max_length)
     assert secret[:12] not in result
     assert secret[-12:] not in result

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from drw.kernel.errors import NotFound, Unavailable
+from drw.kernel.errors import DrwError, NotFound, Unavailable
 from drw.kernel.rpc import start_times
 from drw.kernel.rpc.http_server import error_response
 
 
 @pytest.fixture
-def start_times_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def start_times_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(start_times, "_file", None)
     monkeypatch.setattr(start_times, "_process_of", {})
     start_times.configure(tmp_path / "starts.json", {"documents": "rag", "embedding": "rag"})
@@ -32,11 +31,11 @@ def start_times_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_retry_after_is_the_start_time_of_the_process(
-    start_times_file: Any, error: Any, retry_after: str | None
+    start_times_file: Path, error: DrwError, retry_after: str | None
 ) -> None:
     assert error_response(error).headers.get("retry-after") == retry_after
 
 
-def test_retry_after_has_a_default_without_measurements(start_times_file: Any) -> None:
+def test_retry_after_has_a_default_without_measurements(start_times_file: Path) -> None:
     start_times_file.unlink()
     assert error_response(Unavailable("gone", part="engine")).headers["retry-after"] == "1"

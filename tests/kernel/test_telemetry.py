@@ -7,9 +7,9 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Event, Thread
-from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -35,7 +35,7 @@ telemetry.flush()
 
 
 @pytest.fixture
-def collector():
+def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
     received: list[tuple[str, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -61,7 +61,7 @@ def serve(endpoint: str) -> list[dict]:
     return [json.loads(line) for line in result.stderr.splitlines()]
 
 
-def test_spans_are_exported_with_the_trace_of_the_caller(collector: Any) -> None:
+def test_spans_are_exported_with_the_trace_of_the_caller(collector: tuple[str, list[tuple[str, bytes]]]) -> None:
     endpoint, received = collector
     (line,) = serve(endpoint)
     ((path, body),) = received
@@ -116,7 +116,7 @@ def test_a_flush_has_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
         "",
     ],
 )
-def test_a_traceparent_is_parsed_like_opentelemetry_parses_it(traceparent: Any) -> None:
+def test_a_traceparent_is_parsed_like_opentelemetry_parses_it(traceparent: str) -> None:
     ours = trace.get_current_span(telemetry.incoming_context({"traceparent": traceparent})).get_span_context()
     theirs = trace.get_current_span(telemetry.PROPAGATOR.extract({"traceparent": traceparent})).get_span_context()
     assert ours == theirs

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import itertools
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY, Gauge
@@ -37,7 +36,7 @@ def principal_with(scope: str = "", desk: str = "research") -> Principal:
 
 
 @pytest.mark.parametrize("scope", MAY_READ)
-def test_permission_to_read_and_change(scope: Any) -> None:
+def test_permission_to_read_and_change(scope: str) -> None:
     with acting_for(principal_with(scope)):
         assert {name for name, owner in OWNERS.items() if tenancy.may_read(owner)} == MAY_READ[scope]
         assert {name for name, owner in OWNERS.items() if tenancy.may_change(owner)} == MAY_CHANGE[scope]

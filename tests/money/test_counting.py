@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Policy, Price
+from drw.kernel.errors import DrwError
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.settings import Profile
@@ -121,7 +121,7 @@ async def test_models_count_concurrently(cluster: MeteringCluster) -> None:
 
 
 @pytest.mark.parametrize("error", [EngineUnavailable("gone"), EngineMisconfigured("404: it cannot count")])
-async def test_an_error_while_counting_does_not_fail_the_reservation(cluster: MeteringCluster, error: Any) -> None:
+async def test_an_error_while_counting_does_not_fail_the_reservation(cluster: MeteringCluster, error: DrwError) -> None:
     engine = CountingChat(error)
     counted_model = model_with("one", engine)
     assert await reserved_tokens(cluster, counted_model) == BOUND + MAX_TOKENS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import orjson
 import pytest
@@ -15,6 +14,7 @@ from drw.billing.usage import UsageUpdate
 from drw.kernel.errors import ClientDisconnected, Unavailable
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
+from drw.models.serving.routing.candidates import ChatModel
 from money.metering_cluster import MeteringCluster, model, report, running_cluster, token, usage
 from money.protocol import CALLER, DESK, ONE, POLICY, TOKEN
 
@@ -68,7 +68,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str]]:
 
 @pytest.mark.parametrize("priced", [ONE, FREE])
 async def test_a_settlement_and_its_audit_record_are_one_commit(
-    cluster: MeteringCluster, commits: list[tuple[list[str], str]], priced: Any
+    cluster: MeteringCluster, commits: list[tuple[list[str], str]], priced: ChatModel
 ) -> None:
     call = await cluster.open(cluster.gateway(), CALLER, priced, prompt=10, max_tokens=5, stream=False)
     await report(call.metered, usage(10, 5))

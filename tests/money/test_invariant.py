@@ -333,13 +333,13 @@ async def play(cluster: MeteringCluster, schedule: list) -> None:
 
 @settings(max_examples=50, **SETTINGS)
 @given(schedule=schedules(STEPS))
-async def test_caps_are_never_exceeded_and_counters_equal_the_ledger(cluster: MeteringCluster, schedule: Any) -> None:
+async def test_caps_are_never_exceeded_and_counters_equal_the_ledger(cluster: MeteringCluster, schedule: list) -> None:
     await play(cluster, schedule)
 
 
 @settings(max_examples=20, **SETTINGS)
 @given(schedule=schedules(STEPS_WITH_PARTIAL_LOSS))
 async def test_counters_equal_the_ledger_if_valkey_loses_single_reservations(
-    cluster: MeteringCluster, schedule: Any
+    cluster: MeteringCluster, schedule: list
 ) -> None:
     await play(cluster, schedule)

@@ -60,7 +60,7 @@ async def test_an_error_names_the_exhausted_budget_and_the_remaining_amount(clus
     ],
 )
 async def test_an_error_has_retry_after_if_a_retry_can_succeed(
-    cluster: MeteringCluster, cap: Any, requested_tokens: int, retry_after: Any
+    cluster: MeteringCluster, cap: tuple[str, int], requested_tokens: int, retry_after: str
 ) -> None:
     cluster.caps = [(DESK, *cap)]
     await cluster.push_caps()
@@ -137,7 +137,7 @@ async def test_usage_beyond_the_reservation_is_not_charged(cluster: MeteringClus
     ],
 )
 async def test_a_disconnected_call_is_charged_by_the_most_precise_count(
-    cluster: MeteringCluster, chunks: Any, charged: Any, counted_by: str
+    cluster: MeteringCluster, chunks: list[dict[str, Any]], charged: tuple[int, int], counted_by: str
 ) -> None:
     call = await cluster.open(cluster.gateway(), CALLER, ONE, prompt=10, max_tokens=60, stream=True)
     for chunk in chunks:
@@ -294,7 +294,7 @@ async def test_the_reaper_releases_models_added_to_a_reservation(one_call_at_mod
 @pytest.mark.parametrize("invalid_count", [-1000, 10**29, 1 << 31, True, 1.5, "7"])
 @pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
 async def test_an_invalid_token_count_is_a_truncated_response(
-    cluster: MeteringCluster, name: str, invalid_count: Any
+    cluster: MeteringCluster, name: str, invalid_count: float | str
 ) -> None:
     call = await cluster.open(cluster.gateway(), CALLER, ONE, prompt=10, max_tokens=60, stream=True)
     await report(call.metered, token())

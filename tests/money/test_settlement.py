@@ -35,7 +35,7 @@ class UnavailableLedger(Ledger):
     [(False, False, ("failed", 0)), (False, True, ("failed", 12)), (True, False, ("ok", 12)), (True, True, ("ok", 12))],
 )
 async def test_an_answer_that_could_not_be_charged_is_settled_as_failed(
-    cluster: MeteringCluster, written: bool, stream: bool, charged: Any
+    cluster: MeteringCluster, written: bool, stream: bool, charged: tuple[str, int]
 ) -> None:
     gateway = cluster.gateway()
     call = await cluster.open(gateway, CALLER, ONE, prompt=10, max_tokens=20, stream=stream)

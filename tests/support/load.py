@@ -14,6 +14,9 @@ import httpx
 MODEL = "smollm2-135m-instruct"
 SECONDS = 60.0
 
+Call = Callable[[httpx.AsyncClient, int], Awaitable[httpx.Response]]
+"""Makes one call, with a client and a number."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -53,7 +56,7 @@ class Load:
                 await asyncio.sleep(0.05)
 
 
-def kinds(store: str) -> dict[str, Callable[[httpx.AsyncClient, int], Awaitable[httpx.Response]]]:
+def kinds(store: str) -> dict[str, Call]:
     """Return the calls by kind; each call gets a number that makes it unique."""
     chat = {"model": MODEL, "max_tokens": 8, "messages": [{"role": "user", "content": "Say hello."}]}
 
@@ -90,7 +93,7 @@ async def mixed_load(url: str, key: str, store: str) -> AsyncIterator[Load]:
                 task.cancel()
 
 
-async def _call(load: Load, web: httpx.AsyncClient, kind: str, call: Any) -> None:
+async def _call(load: Load, web: httpx.AsyncClient, kind: str, call: Call) -> None:
     number = 0
     while True:
         number += 1

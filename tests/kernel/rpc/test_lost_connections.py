@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import httpx
@@ -64,7 +63,7 @@ class DoubleLog(log_rpc.Log):
         aiohttp.ServerDisconnectedError(),
     ],
 )
-async def test_a_lost_connection_is_a_503(folder: Path, error: Any) -> None:
+async def test_a_lost_connection_is_a_503(folder: Path, error: Exception) -> None:
     app = http_server.app(rest.routes(DoubleLog(error)), "test")
     headers = {
         "x-drw-org": CALLER.org,

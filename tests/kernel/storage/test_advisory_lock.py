@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
@@ -17,18 +17,18 @@ KIND = 0x74657374
 
 
 @pytest.fixture
-async def lock_database(database: str):
+async def lock_database(database: str) -> AsyncIterator[Database]:
     service = Database(database, "locks")
     await service.start("drw.kernel.storage")
     yield service
     await service.stop()
 
 
-async def held_numbers(database):
+async def held_numbers(database: Database) -> list[int]:
     return sorted(row["number"] for row in await database.all(advisory_lock.holders_query(KIND)))
 
 
-async def test_holders_are_listed_while_they_hold_their_lock(lock_database: Any) -> None:
+async def test_holders_are_listed_while_they_hold_their_lock(lock_database: Database) -> None:
     async with advisory_lock.acquired(lock_database, LockId(KIND, 7)):
         other_kind = advisory_lock.acquired(lock_database, LockId(KIND + 1, 9))
         async with advisory_lock.acquired(lock_database, LockId(KIND, 8)), other_kind:
@@ -38,7 +38,7 @@ async def test_holders_are_listed_while_they_hold_their_lock(lock_database: Any)
 
 
 async def test_a_lock_passes_to_the_next_when_its_holder_ends(
-    lock_database: Any, monkeypatch: pytest.MonkeyPatch
+    lock_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(advisory_lock, "POLL_SECONDS", 0.01)
     lock = LockId.named(KIND, "leader")
@@ -56,15 +56,15 @@ async def test_a_lock_passes_to_the_next_when_its_holder_ends(
     assert events == ["first", "second"]
 
 
-async def until_both_have_polled(database):
+async def until_both_have_polled(database: Database) -> None:
     query = "select count(*) as tries from pg_stat_activity where query like 'select pg_try_advisory_lock%%'"
     async with asyncio.timeout(30):
-        while (await database.one(query))["tries"] < 2:
+        while (await database.all(query))[0]["tries"] < 2:
             await asyncio.sleep(0.01)
 
 
 async def test_work_is_cancelled_when_the_connection_of_the_lock_is_lost(
-    lock_database: Any, database: str, monkeypatch: pytest.MonkeyPatch
+    lock_database: Database, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(advisory_lock, "HEARTBEAT_SECONDS", 0.01)
     cancelled = asyncio.Event()
