@@ -349,7 +349,7 @@ async def test_a_missing_signing_key_is_not_created_again(profile: Profile, call
     async with hosted(profile, ["log"]):
         pass
     (profile.data / "log" / "signing.key").unlink()
-    with pytest.raises(ConfigError, match="is gone: bring it back from a backup"):
+    with pytest.raises(ConfigError, match="is missing: restore it from a backup"):
         async with hosted(profile, ["log"]):
             pass
 

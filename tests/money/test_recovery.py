@@ -252,9 +252,8 @@ async def test_without_valkey_priced_calls_fail_and_limits_are_shared_by_process
     await cluster.open(gateway, CALLER, free, prompt=38, max_tokens=20, stream=False)
     with pytest.raises(CountersUnavailable):
         await cluster.open(gateway, Principal("acme", "strict", "key_2"), free, prompt=1, max_tokens=1, stream=False)
-    await cluster.open(
-        gateway, Principal("acme", "other", "key_3"), free, prompt=1, max_tokens=1, stream=False
-    )  # bound by nothing
+    without_limits = Principal("acme", "other", "key_3")
+    await cluster.open(gateway, without_limits, free, prompt=1, max_tokens=1, stream=False)
     await cluster.tick()
     assert (await cluster.counters.peek([KEY]))[0]["tt"] == 42  # usage without Valkey is posted later
     await unreachable.close()

@@ -249,7 +249,7 @@ async def test_a_full_fallback_does_not_deny_calls_that_do_not_use_it(one_call_a
     assert await concurrent_calls_and_cost(cluster) == [(3, 90), (0, 0)]
     await calls[0].begin(TWO)
     assert await concurrent_calls_and_cost(cluster) == [(3, 90), (1, 30)]  # the same amount as the call
-    with pytest.raises(ModelAtCapacity, match="the model 'two' has 1 calls under way"):
+    with pytest.raises(ModelAtCapacity, match="the model 'two' has 1 calls in progress"):
         await calls[1].begin(TWO)
     await calls[1].begin(ONE)  # another model is available
     await report(calls[0], usage(5, 1))

@@ -36,9 +36,9 @@ def from_usd(text: str, param: str, *, minimum: int = 0) -> int:
 
 def to_usd(nano: int) -> str:
     """Return nano-dollars as a decimal string with at least two decimals."""
-    sign, (whole, fraction) = "-" * (nano < 0), divmod(abs(nano), NANO)
+    sign, (dollars, fraction) = "-" * (nano < 0), divmod(abs(nano), NANO)
     decimals = f"{fraction:09d}".rstrip("0").ljust(2, "0")
-    return f"{sign}{whole}.{decimals}"
+    return f"{sign}{dollars}.{decimals}"
 
 
 @dataclass(frozen=True, slots=True)

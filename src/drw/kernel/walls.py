@@ -32,6 +32,6 @@ def for_new_object(requested: Collection[str], principal: Principal) -> list[str
     if len(requested) > MAX_WALLS:
         raise InvalidRequest(f"{len(requested)} walls; at most {MAX_WALLS}", param="walls")
     if outside := sorted(set(requested) - principal.walls):
-        message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can give only its own"
+        message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can set only its own walls"
         raise Forbidden(message, param="walls")
     return sorted(set(requested) or principal.walls)

@@ -19,7 +19,7 @@ def load_or_create(file: Path, origin: str, *, has_checkpoints: bool) -> Signer:
         signer = Signer.parse(file.read_text(encoding="ascii"))
     except FileNotFoundError:
         if has_checkpoints:
-            raise ConfigError(f"the log's key {str(file)!r} is gone: bring it back from a backup") from None
+            raise ConfigError(f"the log's key {str(file)!r} is missing: restore it from a backup") from None
         signer = _create(file, origin)
     if signer.verifier.name != origin:
         raise ConfigError(f"the log's key is of {signer.verifier.name!r}; log.origin is {origin!r}: it cannot change")

@@ -121,8 +121,8 @@ class Store:
         """
         parameters = {**filters, "walls": sorted(walls), "before": before, "limit": limit}
         async with self._database.transaction() as connection:
-            answer = await connection.execute(LIST, parameters)
-            return await answer.fetchall()
+            cursor = await connection.execute(LIST, parameters)
+            return await cursor.fetchall()
 
     async def one(self, index: int, walls: Iterable[str]) -> dict[str, Any] | None:
         """Return the row with this index, if it is visible inside these walls."""

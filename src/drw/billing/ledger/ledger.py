@@ -1,4 +1,4 @@
-"""The ledger in PostgreSQL: one row for each attempt at a call, written before the answer is acknowledged."""
+"""Ledger in PostgreSQL: one row for each attempt of a call, written before the response is acknowledged."""
 
 from __future__ import annotations
 

@@ -199,9 +199,8 @@ class ReservationClient:
         if not settlement.written:
             if not self.holds(reservation):  # the reaper may settle it
                 settlement.rows = [replace(row, posted=False) for row in settlement.rows]
-            if not await self._ledger.put(
-                settlement.rows, audit_line
-            ):  # the reaper's rows, or ours whose answer is lost
+            if not await self._ledger.put(settlement.rows, audit_line):
+                # Rows of the reaper, or of an earlier attempt whose response was lost.
                 settlement.rows = await self._ledger.rows(row.id for row in settlement.rows)
             settlement.written = True
         await self._release(reservation, settlement)
@@ -241,10 +240,9 @@ class ReservationClient:
         with suppress(Unavailable):
             await self._ledger.add_holder(await self._current_lease())
             await self._release_unknown()
+            # The ledger has all calls of these leases: a rebuild need not wait for them.
             for lease in self._ended_leases - self._leases_of_unwritten_calls():
-                await self._ledger.remove_holder(
-                    lease
-                )  # the ledger has every call under it: no rebuild need wait for it
+                await self._ledger.remove_holder(lease)
                 self._ended_leases.discard(lease)
 
     def _leases_of_unwritten_calls(self) -> set[str]:

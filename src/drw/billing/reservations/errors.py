@@ -51,7 +51,7 @@ def quota_error(denied: ReservationDenied, requested_nano: int, requested_tokens
     subject = f"the {denied.subject}"
     limit = f"{KINDS[denied.subject.kind]}.{denied.measure}.{denied.period or 'now'}"
     if denied.measure == "concurrent":
-        message = f"{subject} has {denied.cap} calls under way, as many as it may at once"
+        message = f"{subject} has {denied.cap} calls in progress, its limit of concurrent calls"
         return limit_error(message, limit=limit, retry_after="1")
     if denied.measure == "requests":
         message = f"{subject} has used up its {denied.cap} requests for this minute"

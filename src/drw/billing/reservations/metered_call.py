@@ -276,7 +276,7 @@ class MeteredCall(Generic[M]):
     def _limit_error(self) -> Exception:
         if self._allowed >= self._requested:
             return EngineOvershot(f"the engine wrote more than the {self._requested} tokens that were requested")
-        message = f"the answer is cut after {self._output_tokens} tokens: the budget does not reach for more"
+        message = f"the answer is cut after {self._output_tokens} tokens: the budget does not suffice for more"
         return InsufficientQuota(message, code=INSUFFICIENT_QUOTA)
 
     def _end_attempt(self, *, delivered: bool, complete: bool = False, disconnected: bool = False) -> None:

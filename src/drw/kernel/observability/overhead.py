@@ -16,7 +16,7 @@ from prometheus_client import Histogram
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 OVERHEAD = Histogram(
     "drw_overhead_seconds",
-    "Time that the platform adds to a model call. edge: Envoy; serving: our own work, the audit record included;"
+    "Time that the platform adds to a model call. edge: Envoy; serving: the service, including the audit record;"
     " queue: waiting for admission at the model.",
     ["part"],
     buckets=SECONDS,

@@ -293,7 +293,7 @@ class _ServedCall:
 def _check_permission(service: str, caller: str) -> None:
     if service not in BY_NAME or caller == OPERATOR or caller in callers(service):
         return
-    raise Forbidden(f"{caller!r} may not call {service!r}: its row in the catalog does not say so")
+    raise Forbidden(f"{caller!r} may not call {service!r}: the catalog does not list this call")
 
 
 def _to_bytes(message: Message) -> bytes:

@@ -81,7 +81,7 @@ async def acquired(database: Database, lock: LockId) -> AsyncIterator[AdvisoryLo
     """Wait for a lock and hold it for the block.
 
     Raises:
-        Unavailable: the database does not answer.
+        Unavailable: the database does not respond.
     """
     async with database.dedicated_connection(TIMEOUT_SECONDS) as connection:
         # Polled: a statement that waits would prevent PostgreSQL from vacuuming old rows.

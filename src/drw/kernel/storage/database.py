@@ -104,7 +104,7 @@ class Database:
         `seconds` is the timeout of each statement; None: no timeout.
 
         Raises:
-            Unavailable: the database does not answer.
+            Unavailable: the database does not respond.
             InvalidRequest: a text has a NUL character, which PostgreSQL does not support.
         """
         try:
@@ -130,7 +130,7 @@ class Database:
         """Run one statement like `run`, and return its rows.
 
         Raises:
-            Unavailable: the database does not answer.
+            Unavailable: the database does not respond.
         """
         cursor = await self._execute(query, args)
         return await cursor.fetchall()
@@ -164,7 +164,7 @@ class Database:
         For state of a session, such as advisory locks. `seconds` is the timeout of each statement.
 
         Raises:
-            Unavailable: the database does not answer.
+            Unavailable: the database does not respond.
         """
         try:
             connection = await Connection.connect(
