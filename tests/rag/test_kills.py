@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing, PutFileRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest
@@ -82,7 +82,7 @@ async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(
     [HASHING, kill("MODEL", "hashing", "acme"), kill("DESK", "research", "acme"), kill("KEY", "key_test", "acme")],
 )
 async def test_queued_texts_are_cancelled_by_a_kill(
-    hashing: Profile, folder: Path, caller: Principal, what: Any
+    hashing: Profile, folder: Path, caller: Principal, what: Kill
 ) -> None:
     async with killing(hashing, folder) as (host, kills):
         service = host._servicers["embedding"]

@@ -25,14 +25,14 @@ def package(main: str, parts: Mapping[str, str | bytes], relations: Mapping[str,
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("[Content_Types].xml", TYPES)
-        archive.writestr("_rels/.rels", relationships([f"r1 officeDocument {main}"]))
+        archive.writestr("_rels/.rels", links([f"r1 officeDocument {main}"]))
         for name, content in parts.items():
             archive.writestr(
                 name, content if isinstance(content, bytes) else content.replace(" NS>", f" {NAMESPACES}>")
             )
         for name, found in (relations or {}).items():
             folder, _, file = name.rpartition("/")
-            archive.writestr(f"{folder}/_rels/{file}.rels", relationships(found))
+            archive.writestr(f"{folder}/_rels/{file}.rels", links(found))
     return out.getvalue()
 
 
@@ -82,7 +82,7 @@ def presentation(slides: Sequence[str], parts: Mapping[str, str] | None = None, 
     return package("ppt/presentation.xml", found | dict(parts or {}), of_parts)
 
 
-def relationships(found: Sequence[str]) -> str:
+def links(found: Sequence[str]) -> str:
     items = (line.split() for line in found)
     elements = "".join(
         f'<Relationship Id="{i}" Type="{OFFICE}/{kind}" Target="{target}"/>' for i, kind, target in items
