@@ -48,7 +48,7 @@ class FileContents:
             InvalidRequest: the file is empty, or cannot be parsed for the purpose `assistants`; or the purpose or the
                 password is wrong.
         """
-        walls.of_new(requested_walls, context.caller())
+        walls.for_new_object(requested_walls, context.caller())
         if purpose not in PURPOSES:
             raise InvalidRequest(f"purpose is {purpose!r}; it can be: {', '.join(PURPOSES)}", param="purpose")
         await upload.finish()

@@ -61,7 +61,7 @@ class Documents(contract.Documents):
         self._vector_store_files = vector_store_files
 
     async def put_file(self, request: PutFileRequest, /) -> File:
-        context.caller().must_hold("documents:write")
+        context.caller().require_scope("documents:write")
         name = file_types.validate_name(request.name)
         with self._blobs.receiving() as upload:
             upload.write(request.content)

@@ -45,7 +45,7 @@ class FileRoutes:
 
     async def upload(self, request: Request) -> Response:
         """Store an uploaded file."""
-        context.caller().must_hold("documents:write")
+        context.caller().require_scope("documents:write")
         if int(request.headers.get("content-length") or 0) > self._max_bytes + MAX_FORM_BYTES:
             raise TooLarge(f"a file has at most {self._max_bytes:,} bytes", param="file")
         with self._blobs.receiving() as upload:
@@ -62,7 +62,7 @@ class FileRoutes:
 
     async def list_files(self, request: Request) -> Response:
         """Return a page of the desk's files."""
-        context.caller().must_hold("documents:read")
+        context.caller().require_scope("documents:read")
         page = parse_page(request, default=1000, maximum=10_000)
         files = await self._files.list(page, request.query_params.get("purpose", ""))
         return json_response(openai_objects.page([openai_objects.file(file) for file in files], page.limit - 1))
@@ -74,7 +74,7 @@ class FileRoutes:
 
     async def content(self, request: Request) -> Response:
         """Return the bytes of a file as a download, which a browser does not render."""
-        context.caller().must_hold("documents:read")
+        context.caller().require_scope("documents:read")
         file = await self._files.get(request.path_params["file"])
         return FileResponse(
             self._blobs.path(file.content_hash),
@@ -85,7 +85,7 @@ class FileRoutes:
 
     async def delete(self, request: Request) -> Response:
         """Delete a file, and remove it from every vector store."""
-        context.caller().must_hold("documents:write")
+        context.caller().require_scope("documents:write")
         await self._library.delete(request.path_params["file"])
         return json_response(openai_objects.deleted(request.path_params["file"], "file"))
 
