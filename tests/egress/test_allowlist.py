@@ -139,7 +139,7 @@ async def test_forbidden_addresses_are_rejected_by_every_list(address: str) -> N
         "a" * 400,
     ],
 )
-async def test_invalid_addresses_are_rejected(address: Any) -> None:
+async def test_invalid_addresses_are_rejected(address: str) -> None:
     with pytest.raises(InvalidAddress):
         await allowlist("0.0.0.0/0", "::/0", "*.example").check_resolved(address)
 

@@ -283,7 +283,7 @@ async def test_every_process_signs_with_the_same_key(profile: Profile, caller: P
 async def test_the_operator_creates_the_first_key(profile: Profile) -> None:
     async with hosted(profile, SERVICES, "apart") as host:
         channels = Channels()
-        client = channels.client(AuthenticationClient, host.profile.place("authentication").grpc)
+        client = channels.client(AuthenticationClient, host.profile.address_of("authentication").grpc)
         created = await create(client, OPERATOR, name="first", scopes=sorted(SCOPES))
         await channels.close()
     assert created.key.org == "local" and set(created.key.scopes) == set(SCOPES)
@@ -293,15 +293,15 @@ async def test_metrics_contain_the_age_of_the_signing_key(profile: Profile, call
     async with hosted(profile, ["authentication", "rate_limiting"]) as host:
         with acting_for(caller):
             await host.client(AuthenticationClient).create_key(CreateKeyRequest(name="one", scopes=["models:read"]))
-        metrics = await measured(host)
+        metrics = await scrape(host)
         with psycopg.connect(profile.postgres) as connection:
             connection.execute("update authentication.signing_key set created_at = now() - interval '100 days'")
-        later = await measured(host)
+        later = await scrape(host)
         with acting_for(OPERATOR):  # a signing key that does not sign yet, then a retired one
             new = await host.client(AuthenticationClient).rotate_signing_key(RotateSigningKeyRequest())
-            published = await measured(host)
+            published = await scrape(host)
             await host.client(AuthenticationClient).retire_signing_key(RetireSigningKeyRequest(kid=new.kid))
-        retired = await measured(host)
+        retired = await scrape(host)
     for samples in (published, retired):
         assert samples["drw_signing_key_age_seconds"] >= 100 * 86400
     assert 0 <= metrics["drw_signing_key_age_seconds"] < 3600

@@ -397,7 +397,7 @@ async def test_without_valkey_all_subjects_are_checked_less_often(
 ) -> None:
     """The tick runs each second, and sums the ledger once in ten seconds."""
     checked: list[int] = []
-    original = sums.spent
+    original = sums.spending
 
     async def counting_spent(connection, subjects, now):
         checked.append(len(subjects))
@@ -411,7 +411,7 @@ async def test_without_valkey_all_subjects_are_checked_less_often(
                 await client.set_budget(Budget(**subject, period=Budget.TOTAL, amount="0.0005"))
             await client.set_price(Price(model="vllm", completion_usd_per_million="10"))
         await client.report_usage(ReportUsageRequest(usages=[usage("a")]))
-        monkeypatch.setattr(sums, "spent", counting_spent)
+        monkeypatch.setattr(sums, "spending", counting_spent)
         database, counters, now = Database(profile.postgres, "rate_limiting"), Counters("unix:///nowhere"), 0.0
         await database.start("drw.gateway.rate_limiting")
         store = LimitStore(database)

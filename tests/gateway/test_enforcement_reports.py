@@ -104,7 +104,7 @@ async def test_a_slow_database_does_not_hide_pending_data_planes(
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("lock table rate_limiting.data_plane in access exclusive mode")
         set_task = asyncio.create_task(set_limit(host, 5))
-        await waiting(profile, 1)
+        await until_locks_wait(profile, 1)
         connection.rollback()
     assert await set_task == ["one"]
 

@@ -51,7 +51,7 @@ from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from support.audit_records import audit_records
 from support.hosting import hosted
-from support.locks import waiting
+from support.locks import until_locks_wait
 from support.sql import execute
 
 SERVICES = ["authentication", "rate_limiting"]

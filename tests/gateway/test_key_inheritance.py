@@ -30,8 +30,8 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
     Usage,
 )
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
-from drw.billing.ledger.carryover import parts
-from drw.billing.subjects import begins
+from drw.billing.ledger.carryover import amounts_by_period
+from drw.billing.subjects import period_start
 from drw.gateway.authentication.keys.store import KeyStore
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
@@ -40,8 +40,8 @@ from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from support.audit_records import audit_records
 from support.hosting import hosted
-from support.keys import vouch
-from support.locks import waiting
+from support.keys import register_identity
+from support.locks import until_locks_wait
 from support.money import counted_budgets
 from support.sql import execute
 
@@ -149,11 +149,15 @@ async def test_carried_over_spending_survives_a_loss_of_the_counters(profile: Pr
 def test_carried_over_spending_keeps_its_period() -> None:
     now = datetime(2026, 11, 25, 12, tzinfo=UTC)
     spent = {"tn": 9, "tt": 90, "mn": 5, "mt": 50, "dn": 2, "dt": 20}
-    day, month = begins("day", now), begins("month", now)
-    assert list(parts(spent, now)) == [(month - timedelta(milliseconds=1), 4, 40), (month, 3, 30), (day, 2, 20)]
+    day, month = period_start("day", now), period_start("month", now)
+    assert list(amounts_by_period(spent, now)) == [
+        (month - timedelta(milliseconds=1), 4, 40),
+        (month, 3, 30),
+        (day, 2, 20),
+    ]
     first = datetime(2026, 11, 1, 12, tzinfo=UTC)
     spent |= {"mn": 2, "mt": 20}
-    assert [at for at, _, _ in parts(spent, first)] == [month - timedelta(milliseconds=1), month]
+    assert [at for at, _, _ in amounts_by_period(spent, first)] == [month - timedelta(milliseconds=1), month]
 
 
 async def test_a_caller_cannot_grant_more_requests_per_minute_than_it_has(host: Host) -> None:
@@ -204,7 +208,7 @@ async def test_a_key_of_a_desk_that_was_narrowed_meanwhile_leaves_no_limit(alone
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("update authentication.desk set scopes = '{models:invoke}' where name = 'late'")
         making = asyncio.create_task(create(alone, desk="late", requests_per_minute=7))
-        await waiting(profile, 1)
+        await until_locks_wait(profile, 1)
         assert len(await limits(alone)) == 1
         connection.commit()
         with pytest.raises(Forbidden, match="cannot have the scope 'models:read'"):
@@ -226,7 +230,7 @@ async def test_the_creator_of_a_key_is_recorded(host: Host, profile: Profile) ->
 async def test_a_borrowed_key_does_not_outlive_the_identity_of_its_creator(
     host: Host, profile: Profile, principal: str
 ) -> None:
-    await vouch(host, principal)
+    await register_identity(host, principal)
     external_caller = replace(ADMIN, key=principal)
     created = await create(host, external_caller)
     assert (created.created_by, created.borrowed) == (principal, True)
@@ -292,11 +296,11 @@ async def test_concurrent_rotation_and_retirement_of_the_signing_key_do_not_dead
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("select 1 from authentication.desk where org = 'acme' and name = 'research' for update")
         rotating = asyncio.create_task(rotate(alone, old.id, overlap_seconds=60))
-        await waiting(profile, 1)
+        await until_locks_wait(profile, 1)
         with acting_for(ADMIN):
             request = RetireSigningKeyRequest(kid=old.signed_with)
             retiring = asyncio.create_task(alone.client(AuthenticationClient).retire_signing_key(request))
-        await waiting(profile, 2)
+        await until_locks_wait(profile, 2)
     new, retired = await rotating, await retiring
     assert retired.revoked_keys == 2
     (record,) = audit_records(profile, "signing_key.retire")
@@ -310,9 +314,9 @@ async def test_concurrent_rotation_and_narrowing_of_the_desk_do_not_deadlock(alo
         with acting_for(ADMIN):
             request = PutDeskRequest(name="research", scopes=["models:invoke"], revoke_wider=True)
             narrowing = asyncio.create_task(alone.client(AuthenticationClient).put_desk(request))
-        await waiting(profile, 1)
+        await until_locks_wait(profile, 1)
         rotating = asyncio.create_task(rotate(alone, second.id))
-        await waiting(profile, 2)
+        await until_locks_wait(profile, 2)
     assert list((await narrowing).revoked_keys) == [first.id, second.id]
     with pytest.raises(Forbidden, match="cannot have the scope 'models:read'"):
         await rotating

@@ -24,8 +24,8 @@ from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from gateway.test_kills import SERVICES, TWO_APPROVALS, Switch, expire_proposals, settings
 from support.hosting import hosted
-from support.keys import issued, rotated, vouch
-from support.locks import waiting
+from support.keys import issued, register_identity, rotated
+from support.locks import until_locks_wait
 
 TWO_APPROVALS_OF_ALL = {
     "desk": {"kill": 2, "lift": 2},
@@ -106,7 +106,7 @@ async def test_an_administrator_cannot_approve_with_an_issued_key_but_two_holder
 async def test_external_callers_and_keys_that_they_created_are_one_principal(two_approvals: Host) -> None:
     person = await operations(two_approvals)
     for name in ("oidc:corp:ann", "cert:runner"):
-        await vouch(two_approvals, name)
+        await register_identity(two_approvals, name)
         outside = person.by(key=name, scopes=frozenset({"platform:kill", "keys:write"}))
         own_kill = await operations(two_approvals, by=outside.principal)
         kill = await outside.kill("DESK", "beta")
@@ -322,7 +322,7 @@ async def test_a_decision_that_waits_for_authentication_does_not_block_others(
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("lock table authentication.key_lineage in access exclusive mode")
         lifting = asyncio.create_task(acme.lift(kill))
-        await waiting(profile, 1)
+        await until_locks_wait(profile, 1)
         async with asyncio.timeout(20):  # below the timeout of a call to authentication
             assert (await acme.kill("MODEL", "large")).state == Kill.ACTIVE
         assert not lifting.done()

@@ -158,7 +158,7 @@ def paths(service) -> list[str]:
     contract = importlib.import_module(f"drw.api.{service.cluster}.v1.{service.name}_rpc")
     name = service.contract.rpartition(".")[2]
     methods = getattr(contract, name).contract.methods.values()
-    return [rule[1] for method in methods if (rule := rest.rule(method))]
+    return [rule[1] for method in methods if (rule := rest.http_rule(method))]
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -223,10 +223,10 @@ async def test_metrics_count_data_planes_by_configuration(profile: Profile, call
         router = host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="a"))) as versions:
             desired = (await anext(versions)).version
-        assert (await measured(host))["drw_configuration_complete"] == 1
+        assert (await scrape(host))["drw_configuration_complete"] == 1
         for name, version, error in [("a", desired, ""), ("b", "old", ""), ("c", desired, "no"), ("d", desired, "")]:
             await router.report_configuration(ConfigurationReport(data_plane=name, version=version, error=error))
-        metrics = await measured(host)
+        metrics = await scrape(host)
     counts = {which: metrics[f'drw_data_planes{{configuration="{which}"}}'] for which in ("newest", "older", "refused")}
     assert counts == {"newest": 2, "older": 1, "refused": 1}
     assert metrics['drw_service_ready{service="request_router"}'] == 0

@@ -228,9 +228,9 @@ async def test_a_key_created_just_before_its_desk_is_narrowed_is_revoked(
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("lock table audit.inbox in share mode")  # blocks the transaction that creates the key
         making = asyncio.create_task(create_key(alone, desk="trading", scopes=["models:invoke"]))
-        await waiting(profile, 1)
+        await until_locks_wait(profile, 1)
         narrowing = asyncio.create_task(put_desk(alone, revoke_wider=True))
-        await waiting(profile, 2)
+        await until_locks_wait(profile, 2)
     created = await making
     assert list((await narrowing).revoked_keys) == [created] and await is_revoked(alone, created)
 
@@ -243,9 +243,9 @@ async def test_a_key_created_just_after_its_desk_is_narrowed_is_rejected(
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("select 1 from authentication.key where id = %s for update", (existing,))
         narrowing = asyncio.create_task(put_desk(alone, revoke_wider=True))
-        await waiting(profile, 1)
+        await until_locks_wait(profile, 1)
         making = asyncio.create_task(create_key(alone, desk="trading", scopes=["models:invoke"]))
-        await waiting(profile, 2)
+        await until_locks_wait(profile, 2)
     assert list((await narrowing).revoked_keys) == [existing]
     with pytest.raises(Forbidden, match="cannot have the scope 'models:invoke'"):
         await making

@@ -136,7 +136,7 @@ async def test_a_key_that_is_being_revoked_cannot_create_keys(host: Host, profil
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("update authentication.key set revoked_at = now() where id = %s", (key.key,))
         making = asyncio.create_task(issued(host, *CREATOR_SCOPES, by=key))
-        await waiting(profile, 1)
+        await until_locks_wait(profile, 1)
         connection.commit()
         with pytest.raises(Conflict, match="was revoked just now"):
             await making
@@ -193,13 +193,13 @@ async def test_a_caller_of_a_deleted_issuer_or_certificate_cannot_create_keys(ho
     delete_issuer = b"delete from authentication.issuer where name = 'corp'"
     delete_certificate = b"delete from authentication.certificate where name = 'runner'"
     for delete, caller_id in ((delete_issuer, "oidc:corp:ann"), (delete_certificate, "cert:runner")):
-        await vouch(host, caller_id)
+        await register_identity(host, caller_id)
         caller = replace(template, key=caller_id)
         assert await is_valid(host, await issued(host, *CREATOR_SCOPES, by=caller)) == [True]
         with psycopg.connect(profile.postgres) as connection:
             connection.execute(delete)
             making = asyncio.create_task(issued(host, *CREATOR_SCOPES, by=caller))
-            await waiting(profile, 1)
+            await until_locks_wait(profile, 1)
             connection.commit()
         with pytest.raises(Conflict, match=f"of '{caller_id}', the caller, was deleted just now"):
             await making

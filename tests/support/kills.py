@@ -49,8 +49,8 @@ class DoubleKills(RequestRouter):
 @asynccontextmanager
 async def double_kills(address: str) -> AsyncIterator[DoubleKills]:
     """Serve a double at an address."""
-    found = DoubleKills(address)
-    await found.start()
+    double = DoubleKills(address)
+    await double.start()
     try:
         yield double
     finally:

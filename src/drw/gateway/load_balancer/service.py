@@ -123,7 +123,7 @@ async def build(scope: ServiceContext) -> LoadBalancer:
     """Build the service from the configuration."""
     settings = scope.settings(Settings)
     records = ResourceStore(UPSTREAMS, await scope.database(), scope.audit())
-    fixed = from_profile(scope.profile.http_places(), settings.upstreams)
+    fixed = from_profile(scope.profile.http_addresses(), settings.upstreams)
     service = LoadBalancer(fixed, await _checked_allowlist(settings), records)
     scope.describe(service.detail)
     return service

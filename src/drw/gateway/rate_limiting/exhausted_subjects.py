@@ -13,7 +13,7 @@ from typing import Any
 
 from drw.billing.counters.client import Counters, CountersUnavailable
 from drw.billing.ledger import sums
-from drw.billing.subjects import Subject, ends
+from drw.billing.subjects import Subject, period_end
 from drw.gateway.rate_limiting.store import NOTIFY, PERIOD_LETTERS, LimitStore, subject_columns
 from drw.kernel.storage.database import Connection
 
@@ -97,7 +97,7 @@ def _exhaustions(subject: Subject, caps: dict[str, int], spent: dict[str, int], 
         if (cap := caps.get(f"C{period}{unit}")) is not None and spent[f"{period}{unit}"] >= cap
     ]
     if exhausted:
-        period_ends = [ends(PERIOD_NAMES[period], now) for period in exhausted]
+        period_ends = [period_end(PERIOD_NAMES[period], now) for period in exhausted]
         yield subject, "MONEY", None if None in period_ends else max(end for end in period_ends if end)
     if (cap := caps.get("Cw")) and spent["wt"] >= cap:
         until = datetime.fromtimestamp(spent["wr"] / 1000, UTC) if "wr" in spent else now + MINUTE

@@ -116,11 +116,11 @@ async def _carry_over(connection: Connection, counters: Counters, request: BindK
 
     It locks out rebuilds of the counters, which would count the spending twice.
     """
-    await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
+    await connection.execute("select pg_advisory_xact_lock(%s)", (REBUILD_LOCK,))
     predecessor, successor = (Subject(Block.KEY, request.org, name) for name in (request.predecessor, request.key))
     read_ms = counters.now_ms()
-    spending = list(parts((await sums.spent(connection, [predecessor], now))[predecessor], now))
-    await keep(connection, successor, spending)
+    spending = list(amounts_by_period((await sums.spending(connection, [predecessor], now))[predecessor], now))
+    await add_amounts(connection, successor, spending)
     postings = [
         (f"carried/{successor.org}/{successor.name}/{number}", at.timestamp() * 1000, [(successor, cost, tokens)])
         for number, (at, cost, tokens) in enumerate(spending)

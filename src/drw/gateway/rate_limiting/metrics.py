@@ -60,4 +60,4 @@ async def measure(store: LimitStore, counters: Counters) -> None:
             RESERVED.labels(*labels).set(value["n"] / NANO)
             CAP.labels(*labels).set(value.get(f"C{field}", 0) / NANO)
     with suppress(CountersUnavailable):  # separate, since a user of Valkey can lack permission for this command alone
-        MEMORY_USED.set(await counters.fullness())
+        MEMORY_USED.set(await counters.memory_usage())

@@ -28,7 +28,7 @@ async def spend(store: LimitStore, request: GetSpendRequest) -> GetSpendResponse
         InvalidRequest: `by` is not a column of the ledger's reports.
         Forbidden: the org is not the caller's.
     """
-    caller, org = context.caller(), tenancy.named_org(request.org)
+    caller, org = context.caller(), tenancy.requested_org(request.org)
     by = request.by or "desk"
     if by not in sums.GROUPINGS:
         raise InvalidRequest(f"by is {by!r}; it can be {', '.join(sums.GROUPINGS)}", param="by")
@@ -49,12 +49,12 @@ async def spend(store: LimitStore, request: GetSpendRequest) -> GetSpendResponse
     return response
 
 
-async def visible_budgets(store: LimitStore, counters: Counters, named_org: str) -> list[Budget]:
+async def visible_budgets(store: LimitStore, counters: Counters, requested_org: str) -> list[Budget]:
     """Return the budgets of an org and of models that the caller can see, with their spending.
 
     The spending of a model is that of all orgs. Only callers who can read the platform's metrics see it.
     """
-    org = tenancy.named_org(named_org)
+    org = tenancy.requested_org(requested_org)
     visible = [
         budget
         for budget, desk in await store.budgets()

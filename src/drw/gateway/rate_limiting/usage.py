@@ -74,7 +74,7 @@ class UsageReports:
             await mark_posted(self._counters, self._ledger, rows)
         except Unavailable:
             pass  # `reaper.post` posts the rows later
-        subjects = {s for row in rows for s in (*of_call(row.org, row.desk, row.key), of_model(row.model))}
+        subjects = {s for row in rows for s in (*caller_subjects(row.org, row.desk, row.key), model_subject(row.model))}
         if subjects:
             await self._exhausted.renew(subjects)
 

@@ -36,7 +36,7 @@ def subject(kind: Block.Subject, org: str, name: str, param: str = "name") -> Su
     kind = kind or Block.KEY
     if kind == Block.MODEL:
         return Subject(kind, "", _checked_name(name, param, "a model"))
-    org = tenancy.named_org(org)
+    org = tenancy.requested_org(org)
     if kind == Block.ORG:
         if name:
             raise InvalidRequest(f"name is {name!r}; an org has none beside org", param=param)
@@ -59,7 +59,7 @@ def check_change(subject: Subject) -> None:
     """
     tenancy.check_change(owner(subject))
     if subject.kind != Block.MODEL:
-        context.caller().must_hold(LIMITS_SCOPE)
+        context.caller().require_scope(LIMITS_SCOPE)
 
 
 def may_see(subject: Subject, desk: str) -> bool:

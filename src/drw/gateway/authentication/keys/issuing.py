@@ -81,7 +81,7 @@ class Keys:
             Unavailable: rate limiting does not answer, or data planes do not enforce the key's limit yet.
         """
         principal = context.caller()
-        org = named_org(request.org)
+        org = requested_org(request.org)
         max_lifetime, borrowed = await self._max_lifetime(principal)
         name = policy.name(request)
         lifetime = policy.lifetime(request, max_lifetime)

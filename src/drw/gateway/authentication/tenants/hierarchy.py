@@ -138,8 +138,8 @@ class Tenants:
         """Return a page of the desks of an org that the caller can act for."""
         size = request.page_size or permissions.DEFAULT_PAGE
         after = permissions.page_token(request.page_token)
-        org = named_org(request.org)
-        own_desk = None if whole_org(org) else context.caller().desk
+        org = requested_org(request.org)
+        own_desk = None if may_act_for_org(org) else context.caller().desk
         query = "select * from desk where org = %s and name > %s and name = coalesce(%s, name) order by name limit %s"
         rows = await self._database.all(query, permissions.lookup_name(org), after, own_desk, size + 1)
         next_page_token = str(rows[size - 1]["name"]) if len(rows) > size else ""

@@ -13,7 +13,7 @@ from drw.kernel.tenancy import Owner
 
 def visible_routes(routes: Iterable[Route]) -> list[Route]:
     """Return the routes that the caller can see, each without names of other tenants."""
-    if tenancy.sees_platform():
+    if tenancy.may_read_platform():
         return list(routes)
     return [visible for route in routes if (visible := _redact_route(route, context.caller())) is not None]
 
@@ -38,7 +38,7 @@ def redact_routes(routes: Iterable[Route]) -> list[Route]:
 
 def redact_rollout(rollout: Rollout) -> Rollout:
     """Return a rollout without free text, which can contain names of other tenants."""
-    if tenancy.sees_platform():
+    if tenancy.may_read_platform():
         return rollout
     reports = [_redact_report(report) for report in rollout.data_planes]
     return Rollout(version=rollout.version, data_planes=reports)

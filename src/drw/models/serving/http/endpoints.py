@@ -61,7 +61,7 @@ class Audited:
     async def _answer(self, exchange: HttpExchange, raw: bytes) -> None:
         record = CallRecord(self._audit, self._operation, raw)
         try:
-            caller().must_hold(INVOKE)
+            caller().require_scope(INVOKE)
             with exchange.while_connected(), self._kills.guard_block(caller(), lambda: record.models):
                 await self._serve(exchange, record)
         except ClientDisconnected as gone:
