@@ -17,7 +17,7 @@ from drw.kernel.runtime.settings import Profile
 from drw.models.serving.engines.token_counting import check_prompts
 from drw.models.serving.errors import ContextLengthExceeded, EngineMisconfigured, EngineUnavailable, NotSupported
 from drw.models.serving.metering.estimates import prompt_bound
-from drw.models.serving.ports import EngineTarget
+from drw.models.serving.ports import CountedPrompt, EngineTarget
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 from drw.models.serving.routing.load_balancing import Replica
 from drw.models.serving.settings import CircuitSettings
@@ -42,7 +42,7 @@ class Counting(DoubleChat):
         answer = self.answers.pop(0) if self.answers else PROMPT
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return CountedPrompt(answer)
 
 
 class Hanging(DoubleChat):
@@ -113,7 +113,7 @@ async def test_models_count_at_the_same_time(on: World) -> None:
     class Together(DoubleChat):
         async def count_prompt(self, target, endpoint, body):
             await both.wait()
-            return PROMPT
+            return CountedPrompt(PROMPT)
 
     async with asyncio.timeout(30):
         assert await held(on, counting("one", Together()), counting("two", Together())) == PROMPT + MOST

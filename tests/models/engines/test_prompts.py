@@ -14,9 +14,11 @@ from gguf import GGUFReader, TokenType
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.models.serving.adapters.llama_cpp import LlamaCppEngine
 from drw.models.serving.errors import EngineUnavailable
-from drw.models.serving.ports import EngineTarget
+from drw.models.serving.ports import UNLIMITED, Endpoint, EngineEvent, EngineTarget
+from drw.models.serving.routing.candidates import split
 from drw.models.serving.settings import ClientSettings
 from models.cluster import SLOTS
+from models.openai.test_openai_api import TOOLS
 
 BUILT_IN = "<|im_start|>", "<|im_end|>"
 
@@ -67,7 +69,39 @@ async def test_the_engine_reads_every_word_as_it_was_written(adapter: tuple[Llam
     read = await engine._tokens(target, "chat/completions", body)
     text = await engine._client.ask(target, "/detokenize", {"tokens": read}, {}, "content", str)
     assert text == f"<|im_start|>system\nShort.<|im_end|>\n<|im_start|>user\n{said}<|im_end|>\n<|im_start|>assistant\n"
-    assert await engine.count_prompt(target, "chat/completions", body) == len(read)
+    assert await engine.count_prompt(target, "chat/completions", body) == (len(read), read)
+
+
+def output(events: list[EngineEvent]) -> list[Any]:
+    return [choice for event in events for choice in event.chunk["choices"]]
+
+
+SAME = {"max_tokens": 4, "temperature": 0, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "Count."}], **SAME}),
+        ("completions", {"prompt": "One, two,", **SAME}),
+        ("completions", {"prompt": ["One, two,", [1, 2, 3]], **SAME}),
+        ("chat/completions", {"messages": [{"role": "user", "content": "Count."}], "tools": TOOLS, **SAME}),
+    ],
+)
+async def test_a_counted_prompt_is_not_tokenized_again(
+    adapter: tuple[LlamaCppEngine, EngineTarget], monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint, body: Any
+) -> None:
+    engine, target = adapter
+    expected = [event async for event in engine.stream(target, endpoint, body)]
+    counted = [await engine.count_prompt(target, endpoint, prompt) for prompt in split(body)]
+
+    async def tokenized(*_: object) -> None:
+        raise AssertionError("the prompt was tokenized again")
+
+    monkeypatch.setattr(engine, "_tokens", tokenized)
+    events = [event async for event in engine.stream(target, endpoint, body, UNLIMITED, [c for c in counted if c])]
+    assert output(events) == output(expected)
+    assert events[-1].usage.input_tokens == sum(prompt.tokens for prompt in counted if prompt)
 
 
 @pytest.mark.parametrize("marker", BUILT_IN)
@@ -140,8 +174,8 @@ async def test_a_prompt_that_never_came_to_the_engine_opens_nothing_of_who_had_t
     async def ask(who: Principal, text: str) -> int:
         body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1}
         with acting_for(who):
-            chunks = [chunk async for chunk in engine.stream(target, "chat/completions", body)]
-        return chunks[-1]["usage"]["prompt_tokens_details"]["cached_tokens"]
+            events = [event async for event in engine.stream(target, "chat/completions", body)]
+        return events[-1].chunk["usage"]["prompt_tokens_details"]["cached_tokens"]
 
     async def away(*_: object) -> AsyncIterator[dict]:
         raise EngineUnavailable("there is no connection")

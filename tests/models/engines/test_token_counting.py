@@ -51,7 +51,7 @@ def answering(folder: Path) -> Serving:
 
 async def test_an_answer_in_several_reads_is_read_to_its_end(answering: Serving) -> None:
     async with answering([b'{"tokens": [1, 2, 3', b", 4, 5", b"]}"]) as (engine, target):
-        assert await engine.count_prompt(target, "completions", {"prompt": "long"}) == 5
+        assert await engine.count_prompt(target, "completions", {"prompt": "long"}) == (5, [1, 2, 3, 4, 5])
 
 
 @pytest.mark.parametrize("said", [b'{"tokens": [1, 2', b"[1, 2]", b"", b'{"tokens": 2}'])

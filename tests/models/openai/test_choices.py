@@ -16,6 +16,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Policy, Price, W
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.models.serving.adapters.vertex import VertexEngine
+from drw.models.serving.engines.prompts import Prompts
 from models.openai.test_openai_api import TOOLS
 from support.money import counters_open
 
@@ -144,6 +145,22 @@ async def test_each_choice_is_in_the_usage_and_the_ledger(
                 assert ledger(web)[before:] == [(n * each, n * each * 1000)]
                 if kind != "llama_cpp":
                     assert "cached_tokens" not in orjson.dumps(usage).decode()
+
+
+async def test_the_prompt_of_a_metered_chat_is_tokenized_once(
+    priced: Callable[..., Any], upstream: CountsOneChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized, chat = [], Prompts.chat
+
+    async def counting(self: Prompts, *arguments: Any) -> list[int]:
+        tokenized.append(arguments)
+        return await chat(self, *arguments)
+
+    monkeypatch.setattr(Prompts, "chat", counting)
+    async with priced("llama_cpp", 10_000) as web:
+        for number, more in enumerate(({}, STREAM, {"tools": TOOLS}), start=1):
+            await usage_of(web, "chat/completions", CHAT | more)
+            assert len(tokenized) == number
 
 
 @pytest.mark.parametrize("kind", ["llama_cpp", "openai"])

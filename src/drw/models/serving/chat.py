@@ -11,7 +11,6 @@ from drw.models.serving.engines.token_counting import check_prompts
 from drw.models.serving.failover.loop import Failover, FailoverPolicy
 from drw.models.serving.observability.call_record import CallRecord, outcome
 from drw.models.serving.openai.responses import Answer
-from drw.models.serving.openai.usage import usage_update
 from drw.models.serving.ports import Chunk
 from drw.models.serving.routing.candidates import CandidateList, ChatModel, ModelRequest
 
@@ -39,17 +38,17 @@ async def generate(
                     failover.enter(attempt)
                     await check_prompts(attempt.model, attempt.replica, request, attempt.body, attempt.limits.end)
                     attempt.body = attempt.body | dict(await call.begin(attempt.model))
-                    chunks = attempt.stream(request.endpoint)
+                    events = attempt.stream(request.endpoint)
                     try:
-                        async for chunk in chunks:
-                            await call.progress(usage_update(chunk))
+                        async for chunk, usage in events:
+                            await call.progress(usage)
                             passed_on = attempt.take(chunk)
                             if request.live:
                                 for each in passed_on:
                                     failover.sent = True
                                     yield each
                     finally:
-                        await chunks.aclose()
+                        await events.aclose()
                     last = attempt.whole()
             except FINAL as error:  # no engine's fault, so none of another engine's business
                 failover.left(attempt, outcome(error))

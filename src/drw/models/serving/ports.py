@@ -1,17 +1,34 @@
-"""What serving needs of an engine: the answer as it comes, in OpenAI's chunks."""
+"""The port of chat engines: streamed chunks in OpenAI's format, each with the usage that it reports."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+from drw.billing.usage import UsageUpdate
 
 Endpoint = Literal["chat/completions", "completions"]
 Body = dict[str, Any]
 """A request as OpenAI's API has it, checked, without what serving itself decides (`model`, `stream`)."""
 Chunk = dict[str, Any]
 """One event of OpenAI's streams, decoded."""
+
+
+class EngineEvent(NamedTuple):
+    """One step of an answer: the chunk for the caller, and the usage for metering."""
+
+    chunk: Chunk
+    usage: UsageUpdate
+
+
+class CountedPrompt(NamedTuple):
+    """The length of one prompt in tokens, as the engine counts it."""
+
+    tokens: int
+    ids: Sequence[int] = ()
+    """The token ids, if the engine accepts them in place of the text."""
 
 
 PENALTIES = {"frequency_penalty", "presence_penalty"}
@@ -66,9 +83,16 @@ class ChatEngine(ABC):
 
     @abstractmethod
     def stream(
-        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
-    ) -> AsyncGenerator[Chunk, None]:
+        self,
+        target: EngineTarget,
+        endpoint: Endpoint,
+        body: Body,
+        limits: EngineLimits = UNLIMITED,
+        prompts: Sequence[CountedPrompt] = (),
+    ) -> AsyncGenerator[EngineEvent, None]:
         """Yield the answer as it comes; closing the generator stops the engine's work.
+
+        `prompts` are the prompts of `body` as `count_prompt` of the same target returned them, if they were counted.
 
         Raises:
             EngineUnavailable: before the first chunk: it does not answer.
@@ -81,8 +105,8 @@ class ChatEngine(ABC):
         """
 
     @abstractmethod
-    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
-        """Return the tokens of the prompt; None where only the answer will tell."""
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> CountedPrompt | None:
+        """Count the tokens of the prompt; None if the engine reports them only with the answer."""
 
     @abstractmethod
     async def check(self, target: EngineTarget) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -19,7 +19,19 @@ from drw.models.serving.engines.slots import Slots, Turn
 from drw.models.serving.errors import EngineUnavailable, NotSupported
 from drw.models.serving.openai.schema_limits import without_look_around
 from drw.models.serving.openai.tools import Tools, as_tool_calls, chosen_tools, constrained, strict_among_others
-from drw.models.serving.ports import FOREVER, UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
+from drw.models.serving.openai.usage import with_usage
+from drw.models.serving.ports import (
+    FOREVER,
+    UNLIMITED,
+    Body,
+    ChatEngine,
+    Chunk,
+    CountedPrompt,
+    Endpoint,
+    EngineEvent,
+    EngineLimits,
+    EngineTarget,
+)
 from drw.models.serving.routing.candidates import split
 from drw.models.serving.settings import ClientSettings
 
@@ -59,18 +71,26 @@ class LlamaCppEngine(ChatEngine):
         self._slots: dict[str, Slots] = {}
 
     def stream(
-        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
-    ) -> AsyncGenerator[Chunk, None]:
+        self,
+        target: EngineTarget,
+        endpoint: Endpoint,
+        body: Body,
+        limits: EngineLimits = UNLIMITED,
+        prompts: Sequence[CountedPrompt] = (),
+    ) -> AsyncGenerator[EngineEvent, None]:
         """Yield the server's chunks, with tool calls where the request has tools."""
-        if len(prompts := split(body)) > 1:
-            return self._each_prompt(target, endpoint, prompts, limits)
+        ids = [prompt.ids for prompt in prompts]
+        if len(bodies := split(body)) > 1:
+            return with_usage(self._each_prompt(target, endpoint, bodies, limits, ids))
         tools = chosen_tools(body)
-        chunks = self._choices(target, endpoint, constrained(body, tools), limits, strict_among_others(tools))
-        return as_tool_calls(chunks, tools, body.get("stop")) if tools else chunks
+        strict = strict_among_others(tools)
+        chunks = self._choices(target, endpoint, constrained(body, tools), limits, strict, *ids)
+        return with_usage(as_tool_calls(chunks, tools, body.get("stop")) if tools else chunks)
 
-    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
-        """Return the tokens of the prompt as it will be sent."""
-        return len(await self._tokens(target, endpoint, constrained(body, chosen_tools(body))))
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> CountedPrompt | None:
+        """Count the tokens of the prompt as it will be sent."""
+        ids = await self._tokens(target, endpoint, constrained(body, chosen_tools(body)))
+        return CountedPrompt(len(ids), ids)
 
     async def check(self, target: EngineTarget) -> None:
         """Ask for its health: it answers with 503 while it loads."""
@@ -83,12 +103,18 @@ class LlamaCppEngine(ChatEngine):
         await self._compilers.close()
 
     async def _each_prompt(
-        self, target: EngineTarget, endpoint: Endpoint, bodies: list[Body], limits: EngineLimits
+        self,
+        target: EngineTarget,
+        endpoint: Endpoint,
+        bodies: list[Body],
+        limits: EngineLimits,
+        ids: Sequence[Sequence[int]],
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of one prompt after the other, and last the usage of all."""
         usage = Counter[str]()
         for number, body in enumerate(bodies):
-            before, chunks = usage["prompt_tokens"], self._choices(target, endpoint, body, limits)
+            before = usage["prompt_tokens"]
+            chunks = self._choices(target, endpoint, body, limits, None, *ids[number : number + 1])
             try:
                 async for chunk in chunks:
                     own = chunk.pop("usage", None) or {}
@@ -104,17 +130,24 @@ class LlamaCppEngine(ChatEngine):
         yield {"choices": [], "usage": dict(usage)}
 
     async def _choices(
-        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits, strict: Tools | None = None
+        self,
+        target: EngineTarget,
+        endpoint: Endpoint,
+        body: Body,
+        limits: EngineLimits,
+        strict: Tools | None = None,
+        ids: Sequence[int] = (),
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of each choice, and last the usage of all: the server itself counts the first one only.
 
-        `strict` are functions whose schemas must compile as they are, beside the schema of the answer.
+        `strict` are functions whose schemas must compile as they are, beside the schema of the answer. `ids` are the
+        tokens of the prompt, if they were counted.
         """
         sent = translated(body, endpoint)
         schemas = [_strict_schema(tool["parameters"]) for tool in (strict or {}).values()]
         schemas += [sent["json_schema"]] if "json_schema" in sent else []
         usage: dict[str, Any] = {}
-        async with self._turn(target, endpoint, body, schemas, limits) as (turn, tokens):
+        async with self._turn(target, endpoint, body, schemas, limits, ids) as (turn, tokens):
             prompt = {"prompt": tokens, "id_slot": turn.slot, "cache_prompt": turn.reuse and self._reuse}
             for index in range(body.get("n") or 1):
                 chunks = self._client.stream(
@@ -152,7 +185,7 @@ class LlamaCppEngine(ChatEngine):
         The server tells of tokens that are text: one that is follows by force, and those that were likelier beside it.
         """
         text = (await self._prompts.completion(target, "a"))[-1]
-        request = {"prompt": prompt["prompt"] + before, "max_tokens": 1, "temperature": 0, "logprobs": number}
+        request = {"prompt": [*prompt["prompt"], *before], "max_tokens": 1, "temperature": 0, "logprobs": number}
         request |= {"logit_bias": {str(text): 100}, "cache_prompt": True, "stream": True}
         chunks = self._client.stream(target, "completions", {**prompt, **request}, bearer(target), limits)
         async with aclosing(chunks):
@@ -165,8 +198,14 @@ class LlamaCppEngine(ChatEngine):
 
     @asynccontextmanager
     async def _turn(
-        self, target: EngineTarget, endpoint: Endpoint, body: Body, schemas: list[dict[str, Any]], limits: EngineLimits
-    ) -> AsyncIterator[tuple[Turn, list[int]]]:
+        self,
+        target: EngineTarget,
+        endpoint: Endpoint,
+        body: Body,
+        schemas: list[dict[str, Any]],
+        limits: EngineLimits,
+        ids: Sequence[int],
+    ) -> AsyncIterator[tuple[Turn, Sequence[int]]]:
         """Compile the schemas, read the prompt as tokens, wait for a slot; give the turn at it, and the tokens."""
         latest = min(limits.first_token, limits.end)
         async with AsyncExitStack() as stack:
@@ -174,7 +213,7 @@ class LlamaCppEngine(ChatEngine):
                 async with asyncio.timeout_at(None if latest == FOREVER else latest):
                     for schema in schemas:
                         await self._compilers.check(schema, "tools" if body.get("tools") else "response_format")
-                    tokens = await self._tokens(target, endpoint, body)
+                    tokens = ids or await self._tokens(target, endpoint, body)
                     slots = await self._slots_of(target)
                     turn = await stack.enter_async_context(slots.turn(cache_salt(caller_or_none()), tokens))
             except TimeoutError as error:

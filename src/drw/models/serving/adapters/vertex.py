@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import google.auth
@@ -16,8 +16,17 @@ import google.auth.transport.requests
 
 from drw.models.serving.engines.openai_client import OpenAIClient
 from drw.models.serving.errors import EngineMisconfigured, EngineStalled, NotSupported
-from drw.models.serving.openai.usage import of_all_choices, uncached
-from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
+from drw.models.serving.openai.usage import of_all_choices, uncached, with_usage
+from drw.models.serving.ports import (
+    UNLIMITED,
+    Body,
+    ChatEngine,
+    CountedPrompt,
+    Endpoint,
+    EngineEvent,
+    EngineLimits,
+    EngineTarget,
+)
 from drw.models.serving.settings import ClientSettings
 
 TOKEN_SECONDS = 30.0
@@ -36,21 +45,26 @@ class VertexEngine(ChatEngine):
         self._refreshing = asyncio.Lock()
 
     async def stream(
-        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
-    ) -> AsyncGenerator[Chunk, None]:
+        self,
+        target: EngineTarget,
+        endpoint: Endpoint,
+        body: Body,
+        limits: EngineLimits = UNLIMITED,
+        prompts: Sequence[CountedPrompt] = (),
+    ) -> AsyncGenerator[EngineEvent, None]:
         """Yield the upstream's chunks."""
         if endpoint != "chat/completions":
             raise NotSupported("prompt", "this model takes chats only, at /v1/chat/completions")
         sent = {**body, "model": target.upstream_model, "stream": True, "stream_options": {"include_usage": True}}
         chunks = self._client.stream(target, endpoint, sent, await self._token_by(target, limits), limits)
-        chunks = uncached(of_all_choices(chunks, body.get("n") or 1))
+        events = with_usage(uncached(of_all_choices(chunks, body.get("n") or 1)))
         try:
-            async for chunk in chunks:
-                yield chunk
+            async for event in events:
+                yield event
         finally:
-            await chunks.aclose()
+            await events.aclose()
 
-    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> CountedPrompt | None:
         """Return None: this endpoint has no way to ask."""
         return None
 

@@ -7,8 +7,8 @@ import asyncio
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.kernel.observability.overhead import waiting
 from drw.models.serving.errors import ContextLengthExceeded, RequestTimedOut
-from drw.models.serving.ports import Body
-from drw.models.serving.routing.candidates import ChatModel, ModelRequest, split, too_long
+from drw.models.serving.ports import Body, CountedPrompt
+from drw.models.serving.routing.candidates import ChatModel, ModelRequest, PromptCounts, split, too_long
 from drw.models.serving.routing.circuit_breaker import State
 from drw.models.serving.routing.load_balancing import Replica
 
@@ -43,8 +43,8 @@ async def count_request(model: ChatModel, request: ModelRequest) -> int | None:
     except (DrwError, TimeoutError):
         replica.mute_until = now + MUTE_SECONDS
         return None
-    request.prompt_counts[model.id] = counts
-    return sum(counts)
+    request.prompt_counts[model.id] = PromptCounts(replica, counts)
+    return sum(count.tokens for count in counts)
 
 
 async def check_prompts(model: ChatModel, replica: Replica, request: ModelRequest, body: Body, end: float) -> None:
@@ -61,17 +61,19 @@ async def check_prompts(model: ChatModel, replica: Replica, request: ModelReques
         raise too_long(model, request)
     prompts = split(body)
     max_tokens = _max_tokens(model, several=len(prompts) > 1)
-    counts = request.prompt_counts.get(model.id) if body is request.body else None
+    counts = request.counted(model, body)
     for number, prompt in enumerate(prompts):
         if len(prompts) == 1 and (not max_tokens or _bytes(prompt) <= max_tokens):  # no token is shorter than a byte
             continue
         count = counts[number] if counts else await _count(model, replica, request, prompt, end)
-        if count is not None and 0 < max_tokens < count:
+        if count is not None and 0 < max_tokens < count.tokens:
             param = "prompt" if request.endpoint == "completions" else "messages"
-            raise ContextLengthExceeded.counted(count, max_tokens, param)
+            raise ContextLengthExceeded.counted(count.tokens, max_tokens, param)
 
 
-async def _count(model: ChatModel, replica: Replica, request: ModelRequest, prompt: Body, end: float) -> int | None:
+async def _count(
+    model: ChatModel, replica: Replica, request: ModelRequest, prompt: Body, end: float
+) -> CountedPrompt | None:
     try:
         with waiting("upstream"):
             async with asyncio.timeout_at(end):

@@ -10,7 +10,7 @@ from drw.models.serving.failover.continuation import Continuation
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai.chunks import has_token, is_filtered, is_whole
 from drw.models.serving.openai.responses import Answer
-from drw.models.serving.ports import Body, Chunk, Endpoint, EngineLimits
+from drw.models.serving.ports import Body, Chunk, CountedPrompt, Endpoint, EngineEvent, EngineLimits
 from drw.models.serving.routing.candidates import ChatModel
 from drw.models.serving.routing.load_balancing import Replica
 
@@ -32,6 +32,7 @@ class Attempt:
         "_begun",
         "_finished",
         "_held",
+        "_prompts",
         "_record",
         "_continuation",
         "body",
@@ -54,6 +55,7 @@ class Attempt:
         record: CallRecord,
         continuation: Continuation | None,
         began: float,
+        prompts: Sequence[CountedPrompt] = (),
     ) -> None:
         self.model = model
         self.replica = replica
@@ -70,14 +72,15 @@ class Attempt:
         self._record = record
         self._continuation = continuation
         self._began = began
+        self._prompts = prompts
         self._begun = False
         self._finished = 0
         self._held: list[Chunk] = []
 
-    def stream(self, endpoint: Endpoint) -> AsyncGenerator[Chunk, None]:
-        """Ask the engine."""
+    def stream(self, endpoint: Endpoint) -> AsyncGenerator[EngineEvent, None]:
+        """Start the request at the engine."""
         target = self.replica.target
-        return self.model.engine.stream(target, endpoint, target.sampled(self.body), self.limits)
+        return self.model.engine.stream(target, endpoint, target.sampled(self.body), self.limits, self._prompts)
 
     def patience(self, now: float) -> float:
         """Return the seconds that it may wait in the queue: half of those until the first token is due."""

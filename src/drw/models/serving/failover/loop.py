@@ -249,7 +249,8 @@ class Failover:
         address = replica.target.base_url
         self._record.served_by(model.id, model.engine_name, model.upstream_model, requested=self._name, address=address)
         self._record.sent(body)
-        return Attempt(model, replica, body, limits, self._answer, self._record, continuation, now)
+        prompts = self._request.counted(model, body, replica)
+        return Attempt(model, replica, body, limits, self._answer, self._record, continuation, now, prompts)
 
     def _continued(self, model: ChatModel) -> tuple[Body, Continuation]:
         text = self._answer.text

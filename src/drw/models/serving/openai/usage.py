@@ -8,7 +8,7 @@ from typing import Any
 from drw.billing.usage import UsageUpdate
 from drw.models.serving.errors import ResponseTruncated
 from drw.models.serving.openai.chunks import has_words
-from drw.models.serving.ports import Chunk
+from drw.models.serving.ports import Chunk, EngineEvent
 
 Usage = dict[str, Any]
 
@@ -48,6 +48,15 @@ def usage_update(chunk: Chunk) -> UsageUpdate:
         prompt = _count(timings, "prompt_n") + _count(timings, "cache_n")
         return UsageUpdate(pieces, continues, prompt, _count(timings, "predicted_n"), _indices(choices))
     return UsageUpdate(pieces, continues)
+
+
+async def with_usage(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[EngineEvent, None]:
+    """Yield each chunk with the usage that it reports; raises as `usage_update` does."""
+    try:
+        async for chunk in chunks:
+            yield EngineEvent(chunk, usage_update(chunk))
+    finally:
+        await chunks.aclose()
 
 
 async def uncached(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import ContextLengthExceeded
 from drw.models.serving.openai.requests import Completion, Sampling, prompts_of, unknown
-from drw.models.serving.ports import FOREVER, Body, ChatEngine, Endpoint
+from drw.models.serving.ports import FOREVER, Body, ChatEngine, CountedPrompt, Endpoint
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.load_balancing import Affinity, Replica, by_weight
 
@@ -83,6 +84,13 @@ class CandidateList:
         return *(models[name] for name in names), *self.fallbacks
 
 
+class PromptCounts(NamedTuple):
+    """The prompts of a request as one replica counted them."""
+
+    replica: Replica
+    prompts: Sequence[CountedPrompt]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
     """One request, as it goes to whichever model answers."""
@@ -102,8 +110,13 @@ class ModelRequest:
     """Of the texts that the model reads."""
     end: float = FOREVER
     """Until when it goes on, whatever becomes of it, in the event loop's time."""
-    prompt_counts: dict[str, list[int]] = field(default_factory=dict, compare=False)
-    """The tokens of each prompt of `body`, by the id of the model that counted them."""
+    prompt_counts: dict[str, PromptCounts] = field(default_factory=dict, compare=False)
+    """The counted prompts of `body` by the id of the model."""
+
+    def counted(self, model: ChatModel, body: Body, replica: Replica | None = None) -> Sequence[CountedPrompt]:
+        """Return the counted prompts of a body; empty if they were not counted, or by another replica than this one."""
+        counts = self.prompt_counts.get(model.id) if body is self.body else None
+        return counts.prompts if counts and replica in (None, counts.replica) else ()
 
 
 def answerable(request: Sampling, candidates: CandidateList, models: tuple[ChatModel, ...]) -> tuple[ChatModel, ...]:
