@@ -1,4 +1,4 @@
-"""A stream that breaks off is gone on with by the real engine, word for word as if it had given all of it."""
+"""The real engine continues a truncated stream to the same text as one engine alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GREEDY = {"temperature": 0, "max_tokens": 32, "seed": 1}
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
-async def test_the_real_engine_goes_on_where_another_broke_off(
+async def test_the_real_engine_continues_a_truncated_stream(
     start: Callable[..., Any], engine: Path, endpoint: str
 ) -> None:
     async with start(small=engine, double={"fallbacks": ["small"]}) as web:

@@ -1,4 +1,4 @@
-"""Which models there are, which is the default, and what callers from outside may know of them."""
+"""Discovery: models, default model, aliases, and public descriptions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_models_are_found_by_id_and_by_default(profile: Profile, how: str)
         assert caught.value.metadata["code"] == "model_not_found"
 
 
-async def test_rest_shows_neither_addresses_nor_where_models_resolve(profile: Profile) -> None:
+async def test_rest_exposes_no_addresses_and_no_resolve_methods(profile: Profile) -> None:
     async with hosted(with_models(profile, {"large": LARGE}), ["discovery"]) as host:
         headers = {"x-drw-key": "key_1", "x-drw-scopes": "models:read"}
         transport = httpx.ASGITransport(app=host.app())
@@ -66,9 +66,7 @@ async def test_rest_shows_neither_addresses_nor_where_models_resolve(profile: Pr
             assert (await web.get("/api/v1/models/large")).json()["default"] is True
 
 
-async def test_one_line_of_the_operators_file_adds_a_model_and_makes_it_the_default(
-    profile: Profile, tmp_path: Path
-) -> None:
+async def test_one_line_of_settings_adds_a_default_model(profile: Profile, tmp_path: Path) -> None:
     shipped, own = tmp_path / "shipped.toml", tmp_path / "own.toml"
     shipped.write_text(
         f'name = "t"\ndata = "{tmp_path}"\npostgres = ""\nvalkey = ""\n'
@@ -107,7 +105,7 @@ async def test_one_line_of_the_operators_file_adds_a_model_and_makes_it_the_defa
         ({"models": {"a b": SMALL}}, "'a b' cannot be the id of a model"),
     ],
 )
-async def test_wrong_settings_say_what_would_be_right(profile: Profile, section: Any, said: str) -> None:
+async def test_invalid_model_settings_are_rejected_with_a_remedy(profile: Profile, section: Any, said: str) -> None:
     host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
     with pytest.raises(ConfigError) as caught:
         await host.start()
@@ -130,7 +128,7 @@ async def rest(profile, **more):
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_a_plan_has_targets_by_weight_and_fallbacks_in_order(profile: Profile, how: str) -> None:
+async def test_candidates_are_targets_by_weight_then_fallbacks(profile: Profile, how: str) -> None:
     async with hosted(with_models(profile, MODELS, default_model="small", aliases=ALIASES), ["discovery"], how) as host:
         client = host.client(DiscoveryClient)
         plan = await client.resolve_plan(ResolvePlanRequest(id="fast"))
@@ -144,7 +142,7 @@ async def test_a_plan_has_targets_by_weight_and_fallbacks_in_order(profile: Prof
         assert [m.id for m in (await client.list_models(ListModelsRequest())).models][-1] == "fast"
 
 
-async def test_an_alias_is_changed_while_all_runs_and_every_change_is_audited(profile: Profile) -> None:
+async def test_alias_changes_apply_at_run_time_and_are_audited(profile: Profile) -> None:
     async with rest(profile, aliases=ALIASES) as (web, client):
         watch = client.watch_aliases(WatchAliasesRequest())
         await anext(watch)
@@ -159,7 +157,7 @@ async def test_an_alias_is_changed_while_all_runs_and_every_change_is_audited(pr
         plan = await client.resolve_plan(ResolvePlanRequest(id="fast"))
         assert len(plan.targets) == 2  # that of the settings counts again
         answer = await web.delete("/api/v1/aliases/fast")
-        assert (answer.status_code, "stands in the settings" in answer.text) == (400, True)
+        assert (answer.status_code, "is in the settings" in answer.text) == (400, True)
         assert (await web.delete("/api/v1/aliases/gone")).status_code == 404
         await watch.aclose()
     with psycopg.connect(profile.postgres) as connection:
@@ -173,7 +171,7 @@ async def test_an_alias_is_changed_while_all_runs_and_every_change_is_audited(pr
     assert [r["details"] for (r,) in rows] == [{"before": was, "after": became}, {"before": became, "after": was}]
 
 
-async def test_a_record_outlives_the_process_and_reaches_the_other_ones(profile: Profile) -> None:
+async def test_a_stored_alias_survives_a_restart_and_reaches_other_processes(profile: Profile) -> None:
     async with rest(profile) as (web, _), rest(profile) as (_, other):
         watch = other.watch_aliases(WatchAliasesRequest())
         await anext(watch)
@@ -200,16 +198,16 @@ async def test_a_record_outlives_the_process_and_reaches_the_other_ones(profile:
         ("a", {"targets": [{"model": "large", "weight": 1}], "fallbacks": ["large"]}, "named twice"),
         ("a", {"targets": [{"model": "large", "weight": 1}], "total_seconds": "NaN"}, "total_seconds"),
         ("a", {"targets": [{"model": "large", "weight": 1}], "total_seconds": 7200}, "total_seconds is 7200"),
-        ("a", {"targets": [{"model": "large"}] * 17}, "names 17 models; at most 16"),
+        ("a", {"targets": [{"model": "large"}] * 17}, "has 17 models; at most 16"),
     ],
 )
-async def test_a_wrong_alias_says_what_would_be_right(profile: Profile, name: str, body: Any, said: str) -> None:
+async def test_an_invalid_alias_is_rejected_with_a_remedy(profile: Profile, name: str, body: Any, said: str) -> None:
     async with rest(profile) as (web, _):
         answer = await web.put(f"/api/v1/aliases/{name}", json=body)
         assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True), answer.text
 
 
-async def test_only_an_administrator_changes_an_alias(profile: Profile) -> None:
+async def test_only_administrators_can_change_aliases(profile: Profile) -> None:
     async with rest(profile) as (web, _):
         body = {"targets": [{"model": "large", "weight": 1}]}
         headers = {"x-drw-scopes": "models:read models:invoke org:admin"}
@@ -229,7 +227,9 @@ async def test_only_an_administrator_changes_an_alias(profile: Profile) -> None:
         ({"models": {"a": VECTORS | {"fallbacks": ["b"]}}}, "an embedding model has no fallbacks"),
     ],
 )
-async def test_wrong_settings_of_plans_say_what_would_be_right(profile: Profile, section: Any, said: str) -> None:
+async def test_invalid_fallbacks_and_aliases_are_rejected_with_a_remedy(
+    profile: Profile, section: Any, said: str
+) -> None:
     host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
     with pytest.raises(ConfigError) as caught:
         await host.start()

@@ -1,4 +1,4 @@
-"""An engine that fails: the caller always hears of it, and a record always stays."""
+"""Engine failures: the caller receives an error and a record is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ask(how, **more):
     return {"model": "double", "messages": [{"role": "user", "content": how}], **more}
 
 
-async def test_a_whole_answer_is_recorded_before_it_ends(web: Web) -> None:
+async def test_a_complete_answer_is_recorded_before_it_ends(web: Web) -> None:
     answer = await web.client.chat.completions.with_raw_response.create(**ask("plain", user="u1"))
     body = answer.parse()
     assert (answer.headers["x-drw-model"], body.model) == ("double", "double")
@@ -41,7 +41,7 @@ async def test_a_whole_answer_is_recorded_before_it_ends(web: Web) -> None:
     assert TEXT not in str(record)
 
 
-async def test_the_record_of_a_stream_is_there_before_done(web: Web) -> None:
+async def test_the_record_of_a_stream_is_written_before_done(web: Web) -> None:
     async with web.http.stream("POST", "/v1/chat/completions", json=ask("plain", stream=True)) as answer:
         async for line in answer.aiter_lines():
             if line == "data: [DONE]":
@@ -52,7 +52,7 @@ async def test_the_record_of_a_stream_is_there_before_done(web: Web) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3])
-async def test_a_stream_gives_the_usage_only_to_those_who_ask(web: Web, n: int) -> None:
+async def test_a_stream_has_usage_only_on_request(web: Web, n: int) -> None:
     for asked in (False, True):
         more = {"stream_options": {"include_usage": True}} if asked else {}
         stream = await web.client.chat.completions.create(**ask("plain", stream=True, n=n, **more))
@@ -77,7 +77,7 @@ async def test_a_stream_gives_the_usage_only_to_those_who_ask(web: Web, n: int) 
         ("status_400", 400, "context_length_exceeded", "refused"),
     ],
 )
-async def test_a_failed_answer_is_an_error_and_leaves_a_record(
+async def test_a_failed_answer_is_an_error_with_a_record(
     web: Web, how: str, status: int, code: str, outcome: str
 ) -> None:
     answer = await web.http.post("/v1/chat/completions", json=ask(how))
@@ -88,7 +88,7 @@ async def test_a_failed_answer_is_an_error_and_leaves_a_record(
 
 
 @pytest.mark.parametrize("how", ["cut", "no_done", "no_finish", "error_event"])
-async def test_a_stream_that_breaks_off_ends_with_an_error_and_never_with_done(web: Web, how: str) -> None:
+async def test_a_truncated_stream_ends_with_an_error_without_done(web: Web, how: str) -> None:
     answer = await web.http.post("/v1/chat/completions", json=ask(how, stream=True))
     events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
     assert answer.status_code == 200
@@ -103,7 +103,7 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_and_never_with_done(w
 
 
 @pytest.mark.parametrize(("how", "stream"), [("wait", False), ("wait", True), ("stall", False)])
-async def test_an_engine_that_takes_too_long_is_given_up(start: Callable[..., Any], how: str, stream: bool) -> None:
+async def test_an_engine_above_its_timeout_is_a_504(start: Callable[..., Any], how: str, stream: bool) -> None:
     async with start(openai={"first_token_seconds": 0.1, "between_tokens_seconds": 0.1}) as web:
         answer = await web.http.post("/v1/chat/completions", json=ask(how, stream=stream))
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
@@ -111,7 +111,7 @@ async def test_an_engine_that_takes_too_long_is_given_up(start: Callable[..., An
         await web.until(lambda: web.double.under_way == 0, "the engine's work to end")
 
 
-async def test_a_stream_that_stalls_says_so(start: Callable[..., Any]) -> None:
+async def test_a_stalled_stream_ends_with_a_timeout_error(start: Callable[..., Any]) -> None:
     async with start(openai={"between_tokens_seconds": 0.1}) as web:
         with pytest.raises(openai.APIError, match="no token within the time"):
             async for _ in await web.client.chat.completions.create(**ask("stall", stream=True)):
@@ -119,7 +119,7 @@ async def test_a_stream_that_stalls_says_so(start: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize(("how", "stream"), [("wait", False), ("stall", False), ("wait", True), ("stall", True)])
-async def test_a_caller_who_leaves_ends_the_engines_work(web: Web, how: str, stream: bool) -> None:
+async def test_a_disconnect_of_the_caller_stops_the_engine(web: Web, how: str, stream: bool) -> None:
     import asyncio
 
     asking = asyncio.create_task(web.http.post("/v1/chat/completions", json=ask(how, stream=stream)))
@@ -136,7 +136,7 @@ async def test_a_caller_who_leaves_ends_the_engines_work(web: Web, how: str, str
     assert [r["outcome"] for r in found] == ["client_gone"]
 
 
-async def test_more_than_may_wait_are_sent_away(start: Callable[..., Any]) -> None:
+async def test_a_full_admission_queue_is_a_503(start: Callable[..., Any]) -> None:
     import asyncio
 
     async with start(double={"max_concurrent": 1}, max_waiting=1) as web:
@@ -152,9 +152,7 @@ async def test_more_than_may_wait_are_sent_away(start: Callable[..., Any]) -> No
         assert sorted(a.status_code for a in answers) == [200, 200, 503]
 
 
-async def test_an_engine_that_is_gone_is_unavailable_and_degrades_the_service(
-    start: Callable[..., Any], folder: Path
-) -> None:
+async def test_an_unreachable_engine_is_a_503_and_degrades_the_service(start: Callable[..., Any], folder: Path) -> None:
     from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 
     async with start(double={"base_url": f"unix:{folder}/nobody"}) as web:
@@ -173,9 +171,7 @@ async def test_an_engine_that_is_gone_is_unavailable_and_degrades_the_service(
         ({"api_key_variable": "NO_KEY"}, "the key for 'other' is missing: set NO_KEY"),
     ],
 )
-async def test_any_model_that_cannot_answer_degrades_the_service(
-    start: Callable[..., Any], setting: Any, why: str
-) -> None:
+async def test_any_unhealthy_model_degrades_the_service(start: Callable[..., Any], setting: Any, why: str) -> None:
     from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 
     async with start(fallback=setting) as web:
@@ -185,12 +181,12 @@ async def test_any_model_that_cannot_answer_degrades_the_service(
         assert (await web.client.chat.completions.create(**ask("plain"))).choices
 
 
-async def test_the_status_names_the_models(web: Web) -> None:
+async def test_the_status_lists_the_models(web: Web) -> None:
     states = {s.name: s.detail for s in (await web.host.status()).services}
     assert states["serving"] == "double (default), vectors"
 
 
-async def test_without_a_record_there_is_no_answer(web: Web) -> None:
+async def test_an_answer_without_a_record_is_a_503(web: Web) -> None:
     with psycopg.connect(web.database) as connection:
         connection.execute("alter table audit.inbox rename to away")
     answer = await web.http.post("/v1/chat/completions", json=ask("plain"))
@@ -200,7 +196,7 @@ async def test_without_a_record_there_is_no_answer(web: Web) -> None:
     assert "audit" in answer.text
 
 
-async def test_a_key_for_the_upstream_comes_out_of_the_environment(
+async def test_the_upstream_key_is_read_from_the_environment(
     start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start(double={"api_key_variable": "DOUBLE_KEY"}) as web:

@@ -1,4 +1,4 @@
-"""What a kill switch does to model calls: new ones are refused, those under way end at once, and a record stays."""
+"""Kill switch and model calls: new calls are rejected, running ones end, records are written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def stopped(web, *kills):
 
 
 @pytest.mark.parametrize("what", SUBJECTS, ids=["key", "desk", "model", "own model"])
-async def test_a_killed_call_is_refused_and_a_stream_is_cut(web: Web, what: Any) -> None:
+async def test_a_kill_rejects_new_calls_and_ends_streams(web: Web, what: Any) -> None:
     stream = await web.client.chat.completions.create(**ask("stall", stream=True))
     first = await anext(stream)
     assert first.choices[0].delta.content
@@ -72,7 +72,7 @@ async def test_a_killed_call_is_refused_and_a_stream_is_cut(web: Web, what: Any)
                 await asyncio.sleep(0.01)
 
 
-async def test_what_others_do_goes_on(web: Web) -> None:
+async def test_calls_of_others_are_not_affected_by_a_kill(web: Web) -> None:
     stream = await web.client.chat.completions.create(**ask("stall", stream=True))
     await anext(stream)
     others = [
@@ -93,7 +93,7 @@ async def test_what_others_do_goes_on(web: Web) -> None:
     assert (await web.client.chat.completions.create(**ask("plain"))).choices
 
 
-async def test_a_call_of_another_service_is_cut_too(web: Web) -> None:
+async def test_an_rpc_call_is_stopped_by_a_kill(web: Web) -> None:
     serving = web.host.client(ServingClient)
     request = ChatRequest(model="double", messages=[ChatMessage(role="user", content="stall")])
     with acting_for(WHO):
@@ -109,7 +109,7 @@ async def test_a_call_of_another_service_is_cut_too(web: Web) -> None:
     assert [record["outcome"] for record in web.records()] == ["killed", "killed"]
 
 
-async def test_kills_outlive_the_router_and_a_start_without_it(start: Callable[..., Any]) -> None:
+async def test_kills_persist_without_the_router_and_across_restarts(start: Callable[..., Any]) -> None:
     async with start() as web:
         await stopped(web, SUBJECTS[0])
         await web.kills.stop()

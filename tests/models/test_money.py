@@ -1,4 +1,4 @@
-"""Money on the managed route: what is reserved before the engine is asked, charged after, and said to the caller."""
+"""Metering on the managed route: reservation before the call, charge after it, errors and headers for the caller."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.billing.counters.rebuild import LOCK
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
-from drw.models.serving.metering.estimates import prompt_bound
+from drw.models.serving.metering.estimates import prompt_token_bound
 from models.cluster import Web
 from models.double_engine import WORDS
 from support.keys import announce
@@ -107,7 +107,7 @@ def till(start: Callable[..., Any]) -> Callable[..., Any]:
     return begin
 
 
-async def test_an_answer_is_charged_by_its_usage_before_it_is_given(till: Callable[..., Any]) -> None:
+async def test_an_answer_is_charged_before_it_is_returned(till: Callable[..., Any]) -> None:
     async with till() as at:
         await at.set(budget="1", prompt_usd_per_million="2", completion_usd_per_million="10")
         before = await at.budget()
@@ -133,7 +133,7 @@ async def test_an_answer_is_charged_by_its_usage_before_it_is_given(till: Callab
         assert spend.lines[0].name == "double" and float(spend.usd) == pytest.approx(float(after.spent))
 
 
-async def test_what_does_not_fit_is_refused_in_openais_words(till: Callable[..., Any]) -> None:
+async def test_a_call_above_its_budget_is_rejected_with_openais_code(till: Callable[..., Any]) -> None:
     async with till() as at:
         await at.set(budget="0.0001", completion_usd_per_million="10")
         with pytest.raises(openai.RateLimitError, match="the desk 'research' has") as caught:
@@ -143,7 +143,7 @@ async def test_what_does_not_fit_is_refused_in_openais_words(till: Callable[...,
         assert at.web.double.bodies == []  # the engine was not asked
 
 
-async def test_a_call_that_is_refused_before_its_engine_is_asked_counts_at_its_model(till: Callable[..., Any]) -> None:
+async def test_a_call_rejected_before_the_engine_counts_for_its_model(till: Callable[..., Any]) -> None:
     operation = {f"gen_ai_{name}_model": "double" for name in ("request", "response")}
     labels = operation | {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "openai"}
     ended = labels | {"error_type": "InsufficientQuota"}
@@ -157,9 +157,7 @@ async def test_a_call_that_is_refused_before_its_engine_is_asked_counts_at_its_m
 
 
 @pytest.mark.parametrize("how", ["plain", "thinking"])
-async def test_a_stream_that_reaches_its_cap_ends_with_an_error_in_the_stream(
-    till: Callable[..., Any], how: str
-) -> None:
+async def test_a_stream_at_the_budget_ends_with_an_error_event(till: Callable[..., Any], how: str) -> None:
     async with till(metering={"min_tokens": 1}) as at:
         await at.set(budget="0.00002", completion_usd_per_million="10")  # two tokens
         answer = await at.web.http.post("/v1/chat/completions", json=ask(how, stream=True))
@@ -171,7 +169,7 @@ async def test_a_stream_that_reaches_its_cap_ends_with_an_error_in_the_stream(
 
 
 @pytest.mark.parametrize("how", ["cut", "no_done", "error_event"])
-async def test_an_engine_that_dies_is_paid_for_what_it_gave(till: Callable[..., Any], how: str) -> None:
+async def test_tokens_before_an_engine_crash_are_charged(till: Callable[..., Any], how: str) -> None:
     async with till() as at:
         await at.set(prompt_usd_per_million="0", completion_usd_per_million="10")
         await at.web.http.post("/v1/chat/completions", json=ask(how, stream=True))
@@ -182,7 +180,7 @@ async def test_an_engine_that_dies_is_paid_for_what_it_gave(till: Callable[..., 
         assert [(row["cost"], row["counted_by"]) for row in at.new()] == [(0, "nothing")] * 3  # it was tried again
 
 
-async def test_a_caller_who_leaves_pays_for_what_came(till: Callable[..., Any]) -> None:
+async def test_a_disconnected_caller_pays_for_received_tokens(till: Callable[..., Any]) -> None:
     async with till() as at:
         await at.set(budget="1", completion_usd_per_million="10")
         body = ask("stall", stream=True, max_tokens=9)
@@ -200,14 +198,14 @@ async def test_a_caller_who_leaves_pays_for_what_came(till: Callable[..., Any]) 
         await at.web.until(arrived, "the row in the ledger")
         (row,) = found
         assert (row["outcome"], row["completion_tokens"], row["cost"]) == ("client_gone", 1, 10_000)
-        bound = prompt_bound({"messages": body["messages"], "max_tokens": 9}, 0)
+        bound = prompt_token_bound({"messages": body["messages"], "max_tokens": 9}, 0)
         assert (row["counted_by"], row["prompt_tokens"]) == ("chunks", bound)
         async with asyncio.timeout(20):
             while (await at.budget()).reserved != "0.00":
                 await asyncio.sleep(0.02)
 
 
-async def test_a_fallback_that_is_full_refuses_nobody_and_a_model_that_is_full_has_a_fallback(
+async def test_a_model_at_capacity_uses_its_fallback_and_vice_versa(
     till: Callable[..., Any],
 ) -> None:
     async with till(fallback={}) as at:
@@ -230,7 +228,7 @@ async def test_a_fallback_that_is_full_refuses_nobody_and_a_model_that_is_full_h
         assert [await answers("double"), await answers("double")] == ["double", "other"]
 
 
-async def test_an_answer_that_nothing_bounds_is_bounded_by_what_was_reserved(till: Callable[..., Any]) -> None:
+async def test_an_answer_without_a_limit_is_limited_by_the_reservation(till: Callable[..., Any]) -> None:
     async with till(metering={"max_tokens": 50}) as at:
         await at.web.http.post("/v1/chat/completions", json=ask())
         await at.set(completion_usd_per_million="10")
@@ -240,7 +238,7 @@ async def test_an_answer_that_nothing_bounds_is_bounded_by_what_was_reserved(til
         assert bounds == [{}, {"max_tokens": 50}, {"max_completion_tokens": 70}]
 
 
-async def test_embeddings_are_charged_too(till: Callable[..., Any]) -> None:
+async def test_embeddings_are_charged(till: Callable[..., Any]) -> None:
     async with till() as at:
         with acting_for(BOSS):
             await at.client.set_price(Price(model="vectors", prompt_usd_per_million="1"))
@@ -250,7 +248,7 @@ async def test_embeddings_are_charged_too(till: Callable[..., Any]) -> None:
         assert (at.rows()[-1]["route"], at.rows()[-1]["prompt_tokens"]) == ("embedding", 2)
 
 
-async def test_tokens_of_the_minute_are_bounded_and_said(till: Callable[..., Any]) -> None:
+async def test_tokens_a_minute_are_limited_with_headers(till: Callable[..., Any]) -> None:
     async with till() as at:
         await announce(at.client, "key_test")
         with acting_for(BOSS):
@@ -271,9 +269,7 @@ async def test_tokens_of_the_minute_are_bounded_and_said(till: Callable[..., Any
         assert never.status_code == 429 and "retry-after" not in never.headers
 
 
-async def test_a_valkey_that_lost_its_data_is_filled_from_the_ledger(
-    till: Callable[..., Any], profile: Profile
-) -> None:
+async def test_counters_are_rebuilt_from_the_ledger_after_data_loss(till: Callable[..., Any], profile: Profile) -> None:
     async with till() as at:
         await at.set(budget="1", completion_usd_per_million="10")
         await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=5))
@@ -291,9 +287,7 @@ async def test_a_valkey_that_lost_its_data_is_filled_from_the_ledger(
         assert after.spent == "0.00006"
 
 
-async def test_without_prices_budgets_and_limits_valkey_is_not_needed(
-    start: Callable[..., Any], profile: Profile
-) -> None:
+async def test_free_calls_do_not_need_valkey(start: Callable[..., Any], profile: Profile) -> None:
     away = profile.model_copy(update={"valkey": "unix:///nowhere"})
     async with start(more=("rate_limiting",), on=away) as web:
         at = Till(web)
@@ -308,9 +302,7 @@ async def test_without_prices_budgets_and_limits_valkey_is_not_needed(
         assert "Valkey does not answer" in answer.text
 
 
-async def test_the_real_engine_counts_prompts_before_and_tokens_as_they_come(
-    till: Callable[..., Any], engine: Path
-) -> None:
+async def test_the_real_engine_counts_prompts_and_streamed_tokens(till: Callable[..., Any], engine: Path) -> None:
     async with till(small=engine) as at:
         with acting_for(BOSS):
             await at.client.set_price(Price(model="small", prompt_usd_per_million="1", completion_usd_per_million="1"))

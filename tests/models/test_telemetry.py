@@ -1,4 +1,4 @@
-"""Spans, metrics and log lines of model calls: by OpenTelemetry's conventions, and without a word of anybody's."""
+"""Spans, metrics and log fields of model calls: OpenTelemetry's conventions, no content."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def sample(name, **labels):
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part_of_its_trace(
-    web: Web, spans: Spans
-) -> None:
+async def test_a_call_is_a_client_span_and_propagates_its_trace_to_the_engine(web: Web, spans: Spans) -> None:
     asked = {"temperature": 0.5, "max_tokens": 9, "seed": 3, "top_p": 0.9, "n": 1, "stop": ["noon"]}
     assert (await ask(web, **asked)).status_code == 200
     span, server = spans.one("chat double"), spans.one("http/POST")
@@ -103,14 +101,14 @@ async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part
     assert [record["trace_id"] for record in web.records()] == [TRACE]
 
 
-async def test_a_key_that_somebody_puts_into_a_path_is_on_no_span(web: Web, spans: Spans) -> None:
+async def test_a_key_in_a_path_is_on_no_span(web: Web, spans: Spans) -> None:
     key = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJrZXlfMSJ9.c2lnbmF0dXJl"
     await web.http.get(f"/v1/models/{key}")
     assert attributes_of(spans.one("http/GET"))["url.path"] == "/v1/models/[redacted: token]"
     assert key not in spans_text(spans)
 
 
-async def test_a_failure_is_on_the_span_by_its_class_alone(web: Web, spans: Spans) -> None:
+async def test_a_failed_span_has_only_the_class_of_the_error(web: Web, spans: Spans) -> None:
     await ask(web, "quoting")
     span = spans.one("chat double")
     assert attributes_of(span)["error.type"] == "EngineUnavailable"
@@ -118,7 +116,7 @@ async def test_a_failure_is_on_the_span_by_its_class_alone(web: Web, spans: Span
     assert attributes_of(spans.one("http/POST"))["error.type"] == "EngineUnavailable"
 
 
-async def test_completions_and_embeddings_have_their_own_operation(web: Web, spans: Spans) -> None:
+async def test_completions_and_embeddings_have_separate_operations(web: Web, spans: Spans) -> None:
     await web.client.completions.create(model="double", prompt="plain", max_tokens=4)
     await web.client.embeddings.create(model="vectors", input=["one", "three"])
     assert attributes_of(spans.one("text_completion double"))["gen_ai.request.max_tokens"] == 4
@@ -126,7 +124,7 @@ async def test_completions_and_embeddings_have_their_own_operation(web: Web, spa
     assert (found.kind, attributes_of(found)["gen_ai.usage.input_tokens"]) == (SpanKind.CLIENT, 2)
 
 
-async def test_metrics_have_the_conventions_names_and_a_callers_words_make_no_label(web: Web) -> None:
+async def test_metrics_follow_the_conventions_without_labels_from_requests(web: Web) -> None:
     ended = {"error_type": "", "outcome": "ok"}
     names = [
         ("gen_ai_server_time_to_first_token_seconds_count", {}),
@@ -151,7 +149,9 @@ async def test_metrics_have_the_conventions_names_and_a_callers_words_make_no_la
     assert 'method="_OTHER"' in text
 
 
-async def test_a_log_line_has_the_names_that_spans_have(web: Web, lines: Callable[[], list[dict[str, Any]]]) -> None:
+async def test_log_fields_have_the_names_of_span_attributes(
+    web: Web, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
     await ask(web)
     (line,) = (line for line in lines() if line.get("path") == "/v1/chat/completions")
     assert line["trace_id"] == TRACE
@@ -165,7 +165,7 @@ async def test_a_log_line_has_the_names_that_spans_have(web: Web, lines: Callabl
 
 
 @pytest.mark.parametrize("how", ["repeating", "quoting", "quoting_400", "quoting_429", "quoting_event", "no_finish"])
-async def test_by_default_no_word_of_prompt_or_answer_leaves(
+async def test_content_is_not_captured_by_default(
     web: Web, spans: Spans, lines: Callable[[], list[dict[str, Any]]], how: str
 ) -> None:
     answer = await ask(web, how)
@@ -176,7 +176,7 @@ async def test_by_default_no_word_of_prompt_or_answer_leaves(
         assert how not in place.replace("drw_", "")  # the caller's own last message
 
 
-async def test_content_is_on_the_span_where_the_operator_wants_it_without_secrets(
+async def test_captured_content_is_redacted(
     start: Callable[..., Any], spans: Spans, lines: Callable[[], list[dict[str, Any]]]
 ) -> None:
     async with start(capture_content=True, capture_characters=400) as web:
@@ -208,7 +208,7 @@ async def test_content_is_on_the_span_where_the_operator_wants_it_without_secret
 
 
 @pytest.mark.parametrize(("said", "wanted"), [("true", True), ("SPAN_ONLY", True), ("", False), ("EVENT_ONLY", False)])
-def test_opentelemetrys_own_variable_turns_content_on_too(
+def test_opentelemetrys_variable_enables_content_capture(
     monkeypatch: pytest.MonkeyPatch, said: str, wanted: bool
 ) -> None:
     monkeypatch.setenv(content_capture.VARIABLE, said)
@@ -216,7 +216,7 @@ def test_opentelemetrys_own_variable_turns_content_on_too(
     assert ServingSettings(capture_content=False).capture_content is False
 
 
-async def test_cost_is_counted_at_the_model_of_each_attempt(spans: Spans) -> None:
+async def test_cost_is_counted_for_the_model_of_each_attempt(spans: Spans) -> None:
     class DoubleAudit:
         def line(self, action, resource, outcome, details) -> str:
             self.details = details
@@ -235,8 +235,8 @@ async def test_cost_is_counted_at_the_model_of_each_attempt(spans: Spans) -> Non
     labels = [{"org": "", "desk": "", "gen_ai_response_model": model} for model in ("first", "second")]
     before = [sample("drw_cost_usd_total", **each) for each in labels]
     record = CallRecord(audit, "chat", b"{}")
-    record.served_by("first", "openai", "up", requested="alias", address="https://models.example.com/v1")
-    record.served_by("second", "vertex", "up")
+    record.set_model("first", "openai", "up", requested="alias", address="https://models.example.com/v1")
+    record.set_model("second", "vertex", "up")
     record.charge(Settlement([row("first", 500_000_000), row("second", 1_000_000_000)], details={"cached_tokens": 7}))
     await record.close()
     told = attributes_of(spans.one("chat alias"))

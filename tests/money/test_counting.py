@@ -16,7 +16,7 @@ from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.settings import Profile
 from drw.models.serving.engines.token_counting import check_prompts
 from drw.models.serving.errors import ContextLengthExceeded, EngineMisconfigured, EngineUnavailable, NotSupported
-from drw.models.serving.metering.estimates import prompt_bound
+from drw.models.serving.metering.estimates import prompt_token_bound
 from drw.models.serving.ports import CountedPrompt, EngineTarget
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 from drw.models.serving.routing.load_balancing import Replica
@@ -27,7 +27,7 @@ WHO = Principal("acme", "rates", "key_1")
 DESK = Subject(Block.DESK, "acme", "rates")
 PRICES = [Price(model=name, prompt_usd_per_million="1", completion_usd_per_million="1") for name in ("one", "two")]
 PROMPT, MOST = 5, 10
-BOUND = prompt_bound({"prompt": PROMPT}, 0)
+BOUND = prompt_token_bound({"prompt": PROMPT}, 0)
 
 
 class Counting(DoubleChat):
@@ -78,7 +78,7 @@ async def held(on, *models, seconds: float | None = None) -> int:
     """Return the tokens that are held for a request."""
     request = asked(models, prompt=PROMPT, most=MOST, stream=False)
     if seconds is not None:
-        request = replace(request, end=asyncio.get_running_loop().time() + seconds)
+        request = replace(request, deadline=asyncio.get_running_loop().time() + seconds)
     with acting_for(WHO):
         metered = await on.gateway().metering.reserve(request)
     assert metered.reservation is not None
@@ -142,10 +142,10 @@ async def test_a_prompt_is_counted_once_for_its_price_and_its_length(on: World) 
     with acting_for(WHO):
         metered = await on.gateway().metering.reserve(request)
     with pytest.raises(ContextLengthExceeded, match=f"{PROMPT} tokens; this model takes at most {PROMPT - 1}"):
-        await check_prompts(bounded, bounded.replicas[0], request, request.body, request.end)
+        await check_prompts(bounded, bounded.replicas[0], request, request.body, request.deadline)
     assert engine.places == ["x"]
     other = {"prompt": "y" * 100}  # as where another engine continues the answer
     with pytest.raises(ContextLengthExceeded):
-        await check_prompts(bounded, bounded.replicas[0], request, other, request.end)
+        await check_prompts(bounded, bounded.replicas[0], request, other, request.deadline)
     assert engine.places == ["x", "x"]
     await metered.finalize(asyncio.CancelledError())

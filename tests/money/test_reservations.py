@@ -20,7 +20,7 @@ from drw.billing.subjects import Subject
 from drw.kernel.errors import NEVER, ClientGone, RateLimited, http_headers
 from drw.kernel.rpc.context import acting_for
 from drw.models.serving.errors import ResponseTruncated
-from drw.models.serving.metering.estimates import prompt_bound
+from drw.models.serving.metering.estimates import prompt_token_bound
 from money.protocol import DESK, KEY, ONE, TOKEN, TWO, WHO, rows, spent
 from money.world import BLOCK, LEASE, World, asked, report, token, usage
 
@@ -361,7 +361,7 @@ async def test_where_nothing_bounds_an_answer_the_engine_is_told_what_was_reserv
 def test_a_picture_in_a_prompt_is_no_text() -> None:
     def prompt(url: str) -> int:
         parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
-        return prompt_bound({"messages": [{"role": "user", "content": parts}]}, 4096)
+        return prompt_token_bound({"messages": [{"role": "user", "content": parts}]}, 4096)
 
     assert prompt("data:image/png;base64," + "A" * 1_400_000) == prompt("") < 4096 + 300
     assert prompt("https://desk.example/x.png") == prompt("") + len("https://desk.example/x.png")

@@ -1,4 +1,4 @@
-"""The engine's limit of memory, with a real engine: it ends before it takes the machine's, and comes back."""
+"""Memory limits: of the engine process, of prompts and of request bodies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def healthy(socket):
     return False
 
 
-async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_anew(
+async def test_an_engine_above_its_memory_limit_returns_503_and_is_restarted(
     weights: Path, folder: Path, start: Callable[..., Any]
 ) -> None:
     socket = folder / "limited.sock"
@@ -73,7 +73,7 @@ async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_a
 @pytest.mark.parametrize(
     "body", [{"model": "small", "prompt": "a " * (1 << 20)}, {"model": "vectors", "input": "x " * 9999}]
 )
-async def test_prompts_too_long_by_their_bytes_cost_the_engine_nothing(
+async def test_prompts_with_too_many_bytes_do_not_reach_the_engine(
     weights: Path, folder: Path, start: Callable[..., Any], body: Any
 ) -> None:
     socket = folder / "long.sock"
@@ -88,7 +88,7 @@ async def test_prompts_too_long_by_their_bytes_cost_the_engine_nothing(
         assert memory.memory_info().rss - before < 16 << 20
 
 
-async def test_a_model_with_more_room_answers_what_is_too_long_for_the_first(start: Callable[..., Any]) -> None:
+async def test_a_model_with_a_longer_context_answers_prompts_too_long_for_the_first(start: Callable[..., Any]) -> None:
     async with start(double={"context_length": 100}, fallback={"context_length": 100_000}) as web:
         body = {"model": "double", "max_tokens": 8}
         messages = [{"role": "user", "content": "plain"}, {"role": "user", "content": "x" * 6401}]
@@ -100,11 +100,11 @@ async def test_a_model_with_more_room_answers_what_is_too_long_for_the_first(sta
         assert len(web.double.bodies) == 1
 
 
-def test_bodies_are_bounded_for_an_org_and_for_all() -> None:
+def test_body_bytes_are_limited_per_org_and_in_total() -> None:
     buffers = BodyBuffers(100, 250)
-    with buffers.holding("a") as a, buffers.holding("b") as b, buffers.holding("c") as c:
+    with buffers.reserve("a") as a, buffers.reserve("b") as b, buffers.reserve("c") as c:
         a(60)
-        with buffers.holding("a") as more:
+        with buffers.reserve("a") as more:
             more(40)
             with pytest.raises(RateLimited, match="org 'a'"):
                 more(1)
@@ -113,10 +113,10 @@ def test_bodies_are_bounded_for_an_org_and_for_all() -> None:
         with pytest.raises(Unavailable, match="try again"):
             c(51)
         c(50)
-    assert not buffers._held
+    assert not buffers._reserved
 
 
-async def test_bodies_of_one_org_are_refused_beyond_its_share_and_free_again(start: Callable[..., Any]) -> None:
+async def test_an_org_above_its_body_limit_receives_429_until_bytes_are_released(start: Callable[..., Any]) -> None:
     async with start(max_buffered_bytes_per_org=1 << 20) as web:
         held = {"model": "double", "messages": [{"role": "user", "content": "wait"}], "user": "x" * 500}
         long = {"model": "double", "messages": [{"role": "user", "content": "x" * (1 << 20)}]}

@@ -1,4 +1,4 @@
-"""Vertex AI with a workload's own account: the token comes from a metadata server, and reaches the upstream."""
+"""Vertex AI adapter with a workload account: token from a metadata server."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[DoubleMetadata]]:
     serving.join()
 
 
-async def test_chats_carry_one_token_for_many_requests(
-    start: Callable[..., Any], metadata: type[DoubleMetadata]
-) -> None:
+async def test_requests_share_one_account_token(start: Callable[..., Any], metadata: type[DoubleMetadata]) -> None:
     async with start(double={"engine": "vertex", "upstream_model": "google/gemini-2.5-flash"}) as web:
         for _ in range(2):
             answer = await web.client.chat.completions.create(
@@ -74,7 +72,7 @@ async def test_chats_carry_one_token_for_many_requests(
         assert [r["outcome"] for r in web.records()] == ["ok", "ok", "refused"]
 
 
-async def test_without_an_account_the_error_says_so(
+async def test_a_missing_google_account_is_named_in_the_error(
     start: Callable[..., Any], metadata: type[DoubleMetadata], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metadata, "do_GET", lambda self: self.send_error(404))

@@ -1,4 +1,4 @@
-"""What a call leaves behind: nothing that only the garbage collector can take away, since it would hold the body."""
+"""Calls leave no reference cycles that would keep request bodies in memory until garbage collection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def leaves_nothing(world: World, **request: Any) -> None:
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_call_leaves_nothing_in_a_cycle(in_world: Callable[..., None], behaviour: Any, stream: bool) -> None:
+def test_a_call_leaves_no_reference_cycle(in_world: Callable[..., None], behaviour: Any, stream: bool) -> None:
     async def run(world: World) -> None:
         for each in world.upstreams.values():
             each.script = [behaviour]
@@ -43,5 +43,5 @@ def test_a_call_leaves_nothing_in_a_cycle(in_world: Callable[..., None], behavio
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 9}, {"model": "nobody"}, {"max_tokens": 1 << 30}], ids=str)
-def test_a_refused_call_leaves_nothing_in_a_cycle(in_world: Callable[..., None], wrong: Any) -> None:
+def test_a_rejected_call_leaves_no_reference_cycle(in_world: Callable[..., None], wrong: Any) -> None:
     in_world(lambda world: leaves_nothing(world, **{"stream": False, **wrong}))

@@ -1,4 +1,4 @@
-"""Several places of one model, aliases that change while requests come, and deadlines, through serving itself."""
+"""Replicas, aliases and deadlines through the serving service."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def asked(world: World, *requests: dict) -> list[str]:
     return found
 
 
-def test_requests_spread_over_the_places_and_a_session_stays(in_places: Callable[..., None]) -> None:
+def test_requests_spread_over_replicas_and_a_session_stays(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         busy = [asyncio.ensure_future(world.ask(stream=False)) for _ in range(9)]
         await asyncio.gather(*busy)
@@ -75,7 +75,7 @@ def test_requests_spread_over_the_places_and_a_session_stays(in_places: Callable
     in_places(run)
 
 
-def test_a_place_that_is_broken_is_passed_by_and_its_sessions_move(in_places: Callable[..., None]) -> None:
+def test_a_broken_replica_is_skipped_and_its_sessions_move(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         (home,) = set(await asked(world, {"headers": SESSION}))
         world[home].script = ["status_503"]
@@ -91,7 +91,7 @@ def test_a_place_that_is_broken_is_passed_by_and_its_sessions_move(in_places: Ca
     in_places(run)
 
 
-def test_prompts_that_begin_alike_go_to_one_place(in_places: Callable[..., None]) -> None:
+def test_prompts_with_the_same_prefix_go_to_one_replica(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         began = [{"role": "system", "content": "All that the desk must know. " * 60}]
         same = [{"messages": [*began, {"role": "user", "content": f"question {i}"}]} for i in range(6)]
@@ -102,7 +102,7 @@ def test_prompts_that_begin_alike_go_to_one_place(in_places: Callable[..., None]
     in_places(run, affinity="prefix")
 
 
-def test_a_conversation_keeps_its_place_from_its_first_question_on(in_places: Callable[..., None]) -> None:
+def test_a_conversation_stays_at_the_replica_of_its_first_question(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         homes = []
         for first in range(12):
@@ -118,7 +118,7 @@ def test_a_conversation_keeps_its_place_from_its_first_question_on(in_places: Ca
     in_places(run, affinity="prefix")
 
 
-def test_all_places_broken_means_the_fallback(in_places: Callable[..., None]) -> None:
+def test_the_fallback_answers_when_all_replicas_are_broken(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         for name in ("primary", "b", "c"):
             world[name].script = ["reset"]
@@ -129,7 +129,7 @@ def test_all_places_broken_means_the_fallback(in_places: Callable[..., None]) ->
     in_places(run)
 
 
-def test_a_stream_is_gone_on_with_at_another_place_of_the_same_model(in_places: Callable[..., None]) -> None:
+def test_a_stream_continues_at_another_replica_of_the_model(in_places: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         (home,) = set(await asked(world, {"headers": SESSION}))
         world[home].script = ["cut"]
@@ -139,7 +139,7 @@ def test_a_stream_is_gone_on_with_at_another_place_of_the_same_model(in_places: 
     in_places(run)
 
 
-def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world: Callable[..., None]) -> None:
+def test_a_new_alias_applies_to_the_next_request_and_is_listed(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         discovery = world.host.client(DiscoveryClient)
 
@@ -180,7 +180,7 @@ def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world:
     in_world(run, remember_models_seconds=300)
 
 
-def test_the_other_target_of_an_alias_answers_before_its_fallbacks(in_world: Callable[..., None]) -> None:
+def test_other_targets_of_an_alias_are_tried_before_its_fallbacks(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_500"]
         reply = await world.ask(stream=False, model="canary")
@@ -193,7 +193,7 @@ def test_the_other_target_of_an_alias_answers_before_its_fallbacks(in_world: Cal
     in_world(run, third={}, aliases=aliases)
 
 
-def test_a_service_that_asks_over_the_contract_gets_the_same(in_world: Callable[..., None]) -> None:
+def test_rpc_calls_have_the_same_failover(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut", "silent"]
         client = world.host.client(ServingClient)
@@ -212,7 +212,7 @@ def test_a_service_that_asks_over_the_contract_gets_the_same(in_world: Callable[
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_whole_has_a_deadline_whoever_answers(in_world: Callable[..., None], stream: bool) -> None:
+def test_the_deadline_covers_all_attempts(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         for name in ("primary", "fallback"):
             world[name].script = ["silent"]
@@ -227,7 +227,7 @@ def test_the_whole_has_a_deadline_whoever_answers(in_world: Callable[..., None],
     in_world(run, primary={"deadlines": deadlines}, fallback={"deadlines": deadlines})
 
 
-def test_a_probe_that_hangs_costs_little(in_world: Callable[..., None]) -> None:
+def test_a_hanging_probe_delays_the_request_only_briefly(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"] * 5 + ["silent"]
         for _ in range(5):
@@ -243,7 +243,7 @@ def test_a_probe_that_hangs_costs_little(in_world: Callable[..., None]) -> None:
     in_world(run, primary={"deadlines": deadlines}, circuits={"probe_seconds": 2})
 
 
-def test_a_fallback_that_is_killed_in_the_meantime_is_passed_by(
+def test_a_fallback_killed_during_the_request_is_skipped(
     in_world: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run(world: World) -> None:
@@ -258,7 +258,7 @@ def test_a_fallback_that_is_killed_in_the_meantime_is_passed_by(
     in_world(run, third={})
 
 
-def test_while_one_request_probes_the_others_are_told(in_world: Callable[..., None]) -> None:
+def test_requests_during_a_probe_receive_503_with_retry_after(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"] * 5 + ["held", "well"]
         for _ in range(2):
@@ -270,7 +270,7 @@ def test_while_one_request_probes_the_others_are_told(in_world: Callable[..., No
         assert "half-open: probing" in await world.status()
         reply = await world.ask(stream=False)
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
-        assert "tried by another request" in reply.error["message"]
+        assert "another request probes it" in reply.error["message"]
         world["primary"].go.set()
         assert (await probing).status_code == 200
         assert world.circuit("primary") == 0
@@ -279,7 +279,7 @@ def test_while_one_request_probes_the_others_are_told(in_world: Callable[..., No
     in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
 
 
-def test_who_leaves_a_stream_lets_no_second_probe_in(in_world: Callable[..., None]) -> None:
+def test_a_stream_abandoned_before_the_circuit_opened_does_not_end_the_probe(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["held_stream"] + ["status_503"] * 5 + ["held"]
         live = BODY | {"stream": True}
@@ -303,7 +303,7 @@ def test_who_leaves_a_stream_lets_no_second_probe_in(in_world: Callable[..., Non
     in_world(run, primary={"fallbacks": [], "deadlines": patient}, circuits={"open_seconds": 20})
 
 
-def test_who_waited_in_line_while_a_circuit_opened_goes_elsewhere(
+def test_a_queued_request_moves_on_when_the_circuit_opens(
     in_world: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class SeenLine(AdmissionQueue):
@@ -327,7 +327,7 @@ def test_who_waited_in_line_while_a_circuit_opened_goes_elsewhere(
     in_world(run, primary={"max_concurrent": 1}, circuits={"consecutive_failures": 1})
 
 
-def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world: Callable[..., None]) -> None:
+def test_without_candidates_the_error_has_a_retry_after(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]
         for _ in range(3):
@@ -335,7 +335,7 @@ def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world: Callable[
         assert (reply.status, reply.error["code"]) == (503, "service_unavailable")
         asked = world["primary"].asked
         reply = await world.ask(stream=False)
-        assert (reply.status, "is left alone for" in reply.error["message"]) == (503, True)
+        assert (reply.status, "receives no requests for" in reply.error["message"]) == (503, True)
         assert 1 <= int(reply.headers["retry-after"]) <= 20
         assert world["primary"].asked == asked
         await world.wait(20)
@@ -345,7 +345,7 @@ def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world: Callable[
     in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
 
 
-def test_a_fallback_that_gives_the_beginning_back_says_nothing_twice(in_world: Callable[..., None]) -> None:
+def test_a_fallback_that_repeats_the_text_causes_no_duplicate_text(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script, world["fallback"].script = ["cut"], ["echo"]
         assert (await world.ask(stream=True)).verdict == "whole"
@@ -353,10 +353,10 @@ def test_a_fallback_that_gives_the_beginning_back_says_nothing_twice(in_world: C
     in_world(run)
 
 
-def test_a_pause_that_a_failing_upstream_asks_for_is_told(in_world: Callable[..., None]) -> None:
+def test_the_retry_after_of_a_failing_upstream_reaches_the_caller(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["resting"]
-        for said in ("in maintenance", "wants to be left alone for 40 s"):
+        for said in ("in maintenance", "accepts no requests for 40 s"):
             reply = await world.ask(stream=False)
             assert (reply.status, reply.headers["retry-after"]) == (503, "40")
             assert said in reply.error["message"]
@@ -365,7 +365,7 @@ def test_a_pause_that_a_failing_upstream_asks_for_is_told(in_world: Callable[...
     in_world(run, primary={"fallbacks": []})
 
 
-def test_an_upstream_cannot_send_a_request_elsewhere(in_world: Callable[..., None]) -> None:
+def test_redirects_of_an_upstream_are_not_followed(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["elsewhere"]
         reply = await world.ask(stream=False)
@@ -384,9 +384,7 @@ def test_an_upstream_cannot_send_a_request_elsewhere(in_world: Callable[..., Non
     ],
     ids=["n", "logprobs", "tools", "json"],
 )
-def test_what_cannot_be_gone_on_with_ends_with_an_error_inside_the_stream(
-    in_world: Callable[..., None], more: Any
-) -> None:
+def test_a_stream_that_cannot_be_continued_ends_with_an_error_event(in_world: Callable[..., None], more: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut"]
         reply = await world.ask(stream=True, **more)
@@ -396,7 +394,7 @@ def test_what_cannot_be_gone_on_with_ends_with_an_error_inside_the_stream(
     in_world(run)
 
 
-def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world: Callable[..., None]) -> None:
+def test_a_stream_at_max_tokens_is_not_continued(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut"]
         assert (await world.ask(stream=True, max_tokens=40)).verdict == "error"
@@ -408,7 +406,7 @@ def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world: Callable[...,
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_engine_that_gives_an_answer_up_has_not_given_it(in_world: Callable[..., None], stream: bool) -> None:
+def test_an_aborted_answer_is_not_complete(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["gave_up"]
         reply = await world.ask(stream=stream)
@@ -419,7 +417,7 @@ def test_an_engine_that_gives_an_answer_up_has_not_given_it(in_world: Callable[.
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_signs_of_life_are_no_tokens(in_world: Callable[..., None], stream: bool) -> None:
+def test_keep_alive_events_do_not_extend_the_deadline(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["heartbeats"]
         reply = await world.ask(stream=stream)
@@ -429,7 +427,7 @@ def test_signs_of_life_are_no_tokens(in_world: Callable[..., None], stream: bool
     in_world(run)
 
 
-def test_reasoning_is_a_part_of_the_answer_under_its_engines_name(in_world: Callable[..., None]) -> None:
+def test_reasoning_keeps_the_field_name_of_the_engine(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["thinking"]
         reply = await world.ask(stream=True)
@@ -447,7 +445,7 @@ def test_reasoning_is_a_part_of_the_answer_under_its_engines_name(in_world: Call
     in_world(run)
 
 
-def test_a_thought_is_not_gone_on_with(in_world: Callable[..., None]) -> None:
+def test_a_stream_with_reasoning_is_not_continued(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut_thinking"]
         reply = await world.ask(stream=True)
@@ -458,7 +456,9 @@ def test_a_thought_is_not_gone_on_with(in_world: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_fails_an_answer_is_whole_or_an_error_and_in_time(in_world: Callable[..., None], seed: Any) -> None:
+def test_with_random_failures_an_answer_is_complete_or_an_error_in_time(
+    in_world: Callable[..., None], seed: Any
+) -> None:
     async def run(world: World) -> None:
         chance = Random(seed)
         verdicts: Counter[str] = Counter()
@@ -479,7 +479,7 @@ def test_whatever_fails_an_answer_is_whole_or_an_error_and_in_time(in_world: Cal
     in_world(run, third={"context_length": 32768}, circuits=never)
 
 
-def test_retries_have_a_budget(in_world: Callable[..., None]) -> None:
+def test_retries_stop_when_the_budget_is_exhausted(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_500"]
         for _ in range(20):
@@ -490,7 +490,7 @@ def test_retries_have_a_budget(in_world: Callable[..., None]) -> None:
     in_world(run, primary={"fallbacks": []}, retries=retries, circuits={"consecutive_failures": 1000, "window": 1000})
 
 
-def test_a_longer_answer_than_the_model_takes_goes_to_one_that_takes_it(in_world: Callable[..., None]) -> None:
+def test_a_long_answer_goes_to_a_model_with_a_sufficient_context(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         before = fallbacks("primary", "third", "context_length")
         reply = await world.ask(stream=False, max_tokens=9000)
@@ -503,7 +503,7 @@ def test_a_longer_answer_than_the_model_takes_goes_to_one_that_takes_it(in_world
     in_world(run, third={"context_length": 32768})
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(in_world: Callable[..., None]) -> None:
+def test_a_pooled_connection_closed_while_idle_is_not_a_failure(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         assert (await world.ask(stream=False)).verdict == "whole"
         world["primary"].script = ["reset", "well"]  # the first over the kept connection
@@ -514,7 +514,7 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(in_world: Cal
     in_world(run)
 
 
-def test_a_caller_who_leaves_is_nobodys_failure(in_world: Callable[..., None]) -> None:
+def test_a_disconnected_caller_is_not_counted_as_a_failure(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["silent"]
         asking = asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY))

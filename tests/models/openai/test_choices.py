@@ -1,4 +1,4 @@
-"""Every choice of every engine is counted: in the usage, in the ledger, and against the budget."""
+"""All choices of all engines are counted: in usage, ledger and budget."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Policy, Price, W
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.models.serving.adapters.vertex import VertexEngine
-from drw.models.serving.engines.prompts import Prompts
+from drw.models.serving.engines.prompts import PromptTokenizer
 from models.openai.test_openai_api import TOOLS
 from support.money import counters_open
 
@@ -125,7 +125,7 @@ ENDLESS: dict[str, Any] = {"logit_bias": {"0": -100, "2": -100}}
 
 
 @pytest.mark.parametrize("kind", ["llama_cpp", "openai", "vertex"])
-async def test_each_choice_is_in_the_usage_and_the_ledger(
+async def test_usage_and_ledger_count_all_choices(
     priced: Callable[..., Any], upstream: CountsOneChoice, kind: str
 ) -> None:
     asked = [("chat/completions", CHAT), ("chat/completions", CHAT | STREAM)]
@@ -150,13 +150,13 @@ async def test_each_choice_is_in_the_usage_and_the_ledger(
 async def test_the_prompt_of_a_metered_chat_is_tokenized_once(
     priced: Callable[..., Any], upstream: CountsOneChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenized, chat = [], Prompts.chat
+    tokenized, chat = [], PromptTokenizer.chat
 
-    async def counting(self: Prompts, *arguments: Any) -> list[int]:
+    async def counting(self: PromptTokenizer, *arguments: Any) -> list[int]:
         tokenized.append(arguments)
         return await chat(self, *arguments)
 
-    monkeypatch.setattr(Prompts, "chat", counting)
+    monkeypatch.setattr(PromptTokenizer, "chat", counting)
     async with priced("llama_cpp", 10_000) as web:
         for number, more in enumerate(({}, STREAM, {"tools": TOOLS}), start=1):
             await usage_of(web, "chat/completions", CHAT | more)
@@ -164,7 +164,7 @@ async def test_the_prompt_of_a_metered_chat_is_tokenized_once(
 
 
 @pytest.mark.parametrize("kind", ["llama_cpp", "openai"])
-async def test_choices_together_do_not_pass_the_budget(
+async def test_all_choices_together_stay_within_the_budget(
     priced: Callable[..., Any], upstream: CountsOneChoice, kind: str
 ) -> None:
     async with priced(kind, 2 * EACH + 3) as web:
@@ -176,7 +176,7 @@ async def test_choices_together_do_not_pass_the_budget(
         assert [tokens for tokens, _ in ledger(web)] == [2 * EACH + 3]
 
 
-async def test_a_salt_of_the_tenant_goes_to_an_upstream_that_takes_one(
+async def test_the_cache_salt_of_the_tenant_is_sent_if_enabled(
     start: Callable[..., Any], folder: Path, upstream: CountsOneChoice
 ) -> None:
     one = {"base_url": f"unix:{folder}/one.sock"}

@@ -1,4 +1,4 @@
-"""OpenAI's API through OpenAI's own client, with a real model: what is asserted is the protocol, not the words."""
+"""OpenAI's API through OpenAI's client with a real model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_models_are_listed(web: Web) -> None:
         await web.client.models.retrieve("gone")
 
 
-async def test_a_chat_whole_and_as_a_stream_says_the_same(web: Web) -> None:
+async def test_a_streamed_chat_equals_the_complete_one(web: Web) -> None:
     whole = await chat(web, seed=7, temperature=1.0)
     stream = await chat(web, seed=7, temperature=1.0, stream=True, stream_options={"include_usage": True})
     chunks = [chunk async for chunk in stream]
@@ -48,7 +48,7 @@ async def test_a_chat_whole_and_as_a_stream_says_the_same(web: Web) -> None:
     assert {r["details"]["completion_tokens"] for r in web.records()} == {usage.completion_tokens}
 
 
-async def test_a_models_own_sampling_counts_where_the_request_does_not_say(
+async def test_default_sampling_of_the_model_applies_without_parameters(
     start: Callable[..., Any], engine: Path
 ) -> None:
     asked = {"temperature": 0, "max_tokens": 40, "messages": [{"role": "user", "content": "Say a a a a a a a a"}]}
@@ -63,7 +63,7 @@ async def test_a_models_own_sampling_counts_where_the_request_does_not_say(
     assert said["own with a penalty of the caller"] == said["free with a penalty of the caller"] == said["free"]
 
 
-async def test_a_callers_sampling_wins_over_the_models(start: Callable[..., Any]) -> None:
+async def test_sampling_of_the_request_overrides_the_model_default(start: Callable[..., Any]) -> None:
     async with start(double={"sampling": {"temperature": 0.2, "top_p": 0.9}}) as web:
         hello = {"model": "double", "messages": HELLO}
         await web.client.chat.completions.create(**hello)
@@ -72,7 +72,7 @@ async def test_a_callers_sampling_wins_over_the_models(start: Callable[..., Any]
     assert bodies == [{"temperature": 0.2, "top_p": 0.9}, {"temperature": 1.5, "top_p": 0.9}]
 
 
-async def test_the_parameters_do_what_they_say(web: Web) -> None:
+async def test_parameters_have_their_effect(web: Web) -> None:
     (first, second) = (await chat(web, n=2, temperature=1.5, max_tokens=None, max_completion_tokens=4)).choices
     assert (first.index, second.index) == (0, 1)
     counting = [{"role": "user", "content": "Count from 1 to 9, separated by commas."}]
@@ -85,7 +85,7 @@ async def test_the_parameters_do_what_they_say(web: Web) -> None:
     assert told.choices[0].finish_reason == "length"
 
 
-async def test_an_answer_fits_its_schema(web: Web) -> None:
+async def test_an_answer_conforms_to_its_schema(web: Web) -> None:
     schema = {
         "type": "object",
         "properties": {"risk": {"enum": ["low", "high"]}, "limit": {"type": "integer", "maximum": 9, "minimum": 0}},
@@ -109,7 +109,7 @@ TOOLS = [tool("get_price", ticker={"enum": ["AAPL", "MSFT"]}), tool("cancel_orde
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_tool_that_must_be_called_is_called(web: Web, stream: bool) -> None:
+async def test_a_required_tool_is_called(web: Web, stream: bool) -> None:
     ask = [{"role": "user", "content": "What is the price of AAPL?"}]
     named = {"type": "function", "function": {"name": "get_price"}}
     for choice, names in (("required", {"get_price", "cancel_order"}), (named, {"get_price"})):
@@ -136,7 +136,7 @@ async def test_a_tool_that_must_be_called_is_called(web: Web, stream: bool) -> N
     assert (await chat(web, again, tools=TOOLS, tool_choice="none")).choices[0].message.content
 
 
-async def test_completions(web: Web) -> None:
+async def test_completions_are_returned_complete_and_streamed(web: Web) -> None:
     whole = await web.client.completions.create(model="small", prompt="The capital of France is", max_tokens=4, seed=1)
     assert whole.choices[0].text
     assert whole.usage is not None and whole.usage.completion_tokens == 4
@@ -147,7 +147,7 @@ async def test_completions(web: Web) -> None:
     assert [r["action"] for r in web.records()] == ["model.completion"] * 2
 
 
-async def test_an_embedding_of_a_text_that_is_too_long_is_refused_or_truncated_as_asked(web: Web) -> None:
+async def test_an_overlong_text_to_embed_is_rejected_or_truncated_on_request(web: Web) -> None:
     texts = ["a"] * 300 + ["b" * 101]
     with pytest.raises(
         openai.BadRequestError, match="input 300 has 101 tokens; this model takes at most 100"
@@ -157,12 +157,12 @@ async def test_an_embedding_of_a_text_that_is_too_long_is_refused_or_truncated_a
     extra = {"truncate_prompt_tokens": -1}
     cut = await web.client.embeddings.create(model="vectors", input=texts, encoding_format="float", extra_body=extra)
     assert cut.data[300].embedding == [100.0, 0.5]
-    with pytest.raises(openai.BadRequestError, match="truncate_prompt_tokens: 0 would read nothing") as caught:
+    with pytest.raises(openai.BadRequestError, match="truncate_prompt_tokens: it cannot be 0") as caught:
         await web.client.embeddings.create(model="vectors", input="a", extra_body={"truncate_prompt_tokens": 0})
     assert caught.value.param == "truncate_prompt_tokens"
 
 
-async def test_a_text_that_surely_is_too_long_is_refused_or_cut_at_a_character_before_it_is_read(
+async def test_an_overlong_text_is_rejected_or_truncated_at_a_character_by_bytes(
     start: Callable[..., Any],
 ) -> None:
     text = "a" + 64 * "é"
@@ -177,7 +177,7 @@ async def test_a_text_that_surely_is_too_long_is_refused_or_cut_at_a_character_b
         assert [item.embedding[0] for item in cut.data] == [1.0, 64.0]
 
 
-async def test_embeddings(web: Web) -> None:
+async def test_embeddings_are_returned_in_both_encodings(web: Web) -> None:
     one = await web.client.embeddings.create(model="vectors", input="four")
     assert one.data[0].embedding == [4.0, 0.5]
     assert one.usage.total_tokens == 1
@@ -235,7 +235,7 @@ HUGE = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [
         ("embeddings", {"model": "vectors", "input": "x", "encoding_format": "hex"}, 400, "encoding_format", None),
     ],
 )
-async def test_a_wrong_request_names_its_fault_and_leaves_a_record(
+async def test_an_invalid_request_names_the_parameter_and_writes_a_record(
     web: Web, path: str, change: Any, status: int, param: str, code: str | None
 ) -> None:
     body = {"model": "small", **({"messages": HELLO} if path == "chat/completions" else {}), **change}
@@ -247,7 +247,7 @@ async def test_a_wrong_request_names_its_fault_and_leaves_a_record(
     assert [r["outcome"] for r in web.records()] == ["refused"]
 
 
-async def test_a_body_that_is_no_json_object_is_refused(web: Web) -> None:
+async def test_a_body_that_is_not_a_json_object_is_rejected(web: Web) -> None:
     for raw in (b"{", b"[]", b'"x"', b"\xff"):
         answer = await web.http.post("/v1/chat/completions", content=raw)
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
@@ -255,7 +255,7 @@ async def test_a_body_that_is_no_json_object_is_refused(web: Web) -> None:
     assert answer.status_code == 413
 
 
-async def test_a_prompt_over_the_models_own_or_the_operators_limit_is_counted(
+async def test_a_prompt_above_the_context_length_or_configured_limit_is_rejected(
     web: Web, start: Callable[..., Any], engine: Path
 ) -> None:
     with pytest.raises(openai.BadRequestError, match=rf"has \d+ tokens; this model takes at most {CONTEXT // SLOTS}"):
@@ -272,7 +272,7 @@ async def test_a_prompt_over_the_models_own_or_the_operators_limit_is_counted(
             await found.client.completions.create(prompt="risk " * 99, **ask)
 
 
-async def test_callers_need_a_key_with_the_scope(web: Web) -> None:
+async def test_a_key_without_the_scope_is_rejected(web: Web) -> None:
     body = {"model": "small", "messages": HELLO}
     nobody = {"x-drw-key": ""}
     assert (await web.http.post("/v1/chat/completions", json=body, headers=nobody)).status_code == 401
@@ -281,14 +281,14 @@ async def test_callers_need_a_key_with_the_scope(web: Web) -> None:
     assert [r["outcome"] for r in web.records()] == ["refused"]
 
 
-async def test_several_at_once_share_the_engine(web: Web) -> None:
+async def test_more_requests_than_slots_share_the_engine(web: Web) -> None:
     many = 2 * SLOTS
     answers = await asyncio.gather(*(chat(web, seed=i, max_tokens=16) for i in range(many)))
     assert all(answer.choices[0].message.content for answer in answers)
     assert [r["outcome"] for r in web.records()] == ["ok"] * many
 
 
-async def test_metrics_tell_the_first_token_and_the_tokens_by_model(web: Web) -> None:
+async def test_metrics_have_time_to_first_token_and_tokens_per_model(web: Web) -> None:
     await chat(web)
     text = (await web.http.get("/metrics/test", headers=KEY | {"x-drw-scopes": "platform:read"})).text
     for name in ("time_to_first_token_seconds_count", "request_duration_seconds_count"):

@@ -1,4 +1,4 @@
-"""What clients send besides one plain text: several prompts, tokens, an engine's own parameters, repeated keys."""
+"""Unusual requests: several prompts, token ids, extra parameters, repeated keys, compression."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def complete(web, prompt, model="small", **more):
     return await web.client.completions.create(model=model, prompt=prompt, **{"temperature": 0, "seed": 1, **more})
 
 
-async def test_each_prompt_of_a_list_has_its_choices_and_all_of_them_are_counted(web: Web) -> None:
+async def test_each_prompt_of_a_list_has_choices_and_is_counted(web: Web) -> None:
     alone = [await complete(web, prompt, max_tokens=4) for prompt in PROMPTS]
     together = await complete(web, PROMPTS, max_tokens=4, n=2)
     assert [choice.index for choice in together.choices] == list(range(6))
@@ -49,7 +49,7 @@ async def test_each_prompt_of_a_list_has_its_choices_and_all_of_them_are_counted
     assert choice.text == alone[0].choices[0].text
 
 
-async def test_tokens_of_the_models_own_tokenizer_are_the_text_that_they_stand_for(web: Web, engine: Path) -> None:
+async def test_a_prompt_of_token_ids_equals_its_text(web: Web, engine: Path) -> None:
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(engine)), base_url="http://e") as raw:
         told = [(await raw.post("/tokenize", json={"content": p, "add_special": True})).json() for p in PROMPTS]
     ids = [one["tokens"] for one in told]
@@ -74,16 +74,14 @@ async def test_tokens_of_the_models_own_tokenizer_are_the_text_that_they_stand_f
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_wrong_prompt_is_found_before_anything_is_answered(
-    web: Web, wrong: Any, why: str, stream: bool
-) -> None:
+async def test_an_invalid_prompt_is_rejected_before_any_answer(web: Web, wrong: Any, why: str, stream: bool) -> None:
     with pytest.raises(openai.BadRequestError, match=why) as no:
         await complete(web, wrong, max_tokens=4, stream=stream)
     assert no.value.param == "prompt"
     assert "completion_tokens" not in web.records()[-1]["details"]
 
 
-async def test_tokens_go_to_the_one_model_that_is_named(start: Callable[..., Any]) -> None:
+async def test_token_ids_go_only_to_the_named_model(start: Callable[..., Any]) -> None:
     aliases = {"mixed": {"targets": {"double": 1, "other": 1}}}
     async with start(fallback={}, more=(), discovery={"aliases": aliases}) as web:
         with pytest.raises(openai.BadRequestError, match="name one model, or send text"):
@@ -93,7 +91,7 @@ async def test_tokens_go_to_the_one_model_that_is_named(start: Callable[..., Any
         assert web.double.bodies[-1]["prompt"] == [[1, 2], [3]]
 
 
-async def test_a_completion_without_a_bound_has_16_tokens(web: Web) -> None:
+async def test_a_completion_without_max_tokens_has_16_tokens(web: Web) -> None:
     for bound in ({}, {"max_tokens": None}):
         answer = await complete(web, "1, 2, 3, 4,", extra_body=bound)
         assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (16, "length")
@@ -101,12 +99,12 @@ async def test_a_completion_without_a_bound_has_16_tokens(web: Web) -> None:
     assert web.double.bodies[-1]["max_tokens"] == 16
 
 
-async def test_parameters_that_change_nothing_are_taken(web: Web) -> None:
+async def test_unsupported_parameters_without_effect_are_accepted(web: Web) -> None:
     await complete(web, "hello", model="double", best_of=1, echo=False, suffix="")
     assert not {"best_of", "echo", "suffix"} & web.double.bodies[-1].keys()
 
 
-async def test_an_engines_own_parameters_go_to_models_that_take_them(start: Callable[..., Any]) -> None:
+async def test_extra_parameters_go_to_models_that_support_them(start: Callable[..., Any]) -> None:
     async with start(double={"parameters": [*VLLM]}, fallback={"parameters": ["top_k"]}) as web:
         await web.client.chat.completions.create(model="double", messages=HELLO, extra_body=VLLM)
         assert VLLM.items() <= web.double.bodies[-1].items()
@@ -122,7 +120,7 @@ async def test_an_engines_own_parameters_go_to_models_that_take_them(start: Call
         assert {body["model"] for body in web.double.bodies if "min_p" in body} == {"up-1"}
 
 
-async def test_no_parameter_that_is_refused_is_said_to_be_there(web: Web) -> None:
+async def test_errors_do_not_list_unsupported_parameters(web: Web) -> None:
     for path, body, gone in (
         ("chat/completions", {"messages": HELLO}, ("functions", "function_call", "audio", "web_search_options")),
         ("completions", {"prompt": "x"}, ("best_of", "echo", "suffix")),
@@ -135,7 +133,7 @@ async def test_no_parameter_that_is_refused_is_said_to_be_there(web: Web) -> Non
         assert not set(gone) & set(known)
 
 
-async def test_a_setting_cannot_pass_on_what_the_platform_decides(start: Callable[..., Any]) -> None:
+async def test_settings_cannot_forward_reserved_parameters(start: Callable[..., Any]) -> None:
     for settings, fault in (
         ({"parameters": ["stream"]}, "'stream', which the platform itself sets"),
         ({"parameters": ["top_k"], "engine": "llama_cpp"}, "'openai' and 'vertex'"),
@@ -154,14 +152,14 @@ REPEATED = {
 
 
 @pytest.mark.parametrize("path", REPEATED)
-async def test_a_repeated_key_is_refused(web: Web, path: Any) -> None:
+async def test_a_repeated_json_key_is_rejected(web: Web, path: Any) -> None:
     answer = await web.http.post(f"/v1/{path}", content=REPEATED[path])
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
     assert "duplicate key" in answer.json()["error"]["message"]
     assert web.double.bodies == []
 
 
-async def test_a_compressed_body_is_read_and_bounded(start: Callable[..., Any]) -> None:
+async def test_a_compressed_body_is_decompressed_within_the_limit(start: Callable[..., Any]) -> None:
     async with start(max_body_bytes=4096) as web:
         body = orjson.dumps({"model": "double", "messages": HELLO})
         for encoding, data in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body)), ("identity", body)):
@@ -183,7 +181,7 @@ async def test_a_compressed_body_is_read_and_bounded(start: Callable[..., Any]) 
             assert answer.headers["accept-encoding"] == "gzip, deflate"
 
 
-async def test_an_upstreams_word_on_money_and_models_keeps_its_meaning(start: Callable[..., Any]) -> None:
+async def test_upstream_quota_and_model_errors_keep_their_code(start: Callable[..., Any]) -> None:
     async with start() as web:
         for said, status, code in (("no_money", 429, "insufficient_quota"), ("no_model", 404, "model_not_found")):
             for _ in range(8):  # nor does it become another after a while
@@ -194,7 +192,7 @@ async def test_an_upstreams_word_on_money_and_models_keeps_its_meaning(start: Ca
                 assert "unix:" not in answer.text
 
 
-async def test_models_are_found_by_every_way_of_writing_their_ids(start: Callable[..., Any]) -> None:
+async def test_model_ids_with_slashes_and_escapes_are_found(start: Callable[..., Any]) -> None:
     slashed = {"meta-llama/Llama-3": {"engine": "openai", "base_url": "http://127.0.0.1:9/v1", "created": 1713398400}}
     async with start(discovery={"models": slashed}) as web:
         for path in (
@@ -215,6 +213,6 @@ async def test_models_are_found_by_every_way_of_writing_their_ids(start: Callabl
         assert first == (await web.client.models.retrieve("double")).created > 1_700_000_000
 
 
-async def test_another_method_says_which_there_are(web: Web) -> None:
+async def test_another_method_is_405_with_the_allowed_methods(web: Web) -> None:
     answer = await web.http.get("/v1/chat/completions")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")

@@ -1,4 +1,4 @@
-"""Tool calls by schema, and what callers get of one that `max_tokens` cuts."""
+"""Tool calls by JSON schema, including truncated ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import openai
 import orjson
 import pytest
 
-from drw.models.serving.openai.tools import ANSWER_SCHEMA, _ended
+from drw.models.serving.openai.tools import ANSWER_SCHEMA, _parse_call
 from models.cluster import Web
 from models.openai.test_openai_api import tool
 
@@ -36,7 +36,7 @@ async def asked(web, **more):
     return await web.client.chat.completions.create(**{"model": "small", "messages": ASK, "max_tokens": 120, **more})
 
 
-async def test_a_tool_with_definitions_that_it_refers_to(web: Web) -> None:
+async def test_a_tool_schema_with_references_is_supported(web: Web) -> None:
     person = {"type": "function", "function": {"name": "person", "parameters": NESTED}}
     for tools in ([person], [tool("other", a={"const": 1}), person]):
         named = {"type": "function", "function": {"name": "person"}}
@@ -45,7 +45,7 @@ async def test_a_tool_with_definitions_that_it_refers_to(web: Web) -> None:
         jsonschema.validate(orjson.loads(call.function.arguments), NESTED)
 
 
-async def test_a_tool_may_have_the_name_that_the_platform_uses_itself(web: Web) -> None:
+async def test_a_tool_can_have_the_internal_function_name(web: Web) -> None:
     mine = tool("final_answer", answer={"enum": [41, 42]})
     (choice,) = (await asked(web, tools=[mine], tool_choice="required")).choices
     (call,) = choice.message.tool_calls
@@ -60,7 +60,7 @@ async def test_a_tool_may_have_the_name_that_the_platform_uses_itself(web: Web) 
 @pytest.mark.parametrize("most", [1, 5, 12, 20])
 @pytest.mark.parametrize("choice", ["auto", "required"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_most_tokens_end_an_answer_with_tools_and_nothing_of_its_form_is_seen(
+async def test_an_answer_with_tools_truncated_by_max_tokens_shows_no_json(
     web: Web, most: int, choice: str, stream: bool
 ) -> None:
     long = tool("write", text={"type": "string", "minLength": 500})
@@ -87,9 +87,7 @@ STRICT: dict[str, Any] = {"type": "function", "function": {"name": "strict", "pa
 
 @pytest.mark.parametrize("others", [[], [tool("other", a={"const": 1})]])
 @pytest.mark.parametrize("choice", ["auto", "required"])
-async def test_a_strict_function_is_held_to_its_schema_whatever_stands_beside_it(
-    web: Web, others: Any, choice: str
-) -> None:
+async def test_a_strict_function_is_enforced_beside_others(web: Web, others: Any, choice: str) -> None:
     with pytest.raises(openai.BadRequestError, match="Unknown format: no such one"):
         await asked(web, tools=[STRICT, *others], tool_choice=choice)
     lenient = {"type": "function", "function": STRICT["function"] | {"strict": False}}
@@ -97,7 +95,7 @@ async def test_a_strict_function_is_held_to_its_schema_whatever_stands_beside_it
 
 
 @pytest.mark.parametrize("stop", ['"', ["{", "}"]])
-async def test_a_text_that_stops_an_answer_does_not_break_a_call(web: Web, stop: Any) -> None:
+async def test_a_stop_sequence_does_not_break_a_call(web: Web, stop: Any) -> None:
     (choice,) = (await asked(web, tools=[tool("f", a={"const": "x"})], tool_choice="required", stop=stop)).choices
     (call,) = choice.message.tool_calls
     assert orjson.loads(call.function.arguments) == {"a": "x"}
@@ -109,9 +107,9 @@ TOOLS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_a_text_that_is_cut_anywhere_is_the_beginning_of_the_whole() -> None:
+def test_a_truncated_text_answer_is_a_prefix() -> None:
     whole = '{"name": "final_answer", "arguments": {\n "text": "a\\\\b \\n \\ud83c\\udf89 \\u00e9 \\"q\\""}}'
-    said = [_ended(whole[:cut], "length", TOOLS)[0].get("content", "") for cut in range(len(whole) + 1)]
+    said = [_parse_call(whole[:cut], "length", TOOLS)[0].get("content", "") for cut in range(len(whole) + 1)]
     assert said[-1] == 'a\\b \n 🎉 é "q"'
     assert all(said[-1].startswith(text) for text in said)
     assert len(set(said)) == len(said[-1]) + 1
@@ -126,16 +124,16 @@ def test_a_text_that_is_cut_anywhere_is_the_beginning_of_the_whole() -> None:
         (["one"], "", "stop"),
     ],
 )
-def test_a_text_in_place_of_a_call_ends_where_it_is_to_stop(stops: Any, said: str, reason: str) -> None:
+def test_stop_sequences_apply_to_a_text_answer_with_tools(stops: Any, said: str, reason: str) -> None:
     whole = '{"name": "final_answer", "arguments": {"text": "one. two."}}'
-    assert _ended(whole, "length", TOOLS, stops) == ({"content": said}, reason)
+    assert _parse_call(whole, "length", TOOLS, stops) == ({"content": said}, reason)
 
 
-def test_a_call_that_is_cut_anywhere_has_the_beginning_of_its_arguments() -> None:
+def test_a_truncated_call_has_a_prefix_of_its_arguments() -> None:
     whole = '{"name": "f", "arguments": {"a": "b\\"}", "c": [1,2]}}'
     for cut in range(len(whole)):
-        delta, reason = _ended(whole[:cut], "length", TOOLS)
+        delta, reason = _parse_call(whole[:cut], "length", TOOLS)
         assert reason == "length" and "content" not in delta
         for call in delta.get("tool_calls", ()):
             assert '{"a": "b\\"}", "c": [1,2]}'.startswith(call["function"]["arguments"])
-    assert _ended(whole, "stop", TOOLS)[1] == "tool_calls"
+    assert _parse_call(whole, "stop", TOOLS)[1] == "tool_calls"

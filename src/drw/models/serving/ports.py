@@ -11,7 +11,7 @@ from drw.billing.usage import UsageUpdate
 
 Endpoint = Literal["chat/completions", "completions"]
 Body = dict[str, Any]
-"""A request as OpenAI's API has it, checked, without what serving itself decides (`model`, `stream`)."""
+"""A validated request in OpenAI's format, without the parameters that serving sets (`model`, `stream`)."""
 Chunk = dict[str, Any]
 """One event of OpenAI's streams, decoded."""
 
@@ -32,12 +32,12 @@ class CountedPrompt(NamedTuple):
 
 
 PENALTIES = {"frequency_penalty", "presence_penalty"}
-FOREVER = float("inf")
+NO_DEADLINE = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long a model may take, in seconds; 0: as the adapter's settings have it."""
+    """Time limits of a model in seconds. 0: the limit in the settings of the adapter."""
 
     connect: float = 0.0
     first_token: float = 0.0
@@ -46,11 +46,11 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """Until when one attempt may go on, in the event loop's time, whatever the model's own deadlines are."""
+    """Deadlines of one attempt, in the event loop's time. The deadlines of the model apply as well."""
 
-    first_token: float = FOREVER
-    end: float = FOREVER
-    """The end of the request itself."""
+    first_token: float = NO_DEADLINE
+    deadline: float = NO_DEADLINE
+    """The deadline of the request."""
 
 
 UNLIMITED = EngineLimits()
@@ -58,28 +58,28 @@ UNLIMITED = EngineLimits()
 
 @dataclass(frozen=True, slots=True)
 class EngineTarget:
-    """Where one model answers."""
+    """One replica of a model: address, credentials and defaults."""
 
     model: str
-    """Its id on this platform, for messages."""
+    """Its id on this platform, for error messages."""
     base_url: str
     """`http(s)://...` or `unix:/path`, without a slash at the end."""
     upstream_model: str
     api_key_variable: str
     deadlines: Deadlines = Deadlines()
     sampling: Mapping[str, float] = field(default_factory=dict, hash=False)
-    """Parameters for requests that do not give them."""
+    """Default sampling parameters."""
 
-    def sampled(self, body: Body) -> Body:
-        """Return a request with the model's own sampling where the caller has none; any penalty is one."""
-        own = dict(self.sampling)
+    def with_sampling(self, body: Body) -> Body:
+        """Return a request with the default sampling parameters; any penalty replaces the default repeat penalty."""
+        defaults = dict(self.sampling)
         if not body.keys().isdisjoint(PENALTIES):
-            own.pop("repeat_penalty", None)
-        return {**own, **body}
+            defaults.pop("repeat_penalty", None)
+        return {**defaults, **body}
 
 
 class ChatEngine(ABC):
-    """Runs chat models somewhere."""
+    """Runs chat models."""
 
     @abstractmethod
     def stream(
@@ -95,13 +95,13 @@ class ChatEngine(ABC):
         `prompts` are the prompts of `body` as `count_prompt` of the same target returned them, if they were counted.
 
         Raises:
-            EngineUnavailable: before the first chunk: it does not answer.
-            ResponseTruncated: after it: it stopped answering, or said what is no part of an answer.
-            EngineStalled: the next token did not come in time.
-            RequestTimedOut: the request's own time ran out.
-            EngineMisconfigured: it refuses us, not the caller.
-            InvalidRequest: it refuses the request; `ContentFiltered` and `ContextLengthExceeded` say why.
-            EngineLimited: it wants us to come back later.
+            EngineUnavailable: the engine does not answer (before the first chunk).
+            ResponseTruncated: the response ended early or is malformed (after the first chunk).
+            EngineStalled: the next token did not arrive in time.
+            RequestTimedOut: the deadline of the request passed.
+            EngineMisconfigured: the engine rejects the platform's credentials.
+            InvalidRequest: the engine rejects the request; also `ContentFiltered` and `ContextLengthExceeded`.
+            EngineLimited: the rate limit of the upstream is exceeded.
         """
 
     @abstractmethod
@@ -110,7 +110,7 @@ class ChatEngine(ABC):
 
     @abstractmethod
     async def check(self, target: EngineTarget) -> None:
-        """Raise where the engine does not answer."""
+        """Raise an error if the engine does not answer."""
 
     @abstractmethod
     async def close(self) -> None:

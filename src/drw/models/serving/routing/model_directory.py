@@ -1,4 +1,4 @@
-"""Resolves names of models by discovery, and caches the answers for a few seconds."""
+"""Resolves names of models and aliases through discovery, with a short cache."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KIND_NAMES = {CHAT: "a chat model", EMBEDDING: "an embedding model"}
 
 
 class ModelDirectory:
-    """Caches each answer of discovery for `seconds`, and the last one while discovery is unavailable."""
+    """Caches answers of discovery for `seconds`, and longer while discovery is unavailable."""
 
     def __init__(
         self,
@@ -59,37 +59,35 @@ class ModelDirectory:
         self._chat: dict[str, tuple[ResolvedModel, ChatModel]] = {}
 
     async def plan(self, name: str) -> CandidateList:
-        """Return the models that may answer for a model's id or an alias; an empty one means the default.
+        """Return the candidates for the id of a model or an alias; an empty name means the default model.
 
         Raises:
-            NotFound: there is no such model.
-            InvalidRequest: it is no chat model.
-            Killed: a kill switch stops it.
+            NotFound: the model does not exist.
+            InvalidRequest: the model is not a chat model.
+            Killed: a kill switch stops all candidates.
         """
         candidates = await self._cached(self._plans, name, self._resolve_candidates)
         self._kills.check(caller_or_none(), (name, candidates.id))
         return self._without_killed(candidates)
 
     async def embedding(self, name: str) -> Model:
-        """Return an embedding model by its id; raises as `plan` does."""
+        """Return an embedding model by id; raises as `plan` does."""
         model = await self._cached(self._embeddings, name, self._resolve_embedding)
         self._kills.check(caller_or_none(), (name, model.id))
         return model
 
     async def follow(self) -> None:
-        """Expire every plan as soon as discovery reports a change; otherwise after `seconds`."""
+        """Expire all cached candidates when discovery reports a change."""
         while True:
-            with suppress(DeadlineExceeded):  # no call goes on for ever
-                await self._follow_once()
-
-    async def _follow_once(self) -> None:
-        async with aclosing(self._discovery.watch_aliases(WatchAliasesRequest())) as changes:
-            async for _ in changes:
-                for entry in self._plans.values():
-                    entry.expires_at = 0.0
+            changes = self._discovery.watch_aliases(WatchAliasesRequest())
+            with suppress(DeadlineExceeded):  # every call has a deadline
+                async with aclosing(changes):
+                    async for _ in changes:
+                        for entry in self._plans.values():
+                            entry.expires_at = 0.0
 
     def replicas(self) -> Iterator[tuple[str, Replica]]:
-        """Yield every replica that was used, with the id of its model."""
+        """Yield each replica that was used, with the id of its model."""
         for name, (_, model) in sorted(self._chat.items()):
             for replica in model.replicas:
                 yield name, replica
@@ -137,14 +135,14 @@ class ModelDirectory:
         return CandidateList(plan.id, targets, fallbacks, plan.total_seconds)
 
     def _model(self, resolved: ResolvedModel) -> ChatModel:
-        """Return the model, with the queue and the circuits that it has, unless its settings changed."""
+        """Return the model with its existing queue and circuits, or a new one if its settings changed."""
         cached = self._chat.get(resolved.model.id)
         if cached is None or cached[0] != resolved:
-            cached = resolved, self._made(resolved)
+            cached = resolved, self._build_model(resolved)
             self._chat[resolved.model.id] = cached
         return cached[1]
 
-    def _made(self, resolved: ResolvedModel) -> ChatModel:
+    def _build_model(self, resolved: ResolvedModel) -> ChatModel:
         model = resolved.model
         return ChatModel(
             id=model.id,
@@ -168,7 +166,7 @@ class ModelDirectory:
         target = EngineTarget(
             model, url, resolved.upstream_model, resolved.api_key_variable, deadlines, dict(resolved.sampling)
         )
-        name = _short(url)
+        name = _short_address(url)
         return Replica(name, target, CircuitBreaker(self._circuits, self._clock, model, name))
 
 
@@ -188,8 +186,8 @@ def _check_kind(resolved: ResolvedModel, kind: Model.Kind) -> None:
         raise InvalidRequest(message, param="model")
 
 
-def _short(url: str) -> str:
-    """Return an address without its scheme, its path, and whoever's name may stand in it."""
+def _short_address(url: str) -> str:
+    """Return an address without scheme, path and credentials."""
     if url.startswith("unix:"):
         return url.rpartition("/")[2]
     address = URL(url)
