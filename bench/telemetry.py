@@ -33,7 +33,7 @@ from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.metering.budget_gate import BudgetGate
-from drw.models.serving.openai.usage import with_usage
+from drw.models.serving.openai.usage import usage_update
 from drw.models.serving.ports import (
     UNLIMITED,
     Body,
@@ -69,7 +69,7 @@ BODY = orjson.dumps(
 class DoubleEngine(ChatEngine):
     """Says the same word again and again, at no cost."""
 
-    def stream(
+    async def stream(
         self,
         target: EngineTarget,
         endpoint: Endpoint,
@@ -78,13 +78,14 @@ class DoubleEngine(ChatEngine):
         prompts: Sequence[CountedPrompt] = (),
     ) -> AsyncGenerator[EngineEvent, None]:
         """Yield the answer."""
-        return with_usage(self._chunks())
-
-    async def _chunks(self) -> AsyncGenerator[Chunk, None]:
         for _ in range(TOKENS):
-            yield {"choices": [{"index": 0, "delta": {"content": "word "}}]}
-        yield {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-        yield {"choices": [], "usage": {"prompt_tokens": 60, "completion_tokens": TOKENS}}
+            chunk: Chunk = {"choices": [{"index": 0, "delta": {"content": "word "}}]}
+            yield chunk, usage_update(chunk)
+        for last in (
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": {"prompt_tokens": 60, "completion_tokens": TOKENS}},
+        ):
+            yield last, usage_update(last)
 
     async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> CountedPrompt | None:
         """Return None."""

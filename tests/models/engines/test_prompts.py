@@ -73,7 +73,7 @@ async def test_tokenized_prompts_detokenize_to_the_same_text(adapter: tuple[Llam
 
 
 def output(events: list[EngineEvent]) -> list[Any]:
-    return [choice for event in events for choice in event.chunk["choices"]]
+    return [choice for chunk, _ in events for choice in chunk["choices"]]
 
 
 SAME = {"max_tokens": 4, "temperature": 0, "seed": 1}
@@ -101,7 +101,7 @@ async def test_a_counted_prompt_is_not_tokenized_again(
     monkeypatch.setattr(engine, "_tokenize", tokenized)
     events = [event async for event in engine.stream(target, endpoint, body, UNLIMITED, [c for c in counted if c])]
     assert output(events) == output(expected)
-    assert events[-1].usage.input_tokens == sum(prompt.tokens for prompt in counted if prompt)
+    assert events[-1][1].input_tokens == sum(prompt.tokens for prompt in counted if prompt)
 
 
 @pytest.mark.parametrize("marker", BUILT_IN)
@@ -175,7 +175,7 @@ async def test_a_request_that_never_reached_the_engine_gets_no_cache_of_the_prev
         body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1}
         with acting_for(who):
             events = [event async for event in engine.stream(target, "chat/completions", body)]
-        return events[-1].chunk["usage"]["prompt_tokens_details"]["cached_tokens"]
+        return events[-1][0]["usage"]["prompt_tokens_details"]["cached_tokens"]
 
     async def away(*_: object) -> AsyncIterator[dict]:
         raise EngineUnavailable("there is no connection")

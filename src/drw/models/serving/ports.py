@@ -16,11 +16,8 @@ Chunk = dict[str, Any]
 """One event of OpenAI's streams, decoded."""
 
 
-class EngineEvent(NamedTuple):
-    """One step of an answer: the chunk for the caller, and the usage for metering."""
-
-    chunk: Chunk
-    usage: UsageUpdate
+EngineEvent = tuple[Chunk, UsageUpdate]
+"""One step of an answer: the chunk for the caller, and the usage for metering."""
 
 
 class CountedPrompt(NamedTuple):

@@ -158,7 +158,7 @@ class LlamaCppEngine(ChatEngine):
         async with self._acquire_slot(target, endpoint, body, schemas, limits, ids) as (lease, tokens):
             prompt = {"prompt": tokens, "id_slot": lease.slot_id, "cache_prompt": lease.reuse and self._reuse}
             for index in range(body.get("n") or 1):
-                chunks = self._client.stream(
+                events = self._client.stream(
                     target,
                     "completions",
                     {**sent, **prompt, **_choice_seed(body, index)},
@@ -168,7 +168,7 @@ class LlamaCppEngine(ChatEngine):
                 started = False
                 logprobs = Logprobs(greedy=_is_greedy(body)) if sent.get("logprobs") else None
                 try:
-                    async for chunk in chunks:
+                    async for chunk, _ in events:
                         lease.prompt_read()  # the first token proves that the whole prompt was processed
                         _add_usage(usage, chunk.pop("usage", None))
                         for choice in chunk.get("choices") or ():
@@ -185,7 +185,7 @@ class LlamaCppEngine(ChatEngine):
                             started = True
                         yield chunk
                 finally:
-                    await chunks.aclose()
+                    await events.aclose()
                 prompt["cache_prompt"] = self._reuse  # the slot has the prompt of this caller now
                 limits = EngineLimits(deadline=limits.deadline)  # the first token has arrived
         if usage:
@@ -201,9 +201,9 @@ class LlamaCppEngine(ChatEngine):
         forced = (await self._tokenizer.completion(target, "a"))[-1]
         request = {"prompt": [*prompt["prompt"], *generated], "max_tokens": 1, "temperature": 0, "logprobs": number}
         request |= {"logit_bias": {str(forced): 100}, "cache_prompt": True, "stream": True}
-        chunks = self._client.stream(target, "completions", {**prompt, **request}, authorization_header(target), limits)
-        async with aclosing(chunks):
-            async for chunk in chunks:
+        events = self._client.stream(target, "completions", {**prompt, **request}, authorization_header(target), limits)
+        async with aclosing(events):
+            async for chunk, _ in events:
                 for choice in chunk.get("choices") or ():
                     if content := (choice.get("logprobs") or {}).get("content"):
                         candidates: list[dict[str, Any]] = content[0]["top_logprobs"]

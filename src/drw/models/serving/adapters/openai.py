@@ -9,7 +9,7 @@ from drw.models.serving.engines.cache_salt import cache_salt
 from drw.models.serving.engines.openai_client import OpenAIClient, authorization_header
 from drw.models.serving.errors import EngineMisconfigured
 from drw.models.serving.openai.requests import prompts_of
-from drw.models.serving.openai.usage import sum_choices, with_usage
+from drw.models.serving.openai.usage import sum_choices
 from drw.models.serving.ports import (
     UNLIMITED,
     Body,
@@ -48,10 +48,10 @@ class OpenAiEngine(ChatEngine):
         if self._sends_salt:
             request["cache_salt"] = cache_salt(caller_or_none(), self._salt_key)
         choices = (body.get("n") or 1) * len(prompts_of(body.get("prompt")))
-        chunks = self._client.stream(
+        events = self._client.stream(
             target, endpoint, request, authorization_header(target), limits, hide_cache_counts=not self._sends_salt
         )
-        return with_usage(sum_choices(chunks, choices))
+        return sum_choices(events, choices)
 
     async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> CountedPrompt | None:
         """Return None: the API cannot count tokens."""

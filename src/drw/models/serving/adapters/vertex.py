@@ -16,7 +16,7 @@ import google.auth.transport.requests
 
 from drw.models.serving.engines.openai_client import OpenAIClient
 from drw.models.serving.errors import EngineMisconfigured, EngineStalled, NotSupported
-from drw.models.serving.openai.usage import hide_cache_usage, sum_choices, with_usage
+from drw.models.serving.openai.usage import sum_choices
 from drw.models.serving.ports import (
     UNLIMITED,
     Body,
@@ -56,8 +56,9 @@ class VertexEngine(ChatEngine):
         if endpoint != "chat/completions":
             raise NotSupported("prompt", "this model supports chats only, at /v1/chat/completions")
         request = {**body, "model": target.upstream_model, "stream": True, "stream_options": {"include_usage": True}}
-        chunks = self._client.stream(target, endpoint, request, await self._authorization(target, limits), limits)
-        events = with_usage(hide_cache_usage(sum_choices(chunks, body.get("n") or 1)))
+        headers = await self._authorization(target, limits)
+        stream = self._client.stream(target, endpoint, request, headers, limits, hide_cache_counts=True)
+        events = sum_choices(stream, body.get("n") or 1)
         try:
             async for event in events:
                 yield event

@@ -26,8 +26,8 @@ from drw.models.serving.errors import (
     ResponseTruncated,
 )
 from drw.models.serving.openai.chunks import EXTRA_TEXT_FIELDS, TEXT_FIELDS, has_token
-from drw.models.serving.openai.usage import without_cache_counts
-from drw.models.serving.ports import UNLIMITED, Body, Chunk, EngineLimits, EngineTarget
+from drw.models.serving.openai.usage import ONE_PIECE, usage_update, without_cache_counts
+from drw.models.serving.ports import UNLIMITED, Body, Chunk, EngineEvent, EngineLimits, EngineTarget
 from drw.models.serving.settings import ClientSettings
 
 T = TypeVar("T")
@@ -65,8 +65,8 @@ class OpenAIClient:
         limits: EngineLimits = UNLIMITED,
         *,
         hide_cache_counts: bool = False,
-    ) -> AsyncGenerator[Chunk, None]:
-        """Yield the events of an answer up to `[DONE]`; raises as `ChatEngine.stream` does.
+    ) -> AsyncGenerator[EngineEvent, None]:
+        """Yield the events of an answer up to `[DONE]`, each with its usage; raises as `ChatEngine.stream` does.
 
         `hide_cache_counts` removes counts of cached tokens: the cache can have the prompt of another tenant.
         """
@@ -85,9 +85,11 @@ class OpenAIClient:
                     chunk = _decode(target, event)
                     if hide_cache_counts and (usage := chunk.get("usage")):
                         chunk["usage"] = without_cache_counts(usage)
-                    has_output_token = has_token(chunk)  # an empty event is only a keep-alive
-                    yield chunk
-                    if has_output_token:
+                    usage_of_chunk = usage_update(chunk)
+                    # An event without output is only a keep-alive.
+                    is_progress = usage_of_chunk is ONE_PIECE or has_token(chunk)
+                    yield chunk, usage_of_chunk
+                    if is_progress:
                         limit = min(clock() + between, deadline)
             await self._drain(response)
         finally:

@@ -54,18 +54,7 @@ async def with_usage(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Engi
     """Yield each chunk with the usage that it reports; raises as `usage_update` does."""
     try:
         async for chunk in chunks:
-            yield EngineEvent(chunk, usage_update(chunk))
-    finally:
-        await chunks.aclose()
-
-
-async def hide_cache_usage(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-    """Yield chunks without counts of cached tokens: the cache can have the prompt of another tenant."""
-    try:
-        async for chunk in chunks:
-            if usage := chunk.get("usage"):
-                chunk["usage"] = without_cache_counts(usage)
-            yield chunk
+            yield chunk, usage_update(chunk)
     finally:
         await chunks.aclose()
 
@@ -79,20 +68,20 @@ def without_cache_counts(usage: Usage) -> Usage:
     }
 
 
-def sum_choices(chunks: AsyncGenerator[Chunk, None], choices: int) -> AsyncGenerator[Chunk, None]:
-    """Yield chunks with the usage of all choices at the end, even if the upstream reports the usage of one.
+def sum_choices(events: AsyncGenerator[EngineEvent, None], choices: int) -> AsyncGenerator[EngineEvent, None]:
+    """Yield events with the usage of all choices at the end, even if the upstream reports the usage of one.
 
     llama.cpp counts only the first choice of a chat, and each choice of a completion separately. A choice has at least
     one token per chunk with output.
     """
-    return _sum_choices(chunks) if choices > 1 else chunks
+    return _sum_choices(events) if choices > 1 else events
 
 
-async def _sum_choices(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+async def _sum_choices(events: AsyncGenerator[EngineEvent, None]) -> AsyncGenerator[EngineEvent, None]:
     pieces, last_usage = 0, Usage()
     by_choice: dict[int, int] = {}
     try:
-        async for chunk in chunks:
+        async for chunk, update in events:
             parts, usage = chunk.get("choices") or (), chunk.get("usage")
             pieces += sum(map(has_output, parts))
             if usage and parts:
@@ -101,11 +90,14 @@ async def _sum_choices(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Ch
             elif usage:
                 by_choice.clear()
                 chunk["usage"] = _with_completion_tokens(usage, max(_completion_tokens(usage), pieces))
-            yield chunk
+                update = usage_update(chunk)
+            yield chunk, update
     finally:
-        await chunks.aclose()
+        await events.aclose()
     if by_choice:
-        yield {"choices": [], "usage": _with_completion_tokens(last_usage, max(sum(by_choice.values()), pieces))}
+        total = _with_completion_tokens(last_usage, max(sum(by_choice.values()), pieces))
+        last: Chunk = {"choices": [], "usage": total}
+        yield last, usage_update(last)
 
 
 def _indices(choices: Sequence[dict[str, Any]]) -> tuple[int, ...]:
