@@ -58,12 +58,12 @@ async def test_rest_exposes_no_addresses_and_no_resolve_methods(profile: Profile
     async with hosted(with_models(profile, {"large": LARGE}), ["discovery"]) as host:
         headers = {"x-drw-key": "key_1", "x-drw-scopes": "models:read"}
         transport = httpx.ASGITransport(app=host.app())
-        async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=headers) as web:
-            answer = await web.get("/api/v1/models")
+        async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=headers) as cluster:
+            answer = await cluster.get("/api/v1/models")
             assert answer.json()["models"][0]["id"] == "large"
             assert "upstream.example" not in answer.text
             assert "UPSTREAM_KEY" not in answer.text
-            assert (await web.get("/api/v1/models/large")).json()["default"] is True
+            assert (await cluster.get("/api/v1/models/large")).json()["default"] is True
 
 
 async def test_one_line_of_settings_adds_a_default_model(profile: Profile, tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ async def rest(profile, **more):
     """Run discovery, and give its REST side and its client."""
     async with hosted(with_models(profile, MODELS, default_model="small", **more), ["discovery"]) as host:
         transport = httpx.ASGITransport(app=host.app())
-        async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=ADMIN) as web:
-            yield web, host.client(DiscoveryClient)
+        async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=ADMIN) as cluster:
+            yield cluster, host.client(DiscoveryClient)
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
@@ -143,22 +143,22 @@ async def test_candidates_are_targets_by_weight_then_fallbacks(profile: Profile,
 
 
 async def test_alias_changes_apply_at_run_time_and_are_audited(profile: Profile) -> None:
-    async with rest(profile, aliases=ALIASES) as (web, client):
+    async with rest(profile, aliases=ALIASES) as (cluster, client):
         watch = client.watch_aliases(WatchAliasesRequest())
         await anext(watch)
         body = {"targets": [{"model": "large", "weight": 1}]}
-        assert (await web.put("/api/v1/aliases/fast", json=body)).status_code == 200
+        assert (await cluster.put("/api/v1/aliases/fast", json=body)).status_code == 200
         await anext(watch)
         plan = await client.resolve_plan(ResolvePlanRequest(id="fast"))
         assert [t.model.model.id for t in plan.targets] == ["large"]
-        (listed,) = (await web.get("/api/v1/aliases")).json()["aliases"]
+        (listed,) = (await cluster.get("/api/v1/aliases")).json()["aliases"]
         assert (listed["name"], listed["from_settings"]) == ("fast", False)
-        assert (await web.delete("/api/v1/aliases/fast")).status_code == 200
+        assert (await cluster.delete("/api/v1/aliases/fast")).status_code == 200
         plan = await client.resolve_plan(ResolvePlanRequest(id="fast"))
         assert len(plan.targets) == 2  # that of the settings counts again
-        answer = await web.delete("/api/v1/aliases/fast")
+        answer = await cluster.delete("/api/v1/aliases/fast")
         assert (answer.status_code, "is in the settings" in answer.text) == (400, True)
-        assert (await web.delete("/api/v1/aliases/gone")).status_code == 404
+        assert (await cluster.delete("/api/v1/aliases/gone")).status_code == 404
         await watch.aclose()
     with psycopg.connect(profile.postgres) as connection:
         rows = connection.execute("select record::jsonb from audit.inbox order by id").fetchall()
@@ -172,11 +172,11 @@ async def test_alias_changes_apply_at_run_time_and_are_audited(profile: Profile)
 
 
 async def test_a_stored_alias_survives_a_restart_and_reaches_other_processes(profile: Profile) -> None:
-    async with rest(profile) as (web, _), rest(profile) as (_, other):
+    async with rest(profile) as (cluster, _), rest(profile) as (_, other):
         watch = other.watch_aliases(WatchAliasesRequest())
         await anext(watch)
         body = {"targets": [{"model": "large", "weight": 1}]}
-        assert (await web.put("/api/v1/aliases/mine", json=body)).status_code == 200
+        assert (await cluster.put("/api/v1/aliases/mine", json=body)).status_code == 200
         async with asyncio.timeout(30):
             while not (await other.list_aliases(ListAliasesRequest())).aliases:
                 await anext(watch)
@@ -202,18 +202,18 @@ async def test_a_stored_alias_survives_a_restart_and_reaches_other_processes(pro
     ],
 )
 async def test_an_invalid_alias_is_rejected_with_a_remedy(profile: Profile, name: str, body: Any, said: str) -> None:
-    async with rest(profile) as (web, _):
-        answer = await web.put(f"/api/v1/aliases/{name}", json=body)
+    async with rest(profile) as (cluster, _):
+        answer = await cluster.put(f"/api/v1/aliases/{name}", json=body)
         assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True), answer.text
 
 
 async def test_only_administrators_can_change_aliases(profile: Profile) -> None:
-    async with rest(profile) as (web, _):
+    async with rest(profile) as (cluster, _):
         body = {"targets": [{"model": "large", "weight": 1}]}
         headers = {"x-drw-scopes": "models:read models:invoke org:admin"}
-        assert (await web.put("/api/v1/aliases/a", json=body, headers=headers)).status_code == 403
-        assert (await web.delete("/api/v1/aliases/a", headers=headers)).status_code == 403
-        assert (await web.get("/api/v1/aliases", headers=headers)).json()["aliases"] == []
+        assert (await cluster.put("/api/v1/aliases/a", json=body, headers=headers)).status_code == 403
+        assert (await cluster.delete("/api/v1/aliases/a", headers=headers)).status_code == 403
+        assert (await cluster.get("/api/v1/aliases", headers=headers)).json()["aliases"] == []
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from drw.billing.counters.rebuild import LOCK
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.models.serving.metering.estimates import prompt_token_bound
-from models.cluster import Web
+from models.cluster import ModelsCluster
 from models.double_engine import WORDS
 from support.keys import announce
 from support.money import counters_open
@@ -52,10 +52,10 @@ def sample(name, **labels):
 class Till:
     """Rate limiting of a running cluster."""
 
-    def __init__(self, web: Web) -> None:
-        self.web = web
-        self.client = web.host.client(RateLimitingClient)
-        self.file = web.host.profile.data / "serving" / "policy.pb"
+    def __init__(self, cluster: ModelsCluster) -> None:
+        self.cluster = cluster
+        self.client = cluster.host.client(RateLimitingClient)
+        self.file = cluster.host.profile.data / "serving" / "policy.pb"
         self.seen = 0
 
     async def set(self, budget: str = "", **price: Any) -> None:
@@ -76,11 +76,11 @@ class Till:
         def told() -> bool:
             return self.file.exists() and Policy.FromString(self.file.read_bytes()) == policy
 
-        await self.web.until(told, "the newest prices and budgets")
+        await self.cluster.until(told, "the newest prices and budgets")
         self.seen = len(self.rows())
 
     def rows(self) -> list[dict]:
-        with psycopg.connect(self.web.database, row_factory=psycopg.rows.dict_row) as connection:
+        with psycopg.connect(self.cluster.database, row_factory=psycopg.rows.dict_row) as connection:
             return connection.execute("select * from metering.ledger order by at, id").fetchall()
 
     def new(self) -> list[dict]:
@@ -98,9 +98,9 @@ class Till:
 def till(start: Callable[..., Any]) -> Callable[..., Any]:
     @asynccontextmanager
     async def begin(**more) -> AsyncIterator[Till]:
-        async with start(more=("rate_limiting",), **more) as web:
-            made = Till(web)
-            await counters_open(web.host.profile)
+        async with start(more=("rate_limiting",), **more) as cluster:
+            made = Till(cluster)
+            await counters_open(cluster.host.profile)
             await made.known()
             yield made
 
@@ -111,7 +111,7 @@ async def test_an_answer_is_charged_before_it_is_returned(till: Callable[..., An
     async with till() as at:
         await at.set(budget="1", prompt_usd_per_million="2", completion_usd_per_million="10")
         before = await at.budget()
-        answer = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=100))
+        answer = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=100))
         assert answer.status_code == 200
         (row,) = at.new()
         assert row["cost"] == PROMPT * 2000 + COMPLETION * 10_000
@@ -120,10 +120,10 @@ async def test_an_answer_is_charged_before_it_is_returned(till: Callable[..., An
         after = await at.budget()
         assert (after.reserved, after.amount) == ("0.00", "1.00")
         assert float(after.spent) - float(before.spent) == pytest.approx(0.00004)
-        record = at.web.records()[-1]
+        record = at.cluster.records()[-1]
         assert record["details"]["ledger"] == row["id"]
         assert record["details"]["cost_usd"] == "0.00004"
-        with psycopg.connect(at.web.database) as connection:  # one commit has both
+        with psycopg.connect(at.cluster.database) as connection:  # one commit has both
             query = """select (select xmin::text from audit.inbox order by id desc limit 1), xmin::text
                        from metering.ledger where id = %s"""
             amounts = connection.execute(query, (row["id"],)).fetchone()
@@ -137,10 +137,10 @@ async def test_a_call_above_its_budget_is_rejected_with_openais_code(till: Calla
     async with till() as at:
         await at.set(budget="0.0001", completion_usd_per_million="10")
         with pytest.raises(openai.RateLimitError, match="the desk 'research' has") as caught:
-            await at.web.client.chat.completions.create(**ask(max_tokens=1000))
+            await at.cluster.client.chat.completions.create(**ask(max_tokens=1000))
         assert caught.value.code == "insufficient_quota"
-        assert at.web.records()[-1]["outcome"] == "refused"
-        assert at.web.double.bodies == []  # the engine was not asked
+        assert at.cluster.records()[-1]["outcome"] == "refused"
+        assert at.cluster.double.bodies == []  # the engine was not asked
 
 
 async def test_a_call_rejected_before_the_engine_counts_for_its_model(till: Callable[..., Any]) -> None:
@@ -151,7 +151,7 @@ async def test_a_call_rejected_before_the_engine_counts_for_its_model(till: Call
         await at.set(budget="0.0001", completion_usd_per_million="10")
         served = sample("gen_ai_server_request_duration_seconds_count", **ended, outcome="refused")
         called = sample("gen_ai_client_operation_duration_seconds_count", **ended)
-        assert (await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=1000))).status_code == 429
+        assert (await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=1000))).status_code == 429
         assert sample("gen_ai_server_request_duration_seconds_count", **ended, outcome="refused") == served + 1
         assert sample("gen_ai_client_operation_duration_seconds_count", **ended) == called + 1
 
@@ -160,7 +160,7 @@ async def test_a_call_rejected_before_the_engine_counts_for_its_model(till: Call
 async def test_a_stream_at_the_budget_ends_with_an_error_event(till: Callable[..., Any], how: str) -> None:
     async with till(metering={"min_tokens": 1}) as at:
         await at.set(budget="0.00002", completion_usd_per_million="10")  # two tokens
-        answer = await at.web.http.post("/v1/chat/completions", json=ask(how, stream=True))
+        answer = await at.cluster.http.post("/v1/chat/completions", json=ask(how, stream=True))
         events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
         assert "[DONE]" not in events
         assert orjson.loads(events[-1])["error"]["code"] == "insufficient_quota"
@@ -172,11 +172,11 @@ async def test_a_stream_at_the_budget_ends_with_an_error_event(till: Callable[..
 async def test_tokens_before_an_engine_crash_are_charged(till: Callable[..., Any], how: str) -> None:
     async with till() as at:
         await at.set(prompt_usd_per_million="0", completion_usd_per_million="10")
-        await at.web.http.post("/v1/chat/completions", json=ask(how, stream=True))
+        await at.cluster.http.post("/v1/chat/completions", json=ask(how, stream=True))
         (row,) = at.new()
         given = {"cut": 1, "no_done": COMPLETION, "error_event": 1}[how]
         assert (row["outcome"], row["completion_tokens"], row["cost"]) == ("failed", given, given * 10_000)
-        await at.web.http.post("/v1/chat/completions", json=ask("status_500"))
+        await at.cluster.http.post("/v1/chat/completions", json=ask("status_500"))
         assert [(row["cost"], row["counted_by"]) for row in at.new()] == [(0, "nothing")] * 3  # it was tried again
 
 
@@ -184,7 +184,7 @@ async def test_a_disconnected_caller_pays_for_received_tokens(till: Callable[...
     async with till() as at:
         await at.set(budget="1", completion_usd_per_million="10")
         body = ask("stall", stream=True, max_tokens=9)
-        async with at.web.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        async with at.cluster.http.stream("POST", "/v1/chat/completions", json=body) as answer:
             lines = answer.aiter_lines()  # whose end would end the answer
             event = await anext(lines)
             assert orjson.loads(event.removeprefix("data: "))["choices"][0]["delta"]["content"] == WORDS[0]
@@ -195,7 +195,7 @@ async def test_a_disconnected_caller_pays_for_received_tokens(till: Callable[...
             found.extend(at.new())
             return bool(found)
 
-        await at.web.until(arrived, "the row in the ledger")
+        await at.cluster.until(arrived, "the row in the ledger")
         (row,) = found
         assert (row["outcome"], row["completion_tokens"], row["cost"]) == ("client_gone", 1, 10_000)
         bound = prompt_token_bound({"messages": body["messages"], "max_tokens": 9}, 0)
@@ -217,7 +217,7 @@ async def test_a_model_at_capacity_uses_its_fallback_and_vice_versa(
             await at.known()
 
         async def answers(model: str) -> str:
-            answer = await at.web.http.post("/v1/chat/completions", json=ask() | {"model": model})
+            answer = await at.cluster.http.post("/v1/chat/completions", json=ask() | {"model": model})
             return answer.headers.get("x-drw-model") or answer.json()["error"]["code"]
 
         await bounded("other", 1)
@@ -230,11 +230,11 @@ async def test_a_model_at_capacity_uses_its_fallback_and_vice_versa(
 
 async def test_an_answer_without_a_limit_is_limited_by_the_reservation(till: Callable[..., Any]) -> None:
     async with till(metering={"max_tokens": 50}) as at:
-        await at.web.http.post("/v1/chat/completions", json=ask())
+        await at.cluster.http.post("/v1/chat/completions", json=ask())
         await at.set(completion_usd_per_million="10")
-        await at.web.http.post("/v1/chat/completions", json=ask())
-        await at.web.http.post("/v1/chat/completions", json=ask(max_completion_tokens=70))
-        bounds = [{k: v for k, v in body.items() if k.startswith("max_")} for body in at.web.double.bodies]
+        await at.cluster.http.post("/v1/chat/completions", json=ask())
+        await at.cluster.http.post("/v1/chat/completions", json=ask(max_completion_tokens=70))
+        bounds = [{k: v for k, v in body.items() if k.startswith("max_")} for body in at.cluster.double.bodies]
         assert bounds == [{}, {"max_tokens": 50}, {"max_completion_tokens": 70}]
 
 
@@ -243,7 +243,7 @@ async def test_embeddings_are_charged(till: Callable[..., Any]) -> None:
         with acting_for(BOSS):
             await at.client.set_price(Price(model="vectors", prompt_usd_per_million="1"))
         await at.known()
-        await at.web.client.embeddings.create(model="vectors", input=["one", "two"])
+        await at.cluster.client.embeddings.create(model="vectors", input=["one", "two"])
         assert at.rows()[-1]["cost"] == 2 * 1000
         assert (at.rows()[-1]["route"], at.rows()[-1]["prompt_tokens"]) == ("embedding", 2)
 
@@ -255,33 +255,35 @@ async def test_tokens_a_minute_are_limited_with_headers(till: Callable[..., Any]
             own = Limit(key="key_test", tokens_per_minute=200, algorithm=Limit.SLIDING)
             await at.client.set_limit(own)
         await at.known()
-        answer = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=10))
+        answer = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=10))
         headers = answer.headers
         assert headers["x-ratelimit-limit-tokens"] == "200"
         assert headers["ratelimit-policy"] == '"tokens";q=200;w=60'
         assert 0 < int(headers["x-ratelimit-remaining-tokens"]) < 190
         assert headers["ratelimit"].startswith('"tokens";r=')
         whole = int(headers["x-ratelimit-remaining-tokens"]) + 10  # with its prompt all of the limit
-        refused = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=whole))
-        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
-        assert 0 < int(refused.headers["retry-after"]) <= 65
-        never = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=whole + 1))
+        rejected = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=whole))
+        assert (rejected.status_code, rejected.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert 0 < int(rejected.headers["retry-after"]) <= 65
+        never = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=whole + 1))
         assert never.status_code == 429 and "retry-after" not in never.headers
 
 
 async def test_counters_are_rebuilt_from_the_ledger_after_data_loss(till: Callable[..., Any], profile: Profile) -> None:
     async with till() as at:
         await at.set(budget="1", completion_usd_per_million="10")
-        await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=5))
+        await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=5))
         before = await at.budget()
         assert before.spent == "0.00003"
-        with psycopg.connect(at.web.database) as alone:
+        with psycopg.connect(at.cluster.database) as alone:
             alone.execute("select pg_advisory_xact_lock(%s)", (LOCK,))  # nobody rebuilds the counters meanwhile
             redis.Redis.from_url(profile.valkey).flushdb()
-            answer = await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=5))
+            answer = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=5))
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         async with asyncio.timeout(30):
-            while (answer := await at.web.http.post("/v1/chat/completions", json=ask(max_tokens=5))).status_code != 200:
+            while (
+                answer := await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=5))
+            ).status_code != 200:
                 assert (answer.status_code, answer.headers["retry-after"]) in [(503, "5"), (503, "2")]
         after = await at.budget()
         assert after.spent == "0.00006"
@@ -289,15 +291,15 @@ async def test_counters_are_rebuilt_from_the_ledger_after_data_loss(till: Callab
 
 async def test_free_calls_do_not_need_valkey(start: Callable[..., Any], profile: Profile) -> None:
     away = profile.model_copy(update={"valkey": "unix:///nowhere"})
-    async with start(more=("rate_limiting",), on=away) as web:
-        at = Till(web)
+    async with start(more=("rate_limiting",), on=away) as cluster:
+        at = Till(cluster)
         await at.known()
-        answer = await web.http.post("/v1/chat/completions", json=ask())
+        answer = await cluster.http.post("/v1/chat/completions", json=ask())
         assert answer.status_code == 200
         with acting_for(BOSS):
             await at.client.set_price(Price(model="double", completion_usd_per_million="1"))
         await at.known()
-        answer = await web.http.post("/v1/chat/completions", json=ask())
+        answer = await cluster.http.post("/v1/chat/completions", json=ask())
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert "Valkey does not answer" in answer.text
 
@@ -309,17 +311,17 @@ async def test_the_real_engine_counts_prompts_and_streamed_tokens(till: Callable
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name three rates desks."}]
         await at.known()
         body = {"model": "small", "messages": messages, "max_tokens": 24, "seed": 1}
-        answer = await at.web.http.post("/v1/chat/completions", json=body)
+        answer = await at.cluster.http.post("/v1/chat/completions", json=body)
         usage, row = answer.json()["usage"], at.rows()[-1]
         assert (row["prompt_tokens"], row["completion_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
         assert row["excess"] == 0  # what was counted before was enough
         got = []
-        async with at.web.http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
+        async with at.cluster.http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
             async for line in stream.aiter_lines():
                 got.append(line)
                 if len([g for g in got if '"content":"' in g]) == 3:
                     break
-        await at.web.until(lambda: at.rows()[-1]["outcome"] == "client_gone", "the row in the ledger")
+        await at.cluster.until(lambda: at.rows()[-1]["outcome"] == "client_gone", "the row in the ledger")
         rows = at.rows()
         assert rows[-1]["counted_by"] == "chunk_usage"
         assert rows[-1]["prompt_tokens"] == usage["prompt_tokens"]

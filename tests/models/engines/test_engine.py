@@ -92,8 +92,8 @@ async def test_a_crash_during_responses_returns_errors_and_the_engine_restarts(
     socket = folder / "dies.sock"
     with running_engine(weights, socket) as process:
         never = {"consecutive_failures": 1000, "window": 1000}  # a circuit would tell of itself
-        async with start(small=socket, circuits=never) as web:
-            streams = [await web.client.chat.completions.create(**STORY) for _ in range(3)]
+        async with start(small=socket, circuits=never) as cluster:
+            streams = [await cluster.client.chat.completions.create(**STORY) for _ in range(3)]
             for stream in streams:
                 assert (await anext(aiter(stream))).choices
             os.kill(process.pid, signal.SIGKILL)
@@ -102,12 +102,12 @@ async def test_a_crash_during_responses_returns_errors_and_the_engine_restarts(
                     async for _ in stream:
                         pass
             with pytest.raises(openai.InternalServerError) as caught:
-                await web.client.chat.completions.create(**STORY | {"stream": False})
+                await cluster.client.chat.completions.create(**STORY | {"stream": False})
             assert caught.value.status_code == 503 and int(caught.value.response.headers["retry-after"]) >= 1
-            assert [r["outcome"] for r in web.records()] == ["failed"] * 4
+            assert [r["outcome"] for r in cluster.records()] == ["failed"] * 4
             process.wait()
             with running_engine(weights, socket):
-                patient = web.client.with_options(max_retries=5)  # after as long as the platform says
+                patient = cluster.client.with_options(max_retries=5)  # after as long as the platform says
                 again = await patient.chat.completions.create(**STORY | {"stream": False, "max_tokens": 2})
                 assert again.choices[0].finish_reason == "length"
 
@@ -115,18 +115,18 @@ async def test_a_crash_during_responses_returns_errors_and_the_engine_restarts(
 async def test_a_disconnected_caller_frees_the_engine(weights: Path, folder: Path, start: Callable[..., Any]) -> None:
     socket = folder / "leaves.sock"
     with running_engine(weights, socket) as process:
-        async with start(small=socket) as web:
-            async with web.http.stream("POST", "/v1/chat/completions", json=STORY) as answer:
+        async with start(small=socket) as cluster:
+            async with cluster.http.stream("POST", "/v1/chat/completions", json=STORY) as answer:
                 await anext(answer.aiter_lines())
-            found: list[dict[str, Any]] = []
+            records: list[dict[str, Any]] = []
 
             def arrived() -> bool:
-                found.extend(web.records())
-                return bool(found)
+                records.extend(cluster.records())
+                return bool(records)
 
-            await web.until(arrived, "the record")
-            assert [r["outcome"] for r in found] == ["client_gone"]
-            await web.until(lambda: _idle(process.pid), "the engine to fall idle")
+            await cluster.until(arrived, "the record")
+            assert [r["outcome"] for r in records] == ["client_gone"]
+            await cluster.until(lambda: _idle(process.pid), "the engine to fall idle")
 
 
 def _idle(pid):

@@ -90,7 +90,7 @@ async def test_a_complete_body_returns_the_connection_to_the_pool(answer: Any, c
 
 
 @pytest.mark.parametrize(
-    ("answer", "found"),
+    ("answer", "expected"),
     [
         ([UNTIL_END, END], (200, b"hello")),
         ([b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello"], (200, b"hello")),
@@ -99,9 +99,9 @@ async def test_a_complete_body_returns_the_connection_to_the_pool(answer: Any, c
     ],
     ids=["until the end", "HTTP/1.0", "close", "status"],
 )
-async def test_a_closed_connection_is_not_reused(answer: Any, found: Any) -> None:
+async def test_a_closed_connection_is_not_reused(answer: Any, expected: Any) -> None:
     async with serving(answer, [WHOLE]) as (server, client):
-        assert await ask(server, client) == found
+        assert await ask(server, client) == expected
         assert await ask(server, client) == (200, b"hello")
         assert server.connections == 2
 

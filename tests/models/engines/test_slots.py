@@ -51,9 +51,9 @@ async def test_a_conversation_gets_the_slot_with_the_longest_shared_prefix() -> 
     for tokens in ([1, 2, 3], [7, 8, 9], [1, 2, 3, 4, 5]):
         async with slots.acquire("a", tokens) as lease:
             lease.prompt_read()
-            found = lease.slot_id
+            last_slot = lease.slot_id
     async with slots.acquire("a", [7, 8, 9, 10]) as lease:
-        assert (lease.reuse, lease.slot_id != found) == (True, True)
+        assert (lease.reuse, lease.slot_id != last_slot) == (True, True)
     async with slots.acquire("b", [7, 8, 9, 10]) as lease:
         assert not lease.reuse
 
@@ -71,7 +71,7 @@ async def test_a_cancelled_wait_takes_no_slot() -> None:
 
 
 def test_cache_salts_depend_on_org_desk_walls_and_secret_only() -> None:
-    who = [
+    principals = [
         Principal("o", "d", "k"),
         Principal("o", "", "d"),
         Principal("od", "", "k"),
@@ -80,6 +80,10 @@ def test_cache_salts_depend_on_org_desk_walls_and_secret_only() -> None:
         Principal("o", "d", "k", walls=frozenset({"wv"})),
         None,
     ]
-    assert len({cache_salt(each) for each in who}) == len({cache_salt(each, "secret") for each in who}) == len(who)
-    assert cache_salt(Principal("o", "d", "other", frozenset({"models:invoke"}))) == cache_salt(who[0])
-    assert cache_salt(who[0], "secret") != cache_salt(who[0], "other") != cache_salt(who[0])
+    assert (
+        len({cache_salt(each) for each in principals})
+        == len({cache_salt(each, "secret") for each in principals})
+        == len(principals)
+    )
+    assert cache_salt(Principal("o", "d", "other", frozenset({"models:invoke"}))) == cache_salt(principals[0])
+    assert cache_salt(principals[0], "secret") != cache_salt(principals[0], "other") != cache_salt(principals[0])

@@ -54,8 +54,8 @@ async def test_a_response_in_several_reads_is_read_completely(answering: Serving
         assert await engine.count_prompt(target, "completions", {"prompt": "long"}) == (5, [1, 2, 3, 4, 5])
 
 
-@pytest.mark.parametrize("said", [b'{"tokens": [1, 2', b"[1, 2]", b"", b'{"tokens": 2}'])
-async def test_a_malformed_token_response_is_an_error_with_failover(answering: Serving, said: bytes) -> None:
-    async with answering([said]) as (engine, target):
+@pytest.mark.parametrize("response_body", [b'{"tokens": [1, 2', b"[1, 2]", b"", b'{"tokens": 2}'])
+async def test_a_malformed_token_response_is_an_error_with_failover(answering: Serving, response_body: bytes) -> None:
+    async with answering([response_body]) as (engine, target):
         with pytest.raises(ResponseTruncated, match="malformed response"):
             await engine.count_prompt(target, "completions", {"prompt": "long"})

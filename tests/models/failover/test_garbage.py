@@ -11,22 +11,33 @@ import pytest
 from drw.models.serving.observability.call_record import CallRecord
 from models.failover.world import World
 
-BEHAVIOURS = ["well", "status_500", "status_400", "limited", "reset", "silent", "cut", "stall", "malformed", "no_done"]
+BEHAVIOURS = [
+    "healthy",
+    "status_500",
+    "status_400",
+    "limited",
+    "reset",
+    "silent",
+    "cut",
+    "stall",
+    "malformed",
+    "no_done",
+]
 
 
-def left() -> list[CallRecord]:
+def live_call_records() -> list[CallRecord]:
     return [each for each in gc.get_objects() if isinstance(each, CallRecord)]
 
 
 async def leaves_nothing(world: World, **request: Any) -> None:
     await world.ask(**request)
     gc.collect()
-    before = len(left())
+    before = len(live_call_records())
     gc.disable()
     try:
         for _ in range(3):
             await world.ask(**request)
-        assert len(left()) <= max(1, before)  # the task of the last one may not have ended yet
+        assert len(live_call_records()) <= max(1, before)  # the task of the last one may not have ended yet
     finally:
         gc.enable()
 

@@ -43,8 +43,8 @@ from drw.models.serving.settings import CircuitSettings, RetrySettings
 TARGET = EngineTarget("m", "http://h/v1", "up", "")
 
 
-class HandClock(Clock):
-    """Stands still until it is moved."""
+class ManualClock(Clock):
+    """A clock that the test advances."""
 
     now = 100.0
 
@@ -52,7 +52,7 @@ class HandClock(Clock):
         return self.now
 
 
-def joined(so_far: str, pieces: list[str]) -> str:
+def continue_text(so_far: str, pieces: list[str]) -> str:
     continuation = Continuation(so_far)
     return so_far + "".join(continuation.feed(piece) for piece in pieces) + continuation.flush()
 
@@ -61,32 +61,32 @@ def joined(so_far: str, pieces: list[str]) -> str:
 @given(st.text("ab \n", max_size=40), st.lists(st.text("ab \n", max_size=8), max_size=12))
 def test_a_continuation_removes_only_repeated_text_and_white_space(so_far: Any, pieces: Any) -> None:
     rest = "".join(pieces)
-    begun = so_far.rstrip()
-    said = joined(so_far, pieces)
-    if len(begun) >= ECHO_CHARACTERS and rest.startswith(begun):
-        rest = rest[len(begun) :]
-    space, same = so_far[len(begun) :], 0
+    stripped = so_far.rstrip()
+    result = continue_text(so_far, pieces)
+    if len(stripped) >= ECHO_CHARACTERS and rest.startswith(stripped):
+        rest = rest[len(stripped) :]
+    space, same = so_far[len(stripped) :], 0
     while same < min(len(space), len(rest)) and space[same] == rest[same]:
         same += 1
-    assert said == so_far + rest[same:]
+    assert result == so_far + rest[same:]
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=20), st.integers(0, 20), st.booleans())
 def test_a_continuation_completes_the_text_with_and_without_an_echo(tokens: Any, cut: Any, echoes: Any) -> None:
     so_far, text = "".join(tokens[:cut]), "".join(tokens)
-    begun = so_far.rstrip()
-    rest = text[len(begun) :]
-    if rest.startswith(begun) and len(begun) >= ECHO_CHARACTERS:
+    stripped = so_far.rstrip()
+    rest = text[len(stripped) :]
+    if rest.startswith(stripped) and len(stripped) >= ECHO_CHARACTERS:
         return  # a text that says the same twice cannot be told from an echo
-    if echoes and len(begun) < ECHO_CHARACTERS:
+    if echoes and len(stripped) < ECHO_CHARACTERS:
         return
-    assert joined(so_far, list(begun * echoes + rest)) == text
+    assert continue_text(so_far, list(stripped * echoes + rest)) == text
 
 
 def test_short_repetitions_are_not_removed_as_an_echo() -> None:
-    assert joined("The limit is 100", ["00", "0 USD"]) == "The limit is 10000" + "0 USD"
-    assert joined("no, no,", [" no, no,", " no."]) == "no, no, no, no, no."
+    assert continue_text("The limit is 100", ["00", "0 USD"]) == "The limit is 10000" + "0 USD"
+    assert continue_text("no, no,", [" no, no,", " no."]) == "no, no, no, no, no."
 
 
 @pytest.mark.parametrize(
@@ -147,38 +147,38 @@ def replicas(count, settings=None, clock=None):
         Replica(
             name,
             EngineTarget("m", url, "m", ""),
-            CircuitBreaker(settings or CircuitSettings(), clock or HandClock(), "m", name),
+            CircuitBreaker(settings or CircuitSettings(), clock or ManualClock(), "m", name),
         )
         for url, name in made
     ]
 
 
 def test_the_least_busy_replica_receives_the_request() -> None:
-    places = replicas(4)
+    pool = replicas(4)
     for _ in range(400):
-        choose_replica(places, "", Random(1)).outstanding += 1
-    assert [place.outstanding for place in places] == [100] * 4
+        choose_replica(pool, "", Random(1)).outstanding += 1
+    assert [replica.outstanding for replica in pool] == [100] * 4
 
 
 def test_a_key_stays_at_one_replica_and_keys_spread() -> None:
-    places = replicas(5)
-    first = {f"s{i}": choose_replica(places, f"s{i}", Random(1)).name for i in range(1000)}
-    assert first == {key: choose_replica(places, key, Random(2)).name for key in first}
+    pool = replicas(5)
+    first = {f"s{i}": choose_replica(pool, f"s{i}", Random(1)).name for i in range(1000)}
+    assert first == {key: choose_replica(pool, key, Random(2)).name for key in first}
     assert min(Counter(first.values()).values()) > 150
-    gone = places[2].name
+    gone = pool[2].name
     moved = {
-        key for key in first if choose_replica([p for p in places if p.name != gone], key, Random(1)).name != first[key]
+        key for key in first if choose_replica([p for p in pool if p.name != gone], key, Random(1)).name != first[key]
     }
-    assert moved == {key for key, name in first.items() if name == gone}  # only those that had to
+    assert moved == {key for key, name in first.items() if name == gone}  # only keys of the removed replica
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["hot", "a", "b", "c"]), max_size=200), st.integers(2, 6))
 def test_replicas_stay_within_the_load_bound_with_hot_keys(keys: Any, count: Any) -> None:
-    places = replicas(count)
+    pool = replicas(count)
     for number, key in enumerate(keys, 1):
-        choose_replica(places, key, Random(1)).outstanding += 1
-        assert max(place.outstanding for place in places) <= -(-LOAD_BOUND * number // count)
+        choose_replica(pool, key, Random(1)).outstanding += 1
+        assert max(replica.outstanding for replica in pool) <= -(-LOAD_BOUND * number // count)
 
 
 def test_weighted_order_respects_weights_and_moves_few_keys() -> None:
@@ -189,7 +189,7 @@ def test_weighted_order_respects_weights_and_moves_few_keys() -> None:
     assert share["c"] == 0
     assert {order[-1] for order in before.values()} == {"c"}
     after = {key: weighted_order([("a", 80), ("b", 20), ("c", 0)], key) for key in keys}
-    assert all(after[key][0] == "b" for key in keys if before[key][0] == "b")  # nobody moves back
+    assert all(after[key][0] == "b" for key in keys if before[key][0] == "b")  # no key moves back
 
 
 def test_the_affinity_key_is_the_session_or_prompt_prefix_of_an_owner() -> None:
@@ -206,7 +206,7 @@ def test_the_affinity_key_is_the_session_or_prompt_prefix_of_an_owner() -> None:
 
 
 def test_a_circuit_opens_probes_once_and_closes_after_the_first_token() -> None:
-    clock = HandClock()
+    clock = ManualClock()
     circuit = CircuitBreaker(CircuitSettings(), clock, "m", "test")
     for _ in range(4):
         circuit.failed(circuit.enter())
@@ -237,14 +237,14 @@ def test_a_circuit_opens_probes_once_and_closes_after_the_first_token() -> None:
 
 
 def test_outcomes_from_before_the_circuit_opened_are_ignored() -> None:
-    clock = HandClock()
+    clock = ManualClock()
     circuit = CircuitBreaker(CircuitSettings(consecutive_failures=1), clock, "m", "test")
     old = circuit.enter()
     circuit.failed(circuit.enter())
     clock.now += 2
     probe = circuit.enter()
-    for told in (circuit.abandoned, circuit.first_token, circuit.succeeded, circuit.failed):
-        told(old)
+    for report in (circuit.abandoned, circuit.first_token, circuit.succeeded, circuit.failed):
+        report(old)
         assert circuit.state is State.HALF_OPEN
     circuit.abandoned(probe)
     probe, left = circuit.enter(), probe
@@ -255,7 +255,7 @@ def test_outcomes_from_before_the_circuit_opened_are_ignored() -> None:
 
 
 def test_the_open_time_of_a_circuit_doubles_up_to_its_maximum() -> None:
-    clock = HandClock()
+    clock = ManualClock()
     circuit = CircuitBreaker(CircuitSettings(consecutive_failures=1), clock, "m", "test")
     waits = []
     for _ in range(8):
@@ -267,7 +267,7 @@ def test_the_open_time_of_a_circuit_doubles_up_to_its_maximum() -> None:
 
 
 def test_a_failure_rate_of_one_half_opens_the_circuit() -> None:
-    circuit = CircuitBreaker(CircuitSettings(window=10), HandClock(), "m", "test")
+    circuit = CircuitBreaker(CircuitSettings(window=10), ManualClock(), "m", "test")
     for number in range(10):
         assert circuit.state is State.CLOSED
         if number % 2:
@@ -278,7 +278,7 @@ def test_a_failure_rate_of_one_half_opens_the_circuit() -> None:
 
 
 def test_the_retry_budget_is_a_share_of_requests_plus_a_floor() -> None:
-    clock = HandClock()
+    clock = ManualClock()
     retries = RetryBudget(RetrySettings(budget_ratio=0.25, budget_floor=1), clock, Random(1))
     assert sum(retries.spend() for _ in range(100)) == 10  # the floor's ten seconds
     for _ in range(40):
@@ -289,7 +289,7 @@ def test_the_retry_budget_is_a_share_of_requests_plus_a_floor() -> None:
 
 
 def test_backoff_doubles_with_jitter_up_to_its_maximum() -> None:
-    retries = RetryBudget(RetrySettings(first_wait_seconds=0.1, max_wait_seconds=3), HandClock(), Random(1))
+    retries = RetryBudget(RetrySettings(first_wait_seconds=0.1, max_wait_seconds=3), ManualClock(), Random(1))
     for attempts in range(1, 10):
         longest = min(0.1 * 2 ** (attempts - 1), 3)
         waits = [retries.backoff(attempts) for _ in range(50)]
@@ -372,26 +372,26 @@ def test_retry_after_can_be_a_date() -> None:
 
 
 class DoubleDiscovery:
-    """Knows one model, and may be gone."""
+    """Double of discovery with one model; can be down."""
 
-    gone = False
-    asked = 0
+    is_down = False
+    request_count = 0
 
     async def resolve_plan(self, request, timeout):
-        self.asked += 1
-        if self.gone:
+        self.request_count += 1
+        if self.is_down:
             raise Unavailable("gone")
         model = ResolvedModel(model=Model(id="m", kind=Model.CHAT, engine="openai"), base_urls=["http://h/v1"])
         return discovery_pb2.Plan(id=request.id, targets=[discovery_pb2.Target(model=model, weight=1)])
 
 
 async def test_candidates_are_cached_and_used_while_discovery_is_down(tmp_path: Path) -> None:
-    clock, discovery = HandClock(), DoubleDiscovery()
-    line = lambda model, most: AdmissionQueue(model, 1, 1, 1)  # noqa: E731
+    clock, discovery = ManualClock(), DoubleDiscovery()
+    queue = lambda model, most: AdmissionQueue(model, 1, 1, 1)  # noqa: E731
     models = ModelDirectory(
         cast(Any, discovery),
         cast(Any, lambda name: None),
-        line,
+        queue,
         CircuitSettings(),
         clock,
         5,
@@ -400,12 +400,12 @@ async def test_candidates_are_cached_and_used_while_discovery_is_down(tmp_path: 
     first = await models.plan("a")
     clock.now += 4
     assert await models.plan("a") is first
-    assert discovery.asked == 1
+    assert discovery.request_count == 1
     clock.now += 2
     again = await models.plan("a")
-    assert discovery.asked == 2
-    assert again.targets[0][0] is first.targets[0][0]  # with its line and its circuits
-    discovery.gone = True
+    assert discovery.request_count == 2
+    assert again.targets[0][0] is first.targets[0][0]  # with its queue and circuits
+    discovery.is_down = True
     clock.now += 60
     assert await models.plan("a") is again
     with pytest.raises(Unavailable):

@@ -23,7 +23,7 @@ def case(number: int, name: str, best: str) -> pytest.MarkDecorator:
 
 
 def is_complete(reply: Reply, model: str = "fallback", within: float = 1.0) -> None:
-    """Assert that the answer is whole, by whom, and that nobody waited longer than that for it."""
+    """Assert that the answer is complete, from this model, and in time."""
     assert (reply.verdict, reply.error) == ("whole", {}), reply
     assert reply.model == model
     assert reply.seconds < within, f"took {reply.seconds} s"
@@ -39,10 +39,10 @@ def is_error(reply: Reply, code: str) -> None:
 @BOTH
 def test_a_429_with_retry_after(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["limited_long", "well"]
+        world["primary"].script = ["limited_long", "healthy"]
         is_complete(await world.ask(stream=stream))
         is_complete(await world.ask(stream=stream))
-        assert world["primary"].asked == 1
+        assert world["primary"].request_count == 1
         await world.wait(40)
         is_complete(await world.ask(stream=stream), "primary")
 
@@ -53,7 +53,7 @@ def test_a_429_with_retry_after(in_world: Callable[..., None], stream: Any) -> N
 @BOTH
 def test_a_429_without_a_fallback_is_retried_after_its_delay(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["limited", "well"]
+        world["primary"].script = ["limited", "healthy"]
         reply = await world.ask(stream=stream)
         is_complete(reply, "primary", within=5)
         assert reply.seconds > 3
@@ -74,7 +74,7 @@ def test_b_lasting_429(in_world: Callable[..., None], stream: Any) -> None:
         for _ in range(12):
             is_complete(await world.ask(stream=stream))
             await world.wait(5)
-        assert world["primary"].asked == 2
+        assert world["primary"].request_count == 2
         assert world.circuit("primary") == 0  # a limit is no fault
 
     in_world(run)
@@ -84,7 +84,7 @@ def test_b_lasting_429(in_world: Callable[..., None], stream: Any) -> None:
 @BOTH
 def test_c_one_500(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["status_500", "well"]
+        world["primary"].script = ["status_500", "healthy"]
         is_complete(await world.ask(stream=stream))
         is_complete(await world.ask(stream=stream), "primary")
 
@@ -95,11 +95,11 @@ def test_c_one_500(in_world: Callable[..., None], stream: Any) -> None:
 @BOTH
 def test_c_one_500_without_a_fallback_is_retried(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["status_500", "well"]
+        world["primary"].script = ["status_500", "healthy"]
         is_complete(await world.ask(stream=stream), "primary")
         world["primary"].script = ["status_400"]
         is_error(await world.ask(stream=stream), "invalid_value")
-        assert world["primary"].asked == 3  # what the caller did wrong is not tried again
+        assert world["primary"].request_count == 3  # what the caller did wrong is not tried again
 
     in_world(run, primary={"fallbacks": []})
 
@@ -111,7 +111,7 @@ def test_d_lasting_503(in_world: Callable[..., None], stream: Any) -> None:
         world["primary"].script = ["status_503"]
         for _ in range(20):
             is_complete(await world.ask(stream=stream))
-        assert world["primary"].asked == 5
+        assert world["primary"].request_count == 5
         assert world.circuit("primary") == 2
         assert "circuit of primary at" in await world.status()
 
@@ -124,7 +124,7 @@ def test_e_tcp_reset(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["reset"]
         is_complete(await world.ask(stream=stream))
-        assert world["primary"].asked == 1  # not twice in a row where there is another
+        assert world["primary"].request_count == 1  # not twice in a row where there is another
 
     in_world(run)
 
@@ -205,7 +205,7 @@ def test_l_context_length(in_world: Callable[..., None], stream: Any) -> None:
     async def with_room(world: World) -> None:
         world["primary"].script = ["too_long"]
         is_complete(await world.ask(stream=stream), "third")
-        assert (world["fallback"].asked, world["third"].asked) == (0, 1)
+        assert (world["fallback"].request_count, world["third"].request_count) == (0, 1)
         assert world.circuit("primary") == 0
 
     in_world(with_room, third={"context_length": 32768})
@@ -218,7 +218,7 @@ def test_l_context_length_without_a_longer_context(in_world: Callable[..., None]
         world["primary"].script = ["too_long"]
         reply = await world.ask(stream=stream)
         is_error(reply, "context_length_exceeded")
-        assert (reply.status, world["primary"].asked, world["fallback"].asked) == (400, 1, 0)
+        assert (reply.status, world["primary"].request_count, world["fallback"].request_count) == (400, 1, 0)
 
     in_world(run)
 
@@ -237,7 +237,7 @@ def test_m_content_filter(in_world: Callable[..., None], stream: Any, how: str) 
         else:
             is_error(reply, "content_filter")
         assert not reply.text or TEXT.startswith(reply.text)
-        assert (world["primary"].asked, world["fallback"].asked) == (1, 0)
+        assert (world["primary"].request_count, world["fallback"].request_count) == (1, 0)
         assert world.circuit("primary") == 0
 
     in_world(run)
@@ -253,7 +253,7 @@ def test_n_fallback_without_prefill(in_world: Callable[..., None], stream: Any, 
         if stream:
             is_error(reply, "service_unavailable")
             assert not reply.done
-            assert world["fallback"].asked == (0 if prefill == "none" else 1)
+            assert world["fallback"].request_count == (0 if prefill == "none" else 1)
         else:
             is_complete(reply)
 
@@ -280,8 +280,8 @@ def test_o_flap(in_world: Callable[..., None], stream: Any) -> None:
             states.append(world.circuit("primary"))
             await world.wait(1)
         assert states == [0] * 4 + [2] * (len(states) - 4)
-        assert 5 + 3 <= world["primary"].asked <= 5 + 6  # five opened it; then came probes, ever later
-        world["primary"].script, well = ["well"], world.now()
+        assert 5 + 3 <= world["primary"].request_count <= 5 + 6  # five opened it; then came probes, ever later
+        world["primary"].script, well = ["healthy"], world.now()
         while (reply := await world.ask(stream=stream)).model != "primary":
             is_complete(reply)
             await world.wait(1)

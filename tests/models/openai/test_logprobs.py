@@ -10,7 +10,7 @@ import pytest
 
 from drw.models.serving.adapters.llama_cpp import _is_greedy
 from drw.models.serving.engines.logprobs import Logprobs
-from models.cluster import Web
+from models.cluster import ModelsCluster
 
 EMOJI = [{"role": "user", "content": "Repeat: 🎉🎉🎉🎉🎉"}]
 FORCED = "🎉é日"
@@ -18,25 +18,25 @@ CONST = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "sc
 
 
 @pytest.fixture
-async def web(start: Callable[..., Any], engine: Path) -> AsyncIterator[Web]:
-    async with start(small=engine) as found:
-        yield found
+async def cluster(start: Callable[..., Any], engine: Path) -> AsyncIterator[ModelsCluster]:
+    async with start(small=engine) as cluster:
+        yield cluster
 
 
 @pytest.mark.parametrize(
     ("more", "text"),
     [({"max_tokens": 9, "temperature": 0}, "🎉🎉🎉"), ({"max_tokens": 30, "response_format": CONST}, f'"{FORCED}"')],
 )
-async def test_each_token_of_a_character_has_a_logprob_entry(web: Web, more: Any, text: Any) -> None:
+async def test_each_token_of_a_character_has_a_logprob_entry(cluster: ModelsCluster, more: Any, text: Any) -> None:
     asked = {"model": "small", "messages": EMOJI, "logprobs": True, "top_logprobs": 2, **more}
-    whole = await web.client.chat.completions.create(**asked)
+    whole = await cluster.client.chat.completions.create(**asked)
     (choice,) = whole.choices
     assert choice.message.content == text
     entries = choice.logprobs.content
     assert len(entries) == whole.usage.completion_tokens
     assert b"".join(bytes(entry.bytes) for entry in entries) == text.encode()
     assert all(-100 < entry.logprob <= 0 and len(entry.top_logprobs) == 2 for entry in entries)
-    stream = await web.client.chat.completions.create(**asked, stream=True)
+    stream = await cluster.client.chat.completions.create(**asked, stream=True)
     parts = [part async for chunk in stream for part in chunk.choices]
     assert parts[0].delta.role == "assistant" and [p.delta.role for p in parts[1:]] == [None] * (len(parts) - 1)
     streamed = [entry for part in parts if part.logprobs for entry in part.logprobs.content]

@@ -22,7 +22,7 @@ from drw.models.serving.errors import EngineBusy, EngineMisconfigured
 from drw.models.serving.openai.regex_limits import PatternError, check_pattern
 from drw.models.serving.openai.schema_limits import SchemaError, check_schema
 from drw.models.serving.openai.tools import allowed_tools, with_tool_schema
-from models.cluster import Web
+from models.cluster import ModelsCluster
 
 TEXT = {"type": "string"}
 
@@ -120,24 +120,24 @@ def test_data_that_looks_like_a_keyword_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("where", ["response_format", "tools[1].function"])
-async def test_an_invalid_schema_is_a_400_for_every_engine(web: Web, where: str) -> None:
+async def test_an_invalid_schema_is_a_400_for_every_engine(cluster: ModelsCluster, where: str) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^a{3,1}$"}}}
     good, bad = ({"type": "function", "function": {"name": "f", "parameters": s}} for s in (TEXT, schema))
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     more = {"response_format": form} if where == "response_format" else {"tools": [good, bad]}
     body = {"model": "double", "messages": [{"role": "user", "content": "plain"}], **more}
-    answer = await web.http.post("/v1/chat/completions", json=body)
+    answer = await cluster.http.post("/v1/chat/completions", json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, where)
     assert "#/properties/a/pattern" in error["message"] and "{3,1}" in error["message"]
-    assert web.double.bodies == []
+    assert cluster.double.bodies == []
 
 
-async def test_the_total_size_of_tool_schemas_is_limited(web: Web) -> None:
+async def test_the_total_size_of_tool_schemas_is_limited(cluster: ModelsCluster) -> None:
     parameters = {"type": "object", "description": "x" * 30_000}
     tools = [{"type": "function", "function": {"name": f"f{n}", "parameters": parameters}} for n in range(5)]
     body = {"model": "double", "messages": [{"role": "user", "content": "plain"}], "tools": tools}
-    answer = await web.http.post("/v1/chat/completions", json=body)
+    answer = await cluster.http.post("/v1/chat/completions", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
 
 
@@ -150,8 +150,8 @@ async def test_look_around_is_ignored_in_schemas_that_are_not_strict(start: Call
     schema = {"type": "object", "properties": {"price": price}, "required": ["price"]}
     tool: dict[str, Any] = {"type": "function", "function": {"name": "order", "parameters": schema}}
     asked = {"model": "small", "messages": [{"role": "user", "content": "Sell at 3."}], "max_tokens": 100}
-    async with start(small=engine) as web:
-        create = web.client.chat.completions.create
+    async with start(small=engine) as cluster:
+        create = cluster.client.chat.completions.create
         made = await create(**asked, tools=[tool], tool_choice="required", temperature=0)
         assert "price" in orjson.loads(made.choices[0].message.tool_calls[0].function.arguments)
         tool["function"]["strict"] = True
@@ -217,8 +217,8 @@ def strictly(schema):
 @pytest.mark.parametrize("schema", HELD, ids=str)
 async def test_strict_schemas_are_enforced(start: Callable[..., Any], engine: Path, schema: Any) -> None:
     body = strictly(schema) | {"max_tokens": 100, "temperature": 0}
-    async with start(small=engine) as web:
-        answer = (await web.client.chat.completions.create(**body)).choices[0]
+    async with start(small=engine) as cluster:
+        answer = (await cluster.client.chat.completions.create(**body)).choices[0]
     assert answer.finish_reason == "stop"
     formats = jsonschema.FormatChecker()
     jsonschema.validate(orjson.loads(answer.message.content)["x"], schema, format_checker=formats)
@@ -228,9 +228,9 @@ async def test_strict_schemas_are_enforced(start: Callable[..., Any], engine: Pa
 async def test_unsupported_keywords_in_strict_schemas_are_rejected_by_name(
     start: Callable[..., Any], engine: Path, schema: Any, name: Any
 ) -> None:
-    async with start(small=engine) as web:
+    async with start(small=engine) as cluster:
         with pytest.raises(openai.BadRequestError) as caught:
-            await web.client.chat.completions.create(**strictly(schema))
+            await cluster.client.chat.completions.create(**strictly(schema))
     assert caught.value.param == "response_format" and name in caught.value.message
 
 
@@ -238,9 +238,9 @@ async def test_constrained_json_has_no_optional_white_space(start: Callable[...,
     schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"enum": [[], [3]]}}}
     named = {"name": "x", "strict": True, "schema": schema | {"required": ["a", "b"], "additionalProperties": False}}
     form, messages = {"type": "json_schema", "json_schema": named}, [{"role": "user", "content": "Where is Ann?"}]
-    async with start(small=engine) as web:
+    async with start(small=engine) as cluster:
         for seed in range(5):
-            answer = await web.client.chat.completions.create(
+            answer = await cluster.client.chat.completions.create(
                 model="small", messages=messages, response_format=form, max_tokens=120, seed=seed
             )
             said = answer.choices[0].message.content

@@ -68,9 +68,9 @@ class SlotPool:
                 self._free.append(slot)
 
     def _choose_slot(self, tenant: str, tokens: Sequence[int]) -> Slot:
-        own_slots = [slot for slot in self._free if slot.tenant == tenant]
-        if own_slots:
-            best = max(own_slots, key=lambda slot: slot.shared_prefix(tokens))
+        tenant_slots = [slot for slot in self._free if slot.tenant == tenant]
+        if tenant_slots:
+            best = max(tenant_slots, key=lambda slot: slot.shared_prefix(tokens))
             if best.shared_prefix(tokens) >= MIN_SHARED_PART * len(tokens):
                 return best
         return min(self._free, key=lambda slot: slot.last_used)

@@ -138,15 +138,16 @@ class BudgetGate:
         stream: bool = False,
     ) -> Call:
         """Reserve for the caller and the first model with capacity; other models join at their attempt."""
-        nano = max(limit.nano for limit in estimates)
-        tokens = max(limit.tokens for limit in estimates)
+        nano = max(model_estimate.nano for model_estimate in estimates)
+        tokens = max(model_estimate.tokens for model_estimate in estimates)
         reservation = Reservation(history, caller)
         at_capacity: ModelAtCapacity | None = None
-        for limit in estimates:
-            history.attempts = [limit.attempt(started=True)]
-            minimum = limit.minimum(self._reservations.settings.min_tokens) if stream else None
+        for model_estimate in estimates:
+            history.attempts = [model_estimate.attempt(started=True)]
+            minimum = model_estimate.minimum(self._reservations.settings.min_tokens) if stream else None
+            model = of_model(model_estimate.model)
             try:
-                share = await self._reserve_or_share(reservation, pricing, nano, tokens, minimum, of_model(limit.model))
+                share = await self._reserve_or_share(reservation, pricing, nano, tokens, minimum, model)
             except ModelAtCapacity as error:
                 at_capacity = at_capacity or error
                 continue

@@ -29,9 +29,8 @@ async def estimate(model: ChatModel, request: ModelRequest, price: Price, settin
     context_limit = model.context_length - (prompt_tokens or 0) if model.context_length else None
     limits = [bound for bound in (request.max_tokens, context_limit) if bound is not None]
     completion = max(1, min(limits, default=settings.max_tokens))
-    bounds = (
-        {} if limits else {request.max_tokens_param: completion}
-    )  # without another limit, the reservation limits the answer
+    # Without another limit, the reservation limits the answer.
+    bounds = {} if limits else {request.max_tokens_param: completion}
     return Estimate(model.id, model.upstream_model, price, prompt, completion * request.choices, bounds)
 
 
