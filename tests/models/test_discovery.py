@@ -67,23 +67,23 @@ async def test_rest_exposes_no_addresses_and_no_resolve_methods(profile: Profile
 
 
 async def test_one_line_of_settings_adds_a_default_model(profile: Profile, tmp_path: Path) -> None:
-    shipped, own = tmp_path / "shipped.toml", tmp_path / "own.toml"
-    shipped.write_text(
+    defaults_file, operator_file = tmp_path / "shipped.toml", tmp_path / "own.toml"
+    defaults_file.write_text(
         f'name = "t"\ndata = "{tmp_path}"\npostgres = ""\nvalkey = ""\n'
         '[services.discovery]\ndefault_model = "small"\n'
         '[services.discovery.models.small]\nengine = "llama_cpp"\nbase_url = "unix:/tmp/e.sock"\n'
     )
-    own.write_text(
+    operator_file.write_text(
         'services.discovery.models.gpt-4o = { engine = "openai", base_url = "https://upstream.example/v1", '
         'api_key_variable = "OPENAI_API_KEY", default = true }'
     )
-    sections = SettingLayers([shipped, own], {}).profile().services
+    sections = SettingLayers([defaults_file, operator_file], {}).profile().services
     async with hosted(profile.model_copy(update={"services": sections}), ["discovery"]) as host:
         assert (await host.client(DiscoveryClient).get_model(GetModelRequest())).id == "gpt-4o"
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "remedy"),
     [
         ({"models": {"a": SMALL, "b": LARGE}}, "default_model must name one of the chat models: a, b"),
         ({"models": {"a": SMALL}, "default_model": "c"}, "default_model is 'c'; the chat models are: a"),
@@ -105,11 +105,11 @@ async def test_one_line_of_settings_adds_a_default_model(profile: Profile, tmp_p
         ({"models": {"a b": SMALL}}, "'a b' cannot be the id of a model"),
     ],
 )
-async def test_invalid_model_settings_are_rejected_with_a_remedy(profile: Profile, section: Any, said: str) -> None:
+async def test_invalid_model_settings_are_rejected_with_a_remedy(profile: Profile, section: Any, remedy: str) -> None:
     host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
     with pytest.raises(ConfigError) as caught:
         await host.start()
-    assert said in caught.value.message
+    assert remedy in caught.value.message
     await host.stop()
 
 
@@ -186,7 +186,7 @@ async def test_a_stored_alias_survives_a_restart_and_reaches_other_processes(pro
 
 
 @pytest.mark.parametrize(
-    ("name", "body", "said"),
+    ("name", "body", "remedy"),
     [
         ("small", {"targets": [{"model": "large", "weight": 1}]}, "'small' is a model"),
         ("a b", {"targets": [{"model": "large", "weight": 1}]}, "'a b' cannot name an alias"),
@@ -201,10 +201,10 @@ async def test_a_stored_alias_survives_a_restart_and_reaches_other_processes(pro
         ("a", {"targets": [{"model": "large"}] * 17}, "has 17 models; at most 16"),
     ],
 )
-async def test_an_invalid_alias_is_rejected_with_a_remedy(profile: Profile, name: str, body: Any, said: str) -> None:
+async def test_an_invalid_alias_is_rejected_with_a_remedy(profile: Profile, name: str, body: Any, remedy: str) -> None:
     async with rest(profile) as (cluster, _):
         answer = await cluster.put(f"/api/v1/aliases/{name}", json=body)
-        assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True), answer.text
+        assert (answer.status_code, remedy in answer.json()["error"]["message"]) == (400, True), answer.text
 
 
 async def test_only_administrators_can_change_aliases(profile: Profile) -> None:
@@ -217,7 +217,7 @@ async def test_only_administrators_can_change_aliases(profile: Profile) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "remedy"),
     [
         ({"models": {"a": SMALL | {"fallbacks": ["b"]}}}, "models.a.fallbacks has 'b'; other chat models are: none"),
         ({"models": {"a": SMALL | {"base_urls": ["unix:/tmp/x.sock"]}}}, "give base_url or base_urls, not both"),
@@ -228,10 +228,10 @@ async def test_only_administrators_can_change_aliases(profile: Profile) -> None:
     ],
 )
 async def test_invalid_fallbacks_and_aliases_are_rejected_with_a_remedy(
-    profile: Profile, section: Any, said: str
+    profile: Profile, section: Any, remedy: str
 ) -> None:
     host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
     with pytest.raises(ConfigError) as caught:
         await host.start()
-    assert said in caught.value.message
+    assert remedy in caught.value.message
     await host.stop()

@@ -49,7 +49,7 @@ def sample(name, **labels):
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-class Till:
+class BillingHarness:
     """Rate limiting of a running cluster."""
 
     def __init__(self, cluster: ModelsCluster) -> None:
@@ -59,24 +59,24 @@ class Till:
         self.seen = 0
 
     async def set(self, budget: str = "", **price: Any) -> None:
-        """Give the model a price and the desk a budget, and return when serving knows."""
+        """Set the price of the model and the budget of the desk, and wait until they apply."""
         with acting_for(BOSS):
             if price:
                 await self.client.set_price(Price(model="double", **price))
             if budget:
                 desk = Budget(subject=Block.DESK, name="research", period=Budget.DAY, amount=budget)
                 await self.client.set_budget(desk)
-        await self.known()
+        await self.wait_for_policy()
 
-    async def known(self) -> None:
-        """Return when serving knows what rate limiting does."""
+    async def wait_for_policy(self) -> None:
+        """Wait until serving has the newest policy of rate limiting."""
         async with aclosing(self.client.watch_policy(WatchPolicyRequest())) as news:
             policy = await anext(news)
 
-        def told() -> bool:
+        def has_policy() -> bool:
             return self.file.exists() and Policy.FromString(self.file.read_bytes()) == policy
 
-        await self.cluster.until(told, "the newest prices and budgets")
+        await self.cluster.until(has_policy, "the newest prices and budgets")
         self.seen = len(self.rows())
 
     def rows(self) -> list[dict]:
@@ -84,10 +84,10 @@ class Till:
             return connection.execute("select * from metering.ledger order by at, id").fetchall()
 
     def new(self) -> list[dict]:
-        """Return the rows since the last look."""
+        """Return the rows since the last call."""
         rows = self.rows()
-        found, self.seen = rows[self.seen :], len(rows)
-        return found
+        new_rows, self.seen = rows[self.seen :], len(rows)
+        return new_rows
 
     async def budget(self) -> Budget:
         with acting_for(BOSS):
@@ -95,20 +95,20 @@ class Till:
 
 
 @pytest.fixture
-def till(start: Callable[..., Any]) -> Callable[..., Any]:
+def billing(start: Callable[..., Any]) -> Callable[..., Any]:
     @asynccontextmanager
-    async def begin(**more) -> AsyncIterator[Till]:
+    async def begin(**more) -> AsyncIterator[BillingHarness]:
         async with start(more=("rate_limiting",), **more) as cluster:
-            made = Till(cluster)
+            harness = BillingHarness(cluster)
             await counters_open(cluster.host.profile)
-            await made.known()
-            yield made
+            await harness.wait_for_policy()
+            yield harness
 
     return begin
 
 
-async def test_an_answer_is_charged_before_it_is_returned(till: Callable[..., Any]) -> None:
-    async with till() as at:
+async def test_an_answer_is_charged_before_it_is_returned(billing: Callable[..., Any]) -> None:
+    async with billing() as at:
         await at.set(budget="1", prompt_usd_per_million="2", completion_usd_per_million="10")
         before = await at.budget()
         answer = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=100))
@@ -133,8 +133,8 @@ async def test_an_answer_is_charged_before_it_is_returned(till: Callable[..., An
         assert spend.lines[0].name == "double" and float(spend.usd) == pytest.approx(float(after.spent))
 
 
-async def test_a_call_above_its_budget_is_rejected_with_openais_code(till: Callable[..., Any]) -> None:
-    async with till() as at:
+async def test_a_call_above_its_budget_is_rejected_with_openais_code(billing: Callable[..., Any]) -> None:
+    async with billing() as at:
         await at.set(budget="0.0001", completion_usd_per_million="10")
         with pytest.raises(openai.RateLimitError, match="the desk 'research' has") as caught:
             await at.cluster.client.chat.completions.create(**ask(max_tokens=1000))
@@ -143,11 +143,11 @@ async def test_a_call_above_its_budget_is_rejected_with_openais_code(till: Calla
         assert at.cluster.double.bodies == []  # the engine was not asked
 
 
-async def test_a_call_rejected_before_the_engine_counts_for_its_model(till: Callable[..., Any]) -> None:
+async def test_a_call_rejected_before_the_engine_counts_for_its_model(billing: Callable[..., Any]) -> None:
     operation = {f"gen_ai_{name}_model": "double" for name in ("request", "response")}
     labels = operation | {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "openai"}
     ended = labels | {"error_type": "InsufficientQuota"}
-    async with till() as at:
+    async with billing() as at:
         await at.set(budget="0.0001", completion_usd_per_million="10")
         served = sample("gen_ai_server_request_duration_seconds_count", **ended, outcome="refused")
         called = sample("gen_ai_client_operation_duration_seconds_count", **ended)
@@ -157,8 +157,8 @@ async def test_a_call_rejected_before_the_engine_counts_for_its_model(till: Call
 
 
 @pytest.mark.parametrize("how", ["plain", "thinking"])
-async def test_a_stream_at_the_budget_ends_with_an_error_event(till: Callable[..., Any], how: str) -> None:
-    async with till(metering={"min_tokens": 1}) as at:
+async def test_a_stream_at_the_budget_ends_with_an_error_event(billing: Callable[..., Any], how: str) -> None:
+    async with billing(metering={"min_tokens": 1}) as at:
         await at.set(budget="0.00002", completion_usd_per_million="10")  # two tokens
         answer = await at.cluster.http.post("/v1/chat/completions", json=ask(how, stream=True))
         events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
@@ -169,19 +169,23 @@ async def test_a_stream_at_the_budget_ends_with_an_error_event(till: Callable[..
 
 
 @pytest.mark.parametrize("how", ["cut", "no_done", "error_event"])
-async def test_tokens_before_an_engine_crash_are_charged(till: Callable[..., Any], how: str) -> None:
-    async with till() as at:
+async def test_tokens_before_an_engine_crash_are_charged(billing: Callable[..., Any], how: str) -> None:
+    async with billing() as at:
         await at.set(prompt_usd_per_million="0", completion_usd_per_million="10")
         await at.cluster.http.post("/v1/chat/completions", json=ask(how, stream=True))
         (row,) = at.new()
-        given = {"cut": 1, "no_done": COMPLETION, "error_event": 1}[how]
-        assert (row["outcome"], row["completion_tokens"], row["cost"]) == ("failed", given, given * 10_000)
+        charged_tokens = {"cut": 1, "no_done": COMPLETION, "error_event": 1}[how]
+        assert (row["outcome"], row["completion_tokens"], row["cost"]) == (
+            "failed",
+            charged_tokens,
+            charged_tokens * 10_000,
+        )
         await at.cluster.http.post("/v1/chat/completions", json=ask("status_500"))
         assert [(row["cost"], row["counted_by"]) for row in at.new()] == [(0, "nothing")] * 3  # it was tried again
 
 
-async def test_a_disconnected_caller_pays_for_received_tokens(till: Callable[..., Any]) -> None:
-    async with till() as at:
+async def test_a_disconnected_caller_pays_for_received_tokens(billing: Callable[..., Any]) -> None:
+    async with billing() as at:
         await at.set(budget="1", completion_usd_per_million="10")
         body = ask("stall", stream=True, max_tokens=9)
         async with at.cluster.http.stream("POST", "/v1/chat/completions", json=body) as answer:
@@ -189,14 +193,14 @@ async def test_a_disconnected_caller_pays_for_received_tokens(till: Callable[...
             event = await anext(lines)
             assert orjson.loads(event.removeprefix("data: "))["choices"][0]["delta"]["content"] == WORDS[0]
             assert float((await at.budget()).reserved) > 0
-        found: list[dict[str, Any]] = []
+        new_rows: list[dict[str, Any]] = []
 
         def arrived() -> bool:
-            found.extend(at.new())
-            return bool(found)
+            new_rows.extend(at.new())
+            return bool(new_rows)
 
         await at.cluster.until(arrived, "the row in the ledger")
-        (row,) = found
+        (row,) = new_rows
         assert (row["outcome"], row["completion_tokens"], row["cost"]) == ("client_gone", 1, 10_000)
         bound = prompt_token_bound({"messages": body["messages"], "max_tokens": 9}, 0)
         assert (row["counted_by"], row["prompt_tokens"]) == ("chunks", bound)
@@ -206,15 +210,15 @@ async def test_a_disconnected_caller_pays_for_received_tokens(till: Callable[...
 
 
 async def test_a_model_at_capacity_uses_its_fallback_and_vice_versa(
-    till: Callable[..., Any],
+    billing: Callable[..., Any],
 ) -> None:
-    async with till(fallback={}) as at:
+    async with billing(fallback={}) as at:
         await at.set(completion_usd_per_million="10")
 
         async def bounded(model: str, requests: int) -> None:
             with acting_for(BOSS):
                 await at.client.set_limit(Limit(subject=Block.MODEL, model=model, requests_per_minute=requests))
-            await at.known()
+            await at.wait_for_policy()
 
         async def answers(model: str) -> str:
             answer = await at.cluster.http.post("/v1/chat/completions", json=ask() | {"model": model})
@@ -228,8 +232,8 @@ async def test_a_model_at_capacity_uses_its_fallback_and_vice_versa(
         assert [await answers("double"), await answers("double")] == ["double", "other"]
 
 
-async def test_an_answer_without_a_limit_is_limited_by_the_reservation(till: Callable[..., Any]) -> None:
-    async with till(metering={"max_tokens": 50}) as at:
+async def test_an_answer_without_a_limit_is_limited_by_the_reservation(billing: Callable[..., Any]) -> None:
+    async with billing(metering={"max_tokens": 50}) as at:
         await at.cluster.http.post("/v1/chat/completions", json=ask())
         await at.set(completion_usd_per_million="10")
         await at.cluster.http.post("/v1/chat/completions", json=ask())
@@ -238,39 +242,41 @@ async def test_an_answer_without_a_limit_is_limited_by_the_reservation(till: Cal
         assert bounds == [{}, {"max_tokens": 50}, {"max_completion_tokens": 70}]
 
 
-async def test_embeddings_are_charged(till: Callable[..., Any]) -> None:
-    async with till() as at:
+async def test_embeddings_are_charged(billing: Callable[..., Any]) -> None:
+    async with billing() as at:
         with acting_for(BOSS):
             await at.client.set_price(Price(model="vectors", prompt_usd_per_million="1"))
-        await at.known()
+        await at.wait_for_policy()
         await at.cluster.client.embeddings.create(model="vectors", input=["one", "two"])
         assert at.rows()[-1]["cost"] == 2 * 1000
         assert (at.rows()[-1]["route"], at.rows()[-1]["prompt_tokens"]) == ("embedding", 2)
 
 
-async def test_tokens_a_minute_are_limited_with_headers(till: Callable[..., Any]) -> None:
-    async with till() as at:
+async def test_tokens_a_minute_are_limited_with_headers(billing: Callable[..., Any]) -> None:
+    async with billing() as at:
         await announce(at.client, "key_test")
         with acting_for(BOSS):
-            own = Limit(key="key_test", tokens_per_minute=200, algorithm=Limit.SLIDING)
-            await at.client.set_limit(own)
-        await at.known()
+            key_limit = Limit(key="key_test", tokens_per_minute=200, algorithm=Limit.SLIDING)
+            await at.client.set_limit(key_limit)
+        await at.wait_for_policy()
         answer = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=10))
         headers = answer.headers
         assert headers["x-ratelimit-limit-tokens"] == "200"
         assert headers["ratelimit-policy"] == '"tokens";q=200;w=60'
         assert 0 < int(headers["x-ratelimit-remaining-tokens"]) < 190
         assert headers["ratelimit"].startswith('"tokens";r=')
-        whole = int(headers["x-ratelimit-remaining-tokens"]) + 10  # with its prompt all of the limit
-        rejected = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=whole))
+        limit_tokens = int(headers["x-ratelimit-remaining-tokens"]) + 10  # with its prompt all of the limit
+        rejected = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=limit_tokens))
         assert (rejected.status_code, rejected.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert 0 < int(rejected.headers["retry-after"]) <= 65
-        never = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=whole + 1))
-        assert never.status_code == 429 and "retry-after" not in never.headers
+        over_limit = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=limit_tokens + 1))
+        assert over_limit.status_code == 429 and "retry-after" not in over_limit.headers
 
 
-async def test_counters_are_rebuilt_from_the_ledger_after_data_loss(till: Callable[..., Any], profile: Profile) -> None:
-    async with till() as at:
+async def test_counters_are_rebuilt_from_the_ledger_after_data_loss(
+    billing: Callable[..., Any], profile: Profile
+) -> None:
+    async with billing() as at:
         await at.set(budget="1", completion_usd_per_million="10")
         await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=5))
         before = await at.budget()
@@ -292,34 +298,34 @@ async def test_counters_are_rebuilt_from_the_ledger_after_data_loss(till: Callab
 async def test_free_calls_do_not_need_valkey(start: Callable[..., Any], profile: Profile) -> None:
     away = profile.model_copy(update={"valkey": "unix:///nowhere"})
     async with start(more=("rate_limiting",), on=away) as cluster:
-        at = Till(cluster)
-        await at.known()
+        at = BillingHarness(cluster)
+        await at.wait_for_policy()
         answer = await cluster.http.post("/v1/chat/completions", json=ask())
         assert answer.status_code == 200
         with acting_for(BOSS):
             await at.client.set_price(Price(model="double", completion_usd_per_million="1"))
-        await at.known()
+        await at.wait_for_policy()
         answer = await cluster.http.post("/v1/chat/completions", json=ask())
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert "Valkey does not answer" in answer.text
 
 
-async def test_the_real_engine_counts_prompts_and_streamed_tokens(till: Callable[..., Any], engine: Path) -> None:
-    async with till(small=engine) as at:
+async def test_the_real_engine_counts_prompts_and_streamed_tokens(billing: Callable[..., Any], engine: Path) -> None:
+    async with billing(small=engine) as at:
         with acting_for(BOSS):
             await at.client.set_price(Price(model="small", prompt_usd_per_million="1", completion_usd_per_million="1"))
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name three rates desks."}]
-        await at.known()
+        await at.wait_for_policy()
         body = {"model": "small", "messages": messages, "max_tokens": 24, "seed": 1}
         answer = await at.cluster.http.post("/v1/chat/completions", json=body)
         usage, row = answer.json()["usage"], at.rows()[-1]
         assert (row["prompt_tokens"], row["completion_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
         assert row["excess"] == 0  # what was counted before was enough
-        got = []
+        lines = []
         async with at.cluster.http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
             async for line in stream.aiter_lines():
-                got.append(line)
-                if len([g for g in got if '"content":"' in g]) == 3:
+                lines.append(line)
+                if len([g for g in lines if '"content":"' in g]) == 3:
                     break
         await at.cluster.until(lambda: at.rows()[-1]["outcome"] == "client_gone", "the row in the ledger")
         rows = at.rows()

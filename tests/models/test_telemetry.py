@@ -68,18 +68,18 @@ def sample(name, **labels):
 async def test_a_call_is_a_client_span_and_propagates_its_trace_to_the_engine(
     cluster: ModelsCluster, spans: Spans
 ) -> None:
-    asked = {"temperature": 0.5, "max_tokens": 9, "seed": 3, "top_p": 0.9, "n": 1, "stop": ["noon"]}
-    assert (await ask(cluster, **asked)).status_code == 200
+    parameters = {"temperature": 0.5, "max_tokens": 9, "seed": 3, "top_p": 0.9, "n": 1, "stop": ["noon"]}
+    assert (await ask(cluster, **parameters)).status_code == 200
     span, server = spans.one("chat double"), spans.one("http/POST")
     assert span.kind is SpanKind.CLIENT
     assert span.parent is not None
     assert span.parent.span_id == server.context.span_id
     assert f"{span.context.trace_id:032x}" == TRACE
-    told = attributes_of(span)
-    assert told.pop("gen_ai.response.id").startswith("chatcmpl-")
-    assert 0 < told.pop("gen_ai.response.time_to_first_chunk") < 60
-    assert told.pop("server.address").endswith(".d")
-    assert told == {
+    attributes = attributes_of(span)
+    assert attributes.pop("gen_ai.response.id").startswith("chatcmpl-")
+    assert 0 < attributes.pop("gen_ai.response.time_to_first_chunk") < 60
+    assert attributes.pop("server.address").endswith(".d")
+    assert attributes == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": "double",
@@ -122,8 +122,8 @@ async def test_completions_and_embeddings_have_separate_operations(cluster: Mode
     await cluster.client.completions.create(model="double", prompt="plain", max_tokens=4)
     await cluster.client.embeddings.create(model="vectors", input=["one", "three"])
     assert attributes_of(spans.one("text_completion double"))["gen_ai.request.max_tokens"] == 4
-    found = spans.one("embeddings vectors")
-    assert (found.kind, attributes_of(found)["gen_ai.usage.input_tokens"]) == (SpanKind.CLIENT, 2)
+    embedding_span = spans.one("embeddings vectors")
+    assert (embedding_span.kind, attributes_of(embedding_span)["gen_ai.usage.input_tokens"]) == (SpanKind.CLIENT, 2)
 
 
 async def test_metrics_follow_the_conventions_without_labels_from_requests(cluster: ModelsCluster) -> None:
@@ -190,31 +190,35 @@ async def test_captured_content_is_redacted(
             {"role": "user", "content": "repeating"},
         ]
         await cluster.client.chat.completions.create(model="double", messages=messages)
-        told = attributes_of(spans.one("chat double"))
-        sent, got = (orjson.loads(told[f"gen_ai.{way}.messages"]) for way in ("input", "output"))
+        attributes = attributes_of(spans.one("chat double"))
+        input_messages, output_messages = (
+            orjson.loads(attributes[f"gen_ai.{way}.messages"]) for way in ("input", "output")
+        )
         clean = f"{WORDS}: [redacted: key], mail [redacted: email], card [redacted: number]"
-        assert sent[0] == {"role": "system", "parts": [{"type": "text", "content": clean}]}
-        assert sent[1]["parts"][0]["name"] == "look"
-        assert sent[2]["parts"] == [{"type": "tool_call_response", "id": "c1", "response": "found"}]
-        assert got[0]["parts"] == [{"type": "text", "content": clean}]
-        assert got[0]["finish_reason"] == "stop"
+        assert input_messages[0] == {"role": "system", "parts": [{"type": "text", "content": clean}]}
+        assert input_messages[1]["parts"][0]["name"] == "look"
+        assert input_messages[2]["parts"] == [{"type": "tool_call_response", "id": "c1", "response": "found"}]
+        assert output_messages[0]["parts"] == [{"type": "text", "content": clean}]
+        assert output_messages[0]["finish_reason"] == "stop"
         for secret in (SECRET, "hunter22", "ann@example.com", "4111"):
             assert secret not in spans_text(spans)
         spans.exporter.clear()
         long = [{"role": "system", "content": f"{WORDS} " * 500}, {"role": "user", "content": "repeating"}]
         await cluster.client.chat.completions.create(model="double", messages=long)
-        told = attributes_of(spans.one("chat double"))
-        assert all(len(told[f"gen_ai.{way}.messages"]) < 700 for way in ("input", "output"))
+        attributes = attributes_of(spans.one("chat double"))
+        assert all(len(attributes[f"gen_ai.{way}.messages"]) < 700 for way in ("input", "output"))
         assert WORDS not in orjson.dumps(lines()).decode()
         assert WORDS not in generate_latest().decode()
 
 
-@pytest.mark.parametrize(("said", "wanted"), [("true", True), ("SPAN_ONLY", True), ("", False), ("EVENT_ONLY", False)])
+@pytest.mark.parametrize(
+    ("value", "enabled"), [("true", True), ("SPAN_ONLY", True), ("", False), ("EVENT_ONLY", False)]
+)
 def test_opentelemetrys_variable_enables_content_capture(
-    monkeypatch: pytest.MonkeyPatch, said: str, wanted: bool
+    monkeypatch: pytest.MonkeyPatch, value: str, enabled: bool
 ) -> None:
-    monkeypatch.setenv(content_capture.VARIABLE, said)
-    assert ServingSettings().capture_content is wanted
+    monkeypatch.setenv(content_capture.VARIABLE, value)
+    assert ServingSettings().capture_content is enabled
     assert ServingSettings(capture_content=False).capture_content is False
 
 
@@ -241,9 +245,13 @@ async def test_cost_is_counted_for_the_model_of_each_attempt(spans: Spans) -> No
     record.set_model("second", "vertex", "up")
     record.charge(Settlement([row("first", 500_000_000), row("second", 1_000_000_000)], details={"cached_tokens": 7}))
     await record.close()
-    told = attributes_of(spans.one("chat alias"))
-    assert (told["gen_ai.request.model"], told["gen_ai.response.model"]) == ("alias", "second")
-    assert (told["server.address"], told["server.port"], told["drw.cost.usd"]) == ("models.example.com", 443, 1.5)
+    attributes = attributes_of(spans.one("chat alias"))
+    assert (attributes["gen_ai.request.model"], attributes["gen_ai.response.model"]) == ("alias", "second")
+    assert (attributes["server.address"], attributes["server.port"], attributes["drw.cost.usd"]) == (
+        "models.example.com",
+        443,
+        1.5,
+    )
     assert [sample("drw_cost_usd_total", **each) for each in labels] == [before[0] + 0.5, before[1] + 1.0]
     assert (audit.details["model"], audit.details["ledger"], audit.details["cost_usd"]) == ("second", "first", "1.50")
     assert audit.details["cached_tokens"] == 7

@@ -25,10 +25,10 @@ STORY = {"model": "small", "messages": [{"role": "user", "content": "Tell a long
 
 
 def test_prepared_weights_are_not_converted_again(weights: Path) -> None:
-    said: list[str] = []
+    progress: list[str] = []
     before = weights.stat().st_mtime_ns
-    assert prepare(weights.parent, said.append) == weights
-    assert (said, weights.stat().st_mtime_ns) == ([], before)
+    assert prepare(weights.parent, progress.append) == weights
+    assert (progress, weights.stat().st_mtime_ns) == ([], before)
 
 
 def test_weights_with_another_checksum_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,31 +36,31 @@ async def test_models_are_listed(cluster: ModelsCluster) -> None:
 
 
 async def test_a_streamed_chat_equals_the_complete_one(cluster: ModelsCluster) -> None:
-    whole = await chat(cluster, seed=7, temperature=1.0)
+    complete = await chat(cluster, seed=7, temperature=1.0)
     stream = await chat(cluster, seed=7, temperature=1.0, stream=True, stream_options={"include_usage": True})
     chunks = [chunk async for chunk in stream]
     text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
-    assert text == whole.choices[0].message.content
+    assert text == complete.choices[0].message.content
     assert text
     (usage,) = (chunk.usage for chunk in chunks if chunk.usage)
-    assert usage.completion_tokens == whole.usage.completion_tokens <= 8
-    assert usage.prompt_tokens == whole.usage.prompt_tokens
+    assert usage.completion_tokens == complete.usage.completion_tokens <= 8
+    assert usage.prompt_tokens == complete.usage.prompt_tokens
     assert {r["details"]["completion_tokens"] for r in cluster.records()} == {usage.completion_tokens}
 
 
 async def test_default_sampling_of_the_model_applies_without_parameters(
     start: Callable[..., Any], engine: Path
 ) -> None:
-    asked = {"temperature": 0, "max_tokens": 40, "messages": [{"role": "user", "content": "Say a a a a a a a a"}]}
-    said = {}
-    for name, own in {"free": {}, "own": {"repeat_penalty": 1.9}}.items():
-        async with start(small=engine, sampling=own) as cluster:
-            said[name] = (await chat(cluster, **asked)).choices[0].message.content
-            said[f"{name} with a penalty of the caller"] = (
-                (await chat(cluster, **asked, frequency_penalty=0)).choices[0].message.content
+    parameters = {"temperature": 0, "max_tokens": 40, "messages": [{"role": "user", "content": "Say a a a a a a a a"}]}
+    texts = {}
+    for name, sampling in {"free": {}, "own": {"repeat_penalty": 1.9}}.items():
+        async with start(small=engine, sampling=sampling) as cluster:
+            texts[name] = (await chat(cluster, **parameters)).choices[0].message.content
+            texts[f"{name} with a penalty of the caller"] = (
+                (await chat(cluster, **parameters, frequency_penalty=0)).choices[0].message.content
             )
-    assert said["own"] != said["free"]
-    assert said["own with a penalty of the caller"] == said["free with a penalty of the caller"] == said["free"]
+    assert texts["own"] != texts["free"]
+    assert texts["own with a penalty of the caller"] == texts["free with a penalty of the caller"] == texts["free"]
 
 
 async def test_sampling_of_the_request_overrides_the_model_default(start: Callable[..., Any]) -> None:
@@ -76,13 +76,13 @@ async def test_parameters_have_their_effect(cluster: ModelsCluster) -> None:
     (first, second) = (await chat(cluster, n=2, temperature=1.5, max_tokens=None, max_completion_tokens=4)).choices
     assert (first.index, second.index) == (0, 1)
     counting = [{"role": "user", "content": "Count from 1 to 9, separated by commas."}]
-    whole = (await chat(cluster, counting, temperature=0, max_tokens=30)).choices[0].message.content
-    stopped = await chat(cluster, counting, temperature=0, max_tokens=30, stop=[whole[5]])
-    assert stopped.choices[0].message.content == whole[: whole.index(whole[5])]
+    complete = (await chat(cluster, counting, temperature=0, max_tokens=30)).choices[0].message.content
+    stopped = await chat(cluster, counting, temperature=0, max_tokens=30, stop=[complete[5]])
+    assert stopped.choices[0].message.content == complete[: complete.index(complete[5])]
     assert stopped.choices[0].finish_reason == "stop"
-    told = await chat(cluster, logprobs=True, top_logprobs=2, max_tokens=3, temperature=0)
-    assert [len(token.top_logprobs) for token in told.choices[0].logprobs.content] == [2, 2, 2]
-    assert told.choices[0].finish_reason == "length"
+    with_logprobs = await chat(cluster, logprobs=True, top_logprobs=2, max_tokens=3, temperature=0)
+    assert [len(token.top_logprobs) for token in with_logprobs.choices[0].logprobs.content] == [2, 2, 2]
+    assert with_logprobs.choices[0].finish_reason == "length"
 
 
 async def test_an_answer_conforms_to_its_schema(cluster: ModelsCluster) -> None:
@@ -137,15 +137,15 @@ async def test_a_required_tool_is_called(cluster: ModelsCluster, stream: bool) -
 
 
 async def test_completions_are_returned_complete_and_streamed(cluster: ModelsCluster) -> None:
-    whole = await cluster.client.completions.create(
+    complete = await cluster.client.completions.create(
         model="small", prompt="The capital of France is", max_tokens=4, seed=1
     )
-    assert whole.choices[0].text
-    assert whole.usage is not None and whole.usage.completion_tokens == 4
+    assert complete.choices[0].text
+    assert complete.usage is not None and complete.usage.completion_tokens == 4
     stream = await cluster.client.completions.create(
         model="small", prompt="The capital of France is", max_tokens=4, seed=1, stream=True
     )
-    assert "".join([choice.text async for chunk in stream for choice in chunk.choices]) == whole.choices[0].text
+    assert "".join([choice.text async for chunk in stream for choice in chunk.choices]) == complete.choices[0].text
     assert [r["action"] for r in cluster.records()] == ["model.completion"] * 2
 
 
@@ -265,15 +265,17 @@ async def test_a_prompt_above_the_context_length_or_configured_limit_is_rejected
     with pytest.raises(openai.BadRequestError, match=rf"has \d+ tokens; this model takes at most {CONTEXT // SLOTS}"):
         await chat(cluster, LONG)
     limited = {"engine": "llama_cpp", "base_url": f"unix:{engine}", "max_prompt_tokens": 64}
-    async with start(small=engine, double=limited) as found:
+    async with start(small=engine, double=limited) as limited_cluster:
         ask = {"model": "double", "max_tokens": 1}
         fits = [{"role": "user", "content": "risk " * 20}]
-        await found.client.chat.completions.create(messages=fits, **ask)
+        await limited_cluster.client.chat.completions.create(messages=fits, **ask)
         with pytest.raises(openai.BadRequestError, match="this model takes at most 64") as caught:
-            await found.client.chat.completions.create(messages=[{"role": "user", "content": "risk " * 99}], **ask)
+            await limited_cluster.client.chat.completions.create(
+                messages=[{"role": "user", "content": "risk " * 99}], **ask
+            )
         assert caught.value.code == "context_length_exceeded"
         with pytest.raises(openai.BadRequestError, match="this model takes at most 64"):
-            await found.client.completions.create(prompt="risk " * 99, **ask)
+            await limited_cluster.client.completions.create(prompt="risk " * 99, **ask)
 
 
 async def test_a_key_without_the_scope_is_rejected(cluster: ModelsCluster) -> None:

@@ -39,20 +39,20 @@ async def test_each_prompt_of_a_list_has_choices_and_is_counted(cluster: ModelsC
     assert together.usage.completion_tokens == 6 * 4
     assert cluster.records()[-1]["details"]["completion_tokens"] == 6 * 4
     stream = await complete(cluster, PROMPTS, max_tokens=4, n=2, stream=True, stream_options={"include_usage": True})
-    said, usage = [""] * 6, None
+    streamed_texts, usage = [""] * 6, None
     async for chunk in stream:
         usage = chunk.usage or usage
         for choice in chunk.choices:
-            said[choice.index] += choice.text
-    assert (said, usage) == ([choice.text for choice in together.choices], together.usage)
+            streamed_texts[choice.index] += choice.text
+    assert (streamed_texts, usage) == ([choice.text for choice in together.choices], together.usage)
     (choice,) = (await complete(cluster, [PROMPTS[0]], max_tokens=4)).choices
     assert choice.text == alone[0].choices[0].text
 
 
 async def test_a_prompt_of_token_ids_equals_its_text(cluster: ModelsCluster, engine: Path) -> None:
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(engine)), base_url="http://e") as raw:
-        told = [(await raw.post("/tokenize", json={"content": p, "add_special": True})).json() for p in PROMPTS]
-    ids = [one["tokens"] for one in told]
+        tokenized = [(await raw.post("/tokenize", json={"content": p, "add_special": True})).json() for p in PROMPTS]
+    ids = [one["tokens"] for one in tokenized]
     text = await complete(cluster, PROMPTS, max_tokens=4)
     for prompt, choices in ((ids, text.choices), (ids[0], text.choices[:1])):
         answer = await complete(cluster, prompt, max_tokens=4)
@@ -123,7 +123,7 @@ async def test_extra_parameters_go_to_models_that_support_them(start: Callable[.
 
 
 async def test_errors_do_not_list_unsupported_parameters(cluster: ModelsCluster) -> None:
-    for path, body, gone in (
+    for path, body, unsupported in (
         ("chat/completions", {"messages": HELLO}, ("functions", "function_call", "audio", "web_search_options")),
         ("completions", {"prompt": "x"}, ("best_of", "echo", "suffix")),
         ("embeddings", {"input": "x"}, ()),
@@ -132,7 +132,7 @@ async def test_errors_do_not_list_unsupported_parameters(cluster: ModelsCluster)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "top_k")
         known = answer.json()["error"]["message"].partition("there are: ")[2].split(", ")
         assert "model" in known
-        assert not set(gone) & set(known)
+        assert not set(unsupported) & set(known)
 
 
 async def test_settings_cannot_forward_reserved_parameters(start: Callable[..., Any]) -> None:
@@ -185,9 +185,9 @@ async def test_a_compressed_body_is_decompressed_within_the_limit(start: Callabl
 
 async def test_upstream_quota_and_model_errors_keep_their_code(start: Callable[..., Any]) -> None:
     async with start() as cluster:
-        for said, status, code in (("no_money", 429, "insufficient_quota"), ("no_model", 404, "model_not_found")):
+        for behaviour, status, code in (("no_money", 429, "insufficient_quota"), ("no_model", 404, "model_not_found")):
             for _ in range(8):  # nor does it become another after a while
-                body = {"model": "double", "messages": [{"role": "user", "content": said}]}
+                body = {"model": "double", "messages": [{"role": "user", "content": behaviour}]}
                 answer = await cluster.http.post("/v1/chat/completions", json=body)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
                 assert "retry-after" not in answer.headers
@@ -208,8 +208,8 @@ async def test_model_ids_with_slashes_and_escapes_are_found(start: Callable[...,
         for path in ("/v1/models", "/v1/models/", "/v1/models//"):
             assert (await cluster.http.get(path)).json()["object"] == "list"
         assert (await cluster.http.get("/api/v1/models/")).json()["models"]
-        gone = await cluster.http.get("/v1/models/meta-llama%2Fgone")
-        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "model_not_found")
+        missing = await cluster.http.get("/v1/models/meta-llama%2Fgone")
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
         first = (await cluster.client.models.retrieve("double")).created
     async with start(discovery={"models": slashed}) as cluster:
         assert first == (await cluster.client.models.retrieve("double")).created > 1_700_000_000

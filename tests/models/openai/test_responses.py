@@ -63,8 +63,8 @@ def test_parallel_tool_calls_are_separate_complete_and_streamed(name: Any, delta
             seen[1] += call.get("function", {}).get("arguments", "")
     answer.add(chunk({}, finish_reason="tool_calls"))
     (choice,) = ChatCompletion.model_validate_json(answer.body()).choices
-    whole: list[Any] = choice.message.tool_calls or []
-    assert [(c.id, c.function.name, c.function.arguments) for c in whole] == [("a", "f", PARIS), ("b", "g", ROME)]
+    complete: list[Any] = choice.message.tool_calls or []
+    assert [(c.id, c.function.name, c.function.arguments) for c in complete] == [("a", "f", PARIS), ("b", "g", ROME)]
     assert list(merged.values()) == [["f", PARIS], ["g", ROME]]
 
 
@@ -126,9 +126,9 @@ def test_logprobs_of_completions_and_refusals_are_in_the_complete_answer() -> No
     chat = Answer("chat/completions", "m", 1)
     refusal: dict[str, Any] = {"token": "no", "logprob": -1.0, "bytes": None, "top_logprobs": []}
     chat.add(chunk({"refusal": "no"}, logprobs={"content": None, "refusal": [refusal]}, finish_reason="stop"))
-    (said,) = ChatCompletion.model_validate_json(chat.body()).choices
-    assert said.logprobs is not None and said.logprobs.refusal is not None
-    assert said.logprobs.content is None and said.logprobs.refusal[0].token == "no"
+    (parsed,) = ChatCompletion.model_validate_json(chat.body()).choices
+    assert parsed.logprobs is not None and parsed.logprobs.refusal is not None
+    assert parsed.logprobs.content is None and parsed.logprobs.refusal[0].token == "no"
 
 
 @pytest.mark.parametrize(

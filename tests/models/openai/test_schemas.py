@@ -149,14 +149,14 @@ async def test_look_around_is_ignored_in_schemas_that_are_not_strict(start: Call
     price = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": DECIMAL}]}
     schema = {"type": "object", "properties": {"price": price}, "required": ["price"]}
     tool: dict[str, Any] = {"type": "function", "function": {"name": "order", "parameters": schema}}
-    asked = {"model": "small", "messages": [{"role": "user", "content": "Sell at 3."}], "max_tokens": 100}
+    parameters = {"model": "small", "messages": [{"role": "user", "content": "Sell at 3."}], "max_tokens": 100}
     async with start(small=engine) as cluster:
         create = cluster.client.chat.completions.create
-        made = await create(**asked, tools=[tool], tool_choice="required", temperature=0)
-        assert "price" in orjson.loads(made.choices[0].message.tool_calls[0].function.arguments)
+        created = await create(**parameters, tools=[tool], tool_choice="required", temperature=0)
+        assert "price" in orjson.loads(created.choices[0].message.tool_calls[0].function.arguments)
         tool["function"]["strict"] = True
         with pytest.raises(openai.BadRequestError, match="no look-around"):
-            await create(**asked, tools=[tool])
+            await create(**parameters, tools=[tool])
 
 
 @pytest.mark.parametrize("pattern", ["(?=(a*)*)b", "(?!a)*", "(?<!a", "(?=a{1,5000})b"])
@@ -167,9 +167,9 @@ def test_look_around_patterns_have_the_same_limits(pattern: str) -> None:
 
 @pytest.fixture
 async def compilers() -> AsyncIterator[SchemaCompilers]:
-    made = SchemaCompilers()
-    yield made
-    await made.close()
+    created = SchemaCompilers()
+    yield created
+    await created.close()
 
 
 async def test_the_compiler_rejects_invalid_schemas(compilers: SchemaCompilers) -> None:
@@ -209,8 +209,8 @@ REFUSED = [
 
 
 def strictly(schema):
-    whole = {"type": "object", "properties": {"x": schema}, "required": ["x"], "additionalProperties": False}
-    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": whole}}
+    object_schema = {"type": "object", "properties": {"x": schema}, "required": ["x"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": object_schema}}
     return {"model": "small", "messages": [{"role": "user", "content": "x?"}], "response_format": form}
 
 
@@ -243,8 +243,8 @@ async def test_constrained_json_has_no_optional_white_space(start: Callable[...,
             answer = await cluster.client.chat.completions.create(
                 model="small", messages=messages, response_format=form, max_tokens=120, seed=seed
             )
-            said = answer.choices[0].message.content
-            assert said == orjson.dumps(orjson.loads(said)).decode()
+            content = answer.choices[0].message.content
+            assert content == orjson.dumps(orjson.loads(content)).decode()
 
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
@@ -253,12 +253,12 @@ async def test_a_strict_function_rejects_unsupported_keywords(compilers: SchemaC
     for strict in (False, True):
         tool = {"type": "function", "function": {"name": "f", "parameters": parameters, "strict": strict}}
         body = {"messages": [], "tools": [tool], "tool_choice": choice}
-        asked = server_request(with_tool_schema(body, allowed_tools(body)), "chat/completions")["json_schema"]
+        answer_schema = server_request(with_tool_schema(body, allowed_tools(body)), "chat/completions")["json_schema"]
         if strict:
             with pytest.raises(InvalidRequest, match="uniqueItems"):
-                await compilers.check(asked, "tools")
+                await compilers.check(answer_schema, "tools")
         else:
-            await compilers.check(asked, "tools")
+            await compilers.check(answer_schema, "tools")
 
 
 async def test_a_schema_above_the_compiler_limits_is_rejected_and_cached(

@@ -59,15 +59,15 @@ async def test_a_tool_can_have_the_internal_function_name(cluster: ModelsCluster
         assert choice.message.content is not None
 
 
-@pytest.mark.parametrize("most", [1, 5, 12, 20])
+@pytest.mark.parametrize("max_tokens", [1, 5, 12, 20])
 @pytest.mark.parametrize("choice", ["auto", "required"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_with_tools_truncated_by_max_tokens_shows_no_json(
-    cluster: ModelsCluster, most: int, choice: str, stream: bool
+    cluster: ModelsCluster, max_tokens: int, choice: str, stream: bool
 ) -> None:
     long = tool("write", text={"type": "string", "minLength": 500})
     story = [{"role": "user", "content": "Tell me the whole story of the city of Rome, from its beginning."}]
-    more = {"messages": story, "tools": [long], "tool_choice": choice, "max_tokens": most, "temperature": 0}
+    more = {"messages": story, "tools": [long], "tool_choice": choice, "max_tokens": max_tokens, "temperature": 0}
     more["stream"] = stream
     if stream:
         parts = [part async for chunk in await complete_chat(cluster, **more) for part in chunk.choices]
@@ -75,7 +75,7 @@ async def test_an_answer_with_tools_truncated_by_max_tokens_shows_no_json(
         calls = [call for part in parts for call in part.delta.tool_calls or ()]
     else:
         answer = await complete_chat(cluster, **more)
-        assert answer.usage.completion_tokens == most
+        assert answer.usage.completion_tokens == max_tokens
         reason, message = answer.choices[0].finish_reason, answer.choices[0].message
         expected, calls = message.content or "", list(message.tool_calls or ())
     assert reason == "length"
