@@ -159,7 +159,7 @@ def test_an_explanation_says_all_that_counts(front_profile: Profile) -> None:
         ("c", 0, True),
     ]
     assert list(found.deadlines) == [
-        "50 ms to connect", "9 ms until the answer begins", "300 s for a pause in it", "99 ms in all",
+        "50 ms to connect", "9 ms until the first byte", "300 s without data", "99 ms in total",
     ]  # fmt: skip
     assert (found.reads_body, found.refused) == (True, "")
     assert found.why == f"the path is at or below {CHAT}; the method is POST; the body names the model 'llama'"

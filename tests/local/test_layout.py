@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drw.catalog import SERVICES, SUPPORT
-from drw.gateway.authentication.keys.secret import why_weak
+from drw.gateway.authentication.keys.secret import weakness
 from drw.kernel.errors import Conflict, Forbidden, Unavailable
 from drw.kernel.runtime.host import check_sections
 from drw.kernel.runtime.settings import ConfigError, SettingLayers
@@ -49,7 +49,7 @@ def test_secrets_are_made_once_and_for_this_user_alone(layout: PlatformPaths) ->
     layout.make_secrets()
     assert layout.secrets.read_bytes() == made
     secret = SettingLayers(layout.files, {}).profile().services["authentication"]["secret"]
-    assert why_weak(secret) == ""
+    assert weakness(secret) == ""
     assert secret not in layout.profile.read_text()
 
 

@@ -18,7 +18,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits, RemoveLim
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import DeleteRouteRequest, Route
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
-from drw.gateway.rate_limiting import enforcement
+from drw.gateway.rate_limiting import enforcement_reports
 from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
@@ -205,12 +205,12 @@ async def test_no_sequence_of_changes_lets_more_pass_than_the_highest_limit(fron
 async def test_a_limit_is_answered_when_it_is_enforced_or_says_where_it_is_not(
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 25.0)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 25.0)
     secret = await front.key("models:read")
     assert (await set_limit(front, 1, **DESK)).pending == []
     assert await ask(front, secret, 2) == [200, 429]
     front.signal_envoy(signal.SIGSTOP)
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 0.5)
     try:
         assert (await set_limit(front, 2, **DESK)).pending == ["test"]
         with pytest.raises(Unavailable, match="not enforced yet by the data plane 'test'"):
@@ -220,12 +220,12 @@ async def test_a_limit_is_answered_when_it_is_enforced_or_says_where_it_is_not(
         assert 7 not in [key.requests_per_minute for key in listed.keys]
     finally:
         front.signal_envoy(signal.SIGCONT)
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 25.0)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 25.0)
     await create(front, requests_per_minute=7)
 
 
 async def test_nobody_waits_for_a_data_plane_that_is_away(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 30)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 30)
     await set_limit(front, 1, **DESK)
     await front.stop_envoy()
     assert (await set_limit(front, 2, **DESK)).pending == []

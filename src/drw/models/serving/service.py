@@ -56,7 +56,9 @@ class Serving(contract.Serving):
                 answer, chunks = await self._runner.start(
                     "chat/completions", completion, record, model=request.model, stream=True
                 )
-                async with aclosing(self._kills.each(caller(), lambda: record.models, chunks)) as chunks_until_kill:
+                async with aclosing(
+                    self._kills.guard_stream(caller(), lambda: record.models, chunks)
+                ) as chunks_until_kill:
                     async for chunk in chunks_until_kill:
                         if text := conversion.chunk_text(chunk):
                             yield ChatChunk(text=text)

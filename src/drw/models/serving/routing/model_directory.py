@@ -19,7 +19,7 @@ from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import caller_or_none
 from drw.kernel.runtime.clock import Clock
-from drw.killswitch.watch import KillList, killed
+from drw.killswitch.watch import KillList, killed_error
 from drw.models.serving.ports import ChatEngine, Deadlines, EngineTarget
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.candidates import CandidateList, ChatModel
@@ -100,7 +100,7 @@ class ModelDirectory:
             return candidates
         if (remaining := candidates.without(kills)).models:
             return remaining
-        raise killed(next(iter(kills.values())))
+        raise killed_error(next(iter(kills.values())))
 
     async def _cached(self, cache: dict[str, _CacheEntry[T]], name: str, resolve: Callable[[str], Awaitable[T]]) -> T:
         """Return a cached answer of discovery, or a new one after its expiry; the old one if discovery is down."""
