@@ -10,7 +10,7 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,7 +33,18 @@ from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.metering.budget_gate import BudgetGate
-from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
+from drw.models.serving.openai.usage import usage_update
+from drw.models.serving.ports import (
+    UNLIMITED,
+    Body,
+    ChatEngine,
+    Chunk,
+    CountedPrompt,
+    Endpoint,
+    EngineEvent,
+    EngineLimits,
+    EngineTarget,
+)
 from drw.models.serving.request_runner import RequestRunner
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.model_directory import ModelDirectory
@@ -59,15 +70,24 @@ class DoubleEngine(ChatEngine):
     """Says the same word again and again, at no cost."""
 
     async def stream(
-        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
-    ) -> AsyncGenerator[Chunk, None]:
+        self,
+        target: EngineTarget,
+        endpoint: Endpoint,
+        body: Body,
+        limits: EngineLimits = UNLIMITED,
+        prompts: Sequence[CountedPrompt] = (),
+    ) -> AsyncGenerator[EngineEvent, None]:
         """Yield the answer."""
         for _ in range(TOKENS):
-            yield {"choices": [{"index": 0, "delta": {"content": "word "}}]}
-        yield {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-        yield {"choices": [], "usage": {"prompt_tokens": 60, "completion_tokens": TOKENS}}
+            chunk: Chunk = {"choices": [{"index": 0, "delta": {"content": "word "}}]}
+            yield chunk, usage_update(chunk)
+        for last in (
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": {"prompt_tokens": 60, "completion_tokens": TOKENS}},
+        ):
+            yield last, usage_update(last)
 
-    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> CountedPrompt | None:
         """Return None."""
         return None
 

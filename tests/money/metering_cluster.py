@@ -28,7 +28,17 @@ from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.openai.usage import usage_update
-from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
+from drw.models.serving.ports import (
+    UNLIMITED,
+    Body,
+    ChatEngine,
+    Chunk,
+    CountedPrompt,
+    Endpoint,
+    EngineEvent,
+    EngineLimits,
+    EngineTarget,
+)
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.candidates import ChatModel, ModelRequest
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker
@@ -45,12 +55,17 @@ class DoubleChat(ChatEngine):
     """Counts a prompt as the number that it contains."""
 
     def stream(
-        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
-    ) -> AsyncGenerator[Chunk, None]:
+        self,
+        target: EngineTarget,
+        endpoint: Endpoint,
+        body: Body,
+        limits: EngineLimits = UNLIMITED,
+        prompts: Sequence[CountedPrompt] = (),
+    ) -> AsyncGenerator[EngineEvent, None]:
         raise NotImplementedError
 
-    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
-        return int(body["prompt"])
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> CountedPrompt | None:
+        return CountedPrompt(int(body["prompt"]))
 
     async def check(self, target: EngineTarget) -> None: ...
 

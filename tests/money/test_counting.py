@@ -15,8 +15,8 @@ from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.settings import Profile
 from drw.models.serving.engines.token_counting import check_prompts
 from drw.models.serving.errors import ContextLengthExceeded, EngineMisconfigured, EngineUnavailable, NotSupported
-from drw.models.serving.metering.estimates import prompt_bound
-from drw.models.serving.ports import EngineTarget
+from drw.models.serving.metering.estimates import prompt_token_bound
+from drw.models.serving.ports import CountedPrompt, EngineTarget
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 from drw.models.serving.routing.load_balancing import Replica
 from drw.models.serving.settings import CircuitSettings
@@ -24,8 +24,8 @@ from money.metering_cluster import DoubleChat, MeteringCluster, model, model_req
 from money.protocol import CALLER, DESK
 
 PRICES = [Price(model=name, prompt_usd_per_million="1", completion_usd_per_million="1") for name in ("one", "two")]
-PROMPT, MAX_TOKENS = 5, 10
-BOUND = prompt_bound({"prompt": PROMPT}, 0)
+PROMPT, MOST = 5, 10
+BOUND = prompt_token_bound({"prompt": PROMPT}, 0)
 
 
 class CountingChat(DoubleChat):
@@ -36,11 +36,11 @@ class CountingChat(DoubleChat):
         self.urls: list[str] = []
 
     async def count_prompt(self, target, endpoint, body):
-        self.urls.append(target.base_url)
-        result = self.results.pop(0) if self.results else PROMPT
-        if isinstance(result, Exception):
-            raise result
-        return result
+        self.places.append(target.base_url)
+        answer = self.answers.pop(0) if self.answers else PROMPT
+        if isinstance(answer, Exception):
+            raise answer
+        return CountedPrompt(answer)
 
 
 class HangingChat(DoubleChat):
@@ -76,9 +76,9 @@ async def reserved_tokens(cluster, *models, seconds: float | None = None) -> int
     """Return the tokens that are reserved for a request."""
     request = model_request(models, prompt=PROMPT, max_tokens=MAX_TOKENS, stream=False)
     if seconds is not None:
-        request = replace(request, end=asyncio.get_running_loop().time() + seconds)
-    with acting_for(CALLER):
-        metered = await cluster.gateway().metering.reserve(request)
+        request = replace(request, deadline=asyncio.get_running_loop().time() + seconds)
+    with acting_for(WHO):
+        metered = await on.gateway().metering.reserve(request)
     assert metered.reservation is not None
     await metered.finalize(asyncio.CancelledError())
     return metered.reservation.tokens
@@ -110,8 +110,8 @@ async def test_models_count_concurrently(cluster: MeteringCluster) -> None:
 
     class BarrierChat(DoubleChat):
         async def count_prompt(self, target, endpoint, body):
-            await barrier.wait()
-            return PROMPT
+            await both.wait()
+            return CountedPrompt(PROMPT)
 
     async with asyncio.timeout(30):
         assert (
@@ -143,10 +143,10 @@ async def test_a_prompt_is_counted_once_for_price_and_context_length(cluster: Me
     with acting_for(CALLER):
         metered = await cluster.gateway().metering.reserve(request)
     with pytest.raises(ContextLengthExceeded, match=f"{PROMPT} tokens; this model takes at most {PROMPT - 1}"):
-        await check_prompts(bounded, bounded.replicas[0], request, request.body, request.end)
-    assert engine.urls == ["x"]
-    other = {"prompt": "y" * 100}  # as for the continuation by another engine
+        await check_prompts(bounded, bounded.replicas[0], request, request.body, request.deadline)
+    assert engine.places == ["x"]
+    other = {"prompt": "y" * 100}  # as where another engine continues the answer
     with pytest.raises(ContextLengthExceeded):
-        await check_prompts(bounded, bounded.replicas[0], request, other, request.end)
-    assert engine.urls == ["x", "x"]
+        await check_prompts(bounded, bounded.replicas[0], request, other, request.deadline)
+    assert engine.places == ["x", "x"]
     await metered.finalize(asyncio.CancelledError())

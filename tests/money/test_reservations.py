@@ -20,9 +20,9 @@ from drw.billing.subjects import Subject
 from drw.kernel.errors import NEVER, ClientDisconnected, RateLimited, http_headers
 from drw.kernel.rpc.context import acting_for
 from drw.models.serving.errors import ResponseTruncated
-from drw.models.serving.metering.estimates import prompt_bound
-from money.metering_cluster import BLOCK, LEASE, MeteringCluster, model_request, report, token, usage
-from money.protocol import CALLER, DESK, KEY, ONE, TOKEN, TWO, rows, spent
+from drw.models.serving.metering.estimates import prompt_token_bound
+from money.protocol import DESK, KEY, ONE, TOKEN, TWO, WHO, rows, spent
+from money.world import BLOCK, LEASE, World, asked, report, token, usage
 
 
 async def test_concurrent_reservations_never_exceed_the_cap(cluster: MeteringCluster) -> None:
@@ -371,7 +371,7 @@ async def test_an_unbounded_answer_is_limited_to_the_reservation(cluster: Meteri
 def test_an_image_in_a_prompt_is_not_estimated_as_text() -> None:
     def prompt(url: str) -> int:
         parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
-        return prompt_bound({"messages": [{"role": "user", "content": parts}]}, 4096)
+        return prompt_token_bound({"messages": [{"role": "user", "content": parts}]}, 4096)
 
     assert prompt("data:image/png;base64," + "A" * 1_400_000) == prompt("") < 4096 + 300
     assert prompt("https://desk.example/x.png") == prompt("") + len("https://desk.example/x.png")

@@ -9,7 +9,7 @@ from openai import types
 from openai.types import chat, vector_stores
 
 from drw.generate.openai_requests import MODELS, WRITTEN
-from drw.models.serving.openai.requests import HINTS, KEPT
+from drw.models.serving.openai.requests import HINTS, NOT_FORWARDED
 
 OPENAI: dict[str, Any] = {
     "chat/create": chat.completion_create_params.CompletionCreateParamsStreaming,
@@ -46,5 +46,5 @@ def _read(page: str) -> tuple[dict[str, str], dict[str, str]]:
     if page not in MODELS:
         return dict.fromkeys(WRITTEN[page][1]["properties"], ""), {}
     model = MODELS[page]
-    notes = KEPT | HINTS if page == "chat/create" else {}
-    return {name: notes.get(name, "") for name in model.model_fields}, dict(getattr(model, "INSTEAD", {}))
+    notes = NOT_FORWARDED | HINTS if page == "chat/create" else {}
+    return {name: notes.get(name, "") for name in model.model_fields}, dict(getattr(model, "ALTERNATIVES", {}))

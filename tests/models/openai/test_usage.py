@@ -1,4 +1,4 @@
-"""What chunks say about usage, in the neutral form that metering counts."""
+"""Conversion of chunks to `UsageUpdate`."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def word(index: int = 0, **more) -> dict:
         ),
     ],
 )
-def test_a_chunk_is_read_as_a_neutral_update(chunk: Any, update: Any) -> None:
+def test_a_chunk_is_converted_to_a_usage_update(chunk: Any, update: Any) -> None:
     assert usage_update(chunk) == update
 
 
 @pytest.mark.parametrize("count", [-1, 1 << 31, 1.0, "7", True])
 @pytest.mark.parametrize("place", ["usage", "timings"])
-def test_a_count_that_is_no_number_of_tokens_ends_the_answer(place: str, count: Any) -> None:
+def test_an_invalid_token_count_ends_the_answer(place: str, count: Any) -> None:
     name = {"usage": "completion_tokens", "timings": "predicted_n"}[place]
     with pytest.raises(ResponseTruncated, match=name):
         usage_update({"choices": [], place: {name: count}})

@@ -1,4 +1,4 @@
-"""Splits traffic between model versions and compares them."""
+"""A/B experiments between model versions: the contract, without an implementation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from drw.kernel.runtime.host import ServiceContext
 
 
 class Experiments(contract.Experiments):
-    """Serves `drw.api.models.v1.Experiments`; this release has the contract and none of its methods."""
+    """Serves `drw.api.models.v1.Experiments`; no method is implemented."""
 
 
 async def build(scope: ServiceContext) -> Experiments:
-    """Make the service with what the configuration names."""
+    """Build the service."""
     return Experiments()
