@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from drw.kernel.errors import Forbidden, InvalidRequest
+from drw.kernel.errors import Forbidden
 from drw.kernel.rpc.context import Principal
 
 MAX_WALLS = 100
@@ -27,10 +27,7 @@ def of_new(given: Collection[str], principal: Principal) -> list[str]:
 
     Raises:
         Forbidden: the caller is outside of a given wall.
-        InvalidRequest: too many are given.
     """
-    if len(given) > MAX_WALLS:
-        raise InvalidRequest(f"{len(given)} walls; at most {MAX_WALLS}", param="walls")
     if outside := sorted(set(given) - principal.walls):
         message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can give only its own"
         raise Forbidden(message, param="walls")

@@ -88,6 +88,7 @@ async def test_filters_and_thresholds_narrow_the_results(client: Callable[..., o
     [
         ({"query": ""}, "query"),
         ({"query": []}, "query"),
+        ({"query": " "}, "query must be a string of 1 to 4,000 characters, not only white space"),
         ({"query": "x", "max_num_results": 51}, "max_num_results"),
         ({"query": "x", "filters": {"type": "like", "key": "a", "value": 1}}, "filters.type is 'like'; it can be: eq"),
         ({"query": "x", "filters": {"type": "or", "filters": []}}, "filters.filters must be a list of at least one"),

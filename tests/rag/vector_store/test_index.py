@@ -212,38 +212,59 @@ async def test_one_page_does_not_fill_the_answer(store: VectorStoreClient) -> No
     assert len(await search(store, "net sales", limit=7)) == 7
 
 
+def numbered(*numbers: int) -> PutDocumentRequest:
+    """A document whose chunks have these numbers."""
+    request = put("filings", "a", ["x"] * len(numbers))
+    for chunk, number in zip(request.chunks, numbers, strict=True):
+        chunk.number = number
+    return request
+
+
+def backwards() -> PutDocumentRequest:
+    """A document with a chunk that ends before it starts."""
+    request = put("filings", "a", ["x"])
+    request.chunks[0].start = 2
+    return request
+
+
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("invalid", "param", "message"),
     [
-        (VectorSearchRequest(collection="filings", text="x", limit=51), "limit is 51"),
-        (VectorSearchRequest(collection="filings", text="x", limit=-1), "limit is -1"),
-        (VectorSearchRequest(collection="filings", text="x" * 8001), "8001 characters; at most 8000"),
-        (VectorSearchRequest(collection="filings", vector={"values": [1.0, 0.0]}), "a vector of 2 values"),
-        (VectorSearchRequest(collection="filings", vector={"values": [float("nan")] * 384}), "not a number"),
-        (VectorSearchRequest(collection="filings", attributes=to_values({"\0": "x"})), "a key has 1 to 64 characters"),
-        (VectorSearchRequest(collection=""), "collection ''"),
-        (CreateCollectionRequest(name=""), "name ''"),
-        (CreateCollectionRequest(name="x" * 129), "1 to 128"),
-        (CreateCollectionRequest(name="a\nb"), "printable"),
-        (CreateCollectionRequest(name="a", metadata={str(n): "" for n in range(33)}), "33 metadata"),
-        (ListCollectionsRequest(page_size=1001), "page_size is 1001"),
-        (ListCollectionsRequest(page_token="x'; drop"), "is not a page token"),
-        (put("filings", "", ["x"]), "document.id ''"),
-        (put("filings", "a", [""]), "chunk 0 must have 1 to"),
-        (put("filings", "a", ["a\0b"]), "NUL"),
-        (put("filings", "a", ["x"], year="x" * 513), "'year'"),
+        (
+            VectorSearchRequest(collection="filings", vector={"values": [1.0, 0.0]}),
+            "vector",
+            "vector has 2 dimensions; the index has 384",
+        ),
+        (
+            VectorSearchRequest(collection="filings", vector={"values": [float("nan")] * 384}),
+            "vector",
+            "vector has a value that is not a finite number",
+        ),
+        (ListCollectionsRequest(page_token="x'; drop"), "page_token", '"x\'; drop" is not a page token'),
+        (numbered(0, 1, 1), "chunks", "chunks has the number 1 twice"),
+        (backwards(), "chunks[0].end", "chunks[0].end is 1; it must be at least start, 2"),
+        (
+            PutDocumentRequest(
+                collection="filings", document={"id": "a"}, chunks=[{"text": "x", "page": 1, "vector": {"values": [1]}}]
+            ),
+            "chunks[0].vector",
+            "chunks[0].vector has 1 dimensions; the index has 384",
+        ),
     ],
 )
-async def test_what_is_out_of_bounds_is_refused(store: VectorStoreClient, wrong: Any, message: str) -> None:
+async def test_requests_that_do_not_fit_the_index_are_rejected(
+    store: VectorStoreClient, invalid: Any, param: str, message: str
+) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     methods: dict[type, Callable[..., Any]] = {
         VectorSearchRequest: store.search,
-        CreateCollectionRequest: store.create_collection,
         ListCollectionsRequest: store.list_collections,
         PutDocumentRequest: store.put_document,
     }
-    with pytest.raises(InvalidRequest, match=message):
-        await methods[type(wrong)](wrong)
+    with pytest.raises(InvalidRequest) as caught:
+        await methods[type(invalid)](invalid)
+    assert caught.value.metadata["param"] == param
+    assert caught.value.message.startswith(message)
 
 
 async def test_writers_of_one_collection_leave_its_counts_exact(store: VectorStoreClient) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.rag.v1 import embedding_rpc as contract
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
-from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
+from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.observability import gen_ai, telemetry
 from drw.kernel.rpc.context import caller_or_none
 from drw.kernel.runtime.host import ServiceContext
@@ -18,9 +18,6 @@ from drw.rag.embedding.encoder_queue import EncoderQueue
 from drw.rag.embedding.lengths import LengthPolicy
 from drw.rag.embedding.ports import EncodingBatch, Floats, Text, TextEncoder
 from drw.rag.embedding.settings import Settings
-
-MAX_TEXTS = 256
-MAX_CHARACTERS = 32_768
 
 
 class Embedding(contract.Embedding):
@@ -95,14 +92,6 @@ def _lengths(request: EmbedRequest) -> LengthPolicy:
 
 def _texts(request: EmbedRequest) -> Sequence[Text]:
     """Return the texts of a request, or their tokens."""
-    texts: list[Text] = [*request.texts, *(tuple(one.ids) for one in request.tokens)]
-    if request.texts and request.tokens:
-        raise InvalidRequest("give texts or tokens, not both", param="input")
-    if not 1 <= len(texts) <= MAX_TEXTS:
-        raise InvalidRequest(f"{len(texts)} texts; it must be 1 to {MAX_TEXTS}", param="input")
-    for number, text in enumerate(texts):
-        if not (text.strip() if isinstance(text, str) else text):
-            raise InvalidRequest(f"text {number} is empty, or white space alone", param="input", index=str(number))
-        if isinstance(text, str) and len(text) > MAX_CHARACTERS:
-            raise TooLarge(f"text {number} has {len(text)} characters; at most {MAX_CHARACTERS}", param="input")
-    return texts
+    if bool(request.texts) == bool(request.tokens):
+        raise InvalidRequest("the request must have either texts or tokens", param="texts")
+    return list(request.texts) or [tuple(tokens.ids) for tokens in request.tokens]

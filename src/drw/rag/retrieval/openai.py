@@ -18,6 +18,7 @@ from drw.kernel.attributes import from_values
 from drw.kernel.rpc import context
 from drw.kernel.rpc.http_server import read_body
 from drw.kernel.rpc.request_models import StrictModel, read_model
+from drw.kernel.validation import validate
 
 PATH = "/v1/vector_stores/{vector_store_id}/search"
 MAX_BODY_BYTES = 1 << 20
@@ -30,15 +31,16 @@ Search = Callable[[SearchRequest], Awaitable[SearchResponse]]
 def _check_queries(value: Any) -> Any:
     queries = value if isinstance(value, list) else [value]
     if not 1 <= len(queries) <= MAX_QUERIES or not all(
-        isinstance(query, str) and 1 <= len(query) <= MAX_QUERY_LENGTH for query in queries
+        isinstance(query, str) and query.strip() and len(query) <= MAX_QUERY_LENGTH for query in queries
     ):
         raise ValueError(
-            f"must be a string of 1 to {MAX_QUERY_LENGTH:,} characters, or a list of 1 to {MAX_QUERIES} such strings"
+            f"must be a string of 1 to {MAX_QUERY_LENGTH:,} characters, not only white space, or a list of 1 to"
+            f" {MAX_QUERIES} such strings"
         )
     return value
 
 
-_QUERY: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_QUERY_LENGTH}
+_QUERY: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_QUERY_LENGTH, "pattern": r"\S"}
 _QUERIES: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": MAX_QUERIES, "items": _QUERY}
 Queries = Annotated[str | list[str], BeforeValidator(_check_queries), WithJsonSchema({"anyOf": [_QUERY, _QUERIES]})]
 
@@ -102,6 +104,7 @@ class SearchRoute:
                 filter=filter_,
                 auto_filters=body.auto_filters,
             )
+            validate(search)
             answer = await self._search(search)
             filters += [{"type": "in", "key": f.key, "value": list(f.values)} for f in answer.applied_filters]
             for passage in answer.passages:

@@ -16,7 +16,7 @@ from drw.api.rag.v1.retrieval_pb2 import Answer, AskEvent, AskRequest, SearchReq
 from drw.api.rag.v1.vector_store_pb2 import Passage, VectorSearchRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel import attribute_filters
-from drw.kernel.errors import DrwError, InvalidRequest
+from drw.kernel.errors import DrwError
 from drw.kernel.observability import gen_ai
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.audit import AuditWriter, digest
@@ -26,11 +26,8 @@ from drw.rag.retrieval.settings import Settings
 
 PROVIDER = "drw"
 """The provider of the retrieval spans in OpenTelemetry's conventions: this platform."""
-MAX_QUESTION = 4_000
 SEARCH_LIMIT = 8
-SEARCH_MAX = 50
 ASK_LIMIT = 4
-ASK_MAX = 20
 
 
 class Retrieval(contract.Retrieval):
@@ -51,14 +48,12 @@ class Retrieval(contract.Retrieval):
         self._settings = settings
 
     async def search(self, request: SearchRequest, /) -> SearchResponse:
-        limit = _limit(request.limit, SEARCH_LIMIT, SEARCH_MAX)
-        response = await self._find(request, limit, request.attributes)
+        response = await self._find(request, request.limit or SEARCH_LIMIT, request.attributes)
         await self._record("collection.search", request.collection, request.question, response.passages)
         return response
 
     async def ask(self, request: AskRequest, /) -> AsyncIterator[AskEvent]:
-        limit = _limit(request.limit, ASK_LIMIT, ASK_MAX)
-        response = await self._find(request, limit, {})
+        response = await self._find(request, request.limit or ASK_LIMIT, {})
         passages = response.passages
         await self._record("collection.ask", request.collection, request.question, passages)
         yield AskEvent(sources=response)
@@ -80,10 +75,6 @@ class Retrieval(contract.Retrieval):
     ) -> SearchResponse:
         question = request.question
         collection = request.collection
-        if not question.strip() or len(question) > MAX_QUESTION:
-            raise InvalidRequest(
-                f"a question has 1 to {MAX_QUESTION} characters, not {len(question)}", param="question"
-            )
         attribute_filters.from_struct(request.filter)  # before the question is embedded
         span_attributes = {gen_ai.DATA_SOURCE: collection, gen_ai.TOP_K: limit}
         with gen_ai.operation(gen_ai.RETRIEVAL, collection, PROVIDER, span_attributes):
@@ -157,12 +148,6 @@ def _reason(finish: str) -> str:
     if finish == "length":
         return "the answer was cut off at the token limit"
     return f"the answer was cut off: the model stopped with {finish!r}"
-
-
-def _limit(limit: int, default: int, maximum: int) -> int:
-    if not 0 <= limit <= maximum:
-        raise InvalidRequest(f"limit is {limit}; it can be 1 to {maximum}, or 0 for {default}", param="limit")
-    return limit or default
 
 
 async def build(scope: ServiceContext) -> Retrieval:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import base64
+import re
 import sys
 from typing import Any
 
@@ -27,6 +28,8 @@ Input = str | list[int]
 
 BATCH = 256
 """Texts in one call of the embedding service."""
+TEXT = re.compile(r"(?:texts|tokens)\[(\d+)\](?:\.ids)?")
+"""The path of a text, or of its tokens, in a request to the embedding service."""
 SHORTEN = "shorten it, or set truncate_prompt_tokens to -1 to read only its first tokens"
 
 
@@ -103,6 +106,8 @@ def _fitting(inputs: list[Input], model: Model, *, cut: bool) -> list[Input]:
 
 def _placed(error: InvalidRequest, start: int) -> InvalidRequest:
     """Return the error about a text of a batch as one about that text's place in the request."""
+    if field := TEXT.fullmatch(error.metadata.get("param", "")):
+        return InvalidRequest(f"input {start + int(field[1])}{error.message.removeprefix(field[0])}", param="input")
     if "index" not in error.metadata:
         return error
     index = int(error.metadata["index"])
