@@ -49,7 +49,7 @@ async def test_invalid_requests_are_rejected(hashing: Profile, request_: Any, er
 
 
 class DoubleEncoder(TextEncoder):
-    """Notes the order in which it is truncate, and waits where it is told to."""
+    """Records the sizes of its batches in order, and fails for one text."""
 
     model, dimensions = "double", 2
 

@@ -61,7 +61,7 @@ class SearchBody(StrictModel):
     ranking_options: RankingOptions = RankingOptions()
     rewrite_query: Literal[False] = False
     auto_filters: bool = True
-    """Not OpenAI's: narrow the search to what the query names of the files' metadata."""
+    """Not part of OpenAI's API: apply automatic filters from the metadata that the query names."""
 
 
 class SearchRoute:
@@ -72,9 +72,9 @@ class SearchRoute:
 
     def route(self) -> Route:
         """Return the route."""
-        return Route(PATH, self._answer, methods=["POST"])
+        return Route(PATH, self._serve, methods=["POST"])
 
-    async def _answer(self, request: Request) -> Response:
+    async def _serve(self, request: Request) -> Response:
         context.caller().must_hold("documents:read")
         body = read_model(SearchBody, await read_body(request, MAX_BODY_BYTES))
         queries = [body.query] if isinstance(body.query, str) else body.query
@@ -108,18 +108,18 @@ class SearchRoute:
             answer = await self._search(search)
             filters += [{"type": "in", "key": f.key, "value": list(f.values)} for f in answer.applied_filters]
             for passage in answer.passages:
-                known = best.setdefault((passage.document, passage.chunk), passage)
-                known.score = max(known.score, passage.score)
+                first_match = best.setdefault((passage.document, passage.chunk), passage)
+                first_match.score = max(first_match.score, passage.score)
         ranked = sorted(best.values(), key=lambda passage: -passage.score)
         passages = [p for p in ranked if p.score >= body.ranking_options.score_threshold][: body.max_num_results]
         return passages, filters
 
 
 def _filter(filters: dict[str, Any] | None) -> Struct:
-    """Return a filter as the contract has it.
+    """Return a filter as a message of the contract.
 
     Raises:
-        InvalidRequest: it is none; the message names the place.
+        InvalidRequest: the filter is invalid; the message contains its path.
     """
     struct = Struct()
     if filters is not None:

@@ -25,7 +25,7 @@ from drw.rag.retrieval.openai import SearchRoute
 from drw.rag.retrieval.settings import Settings
 
 PROVIDER = "drw"
-"""The provider of the retrieval spans in OpenTelemetry's conventions: this platform."""
+"""The provider in retrieval spans, by OpenTelemetry's conventions."""
 SEARCH_LIMIT = 8
 ASK_LIMIT = 4
 
@@ -48,29 +48,29 @@ class Retrieval(contract.Retrieval):
         self._settings = settings
 
     async def search(self, request: SearchRequest, /) -> SearchResponse:
-        response = await self._find(request, request.limit or SEARCH_LIMIT, request.attributes)
+        response = await self._retrieve(request, request.limit or SEARCH_LIMIT, request.attributes)
         await self._record("collection.search", request.collection, request.question, response.passages)
         return response
 
     async def ask(self, request: AskRequest, /) -> AsyncIterator[AskEvent]:
-        response = await self._find(request, request.limit or ASK_LIMIT, {})
+        response = await self._retrieve(request, request.limit or ASK_LIMIT, {})
         passages = response.passages
         await self._record("collection.ask", request.collection, request.question, passages)
         yield AskEvent(sources=response)
-        wording = _AnswerStream()
+        answer_stream = _AnswerStream()
         if passages:
-            async with aclosing(wording.of(self._serving.chat(self._chat(request, passages)))) as pieces:
-                async for piece in pieces:
-                    yield AskEvent(text=piece)
+            async with aclosing(answer_stream.read(self._serving.chat(self._chat(request, passages)))) as texts:
+                async for text in texts:
+                    yield AskEvent(text=text)
         else:
-            wording.incomplete = "no answer: the collection has no passage that matches the question"
-        answer = checks.check(wording.text, request.question, passages) if wording.text else Answer()
-        answer.model = wording.model
-        answer.incomplete = wording.incomplete
+            answer_stream.incomplete = "no answer: the collection has no passage that matches the question"
+        answer = checks.check(answer_stream.text, request.question, passages) if answer_stream.text else Answer()
+        answer.model = answer_stream.model
+        answer.incomplete = answer_stream.incomplete
         await self._record_answer(request, answer)
         yield AskEvent(answer=answer)
 
-    async def _find(
+    async def _retrieve(
         self, request: SearchRequest | AskRequest, limit: int, attributes: Mapping[str, Value]
     ) -> SearchResponse:
         question = request.question
@@ -101,8 +101,8 @@ class Retrieval(contract.Retrieval):
         )
 
     async def _record(self, action: str, collection: str, question: str, passages: Sequence[Passage]) -> None:
-        cited = [{"document": p.document, "chunk": p.chunk, "hash": p.hash} for p in passages]
-        details = {"question_sha256": digest(question), "passages": cited}
+        passage_records = [{"document": p.document, "chunk": p.chunk, "hash": p.hash} for p in passages]
+        details = {"question_sha256": digest(question), "passages": passage_records}
         await self._audit.record(action, collection, details=details)
 
     async def _record_answer(self, request: AskRequest, answer: Answer) -> None:
@@ -125,29 +125,29 @@ class _AnswerStream:
         self.model = ""
         self.incomplete = ""
 
-    async def of(self, chunks: AsyncIterator[ChatChunk]) -> AsyncGenerator[str, None]:
-        """Yield the pieces of the answer; a failure ends the stream and becomes the reason."""
-        finish = ""
+    async def read(self, chunks: AsyncIterator[ChatChunk]) -> AsyncGenerator[str, None]:
+        """Yield the text of the answer in chunks; a failure ends the stream and becomes the reason in `incomplete`."""
+        finish_reason = ""
         try:
             async with aclosing(chunks):  # type: ignore[type-var]
                 async for chunk in chunks:
                     self.model = chunk.model or self.model
-                    finish = chunk.finish_reason or finish
+                    finish_reason = chunk.finish_reason or finish_reason
                     if chunk.text:
                         self.text += chunk.text
                         yield chunk.text
-            self.incomplete = _reason(finish)
+            self.incomplete = _incomplete_reason(finish_reason)
         except DrwError as error:
             self.incomplete = f"the answer was cut off: {error.message}" if self.text else f"no answer: {error.message}"
 
 
-def _reason(finish: str) -> str:
+def _incomplete_reason(finish_reason: str) -> str:
     """Return why an answer with this finish reason is incomplete; empty if it is complete."""
-    if finish == "stop":
+    if finish_reason == "stop":
         return ""
-    if finish == "length":
+    if finish_reason == "length":
         return "the answer was cut off at the token limit"
-    return f"the answer was cut off: the model stopped with {finish!r}"
+    return f"the answer was cut off: the model stopped with {finish_reason!r}"
 
 
 async def build(scope: ServiceContext) -> Retrieval:

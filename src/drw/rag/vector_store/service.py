@@ -30,9 +30,9 @@ from drw.kernel.attributes import from_values
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.rag.vector_store import validation
-from drw.rag.vector_store.analysis import about, analyse
+from drw.rag.vector_store.analysis import analyse, document_metadata
 from drw.rag.vector_store.ports import DocumentNotFound, Owner, Page, PassageIndex
-from drw.rag.vector_store.search import SearchRequest, search
+from drw.rag.vector_store.search import SearchQuery, search
 from drw.rag.vector_store.settings import Ranking, Settings
 
 DEFAULT_PAGE_SIZE = 100
@@ -80,7 +80,7 @@ class VectorStore(contract.VectorStore):
         if not walls.inside(document.walls, context.caller()):
             raise DocumentNotFound(f"there is no document {document.id!r} in the collection")
         return await self._index.update_attributes(
-            owner(), request.collection, document, request.same_content_as, about, request.fence
+            owner(), request.collection, document, request.same_content_as, document_metadata, request.fence
         )
 
     async def list_documents(self, request: ListDocumentsRequest, /) -> ListDocumentsResponse:
@@ -100,12 +100,12 @@ class VectorStore(contract.VectorStore):
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
         validation.check_vector(request.vector.values, "vector")
         limit = request.limit or DEFAULT_LIMIT
-        search_request = SearchRequest(request.text, request.vector.values, limit, not request.no_auto_filters)
+        query = SearchQuery(request.text, request.vector.values, limit, not request.no_auto_filters)
         condition = attribute_filters.both(
             attribute_filters.equal_to(from_values(request.attributes)), attribute_filters.from_struct(request.filter)
         )
         async with self._index.snapshot(owner(), request.collection, condition) as snapshot:
-            hits = await search(snapshot, search_request, self._ranking)
+            hits = await search(snapshot, query, self._ranking)
         applied = [AppliedFilter(key=key, values=values) for key, values in hits.filters.items()]
         return VectorSearchResponse(passages=hits.passages, applied_filters=applied)
 
