@@ -71,8 +71,8 @@ def encode(encoder: Onnx, texts: list[str]) -> float:
     """Encode texts with nothing around the encoder; return the seconds."""
     begin = time.perf_counter()
     for start in range(0, len(texts), TEXTS):
-        for portion in encoder.read(texts[start : start + TEXTS], LengthPolicy(average=True)):
-            encoder.encode(portion)
+        for batch in encoder.tokenize(texts[start : start + TEXTS], LengthPolicy(average=True)):
+            encoder.encode(batch)
     return time.perf_counter() - begin
 
 

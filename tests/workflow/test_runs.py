@@ -238,7 +238,6 @@ async def test_a_key_that_lacks_a_scope_is_told_which(here: Any) -> None:
     ("changes", "error", "message"),
     [
         ({"template": "none"}, NotFound, "there is no template 'none'; there are: digest"),
-        ({"template": ""}, InvalidRequest, "a run needs a template"),
         ({"files": []}, InvalidRequest, "the input 'files' must be a list of at least one file id"),
         ({"files": ["a", "a"]}, InvalidRequest, "each file stands once"),
         ({"files": [1]}, InvalidRequest, "'files' must be a list of file ids"),
@@ -246,7 +245,6 @@ async def test_a_key_that_lacks_a_scope_is_told_which(here: Any) -> None:
         ({"title": 3}, InvalidRequest, "'title' must be a text"),
         ({"title": "x" * 70_000}, TooLarge, "the inputs have 7.... bytes; at most 65536"),
         ({"folder": "x"}, InvalidRequest, "'folder' is not an input of the template 'digest'; there are: collection"),
-        ({"request_id": "x" * 201}, InvalidRequest, "at most 200 characters"),
     ],
 )
 async def test_what_cannot_be_run_is_refused_at_once(here: Any, changes: Any, error: Any, message: str) -> None:

@@ -31,14 +31,17 @@ SCALARS: dict[str, Schema] = {
     "float": {"type": "number", "format": "float"},
     "double": {"type": "number", "format": "double"},
 }
+VALUE = "google.protobuf.Value"
 WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
     "google.protobuf.Duration": {"type": "string", "pattern": "^-?[0-9]+(\\.[0-9]+)?s$"},
     "google.protobuf.Struct": {"type": "object"},
-    "google.protobuf.Value": {},
+    VALUE: {},
     JSON_VALUE: {},
 }
 """How proto's own messages look in JSON: protobuf.dev, "ProtoJSON format"."""
+SCALAR: Schema = {"type": ["string", "number", "boolean"]}
+"""A `google.protobuf.Value` that rules bound."""
 
 
 def files() -> dict[str, str]:
@@ -160,12 +163,28 @@ def _described(field: Field) -> Schema:
 
 def _schema(field: Field) -> Schema:
     if field.type == "map":
-        return {"type": "object", "additionalProperties": _typed(field.of, field.of)}
+        return _map(field)
     one = _typed(field.type, field.of)
     if field.rules is None:
         return {"type": "array", "items": one} if field.repeated else one
     one |= _bounds(field.rules, one.get("type", ""), required=field.repeated or field.rules.required)
     return {"type": "array", "items": one, **_list_bounds(field.rules)} if field.repeated else one
+
+
+def _map(field: Field) -> Schema:
+    values = _typed(field.of, field.of)
+    rules = field.rules
+    if rules is None:
+        return {"type": "object", "additionalProperties": values}
+    bounds: Schema = {}
+    if rules.HasField("values"):
+        values |= SCALAR if field.of == VALUE else {}
+        values |= _bounds(rules.values, "string", required=rules.values.required)
+    if rules.HasField("keys"):
+        bounds["propertyNames"] = _bounds(rules.keys, "string", required=True)
+    if rules.max_items:
+        bounds["maxProperties"] = rules.max_items
+    return {"type": "object", "additionalProperties": values, **bounds}
 
 
 def _bounds(rules: Rules, kind: str, *, required: bool) -> Schema:

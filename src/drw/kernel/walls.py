@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from drw.kernel.errors import Forbidden, InvalidRequest
+from drw.kernel.errors import Forbidden
 from drw.kernel.rpc.context import Principal
 
 MAX_WALLS = 100
@@ -26,12 +26,9 @@ def for_new_object(requested: Collection[str], principal: Principal) -> list[str
     A caller inside walls can therefore never create an object outside of all of them.
 
     Raises:
-        Forbidden: the caller is outside of a requested wall.
-        InvalidRequest: the request has too many walls.
+        Forbidden: the caller is outside of a given wall.
     """
-    if len(requested) > MAX_WALLS:
-        raise InvalidRequest(f"{len(requested)} walls; at most {MAX_WALLS}", param="walls")
-    if outside := sorted(set(requested) - principal.walls):
-        message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can set only its own walls"
+    if outside := sorted(set(given) - principal.walls):
+        message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can give only its own"
         raise Forbidden(message, param="walls")
     return sorted(set(requested) or principal.walls)

@@ -21,7 +21,6 @@ from drw.api.rag.v1.documents_pb2 import (
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import from_values
-from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.rag.documents.api.files import FileRoutes
@@ -72,9 +71,8 @@ class Documents(contract.Documents):
         return _file(await self._files.get(request.file))
 
     async def read_text(self, request: ReadTextRequest, /) -> ReadTextResponse:
-        context.caller().require_scope("documents:read")
-        if (limit := request.max_characters) < 0:
-            raise InvalidRequest(f"max_characters is {limit}; it must be 0 for all, or more", param="max_characters")
+        context.caller().must_hold("documents:read")
+        limit = request.max_characters
         file = await self._files.get(request.file)
         pages = await self._contents.text(file, limit + 1 if limit else 0)
         response = ReadTextResponse()

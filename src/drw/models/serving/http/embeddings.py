@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import base64
+import re
 import sys
 from typing import Any
 
@@ -26,7 +27,9 @@ Input = str | list[int]
 """A text, or token ids."""
 
 BATCH = 256
-"""Texts per call of the embedding service."""
+"""Texts in one call of the embedding service."""
+TEXT = re.compile(r"(?:texts|tokens)\[(\d+)\](?:\.ids)?")
+"""The path of a text, or of its tokens, in a request to the embedding service."""
 SHORTEN = "shorten it, or set truncate_prompt_tokens to -1 to read only its first tokens"
 
 
@@ -101,8 +104,10 @@ def _truncate_inputs(inputs: list[Input], model: Model, *, truncate: bool) -> li
     return truncated
 
 
-def _reindex_error(error: InvalidRequest, start: int) -> InvalidRequest:
-    """Return an error about a text of a batch with the index of the text in the request."""
+def _placed(error: InvalidRequest, start: int) -> InvalidRequest:
+    """Return the error about a text of a batch as one about that text's place in the request."""
+    if field := TEXT.fullmatch(error.metadata.get("param", "")):
+        return InvalidRequest(f"input {start + int(field[1])}{error.message.removeprefix(field[0])}", param="input")
     if "index" not in error.metadata:
         return error
     index = int(error.metadata["index"])
