@@ -15,7 +15,7 @@ from drw.kernel.runtime.settings import Profile
 def front_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
     """The profile with four processes and a data plane; nothing runs yet."""
     # Envoy is not there yet when the agent first looks for it, and nobody should wait until it looks again.
-    monkeypatch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("drw.agent.agent.RETRY_SECONDS", 0.05)
     return front_profile_of(profile, folder)
 
 

@@ -44,7 +44,7 @@ from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.rpc.transport import Channels, Server
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import DataPlane, Profile, ServiceAddress, Tls
-from drw.local.first_key import make_home
+from drw.local.first_key import ensure_home
 from drw.local.preflight import free_port
 from support.hosting import SECRET, with_secret
 from support.parts import until
@@ -61,7 +61,7 @@ class Front:
 
     def __init__(self, profile: Profile) -> None:
         self.profile = with_secret(profile)
-        self.url = f"http://{envoy.plane(profile).listen}"
+        self.url = f"http://{envoy.data_plane_settings(profile).listen}"
         self.models = DoubleModels()
         self._agent: asyncio.Task[None] | None = None
         self._envoy: subprocess.Popen[bytes] | None = None
@@ -78,7 +78,7 @@ class Front:
     @property
     def plane(self) -> DataPlane:
         """The settings of the data plane."""
-        return envoy.plane(self.profile)
+        return envoy.data_plane_settings(self.profile)
 
     @property
     def tls(self) -> Tls:
@@ -97,7 +97,7 @@ class Front:
         self._host = Host(self.profile, "gateway")
         await self.host.start()
         with acting_for(OPERATOR):
-            await make_home(self.host.client(AuthenticationClient))
+            await ensure_home(self.host.client(AuthenticationClient))
 
     async def stop_gateway(self) -> None:
         if self._host:
@@ -203,11 +203,11 @@ class Front:
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, **options)
 
     def admin(self) -> EnvoyAdmin:
-        return EnvoyAdmin(envoy.plane(self.profile).admin)
+        return EnvoyAdmin(envoy.data_plane_settings(self.profile).admin)
 
     async def envoy_answers(self) -> bool:
         try:
-            await self.admin().refusals()
+            await self.admin().rejections()
         except Unavailable:
             return False
         return True
@@ -281,7 +281,7 @@ class Fed(Front):
 @contextmanager
 def unwritable(fed: Fed, file: str) -> Iterator[None]:
     """Let this file of the data plane not be written for as long as the block lasts."""
-    wanted = envoy.plane(fed.profile).folder / file
+    wanted = envoy.data_plane_settings(fed.profile).folder / file
     draft = wanted.parent.parent / f".{wanted.name}.new"
     draft.mkdir(parents=True)
     try:

@@ -20,7 +20,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
 from drw.api.gateway.v1.request_router_rpc import RequestRouter
 from support.parts import until
 
-NOT_YET = re.compile("does not answer|not taken the configuration yet")
+NOT_YET = re.compile("does not answer|not applied the configuration yet")
 
 
 class DoubleModels:

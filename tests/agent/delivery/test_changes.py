@@ -18,7 +18,7 @@ from agent.doubles import DoubleCollector
 from drw.agent import agent
 from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.delivery import envoy
-from drw.agent.reporting.log_rotation import KEPT, MAX_BYTES, AccessLog
+from drw.agent.reporting.log_rotation import BACKUPS, MAX_BYTES, AccessLog
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
 from drw.gateway.authentication.keys.signing import Signer, jwks, new_private_key
 from drw.gateway.load_balancer.settings import UpstreamSettings as Upstream
@@ -65,7 +65,7 @@ async def test_changes_under_load_drop_no_request(fed: Fed) -> None:
         done.set()
     assert set(statuses) == {200}
     assert len(statuses) > 32
-    assert all(count == 0 for count in (await fed.admin().refusals()).values())
+    assert all(count == 0 for count in (await fed.admin().rejections()).values())
 
 
 async def test_a_change_of_routes_leaves_the_limits_as_they_are(fed: Fed) -> None:
@@ -142,16 +142,16 @@ async def test_the_last_good_state_is_kept_once_it_can_be(fed: Fed) -> None:
 async def test_an_agent_that_cannot_put_its_log_aside_goes_on(
     front_profile: Profile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(agent, "LOOK_SECONDS", 0.02)
-    folder = envoy.plane(front_profile).folder
-    (folder / f"access.{KEPT}.log").mkdir(parents=True)  # which no file can replace
-    for number, size in ((f".{KEPT - 1}", 0), ("", MAX_BYTES)):
+    monkeypatch.setattr(agent, "CHECK_SECONDS", 0.02)
+    folder = envoy.data_plane_settings(front_profile).folder
+    (folder / f"access.{BACKUPS}.log").mkdir(parents=True)  # which no file can replace
+    for number, size in ((f".{BACKUPS - 1}", 0), ("", MAX_BYTES)):
         (folder / f"access{number}.log").touch()
         os.truncate(folder / f"access{number}.log", size)
     async with running(Fed(front_profile)) as fed:
 
         async def warned() -> bool:
-            return "the access log cannot be put aside" in caplog.text
+            return "cannot rotate the access log" in caplog.text
 
         await until(warned, "the warning")
         assert (await fed.want(more=(SPARE,))).error == ""
@@ -177,7 +177,7 @@ async def test_envoy_starts_without_the_control_plane(fed: Fed) -> None:
 
 async def test_what_only_a_running_envoy_can_refuse_is_told_too(front_profile: Profile) -> None:
     fed = Fed(front_profile)
-    host, _, port = envoy.plane(front_profile).listen.partition(":")
+    host, _, port = envoy.data_plane_settings(front_profile).listen.partition(":")
     with socket.socket() as occupant:
         occupant.bind((host, int(port)))
         occupant.listen()
@@ -267,13 +267,13 @@ async def test_a_full_log_is_put_aside(fed: Fed) -> None:
 
             await until(written, "the line of the log")
 
-        for _ in range(KEPT + 2):
+        for _ in range(BACKUPS + 2):
             await logged("x")
-            await AccessLog(file, fed.admin(), max_bytes=10).turn()
+            await AccessLog(file, fed.admin(), max_bytes=10).rotate()
         await logged("x")
-        await AccessLog(file, fed.admin(), max_bytes=1 << 20).turn()
+        await AccessLog(file, fed.admin(), max_bytes=1 << 20).rotate()
     assert sorted(found.name for found in file.parent.glob("access.*")) == [
-        *(f"access.{number}.log" for number in range(1, KEPT + 1)),
+        *(f"access.{number}.log" for number in range(1, BACKUPS + 1)),
         "access.log",
     ]
     assert all(len(found.read_text().splitlines()) == 1 for found in file.parent.glob("access.*"))
@@ -348,8 +348,8 @@ async def test_a_log_that_was_put_aside_while_envoy_did_not_answer_is_followed_b
 
     await until(written, "the line of the log")
     with pytest.raises(Unavailable):
-        await AccessLog(file, EnvoyAdmin("unix:/nowhere"), max_bytes=10).turn()
-    await AccessLog(file, fed.admin(), max_bytes=1 << 20).turn()
+        await AccessLog(file, EnvoyAdmin("unix:/nowhere"), max_bytes=10).rotate()
+    await AccessLog(file, fed.admin(), max_bytes=1 << 20).rotate()
     before = await ask()
     await until(written, "the line of the new log")
 

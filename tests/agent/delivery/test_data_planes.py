@@ -21,7 +21,7 @@ LIST = "/v1/models"
 @pytest.fixture
 async def second(front: Front, folder: Path) -> AsyncIterator[Front]:
     """Another data plane beside that of `front`."""
-    plane = envoy.plane(front_profile_of(front.profile, folder))
+    plane = envoy.data_plane_settings(front_profile_of(front.profile, folder))
     own = plane.model_copy(update={"folder": front.profile.data / "second"})
     made = Front(front.profile.model_copy(update={"name": "second", "data_plane": own}))
     made.start_agent()

@@ -167,4 +167,4 @@ async def test_changes_of_routes_weights_and_limits_fail_no_request(fed: Fed) ->
     await b.stop()
     assert statuses.keys() == {200} and statuses[200] > 100
     assert a.got and b.got
-    assert all(count == 0 for count in (await fed.admin().refusals()).values())
+    assert all(count == 0 for count in (await fed.admin().rejections()).values())

@@ -22,7 +22,7 @@ from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.local.credentials import write
-from drw.local.first_key import OPERATOR, ensure
+from drw.local.first_key import OPERATOR, ensure_key
 from drw.local.paths import PlatformPaths
 
 LIST = "/v1/models"
@@ -150,7 +150,7 @@ async def test_the_first_key_may_do_everything_and_is_made_once(front: Front, tm
     layout.data.mkdir()
 
     async def kept() -> str:
-        await ensure(layout, front.profile, channels)
+        await ensure_key(layout, front.profile, channels)
         return json.loads(layout.credentials.read_text())["api_key"]
 
     try:

@@ -48,14 +48,14 @@ async def door(
 ) -> AsyncIterator[Fed]:
     """A front door that takes few connections, with a TLS listener and one for operators."""
     per_client = getattr(request, "param", MOST)
-    monkeypatch.setattr(connection_pressure, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(connection_pressure, "READ_SECONDS", 0.05)
     monkeypatch.setattr("drw.agent.xds.listener.HEADERS_TIMEOUT", "1s")
     firm = Authority()
     certificate, key = firm.write(tmp_path, "gateway", x509.DNSName("localhost"))
-    plane = envoy.plane(front_profile).model_copy(
+    plane = envoy.data_plane_settings(front_profile).model_copy(
         update={
             "tls": Tls(listen=f"127.0.0.1:{free_port('127.0.0.1')}", certificate=certificate, private_key=key),
-            "operators": envoy.plane(front_profile).admin + "o",
+            "operators": envoy.data_plane_settings(front_profile).admin + "o",
             "connections": Connections(max=MOST, per_client=per_client, idle_seconds=3600, operators=3),
         }
     )
@@ -181,12 +181,12 @@ async def test_the_pressure_of_connections_is_told_when_it_changes(tmp_path: Pat
     counting, where = Counting("unix:/nothing"), EdgeOptions(plane)
     telling = ConnectionPressure(where, counting)
     looks = [((0, 0), "0.00"), ((100, 0), "0.50"), ((500, 0), "1.00"), ((2, 0), "0.01"), ((199, 12), "0.99")]
-    crowded = [((2, 12), "0.87")] * (connection_pressure.CROWDED_LOOKS - 1)
+    crowded = [((2, 12), "0.87")] * (connection_pressure.PRESSURE_READINGS - 1)
     for found, said in [*looks, *crowded, ((2, 12), "0.01"), ((2, 13), "0.87")]:
         counting.found = found
         await telling.step()
         assert where.pressure.read_text() == said
-    overload.tell(where.pressure, 0.7)
+    overload.write_fill_level(where.pressure, 0.7)
     await telling.step()
     assert where.pressure.read_text() == "0.70"  # no news, so nothing is written
     counting.found = -1, 0

@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from agent.data_plane import Fed, running, unwritable
-from drw.agent.cutter import cutter
-from drw.agent.cutter.siphash import siphash
+from drw.agent import native_filter
 from drw.agent.delivery import deny_list_delivery, envoy
+from drw.agent.native_filter.siphash import siphash
 from drw.agent.xds import translation
-from drw.agent.xds.http_filters.deny_list import blocked, models
+from drw.agent.xds.http_filters.deny_list import deny_list_filter, model_filter
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Route
 from drw.gateway.request_router.routes.table import RouteSettings
@@ -38,15 +38,17 @@ async def refused(fed: Fed, key: str, path: str = "/v1/models", **identity: str)
     return answer.status_code, answer.json().get("error", {}).get("code", "")
 
 
-@pytest.mark.parametrize("alone", ["both", "blocked", "cutter"])
+@pytest.mark.parametrize("alone", ["both", "blocked", "native_filter"])
 async def test_each_reason_has_its_answer(front_profile: Profile, monkeypatch: pytest.MonkeyPatch, alone: str) -> None:
     """Both filters refuse, and each of them does where the other knows of nothing."""
     nothing = Configuration()
     if alone == "blocked":
-        monkeypatch.setattr(translation, "cutter", lambda configuration, seed: cutter(nothing, seed))
-    elif alone == "cutter":
-        monkeypatch.setattr(translation, "blocked", lambda configuration: blocked(nothing))
-        monkeypatch.setattr(translation, "models", lambda configuration: models(nothing))
+        monkeypatch.setattr(
+            translation, "filter_config", lambda configuration, seed: native_filter.filter_config(nothing, seed)
+        )
+    elif alone == "native_filter":
+        monkeypatch.setattr(translation, "deny_list_filter", lambda configuration: deny_list_filter(nothing))
+        monkeypatch.setattr(translation, "model_filter", lambda configuration: model_filter(nothing))
     async with running(Fed(front_profile)) as fed:
         await each_reason_has_its_answer(fed)
 
@@ -184,7 +186,7 @@ async def test_who_waits_for_a_model_of_an_upstream_gets_an_answer_when_it_is_ki
     asking = asyncio.create_task(ask())
 
     async def under_way() -> bool:
-        return bool(await fed.admin().active())
+        return bool(await fed.admin().active_requests())
 
     await until(under_way, "the request")
     assert (await fed.want(records=(large,), blocks=[block("MODEL", "large", org="")])).error == ""
@@ -202,7 +204,7 @@ async def test_a_request_without_an_answer_yet_gets_one(fed: Fed) -> None:
     asking = asyncio.create_task(ask())
 
     async def under_way() -> bool:
-        return bool(await fed.admin().active())
+        return bool(await fed.admin().active_requests())
 
     await until(under_way, "the request")
     assert (await fed.want(more=(never,), blocks=[KILLED_KEY])).error == ""
@@ -248,7 +250,7 @@ async def test_refusals_do_not_wait_for_a_slow_trial_run(fed: Fed, monkeypatch: 
 async def test_a_long_list_is_in_force_before_envoys_own_filter_has_it(
     fed: Fed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deny_list_delivery, "LONG", 2)
+    monkeypatch.setattr(deny_list_delivery, "LONG_LIST", 2)
     monkeypatch.setattr(deny_list_delivery, "QUIET_SECONDS", 3600.0)
     folder = fed.plane.folder / "xds"
     assert (await fed.want(revoked=["key_a"])).error == ""
@@ -256,7 +258,7 @@ async def test_a_long_list_is_in_force_before_envoys_own_filter_has_it(
     assert (await fed.want(revoked=["key_a", "key_b", "key_c"])).error == ""
     assert await refused(fed, "key_c") == (401, "invalid_api_key")
     assert "key_c" not in (folder / "blocked" / "blocked.json").read_text()
-    monkeypatch.setattr(deny_list_delivery, "LATEST_SECONDS", 0.0)  # it has waited for as long as it may
+    monkeypatch.setattr(deny_list_delivery, "MAX_WAIT_SECONDS", 0.0)  # it has waited for as long as it may
 
     async def there() -> bool:
         return "key_c" in (folder / "blocked" / "blocked.json").read_text()
@@ -267,7 +269,7 @@ async def test_a_long_list_is_in_force_before_envoys_own_filter_has_it(
 async def test_refusals_that_envoy_does_not_take_leave_those_before(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await fed.want(revoked=["key_bad"])).error == ""
     broken = {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"speed": 3}}
-    monkeypatch.setattr(translation, "models", lambda configuration: broken)
+    monkeypatch.setattr(translation, "model_filter", lambda configuration: broken)
     report = await fed.want(revoked=["key_bad", "key_worse"])
     assert report.error == "Envoy refuses the models of the configuration"
     assert report.refusals == fed.configuration(revoked=["key_bad"]).refusals
@@ -294,21 +296,23 @@ async def test_a_route_that_is_refused_keeps_nobody_off_envoys_own_filter(
 ) -> None:
     """It is the one that still refuses where the module has failed."""
     own = fed.plane.folder / "xds" / "blocked" / "blocked.json"
-    monkeypatch.setattr(translation, "cutter", lambda configuration, seed: cutter(Configuration(), seed))
+    monkeypatch.setattr(
+        translation, "filter_config", lambda configuration, seed: native_filter.filter_config(Configuration(), seed)
+    )
     report = await fed.router_double.want(wrong(fed, revoked=["key_a"]))
     assert "the route 'lost' names the upstream 'nowhere'" in report.error
     await until(lambda: is_refused(fed, "key_a"), "Envoy's own filter")
-    monkeypatch.setattr(deny_list_delivery, "LONG", 2)
+    monkeypatch.setattr(deny_list_delivery, "LONG_LIST", 2)
     monkeypatch.setattr(deny_list_delivery, "QUIET_SECONDS", 3600.0)
     await fed.router_double.want(wrong(fed, revoked=["key_a", "key_b"]))
     assert "key_b" not in own.read_text()
-    monkeypatch.setattr(deny_list_delivery, "LATEST_SECONDS", 0.0)
+    monkeypatch.setattr(deny_list_delivery, "MAX_WAIT_SECONDS", 0.0)
     await until(lambda: is_refused(fed, "key_b"), "Envoy's own filter")
 
 
 async def test_refusals_that_cannot_be_written_are_tried_again(fed: Fed) -> None:
     wanted = wrong(fed, revoked=["key_bad"])
-    with unwritable(fed, "xds/cutter/cutter.json"):
+    with unwritable(fed, "xds/native_filter/native_filter.json"):
         report = await fed.router_double.want(wanted)
         assert "the route 'lost' names the upstream 'nowhere'" in report.error
         assert report.refusals != wanted.refusals
@@ -324,7 +328,7 @@ async def test_refusals_that_were_half_written_are_not_taken_for_those_before(
     fed: Fed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing = Configuration()
-    monkeypatch.setattr(translation, "blocked", lambda configuration: blocked(nothing))
+    monkeypatch.setattr(translation, "deny_list_filter", lambda configuration: deny_list_filter(nothing))
     before = [KILLED_KEY, block("MODEL", "m", org="")]
     assert (await fed.want(blocks=before)).error == ""
     with unwritable(fed, "xds/models/models.json"):

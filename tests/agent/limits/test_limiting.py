@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.data_plane import OPERATOR, Fed, Front
-from drw.agent.xds.http_filters.request_limits import head, lines
+from drw.agent.xds.http_filters.request_limits import header_line, limit_lines
 from drw.api.gateway.v1.authentication_pb2 import CreatedKey, CreateKeyRequest, ListKeysRequest, RotateKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits, RemoveLimitRequest
@@ -234,14 +234,14 @@ async def test_nobody_waits_for_a_data_plane_that_is_away(front: Front, monkeypa
 
 
 async def test_no_more_limits_are_delivered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drw.agent.xds.http_filters.request_limits.MOST", 2)
+    monkeypatch.setattr("drw.agent.xds.http_filters.request_limits.MAX_LIMITS", 2)
     wanted = Limits(
         limits=[Limit(key=f"key_{number}", org="o", requests_per_minute=number) for number in (9, 3, 5)],
         default_requests_per_minute=700,
         data_planes=3,
     )
-    assert lines(wanted, lambda subject: f"{len(subject):016x}") == [f"{11:016x}{1:08x}{11:016x}\n"] * 2
-    assert head(wanted, bytes(16), 2) == f"{'0' * 32}{233:08x}{2:08x}\n"
+    assert limit_lines(wanted, lambda subject: f"{len(subject):016x}") == [f"{11:016x}{1:08x}{11:016x}\n"] * 2
+    assert header_line(wanted, bytes(16), 2) == f"{'0' * 32}{233:08x}{2:08x}\n"
 
 
 async def test_many_callers_are_counted_each_by_itself(fed: Fed) -> None:

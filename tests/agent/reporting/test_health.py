@@ -48,7 +48,7 @@ async def test_a_circuit_is_half_open_until_an_answer_is_good() -> None:
     circuits, upstreams = UpstreamHealth(admin), [Upstream(name="vllm")]
 
     async def circuit() -> Health.Circuit:
-        (host,) = await circuits.seen(upstreams)
+        (host,) = await circuits.read(upstreams)
         assert (host.upstream, host.address, host.requests) == ("vllm", "[::1]:8000", 9)
         return host.circuit
 
@@ -66,14 +66,14 @@ async def test_a_circuit_is_half_open_until_an_answer_is_good() -> None:
     assert counted("vllm") == {"closed": 1, "open": 0, "half_open": 0}
     assert counted("drw.admin") == {}
     admin.gone = True
-    assert await circuits.seen(upstreams) == [] and counted("vllm") == {}
+    assert await circuits.read(upstreams) == [] and counted("vllm") == {}
 
 
 async def test_without_envoy_nothing_is_said_and_sockets_have_paths() -> None:
     admin = DoubleAdmin()
     circuits = UpstreamHealth(admin)
     admin.address = {"pipe": {"path": "/run/x"}}
-    assert [host.address for host in await circuits.seen([Upstream(name="vllm")])] == ["unix:/run/x"]
-    assert await circuits.seen([Upstream(name="other")]) == []
+    assert [host.address for host in await circuits.read([Upstream(name="vllm")])] == ["unix:/run/x"]
+    assert await circuits.read([Upstream(name="other")]) == []
     admin.gone = True
-    assert await circuits.seen([Upstream(name="vllm")]) == []
+    assert await circuits.read([Upstream(name="vllm")]) == []

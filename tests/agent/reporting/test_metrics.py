@@ -105,7 +105,7 @@ async def test_the_gateway_shows_the_metrics_of_its_data_plane(front: Front) -> 
 
 async def test_without_envoy_the_agent_says_so(front: Front) -> None:
     await front.stop_envoy()
-    socket = envoy.plane(front.profile).metrics.removeprefix("unix:")
+    socket = envoy.data_plane_settings(front.profile).metrics.removeprefix("unix:")
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://agent") as client:
         answer = await client.get("/metrics/agent")
     assert answer.status_code == 200

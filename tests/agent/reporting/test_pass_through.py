@@ -228,7 +228,7 @@ async def test_without_its_credential_nothing_goes_out(fed: Fed, vllm: DoubleVll
         await until(served, "the credential")
     assert vllm.got[-1][0]["authorization"] == "Bearer sk-late"
     everything = b"".join(f.read_bytes() for f in fed.plane.folder.glob("*") if f.is_file())
-    dump = await fed.admin()._ask("GET", "/config_dump?include_eds")
+    dump = await fed.admin()._request("GET", "/config_dump?include_eds")
     assert "sk-late" not in dump and b"sk-late" not in everything
 
 

@@ -18,7 +18,7 @@ from agent.delivery.test_changes import as_toml
 from agent.reporting.test_pass_through import CHAT, MESSAGES, route, want
 from agent.upstream import DoubleVllm
 from drw.agent.reporting import usage as module
-from drw.agent.reporting.usage import REFUSED, UsageLog
+from drw.agent.reporting.usage import REJECTED_FILE, UsageLog
 from drw.agent.xds.translation import EdgeOptions
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, ReportUsageResponse, Usage
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimiting, RateLimitingClient
@@ -85,7 +85,7 @@ class Written:
             out.write("".join(lines))
 
     def log(self, **options) -> UsageLog:
-        return UsageLog(self.edge, "dp", self.client, again=(0.01,), **options)
+        return UsageLog(self.edge, "dp", self.client, retry_seconds=(0.01,), **options)
 
     async def all(self, log: UsageLog) -> None:
         with suppress(Unavailable):  # nobody to tell that it should open a new file
@@ -165,7 +165,7 @@ async def test_one_that_is_refused_is_put_aside_and_holds_up_nobody(written: Any
     written.write(line(1), line(2), line(3))
     await written.all(written.log())
     assert written.double.order == ["r1", "r3"]
-    kept = written.edge.usage.with_name(REFUSED).read_text().split()
+    kept = written.edge.usage.with_name(REJECTED_FILE).read_text().split()
     assert [Usage.FromString(bytes.fromhex(text)).request_id for text in kept] == ["r2"]
 
 
@@ -176,16 +176,16 @@ async def test_a_full_file_is_put_aside_and_goes_once_it_is_counted(written: Any
         return sorted(file.name for file in folder.glob("usage.*log"))
 
     written.write(line(1))
-    await written.all(written.log(full=10))
+    await written.all(written.log(max_file_bytes=10))
     assert names() == ["usage.000001.log"]
     with (folder / "usage.000001.log").open("a") as out:
         out.write(line(2))  # Envoy has not opened the new file yet
-    await written.all(written.log(full=10))
+    await written.all(written.log(max_file_bytes=10))
     assert (names(), written.double.order) == (["usage.000001.log"], ["r1", "r2"])
     written.write(line(3))
-    await written.all(written.log(full=1 << 20))
+    await written.all(written.log(max_file_bytes=1 << 20))
     assert (names(), written.double.order) == (["usage.log"], ["r1", "r2", "r3"])
-    await written.all(written.log(full=10))
+    await written.all(written.log(max_file_bytes=10))
     written.write(line(4))
     (folder / "usage.000002.log").write_text(line(5))
     (folder / "usage.log").rename(folder / "usage.000003.log")
@@ -195,7 +195,7 @@ async def test_a_full_file_is_put_aside_and_goes_once_it_is_counted(written: Any
 
 
 async def test_many_lines_are_reported_in_their_order(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH", 7)
+    monkeypatch.setattr(module, "BATCH_SIZE", 7)
     monkeypatch.setattr(module, "CHUNK_BYTES", 4096)
     written.write(*(line(n) for n in range(300)))
     written.write("x" * 9000, "\n", line(300))

@@ -22,7 +22,7 @@ PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-he
 
 
 def with_cors(profile: Profile, *origins: str) -> Profile:
-    plane = envoy.plane(profile).model_copy(update={"cors": Cors(origins=origins)})
+    plane = envoy.data_plane_settings(profile).model_copy(update={"cors": Cors(origins=origins)})
     return profile.model_copy(update={"data_plane": plane})
 
 

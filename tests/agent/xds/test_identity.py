@@ -21,7 +21,7 @@ from jwt.utils import base64url_encode
 
 from agent.data_plane import Fed, running
 from drw.agent.delivery import envoy
-from drw.agent.xds.http_filters.identity import lua
+from drw.agent.xds.http_filters.identity import lua_literal
 from drw.api.gateway.v1.authentication_pb2 import Certificate, ClaimNames, Desk, Issuer, Role
 from drw.kernel.runtime.settings import Profile, Tls
 from drw.local.preflight import free_port
@@ -222,7 +222,7 @@ async def test_a_token_that_is_not_good_is_refused(fed: Fed, monkeypatch: pytest
 
 
 def test_what_a_record_says_stays_text_in_lua() -> None:
-    found = lua({"a": ['"]] end\\', "\n\0é"], "b": True, "c": None, "d": {}})
+    found = lua_literal({"a": ['"]] end\\', "\n\0é"], "b": True, "c": None, "d": {}})
     assert found == '{["a"] = {"\\034]] end\\092", "\\010\\000\\195\\169"}, ["b"] = true, ["d"] = {}}'
 
 
@@ -284,7 +284,7 @@ async def pki(front_profile: Profile, tmp_path: Path):
     ca = folder / "ca.pem"
     ca.write_bytes(firm.certificate.public_bytes(serialization.Encoding.PEM))
     tls = Tls(listen=f"127.0.0.1:{free_port('127.0.0.1')}", certificate=certificate, private_key=key, client_ca=ca)
-    plane = envoy.plane(front_profile).model_copy(update={"tls": tls})
+    plane = envoy.data_plane_settings(front_profile).model_copy(update={"tls": tls})
     async with running(Fed(front_profile.model_copy(update={"data_plane": plane}))) as fed:
         yield fed, firm, folder
 

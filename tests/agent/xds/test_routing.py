@@ -216,7 +216,7 @@ async def test_a_circuit_opens_is_shown_and_closes_again(fed: Fed, doubles: tupl
 
 
 async def circuit(fed: Fed, ups: list[Upstream]) -> Health.Circuit:
-    (host,) = await fed.circuits.seen(ups)
+    (host,) = await fed.circuits.read(ups)
     return host.circuit
 
 
@@ -259,7 +259,7 @@ async def test_more_requests_than_an_upstream_takes_at_once(fed: Fed, doubles: t
 
 async def test_an_upstream_by_tls_must_be_who_it_says(front_profile: Profile, tmp_path: Path) -> None:
     good, other = certificate(tmp_path, "localhost"), certificate(tmp_path, "other.example")
-    plane = envoy.plane(front_profile).model_copy(update={"authorities": tmp_path / "localhost.pem"})
+    plane = envoy.data_plane_settings(front_profile).model_copy(update={"authorities": tmp_path / "localhost.pem"})
     async with (
         running(Fed(front_profile.model_copy(update={"data_plane": plane}))) as fed,
         await asyncio.start_server(answer_once, "127.0.0.1", 0, ssl=good) as server,

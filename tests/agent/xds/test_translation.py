@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from drw.agent import clients
-from drw.agent.cutter import CUTTER, library
 from drw.agent.delivery import envoy
 from drw.agent.delivery.credentials import EnvoyCredentials
 from drw.agent.delivery.files import ConfigFiles
+from drw.agent.native_filter import NATIVE_FILTER, library
 from drw.agent.xds import overload, routes
 from drw.agent.xds.http_filters import filters
-from drw.agent.xds.translation import KINDS, BadConfiguration, EdgeOptions, bootstrap, translate, whole
+from drw.agent.xds.translation import KINDS, BadConfiguration, EdgeOptions, bootstrap, static_configuration, translate
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
@@ -144,7 +144,10 @@ def test_the_files_are_those_of_the_golden_folder(kind: Any) -> None:
 def same_as_golden(name: str, found: object) -> None:
     file = GOLDEN / f"{name}.json"
     text = json.dumps(found, indent=2, sort_keys=True) + "\n"
-    for found, name in ((str(library()), "cutter.so of this platform"), (clients.module(), "clients.wasm in base64")):
+    for found, name in (
+        (str(library()), "native_filter.so of this platform"),
+        (clients.module_base64(), "clients.wasm in base64"),
+    ):
         text = text.replace(found, name)
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(text)
@@ -152,15 +155,15 @@ def same_as_golden(name: str, found: object) -> None:
 
 
 async def test_envoy_takes_them_all(tmp_path: Path) -> None:
-    overload.tell(edge(tmp_path).pressure, 0)
-    await envoy.validate(whole(desired(), edge(tmp_path)))
+    overload.write_fill_level(edge(tmp_path).pressure, 0)
+    await envoy.validate(static_configuration(desired(), edge(tmp_path)))
     EnvoyCredentials(edge(tmp_path)).refresh(passing().upstreams.upstreams)
-    await envoy.validate(whole(passing(), edge(tmp_path)))
+    await envoy.validate(static_configuration(passing(), edge(tmp_path)))
 
 
 async def test_envoy_says_what_is_wrong_with_them(tmp_path: Path) -> None:
-    overload.tell(edge(tmp_path).pressure, 0)
-    broken = whole(desired(), edge(tmp_path))
+    overload.write_fill_level(edge(tmp_path).pressure, 0)
+    broken = static_configuration(desired(), edge(tmp_path))
     broken["static_resources"]["clusters"][0]["speed"] = 3
     with pytest.raises(BadConfiguration, match="speed"):
         await envoy.validate(broken)
@@ -187,7 +190,7 @@ def test_the_same_state_in_another_order_makes_the_same_files() -> None:
 def test_every_route_says_who_may_take_it() -> None:
     (table,) = translate(desired(), edge())["routes"]
     for entry in routes.entries(table["virtual_hosts"][0]):
-        assert CUTTER in entry["typed_per_filter_config"], entry["name"]
+        assert NATIVE_FILTER in entry["typed_per_filter_config"], entry["name"]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +230,7 @@ def test_the_filter_of_issuers_is_on_only_where_there_are_any() -> None:
 def test_a_route_is_looked_for_again_only_where_routes_ask_who_calls() -> None:
     for state, again in ((desired(), False), (passing(), True)):
         (table,) = translate(state, edge())["routes"]
-        assert (filters.KNOWN in table["virtual_hosts"][0].get("typed_per_filter_config", {})) is again
+        assert (filters.REROUTE in table["virtual_hosts"][0].get("typed_per_filter_config", {})) is again
 
 
 def test_only_what_differs_is_written(tmp_path: Path) -> None:
@@ -238,8 +241,8 @@ def test_only_what_differs_is_written(tmp_path: Path) -> None:
     assert files.write(translate(desired(), edge(tmp_path)), "v2") == ()
     state = desired()
     state.limits.limits[0].requests_per_minute = 6
-    assert files.write(translate(state, edge(tmp_path)), "v3") == ("cutter",)
-    assert files.versions() == dict.fromkeys(KINDS, "v1") | {"cutter": "v3"}
+    assert files.write(translate(state, edge(tmp_path)), "v3") == ("native_filter",)
+    assert files.versions() == dict.fromkeys(KINDS, "v1") | {"native_filter": "v3"}
 
 
 def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path: Path) -> None:
