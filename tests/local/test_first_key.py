@@ -36,5 +36,5 @@ async def test_a_key_is_bad_only_where_the_gateway_says_so(status: int, body: An
 
 
 async def test_a_gateway_that_is_not_there_is_no_bad_key() -> None:
-    with pytest.raises(Unavailable, match="cannot be asked"):
+    with pytest.raises(Unavailable, match="cannot check the first key"):
         await _scopes("http://127.0.0.1:9", "k")

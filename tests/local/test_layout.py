@@ -43,10 +43,10 @@ def test_the_operators_file_wins_and_is_named_as_the_origin(layout: PlatformPath
 
 def test_secrets_are_made_once_and_for_this_user_alone(layout: PlatformPaths) -> None:
     assert layout.secrets not in layout.files
-    layout.make_secrets()
+    layout.create_secrets()
     made = layout.secrets.read_bytes()
     assert layout.secrets.stat().st_mode & 0o777 == 0o600
-    layout.make_secrets()
+    layout.create_secrets()
     assert layout.secrets.read_bytes() == made
     secret = SettingLayers(layout.files, {}).profile().services["authentication"]["secret"]
     assert why_weak(secret) == ""
@@ -73,7 +73,7 @@ def test_a_taken_port_is_named() -> None:
 
 def test_a_full_disk_is_named(layout: PlatformPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     check_space(layout)
-    monkeypatch.setattr(preflight, "FREE_BYTES", 1 << 60)
+    monkeypatch.setattr(preflight, "MIN_FREE_BYTES", 1 << 60)
     with pytest.raises(Unavailable, match=f"{layout.data} has .* MB left"):
         check_space(layout)
 

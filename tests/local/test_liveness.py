@@ -49,13 +49,13 @@ def running() -> Iterator[Callable[[str], int]]:
 
 
 def state(pid: int) -> str:
-    return liveness.tree(pid)[pid].state
+    return liveness.process_tree(pid)[pid].state
 
 
 async def looks(pulse: LivenessState) -> int:
     """Return after how many looks the process must be replaced."""
     for number in itertools.count(1):
-        if await pulse.look(never):
+        if await pulse.check(never):
             return number
     raise AssertionError
 
@@ -73,8 +73,8 @@ async def test_of_processes_that_do_not_answer_the_idle_one_is_replaced_long_bef
 async def test_a_process_whose_child_works_is_not_idle(running: Any) -> None:
     ticks = itertools.count(0.0, 3.0)
     parent = running(f"import os, signal\nif os.fork(): signal.pause()\n{SPIN}")
-    wait_until(lambda: len(liveness.tree(parent)) == 2, "a child")
-    child = max(liveness.tree(parent))
+    wait_until(lambda: len(liveness.process_tree(parent)) == 2, "a child")
+    child = max(liveness.process_tree(parent))
     assert await looks(LivenessState(parent, LivenessPolicy(), lambda: next(ticks))) == 20
     os.kill(child, signal.SIGKILL)
 
@@ -89,7 +89,7 @@ async def test_time_in_which_the_supervisor_did_not_run_does_not_count(running: 
 async def test_an_answer_that_came_while_the_supervisor_did_not_run_is_an_answer(
     running: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(liveness, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(liveness, "TIMEOUT_SECONDS", 0.05)
     asked = threading.Event()
 
     def serve(server: socket.socket) -> None:
@@ -102,7 +102,7 @@ async def test_an_answer_that_came_while_the_supervisor_did_not_run_is_an_answer
     async def held_up() -> None:
         while not asked.is_set():
             await asyncio.sleep(0)
-        time.sleep(4 * liveness.ANSWER_SECONDS)
+        time.sleep(4 * liveness.TIMEOUT_SECONDS)
 
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{tmp_path}/s")
@@ -110,15 +110,15 @@ async def test_an_answer_that_came_while_the_supervisor_did_not_run_is_an_answer
         threading.Thread(target=serve, args=(server,), daemon=True).start()
         pulse = LivenessState(running(REST), LivenessPolicy())
         hindrance = asyncio.create_task(held_up())
-        assert await pulse.look(lambda: replies(f"unix:{tmp_path}/s", b"PING\r\n")) == ""
+        assert await pulse.check(lambda: replies(f"unix:{tmp_path}/s", b"PING\r\n")) == ""
         await hindrance
-    assert pulse.silent == 0
+    assert pulse.unresponsive_seconds == 0
 
 
 async def test_a_supervisor_without_room_for_a_connection_takes_nobody_for_dead(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(liveness, "PROBE_SECONDS", 0.01)
     looks: list[int] = []
 
     async def alive() -> bool:
@@ -129,9 +129,9 @@ async def test_a_supervisor_without_room_for_a_connection_takes_nobody_for_dead(
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(asyncio, "open_unix_connection", no_room)
-    thing = child(here, IDLE, alive=alive, patience=LivenessPolicy(idle=0.0, busy=0.0))
+    thing = child(here, IDLE, alive=alive, liveness_policy=LivenessPolicy(idle=0.0, busy=0.0))
     await thing.start()
-    work = asyncio.gather(thing.keep(), thing.watch())
+    work = asyncio.gather(thing.supervise(), thing.monitor_liveness())
     await until(lambda: len(looks) >= 5)
     assert (thing.restarts, thing.state) == (0, ProcessState.READY)
     await thing.stop()
@@ -139,29 +139,29 @@ async def test_a_supervisor_without_room_for_a_connection_takes_nobody_for_dead(
 
 
 async def test_a_stopped_child_is_replaced_with_all_that_it_began(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(liveness, "PROBE_SECONDS", 0.05)
     code = "import os, signal\nos.fork()\nopen('up', 'a').write('x')\nsignal.pause()"
-    thing = child(here, [sys.executable, "-c", code], patience=LivenessPolicy(stopped=0.2))
+    thing = child(here, [sys.executable, "-c", code], liveness_policy=LivenessPolicy(stopped=0.2))
     await thing.start()
-    work = asyncio.gather(thing.keep(), thing.watch())
+    work = asyncio.gather(thing.supervise(), thing.monitor_liveness())
     first = thing.pid
     assert first is not None
-    await until(lambda: len(liveness.tree(first)) == 2)
-    family = liveness.tree(first)
+    await until(lambda: len(liveness.process_tree(first)) == 2)
+    family = liveness.process_tree(first)
     for pid in family:
         os.kill(pid, signal.SIGSTOP)
     await until(lambda: thing.restarts == 1 and thing.state == ProcessState.READY)
     assert thing.said == ["thing was stopped by a signal; starting it again"]
-    await until(lambda: not any(liveness.tree(pid) for pid in family))
+    await until(lambda: not any(liveness.process_tree(pid) for pid in family))
     assert thing.pid is not None
-    for pid in liveness.tree(thing.pid):  # its own signal would leave the one that it began
+    for pid in liveness.process_tree(thing.pid):  # its own signal would leave the one that it began
         os.kill(pid, signal.SIGTERM)
     await thing.stop()
     await work
 
 
 async def test_a_child_that_answers_again_is_ready_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(liveness, "PROBE_SECONDS", 0.05)
     answers = False
 
     async def alive() -> bool:
@@ -169,7 +169,7 @@ async def test_a_child_that_answers_again_is_ready_again(here: Path, monkeypatch
 
     thing = child(here, IDLE, alive=alive)
     await thing.start()
-    work = asyncio.gather(thing.keep(), thing.watch())
+    work = asyncio.gather(thing.supervise(), thing.monitor_liveness())
     await until(lambda: thing.state == ProcessState.UNRESPONSIVE and "has not answered" in thing.detail)
     answers = True
     await until(lambda: thing.state == ProcessState.READY and not thing.detail)
@@ -179,7 +179,7 @@ async def test_a_child_that_answers_again_is_ready_again(here: Path, monkeypatch
 
 
 async def test_whoever_is_asked_and_says_nothing_is_not_alive(tmp_path: Path) -> None:
-    async def silent(reader, writer):
+    async def closes(reader, writer):
         writer.close()
 
     async def talks(reader, writer):
@@ -188,7 +188,7 @@ async def test_whoever_is_asked_and_says_nothing_is_not_alive(tmp_path: Path) ->
 
     address = f"unix:{tmp_path}/s"
     assert not await replies(address, b"PING\r\n")
-    async with await asyncio.start_unix_server(silent, f"{tmp_path}/s"):
+    async with await asyncio.start_unix_server(closes, f"{tmp_path}/s"):
         assert not await replies(address, b"PING\r\n")
     async with await asyncio.start_unix_server(talks, f"{tmp_path}/t"):
         assert await replies(f"unix:{tmp_path}/t", b"PING\r\n")

@@ -16,7 +16,7 @@ import pytest
 from drw.kernel.errors import InternalError
 from drw.local.paths import PlatformPaths
 from drw.local.processes.child_process import ChildProcess, ProcessFailed, ProcessSpec, ProcessState
-from drw.local.processes.output import KEPT, ProcessOutput
+from drw.local.processes.output import BACKUPS, ProcessOutput
 
 IDLE = [sys.executable, "-c", "import signal; open('up', 'a').write('x'); signal.pause()"]
 STUBBORN = [
@@ -62,7 +62,7 @@ async def until(condition, seconds: float = 20) -> None:
 async def test_a_killed_child_is_started_again(here: Path) -> None:
     thing = child(here, IDLE)
     await thing.start()
-    keeper = asyncio.create_task(thing.keep())
+    keeper = asyncio.create_task(thing.supervise())
     first = thing.pid
     thing.kill(signal.SIGKILL)
     await until(lambda: thing.restarts == 1 and thing.state == ProcessState.READY)
@@ -83,7 +83,7 @@ async def test_whatever_comes_in_the_way_of_a_start_ends_no_further_attempt(here
 
     thing = child(here, IDLE, prepare=prepare)
     await thing.start()
-    keeper = asyncio.create_task(thing.keep())
+    keeper = asyncio.create_task(thing.supervise())
     thing.kill(signal.SIGKILL)
     await until(lambda: thing.state == ProcessState.READY and thing.restarts == 3)
     assert thing.said[1] == "thing could not be started: no more processes; starting it again"
@@ -101,7 +101,7 @@ async def test_a_child_that_is_stopped_before_its_next_start_is_not_started(here
 
     thing = child(here, IDLE, prepare=prepare)
     await thing.start()
-    keeper = asyncio.create_task(thing.keep())
+    keeper = asyncio.create_task(thing.supervise())
     thing.kill(signal.SIGKILL)
     await asked.wait()
     await thing.stop()
@@ -165,7 +165,7 @@ async def test_the_log_of_a_part_that_runs_is_put_aside_without_losing_a_line(he
         "signal.pause()"
     )
     thing = child(here, [sys.executable, "-c", code])
-    thing._output = ProcessOutput(here / "log", full=60_000)
+    thing._output = ProcessOutput(here / "log", max_bytes=60_000)
     await thing.start()
     await thing.stop()
     files = [here / name for name in ("log.3.log", "log.2.log", "log.1.log", "log")]
@@ -175,11 +175,11 @@ async def test_the_log_of_a_part_that_runs_is_put_aside_without_losing_a_line(he
 
 
 def test_only_so_many_old_files_are_kept_and_no_line_is_in_two(tmp_path: Path) -> None:
-    log = ProcessOutput(tmp_path / "log", full=20)
+    log = ProcessOutput(tmp_path / "log", max_bytes=20)
     for part in (b"one\ntw", b"o\n", *(b"%010d\n" % number for number in range(50)), b"no end"):
-        log.take(part)
+        log.append(part)
     files = sorted(file.name for file in tmp_path.iterdir())
-    assert files == ["log", *(f"log.{number}.log" for number in range(1, KEPT + 1))]
+    assert files == ["log", *(f"log.{number}.log" for number in range(1, BACKUPS + 1))]
     assert all(file.stat().st_size < 40 for file in tmp_path.iterdir())
     assert log.last_line() == "no end"
     assert (tmp_path / "log.1.log").read_bytes().endswith(b"49\n")

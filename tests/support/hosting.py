@@ -16,7 +16,7 @@ from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.kernel.rpc.transport import StrictTransport
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
-from drw.local.first_key import OPERATOR, make_home
+from drw.local.first_key import OPERATOR, ensure_home
 
 _numbers = itertools.count()
 
@@ -76,6 +76,6 @@ async def _make_desks(host: Host, services: list[str]) -> None:
     client = host.client(AuthenticationClient)
     held: dict[str, Any] = {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
     with acting_for(OPERATOR):
-        await make_home(client)
+        await ensure_home(client)
         await client.put_org(PutOrgRequest(name="acme", **held))
         await client.put_desk(PutDeskRequest(org="acme", name="research", **held))

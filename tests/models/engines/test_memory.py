@@ -46,7 +46,7 @@ async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_a
     part = ProcessSpec(name="engine", title="the engine", command=lambda: command, ready=partial(healthy, socket))
     child = ChildProcess(part, folder / "limited.log", said.append)
     await child.start()
-    keeping = asyncio.create_task(child.keep())
+    keeping = asyncio.create_task(child.supervise())
     try:
         never = {"consecutive_failures": 1000, "window": 1000}  # a circuit would tell of itself
         async with start(small=socket, circuits=never) as web:
