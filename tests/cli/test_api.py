@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from drw.cli.api import Api
-from drw.cli.gateway.keys import _seconds
+from drw.cli.gateway.keys import _parse_duration
 from drw.cli.rag.documents import files_of
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
 from drw.kernel.rpc.http_server import HttpServer
@@ -49,7 +49,7 @@ async def test_a_local_platform_is_reached_by_its_socket_however_busy_its_port_i
         return JSONResponse({"authorization": request.headers["authorization"]})
 
     server = HttpServer(Starlette(routes=[Route("/me", told)]))
-    await server.start(f"unix:{layout.operators}")
+    await server.start(f"unix:{layout.operators_socket}")
     made = Api.of(tmp_path)
     try:
         assert await asyncio.to_thread(made.get, "/me") == {"authorization": "Bearer secret"}
@@ -119,13 +119,13 @@ def test_pages_are_followed_up_to_the_limit() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("12h", 43200), ("30d", 2592000)])
 def test_times(text: str, seconds: int) -> None:
-    assert _seconds(text) == seconds
+    assert _parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "d", "-1d", "1w", "1.5h", "9999999999d"])
 def test_wrong_times(text: str) -> None:
     with pytest.raises(InvalidRequest, match="30d, 12h, 15m"):
-        _seconds(text)
+        _parse_duration(text)
 
 
 def test_links_out_of_a_folder_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import typer
 
-from drw.cli.audit import _short
+from drw.cli.audit import _abbreviated
 from drw.cli.main import MODULES, make_app
-from drw.cli.platform.platform import _welcome
-from drw.cli.reference import reference
+from drw.cli.platform.platform import _print_welcome
+from drw.generate.cli_reference import commands_page
 from drw.kernel.runtime.settings import SettingLayers
 from drw.local.paths import PlatformPaths
 
@@ -67,7 +67,7 @@ def test_settings_are_shown_and_secrets_are_not(tmp_path: Path) -> None:
     layout = PlatformPaths.of(tmp_path)
     layout.prepare()
     layout.write_profile("127.0.0.1:8080")
-    layout.make_secrets()
+    layout.create_secrets()
     secret = SettingLayers(layout.files, {}).profile().services["authentication"]["secret"]
     for form in ([], ["--json"]):
         said = drw("config", *form, "--data-dir", str(tmp_path)).stdout
@@ -88,7 +88,7 @@ def test_the_first_key_is_shown_by_the_start_that_made_it(
     monkeypatch.delenv("DRW_API_KEY", raising=False)
     (tmp_path / "credentials.json").write_text('{"url": "http://127.0.0.1:1", "api_key": "a.b.c"}')
     found = {"processes": [], "services": [], "gateway": "http://127.0.0.1:1", "healthy": True, "new_key": new}
-    _welcome(PlatformPaths.of(tmp_path), found)
+    _print_welcome(PlatformPaths.of(tmp_path), found)
     said = capsys.readouterr().out
     assert ("a.b.c" in said) is new
     assert "http://127.0.0.1:1" in said
@@ -163,9 +163,9 @@ def test_the_help_of_every_command_says_what_it_and_its_parameters_do() -> None:
 
 
 def test_a_table_shows_whole_members_of_the_details_and_integers_as_such() -> None:
-    assert _short({}) == "{}"
-    assert _short({"tokens": 3, "ok": True}) == '{"tokens": 3, "ok": true}'
-    shown = _short({"first": 1, "second": "x" * 200, "third": 2})
+    assert _abbreviated({}) == "{}"
+    assert _abbreviated({"tokens": 3, "ok": True}) == '{"tokens": 3, "ok": true}'
+    shown = _abbreviated({"first": 1, "second": "x" * 200, "third": 2})
     assert shown == '{"first": 1, …}'
 
 
@@ -184,6 +184,6 @@ def test_a_gateway_that_does_not_answer(tmp_path: Path) -> None:
 
 
 def test_the_reference_has_a_group_that_does_something_by_itself() -> None:
-    sections = [line for line in reference(make_app()).splitlines() if line.startswith("## ")]
+    sections = [line for line in commands_page(make_app()).splitlines() if line.startswith("## ")]
     assert "## `drw kill`" in sections
     assert "## `drw runs`" not in sections

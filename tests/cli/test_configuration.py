@@ -11,7 +11,7 @@ import pytest
 
 from cli.test_commands import drw
 from drw.kernel.runtime.settings import SettingLayers
-from drw.local.configuration import faults, known, listed
+from drw.local.configuration import current_settings, errors, known_settings
 from drw.local.paths import PlatformPaths
 
 FAULTY = """\
@@ -44,14 +44,14 @@ reserve = 5000
 def layout(tmp_path: Path) -> PlatformPaths:
     found = PlatformPaths.of(tmp_path)
     found.prepare()
-    found.make_secrets()
+    found.create_secrets()
     return found
 
 
 def wrong(layout, text, **environ):
     layout.settings.write_text(text)
     files = [layout.secrets, layout.settings]
-    return faults(SettingLayers(files, environ, base=("profile", layout.profile_of("127.0.0.1:1"))))
+    return errors(SettingLayers(files, environ, base=("profile", layout.profile_values("127.0.0.1:1"))))
 
 
 def test_a_platform_as_it_comes_has_no_fault(layout: Any) -> None:
@@ -179,13 +179,13 @@ def test_a_file_that_is_not_toml_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 def test_every_setting_has_a_description() -> None:
-    assert [".".join(path) for path, _, description in known() if not description] == []
+    assert [".".join(path) for path, _, description in known_settings() if not description] == []
 
 
 def test_settings_are_listed_with_default_value_origin_and_description(layout: Any) -> None:
     layout.settings.write_text("[services.serving]\nmax_waiting = 5\n")
     layout.write_profile("127.0.0.1:1")
-    found = {s.name: s for s in listed(SettingLayers(layout.files, {}))}
+    found = {s.name: s for s in current_settings(SettingLayers(layout.files, {}))}
     waiting = found["services.serving.max_waiting"]
     assert (waiting.value, waiting.default, waiting.origin) == (5, 64, str(layout.settings))
     assert waiting.description.startswith("Requests that may wait for one model")

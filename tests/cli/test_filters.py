@@ -35,7 +35,7 @@ def compare(type_, key, value):
     ],
 )
 def test_a_filter_is_read(typed: Any, read: Any) -> None:
-    found = filters.of(typed)
+    found = filters.parse_filters(typed)
     assert found == read
     assert type(found.get("value")) is type(read.get("value"))
 
@@ -43,11 +43,11 @@ def test_a_filter_is_read(typed: Any, read: Any) -> None:
 @pytest.mark.parametrize("typed", ["year", "=3", "{", ""])
 def test_what_is_none_is_refused(typed: str) -> None:
     with pytest.raises(InvalidRequest, match="filter"):
-        filters.of([typed])
+        filters.parse_filters([typed])
 
 
 def test_attributes_are_read() -> None:
-    assert filters.attributes_of(["year=2025", "ok=false", "a=b=c"]) == {"year": 2025, "ok": False, "a": "b=c"}
+    assert filters.parse_attributes(["year=2025", "ok=false", "a=b=c"]) == {"year": 2025, "ok": False, "a": "b=c"}
     for typed in ("year", "=1"):
         with pytest.raises(InvalidRequest, match="is not KEY=VALUE"):
-            filters.attributes_of([typed])
+            filters.parse_attributes([typed])

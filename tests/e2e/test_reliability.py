@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from drw.cli.platform.platform import _ask
+from drw.cli.platform.platform import _send_command
 from drw.local.paths import PlatformPaths
 from support.load import MODEL, Load, kinds, mixed_load
 from support.platform import Platform
@@ -123,7 +123,7 @@ def documented(outcome) -> bool:
 
 
 async def parts(platform) -> dict[str, Any]:
-    found = await asyncio.to_thread(_ask, PlatformPaths.of(platform.data), "status")
+    found = await asyncio.to_thread(_send_command, PlatformPaths.of(platform.data), "status")
     assert found is not None
     return {part["name"]: part for part in found["processes"]} | {"healthy": found["healthy"]}
 

@@ -36,7 +36,7 @@ def test_clients_used_in_a_source(source: str, found: Any) -> None:
 
 def test_missing_and_superfluous_calls_in_the_catalog() -> None:
     rows = [row("retrieval", "embedding", "serving"), row("embedding")]
-    found = list(checks.wrong_calls(rows, {"retrieval": {"embedding", "vector_store"}, "embedding": set()}))
+    found = list(checks.call_problems(rows, {"retrieval": {"embedding", "vector_store"}, "embedding": set()}))
     assert found == [
         "retrieval calls vector_store: add it to its row in src/drw/catalog.py",
         "retrieval never calls serving: take it out of its row in src/drw/catalog.py",
@@ -47,14 +47,14 @@ def test_cycles_of_calls_are_found() -> None:
     assert list(checks.cycles([row("a", "b", "c"), row("b", "c"), row("c")])) == []
     found = list(checks.cycles([row("a", "b"), row("b", "c"), row("c", "d", "a"), row("d", "d", "e")]))
     assert found == [
-        "services call each other in a circle: a -> b -> c -> a",
+        "services call each other in a cycle: a -> b -> c -> a",
         "d calls 'e', which is no service",
-        "services call each other in a circle: d -> d",
+        "services call each other in a cycle: d -> d",
     ]
 
 
 def test_a_service_without_its_files() -> None:
-    found = list(checks.without_code([row("a"), row("b")], {"a": {"__init__.py", "service.py"}, "b": set()}))
+    found = list(checks.missing_files([row("a"), row("b")], {"a": {"__init__.py", "service.py"}, "b": set()}))
     assert found == ["b has no src/drw/rag/b/__init__.py", "b has no src/drw/rag/b/service.py"]
 
 
@@ -72,8 +72,8 @@ def method(name: str, **more: Any) -> Method:
 
 
 def test_contracts_and_catalog_rows_that_do_not_match() -> None:
-    assert list(checks.wrong_contracts([row("retrieval")], protos())) == []
-    assert list(checks.wrong_contracts([row("vector_store")], protos())) == [
+    assert list(checks.contract_problems([row("retrieval")], protos())) == []
+    assert list(checks.contract_problems([row("vector_store")], protos())) == [
         "vector_store has no contract drw.api.rag.v1.VectorStore: "
         "describe it in proto/drw/api/rag/v1/vector_store.proto",
         "proto/drw/api/rag/v1/retrieval.proto describes drw.api.rag.v1.Retrieval, which is not in src/drw/catalog.py",
@@ -82,7 +82,7 @@ def test_contracts_and_catalog_rows_that_do_not_match() -> None:
 
 def test_rest_methods_without_or_with_an_unknown_scope() -> None:
     good = method("Good", verb="POST", path="/api/v1/{collection}", body="*", scope="documents:read")
-    assert list(checks.wrong_rest(protos(good, method("Inside")), {"documents:read"})) == []
+    assert list(checks.rest_problems(protos(good, method("Inside")), {"documents:read"})) == []
     wrong = protos(
         method("Open", verb="GET", path="/api/v1/open"),
         method("Closed", scope="documents:read"),
@@ -91,7 +91,7 @@ def test_rest_methods_without_or_with_an_unknown_scope() -> None:
         method("Twin", verb="POST", path="/api/v1/{collection}", body="*", scope="documents:read"),
     )
     prefix = "drw.api.rag.v1.Retrieval"
-    assert list(checks.wrong_rest(wrong, {"documents:read"})) == [
+    assert list(checks.rest_problems(wrong, {"documents:read"})) == [
         f"{prefix}.Open needs the scope ''; there are: documents:read",
         f"{prefix}.Closed has a scope and no path: only methods with google.api.http are reached from outside",
         f"{prefix}.Misspelt needs the scope 'document:read'; there are: documents:read",

@@ -15,7 +15,7 @@ import typer
 from drw.cli.main import make_app
 from drw.generate.protos import ROOT
 from drw.kernel.runtime.settings import SettingLayers
-from drw.local.configuration import faults
+from drw.local.configuration import errors
 
 PAGES = sorted([ROOT / "README.md", ROOT / "tests/README.md", *(ROOT / "docs").rglob("*.md")])
 WRITTEN = [page for page in PAGES if page.parent != ROOT / "docs/reference"]
@@ -111,4 +111,4 @@ def toml_faults(folder: Path, text: str) -> list[str]:
     discovery = {"models": models, "default_model": OTHER_MODELS[0]}
     others = {"services": {"discovery": discovery, "authentication": {"secret": secrets.token_urlsafe(48)}}}
     layers = SettingLayers([folder / "drw.toml"], environ={}, base=("others", others))
-    return [fault for fault in faults(layers) if not fault.endswith(" is missing")]
+    return [fault for fault in errors(layers) if not fault.endswith(" is missing")]

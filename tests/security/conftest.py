@@ -39,7 +39,7 @@ async def gate(
     front = Front(front_profile_of(with_secret(profile), folder))
     front.models = models = RecordingModels()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
+        patch.setattr("drw.agent.agent.RETRY_SECONDS", 0.05)
         async with running(front):
             secret = await front.key("models:read", "models:invoke", "documents:read")
             yield Gate(front, models, collector, secret)
@@ -56,7 +56,7 @@ def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.T
 @pytest.fixture
 def front_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
     """The profile with four processes and a data plane; nothing runs yet."""
-    monkeypatch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("drw.agent.agent.RETRY_SECONDS", 0.05)
     return front_profile_of(profile, folder)
 
 

@@ -68,7 +68,9 @@ async def dribble(url: str, start: bytes) -> bytes:
 
 def test_every_wait_for_a_client_is_bounded() -> None:
     logs = listener.LogPaths("/log", "/anonymous", "/usage")
-    made = listener.listener("127.0.0.1:1", logs, "", defaultdict(dict), {}, Connections(), socket={"name": "tls"})
+    made = listener.listener(
+        "127.0.0.1:1", logs, "", defaultdict(dict), {}, Connections(), transport_socket={"name": "tls"}
+    )
     assert made["per_connection_buffer_high_watermark_timeout"] == "120s"
     (chain,) = made["filter_chains"]
     assert chain["transport_socket_connect_timeout"] == "5s"

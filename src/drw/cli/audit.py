@@ -11,7 +11,7 @@ import typer
 
 from drw.cli import completion
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_table
+from drw.cli.options import DataDir, Json, format_time, warn, write, write_json, write_table
 
 DETAILS_WIDTH = 120
 """Maximum length of the details in a table, in characters. --json shows all."""
@@ -42,13 +42,13 @@ def list_records(
     rows = [
         (
             r["index"],
-            when(r.get("at")),
+            format_time(r.get("at")),
             r["action"],
             r["desk"],
             r["actor"],
             r["resource"],
             r["outcome"],
-            _short(r.get("details") or {}),
+            _abbreviated(r.get("details") or {}),
         )
         for r in response
     ]
@@ -99,7 +99,7 @@ def verify_log(
     """Verify the whole log against its checkpoint and the database."""
     note = earlier.read_text(encoding="utf-8") if earlier else ""
     report = (
-        _offline(offline, key, note)
+        _verify_offline(offline, key, note)
         if offline
         else Api.of(data_dir).post("/api/v1/audit:verify", {"earlier_note": note})
     )
@@ -113,17 +113,17 @@ def verify_log(
         raise typer.Exit(1)
 
 
-def _offline(folder: Path, key: str, note: str) -> dict[str, Any]:
+def _verify_offline(folder: Path, key: str, note: str) -> dict[str, Any]:
     from drw.audit.verify import verify  # imported here, because it loads more than other commands need
 
     report = verify(folder, key, note)
     return {"ok": report.ok, "records": report.records, "problem": report.problem, "checkpoint": {"note": report.note}}
 
 
-def _short(details: dict[str, Any]) -> str:
-    """Return the details as JSON, with whole members as far as they fit and an ellipsis for the rest."""
+def _abbreviated(details: dict[str, Any]) -> str:
+    """Return the details as JSON, with as many complete members as fit, and an ellipsis for the rest."""
     members = [json.dumps({name: value}, ensure_ascii=False)[1:-1] for name, value in details.items()]
-    shown: list[str] = []
-    while members and len(", ".join([*shown, members[0]])) <= DETAILS_WIDTH:
-        shown.append(members.pop(0))
-    return f"{{{', '.join([*shown, '…'] if members else shown)}}}"
+    included: list[str] = []
+    while members and len(", ".join([*included, members[0]])) <= DETAILS_WIDTH:
+        included.append(members.pop(0))
+    return f"{{{', '.join([*included, '…'] if members else included)}}}"

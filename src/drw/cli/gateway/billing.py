@@ -10,7 +10,7 @@ import typer
 
 from drw.cli import completion
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, when, write, write_json, write_table
+from drw.cli.options import DataDir, Json, format_time, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest
 
 limits = typer.Typer(help="Bound requests, tokens and calls at once.", no_args_is_help=True)
@@ -57,7 +57,7 @@ class WhenLost(StrEnum):
     fail_closed = "fail_closed"
 
 
-class By(StrEnum):
+class GroupBy(StrEnum):
     """Grouping of the sums."""
 
     key = "key"
@@ -105,9 +105,9 @@ def set_limit(
         "algorithm": algorithm.value.upper(),
         "when_lost": when_lost.value.upper(),
         **({} if subject == "ORG" else {subject.lower(): name}),
-    } | _of(in_org)
-    done = Api.of(data_dir).post("/api/v1/limits", body)
-    _said(done, as_json, f"the {_whose(subject, name)} has new limits{_pending(done)}")
+    } | _org_parameter(in_org)
+    response = Api.of(data_dir).post("/api/v1/limits", body)
+    _print_result(response, as_json, f"the {_subject_label(subject, name)} has new limits{_pending(response)}")
 
 
 @limits.command("remove")
@@ -122,20 +122,24 @@ def remove_limit(
 ) -> None:
     """Remove the limits of a key, a desk, the org or a model."""
     subject, name = _subject(key, desk, org, model)
-    done = Api.of(data_dir).post("/api/v1/limits:remove", {"subject": subject, "name": name} | _of(in_org))
-    _said(done, as_json, f"the {_whose(subject, name)} has no limits of its own any more{_pending(done)}")
+    response = Api.of(data_dir).post(
+        "/api/v1/limits:remove", {"subject": subject, "name": name} | _org_parameter(in_org)
+    )
+    _print_result(
+        response, as_json, f"the {_subject_label(subject, name)} has no limits of its own any more{_pending(response)}"
+    )
 
 
 @limits.command("list")
 def list_limits(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the limits, and the subjects that are over a limit or budget."""
-    response = Api.of(data_dir).get("/api/v1/limits", **_of(in_org))
+    response = Api.of(data_dir).get("/api/v1/limits", **_org_parameter(in_org))
     if as_json:
         write_json(response)
         return
     rows = [
         (
-            _whose(limit["subject"], limit["key"] or limit["model"] or limit["desk"]),
+            _subject_label(limit["subject"], limit["key"] or limit["model"] or limit["desk"]),
             limit["requests_per_minute"] or "-",
             limit["tokens_per_minute"] or "-",
             limit["concurrent"] or "-",
@@ -165,10 +169,12 @@ def set_budget(
 ) -> None:
     """Set the budget of a key, a desk, the org or a model."""
     subject, name = _subject(key, desk, org, model)
-    body = _budget(subject, name, period, unit) | {"amount": amount} | _of(in_org)
+    body = _budget(subject, name, period, unit) | {"amount": amount} | _org_parameter(in_org)
     response = Api.of(data_dir).post("/api/v1/budgets", body)
-    _said(
-        response, as_json, f"the {_whose(subject, name)} may spend {response['amount']} {unit.value} ({period.value})"
+    _print_result(
+        response,
+        as_json,
+        f"the {_subject_label(subject, name)} may spend {response['amount']} {unit.value} ({period.value})",
     )
 
 
@@ -186,27 +192,31 @@ def remove_budget(
 ) -> None:
     """Remove a budget."""
     subject, name = _subject(key, desk, org, model)
-    done = Api.of(data_dir).post("/api/v1/budgets:remove", _budget(subject, name, period, unit) | _of(in_org))
-    _said(done, as_json, f"the {_whose(subject, name)} has no such budget any more ({period.value})")
+    response = Api.of(data_dir).post(
+        "/api/v1/budgets:remove", _budget(subject, name, period, unit) | _org_parameter(in_org)
+    )
+    _print_result(
+        response, as_json, f"the {_subject_label(subject, name)} has no such budget any more ({period.value})"
+    )
 
 
 @budgets.command("list")
 def list_budgets(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the budgets with the amounts spent, reserved for calls in progress, and left."""
-    records = Api.of(data_dir).get("/api/v1/budgets", **_of(in_org))["budgets"]
+    records = Api.of(data_dir).get("/api/v1/budgets", **_org_parameter(in_org))["budgets"]
     if as_json:
         write_json(records)
         return
     rows = [
         (
-            _whose(b["subject"], b["name"]),
+            _subject_label(b["subject"], b["name"]),
             b["period"].lower(),
             b["unit"].lower(),
             b["amount"],
             b["spent"] or "?",
             b["reserved"] or "?",
             b["left"] or "?",
-            when(b.get("resets_at")) or "never",
+            format_time(b.get("resets_at")) or "never",
         )
         for b in records
     ]
@@ -231,12 +241,12 @@ def set_price(
         "completion_usd_per_million": completion,
     }
     if since:
-        body["effective_from"] = _moment(since, "--from")
+        body["effective_from"] = _timestamp(since, "--from")
     response = Api.of(data_dir).post("/api/v1/prices", body)
-    _said(
+    _print_result(
         response,
         as_json,
-        f"{model} costs {prompt} and {completion} USD a million from {when(response['effective_from'])}",
+        f"{model} costs {prompt} and {completion} USD a million from {format_time(response['effective_from'])}",
     )
 
 
@@ -251,7 +261,7 @@ def list_prices(data_dir: DataDir = None, as_json: Json = False) -> None:
         (
             p["model"],
             p["version"] or "any",
-            when(p["effective_from"]),
+            format_time(p["effective_from"]),
             p["prompt_usd_per_million"],
             p["completion_usd_per_million"],
         )
@@ -261,7 +271,7 @@ def list_prices(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 def spend(
-    by: Annotated[By, typer.Option(help="What to sum up.")] = By.desk,
+    by: Annotated[GroupBy, typer.Option(help="What to sum up.")] = GroupBy.desk,
     since: Annotated[
         str, typer.Option(help="From when on, as in 2026-01-01; by default this month.", show_default=False)
     ] = "",
@@ -270,7 +280,7 @@ def spend(
     as_json: Json = False,
 ) -> None:
     """Show the spend recorded in the ledger."""
-    query = {"by": by.value, "since": _moment(since, "--since") if since else None} | _of(in_org)
+    query = {"by": by.value, "since": _timestamp(since, "--since") if since else None} | _org_parameter(in_org)
     response = Api.of(data_dir).get("/api/v1/spend", **query)
     if as_json:
         write_json(response)
@@ -280,7 +290,7 @@ def spend(
         for line in response["lines"]
     ]
     write_table((by.value.upper(), "CALLS", "PROMPT TOKENS", "ANSWER TOKENS", "USD"), rows, "nothing spent")
-    write(f"since {when(response['since'])} UTC: {response['usd']} USD")
+    write(f"since {format_time(response['since'])} UTC: {response['usd']} USD")
 
 
 def _subject(key: str, desk: str, org: bool, model: str) -> tuple[str, str]:
@@ -295,11 +305,11 @@ def _budget(subject: str, name: str, period: Period, unit: Unit) -> dict[str, st
     return {"subject": subject, "name": name, "period": period.value.upper(), "unit": unit.value.upper()}
 
 
-def _of(org: str) -> dict[str, str]:
+def _org_parameter(org: str) -> dict[str, str]:
     return {"org": org} if org else {}
 
 
-def _whose(subject: str, name: str) -> str:
+def _subject_label(subject: str, name: str) -> str:
     kind = subject.lower().removeprefix("subject_")
     return kind if kind == "org" else f"{kind} {name}"
 
@@ -310,11 +320,11 @@ def _pending(limit: dict[str, Any]) -> str:
 
 def _reasons(blocks: list[dict[str, Any]], limit: dict[str, Any]) -> str:
     name = {"KEY": limit["key"], "DESK": limit["desk"], "MODEL": limit["model"]}.get(limit["subject"], "")
-    mine = [b["reason"].lower() for b in blocks if (b["subject"], b["name"]) == (limit["subject"], name)]
-    return " ".join(mine)
+    reasons = [b["reason"].lower() for b in blocks if (b["subject"], b["name"]) == (limit["subject"], name)]
+    return " ".join(reasons)
 
 
-def _moment(text: str, option: str) -> str:
+def _timestamp(text: str, option: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -324,8 +334,8 @@ def _moment(text: str, option: str) -> str:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _said(answer: Any, as_json: bool, text: str) -> None:
+def _print_result(response: Any, as_json: bool, text: str) -> None:
     if as_json:
-        write_json(answer)
+        write_json(response)
     else:
         write(text)
