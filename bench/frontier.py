@@ -123,7 +123,7 @@ def _start_targets(stack: ExitStack, lags: list[float], *, money: bool, without:
 
 
 def _max_rate(loads: Iterable[Load], limit: float) -> float:
-    return max((load.max_rate for load in loads if load.p99 <= limit), default=0)
+    return max((load.rate for load in loads if load.p99 <= limit), default=0)
 
 
 def _print_rates(targets_by_name: dict[str, Target]) -> None:

@@ -38,8 +38,8 @@ async def _measure(url: str, key: str, one: int, two: int, changes: int) -> None
         load_task = asyncio.create_task(_load_until(stop, url, bearer))
         durations = [await _change(client, number, one, two) for number in range(2, changes + 2)]
         stop.set()
-        load_task = await load_task
-    _print(sorted(durations), load_task)
+        loads = await load_task
+    _print(sorted(durations), loads)
 
 
 async def _load_until(stop: asyncio.Event, url: str, headers: dict[str, str]) -> list[Load]:

@@ -352,40 +352,40 @@ async def question_set(
 async def embed(host: Host, texts: list[str]) -> list[Vector]:
     """Return the vectors of texts."""
     client = host.client(EmbeddingClient)
-    found: list[Vector] = []
+    vectors: list[Vector] = []
     for start in range(0, len(texts), 128):
-        found += (
+        vectors += (
             await client.embed(
                 EmbedRequest(texts=texts[start : start + 128], long_text=EmbedRequest.AVERAGE), timeout=600
             )
         ).vectors
-    return found
+    return vectors
 
 
 async def print_variant(host: Host, name: str, sets: Sequence[QuestionSet]) -> list[float]:
     """Search with one variant, print its scores, and return the mean of each set."""
     store = host.client(VectorStoreClient)
     durations_ms: list[float] = []
-    values = [await score_questions(store, question_set, durations_ms) for question_set in sets]
-    cells = "".join(f"{f'{fmean(question_set):.3f} ({split_means(question_set)})':>26}" for question_set in values)
+    scores_of_sets = [await score_questions(store, question_set, durations_ms) for question_set in sets]
+    cells = "".join(f"{f'{fmean(scores):.3f} ({split_means(scores)})':>26}" for scores in scores_of_sets)
     print(f"{name:24}{cells}{percentile(durations_ms, 0.5):8.1f}{percentile(durations_ms, 0.99):8.1f}", flush=True)
-    return [fmean(question_set) for question_set in values]
+    return [fmean(scores) for scores in scores_of_sets]
 
 
 async def score_questions(
     store: VectorStoreClient, question_set: QuestionSet, durations_ms: list[float]
 ) -> list[float]:
     """Return the score of each question, and append the duration of each search in ms."""
-    values = []
-    for text, vector, score in zip(question_set.texts, question_set.vectors, question_set.judges, strict=True):
+    scores = []
+    for text, vector, score in zip(question_set.texts, question_set.vectors, question_set.scorers, strict=True):
         started_at = time.perf_counter()
-        wanted = VectorSearchRequest(
+        request = VectorSearchRequest(
             collection=question_set.collection, text=text, vector=vector, limit=question_set.limit
         )
-        found = (await store.search(wanted)).passages
+        passages = (await store.search(request)).passages
         durations_ms.append(1e3 * (time.perf_counter() - started_at))
-        values.append(score(found))
-    return values
+        scores.append(score(passages))
+    return scores
 
 
 async def print_writing(host: Host, folder: Path) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from agent.data_plane import Front, front_profile_of, running
+from agent.data_plane import GatewayHarness, running, with_data_plane
 from agent.doubles import DoubleCollector
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import Profile
@@ -36,13 +36,13 @@ async def gate(
         valkey=f"{valkey}?db=9999",
         otlp_endpoint=f"http://{address}",
     )
-    front = Front(front_profile_of(with_secret(profile), folder))
-    front.models = models = RecordingModels()
+    gateway = GatewayHarness(with_data_plane(with_secret(profile), folder))
+    gateway.models = models = RecordingModels()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("drw.agent.agent.RETRY_SECONDS", 0.05)
-        async with running(front):
-            secret = await front.key("models:read", "models:invoke", "documents:read")
-            yield Gate(front, models, collector, secret)
+        async with running(gateway):
+            secret = await gateway.create_key("models:read", "models:invoke", "documents:read")
+            yield Gate(gateway, models, collector, secret)
     await traces.stop(0)
 
 
@@ -54,10 +54,10 @@ def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.T
 
 
 @pytest.fixture
-def front_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+def data_plane_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
     """The profile with four processes and a data plane; nothing runs yet."""
     monkeypatch.setattr("drw.agent.agent.RETRY_SECONDS", 0.05)
-    return front_profile_of(profile, folder)
+    return with_data_plane(profile, folder)
 
 
 @pytest.fixture

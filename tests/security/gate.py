@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.data_plane import Front
+from agent.data_plane import GatewayHarness
 from agent.doubles import DoubleCollector, DoubleModels
 
 SECONDS = 10
@@ -33,7 +33,7 @@ class RecordingModels(DoubleModels):
 class Gate:
     """The front door, what came through it, and where its traces go."""
 
-    front: Front
+    gateway: GatewayHarness
     models: RecordingModels
     collector: DoubleCollector
     secret: str = ""
@@ -47,7 +47,7 @@ class Gate:
 
     async def send(self, *parts: bytes) -> list[int]:
         """Send these bytes on one connection; return the statuses of all answers."""
-        where = urlsplit(self.front.url)
+        where = urlsplit(self.gateway.url)
         reader, writer = await asyncio.open_connection(where.hostname, where.port)
         try:
             writer.write(b"".join(parts))

@@ -57,7 +57,7 @@ async def test_a_trailer_becomes_no_header(gate: Gate) -> None:
 
 async def test_two_keys_in_one_request_are_one_too_many_or_the_first(gate: Gate) -> None:
     """Both may call the route, so that an answer tells whose scopes counted."""
-    weak = await gate.front.key("models:read")
+    weak = await gate.gateway.create_key("models:read")
     for first, second in ((gate.secret, weak), (weak, gate.secret)):
         before = await identity(replace(gate, secret=first))
         seen = len(gate.models.seen)
@@ -86,30 +86,30 @@ async def test_a_key_elsewhere_is_not_taken_and_is_in_no_log(gate: Gate, caplog:
         ("GET", path, {"headers": {"authorization": f"Basic {secret}"}}),
         ("GET", path, {"headers": {"authorization": secret}}),
     ]
-    async with gate.front.client() as client:
+    async with gate.gateway.client() as client:
         for verb, where, more in places:
             answer = await client.request(verb, where, **more)
             assert answer.status_code == 401, where
             assert secret not in answer.text
     assert gate.arrived == []
-    async with gate.front.client(secret) as client:
+    async with gate.gateway.client(secret) as client:
         last = await client.get(f"{path}/{secret}?access_token={secret}")
         assert last.status_code == 200
-    log = gate.front.plane.folder / "access.log"
+    log = gate.gateway.plane.folder / "access.log"
 
     async def written() -> bool:
         return last.headers["x-request-id"] in log.read_text()
 
     async def traced() -> bool:
-        return last.headers["x-request-id"].encode() in gate.collector.got
+        return last.headers["x-request-id"].encode() in gate.collector.received
 
     await until(written, "the line of the log")
     await until(traced, "the trace")
     own = "".join(record.getMessage() for record in caplog.records if record.name.startswith("drw"))
-    for text in (log.read_text(), gate.collector.got.decode("latin-1"), own):
+    for text in (log.read_text(), gate.collector.received.decode("latin-1"), own):
         assert secret.rpartition(".")[2] not in text
     assert '"path":"(a key)"' in log.read_text() and '"path":"/v1/models"' in log.read_text()
-    assert b"url.path" in gate.collector.got and b"/v1/models" in gate.collector.got
+    assert b"url.path" in gate.collector.received and b"/v1/models" in gate.collector.received
 
 
 async def test_a_service_writes_no_key_into_its_log(gate: Gate) -> None:

@@ -49,7 +49,7 @@ AROUND = [
 
 @pytest.mark.parametrize("path", AROUND)
 async def test_scopes_hold_for_every_way_of_writing_a_path(gate: Gate, path: Any) -> None:
-    weak = await gate.front.key("models:read")
+    weak = await gate.gateway.create_key("models:read")
     head = f"host: drw\r\nauthorization: Bearer {weak}\r\nconnection: close\r\n".encode()
     assert gate.arrived is not None
     for verb in ("GET", "POST"):
@@ -81,7 +81,7 @@ async def test_no_header_changes_the_verb(gate: Gate) -> None:
 
 
 async def test_no_other_origin_is_let_in(gate: Gate) -> None:
-    async with gate.front.client(gate.secret) as client:
+    async with gate.gateway.client(gate.secret) as client:
         asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
         for answer in (
             await client.get("/v1/models", headers=asked),
@@ -89,5 +89,5 @@ async def test_no_other_origin_is_let_in(gate: Gate) -> None:
             await client.options("/v1/chat/completions", headers=asked),
         ):
             assert not [name for name in answer.headers if name.startswith("access-control-")]
-    async with gate.front.client() as client:
+    async with gate.gateway.client() as client:
         assert (await client.options("/v1/models", headers=asked)).status_code == 401

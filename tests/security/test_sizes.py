@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from agent.data_plane import Fed, running
+from agent.data_plane import DataPlaneHarness, running
 from drw.agent.xds import listener
 from drw.kernel.runtime.settings import Connections, Profile
 from security.gate import Gate
@@ -38,17 +38,17 @@ async def test_headers_that_are_too_large_or_too_many(gate: Gate, path: Any, lin
     assert gate.arrived == []
 
 
-async def test_a_client_that_dribbles_is_let_go(front_profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_dribbles_is_let_go(data_plane_profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drw.agent.xds.listener.HEADERS_TIMEOUT", "0.3s")
     monkeypatch.setattr("drw.agent.xds.listener.REQUEST_TIMEOUT", "0.6s")
-    async with running(Fed(front_profile)) as fed:
-        key = fed.sign("key_slow", "models:invoke")
+    async with running(DataPlaneHarness(data_plane_profile)) as data_plane:
+        key = data_plane.sign("key_slow", "models:invoke")
         head = f"POST {CHAT} HTTP/1.1\r\nhost: drw\r\nauthorization: Bearer {key}\r\ncontent-length: 100000\r\n"
         for start in (head.encode()[:-2], head.encode() + b"\r\n"):
-            answer = await dribble(fed.url, start)
+            answer = await dribble(data_plane.url, start)
             assert answer.startswith(b"HTTP/1.1 408 "), answer
             assert b"did not come whole in the time" in answer
-        async with fed.client(key) as client:  # who is not slow is served
+        async with data_plane.client(key) as client:  # who is not slow is served
             assert (await client.post(CHAT, json={})).status_code == 200
 
 

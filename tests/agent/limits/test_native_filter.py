@@ -1,4 +1,4 @@
-"""The native filter alone, in a double of Envoy: malformed lists, split chunks and concurrent workers."""
+"""The native filter in a double of Envoy: malformed lists, split chunks and concurrent workers."""
 
 from __future__ import annotations
 
