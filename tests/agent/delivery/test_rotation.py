@@ -156,9 +156,8 @@ async def test_first_key_has_every_scope_and_is_created_once(gateway: GatewayHar
     try:
         first = await stored_key()
         assert await stored_key() == first
-        narrow = await gateway.create_key(
-            "models:read", "keys:read"
-        )  # as a release with fewer scopes would have created it
+        # A key as a release with fewer scopes would have created it.
+        narrow = await gateway.create_key("models:read", "keys:read")
         write(paths.credentials, gateway.url, narrow)
         replacement = await stored_key()
         assert replacement not in (first, narrow)

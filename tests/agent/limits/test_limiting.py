@@ -88,9 +88,8 @@ async def test_responses_without_a_limit_have_no_rate_limit_headers(gateway: Gat
 async def test_burst_may_use_the_whole_limit_and_no_more(gateway: GatewayHarness, algorithm: Any) -> None:
     secret = await gateway.create_key("models:read")
     await set_limit(gateway, 200, algorithm=algorithm, **DESK_SUBJECT)
-    workers = await asyncio.gather(
-        *(send_requests(gateway, secret, 25) for _ in range(16))
-    )  # spread over the workers of Envoy
+    # Concurrent clients, so that Envoy spreads them over its workers.
+    workers = await asyncio.gather(*(send_requests(gateway, secret, 25) for _ in range(16)))
     statuses = [status for worker in workers for status in worker]
     assert (statuses.count(200), statuses.count(429)) == (200, 200)
     assert "envoy_drw_requests_over_limit{} 200" in (await gateway.admin().prometheus()).decode()

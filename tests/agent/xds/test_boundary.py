@@ -111,9 +111,8 @@ async def test_third_party_gets_no_caller_identity_and_cannot_forge_gateway_head
     secret = data_plane.plane.folder / "credentials" / "far"
     secret.parent.mkdir(exist_ok=True)
     secret.write_text("sk-far")
-    route_names = ROUTES.keys() - (
-        {"mixed"} if credential else set()
-    )  # all upstreams of a fallback chain share a credential
+    # All upstreams of a fallback chain share a credential.
+    route_names = ROUTES.keys() - ({"mixed"} if credential else set())
     upstreams = [
         Upstream(name="far", addresses=[third_party.address], credential=credential),
         Upstream(name="other", addresses=[third_party.address], credential=credential),
@@ -143,8 +142,8 @@ async def test_third_party_gets_no_caller_identity_and_cannot_forge_gateway_head
     async with data_plane.client() as anonymous:  # its log line follows those of all earlier requests
         last = (await anonymous.get("/v1/models")).headers["x-request-id"]
     await wait_for_line(data_plane, last, ANONYMOUS)
-    anonymous = (data_plane.plane.folder / ANONYMOUS).read_text()
-    assert [request_id for request_id in request_ids if request_id in anonymous] == []
+    anonymous_log = (data_plane.plane.folder / ANONYMOUS).read_text()
+    assert [request_id for request_id in request_ids if request_id in anonymous_log] == []
 
 
 async def wait_for_line(data_plane: DataPlaneHarness, request_id: str, name: str = "access.log") -> dict:

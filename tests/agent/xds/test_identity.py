@@ -101,9 +101,8 @@ async def test_issuer_token_sets_the_same_headers_as_a_key(data_plane: DataPlane
         assert answer.status_code == 503  # passed on to a service that does not run in this test
         # A valid token for an unknown caller.
         assert "no such desk: 'nowhere'" in rejection_message(await send_request(desk="nowhere"))
-        assert "no such desk: 'research'" in rejection_message(
-            await send_request(desk="research")
-        )  # a desk of another org
+        # 'research' is a desk of another org.
+        assert "no such desk: 'research'" in rejection_message(await send_request(desk="research"))
         for desk in (None, ["rates", "quiet"], 7, {"name": "rates"}):
             assert "no such desk: ''" in rejection_message(await send_request(desk=desk))
         for firm in (None, "local", ["acme", "local"]):
