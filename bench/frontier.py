@@ -41,10 +41,10 @@ OTHER_GATEWAYS: dict[str, tuple[Callable[[int], AbstractContextManager[str]], di
 """Other gateways with their request headers. The first two check no key and count nothing."""
 
 
-def body(**more: Any) -> bytes:
+def body(**options: Any) -> bytes:
     """Return the body of a request."""
-    messages = [{"role": "user", "content": ("paced " if more else "") + "How did the spread move today? " * 8}]
-    return json.dumps({"model": "mock", "messages": messages, "max_tokens": 64, **more}).encode()
+    messages = [{"role": "user", "content": ("paced " if options else "") + "How did the spread move today? " * 8}]
+    return json.dumps({"model": "mock", "messages": messages, "max_tokens": 64, **options}).encode()
 
 
 @dataclass
@@ -70,12 +70,12 @@ class Target:
 
     def measure_load(self) -> None:
         """Add clients until the p99 latency exceeds the largest limit."""
-        targets_by_name: dict[int, Load] = {}
-        self.rounds.append(targets_by_name)
+        loads_by_clients: dict[int, Load] = {}
+        self.rounds.append(loads_by_clients)
         for clients in CLIENTS:
             load = run(self.url, self.headers, body(), clients=clients, seconds=SECONDS, warm_up=WARM_UP)
-            targets_by_name[clients] = uvloop.run(load)
-            if not targets_by_name[clients].p99 <= LATENCY_LIMITS_MS[-2]:
+            loads_by_clients[clients] = uvloop.run(load)
+            if not loads_by_clients[clients].p99 <= LATENCY_LIMITS_MS[-2]:
                 return
 
     def measure_streams(self) -> None:

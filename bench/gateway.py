@@ -64,7 +64,7 @@ def _print(loads: dict[str, dict[int, list[Load]]]) -> None:
     for name in loads:
         p50, p99 = median_of(name, 1, "p50"), median_of(name, 1, "p99")
         added50, added99 = p50 - median_of(MOCK, 1, "p50"), p99 - median_of(MOCK, 1, "p99")
-        failed = sum(load.failed for loads in loads[name].values() for load in loads)
+        failed = sum(load.failed for repeated in loads[name].values() for load in repeated)
         print(
             f"{name:14}{p50:9.2f}{added50:9.2f}{p99:9.2f}{added99:9.2f}{median_of(name, 1, 'rate'):9.0f}"
             f"{median_of(name, 16, 'rate'):9.0f}{median_of(name, 16, 'p99'):9.1f}{failed:7}"

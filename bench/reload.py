@@ -23,20 +23,24 @@ PATH = "/v1/chat/completions"
 
 def main(changes: int = CHANGES) -> None:
     """Measure, and print the results."""
-    with TemporaryDirectory(prefix="drw-", dir="/tmp") as folder, targets.mock() as one, targets.mock() as two:
+    with (
+        TemporaryDirectory(prefix="drw-", dir="/tmp") as folder,
+        targets.mock() as first_port,
+        targets.mock() as second_port,
+    ):
         scopes = ("models:invoke", "platform:admin", "platform:read", "keys:write", "models:read")
-        with targets.platform(one, Path(folder), scopes) as (url, key):
-            asyncio.run(_measure(url, key, one, two, changes))
+        with targets.platform(first_port, Path(folder), scopes) as (url, key):
+            asyncio.run(_measure(url, key, first_port, second_port, changes))
 
 
-async def _measure(url: str, key: str, one: int, two: int, changes: int) -> None:
+async def _measure(url: str, key: str, first_port: int, second_port: int, changes: int) -> None:
     bearer = {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=url, headers=bearer, timeout=30) as client:
         for number in range(2):
-            await _change(client, number, one, two)
+            await _change(client, number, first_port, second_port)
         stop = asyncio.Event()
         load_task = asyncio.create_task(_load_until(stop, url, bearer))
-        durations = [await _change(client, number, one, two) for number in range(2, changes + 2)]
+        durations = [await _change(client, number, first_port, second_port) for number in range(2, changes + 2)]
         stop.set()
         loads = await load_task
     _print(sorted(durations), loads)
@@ -49,7 +53,7 @@ async def _load_until(stop: asyncio.Event, url: str, headers: dict[str, str]) ->
     return loads
 
 
-async def _change(client: httpx.AsyncClient, number: int, one: int, two: int) -> float:
+async def _change(client: httpx.AsyncClient, number: int, first_port: int, second_port: int) -> float:
     """Make one change, and wait until the data plane has applied it; return the seconds."""
     before, started_at = await _version(client), time.perf_counter()
     kind = number % 4
@@ -64,7 +68,7 @@ async def _change(client: httpx.AsyncClient, number: int, one: int, two: int) ->
         body = {"path": PATH, "models": ["passed"], "pass_through": True, "split": shares}
         response = await client.put("/api/v1/routes/passed", json=body)
     else:
-        for name, port in (("a", one), ("b", two)):
+        for name, port in (("a", first_port), ("b", second_port)):
             body = {"addresses": [f"127.0.0.1:{port}"], "max_requests": 1000 + number}
             response = await client.put(f"/api/v1/upstreams/{name}", json=body)
             response.raise_for_status()

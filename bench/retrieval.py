@@ -170,12 +170,12 @@ async def measure(profile: Profile, data: Path, variants: Mapping[str, Mapping[s
 def regressions(means: Mapping[str, Sequence[float]], sets: Sequence[str]) -> list[str]:
     """Return a line for each set on which a variant beats the first one by more than the tolerance."""
     (shipped, shipped_means), *_ = means.items()
-    found = []
+    messages = []
     for number, name in enumerate(sets):
         best = max(means, key=lambda variant: means[variant][number])
         if means[best][number] - shipped_means[number] > TOLERANCE:
-            found.append(f"{name}: {shipped} {shipped_means[number]:.3f}, {best} {means[best][number]:.3f}")
-    return found
+            messages.append(f"{name}: {shipped} {shipped_means[number]:.3f}, {best} {means[best][number]:.3f}")
+    return messages
 
 
 @asynccontextmanager
@@ -185,8 +185,8 @@ async def run_services(profile: Profile, ranking: Mapping[str, Any], *services: 
     encoder = {"encoder": "onnx", "onnx": {"folder": str(profile.data / "embedding-model")}}
     sections = {"vector_store": dict(ranking), "embedding": encoder}
     gateway = ServiceAddress(services=("request_router",), grpc="unix:/nothing", http="")  # no kill switch here
-    shipped_means = {"services": sections, "processes": {"gateway": gateway}}
-    host = Host(profile.model_copy(update=shipped_means), "bench", services)
+    changes = {"services": sections, "processes": {"gateway": gateway}}
+    host = Host(profile.model_copy(update=changes), "bench", services)
     try:
         await host.start()
         with acting_for(PRINCIPAL):
@@ -214,10 +214,10 @@ async def index_filings(host: Host, folder: Path) -> list[str]:
 async def titles(host: Host) -> set[str]:
     """Return the titles of the indexed filings."""
     try:
-        found = await host.client(VectorStoreClient).list_documents(ListDocumentsRequest(collection="sec10q"))
+        response = await host.client(VectorStoreClient).list_documents(ListDocumentsRequest(collection="sec10q"))
     except NotFound:
         return set()
-    return {document.title for document in found.documents}
+    return {document.title for document in response.documents}
 
 
 async def index_passages(host: Host, folder: Path) -> None:
@@ -264,25 +264,25 @@ async def index_abstracts(host: Host, folder: Path) -> None:
 
 async def scifact(host: Host, folder: Path) -> QuestionSet:
     """Return the claims of SciFact, scored by document."""
-    found = [(line["text"], relevant) for line, relevant in load_questions(folder, "train.tsv")]
-    scorers = [partial(score_documents, relevant=relevant, depth=10) for _, relevant in found]
-    return await question_set(host, "SciFact", "scifact", 50, [text for text, _ in found], scorers)
+    questions = [(line["text"], relevant) for line, relevant in load_questions(folder, "train.tsv")]
+    scorers = [partial(score_documents, relevant=relevant, depth=10) for _, relevant in questions]
+    return await question_set(host, "SciFact", "scifact", 50, [text for text, _ in questions], scorers)
 
 
 async def tatqa(host: Host, folder: Path) -> QuestionSet:
     """Return every fourth question of TAT-QA, scored by passage."""
-    found = [(line["text"], relevant) for line, relevant in load_questions(folder, "dev.tsv")][::4]
-    scorers = [partial(score_passages, relevant=relevant) for _, relevant in found]
-    return await question_set(host, "TAT-QA", "tatqa", 10, [text for text, _ in found], scorers)
+    questions = [(line["text"], relevant) for line, relevant in load_questions(folder, "dev.tsv")][::4]
+    scorers = [partial(score_passages, relevant=relevant) for _, relevant in questions]
+    return await question_set(host, "TAT-QA", "tatqa", 10, [text for text, _ in questions], scorers)
 
 
 async def filings(host: Host, folder: Path) -> list[QuestionSet]:
     """Return the questions on filings, scored by document; and those with figures in the answer, scored by page."""
-    found = load_questions(folder, "docs.tsv")
-    documents = [partial(score_documents, relevant=relevant, depth=5) for _, relevant in found]
+    questions = load_questions(folder, "docs.tsv")
+    documents = [partial(score_documents, relevant=relevant, depth=5) for _, relevant in questions]
     pages = [(line["_id"].partition("#p"), line["text"]) for line in lines(folder / "corpus.jsonl")]
     texts, scorers = [], []
-    for line, relevant in found:
+    for line, relevant in questions:
         answer_figures = distinctive_figures(line["metadata"]["answer"])
         on = {
             (at[0], int(at[2]) + 1)
@@ -292,34 +292,34 @@ async def filings(host: Host, folder: Path) -> list[QuestionSet]:
         if on:
             texts.append(line["text"])
             scorers.append(partial(score_pages, relevant=frozenset(on), answer_figures=answer_figures))
-    every = [line["text"] for line, _ in found]
+    all_texts = [line["text"] for line, _ in questions]
     return [
-        await question_set(host, "filings by document", "sec10q", 50, every, documents),
+        await question_set(host, "filings by document", "sec10q", 50, all_texts, documents),
         await question_set(host, "filings by page", "sec10q", 10, texts, scorers),
     ]
 
 
-def score_documents(found: Sequence[Passage], *, relevant: frozenset[str], depth: int) -> float:
+def score_documents(passages: Sequence[Passage], *, relevant: frozenset[str], depth: int) -> float:
     """Score the documents of passages, each at its first passage."""
-    return ndcg(unique(PurePath(passage.title).stem for passage in found), relevant, depth)
+    return ndcg(unique(PurePath(passage.title).stem for passage in passages), relevant, depth)
 
 
-def score_passages(found: Sequence[Passage], *, relevant: frozenset[str]) -> float:
+def score_passages(passages: Sequence[Passage], *, relevant: frozenset[str]) -> float:
     """Score passages by the ids that `index_passages` stored."""
-    return ndcg([passage.attributes[f"p{passage.chunk}"].string_value for passage in found], relevant, 10)
+    return ndcg([passage.attributes[f"p{passage.chunk}"].string_value for passage in passages], relevant, 10)
 
 
 def score_pages(
-    found: Sequence[Passage], *, relevant: frozenset[tuple[str, int]], answer_figures: frozenset[str]
+    passages: Sequence[Passage], *, relevant: frozenset[tuple[str, int]], answer_figures: frozenset[str]
 ) -> float:
     """Score pages: a page is relevant if its passage contains a figure of the answer."""
-    seen = unique(
+    pages = unique(
         (PurePath(passage.title).stem, passage.page)
         if answer_figures & distinctive_figures(passage.text)
         else (passage.document, -n)
-        for n, passage in enumerate(found, 1)
+        for n, passage in enumerate(passages, 1)
     )
-    return ndcg(seen, relevant, 10)
+    return ndcg(pages, relevant, 10)
 
 
 def distinctive_figures(text: str) -> frozenset[str]:
@@ -333,8 +333,8 @@ def load_questions(folder: Path, file: str) -> list[tuple[dict[str, Any], frozen
     for row in (folder / "qrels" / file).read_text().splitlines()[1:]:
         question, passage, _ = row.split("\t")
         relevant[question].add(passage)
-    found = lines(folder / "queries.jsonl")
-    return [(line, frozenset(relevant[line["_id"]])) for line in found if line["_id"] in relevant]
+    questions = lines(folder / "queries.jsonl")
+    return [(line, frozenset(relevant[line["_id"]])) for line in questions if line["_id"] in relevant]
 
 
 async def question_set(
@@ -409,7 +409,7 @@ async def print_writing(host: Host, folder: Path) -> None:
 
 def ndcg(ranked: Sequence[Any], relevant: frozenset[Any], depth: int) -> float:
     """Return the normalised discounted cumulative gain at a depth, with binary relevance."""
-    gain = sum(1 / log2(n + 2) for n, found in enumerate(ranked[:depth]) if found in relevant)
+    gain = sum(1 / log2(n + 2) for n, item in enumerate(ranked[:depth]) if item in relevant)
     return gain / sum(1 / log2(n + 2) for n in range(min(depth, len(relevant))))
 
 

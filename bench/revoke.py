@@ -150,14 +150,14 @@ def execute(platform: Platform, query: LiteralString, *args: object) -> None:
         database.execute(query, args)
 
 
-def count_accepted_after_restart(platform: Platform, keys_secrets: list[str]) -> int:
+def count_accepted_after_restart(platform: Platform, secrets: list[str]) -> int:
     """Restart the platform, and return how many of these keys it accepts afterwards."""
     subprocess.run([DRW, "down"], env=platform.env, check=True, stdout=subprocess.DEVNULL)
     subprocess.run(
         [DRW, "up", "--detach", "--port", str(platform.port)], env=platform.env, check=True, stdout=subprocess.DEVNULL
     )
     with platform.api() as api:
-        responses = [api.get("/v1/models", headers={"authorization": f"Bearer {secret}"}) for secret in keys_secrets]
+        responses = [api.get("/v1/models", headers={"authorization": f"Bearer {secret}"}) for secret in secrets]
     return sum(answer.status_code != 401 for answer in responses)
 
 
@@ -169,21 +169,21 @@ async def main(number: int, planes: int) -> None:
         )
         urls = [platform.url, *(stack.enter_context(run_second_data_plane(platform)) for _ in range(planes - 1))]
         print(f"data planes: {planes}")
-        durations, keys_secrets = await revocations(platform, number, urls)
+        durations, secrets = await revocations(platform, number, urls)
         print(summary_line("revoked", durations, aim), flush=True)
         durations, accepted = await retirements(platform, min(number, RETIREMENTS), urls)
         print(summary_line("what signed it is retired", durations, aim), flush=True)
         print(f"after that {accepted} requests of keys revoked just before are let through (aim: 0)", flush=True)
         fill(platform)
-        durations, more_secrets = await revocations(platform, number, urls)
+        durations, loaded_secrets = await revocations(platform, number, urls)
         print(summary_line(f"revoked, beside {MANY} revoked and {MANY} limits", durations, aim), flush=True)
-        accepted = await asyncio.to_thread(count_accepted_after_restart, platform, keys_secrets + more_secrets)
-        print(f"after a restart {accepted} of {len(keys_secrets + more_secrets)} revoked keys are let through (aim: 0)")
+        accepted = await asyncio.to_thread(count_accepted_after_restart, platform, secrets + loaded_secrets)
+        print(f"after a restart {accepted} of {len(secrets + loaded_secrets)} revoked keys are let through (aim: 0)")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="bench.revoke", description="How fast a revocation reaches the data planes.")
     parser.add_argument("number", nargs="?", type=int, default=REVOCATIONS)
     parser.add_argument("--planes", type=int, default=1, choices=(1, 2))
-    second_profile = parser.parse_args()
-    asyncio.run(main(second_profile.number, second_profile.planes))
+    arguments = parser.parse_args()
+    asyncio.run(main(arguments.number, arguments.planes))

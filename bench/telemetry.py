@@ -96,7 +96,7 @@ class DoubleAudit:
         """Return nothing."""
         return ""
 
-    async def record(self, *record: Any, **more: Any) -> None:
+    async def record(self, *record: Any, **options: Any) -> None:
         """Take a record."""
 
 

@@ -174,12 +174,12 @@ async def _client(
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
     """Read a response; return its status, and whether the connection stays open."""
-    request_headers = await reader.readuntil(b"\r\n\r\n")
-    lower = request_headers.lower()
+    head = await reader.readuntil(b"\r\n\r\n")
+    lower = head.lower()
     if (at := lower.find(b"content-length:")) >= 0:
         await reader.readexactly(int(lower[at + 15 : lower.index(b"\r\n", at)]))
     else:
         while size := int(await reader.readline(), 16):
             await reader.readexactly(size + 2)
         await reader.readline()
-    return int(request_headers[9:12]), b"connection: close" not in lower
+    return int(head[9:12]), b"connection: close" not in lower

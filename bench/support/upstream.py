@@ -28,10 +28,10 @@ COMPLETION = json.dumps(
 ).encode()
 
 
-def _event(choices: list[dict], **more) -> bytes:
+def _event(choices: list[dict], **fields) -> bytes:
     return (
         b"data: "
-        + json.dumps({**HEAD, "object": "chat.completion.chunk", "choices": choices, **more}).encode()
+        + json.dumps({**HEAD, "object": "chat.completion.chunk", "choices": choices, **fields}).encode()
         + b"\n\n"
     )
 

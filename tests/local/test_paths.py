@@ -44,10 +44,10 @@ def test_operator_settings_take_precedence_and_are_the_origin(paths: PlatformPat
 def test_secrets_are_created_once_and_readable_only_by_the_user(paths: PlatformPaths) -> None:
     assert paths.secrets not in paths.files
     paths.create_secrets()
-    made = paths.secrets.read_bytes()
+    content = paths.secrets.read_bytes()
     assert paths.secrets.stat().st_mode & 0o777 == 0o600
     paths.create_secrets()
-    assert paths.secrets.read_bytes() == made
+    assert paths.secrets.read_bytes() == content
     secret = SettingLayers(paths.files, {}).profile().services["authentication"]["secret"]
     assert why_weak(secret) == ""
     assert secret not in paths.profile.read_text()

@@ -116,14 +116,14 @@ def _service_name(client: str) -> str:
 
 def _cycle_from(start: str, calls: Mapping[str, Collection[str]]) -> list[str]:
     paths = [[start]]
-    seen: set[str] = set()
+    visited: set[str] = set()
     while paths:
         path = paths.pop()
         for name in calls.get(path[-1], ()):
             if name == start:
                 return [*path, start] if start == min(path) else []  # each cycle once, from its first name
-            if name not in seen:
-                seen.add(name)
+            if name not in visited:
+                visited.add(name)
                 paths.append([*path, name])
     return []
 

@@ -73,13 +73,13 @@ def short(name: str) -> str:
 def reachable(all_operations: Iterable[Operation], protos: Protos) -> list[str]:
     """Return the messages and enums that the REST API exposes, sorted by short name."""
     pending = [o.method.response for o in all_operations] + [f.of for o in all_operations for f in o.body_fields]
-    seen: set[str] = set()
+    visited: set[str] = set()
     while pending:
         name = pending.pop()
-        if name not in seen and name != JSON and (name in protos.messages or name in protos.enums):
-            seen.add(name)
+        if name not in visited and name != JSON and (name in protos.messages or name in protos.enums):
+            visited.add(name)
             pending += [f.of for f in protos.messages[name].fields] if name in protos.messages else []
-    return sorted(seen, key=short)
+    return sorted(visited, key=short)
 
 
 def _operations_of(service: Service, contract: Contract, protos: Protos) -> Iterator[Operation]:

@@ -63,8 +63,8 @@ async def test_tightest_limit_of_key_desk_and_org_applies_and_is_in_the_headers(
     key, other = await gateway.create_key("models:read"), await gateway.create_key("models:read")
     await set_limit(gateway, 5, subject=Block.ORG)
     await set_limit(gateway, 3, **DESK_SUBJECT)
-    async with gateway.client(key) as one, gateway.client(other) as two:
-        answers = [await client.get(LIST) for client in (one, two, one, two)]
+    async with gateway.client(key) as first_client, gateway.client(other) as second_client:
+        answers = [await client.get(LIST) for client in (first_client, second_client, first_client, second_client)]
     assert [a.status_code for a in answers] == [200, 200, 200, 429]
     assert [a.headers["x-ratelimit-remaining-requests"] for a in answers] == ["2", "1", "0", "0"]
     assert {a.headers["x-ratelimit-limit-requests"] for a in answers} == {"3"}

@@ -56,12 +56,12 @@ async def wait_for_usage(data_plane: DataPlaneHarness, request_id: str) -> dict:
     return next(line for line in usage(data_plane) if line["request_id"] == request_id)
 
 
-async def apply_routes(data_plane: DataPlaneHarness, vllm: DoubleVllm, *routes: Route, **other) -> None:
-    secret = data_plane.plane.folder / "credentials" / "openai"
-    secret.parent.mkdir(exist_ok=True)
-    secret.write_text("sk-upstream-secret\n")
-    made = Upstream(name="vllm", addresses=[vllm.address], credential="openai", **other)
-    report = await data_plane.apply(routes=routes or (route(),), upstreams=(made,))
+async def apply_routes(data_plane: DataPlaneHarness, vllm: DoubleVllm, *routes: Route, **options) -> None:
+    credential = data_plane.plane.folder / "credentials" / "openai"
+    credential.parent.mkdir(exist_ok=True)
+    credential.write_text("sk-upstream-secret\n")
+    upstream = Upstream(name="vllm", addresses=[vllm.address], credential="openai", **options)
+    report = await data_plane.apply(routes=routes or (route(),), upstreams=(upstream,))
     assert report.error == ""
 
 

@@ -23,7 +23,7 @@ from support.parts import until
 CHAT = "/v1/chat/completions"
 
 
-def claims(**other: Any) -> Claims:
+def claims(**changes: Any) -> Claims:
     now = datetime.now(UTC)
     base: dict[str, Any] = {
         "key": "key_by_hand",
@@ -33,7 +33,7 @@ def claims(**other: Any) -> Claims:
         "issued_at": now - timedelta(hours=2),
         "expires_at": now + timedelta(hours=1),
     }
-    return Claims(**(base | other))
+    return Claims(**(base | changes))
 
 
 async def test_invalid_key_is_rejected_with_the_reason(gateway: GatewayHarness) -> None:
@@ -55,12 +55,13 @@ async def test_invalid_key_is_rejected_with_the_reason(gateway: GatewayHarness) 
         assert error["param"] is None
     async with gateway.client(gateway.signer().sign(claims())) as client:
         assert (await client.post(CHAT, json={})).status_code == 200
-    good = gateway.signer().sign(claims())
+    valid_key = gateway.signer().sign(claims())
     async with gateway.client() as client:
-        assert (await client.post(CHAT, headers={"authorization": f"bearer {good}"})).status_code == 200
-        assert (await client.post(CHAT, headers={"authorization": f"Basic {good}"})).status_code == 401
-        assert (await client.post(f"{CHAT}?access_token={good}")).status_code == 401  # a query string would be logged
-        head, body, signature = good.split(".")
+        assert (await client.post(CHAT, headers={"authorization": f"bearer {valid_key}"})).status_code == 200
+        assert (await client.post(CHAT, headers={"authorization": f"Basic {valid_key}"})).status_code == 401
+        # A query string would be logged.
+        assert (await client.post(f"{CHAT}?access_token={valid_key}")).status_code == 401
+        head, body, signature = valid_key.split(".")
         for changed in (f"{head}.{body}.", f"{head}.{body}.{'A' * len(signature)}", f"{body}.{body}.{signature}"):
             assert (await client.post(CHAT, headers={"authorization": f"Bearer {changed}"})).status_code == 401
         for algorithm in ("none", "HS256"):
@@ -86,16 +87,16 @@ async def test_scopes_paths_and_identity_headers(gateway: GatewayHarness) -> Non
             "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
         }
         answer = await client.get("/v1/models", headers=forged | hops)
-    seen = answer.json()["headers"]
-    assert {k: v for k, v in seen.items() if k.startswith("x-drw-") and k != "x-drw-key"} == {
+    received = answer.json()["headers"]
+    assert {k: v for k, v in received.items() if k.startswith("x-drw-") and k != "x-drw-key"} == {
         "x-drw-org": "local",
         "x-drw-desk": "research",
         "x-drw-scopes": "documents:read models:read",
     }
-    assert seen["x-drw-key"].startswith("key_") and seen["x-drw-key"] != "key_1"
-    assert "authorization" not in seen and "x-envoy-max-retries" not in seen
-    assert seen["traceparent"] == hops["traceparent"]
-    assert seen["x-request-id"] == answer.headers["x-request-id"]
+    assert received["x-drw-key"].startswith("key_") and received["x-drw-key"] != "key_1"
+    assert "authorization" not in received and "x-envoy-max-retries" not in received
+    assert received["traceparent"] == hops["traceparent"]
+    assert received["x-request-id"] == answer.headers["x-request-id"]
 
 
 async def test_contract_scopes_are_checked_before_the_service(gateway: GatewayHarness) -> None:
@@ -118,10 +119,10 @@ async def test_openai_client_raises_its_error_classes(gateway: GatewayHarness) -
         await send_request("sk-wrong")
     with pytest.raises(openai.PermissionDeniedError):
         await send_request(await gateway.create_key("models:read"))
-    one = await gateway.create_key("models:invoke", requests_per_minute=1)
-    await send_request(one)
+    limited_key = await gateway.create_key("models:invoke", requests_per_minute=1)
+    await send_request(limited_key)
     with pytest.raises(openai.RateLimitError):
-        await send_request(one)
+        await send_request(limited_key)
     with pytest.raises(openai.NotFoundError):
         async with client(await gateway.create_key("models:invoke")) as api:
             await api.moderations.create(input="x")
@@ -149,10 +150,10 @@ async def test_key_over_its_limit_gets_a_retry_time(gateway: GatewayHarness) -> 
         answers = [await client.get("/v1/models") for _ in range(4)]
     assert [a.status_code for a in answers] == [200, 200, 200, 429]
     assert [a.headers["x-ratelimit-remaining"] for a in answers] == ["2", "1", "0", "0"]
-    refused = answers[-1]
-    assert 50 <= int(refused.headers["retry-after"]) <= 61  # when the first request leaves the window
-    assert refused.headers["x-ratelimit-limit"] == refused.headers["x-ratelimit-limit-requests"] == "3"
-    assert (refused.json()["error"]["type"], refused.json()["error"]["code"]) == (
+    limited = answers[-1]
+    assert 50 <= int(limited.headers["retry-after"]) <= 61  # when the first request leaves the window
+    assert limited.headers["x-ratelimit-limit"] == limited.headers["x-ratelimit-limit-requests"] == "3"
+    assert (limited.json()["error"]["type"], limited.json()["error"]["code"]) == (
         "rate_limit_error",
         "rate_limit_exceeded",
     )
@@ -161,14 +162,14 @@ async def test_key_over_its_limit_gets_a_retry_time(gateway: GatewayHarness) -> 
 
 
 async def test_only_the_revoked_key_is_rejected(gateway: GatewayHarness) -> None:
-    good, bad = await gateway.create_key("models:read"), await gateway.create_key("models:read")
-    async with gateway.client(good) as kept, gateway.client(bad) as client:
+    valid_key, revoked_key = await gateway.create_key("models:read"), await gateway.create_key("models:read")
+    async with gateway.client(valid_key) as unaffected_client, gateway.client(revoked_key) as client:
         key = (await client.get("/v1/models")).json()["headers"]["x-drw-key"]
         await gateway.revoke(key)
         answer = await client.get("/v1/models")
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
         assert answer.json()["error"]["message"].startswith("the key is revoked")
-        assert (await kept.get("/v1/models")).status_code == 200
+        assert (await unaffected_client.get("/v1/models")).status_code == 200
 
 
 async def test_stream_events_are_not_buffered(gateway: GatewayHarness) -> None:
@@ -213,14 +214,14 @@ async def test_keys_created_over_rest_are_accepted(gateway: GatewayHarness) -> N
         denied = await client.post("/api/v1/keys", json={"name": "third", "scopes": ["documents:read"]})
         assert (denied.status_code, denied.json()["error"]["code"]) == (403, "permission_denied")
         key = created.json()["key"]["id"]
-        async with gateway.client(created.json()["secret"]) as other:
-            assert (await other.get("/v1/models")).json()["headers"]["x-drw-key"] == key
-            assert (await other.get("/api/v1/keys")).status_code == 403
+        async with gateway.client(created.json()["secret"]) as second_client:
+            assert (await second_client.get("/v1/models")).json()["headers"]["x-drw-key"] == key
+            assert (await second_client.get("/api/v1/keys")).status_code == 403
         before = await gateway.desired_version()
         assert (await client.post(f"/api/v1/keys/{key}:revoke")).status_code == 200
         await gateway.wait_until_applied(before)
-        async with gateway.client(created.json()["secret"]) as other:
-            assert (await other.get("/v1/models")).status_code == 401
+        async with gateway.client(created.json()["secret"]) as second_client:
+            assert (await second_client.get("/v1/models")).status_code == 401
         routes = (await client.get("/api/v1/routes")).json()["routes"]
         assert {"chat", "models", "rest.keys", "metrics.rag"} <= {route["name"] for route in routes}
         upstreams = (await client.get("/api/v1/upstreams")).json()["upstreams"]

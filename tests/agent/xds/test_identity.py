@@ -50,15 +50,15 @@ def issuer(**fields) -> Issuer:
     return Issuer(**{**base, "jwks": json.dumps({"keys": [PUBLIC]}), "roles": ROLES, **fields})
 
 
-def claims(**other: Any) -> dict[str, Any]:
+def claims(**changes: Any) -> dict[str, Any]:
     now = int(time.time())
     base = {"iss": ISS, "aud": AUD, "sub": "u1", "exp": now + 600, "firm": "acme", "desk": "rates"}
-    found = base | {"realm_access": {"roles": ["trader"]}, "walls": ["rates", "elsewhere"]} | other
-    return {name: value for name, value in found.items() if value is not None}
+    values = base | {"realm_access": {"roles": ["trader"]}, "walls": ["rates", "elsewhere"]} | changes
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def token(key=ISSUER_KEY, algorithm="RS256", kid="r1", **other) -> str:
-    return jwt.encode(claims(**other), key, algorithm, headers={"kid": kid})
+def token(key=ISSUER_KEY, algorithm="RS256", kid="r1", **changes) -> str:
+    return jwt.encode(claims(**changes), key, algorithm, headers={"kid": kid})
 
 
 def identity_headers(answer: httpx.Response) -> dict[str, str]:
@@ -89,8 +89,8 @@ async def test_issuer_token_sets_the_same_headers_as_a_key(data_plane: DataPlane
         assert identity_headers(await send_request(aud=["x", "other"])) == good
         # A role grants nothing beyond the desk; a list claim may also be a space-separated string.
         many_roles = {"realm_access": {"roles": ["nobody", 'odd "role"\\', "trader"]}, "walls": "rates m-and-a nowhere"}
-        more = {"scopes": "models:invoke models:read", "walls": "m-and-a rates"}
-        assert identity_headers(await send_request(**many_roles)) == good | more
+        options = {"scopes": "models:invoke models:read", "walls": "m-and-a rates"}
+        assert identity_headers(await send_request(**many_roles)) == good | options
         unusual_types = {"realm_access": {"roles": 'trader odd "role"\\'}, "desk": ["rates"], "walls": None}
         assert identity_headers(await send_request(**unusual_types)) == {k: v for k, v in good.items() if k != "walls"}
         assert identity_headers(await send_request(sub="auth0|ä b/%"))["key"] == "oidc:idp:auth0|%C3%A4%20b%2F%25"
@@ -236,8 +236,8 @@ async def test_invalid_tokens_are_rejected(data_plane: DataPlaneHarness, monkeyp
 
 
 def test_record_values_are_escaped_in_lua() -> None:
-    found = lua_literal({"a": ['"]] end\\', "\n\0é"], "b": True, "c": None, "d": {}})
-    assert found == '{["a"] = {"\\034]] end\\092", "\\010\\000\\195\\169"}, ["b"] = true, ["d"] = {}}'
+    literal = lua_literal({"a": ['"]] end\\', "\n\0é"], "b": True, "c": None, "d": {}})
+    assert literal == '{["a"] = {"\\034]] end\\092", "\\010\\000\\195\\169"}, ["b"] = true, ["d"] = {}}'
 
 
 class CertificateAuthority:
@@ -250,9 +250,9 @@ class CertificateAuthority:
     def write(self, folder: Path, name: str, *sans: x509.GeneralName, days: int = 1) -> tuple[str, str]:
         """Write a certificate with these names and its private key; return both paths."""
         key = ec.generate_private_key(ec.SECP256R1())
-        made = self._sign(name, key, list(sans), self.certificate.subject.rfc4514_string()[3:], days=days)
+        certificate = self._sign(name, key, list(sans), self.certificate.subject.rfc4514_string()[3:], days=days)
         files = folder / f"{name}.pem", folder / f"{name}.key"
-        files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         private = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         files[1].write_bytes(key.private_bytes(*private))
         return str(files[0]), str(files[1])
@@ -260,7 +260,7 @@ class CertificateAuthority:
     def _sign(self, name, key, sans, issuer_name, *, ca=False, days=1) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         subject, signer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (name, issuer_name))
-        made = (
+        builder = (
             x509.CertificateBuilder(signer, subject, key.public_key(), x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(days=2))
             .not_valid_after(now + datetime.timedelta(days=days))
@@ -268,10 +268,10 @@ class CertificateAuthority:
         )
         if not ca:
             usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-            made = made.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+            builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         if sans:
-            made = made.add_extension(x509.SubjectAlternativeName(sans), critical=False)
-        return made.sign(self.key, hashes.SHA256())
+            builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
+        return builder.sign(self.key, hashes.SHA256())
 
 
 PRICING, BATCH = x509.UniformResourceIdentifier("spiffe://firm/pricing"), x509.DNSName("batch.firm.example")
@@ -318,8 +318,8 @@ async def test_client_certificate_identifies_the_caller(pki: Any) -> None:
         async with tls_client(files, secret) as client:
             return await client.get(LIST, headers=headers)
 
-    def issue(name: str, *sans: x509.GeneralName, **more) -> tuple[str, str]:
-        return authority.write(folder, name, *sans, **more)
+    def issue(name: str, *sans: x509.GeneralName, **options) -> tuple[str, str]:
+        return authority.write(folder, name, *sans, **options)
 
     pricing = issue("pricing", PRICING)
     rejection_message(await send_request(pricing))  # no identity is configured for it yet

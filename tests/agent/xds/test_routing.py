@@ -253,12 +253,12 @@ async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def test_connect_timeout_is_a_503(data_plane: DataPlaneHarness) -> None:
-    with socket.socket() as full, socket.socket() as waiting, socket.socket() as more:
+    with socket.socket() as full, socket.socket() as waiting, socket.socket() as second:
         full.bind(("127.0.0.1", 0))
         full.listen(0)  # nobody accepts, and the kernel completes only these two handshakes
-        for one in (waiting, more):
-            one.setblocking(False)
-            one.connect_ex(full.getsockname())
+        for connection in (waiting, second):
+            connection.setblocking(False)
+            connection.connect_ex(full.getsockname())
         upstreams = [Upstream(name="full", addresses=["{}:{}".format(*full.getsockname())], connect_ms=50)]
         assert (await data_plane.apply(routes=[route_to("full", "full")], upstreams=upstreams)).error == ""
         async with data_plane.client(token(data_plane, "acme", "research")) as client:

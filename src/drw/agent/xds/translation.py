@@ -240,8 +240,10 @@ def _check_upstreams(configuration: Configuration) -> None:
     for route in configuration.routes.routes:
         for upstream in upstreams_of(route):
             if upstream not in names:
-                known = ", ".join(names) or "none"
-                raise BadConfiguration(f"the route {route.name!r} names the upstream {upstream!r}; there are: {known}")
+                existing = ", ".join(names) or "none"
+                raise BadConfiguration(
+                    f"the route {route.name!r} names the upstream {upstream!r}; there are: {existing}"
+                )
 
 
 def _process_options(edge: EdgeOptions) -> Json:

@@ -142,7 +142,7 @@ def put_issuer(
         "audiences": audience,
         "jwks_uri": jwks_uri,
         "jwks": _read_file(jwks) if jwks else "",
-        "roles": [_parse_role(one) for one in role or ()],
+        "roles": [_parse_role(item) for item in role or ()],
         "default_desk": desk,
         "claims": {"desk": desk_claim, "roles": roles_claim, "walls": walls_claim, "org": org_claim},
     }

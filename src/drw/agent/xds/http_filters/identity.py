@@ -93,5 +93,5 @@ def lua_literal(value: Any) -> str:
 
 def _character(byte: int) -> str:
     """Return a byte as part of a Lua string literal, escaped if needed."""
-    plain = 32 <= byte < 127 and byte not in b'"\\'
-    return chr(byte) if plain else f"\\{byte:03d}"
+    printable = 32 <= byte < 127 and byte not in b'"\\'
+    return chr(byte) if printable else f"\\{byte:03d}"
