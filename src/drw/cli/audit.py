@@ -16,7 +16,7 @@ from drw.cli.options import DataDir, Json, format_time, warn, write, write_json,
 DETAILS_WIDTH = 120
 """Maximum length of the details in a table, in characters. --json shows all."""
 
-audit = typer.Typer(help="Read the audit trail, and verify that nobody changed it.", no_args_is_help=True)
+audit = typer.Typer(help="Read and verify the audit trail.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -26,9 +26,9 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 @audit.command("list")
 def list_records(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many records.")] = 20,
-    action: Annotated[str, typer.Option(help="Only this action, as in model.chat.")] = "",
-    key: Annotated[str, typer.Option(help="Only what this key did.", autocompletion=completion.keys)] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of records.")] = 20,
+    action: Annotated[str, typer.Option(help="Only this action, for example model.chat.")] = "",
+    key: Annotated[str, typer.Option(help="Only actions of this key.", autocompletion=completion.keys)] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +57,7 @@ def list_records(
 
 @audit.command("proof")
 def prove_record(
-    index: Annotated[int, typer.Argument(help="The index of the record.")],
+    index: Annotated[int, typer.Argument(help="Record index.")],
     data_dir: DataDir = None,
     as_json: Json = True,
 ) -> None:
@@ -80,19 +80,17 @@ def show_checkpoint(data_dir: DataDir = None, as_json: Json = False) -> None:
 def verify_log(
     earlier: Annotated[
         Path | None,
-        typer.Option(help="A checkpoint kept earlier (a file with its note): the log must extend it.", exists=True),
+        typer.Option(help="Earlier checkpoint file, which the log must extend.", exists=True),
     ] = None,
     offline: Annotated[
         Path | None,
         typer.Option(
-            help="Verify the log's files in this folder (of a laptop: .drw/services/log/tlog), without the platform.",
+            help="Verify the log files in this folder without the platform. Default location: .drw/services/log/tlog.",
             exists=True,
             file_okay=False,
         ),
     ] = None,
-    key: Annotated[
-        str, typer.Option(help="The verifier key, for --offline; without it the folder's own is trusted.")
-    ] = "",
+    key: Annotated[str, typer.Option(help="Verifier key for --offline. Default: the key in the folder.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:

@@ -13,18 +13,18 @@ from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, format_time, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest
 
-limits = typer.Typer(help="Bound requests, tokens and calls at once.", no_args_is_help=True)
-budgets = typer.Typer(help="Bound what may be spent.", no_args_is_help=True)
-prices = typer.Typer(help="Say what models cost.", no_args_is_help=True)
+limits = typer.Typer(help="Limit requests, tokens and concurrent calls.", no_args_is_help=True)
+budgets = typer.Typer(help="Limit the spend of keys, desks, orgs and models.", no_args_is_help=True)
+prices = typer.Typer(help="Set and list the prices of models.", no_args_is_help=True)
 
 Key = Annotated[str, typer.Option(help="Key id.", show_default=False, autocompletion=completion.keys)]
 Desk = Annotated[str, typer.Option(help="Desk name.", show_default=False)]
 Org = Annotated[bool, typer.Option("--org", help="The whole org.")]
 Model = Annotated[
-    str, typer.Option(help="The id of a model, whoever calls it.", show_default=False, autocompletion=completion.models)
+    str, typer.Option(help="Model id; applies to all callers.", show_default=False, autocompletion=completion.models)
 ]
 InOrg = Annotated[
-    str, typer.Option(help="Of another org than your own; needs platform:admin.", metavar="NAME", show_default=False)
+    str, typer.Option(help="Org; any other than yours requires platform:admin.", metavar="NAME", show_default=False)
 ]
 
 
@@ -81,16 +81,21 @@ def set_limit(
     model: Model = "",
     in_org: InOrg = "",
     rpm: Annotated[
-        int, typer.Option(min=0, help="Requests a minute; 0: no bound. A model's: not on pass-through routes.")
+        int,
+        typer.Option(
+            min=0, help="Requests per minute; 0: unlimited. Model limits do not apply to pass-through routes."
+        ),
     ] = 0,
-    tpm: Annotated[int, typer.Option(min=0, help="Tokens a minute, prompt and answer; 0: no bound.")] = 0,
-    concurrent: Annotated[int, typer.Option(min=0, help="Calls at once; 0: no bound. Not on pass-through routes.")] = 0,
+    tpm: Annotated[int, typer.Option(min=0, help="Tokens per minute, prompt and completion; 0: unlimited.")] = 0,
+    concurrent: Annotated[
+        int, typer.Option(min=0, help="Concurrent calls; 0: unlimited. Does not apply to pass-through routes.")
+    ] = 0,
     algorithm: Annotated[
-        Algorithm, typer.Option(help="fixed: by the minute of the clock, but for requests. sliding: any 60 seconds.")
+        Algorithm, typer.Option(help="Window of token limits: fixed (clock minute) or sliding (60 seconds).")
     ] = Algorithm.fixed,
     when_lost: Annotated[
         WhenLost,
-        typer.Option(help="What holds while the counters are away: each process its share, or nothing passes."),
+        typer.Option(help="Without the counters: each process enforces its share, or rejects all calls."),
     ] = WhenLost.local_share,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -156,14 +161,14 @@ def list_limits(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = Fa
 
 @budgets.command("set")
 def set_budget(
-    amount: Annotated[str, typer.Argument(help="Dollars as in 12.50, or a number of tokens with --unit tokens.")],
+    amount: Annotated[str, typer.Argument(help="Dollars, for example 12.50; with --unit tokens a number of tokens.")],
     key: Key = "",
     desk: Desk = "",
     org: Org = False,
     model: Model = "",
     in_org: InOrg = "",
-    period: Annotated[Period, typer.Option(help="In which time; UTC.")] = Period.month,
-    unit: Annotated[Unit, typer.Option(help="What is counted.")] = Unit.usd,
+    period: Annotated[Period, typer.Option(help="Period of the budget, in UTC.")] = Period.month,
+    unit: Annotated[Unit, typer.Option(help="Unit of the amount.")] = Unit.usd,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -185,8 +190,8 @@ def remove_budget(
     org: Org = False,
     model: Model = "",
     in_org: InOrg = "",
-    period: Annotated[Period, typer.Option(help="Of which time.")] = Period.month,
-    unit: Annotated[Unit, typer.Option(help="What it counts.")] = Unit.usd,
+    period: Annotated[Period, typer.Option(help="Period of the budget.")] = Period.month,
+    unit: Annotated[Unit, typer.Option(help="Unit of the budget.")] = Unit.usd,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -225,11 +230,11 @@ def list_budgets(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = F
 
 @prices.command("set")
 def set_price(
-    model: Annotated[str, typer.Argument(help="The id of the model.", autocompletion=completion.models)],
-    prompt: Annotated[str, typer.Option(help="USD for a million tokens of prompts.")],
-    completion: Annotated[str, typer.Option(help="USD for a million tokens of answers.")] = "0",
-    version: Annotated[str, typer.Option(help="The upstream's own name for what it serves; by default any.")] = "",
-    since: Annotated[str, typer.Option("--from", help="From when on, as in 2026-01-01; by default now.")] = "",
+    model: Annotated[str, typer.Argument(help="Model id.", autocompletion=completion.models)],
+    prompt: Annotated[str, typer.Option(help="USD per million prompt tokens.")],
+    completion: Annotated[str, typer.Option(help="USD per million completion tokens.")] = "0",
+    version: Annotated[str, typer.Option(help="Model version as reported by the upstream. Default: any.")] = "",
+    since: Annotated[str, typer.Option("--from", help="Start date, for example 2026-01-01. Default: now.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -271,9 +276,9 @@ def list_prices(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 def spend(
-    by: Annotated[GroupBy, typer.Option(help="What to sum up.")] = GroupBy.desk,
+    by: Annotated[GroupBy, typer.Option(help="Group by.")] = GroupBy.desk,
     since: Annotated[
-        str, typer.Option(help="From when on, as in 2026-01-01; by default this month.", show_default=False)
+        str, typer.Option(help="Start date, for example 2026-01-01. Default: this month.", show_default=False)
     ] = "",
     in_org: InOrg = "",
     data_dir: DataDir = None,

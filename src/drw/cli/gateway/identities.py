@@ -11,18 +11,18 @@ from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, format_time, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest
 
-orgs = typer.Typer(help="Orgs: what the desks of each may hold.", no_args_is_help=True)
-desks = typer.Typer(help="Desks: what the keys of each may hold.", no_args_is_help=True)
-issuers = typer.Typer(help="Issuers whose tokens the gateway takes besides its own keys.", no_args_is_help=True)
-certificates = typer.Typer(help="Client certificates, and for whom they stand.", no_args_is_help=True)
+orgs = typer.Typer(help="Manage orgs and the scopes of their desks.", no_args_is_help=True)
+desks = typer.Typer(help="Manage desks and the scopes of their keys.", no_args_is_help=True)
+issuers = typer.Typer(help="Manage the token issuers that the gateway trusts.", no_args_is_help=True)
+certificates = typer.Typer(help="Manage client certificates and their principals.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Small letters, digits, '-' and '_'.", show_default=False)]
-Org = Annotated[str, typer.Option("--org", help="By default your own; another one needs platform:admin.")]
-Title = Annotated[str, typer.Option("--title", help="A title for people.")]
-Scopes = Annotated[list[str] | None, typer.Option("--scope", "-s", help="A scope it may hold; repeat it.")]
-Walls = Annotated[list[str] | None, typer.Option("--wall", help="A wall inside which it may stand; repeat it.")]
-KeepChildren = Annotated[bool, typer.Option("--keep-children", help="Keys that were made with it stay good.")]
-RevokeWider = Annotated[bool, typer.Option("--revoke-wider", help="Revoke the keys that hold more than this.")]
+Name = Annotated[str, typer.Argument(help="Lowercase letters, digits, '-' and '_'.", show_default=False)]
+Org = Annotated[str, typer.Option("--org", help="Org; any other than yours requires platform:admin.")]
+Title = Annotated[str, typer.Option("--title", help="Display name.")]
+Scopes = Annotated[list[str] | None, typer.Option("--scope", "-s", help="Allowed scope; repeatable.")]
+Walls = Annotated[list[str] | None, typer.Option("--wall", help="Allowed wall (information barrier); repeatable.")]
+KeepChildren = Annotated[bool, typer.Option("--keep-children", help="Keep the keys that were created with it valid.")]
+RevokeWider = Annotated[bool, typer.Option("--revoke-wider", help="Revoke keys with more scopes or walls than this.")]
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -106,7 +106,7 @@ def list_desks(org: Org = "", data_dir: DataDir = None, as_json: Json = False) -
 def delete_desk(
     name: Name,
     org: Org = "",
-    revoke_keys: Annotated[bool, typer.Option("--revoke-keys", help="Revoke its good keys first.")] = False,
+    revoke_keys: Annotated[bool, typer.Option("--revoke-keys", help="Revoke its valid keys first.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -118,20 +118,20 @@ def delete_desk(
 @issuers.command("put")
 def put_issuer(
     name: Name,
-    issuer: Annotated[str, typer.Option("--issuer", help="What its tokens say in `iss`, to the letter.")],
-    org: Annotated[str, typer.Option("--org", help="The one org whose callers it may name.")],
-    audience: Annotated[list[str], typer.Option("--audience", help="What `aud` must have; repeat it.")],
-    jwks_uri: Annotated[str, typer.Option("--jwks-uri", help="Where its keys are, as in https://HOST/jwks.")] = "",
-    jwks: Annotated[Path | None, typer.Option("--jwks", help="A file with its keys, in place of a URI.")] = None,
+    issuer: Annotated[str, typer.Option("--issuer", help="Exact value of `iss` in its tokens.")],
+    org: Annotated[str, typer.Option("--org", help="Org of its callers.")],
+    audience: Annotated[list[str], typer.Option("--audience", help="Accepted value of `aud`; repeatable.")],
+    jwks_uri: Annotated[str, typer.Option("--jwks-uri", help="URI of its JWKS, for example https://HOST/jwks.")] = "",
+    jwks: Annotated[Path | None, typer.Option("--jwks", help="JWKS file, instead of a URI.")] = None,
     role: Annotated[
         list[str] | None,
-        typer.Option("--role", help="What a role lets do, as in trader=models:invoke,models:read; repeat it."),
+        typer.Option("--role", help="Scopes of a role, for example trader=models:invoke,models:read; repeatable."),
     ] = None,
-    desk: Annotated[str, typer.Option("--default-desk", help="The desk of tokens that name none.")] = "",
-    desk_claim: Annotated[str, typer.Option("--desk-claim", help="The claim that names the desk.")] = "desk",
-    roles_claim: Annotated[str, typer.Option("--roles-claim", help="The claim that lists the roles.")] = "roles",
-    walls_claim: Annotated[str, typer.Option("--walls-claim", help="The claim that lists the walls.")] = "",
-    org_claim: Annotated[str, typer.Option("--org-claim", help="A claim that must name the org.")] = "",
+    desk: Annotated[str, typer.Option("--default-desk", help="Desk of tokens without a desk claim.")] = "",
+    desk_claim: Annotated[str, typer.Option("--desk-claim", help="Claim with the desk.")] = "desk",
+    roles_claim: Annotated[str, typer.Option("--roles-claim", help="Claim with the roles.")] = "roles",
+    walls_claim: Annotated[str, typer.Option("--walls-claim", help="Claim with the walls.")] = "",
+    org_claim: Annotated[str, typer.Option("--org-claim", help="Claim that must equal the org.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -184,8 +184,10 @@ def delete_issuer(
 @certificates.command("put")
 def put_certificate(
     name: Name,
-    san: Annotated[str, typer.Option("--san", help="The URI or DNS name in it, as in spiffe://firm/desk/pricing.")],
-    desk: Annotated[str, typer.Option("--desk", help="Whose it is.")],
+    san: Annotated[
+        str, typer.Option("--san", help="Its URI or DNS name (SAN), for example spiffe://firm/desk/pricing.")
+    ],
+    desk: Annotated[str, typer.Option("--desk", help="Desk of the certificate.")],
     scope: Scopes = None,
     wall: Walls = None,
     org: Org = "",

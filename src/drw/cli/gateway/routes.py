@@ -114,11 +114,11 @@ def delete_route(
 @routes.command("explain")
 def explain_route(
     path: Annotated[str, typer.Argument(help="Request path, for example /v1/chat/completions.")],
-    method: Annotated[str, typer.Option(help="Its HTTP method.")] = "POST",
+    method: Annotated[str, typer.Option(help="HTTP method.")] = "POST",
     model: Annotated[str, typer.Option(help="Model in the body.", autocompletion=completion.models)] = "",
     header: Annotated[Strings, typer.Option(help="Request header, for example x-team=quant; repeatable.")] = None,
     key: Annotated[str, typer.Option(help="Key id. Default: your key.", autocompletion=completion.keys)] = "",
-    desk: Annotated[str, typer.Option(help="As which desk.")] = "",
+    desk: Annotated[str, typer.Option(help="Desk. Default: your desk.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:

@@ -110,7 +110,7 @@ def status(data_dir: DataDir = None, as_json: Json = False) -> None:
 def logs(
     name: Annotated[str, typer.Argument(help=f"A service, or a process: {', '.join(PROCESSES)}.", show_default=False)],
     data_dir: DataDir = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="How many lines.")] = 50,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="Number of lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log.")] = False,
     as_json: Json = False,
 ) -> None:

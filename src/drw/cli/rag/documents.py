@@ -41,7 +41,7 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 
 def ingest(
-    path: Annotated[Path, typer.Argument(help="A file, or a folder (recursive).", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="File or folder (recursive).", show_default=False)],
     collection: Collection = "default",
     wall: Walls = None,
     password: Annotated[
@@ -73,7 +73,7 @@ def ingest(
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="Question.", show_default=False)],
     collection: Collection = "default",
     model: Annotated[
         str,
@@ -115,9 +115,9 @@ def ask(
 
 
 def search(
-    question: Annotated[str, typer.Argument(help="The query.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="Query.", show_default=False)],
     collection: Collection = "default",
-    limit: Annotated[int, typer.Option(min=1, max=50, help="How many passages.")] = 8,
+    limit: Annotated[int, typer.Option(min=1, max=50, help="Maximum number of passages.")] = 8,
     filter_texts: Filters = None,
     auto_filters: AutoFilters = True,
     data_dir: DataDir = None,
@@ -155,7 +155,9 @@ def list_collections(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @collections.command("show")
 def show_collection(
-    collection: Annotated[str, typer.Argument(help="By name or id.")], data_dir: DataDir = None, as_json: Json = False
+    collection: Annotated[str, typer.Argument(help="Collection, by name or id.")],
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """List the documents of a collection."""
     documents = Api.of(data_dir).pages(f"/api/v1/collections/{collection}/documents", "documents")
@@ -171,7 +173,7 @@ def show_collection(
 
 @collections.command("update")
 def update_document(
-    collection: Annotated[str, typer.Argument(help="By name or id.")],
+    collection: Annotated[str, typer.Argument(help="Collection, by name or id.")],
     document: Annotated[str, typer.Argument(help="Document id.")],
     attribute: Annotated[
         list[str] | None,
@@ -195,7 +197,7 @@ def update_document(
 
 @collections.command("delete")
 def delete_collection(
-    collection: Annotated[str, typer.Argument(help="By name or id.")],
+    collection: Annotated[str, typer.Argument(help="Collection, by name or id.")],
     document: Annotated[str, typer.Option(help="Delete only this document (id).")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     data_dir: DataDir = None,

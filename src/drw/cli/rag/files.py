@@ -32,14 +32,14 @@ def list_files(
 
 
 @files.command("show")
-def show_file(file: Annotated[str, typer.Argument(help="By id.")], data_dir: DataDir = None) -> None:
+def show_file(file: Annotated[str, typer.Argument(help="File id.")], data_dir: DataDir = None) -> None:
     """Show a file: encoding, parent, warnings."""
     write_json(Api.of(data_dir).get(f"/v1/files/{file}"))
 
 
 @files.command("delete")
 def delete_file(
-    file: Annotated[str, typer.Argument(help="By id.")],
+    file: Annotated[str, typer.Argument(help="File id.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,

@@ -41,7 +41,7 @@ def list_templates(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @workflows.command("show")
 def show_template(
-    name: Annotated[str, typer.Argument(help="The template.")], data_dir: DataDir = None, as_json: Json = False
+    name: Annotated[str, typer.Argument(help="Template name.")], data_dir: DataDir = None, as_json: Json = False
 ) -> None:
     """Show a template as it was written."""
     response = Api.of(data_dir).get(f"/api/v1/templates/{name}")
@@ -53,7 +53,7 @@ def show_template(
 
 @workflows.command("run")
 def run_template(
-    name: Annotated[str, typer.Argument(help="The template.")],
+    name: Annotated[str, typer.Argument(help="Template name.")],
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", "-i", help="NAME=VALUE; for a file input, the path of a file or folder."),
