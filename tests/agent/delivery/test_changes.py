@@ -138,7 +138,7 @@ async def test_last_valid_configuration_is_saved_once_its_file_is_writable(data_
     async def is_saved() -> bool:
         return b"/v1/spare" in file.read_bytes()
 
-    await until(is_saved, "the last good state")
+    await until(is_saved, "the last valid configuration")
 
 
 async def test_agent_continues_when_the_access_log_cannot_be_rotated(

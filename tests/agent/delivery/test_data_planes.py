@@ -78,7 +78,7 @@ async def test_revocation_reaches_every_data_plane_and_the_status_reports_each(
         lag = f"data plane 'second' runs {before}, and has not applied all refusals yet; "
         return version != before and detail.endswith(f"{lag}data plane 'test' runs {version}")
 
-    await until(status_reports_the_lag, "the word of both")
+    await until(status_reports_the_lag, "the status of both data planes")
     assert [await status(plane, secrets[1]) for plane in (gateway, second_plane)] == [401, 200]
     second_plane.start_agent()
     await until(lambda: all_planes_apply_the_newest(gateway), "both data planes")

@@ -106,7 +106,9 @@ async def test_idle_connections_do_not_block_other_clients(limited_data_plane: D
             async with operator_client(limited_data_plane) as client:
                 assert (await client.get(LIST, headers={"x-drw-key": "key_1"})).status_code == 401
             await until(
-                lambda: accepts_requests(limited_data_plane), f"an answer beside connections with {sent!r}", seconds=10
+                lambda: accepts_requests(limited_data_plane),
+                f"an answer despite idle connections with {sent!r}",
+                seconds=10,
             )
 
 
@@ -143,7 +145,7 @@ async def test_connection_limit_applies_per_client(limited_data_plane: DataPlane
         open_now, _ = await limited_data_plane.admin().connections()
         return open_now <= 2 * PER_CLIENT - 1
 
-    await until(connection_is_released, "a place that came free")
+    await until(connection_is_released, "a released connection")
     first_client += await connect("127.0.0.2", 1)
     first_client[-1][1].write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
     assert (await first_client[-1][0].readline()).startswith(b"HTTP/1.1 200")

@@ -255,7 +255,7 @@ async def test_deny_list_does_not_wait_for_a_slow_validation(
             await request_result(data_plane, "key_worse")
         )[0] == 403
 
-    await until(both_are_denied, "the refusals")
+    await until(both_are_denied, "the deny list")
     desired = data_plane.configuration(static_routes=(SPARE,), revoked=["key_bad"], blocks=[block("KEY", "key_worse")])
     reported = data_plane.router.reports[-1]
     assert (reported.refusals, reported.version) == (desired.refusals, data_plane.configuration().version)
@@ -281,7 +281,7 @@ async def test_native_filter_enforces_a_long_deny_list_before_the_rbac_filter(
     async def rbac_filter_is_updated() -> bool:
         return "key_c" in (folder / "blocked" / "blocked.json").read_text()
 
-    await until(rbac_filter_is_updated, "Envoy's own filter")
+    await until(rbac_filter_is_updated, "the RBAC filter")
 
 
 async def test_deny_list_rejected_by_envoy_leaves_the_previous_one_active(
@@ -321,13 +321,13 @@ async def test_rbac_filter_is_updated_although_a_route_is_rejected(
     )
     report = await data_plane.router.apply(invalid_configuration(data_plane, revoked=["key_a"]))
     assert "the route 'lost' names the upstream 'nowhere'" in report.error
-    await until(lambda: is_rejected(data_plane, "key_a"), "Envoy's own filter")
+    await until(lambda: is_rejected(data_plane, "key_a"), "the RBAC filter")
     monkeypatch.setattr(deny_list_delivery, "LONG_LIST", 2)
     monkeypatch.setattr(deny_list_delivery, "QUIET_SECONDS", 3600.0)
     await data_plane.router.apply(invalid_configuration(data_plane, revoked=["key_a", "key_b"]))
     assert "key_b" not in file.read_text()
     monkeypatch.setattr(deny_list_delivery, "MAX_WAIT_SECONDS", 0.0)
-    await until(lambda: is_rejected(data_plane, "key_b"), "Envoy's own filter")
+    await until(lambda: is_rejected(data_plane, "key_b"), "the RBAC filter")
 
 
 async def test_deny_list_that_cannot_be_written_is_retried(data_plane: DataPlaneHarness) -> None:
@@ -340,7 +340,7 @@ async def test_deny_list_that_cannot_be_written_is_retried(data_plane: DataPlane
     async def is_applied() -> bool:
         return data_plane.router.reports[-1].refusals == desired.refusals
 
-    await until(is_applied, "word that the refusals are in force")
+    await until(is_applied, "the enforced deny list")
     assert await request_result(data_plane, "key_bad") == (401, "invalid_api_key")
 
 
@@ -357,7 +357,7 @@ async def test_partially_written_deny_list_is_not_mistaken_for_the_previous_one(
         async def block_is_lifted() -> bool:
             return await request_result(data_plane, "key_bad") == (200, "")
 
-        await until(block_is_lifted, "the half that was written")
+        await until(block_is_lifted, "the written part of the deny list")
         assert (await data_plane.apply(blocks=previous)).error == ""
         assert await request_result(data_plane, "key_bad") == (403, "killed")
 

@@ -205,7 +205,7 @@ async def test_random_changes_never_accept_more_than_the_highest_limit(gateway: 
             assert statuses.count(200) <= max(limits), (seed, change.__name__)
         await set_limit(gateway, max(limits), **DESK_SUBJECT)
         keys.append(await create_key(gateway))
-        await until(lambda: asyncio.sleep(0, statuses.count(200) >= max(limits)), "what is left of the limit")
+        await until(lambda: asyncio.sleep(0, statuses.count(200) >= max(limits)), "the remaining limit")
         done.set()
     assert statuses.count(200) == max(limits)
 
