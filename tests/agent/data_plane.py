@@ -196,7 +196,7 @@ class GatewayHarness:
         with psycopg.connect(self.profile.postgres) as connection:
             row = connection.execute(query).fetchone()
         assert row is not None
-        return Signer(EnvelopeEncryption(SECRET).open(*row), issuer, audience)
+        return Signer(EnvelopeEncryption(SECRET).decrypt(*row), issuer, audience)
 
     def client(self, secret: str = "", **options: Any) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}

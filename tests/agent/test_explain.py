@@ -174,7 +174,7 @@ def test_explanation_reports_targets_deadlines_and_reasons(data_plane_profile: P
         ("c", 0, True),
     ]
     assert list(explanation.deadlines) == [
-        "50 ms to connect", "9 ms until the answer begins", "300 s for a pause in it", "99 ms in all",
+        "50 ms to connect", "9 ms until the first byte", "300 s without data", "99 ms in total",
     ]  # fmt: skip
     assert (explanation.reads_body, explanation.refused) == (True, "")
     assert explanation.why == f"the path is at or below {CHAT}; the method is POST; the body names the model 'llama'"

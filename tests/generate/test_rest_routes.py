@@ -5,7 +5,7 @@ from __future__ import annotations
 from drw.catalog import BY_NAME, Service
 from drw.gateway.request_router.routes.rest import RestRoute
 from drw.gateway.request_router.routes.rest_routes import REST_ROUTES
-from drw.gateway.request_router.routes.table import table
+from drw.gateway.request_router.routes.table import route_table
 from drw.generate import rest_routes
 from drw.generate.protos import Contract, Method, Protos, compiled
 
@@ -95,7 +95,7 @@ def test_paths_that_cannot_be_routed_are_reported() -> None:
 
 
 def test_every_rest_method_has_a_route_with_its_scope() -> None:
-    routes, _ = table(["gateway", "models", "rag", "workflow"], ())
+    routes, _ = route_table(["gateway", "models", "rag", "workflow"], ())
     by_path = {route.path: route for route in routes}
     methods = [m for contract in compiled().contracts for m in contract.methods if m.verb]
     assert len(methods) > 60

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drw.catalog import SERVICES, SUPPORT
-from drw.gateway.authentication.keys.secret import why_weak
+from drw.gateway.authentication.keys.secret import weakness
 from drw.kernel.errors import Conflict, Forbidden, Unavailable
 from drw.kernel.runtime.host import check_sections
 from drw.kernel.runtime.settings import ConfigError, SettingLayers
@@ -49,7 +49,7 @@ def test_secrets_are_created_once_and_readable_only_by_the_user(paths: PlatformP
     paths.create_secrets()
     assert paths.secrets.read_bytes() == content
     secret = SettingLayers(paths.files, {}).profile().services["authentication"]["secret"]
-    assert why_weak(secret) == ""
+    assert weakness(secret) == ""
     assert secret not in paths.profile.read_text()
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for the request router, which says what the test wants to be killed."""
+"""A double of the request router that streams the kills of a test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from drw.kernel.runtime.settings import ServiceAddress
 
 
 class DoubleKills(RequestRouter):
-    """Tells all who watch."""
+    """Streams the current kills to all watchers."""
 
     def __init__(self, address: str) -> None:
         self.place = ServiceAddress(services=("request_router",), grpc=address, http="")
@@ -22,7 +22,7 @@ class DoubleKills(RequestRouter):
         self._server: Server | None = None
 
     async def kill(self, *kills: Kill) -> None:
-        """From now on exactly these are killed."""
+        """Replace the active kills."""
         async with self._changed:
             self._kills = Kills(kills=kills)
             self._changed.notify_all()
@@ -48,7 +48,7 @@ class DoubleKills(RequestRouter):
 
 @asynccontextmanager
 async def double_kills(address: str) -> AsyncIterator[DoubleKills]:
-    """Serve one at an address."""
+    """Serve a double at an address."""
     found = DoubleKills(address)
     await found.start()
     try:
@@ -58,5 +58,5 @@ async def double_kills(address: str) -> AsyncIterator[DoubleKills]:
 
 
 def kill(subject: str, name: str, org: str = "") -> Kill:
-    """Return a kill in force."""
+    """Return an active kill."""
     return Kill(id=f"kill_{name}", subject=subject, org=org, name=name, reason="a test", state="ACTIVE")

@@ -18,7 +18,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits, RemoveLim
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import DeleteRouteRequest, Route
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
-from drw.gateway.rate_limiting import enforcement
+from drw.gateway.rate_limiting import enforcement_reports
 from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
@@ -213,12 +213,12 @@ async def test_random_changes_never_accept_more_than_the_highest_limit(gateway: 
 async def test_set_limit_waits_for_enforcement_or_names_pending_data_planes(
     gateway: GatewayHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 25.0)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 25.0)
     secret = await gateway.create_key("models:read")
     assert (await set_limit(gateway, 1, **DESK_SUBJECT)).pending == []
     assert await send_requests(gateway, secret, 2) == [200, 429]
     gateway.signal_envoy(signal.SIGSTOP)
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 0.5)
     try:
         assert (await set_limit(gateway, 2, **DESK_SUBJECT)).pending == ["test"]
         with pytest.raises(Unavailable, match="not enforced yet by the data plane 'test'"):
@@ -228,14 +228,14 @@ async def test_set_limit_waits_for_enforcement_or_names_pending_data_planes(
         assert 7 not in [key.requests_per_minute for key in listed.keys]
     finally:
         gateway.signal_envoy(signal.SIGCONT)
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 25.0)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 25.0)
     await create_key(gateway, requests_per_minute=7)
 
 
 async def test_set_limit_does_not_wait_for_a_stopped_data_plane(
     gateway: GatewayHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 30)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 30)
     await set_limit(gateway, 1, **DESK_SUBJECT)
     await gateway.stop_envoy()
     assert (await set_limit(gateway, 2, **DESK_SUBJECT)).pending == []

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from drw.api.models.v1.discovery_pb2 import Alias, Deadlines, Model, Plan, ResolvedModel, Target
+from drw.egress.allowlist import check_settings
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.runtime.settings import ConfigError, Settings
 from drw.models.discovery.aliases import Aliases, AliasSettings
-from drw.routing.egress_allowlist import check_settings
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 ADDRESS = re.compile(r"(https?://[^\s?#]+|unix:/[^\s?#]+)")

@@ -61,7 +61,7 @@ class Serving(contract.Serving):
             answer, chunks = await self._runner.start(
                 "chat/completions", completion, record, model=request.model, live=True
             )
-            async with aclosing(self._kills.each(caller(), lambda: record.models, chunks)) as lasting:
+            async with aclosing(self._kills.guard_stream(caller(), lambda: record.models, chunks)) as lasting:
                 async for chunk in lasting:
                     if text := conversion.text(chunk):
                         yield ChatChunk(text=text)

@@ -36,7 +36,7 @@ class Embedding(contract.Embedding):
             raise NotFound(f"there is no embedding model {request.model!r}; there is {self._encoder.model!r}")
         texts = _texts(request)
         # Checked here too: documents and questions do not pass the data plane.
-        with self._kills.ending(caller_or_none(), lambda: (self._encoder.model,)):
+        with self._kills.guard_block(caller_or_none(), lambda: (self._encoder.model,)):
             return await self._embed(texts, _lengths(request))
 
     async def describe(self) -> str:

@@ -16,7 +16,7 @@ from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import ClientGone, DrwError
 from drw.kernel.rpc.context import caller
 from drw.kernel.storage.audit import AuditWriter
-from drw.killswitch.watch import KillList, killed
+from drw.killswitch.watch import KillList, killed_error
 from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.http.embeddings import Embeddings
 from drw.models.serving.http.responses import HttpExchange
@@ -62,12 +62,12 @@ class Audited:
         record = CallRecord(self._audit, self._operation, raw)
         try:
             caller().must_hold(INVOKE)
-            with exchange.while_connected(), self._kills.ending(caller(), lambda: record.models):
+            with exchange.while_connected(), self._kills.guard_block(caller(), lambda: record.models):
                 await self._serve(exchange, record)
         except ClientGone as gone:
             # A data plane that cuts the stream before we do is no caller who left.
             kill = self._kills.find(caller(), record.models)
-            await record.fail(killed(kill) if kill else gone)
+            await record.fail(killed_error(kill) if kill else gone)
         except DrwError as error:
             await exchange.fail(await _recorded(record, error))
         except BaseException as error:

@@ -20,7 +20,7 @@ from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import caller_or_none
 from drw.kernel.runtime.clock import Clock
-from drw.killswitch.watch import KillList, killed
+from drw.killswitch.watch import KillList, killed_error
 from drw.models.serving.ports import ChatEngine, Deadlines, EngineTarget
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.candidates import CandidateList, ChatModel
@@ -107,7 +107,7 @@ class ModelDirectory:
             return plan
         if (rest := plan.without(kills)).models:
             return rest
-        raise killed(next(iter(kills.values())))
+        raise killed_error(next(iter(kills.values())))
 
     async def _ask_plan(self, name: str, last: _Known[CandidateList] | None) -> _Known[CandidateList]:
         try:

@@ -53,7 +53,7 @@ class StepExecutor:
         """
         attempts = 0
         while True:
-            await self._kills.lifted(run.caller, run.template.name)
+            await self._kills.wait_until_lifted(run.caller, run.template.name)
             attempt = await patiently(self._progress.begin_step, run, step.id)
             if attempt.ended:
                 return {"error": attempt.error} if attempt.error else {"output": attempt.output}
@@ -82,7 +82,7 @@ class StepExecutor:
 
     async def _unless_killed(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
         try:
-            return await self._kills.unless_killed(
+            return await self._kills.guard_call(
                 run.caller, run.template.name, lambda: self._attempt(run, step, arguments)
             )
         except Killed as error:

@@ -1,4 +1,4 @@
-"""What an explanation says beside the route: all that bounds the caller and the models, and which models may answer."""
+"""Limits, budgets and models in the explanation of a request."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ KEY, DESK, ORG, MODEL = Block.KEY, Block.DESK, Block.ORG, Block.MODEL
 
 
 @pytest.fixture
-def web(profile: Profile) -> Profile:
-    """A gateway in front of model serving, which need not run, with three models, of which two have an alias."""
+def gateway_profile(profile: Profile) -> Profile:
+    """A gateway with three configured models, in front of model serving that does not run."""
     models = {name: {"engine": "openai", "base_url": "http://10.0.0.9:1/v1"} for name in ("large", "small", "spare")}
     services = {
         "discovery": {"models": models, "default_model": "small"},
         "load_balancer": {"allowed_upstreams": ["10.0.0.0/8"]},
     }
-    place = ServiceAddress(services=("serving",), grpc="unix:/nothing", http="unix:/nothing.h")
-    return profile.model_copy(update={"services": services, "processes": {"models": place}})
+    process = ServiceAddress(services=("serving",), grpc="unix:/nothing", http="unix:/nothing.h")
+    return profile.model_copy(update={"services": services, "processes": {"models": process}})
 
 
 @pytest.fixture
@@ -46,35 +46,37 @@ def admin(caller: Principal) -> Principal:
 
 
 @asynccontextmanager
-async def explaining(profile, who, services=(*GATEWAY, "discovery"), how="together"):
-    """Run the services for one caller; gives the host and what waits for a state that has certain limits."""
+async def explained_host(profile, principal, services=(*GATEWAY, "discovery"), how="together"):
+    """Run the services for one caller; yield the host and a function that sets limits and waits for their delivery."""
     async with hosted(profile, list(services), how) as host:
         router = host.client(RequestRouterClient)
-        with acting_for(who):
-            async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
+        with acting_for(principal):
+            async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as updates:
 
                 async def limited(*limits: Limit) -> None:
                     for limit in limits:
                         await host.client(RateLimitingClient).set_limit(limit)
-                    async for state in news:
+                    async for state in updates:
                         if len(state.limits.limits) == len(limits):
                             break
 
-                await anext(news)
+                await anext(updates)
                 yield host, limited
 
 
-async def explain(host, **asked) -> Explanation:
-    return await host.client(RequestRouterClient).explain_route(ExplainRouteRequest(**{"path": CHAT, **asked}))
+async def explain(host, **request) -> Explanation:
+    return await host.client(RequestRouterClient).explain_route(ExplainRouteRequest(**{"path": CHAT, **request}))
 
 
-def told(found: Explanation) -> list[tuple]:
-    return [(b.subject, b.name, b.what, b.max, b.tightest) for b in found.limits]
+def limits_of(explanation: Explanation) -> list[tuple]:
+    return [(b.subject, b.name, b.what, b.max, b.tightest) for b in explanation.limits]
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_each_limit_that_binds_is_named_and_the_tightest_marked(web: Profile, admin: Principal, how: Any) -> None:
-    async with explaining(web, admin, how=how) as (host, limited):
+async def test_an_explanation_lists_effective_limits_and_marks_the_tightest(
+    gateway_profile: Profile, admin: Principal, how: Any
+) -> None:
+    async with explained_host(gateway_profile, admin, how=how) as (host, limited):
         keys = host.client(AuthenticationClient)
         key = (await keys.create_key(CreateKeyRequest(name="n", scopes=["models:invoke"]))).key.id
         await limited(
@@ -85,7 +87,7 @@ async def test_each_limit_that_binds_is_named_and_the_tightest_marked(web: Profi
             Limit(subject=MODEL, model="spare", requests_per_minute=1),
         )
         of_key, default = await explain(host, key=key, model="large"), 600
-        assert told(of_key) == [
+        assert limits_of(of_key) == [
             (KEY, "", "requests a minute", default, True),
             (MODEL, "large", "requests a minute", 800, False),
             (ORG, "acme", "requests a minute", 900, False),
@@ -95,7 +97,7 @@ async def test_each_limit_that_binds_is_named_and_the_tightest_marked(web: Profi
         ]
         assert of_key.requests_per_minute == default
         trading = await explain(host, desk="trading")
-        assert told(trading) == [
+        assert limits_of(trading) == [
             (DESK, "trading", "requests a minute", 7, True),
             (KEY, "", "requests a minute", default, False),
             (ORG, "acme", "requests a minute", 900, False),
@@ -103,41 +105,45 @@ async def test_each_limit_that_binds_is_named_and_the_tightest_marked(web: Profi
         ]
         assert trading.requests_per_minute == 7
         assert (await explain(host)).requests_per_minute == default
-        assert told(await explain(host, path="/healthz")) == []
+        assert limits_of(await explain(host, path="/healthz")) == []
 
 
-async def test_upstreams_of_others_count_no_calls_and_no_requests_of_a_model(web: Profile, admin: Principal) -> None:
-    async with explaining(web, admin) as (host, limited):
+async def test_an_explanation_of_pass_through_omits_requests_and_concurrent_calls_of_the_model(
+    gateway_profile: Profile, admin: Principal
+) -> None:
+    async with explained_host(gateway_profile, admin) as (host, limited):
         await host.client(LoadBalancerClient).set_upstream(Upstream(name="vllm", addresses=["10.0.0.1:80"]))
         route = Route(name="passing", path=CHAT, upstream="vllm", models=["large"], pass_through=True)
         await host.client(RequestRouterClient).set_route(route)
         await limited(Limit(subject=MODEL, model="large", requests_per_minute=5, tokens_per_minute=50, concurrent=2))
-        found = await explain(host, model="large")
-        assert (found.route, list(found.models)) == ("passing", [])
-        assert told(found) == [
+        explanation = await explain(host, model="large")
+        assert (explanation.route, list(explanation.models)) == ("passing", [])
+        assert limits_of(explanation) == [
             (KEY, "", "requests a minute", 600, True),
             (MODEL, "large", "tokens a minute", 50, True),
         ]
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_the_models_behind_an_alias_are_named_in_their_order(web: Profile, admin: Principal, how: Any) -> None:
+async def test_an_explanation_lists_the_models_of_an_alias_in_order(
+    gateway_profile: Profile, admin: Principal, how: Any
+) -> None:
     targets = [WeightedTarget(model="small", weight=1), WeightedTarget(model="large", weight=3)]
-    async with explaining(web, admin, how=how) as (host, limited):
+    async with explained_host(gateway_profile, admin, how=how) as (host, limited):
         await host.client(DiscoveryClient).set_alias(Alias(name="fast", targets=targets, fallbacks=["spare"]))
         await limited(Limit(subject=MODEL, model="spare", tokens_per_minute=5))
-        found = await explain(host, model="fast")
-        assert [(m.model, m.percent) for m in found.models] == [("large", 75), ("small", 25), ("spare", 0)]
-        assert (MODEL, "spare", "tokens a minute", 5, True) in told(found)
+        explanation = await explain(host, model="fast")
+        assert [(m.model, m.percent) for m in explanation.models] == [("large", 75), ("small", 25), ("spare", 0)]
+        assert (MODEL, "spare", "tokens a minute", 5, True) in limits_of(explanation)
         assert [(m.model, m.percent) for m in (await explain(host, model="small")).models] == [("small", 100)]
         unknown = await explain(host, model="nothing")
         assert list(unknown.models) == [] and "the model 'nothing' does not exist" in unknown.notes[0]
-        assert list((await explain(host)).notes) == ["which model answers is up to the one that the body names"]
+        assert list((await explain(host)).notes) == ["the model in the request body decides which model answers"]
         assert list((await explain(host, path="/v1/models", method="GET")).notes) == []
 
 
-async def test_budgets_are_visible_only_with_permission(web: Profile, admin: Principal) -> None:
-    async with explaining(web, admin) as (host, _):
+async def test_budgets_are_visible_only_with_permission(gateway_profile: Profile, admin: Principal) -> None:
+    async with explained_host(gateway_profile, admin) as (host, _):
         limiting = host.client(RateLimitingClient)
         for budget in (
             Budget(subject=DESK, name="research", period="DAY", amount="5.00"),
@@ -145,18 +151,20 @@ async def test_budgets_are_visible_only_with_permission(web: Profile, admin: Pri
             Budget(subject=MODEL, name="large", period="TOTAL", unit="TOKENS", amount="1000"),
         ):
             await limiting.set_budget(budget)
-        found = await explain(host, model="large")
-        assert [(b.subject, b.name) for b in found.budgets] == [(DESK, "research"), (MODEL, "large")]
+        explanation = await explain(host, model="large")
+        assert [(b.subject, b.name) for b in explanation.budgets] == [(DESK, "research"), (MODEL, "large")]
         assert [b.name for b in (await explain(host, model="small")).budgets] == ["research"]
         with acting_for(replace(admin, scopes=frozenset({"platform:read"}))):
-            poor = await explain(host, model="large")
-        assert list(poor.budgets) == []
-        assert list(poor.notes) == ["budgets are seen with the scope 'keys:read', as in `drw budgets list`"]
+            unprivileged = await explain(host, model="large")
+        assert list(unprivileged.budgets) == []
+        assert list(unprivileged.notes) == ["budgets are seen with the scope 'keys:read', as in `drw budgets list`"]
 
 
-async def test_without_discovery_an_explanation_notes_the_missing_models(web: Profile, admin: Principal) -> None:
-    alone = web.model_copy(update={"services": {"load_balancer": {}}})
-    async with explaining(alone, admin, GATEWAY) as (host, _):
-        found = await explain(host, model="fast")
-    assert found.route == "chat"
-    assert list(found.notes) == ["which model answers is not known here: this profile has no discovery service"]
+async def test_without_discovery_an_explanation_notes_the_missing_models(
+    gateway_profile: Profile, admin: Principal
+) -> None:
+    alone = gateway_profile.model_copy(update={"services": {"load_balancer": {}}})
+    async with explained_host(alone, admin, GATEWAY) as (host, _):
+        explanation = await explain(host, model="fast")
+    assert explanation.route == "chat"
+    assert list(explanation.notes) == ["which model answers is not known here: this profile has no discovery service"]

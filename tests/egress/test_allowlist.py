@@ -1,4 +1,4 @@
-"""Which addresses the platform may send requests to, in every form that one may be written in."""
+"""The egress allow-list with addresses in all notations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from drw.routing.egress_allowlist import AddressNotAllowed, BadAddress, EgressAllowlist, resolve
+from drw.egress.addresses import InvalidAddress
+from drw.egress.allowlist import AddressNotAllowed, EgressAllowlist, resolve
 
 NAMES = {
     "vllm.internal": ["172.16.0.7"],
@@ -23,7 +24,7 @@ async def double_resolve(name: str) -> list[str]:
     return NAMES.get(name, [])
 
 
-def allowed(*entries: str) -> EgressAllowlist:
+def allowlist(*entries: str) -> EgressAllowlist:
     return EgressAllowlist(entries or LIST, double_resolve)
 
 
@@ -43,8 +44,8 @@ def allowed(*entries: str) -> EgressAllowlist:
         "[fd12::]:80",
     ],
 )
-async def test_addresses_on_the_list(address: str) -> None:
-    await allowed().check_now(address)
+async def test_addresses_on_the_list_are_allowed(address: str) -> None:
+    await allowlist().check_resolved(address)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +68,9 @@ async def test_addresses_on_the_list(address: str) -> None:
         "localhost:80",
     ],
 )
-async def test_addresses_not_on_the_list(address: str) -> None:
+async def test_addresses_not_on_the_list_are_rejected(address: str) -> None:
     with pytest.raises(AddressNotAllowed):
-        await allowed().check_now(address)
+        await allowlist().check_resolved(address)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +94,10 @@ async def test_addresses_not_on_the_list(address: str) -> None:
         "half.svc.cluster.local:80",
     ],
 )
-async def test_addresses_that_no_list_can_allow(address: str) -> None:
-    everything = allowed("0.0.0.0/0", "::/0", "*.svc.cluster.local", "metadata.google.internal")
+async def test_forbidden_addresses_are_rejected_by_every_list(address: str) -> None:
+    everything = allowlist("0.0.0.0/0", "::/0", "*.svc.cluster.local", "metadata.google.internal")
     with pytest.raises(AddressNotAllowed):
-        await everything.check_now(address)
+        await everything.check_resolved(address)
 
 
 @pytest.mark.parametrize(
@@ -140,14 +141,14 @@ async def test_addresses_that_no_list_can_allow(address: str) -> None:
         "a" * 400,
     ],
 )
-async def test_invalid_addresses(address: Any) -> None:
-    with pytest.raises(BadAddress):
-        await allowed("0.0.0.0/0", "::/0", "*.example").check_now(address)
+async def test_invalid_addresses_are_rejected(address: Any) -> None:
+    with pytest.raises(InvalidAddress):
+        await allowlist("0.0.0.0/0", "::/0", "*.example").check_resolved(address)
 
 
-def test_a_refusal_names_the_address_and_the_list() -> None:
+def test_an_error_names_the_address_and_the_list() -> None:
     with pytest.raises(AddressNotAllowed, match=r"'8.8.8.8:53' is not allowed; allowed are: '10.0.0.0/8' .*setting"):
-        allowed("10.0.0.0/8").check("8.8.8.8:53")
+        allowlist("10.0.0.0/8").check("8.8.8.8:53")
     with pytest.raises(AddressNotAllowed, match="allowed are: nothing"):
         EgressAllowlist(()).check("8.8.8.8:53")
 
@@ -158,11 +159,11 @@ async def test_a_network_on_the_list_does_not_allow_a_host_name() -> None:
     async def rebinding(name: str) -> list[str]:
         return answers.pop()
 
-    right = r"a name needs an entry of its own, as in 'rebind.example:80': networks allow IPs"
+    right = r"a name needs its own entry, as in 'rebind.example:80': networks allow IPs"
     with pytest.raises(AddressNotAllowed, match=right):
-        await EgressAllowlist(["10.0.0.0/8"], rebinding).check_now("rebind.example:80")
-    assert len(answers) == 2  # nobody was even asked
-    await EgressAllowlist(["10.0.0.0/8", "rebind.example:80"], rebinding).check_now("rebind.example:80")
+        await EgressAllowlist(["10.0.0.0/8"], rebinding).check_resolved("rebind.example:80")
+    assert len(answers) == 2  # the resolver was not called
+    await EgressAllowlist(["10.0.0.0/8", "rebind.example:80"], rebinding).check_resolved("rebind.example:80")
 
 
 def test_stored_addresses_are_checked_without_dns() -> None:
@@ -173,14 +174,14 @@ def test_stored_addresses_are_checked_without_dns() -> None:
 
 
 @pytest.mark.parametrize("entry", ["10.0.0.1/8", "*", "http://x", "a b", "1.2.3", "x:99999", "unix:x", "*.*.x"])
-def test_an_entry_that_is_none_is_refused(entry: str) -> None:
-    with pytest.raises(BadAddress):
+def test_an_invalid_entry_is_rejected(entry: str) -> None:
+    with pytest.raises(InvalidAddress):
         EgressAllowlist([entry])
 
 
-async def test_names_of_this_machine_are_resolved() -> None:
+async def test_names_that_resolve_to_this_machine_need_an_entry() -> None:
     assert "127.0.0.1" in await resolve("localhost")
     with pytest.raises(AddressNotAllowed):
-        await EgressAllowlist(["127.0.0.0/8"]).check_now("localhost:80")
-    await EgressAllowlist(["localhost:80"]).check_now("localhost:80")
+        await EgressAllowlist(["127.0.0.0/8"]).check_resolved("localhost:80")
+    await EgressAllowlist(["localhost:80"]).check_resolved("localhost:80")
     assert await resolve("nothing.invalid") == []

@@ -1,4 +1,4 @@
-"""Whoever sets a limit waits until data planes enforce it, and hears which ones do not."""
+"""Enforcement of limits by data planes: setting a limit waits for their reports and returns pending data planes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import ConfigurationReport, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
-from drw.gateway.rate_limiting import enforcement
+from drw.gateway.rate_limiting import enforcement_reports
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.host import Host
@@ -39,15 +39,15 @@ OF_DESK: dict[str, Any] = {"subject": Block.DESK, "desk": "research"}
 async def host(
     profile: Profile, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Host]:
-    monkeypatch.setattr(enforcement, "LIVE_SECONDS", 600.0)  # nobody says again and again who is there
-    async with hosted(profile, ["authentication", "rate_limiting"], request.param) as found:
-        yield found
+    monkeypatch.setattr(enforcement_reports, "LIVE_SECONDS", 600.0)  # the test sends no periodic reports
+    async with hosted(profile, ["authentication", "rate_limiting"], request.param) as running:
+        yield running
 
 
 async def set_limit(host, per_minute: int) -> list[str]:
     with acting_for(OPERATOR):
-        done = await host.client(RateLimitingClient).set_limit(Limit(requests_per_minute=per_minute, **OF_DESK))
-    return list(done.pending)
+        limit = await host.client(RateLimitingClient).set_limit(Limit(requests_per_minute=per_minute, **OF_DESK))
+    return list(limit.pending)
 
 
 async def newest(host) -> int:
@@ -62,52 +62,54 @@ async def report(host, gone: tuple[str, ...] = (), **changes: int) -> None:
     await host.client(RateLimitingClient).report_enforcement(request)
 
 
-async def test_a_limit_waits_for_the_data_planes_that_are_there(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.1)
-    assert await set_limit(host, 1) == []  # there is none
-    now = await newest(host)
-    await report(host, one=now, two=now)
+async def test_setting_a_limit_waits_for_live_data_planes_and_names_pending_ones(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 0.1)
+    assert await set_limit(host, 1) == []  # no data plane has reported
+    change = await newest(host)
+    await report(host, one=change, two=change)
     assert await set_limit(host, 2) == ["one", "two"]
-    await report(host, two=now + 1)
-    assert await set_limit(host, 2) == ["one"]  # nothing changed, and the limit is still not everywhere
+    await report(host, two=change + 1)
+    assert await set_limit(host, 2) == ["one"]  # unchanged, and still pending at one data plane
     with acting_for(OPERATOR):
         request = RemoveLimitRequest(subject=Block.DESK, name="research")
         assert list((await host.client(RateLimitingClient).remove_limit(request)).pending) == ["one", "two"]
-    await report(host, gone=("one",), two=now + 3)
+    await report(host, gone=("one",), two=change + 3)
     assert await set_limit(host, 3) == []
-    monkeypatch.setattr(enforcement, "LIVE_SECONDS", 0.0)
+    monkeypatch.setattr(enforcement_reports, "LIVE_SECONDS", 0.0)
     assert await set_limit(host, 4) == []
 
 
-async def test_a_report_wakes_waiting_requests(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 600.0)
-    now = await newest(host)
-    await report(host, one=now)
-    setting = asyncio.create_task(set_limit(host, 5))
+async def test_a_report_of_a_data_plane_ends_the_wait(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 600.0)
+    change = await newest(host)
+    await report(host, one=change)
+    set_task = asyncio.create_task(set_limit(host, 5))
     async with asyncio.timeout(30):
         async for limits in host.client(RateLimitingClient).watch_limits(WatchLimitsRequest()):
-            if limits.change > now:
+            if limits.change > change:
                 assert [limit.requests_per_minute for limit in limits.limits] == [5]
                 break
-        assert not setting.done()
-        await report(host, one=now + 1)
-        assert await setting == []
+        assert not set_task.done()
+        await report(host, one=change + 1)
+        assert await set_task == []
 
 
-async def test_a_database_that_is_slow_does_not_pass_for_data_planes_that_enforce(
+async def test_a_slow_database_does_not_hide_pending_data_planes(
     profile: Profile, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 0.0)
     await report(host, one=await newest(host))
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("lock table rate_limiting.data_plane in access exclusive mode")
-        setting = asyncio.create_task(set_limit(host, 5))
+        set_task = asyncio.create_task(set_limit(host, 5))
         await waiting(profile, 1)
         connection.rollback()
-    assert await setting == ["one"]
+    assert await set_task == ["one"]
 
 
-async def test_an_agent_that_reports_does_not_wait_for_rate_limiting(
+async def test_reporting_a_configuration_does_not_wait_for_rate_limiting(
     profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = ["authentication", "rate_limiting", "load_balancer", "request_router"]
@@ -118,9 +120,9 @@ async def test_an_agent_that_reports_does_not_wait_for_rate_limiting(
             with psycopg.connect(profile.postgres) as connection:
                 connection.execute("lock table rate_limiting.data_plane in access exclusive mode")
                 for number in range(3):
-                    async with asyncio.timeout(20):  # below the time after which rate limiting is given up
-                        wish = ConfigurationReport(data_plane="one", limits_change=change + number)
-                        await router.report_configuration(wish)
+                    async with asyncio.timeout(20):  # below the timeout of a call to rate limiting
+                        configuration_report = ConfigurationReport(data_plane="one", limits_change=change + number)
+                        await router.report_configuration(configuration_report)
                 connection.rollback()
             query = "select change from rate_limiting.data_plane where name = 'one'"
             with psycopg.connect(profile.postgres, autocommit=True) as connection:
@@ -128,10 +130,10 @@ async def test_an_agent_that_reports_does_not_wait_for_rate_limiting(
                     await asyncio.sleep(0.02)
 
 
-async def test_a_key_whose_limit_is_not_enforced_does_not_come_to_be(
+async def test_a_key_is_not_created_if_data_planes_do_not_enforce_its_limit(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enforcement, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(enforcement_reports, "WAIT_SECONDS", 0.1)
     await report(host, one=await newest(host))
     with acting_for(OPERATOR):
         keys, limiting = host.client(AuthenticationClient), host.client(RateLimitingClient)
@@ -140,4 +142,6 @@ async def test_a_key_whose_limit_is_not_enforced_does_not_come_to_be(
             await keys.create_key(request)
         assert not (await keys.list_keys(ListKeysRequest())).keys
         assert not (await limiting.list_limits(ListLimitsRequest())).limits
-        await keys.create_key(CreateKeyRequest(name="default", scopes=["models:read"]))  # which is enforced already
+        await keys.create_key(
+            CreateKeyRequest(name="default", scopes=["models:read"])
+        )  # data planes enforce the default limit already

@@ -1,4 +1,4 @@
-"""Routes and upstreams that operators make: what is refused, what is kept, who hears of it."""
+"""Routes and upstreams of operators: validation, storage, audit records and delivery to data planes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-import orjson
-import psycopg
 import pytest
 
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest
@@ -31,6 +29,7 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.routing import resource_store
+from support.audit_records import audit_records
 from support.hosting import hosted
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
@@ -39,50 +38,43 @@ HOW = ["together", "strict", "apart"]
 
 @pytest.fixture
 def open_profile(profile: Profile) -> Profile:
-    """A profile that allows upstreams at 10.0.0.0/8, with one of the settings."""
+    """A profile that allows upstreams at 10.0.0.0/8, and defines one."""
     section = {"allowed_upstreams": ["10.0.0.0/8"], "upstreams": {"fixed": {"addresses": ["10.9.9.9:80"]}}}
     return profile.model_copy(update={"services": {"load_balancer": section}})
 
 
-def upstream(name: str = "vllm", *addresses: str, **other) -> Upstream:
-    return Upstream(name=name, addresses=addresses or ["10.0.0.1:8000"], **other)
+def upstream(name: str = "vllm", *addresses: str, **fields) -> Upstream:
+    return Upstream(name=name, addresses=addresses or ["10.0.0.1:8000"], **fields)
 
 
-def route(**other) -> Route:
-    return Route(**({"name": "llama", "path": "/v1/x", "upstream": "vllm", "scopes": ["models:invoke"]} | other))
-
-
-def audited(profile) -> list[dict]:
-    with psycopg.connect(profile.postgres) as connection:
-        rows = connection.execute("select record from audit.inbox").fetchall()
-    found = [row[0] if isinstance(row[0], dict) else orjson.loads(row[0]) for row in rows]
-    return [r for r in found if r["action"].startswith(("route.", "upstream."))]
+def route(**fields) -> Route:
+    return Route(**({"name": "llama", "path": "/v1/x", "upstream": "vllm", "scopes": ["models:invoke"]} | fields))
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_routes_and_upstreams_are_made_changed_and_taken_away(
+async def test_routes_and_upstreams_are_created_changed_and_deleted(
     open_profile: Profile, caller: Principal, how: Any
 ) -> None:
     async with hosted(open_profile, GATEWAY, how) as host:
         balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
-        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
-            await anext(news)
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as updates:
+            await anext(updates)
             with acting_for(caller):
-                made = await balancer.set_upstream(upstream())
-                assert (made.origin, made.when_gone) == ("record", "vllm does not answer")
+                created = await balancer.set_upstream(upstream())
+                assert (created.origin, created.when_gone) == ("record", "vllm does not answer")
                 with pytest.raises(InvalidRequest, match="is 'nowhere'; it can be: .*fixed, .*vllm"):
                     await router.set_route(route(upstream="nowhere"))
-                kept = await router.set_route(route())
-                assert (kept.origin, kept.max_body_bytes, kept.idle_seconds) == ("record", 1 << 20, 120)
+                stored = await router.set_route(route())
+                assert (stored.origin, stored.max_body_bytes, stored.idle_seconds) == ("record", 1 << 20, 120)
                 await router.set_route(route(first_byte_ms=5))
-            async for state in news:
-                found = {one.name: one for one in state.routes.routes}
-                if "llama" in found and found["llama"].first_byte_ms == 5:
+            async for state in updates:
+                routes = {entry.name: entry for entry in state.routes.routes}
+                if "llama" in routes and routes["llama"].first_byte_ms == 5:
                     break
             with acting_for(caller):
                 await router.delete_route(DeleteRouteRequest(name="llama"))
-            async for state in news:
-                if "llama" not in {one.name for one in state.routes.routes}:
+            async for state in updates:
+                if "llama" not in {entry.name for entry in state.routes.routes}:
                     break
         with acting_for(caller):
             await balancer.delete_upstream(DeleteUpstreamRequest(name="vllm"))
@@ -101,8 +93,8 @@ async def test_every_change_is_audited_with_the_previous_state(open_profile: Pro
             await router.set_route(route())
             await router.delete_route(DeleteRouteRequest(name="llama"))
             await balancer.delete_upstream(DeleteUpstreamRequest(name="vllm"))
-    told = audited(open_profile)
-    assert [(r["action"], r["resource"], r["actor"], r["org"]) for r in told] == [
+    records = audit_records(open_profile, "route.*", "upstream.*")
+    assert [(r["action"], r["resource"], r["actor"], r["org"]) for r in records] == [
         (action, resource, "key_test", "acme")
         for action, resource in [
             ("upstream.set", "upstream/vllm"),
@@ -112,25 +104,25 @@ async def test_every_change_is_audited_with_the_previous_state(open_profile: Pro
             ("upstream.delete", "upstream/vllm"),
         ]
     ]
-    changes = [(r["details"]["before"], r["details"]["after"]) for r in told]
+    changes = [(r["details"]["before"], r["details"]["after"]) for r in records]
     assert changes[0][0] is None and changes[0][1]["addresses"] == ["10.0.0.1:8000"]
     assert (changes[1][0]["addresses"], changes[1][1]["addresses"]) == (["10.0.0.1:8000"], ["10.0.0.2:1"])
     assert changes[3][0]["name"] == "llama" and changes[3][1] is None
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("invalid", "message"),
     [
         ({"name": "Big"}, "lower"),
         ({"name": ""}, "lower"),
-        ({"name": "gateway"}, "the profile says where 'gateway' is"),
-        ({"name": "fixed"}, "the settings says where 'fixed' is"),
+        ({"name": "gateway"}, "'gateway' is an upstream of the profile"),
+        ({"name": "fixed"}, "'fixed' is an upstream of the settings"),
         ({"addresses": []}, "addresses is empty"),
         ({"addresses": ["10.0.0.1:80", "10.0.0.1:80"]}, "twice"),
         ({"addresses": ["http://10.0.0.1:80"]}, "without 'http://'"),
         ({"addresses": ["10.0.0.1"]}, "'host:8000'"),
         ({"addresses": ["11.0.0.1:80"]}, "not allowed; allowed are: '10.0.0.0/8'"),
-        ({"addresses": ["rebind.example:80"]}, "a name needs an entry of its own, as in 'rebind.example:80'"),
+        ({"addresses": ["rebind.example:80"]}, "a name needs its own entry, as in 'rebind.example:80'"),
         ({"addresses": ["169.254.169.254:80"]}, "metadata"),
         ({"addresses": ["127.0.0.1:5432"]}, "not allowed"),
         ({"addresses": ["unix:/run/postgres"]}, "not allowed"),
@@ -142,19 +134,19 @@ async def test_every_change_is_audited_with_the_previous_state(open_profile: Pro
         ({"when_gone": "x\ny"}, "printable"),
     ],
 )
-async def test_an_upstream_that_cannot_be_is_refused(
-    open_profile: Profile, caller: Principal, wrong: Any, said: str
+async def test_an_invalid_upstream_is_rejected(
+    open_profile: Profile, caller: Principal, invalid: Any, message: str
 ) -> None:
-    place = {"gateway": {"services": tuple(GATEWAY), "grpc": "unix:/nowhere.g", "http": "unix:/nowhere.h"}}
-    own = type(open_profile).model_validate(open_profile.model_dump() | {"processes": place})
-    async with hosted(own, ["load_balancer"]) as host:
-        fields = {"name": "vllm", "addresses": ["10.0.0.1:80"]} | wrong
-        with acting_for(caller), pytest.raises((InvalidRequest, Conflict), match=said):
+    processes = {"gateway": {"services": tuple(GATEWAY), "grpc": "unix:/nowhere.g", "http": "unix:/nowhere.h"}}
+    changed = type(open_profile).model_validate(open_profile.model_dump() | {"processes": processes})
+    async with hosted(changed, ["load_balancer"]) as host:
+        fields = {"name": "vllm", "addresses": ["10.0.0.1:80"]} | invalid
+        with acting_for(caller), pytest.raises((InvalidRequest, Conflict), match=message):
             await host.client(LoadBalancerClient).set_upstream(Upstream(**fields))
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("invalid", "message"),
     [
         ({"name": "A"}, "lower"),
         ({"name": "chat"}, "is a route of the platform"),
@@ -188,25 +180,25 @@ async def test_an_upstream_that_cannot_be_is_refused(
         ({"models": ["a", "b"], "model_header": True}, "needs one model"),
         ({"upstream_model": "b"}, "needs models and pass_through"),
         ({"models": ["a"], "pass_through": True, "upstream_model": "b", "model_header": True}, "one of them"),
-        ({"models": ["a"], "max_body_bytes": 1 << 29}, "held until it is read"),
+        ({"models": ["a"], "max_body_bytes": 1 << 29}, "buffered until it is read"),
         ({"max_body_bytes": -1}, "0 to"),
         ({"idle_seconds": 3601}, "0 to 3600"),
         ({"first_byte_ms": 10, "total_ms": 5}, "less than first_byte_ms"),
         ({"tenants": ["a"] * 51}, "at most 50"),
     ],
 )
-async def test_a_route_that_cannot_be_is_refused(
-    open_profile: Profile, caller: Principal, wrong: Any, said: str
+async def test_an_invalid_route_is_rejected(
+    open_profile: Profile, caller: Principal, invalid: Any, message: str
 ) -> None:
     async with hosted(open_profile, GATEWAY) as host:
         with acting_for(caller):
             await host.client(LoadBalancerClient).set_upstream(upstream())
             await host.client(LoadBalancerClient).set_upstream(upstream("secret", credential="one"))
-            with pytest.raises((InvalidRequest, Conflict), match=said):
-                await host.client(RequestRouterClient).set_route(route(**wrong))
+            with pytest.raises((InvalidRequest, Conflict), match=message):
+                await host.client(RequestRouterClient).set_route(route(**invalid))
 
 
-async def test_there_is_an_end_to_the_number_of_routes(
+async def test_the_number_of_routes_is_limited(
     open_profile: Profile, caller: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resource_store, "MAX_RESOURCES", 1)
@@ -220,19 +212,19 @@ async def test_there_is_an_end_to_the_number_of_routes(
                 await router.set_route(route(name="second"))
 
 
-async def test_a_route_without_its_upstream_is_left_out_and_reported(open_profile: Profile, caller: Principal) -> None:
+async def test_a_route_without_its_upstream_is_omitted_and_reported(open_profile: Profile, caller: Principal) -> None:
     async with hosted(open_profile, GATEWAY) as host:
         balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
-        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as updates:
             with acting_for(caller):
                 await balancer.set_upstream(upstream())
                 await router.set_route(route())
-                async for state in news:
-                    if "llama" in {one.name for one in state.routes.routes}:
+                async for state in updates:
+                    if "llama" in {entry.name for entry in state.routes.routes}:
                         break
                 await balancer.delete_upstream(DeleteUpstreamRequest(name="vllm"))
-                async for state in news:
-                    if "llama" not in {one.name for one in state.routes.routes}:
+                async for state in updates:
+                    if "llama" not in {entry.name for entry in state.routes.routes}:
                         break
                 rollout = await router.get_rollout(GetRolloutRequest())
         assert list(rollout.lost) == ["'llama': there is no upstream 'vllm'"]
@@ -240,7 +232,7 @@ async def test_a_route_without_its_upstream_is_left_out_and_reported(open_profil
         assert status.state == ServiceStatus.DEGRADED and "'llama'" in status.detail
 
 
-async def test_an_upstream_is_left_out_once_the_list_has_become_shorter(
+async def test_an_upstream_that_the_allow_list_no_longer_allows_is_omitted(
     open_profile: Profile, caller: Principal
 ) -> None:
     async with hosted(open_profile, ["load_balancer"]) as host:
@@ -249,36 +241,34 @@ async def test_an_upstream_is_left_out_once_the_list_has_become_shorter(
     shorter = open_profile.model_copy(update={"services": {"load_balancer": {"allowed_upstreams": ["10.7.0.0/16"]}}})
     async with hosted(shorter, ["load_balancer"]) as host:
         with acting_for(caller):
-            found = await host.client(LoadBalancerClient).list_upstreams(ListUpstreamsRequest())
-        assert list(found.upstreams) == []
+            response = await host.client(LoadBalancerClient).list_upstreams(ListUpstreamsRequest())
+        assert list(response.upstreams) == []
         (status,) = (await host.status()).services
         assert status.state == ServiceStatus.DEGRADED and "left out: 'vllm'" in status.detail
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "message"),
     [
         ({"allowed_upstreams": ["*"]}, "not an entry of a list of addresses"),
         ({"upstreams": {"x": {"addresses": ["10.0.0.1:80"]}}}, "upstreams.x: the address '10.0.0.1:80' is not allowed"),
         ({"allowed_upstreams": ["0.0.0.0/0"], "upstreams": {"x": {"addresses": ["169.254.169.254:80"]}}}, "metadata"),
     ],
 )
-async def test_settings_with_an_address_that_is_not_allowed_do_not_start(
-    profile: Profile, section: Any, said: str
-) -> None:
+async def test_settings_with_a_forbidden_address_are_rejected(profile: Profile, section: Any, message: str) -> None:
     host = Host(profile.model_copy(update={"services": {"load_balancer": section}}), "test", ["load_balancer"])
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         await host.start()
     await host.stop()
 
 
 async def test_the_rollout_contains_the_report_of_each_data_plane(open_profile: Profile, caller: Principal) -> None:
     circuits = {"10.0.0.1:80": Health.OPEN, "10.0.0.2:80": Health.HALF_OPEN, "10.0.0.3:80": Health.CLOSED}
-    health = [Health(upstream="vllm", address=where, circuit=circuit) for where, circuit in circuits.items()]
+    health = [Health(upstream="vllm", address=address, circuit=circuit) for address, circuit in circuits.items()]
     async with hosted(open_profile, GATEWAY) as host:
         router = host.client(RequestRouterClient)
-        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
-            version = (await anext(news)).version
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as updates:
+            version = (await anext(updates)).version
         report = ConfigurationReport(data_plane="dp", version=version, upstreams=health, notes=["see to it"])
         await router.report_configuration(report)
         with acting_for(caller):
@@ -293,27 +283,27 @@ async def test_the_rollout_contains_the_report_of_each_data_plane(open_profile: 
 async def test_a_request_is_explained_for_a_visible_key_or_desk(open_profile: Profile, caller: Principal) -> None:
     async with hosted(open_profile, GATEWAY) as host:
         router, keys = host.client(RequestRouterClient), host.client(AuthenticationClient)
-        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as news:
-            await anext(news)
+        async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as updates:
+            await anext(updates)
         with acting_for(caller):
             key = (await keys.create_key(CreateKeyRequest(name="n", scopes=["models:read"]))).key.id
             await host.client(LoadBalancerClient).set_upstream(upstream())
-            found = await router.explain_route(ExplainRouteRequest(path="/v1/nothing?x=1", key=key))
-            assert (found.route, found.key, list(found.scopes)) == ("", key, ["models:read"])
+            explanation = await router.explain_route(ExplainRouteRequest(path="/v1/nothing?x=1", key=key))
+            assert (explanation.route, explanation.key, list(explanation.scopes)) == ("", key, ["models:read"])
             cases: list[tuple[dict[str, Any], type[Exception]]] = [
                 ({"path": "x"}, InvalidRequest),
                 ({"path": "/x", "key": key, "desk": "d"}, InvalidRequest),
                 ({"path": "/x", "desk": "trading"}, Forbidden),
                 ({"path": "/x", "key": "key_none"}, NotFound),
             ]
-            for wrong, error in cases:
+            for invalid, error in cases:
                 with pytest.raises(error):
-                    await router.explain_route(ExplainRouteRequest(**wrong))
+                    await router.explain_route(ExplainRouteRequest(**invalid))
         with acting_for(replace(caller, org="other")), pytest.raises(NotFound):
             await router.explain_route(ExplainRouteRequest(path="/x", key=key))
         with acting_for(replace(caller, scopes=frozenset({"org:admin"}))):
-            found = await router.explain_route(ExplainRouteRequest(path="/x", desk="trading"))
-            assert (found.desk, found.key) == ("trading", "")
+            explanation = await router.explain_route(ExplainRouteRequest(path="/x", desk="trading"))
+            assert (explanation.desk, explanation.key) == ("trading", "")
         with acting_for(caller):
             listed = await router.list_routes(ListRoutesRequest())
-        assert all(one.origin == "table" for one in listed.routes)
+        assert all(entry.origin == "table" for entry in listed.routes)

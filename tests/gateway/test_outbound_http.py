@@ -1,4 +1,4 @@
-"""Which URLs the platform fetches, in every form that one may be written in, and where it then connects to."""
+"""SSRF checks of outbound HTTP: URLs in all notations, and the addresses of connections."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from drw.gateway.authentication.adapters.outbound_http import FetchTarget, connector
+from drw.egress.addresses import EgressTarget, InvalidAddress, parse_url
+from drw.egress.ip_ranges import is_forbidden, is_public
+from drw.gateway.authentication.adapters.outbound_http import FetchTarget, checked_connector
 from drw.kernel.errors import InvalidRequest
-from drw.routing.egress_allowlist import BadAddress, EgressTarget, parse_url
-from drw.routing.ip_ranges import is_forbidden, is_public
 
-INSIDE = FetchTarget(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.254.169.254:80"], "the.setting")
+TARGET = FetchTarget(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.254.169.254:80"], "the.setting")
 
 
 @pytest.mark.parametrize(
-    ("url", "read"),
+    ("url", "normalised"),
     [
         ("https://idp.example/keys", "https://idp.example/keys"),
         ("https://IDP.example", "https://idp.example/"),
@@ -34,8 +34,8 @@ INSIDE = FetchTarget(["login.firm:443", "127.0.0.1:8081", "[fd12::1]:443", "169.
         ("https://[fd12::1]/", "https://[fd12::1]/"),
     ],
 )
-def test_allowed_urls(url: str, read: str) -> None:
-    assert str(INSIDE.check(url)) == read
+def test_urls_of_public_hosts_and_of_the_setting_are_allowed(url: str, normalised: str) -> None:
+    assert str(TARGET.check(url)) == normalised
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_allowed_urls(url: str, read: str) -> None:
         "https://idp.example/" + "x" * 500,
     ],
 )
-def test_invalid_urls(url: Any) -> None:
-    with pytest.raises(BadAddress):
+def test_invalid_urls_are_rejected(url: Any) -> None:
+    with pytest.raises(InvalidAddress):
         parse_url(url)
 
 
@@ -122,14 +122,14 @@ def test_invalid_urls(url: Any) -> None:
         "https://[fd12::2]/",
         "https://[fec0::1]/",
         "https://[5f00::1]/",
-        # Named by the setting, and still never.
+        # In the setting, but always forbidden.
         "http://169.254.169.254:80/",
         "https://metadata.google.internal/",
     ],
 )
-def test_forbidden_urls(url: str) -> None:
+def test_urls_of_internal_addresses_are_rejected(url: str) -> None:
     with pytest.raises(InvalidRequest):
-        INSIDE.check(url)
+        TARGET.check(url)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_an_address_is_checked_by_its_embedded_addresses(address: str, forbidden
 
 @pytest.fixture
 async def listening():
-    """A port on this machine, and the connections that came to it."""
+    """A port on this machine, and its connections."""
     arrived: list[object] = []
 
     def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,9 +169,7 @@ async def listening():
     server.close()
 
 
-async def test_nothing_connects_to_an_address_that_was_not_checked(
-    listening: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_connections_to_unchecked_addresses_are_rejected(listening: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     port, arrived = listening
 
     def rebound(host, *_, **__):
@@ -179,14 +177,14 @@ async def test_nothing_connects_to_an_address_that_was_not_checked(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in answers]
 
     monkeypatch.setattr(socket, "getaddrinfo", rebound)
-    for host in ("rebound.example", "half.example", "127.0.0.1"):  # a literal is not even resolved
-        connecting = connector(INSIDE, EgressTarget(host="idp.example", port=port))
+    for host in ("rebound.example", "half.example", "127.0.0.1"):  # an IP address is not resolved
+        connecting = checked_connector(TARGET, EgressTarget(host="idp.example", port=port))
         async with aiohttp.ClientSession(connector=connecting) as session:
             with pytest.raises(aiohttp.ClientConnectorError, match="inside this network"):
                 await session.get(f"http://{host}:{port}/")
     assert arrived == []
-    named = FetchTarget([f"rebound.example:{port}"], "the.setting")
-    connecting = connector(named, EgressTarget(host="rebound.example", port=port))
+    listed = FetchTarget([f"rebound.example:{port}"], "the.setting")
+    connecting = checked_connector(listed, EgressTarget(host="rebound.example", port=port))
     async with aiohttp.ClientSession(connector=connecting) as session:
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await session.get(f"http://rebound.example:{port}/")

@@ -21,7 +21,7 @@ FORBIDDEN = tuple(
         "224.0.0.0/4",
         "255.255.255.255/32",
         "::/128",
-        "64:ff9b:1::/48",  # NAT64 of the local network (RFC 8215): what it leads to depends on the translator
+        "64:ff9b:1::/48",  # NAT64 of the local network (RFC 8215): the translator selects the destination
         "fe80::/10",
         "fec0::/10",  # site-local, deprecated
         "fd00:ec2::254/128",  # the metadata of AWS by IPv6
@@ -29,20 +29,20 @@ FORBIDDEN = tuple(
         "ff00::/8",
     )
 )
-"""What no setting can allow."""
+"""Networks that no setting can allow."""
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 SIIT = ipaddress.IPv6Network("::ffff:0:0:0/96")
 COMPATIBLE = ipaddress.IPv6Network("::/96")
-IN_LAST_BITS = (NAT64, SIIT, COMPATIBLE)
+IPV4_IN_LAST_32_BITS = (NAT64, SIIT, COMPATIBLE)
 ISATAP = (0x00005EFE, 0x02005EFE)
 """The third quarter of an ISATAP address (RFC 5214); the fourth is an IPv4 address."""
 
 GLOBAL = ipaddress.IPv6Network("2000::/3")
-"""What IANA has given out for the public internet (RFC 4291)."""
+"""Global unicast addresses (RFC 4291)."""
 
 RELAYS = ipaddress.IPv4Network("192.88.99.0/24")
-"""Routers of 6to4 (RFC 7526)."""
+"""Relay routers of 6to4 (RFC 7526)."""
 
 
 def embedded(ip: Ip) -> list[Ip]:
@@ -51,23 +51,25 @@ def embedded(ip: Ip) -> list[Ip]:
         return [ip]
     if ip.is_loopback or ip.is_unspecified:
         return [ip]
-    embedded: list[Ip] = [one for one in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if one is not None]
-    if any(ip in network for network in IN_LAST_BITS) or (int(ip) >> 32) & 0xFFFFFFFF in ISATAP:
-        embedded.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-    return embedded or [ip]
+    addresses: list[Ip] = [
+        address for address in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if address is not None
+    ]
+    if any(ip in network for network in IPV4_IN_LAST_32_BITS) or (int(ip) >> 32) & 0xFFFFFFFF in ISATAP:
+        addresses.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    return addresses or [ip]
 
 
 def is_forbidden(ip: Ip) -> bool:
     """Return whether no setting can allow this address: link-local, metadata, multicast, unspecified."""
-    return any(one in network for one in (ip, *embedded(ip)) for network in FORBIDDEN)
+    return any(address in network for address in (ip, *embedded(ip)) for network in FORBIDDEN)
 
 
 def is_public(ip: Ip) -> bool:
-    """Return whether an address, and all that it carries, are of the public internet."""
+    """Return whether an address and its embedded addresses are public."""
     if is_forbidden(ip):
         return False
     if isinstance(ip, ipaddress.IPv4Address):
         return ip.is_global and not ip.is_multicast and ip not in RELAYS
     if ip not in GLOBAL and ip not in NAT64:
         return False
-    return ip.is_global and all(is_public(one) for one in embedded(ip) if one != ip)
+    return ip.is_global and all(is_public(address) for address in embedded(ip) if address != ip)

@@ -18,88 +18,87 @@ Relation = ComparePrincipalsResponse.Relation
 
 
 @dataclass(frozen=True, slots=True)
-class PrincipalRecord:
-    """A caller and how it is related to others, as the authentication service has it on record."""
+class Approver:
+    """A caller with its relations to other callers, as the authentication service recorded them."""
 
-    caller: Principal
-    principal: str
+    principal: Principal
+    principal_id: str
     complete: bool = True
     desks: frozenset[str] = frozenset()
     relations: dict[str, ComparePrincipalsResponse.Relation] | None = None
     """None: the caller has not been compared."""
 
     @classmethod
-    def uncompared(cls, principal: Principal) -> PrincipalRecord:
+    def uncompared(cls, principal: Principal) -> Approver:
         """Return the record of a caller that has not been compared."""
         return cls(principal, principal.key)
 
     def covers(self, others: Collection[str] | None) -> bool:
-        """Return whether the caller has been compared with all of these; None: no comparison is needed."""
+        """Return whether the caller has been compared with all others; None: no comparison is required."""
         return others is None or (self.relations is not None and self.relations.keys() >= set(others))
 
-    def is_same_as(self, voices: Iterable[str]) -> bool:
+    def is_same_as(self, approvers: Iterable[str]) -> bool:
         """Return whether the caller is the same principal as an approver.
 
         Raises:
             Forbidden: the creator of a key is not on record.
         """
-        related = [self._to(one) for one in voices]
-        if any(one in (Relation.SAME, Relation.SAME_KEY, Relation.ISSUED_BY_CALLER) for one in related):
+        relations = [self._relation_to(approver) for approver in approvers]
+        if any(relation in (Relation.SAME, Relation.SAME_KEY, Relation.ISSUED_BY_CALLER) for relation in relations):
             return True
-        if any(one != Relation.DIFFERENT for one in related):
+        if any(relation != Relation.DIFFERENT for relation in relations):
             raise Forbidden(
-                f"who made the key {self.caller.key!r}, or one that has a voice here, is not on record: "
-                "approve with a key that was made since"
+                f"the creator of the key {self.principal.key!r}, or of an approver's key, is not on record: "
+                "approve with a newer key"
             )
         return False
 
     def check_not_subject(self, kill: Kill) -> None:
-        """Raise if the caller is the subject of the kill.
+        """Check that the caller is not the subject of the kill.
 
         Raises:
-            Forbidden: the kill is of the caller's key or desk, or of one from which its key descends.
-
+            Forbidden: the subject is the caller's key or desk, or the caller's key descends from it.
         """
-        if _is_own(kill, self.caller):
+        if _is_own(kill, self.principal):
             raise Forbidden(f"the kill is of your own {_subject_text(kill)}: another key or desk must decide about it")
         if kill.subject == Kill.KEY:
             self._check_not_key(kill)
-        if kill.subject == Kill.DESK and ADMIN not in self.caller.scopes:
+        if kill.subject == Kill.DESK and ADMIN not in self.principal.scopes:
             if f"{kill.org}/{kill.name}" in self.desks:
-                raise self._descends(kill)
+                raise self._same_principal_error(kill)
             if not self.complete:
-                raise self._unknown()
+                raise self._unknown_creator_error()
 
     def _check_not_key(self, kill: Kill) -> None:
-        relation = self._to(kill.name)
-        platform = ADMIN in self.caller.scopes
+        relation = self._relation_to(kill.name)
+        platform = ADMIN in self.principal.scopes
         if relation == Relation.SAME_KEY or (relation == Relation.SAME and not platform):
-            raise self._descends(kill)
+            raise self._same_principal_error(kill)
         if relation == Relation.RELATION_UNSPECIFIED and not platform:
-            raise self._unknown()
+            raise self._unknown_creator_error()
 
-    def _to(self, other: str) -> ComparePrincipalsResponse.Relation:
+    def _relation_to(self, other: str) -> ComparePrincipalsResponse.Relation:
         return (self.relations or {}).get(other, Relation.RELATION_UNSPECIFIED)
 
-    def _descends(self, kill: Kill) -> Forbidden:
+    def _same_principal_error(self, kill: Kill) -> Forbidden:
         return Forbidden(
-            f"your key {self.caller.key!r} is of the same principal as the {_subject_text(kill)}, "
-            "which is the subject: somebody else must decide about it"
+            f"your key {self.principal.key!r} is of the same principal as the {_subject_text(kill)}, "
+            "which is the subject: another principal must decide about it"
         )
 
-    def _unknown(self) -> Forbidden:
+    def _unknown_creator_error(self) -> Forbidden:
         return Forbidden(
-            f"who made the key {self.caller.key!r} is not on record, so it may be the subject's: use a key made since"
+            f"the creator of the key {self.principal.key!r} is not on record, so it can be the subject: use a newer key"
         )
 
 
-class Principals:
-    """Compares callers by asking the authentication service."""
+class PrincipalComparer:
+    """Compares callers through the authentication service."""
 
     def __init__(self, authentication: AuthenticationClient) -> None:
         self._authentication = authentication
 
-    async def compare(self, principal: Principal, others: Collection[str]) -> PrincipalRecord:
+    async def compare(self, principal: Principal, others: Collection[str]) -> Approver:
         """Return the relation of the caller to others.
 
         Raises:
@@ -110,7 +109,7 @@ class Principals:
         if len(comparison.relations) != len(others):
             raise Conflict("the callers cannot be compared")
         relations = dict(zip(others, comparison.relations, strict=True))
-        return PrincipalRecord(
+        return Approver(
             principal,
             comparison.principal or principal.key,
             comparison.complete,
@@ -119,33 +118,31 @@ class Principals:
         )
 
 
-def check_may_kill(row: Row, standing: PrincipalRecord) -> None:
+def check_may_kill(row: Row, approver: Approver) -> None:
     """Raise if the caller is the subject, or would kill in every org without "platform:admin"."""
     if not row["org"]:
-        _check_platform(row, standing.caller)
-    standing.check_not_subject(as_kill(row))
+        _check_platform(row, approver.principal)
+    approver.check_not_subject(as_kill(row))
 
 
-def check_may_lift(row: Row, standing: PrincipalRecord) -> None:
+def check_may_lift(row: Row, approver: Approver) -> None:
     """Raise if the caller is the subject, or would lift a kill of the platform without "platform:admin"."""
     if row["by_platform"] or not row["org"]:
-        _check_platform(row, standing.caller)
-    standing.check_not_subject(as_kill(row))
+        _check_platform(row, approver.principal)
+    approver.check_not_subject(as_kill(row))
 
 
-def check_may_withdraw(row: Row, standing: PrincipalRecord) -> None:
+def check_may_withdraw(row: Row, approver: Approver) -> None:
     """Raise unless the caller proposed the kill, or could both approve and lift it."""
-    if standing.caller.key == row["killed_by"][0] and not row["by_platform"]:
+    if approver.principal.key == row["killed_by"][0] and not row["by_platform"]:
         return
-    check_may_lift(row, standing)
-    standing.is_same_as(row["killed_by_principals"])  # which raises where it cannot be told
+    check_may_lift(row, approver)
+    approver.is_same_as(row["killed_by_principals"])  # raises if the relation is unknown
 
 
 def _check_platform(row: Row, principal: Principal) -> None:
     if ADMIN not in principal.scopes:
-        raise Forbidden(
-            f"the platform asked for {row['id']!r}: only a key with {ADMIN!r} decides about it", scope=ADMIN
-        )
+        raise Forbidden(f"{row['id']!r} belongs to the platform: only a key with {ADMIN!r} can change it", scope=ADMIN)
 
 
 def _is_own(kill: Kill, principal: Principal) -> bool:

@@ -1,0 +1,1 @@
+"""Error rates, power and stopping times of the statistics of experiments, by simulation."""

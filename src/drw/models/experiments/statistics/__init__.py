@@ -1,0 +1,1 @@
+"""Always-valid statistics for A/B experiments, computed from mergeable sufficient statistics."""
