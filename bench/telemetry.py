@@ -1,7 +1,7 @@
-"""What our own code costs on the managed path, in CPU time: the ASGI application over an engine that costs nothing.
+"""CPU time of the managed path: the ASGI application of model serving with doubles around it.
 
-`python -m bench.telemetry` prints the time of one streamed answer, without a collector and with one.
-Run it on two versions of the code, and compare: everything but the code is the same.
+`python -m bench.telemetry` prints the CPU time of one streamed response, with and without recorded spans. Run it on two
+versions of the code to compare them.
 """
 
 from __future__ import annotations
@@ -67,17 +67,12 @@ BODY = orjson.dumps(
 
 
 class DoubleEngine(ChatEngine):
-    """Says the same word again and again, at no cost."""
+    """Streams the same word repeatedly."""
 
     async def stream(
-        self,
-        target: EngineTarget,
-        endpoint: Endpoint,
-        body: Body,
-        limits: EngineLimits = UNLIMITED,
-        prompts: Sequence[CountedPrompt] = (),
-    ) -> AsyncGenerator[EngineEvent, None]:
-        """Yield the answer."""
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield the chunks of the response."""
         for _ in range(TOKENS):
             chunk: Chunk = {"choices": [{"index": 0, "delta": {"content": "word "}}]}
             yield chunk, usage_update(chunk)
@@ -92,17 +87,17 @@ class DoubleEngine(ChatEngine):
         return None
 
     async def check(self, target: EngineTarget) -> None:
-        """Always well."""
+        """Always healthy."""
 
     async def close(self) -> None:
         """Nothing to close."""
 
 
 class DoubleDiscovery:
-    """Knows one model."""
+    """Resolves every name to one model."""
 
     async def resolve_plan(self, request: Any, timeout: float | None = None) -> Plan:
-        """Return it."""
+        """Return a plan with the model."""
         model = Model(id="mock", kind=Model.CHAT, engine="openai", context_length=4096)
         url = "http://127.0.0.1:1/v1"
         resolved = ResolvedModel(model=model, base_url=url, upstream_model="mock", max_concurrent=64)
@@ -110,25 +105,25 @@ class DoubleDiscovery:
 
 
 class DoubleAudit:
-    """Keeps nothing."""
+    """Discards all records."""
 
     def line(self, *record: Any) -> str:
         """Return nothing."""
         return ""
 
-    async def record(self, *record: Any, **more: Any) -> None:
+    async def record(self, *record: Any, **options: Any) -> None:
         """Take a record."""
 
 
 class DoubleLedger:
-    """Keeps nothing."""
+    """Discards all records."""
 
     async def put(self, rows: Any, record: str = "") -> None:
         """Take rows."""
 
 
 def application() -> Any:
-    """Return serving's application with doubles around it; it knows no prices, limits or kills."""
+    """Return the application of model serving with doubles, without prices, limits and kills."""
     engine, discovery, audit, ledger = DoubleEngine(), DoubleDiscovery(), DoubleAudit(), DoubleLedger()
     clock, circuits, kills = Clock(), CircuitSettings(), KillList(None, Path("no-such-file"))  # type: ignore[arg-type]
     models = ModelDirectory(
@@ -144,20 +139,20 @@ def application() -> Any:
     buffers = BodyBuffers(1 << 30, 1 << 30)
     reservations = ReservationClient(None, ledger, MeteringSettings())  # type: ignore[arg-type]
     runner = RequestRunner(models, rules, BudgetGate(CurrentPricing.fixed(Policy()), reservations))
-    made = endpoints.routes(runner, discovery, None, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
-    return http_server.app(made, "bench")
+    routes = endpoints.routes(runner, discovery, None, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
+    return http_server.app(routes, "bench")
 
 
-async def ask(application: Any) -> int:
-    """Send one request; return the bytes of its answer."""
+async def send_request(application: Any) -> int:
+    """Send one request; return the number of bytes of the response."""
     sent = 0
-    asked = False
+    received = False
 
     async def receive() -> dict[str, Any]:
-        nonlocal asked
-        if asked:
+        nonlocal received
+        if received:
             await asyncio.Event().wait()
-        asked = True
+        received = True
         return {"type": "http.request", "body": BODY}
 
     async def send(message: dict[str, Any]) -> None:
@@ -171,14 +166,14 @@ async def ask(application: Any) -> int:
 
 
 async def measure(application: Any, requests: int = REQUESTS, rounds: int = ROUNDS) -> float:
-    """Return the microseconds of CPU time that one answer takes, in the best of some rounds."""
-    assert await ask(application) > TOKENS * 100
+    """Return the CPU time of one response in microseconds, the best of several rounds."""
+    assert await send_request(application) > TOKENS * 100
     best = float("inf")
     for _ in range(rounds):
-        began = time.process_time()
+        started_at = time.process_time()
         for _ in range(requests):
-            await ask(application)
-        best = min(best, (time.process_time() - began) / requests)
+            await send_request(application)
+        best = min(best, (time.process_time() - started_at) / requests)
     return best * 1e6
 
 
@@ -200,10 +195,10 @@ def main() -> None:
     handler = logging.StreamHandler(io.StringIO())
     handler.setFormatter(JsonFormatter("bench"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    ours = application()
-    print(f"an answer of {TOKENS} tokens, streamed, without a collector: {asyncio.run(measure(ours)):.0f} us")
+    app = application()
+    print(f"an answer of {TOKENS} tokens, streamed, without a collector: {asyncio.run(measure(app)):.0f} us")
     _export()
-    print(f"the same with spans recorded:                           {asyncio.run(measure(ours)):.0f} us")
+    print(f"the same with spans recorded:                           {asyncio.run(measure(app)):.0f} us")
 
 
 if __name__ == "__main__":

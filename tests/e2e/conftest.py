@@ -1,4 +1,4 @@
-"""A platform, started with `drw up`, and a collector for its traces."""
+"""A platform started with `drw up`, and a collector of its traces."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from support.platform import Platform
 @pytest.fixture(scope="session")
 def collector() -> Iterator[DoubleCollector]:
     """The collector of the platform's traces."""
-    with collecting() as found:
-        yield found
+    with collecting() as collector:
+        yield collector
 
 
 @pytest.fixture(scope="session")
 def platform(collector: DoubleCollector) -> Iterator[Platform]:
-    """A platform for all tests."""
+    """A platform shared by all tests."""
     with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # export interval of spans, in milliseconds
-        found = Platform(folder / "data")
-        found.data.mkdir()
-        (found.data / "drw.toml").write_text(f'otlp_endpoint = "{collector.url}"\n')
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds between exports of spans
+        platform = Platform(folder / "data")
+        platform.data.mkdir()
+        (platform.data / "drw.toml").write_text(f'otlp_endpoint = "{collector.url}"\n')
         try:
-            print(found.run("up", "--detach", "--port", "0").stdout)
-            yield found
+            print(platform.run("up", "--detach", "--port", "0").stdout)
+            yield platform
         finally:
-            found.run("down")
+            platform.run("down")
 
 
 @pytest.fixture(scope="session")

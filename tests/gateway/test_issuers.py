@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from agent.xds.test_identity import Authority
+from agent.xds.test_identity import CertificateAuthority
 from drw.api.gateway.v1.authentication_pb2 import (
     CreateKeyRequest,
     DeleteCertificateRequest,
@@ -351,7 +351,7 @@ async def test_fetch_errors_do_not_reveal_hosts_and_ports(tmp_path: Path, caplog
     async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    certificate, key = Authority().write(tmp_path, "inside")
+    certificate, key = CertificateAuthority().write(tmp_path, "inside")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate, key)
     plain = await asyncio.start_server(silent, "127.0.0.1", 0)

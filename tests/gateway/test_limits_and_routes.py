@@ -99,7 +99,7 @@ async def test_a_limit_is_visible_to_its_desk_until_it_expires(profile: Profile,
 
 async def test_callers_of_an_issuer_can_have_limits_and_budgets(profile: Profile) -> None:
     lua = (resources.files("drw.agent.xds.http_filters") / "identity.lua").read_text()
-    (longest,) = re.findall(r"MOST_SUBJECT = (\d+)", lua)
+    (longest,) = re.findall(r"MAX_SUBJECT = (\d+)", lua)
     caller_id = f"oidc:{'i' * validation.MAX_NAME}:{'s' * int(longest)}"
     assert len(caller_id) <= MAX_ID
     boss = Principal("acme", "research", "key_boss", frozenset(SCOPES))

@@ -15,8 +15,7 @@ from drw.catalog import BY_NAME
 from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
-from drw.local.first_key import OPERATOR, make_home
-from support.strict_transport import StrictTransport
+from drw.local.first_key import OPERATOR, ensure_home
 
 _numbers = itertools.count()
 
@@ -76,6 +75,6 @@ async def _make_desks(host: Host, services: list[str]) -> None:
     client = host.client(AuthenticationClient)
     grants: dict[str, Any] = {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
     with acting_for(OPERATOR):
-        await make_home(client)
-        await client.put_org(PutOrgRequest(name="acme", **grants))
-        await client.put_desk(PutDeskRequest(org="acme", name="research", **grants))
+        await ensure_home(client)
+        await client.put_org(PutOrgRequest(name="acme", **held))
+        await client.put_desk(PutDeskRequest(org="acme", name="research", **held))

@@ -46,7 +46,7 @@ async def test_an_engine_above_its_memory_limit_returns_503_and_is_restarted(
     part = ProcessSpec(name="engine", title="the engine", command=lambda: command, ready=partial(healthy, socket))
     child = ChildProcess(part, folder / "limited.log", log_lines.append)
     await child.start()
-    keeping = asyncio.create_task(child.keep())
+    keeping = asyncio.create_task(child.supervise())
     try:
         never = {"consecutive_failures": 1000, "window": 1000}  # a circuit would tell of itself
         async with start(small=socket, circuits=never) as cluster:

@@ -1,4 +1,4 @@
-"""A real Envoy in front of real services: who gets in, how far, and what the others read."""
+"""Authentication, authorization, limits and errors through a real Envoy in front of the real gateway services."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from agent.data_plane import Front
+from agent.data_plane import GatewayHarness
 from drw.gateway.authentication.keys.signing import Claims, Signer, new_private_key
 from drw.kernel.rpc.http_server import HttpServer
 from support.parts import until
@@ -23,7 +23,7 @@ from support.parts import until
 CHAT = "/v1/chat/completions"
 
 
-def claims(**other: Any) -> Claims:
+def claims(**changes: Any) -> Claims:
     now = datetime.now(UTC)
     base: dict[str, Any] = {
         "key": "key_by_hand",
@@ -33,34 +33,35 @@ def claims(**other: Any) -> Claims:
         "issued_at": now - timedelta(hours=2),
         "expires_at": now + timedelta(hours=1),
     }
-    return Claims(**(base | other))
+    return Claims(**(base | changes))
 
 
-async def test_a_key_that_is_not_good_is_told_why(front: Front) -> None:
+async def test_invalid_key_is_rejected_with_the_reason(gateway: GatewayHarness) -> None:
     past = datetime.now(UTC) - timedelta(minutes=30)
-    mine = Signer(new_private_key(), "drw", "drw-gateway")
-    for secret, said in [
+    foreign_signer = Signer(new_private_key(), "drw", "drw-gateway")
+    for secret, expected in [
         ("", "there is no key in this request"),
         ("sk-something", "not valid"),
-        (mine.sign(claims()), "not valid"),
-        (front.signer(issuer="other").sign(claims()), "not valid"),
-        (front.signer(audience="other").sign(claims()), "not valid"),
-        (front.signer().sign(claims(expires_at=past)), "has expired"),
+        (foreign_signer.sign(claims()), "not valid"),
+        (gateway.signer(issuer="other").sign(claims()), "not valid"),
+        (gateway.signer(audience="other").sign(claims()), "not valid"),
+        (gateway.signer().sign(claims(expires_at=past)), "has expired"),
     ]:
-        async with front.client(secret) as client:
+        async with gateway.client(secret) as client:
             answer = await client.post(CHAT, json={})
         error = answer.json()["error"]
         assert (answer.status_code, error["type"], error["code"]) == (401, "authentication_error", "invalid_api_key")
-        assert said in error["message"] and "drw keys create" in error["message"]
+        assert expected in error["message"] and "drw keys create" in error["message"]
         assert error["param"] is None
-    async with front.client(front.signer().sign(claims())) as client:
+    async with gateway.client(gateway.signer().sign(claims())) as client:
         assert (await client.post(CHAT, json={})).status_code == 200
-    good = front.signer().sign(claims())
-    async with front.client() as client:
-        assert (await client.post(CHAT, headers={"authorization": f"bearer {good}"})).status_code == 200
-        assert (await client.post(CHAT, headers={"authorization": f"Basic {good}"})).status_code == 401
-        assert (await client.post(f"{CHAT}?access_token={good}")).status_code == 401  # it would be in logs
-        head, body, signature = good.split(".")
+    valid_key = gateway.signer().sign(claims())
+    async with gateway.client() as client:
+        assert (await client.post(CHAT, headers={"authorization": f"bearer {valid_key}"})).status_code == 200
+        assert (await client.post(CHAT, headers={"authorization": f"Basic {valid_key}"})).status_code == 401
+        # A query string would be logged.
+        assert (await client.post(f"{CHAT}?access_token={valid_key}")).status_code == 401
+        head, body, signature = valid_key.split(".")
         for changed in (f"{head}.{body}.", f"{head}.{body}.{'A' * len(signature)}", f"{body}.{body}.{signature}"):
             assert (await client.post(CHAT, headers={"authorization": f"Bearer {changed}"})).status_code == 401
         for algorithm in ("none", "HS256"):
@@ -68,8 +69,8 @@ async def test_a_key_that_is_not_good_is_told_why(front: Front) -> None:
             assert (await client.post(CHAT, headers={"authorization": f"Bearer {forged}"})).status_code == 401
 
 
-async def test_scopes_paths_and_who_is_calling(front: Front) -> None:
-    async with front.client(await front.key("models:read", "documents:read")) as client:
+async def test_scopes_paths_and_identity_headers(gateway: GatewayHarness) -> None:
+    async with gateway.client(await gateway.create_key("models:read", "documents:read")) as client:
         answer = await client.post(CHAT, json={})
         assert answer.status_code == 403
         assert answer.json()["error"]["code"] == "permission_denied"
@@ -86,57 +87,57 @@ async def test_scopes_paths_and_who_is_calling(front: Front) -> None:
             "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
         }
         answer = await client.get("/v1/models", headers=forged | hops)
-    seen = answer.json()["headers"]
-    assert {k: v for k, v in seen.items() if k.startswith("x-drw-") and k != "x-drw-key"} == {
+    received = answer.json()["headers"]
+    assert {k: v for k, v in received.items() if k.startswith("x-drw-") and k != "x-drw-key"} == {
         "x-drw-org": "local",
         "x-drw-desk": "research",
         "x-drw-scopes": "documents:read models:read",
     }
-    assert seen["x-drw-key"].startswith("key_") and seen["x-drw-key"] != "key_1"
-    assert "authorization" not in seen and "x-envoy-max-retries" not in seen
-    assert seen["traceparent"] == hops["traceparent"]
-    assert seen["x-request-id"] == answer.headers["x-request-id"]
+    assert received["x-drw-key"].startswith("key_") and received["x-drw-key"] != "key_1"
+    assert "authorization" not in received and "x-envoy-max-retries" not in received
+    assert received["traceparent"] == hops["traceparent"]
+    assert received["x-request-id"] == answer.headers["x-request-id"]
 
 
-async def test_the_scopes_of_the_contracts_are_checked_before_a_service_is_reached(front: Front) -> None:
-    async with front.client(await front.key("models:read")) as client:
-        answer = await client.get("/api/v1/runs")  # no process of the workflow services runs here
+async def test_contract_scopes_are_checked_before_the_service(gateway: GatewayHarness) -> None:
+    async with gateway.client(await gateway.create_key("models:read")) as client:
+        answer = await client.get("/api/v1/runs")  # the workflow services do not run in this test
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied")
         assert "'workflows:read' or 'workflows:run'" in answer.json()["error"]["message"]
-        assert (await client.get("/api/v1/me")).status_code == 200  # which every key may call
+        assert (await client.get("/api/v1/me")).status_code == 200  # every key may call this
 
 
-async def test_the_openai_client_raises_its_own_classes(front: Front) -> None:
+async def test_openai_client_raises_its_error_classes(gateway: GatewayHarness) -> None:
     def client(secret: str) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{front.url}/v1", api_key=secret, max_retries=0)
+        return openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=secret, max_retries=0)
 
-    async def ask(secret: str) -> None:
+    async def send_request(secret: str) -> None:
         async with client(secret) as api:
             await api.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
 
     with pytest.raises(openai.AuthenticationError):
-        await ask("sk-wrong")
+        await send_request("sk-wrong")
     with pytest.raises(openai.PermissionDeniedError):
-        await ask(await front.key("models:read"))
-    one = await front.key("models:invoke", requests_per_minute=1)
-    await ask(one)
+        await send_request(await gateway.create_key("models:read"))
+    limited_key = await gateway.create_key("models:invoke", requests_per_minute=1)
+    await send_request(limited_key)
     with pytest.raises(openai.RateLimitError):
-        await ask(one)
+        await send_request(limited_key)
     with pytest.raises(openai.NotFoundError):
-        async with client(await front.key("models:invoke")) as api:
+        async with client(await gateway.create_key("models:invoke")) as api:
             await api.moderations.create(input="x")
-    await front.stop_models()
+    await gateway.stop_models()
     with pytest.raises(openai.InternalServerError, match="the models services"):
-        await ask(await front.key("models:invoke"))
+        await send_request(await gateway.create_key("models:invoke"))
 
 
-async def test_a_body_too_large_is_refused_at_once(front: Front) -> None:
-    async def pieces():
+async def test_oversized_body_is_rejected_at_once(gateway: GatewayHarness) -> None:
+    async def chunks():
         for _ in range(35):
             yield bytes(1_000_000)
 
-    async with front.client(await front.key("models:invoke", "documents:write")) as client:
-        for body in (bytes(35_000_000), pieces()):
+    async with gateway.client(await gateway.create_key("models:invoke", "documents:write")) as client:
+        for body in (bytes(35_000_000), chunks()):
             answer = await client.post(CHAT, content=body)
             assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
             assert "at most 34603008 bytes" in answer.json()["error"]["message"]
@@ -144,100 +145,100 @@ async def test_a_body_too_large_is_refused_at_once(front: Front) -> None:
         assert (answer.status_code, answer.json()["bytes"]) == (200, 32 << 20)
 
 
-async def test_a_key_over_its_limit_is_told_when_to_come_back(front: Front) -> None:
-    async with front.client(await front.key("models:read", requests_per_minute=3)) as client:
+async def test_key_over_its_limit_gets_a_retry_time(gateway: GatewayHarness) -> None:
+    async with gateway.client(await gateway.create_key("models:read", requests_per_minute=3)) as client:
         answers = [await client.get("/v1/models") for _ in range(4)]
     assert [a.status_code for a in answers] == [200, 200, 200, 429]
     assert [a.headers["x-ratelimit-remaining"] for a in answers] == ["2", "1", "0", "0"]
-    refused = answers[-1]
-    assert 50 <= int(refused.headers["retry-after"]) <= 61  # when the first one leaves the window
-    assert refused.headers["x-ratelimit-limit"] == refused.headers["x-ratelimit-limit-requests"] == "3"
-    assert (refused.json()["error"]["type"], refused.json()["error"]["code"]) == (
+    limited = answers[-1]
+    assert 50 <= int(limited.headers["retry-after"]) <= 61  # when the first request leaves the window
+    assert limited.headers["x-ratelimit-limit"] == limited.headers["x-ratelimit-limit-requests"] == "3"
+    assert (limited.json()["error"]["type"], limited.json()["error"]["code"]) == (
         "rate_limit_error",
         "rate_limit_exceeded",
     )
-    async with front.client(await front.key("models:read")) as client:
+    async with gateway.client(await gateway.create_key("models:read")) as client:
         assert (await client.get("/v1/models")).headers["x-ratelimit-limit"] == "600"
 
 
-async def test_a_revoked_key_is_refused_and_no_other(front: Front) -> None:
-    good, bad = await front.key("models:read"), await front.key("models:read")
-    async with front.client(good) as kept, front.client(bad) as client:
+async def test_only_the_revoked_key_is_rejected(gateway: GatewayHarness) -> None:
+    valid_key, revoked_key = await gateway.create_key("models:read"), await gateway.create_key("models:read")
+    async with gateway.client(valid_key) as unaffected_client, gateway.client(revoked_key) as client:
         key = (await client.get("/v1/models")).json()["headers"]["x-drw-key"]
-        await front.revoke(key)
+        await gateway.revoke(key)
         answer = await client.get("/v1/models")
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
         assert answer.json()["error"]["message"].startswith("the key is revoked")
-        assert (await kept.get("/v1/models")).status_code == 200
+        assert (await unaffected_client.get("/v1/models")).status_code == 200
 
 
-async def test_a_stream_comes_through_as_it_is_made(front: Front) -> None:
+async def test_stream_events_are_not_buffered(gateway: GatewayHarness) -> None:
     async with (
-        front.client(await front.key("models:invoke")) as client,
+        gateway.client(await gateway.create_key("models:invoke")) as client,
         client.stream("POST", CHAT, json={"stream": True}) as answer,
     ):
         lines = answer.aiter_lines()
         for number in range(5):
-            front.models.go_on.release()  # the next event is not even made before this one has come
+            gateway.models.next_event.release()  # the next event is created only after this one arrived
             assert await anext(lines) == f"data: {number}"
             assert await anext(lines) == ""
     assert answer.headers["content-type"].startswith("text/event-stream")
 
 
-async def test_an_upstream_that_is_gone_is_named(front: Front) -> None:
-    async with front.client(
-        await front.key("documents:read", "models:read", "platform:read", "workflows:read")
+async def test_unavailable_upstream_is_named(gateway: GatewayHarness) -> None:
+    async with gateway.client(
+        await gateway.create_key("documents:read", "models:read", "platform:read", "workflows:read")
     ) as client:
-        for path, said in [
+        for path, expected in [
             ("/v1/files", "the rag services (documents, embedding, vector_store, retrieval) do not answer;"),
             ("/api/v1/runs", "the workflow services (orchestration) do not answer;"),
         ]:
             answer = await client.get(path)
             error = answer.json()["error"]
             assert (answer.status_code, error["code"]) == (503, "service_unavailable")
-            assert said in error["message"] and "model calls" in error["message"]
+            assert expected in error["message"] and "model calls" in error["message"]
             assert answer.headers["retry-after"] == "5"
         assert (await client.get("/v1/models")).status_code == 200
         assert "drw_call_seconds" in (await client.get("/metrics/gateway")).text
-        await front.stop_models()
+        await gateway.stop_models()
         assert (await client.get("/v1/models")).status_code == 503
-        await front.start_models()
+        await gateway.start_models()
         assert (await client.get("/v1/models")).status_code == 200
 
 
-async def test_keys_are_made_over_rest_and_work(front: Front) -> None:
-    first = await front.key("keys:write", "keys:read", "models:read", "platform:read")
-    async with front.client(first) as client:
-        made = await client.post("/api/v1/keys", json={"name": "second", "scopes": ["models:read"]})
-        assert made.status_code == 200
-        refused = await client.post("/api/v1/keys", json={"name": "third", "scopes": ["documents:read"]})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
-        key = made.json()["key"]["id"]
-        async with front.client(made.json()["secret"]) as other:
-            assert (await other.get("/v1/models")).json()["headers"]["x-drw-key"] == key
-            assert (await other.get("/api/v1/keys")).status_code == 403
-        before = await front.wanted()
+async def test_keys_created_over_rest_are_accepted(gateway: GatewayHarness) -> None:
+    first = await gateway.create_key("keys:write", "keys:read", "models:read", "platform:read")
+    async with gateway.client(first) as client:
+        created = await client.post("/api/v1/keys", json={"name": "second", "scopes": ["models:read"]})
+        assert created.status_code == 200
+        denied = await client.post("/api/v1/keys", json={"name": "third", "scopes": ["documents:read"]})
+        assert (denied.status_code, denied.json()["error"]["code"]) == (403, "permission_denied")
+        key = created.json()["key"]["id"]
+        async with gateway.client(created.json()["secret"]) as second_client:
+            assert (await second_client.get("/v1/models")).json()["headers"]["x-drw-key"] == key
+            assert (await second_client.get("/api/v1/keys")).status_code == 403
+        before = await gateway.desired_version()
         assert (await client.post(f"/api/v1/keys/{key}:revoke")).status_code == 200
-        await front.settled(before)
-        async with front.client(made.json()["secret"]) as other:
-            assert (await other.get("/v1/models")).status_code == 401
+        await gateway.wait_until_applied(before)
+        async with gateway.client(created.json()["secret"]) as second_client:
+            assert (await second_client.get("/v1/models")).status_code == 401
         routes = (await client.get("/api/v1/routes")).json()["routes"]
         assert {"chat", "models", "rest.keys", "metrics.rag"} <= {route["name"] for route in routes}
         upstreams = (await client.get("/api/v1/upstreams")).json()["upstreams"]
         assert [u["name"] for u in upstreams] == ["agent", "gateway", "models", "rag", "workflow"]
 
 
-async def test_the_access_log_names_the_key_and_never_shows_it(front: Front) -> None:
-    secret = await front.key("models:read")
-    async with front.client(secret) as client:
+async def test_access_log_names_the_key_id_and_not_its_secret(gateway: GatewayHarness) -> None:
+    secret = await gateway.create_key("models:read")
+    async with gateway.client(secret) as client:
         answer = await client.get("/v1/models?access_token=hidden")
         key = answer.json()["headers"]["x-drw-key"]
-    log = front.plane.folder / "access.log"
+    log = gateway.plane.folder / "access.log"
 
-    async def written() -> bool:
+    async def line_is_logged() -> bool:
         return log.exists() and answer.headers["x-request-id"] in log.read_text()
 
-    await until(written, "the line of the log")
+    await until(line_is_logged, "the line of the log")
     text = log.read_text()
     line = next(
         line for line in map(json.loads, text.splitlines()) if line["request_id"] == answer.headers["x-request-id"]
@@ -254,8 +255,8 @@ async def test_the_access_log_names_the_key_and_never_shows_it(front: Front) -> 
     assert secret not in text and "hidden" not in text
 
 
-async def test_requests_that_are_not_well_formed(front: Front) -> None:
-    async with front.client(await front.key("models:read")) as client:
+async def test_malformed_requests(gateway: GatewayHarness) -> None:
+    async with gateway.client(await gateway.create_key("models:read")) as client:
         answer = await client.get("/v1/models", headers={"bad_header": "1"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
         answer = await client.get("/v1/models", headers={"x-long": "a" * 70_000})
@@ -263,27 +264,27 @@ async def test_requests_that_are_not_well_formed(front: Front) -> None:
         assert (await client.get("/v1//x/../models")).json()["path"] == "/v1/models"
 
 
-async def test_an_upload_reaches_the_service_while_it_is_sent(front: Front) -> None:
+async def test_uploads_are_streamed_to_the_service(gateway: GatewayHarness) -> None:
     arrived = asyncio.Event()
 
     async def count(request: Request) -> JSONResponse:
         size = 0
-        async for piece in request.stream():
-            size += len(piece)
+        async for chunk in request.stream():
+            size += len(chunk)
             arrived.set()
         return JSONResponse({"bytes": size})
 
-    async def pieces():
+    async def chunks():
         yield bytes(100_000)
         await arrived.wait()
         for _ in range(60):
             yield bytes(1_000_000)
 
     server = HttpServer(Starlette(routes=[Route("/v1/files", count, methods=["POST"])]))
-    await server.start(front.profile.processes["rag"].http)
+    await server.start(gateway.profile.processes["rag"].http)
     try:
-        async with front.client(await front.key("documents:write")) as client:
-            answer = await client.post("/v1/files", content=pieces())
+        async with gateway.client(await gateway.create_key("documents:write")) as client:
+            answer = await client.post("/v1/files", content=chunks())
     finally:
         await server.stop(0)
     assert answer.json() == {"bytes": 60_100_000}

@@ -1,4 +1,4 @@
-"""A front door whose upstream keeps what reaches it, and a client of it that sends raw bytes."""
+"""A gateway whose upstream records its requests, and a client that sends raw bytes."""
 
 from __future__ import annotations
 
@@ -11,59 +11,59 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.data_plane import Front
+from agent.data_plane import GatewayHarness
 from agent.doubles import DoubleCollector, DoubleModels
 
-SECONDS = 10
+TIMEOUT_SECONDS = 10
 
 
 class RecordingModels(DoubleModels):
-    """Keeps every request that reaches it."""
+    """Records every request that reaches the upstream."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[Request] = []
+        self.requests: list[Request] = []
 
     async def _answer(self, request: Request) -> Response:
-        self.seen.append(request)
+        self.requests.append(request)
         return await super()._answer(request)
 
 
 @dataclass
-class Gate:
-    """The front door, what came through it, and where its traces go."""
+class GatewayProbe:
+    """A gateway, the requests that reached its upstream, and its trace collector."""
 
-    front: Front
+    gateway: GatewayHarness
     models: RecordingModels
     collector: DoubleCollector
     secret: str = ""
-    seen_before: int = field(default=0)
+    read_count: int = field(default=0)
 
     @property
-    def arrived(self) -> list[str]:
-        """The requests that have reached the upstream since the last look, as in `GET /v1/models`."""
-        new, self.seen_before = self.models.seen[self.seen_before :], len(self.models.seen)
+    def new_requests(self) -> list[str]:
+        """The requests that reached the upstream since the last read, like `GET /v1/models`."""
+        new, self.read_count = self.models.requests[self.read_count :], len(self.models.requests)
         return [f"{request.method} {request.url.path}" for request in new]
 
-    async def send(self, *parts: bytes) -> list[int]:
-        """Send these bytes on one connection; return the statuses of all answers."""
-        where = urlsplit(self.front.url)
-        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    async def send(self, *chunks: bytes) -> list[int]:
+        """Send these bytes on one connection and return the status of each response."""
+        url = urlsplit(self.gateway.url)
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
         try:
-            writer.write(b"".join(parts))
-            async with asyncio.timeout(SECONDS):
-                return [status async for status in _statuses(reader)]
+            writer.write(b"".join(chunks))
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                return [status async for status in _read_statuses(reader)]
         finally:
             writer.close()
 
     def request(self, verb: str, path: str, *headers: bytes, body: bytes = b"", close: bool = True) -> bytes:
-        """Return a request with the good key and these header lines; without `close`, another may follow."""
+        """Return a request with the valid key and these header lines; without `close`, another request may follow."""
         lines = [f"{verb} {path} HTTP/1.1".encode(), b"host: drw", f"authorization: Bearer {self.secret}".encode()]
         return b"\r\n".join([*lines, *headers, *([b"connection: close"] if close else []), b"", body])
 
 
-async def _statuses(reader: asyncio.StreamReader) -> AsyncIterator[int]:
-    """The statuses of the answers, up to the one that says that it is the last: Envoy closes a second later."""
+async def _read_statuses(reader: asyncio.StreamReader) -> AsyncIterator[int]:
+    """Yield the status of each response up to the one with `connection: close`; Envoy closes a second later."""
     head = b""
     while b"connection: close" not in head:
         try:
