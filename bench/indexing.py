@@ -72,7 +72,7 @@ def encode(encoder: Onnx, texts: list[str]) -> float:
     """Encode texts with the encoder alone; return the seconds."""
     started_at = time.perf_counter()
     for start in range(0, len(texts), TEXTS):
-        for batch in encoder.read(texts[start : start + TEXTS], LengthPolicy(average=True)):
+        for batch in encoder.tokenize(texts[start : start + TEXTS], LengthPolicy(average=True)):
             encoder.encode(batch)
     return time.perf_counter() - started_at
 

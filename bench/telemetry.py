@@ -70,8 +70,13 @@ class DoubleEngine(ChatEngine):
     """Streams the same word repeatedly."""
 
     async def stream(
-        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
-    ) -> AsyncGenerator[Chunk, None]:
+        self,
+        target: EngineTarget,
+        endpoint: Endpoint,
+        body: Body,
+        limits: EngineLimits = UNLIMITED,
+        prompts: Sequence[CountedPrompt] = (),
+    ) -> AsyncGenerator[EngineEvent, None]:
         """Yield the chunks of the response."""
         for _ in range(TOKENS):
             chunk: Chunk = {"choices": [{"index": 0, "delta": {"content": "word "}}]}

@@ -225,7 +225,7 @@ class DataPlaneHarness(GatewayHarness):
 
     async def start_gateway(self) -> None:
         self._server = Server([self.router])
-        await self._server.start(self.profile.place("request_router").grpc)
+        await self._server.start(self.profile.address_of("request_router").grpc)
 
     async def stop_gateway(self) -> None:
         if self._server:

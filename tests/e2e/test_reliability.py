@@ -33,7 +33,7 @@ async def test_killed_or_frozen_processes_are_replaced_with_documented_errors(
     platform.run("budgets", "set", "1000", "--desk", "research", "--period", "day")
     try:
         async with mixed_load(credentials["url"], credentials["api_key"], store.id) as load:
-            await load.good(set(kinds("")), 0.0, TIMEOUT_SECONDS)
+            await load.until_each_kind_succeeds(set(kinds("")), 0.0, TIMEOUT_SECONDS)
             await kill_one_after_the_other(platform, load)
             await freeze_all(platform, load, (*PROCESSES, "agent"))
             assert undocumented_outcomes(load.outcomes) == {}
@@ -94,9 +94,9 @@ async def kill_one_after_the_other(platform, load: Load) -> None:
     for name in PROCESSES:
         pid = (await process_states(platform))[name]["pid"] or before[name]["pid"]
         send_signal(pid, signal.SIGKILL)
-        await load.turn(TIMEOUT_SECONDS)
+        await load.until_each_kind_ended(TIMEOUT_SECONDS)
     await wait_until_replaced(platform, before, PROCESSES)
-    await load.good(set(kinds("")), time.monotonic(), TIMEOUT_SECONDS)
+    await load.until_each_kind_succeeds(set(kinds("")), time.monotonic(), TIMEOUT_SECONDS)
 
 
 async def freeze_all(platform, load: Load, names: tuple[str, ...]) -> None:
@@ -104,7 +104,7 @@ async def freeze_all(platform, load: Load, names: tuple[str, ...]) -> None:
     for name in names:
         send_signal(before[name]["pid"], signal.SIGSTOP)
     await wait_until_replaced(platform, before, names)
-    await load.good(set(kinds("")), time.monotonic(), TIMEOUT_SECONDS)
+    await load.until_each_kind_succeeds(set(kinds("")), time.monotonic(), TIMEOUT_SECONDS)
 
 
 def undocumented_outcomes(outcomes) -> Counter:

@@ -28,7 +28,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformPaths:
 
 def test_profile_has_an_address_for_every_service(paths: PlatformPaths) -> None:
     profile = SettingLayers(paths.files, {}).profile()
-    assert {profile.place(s.name).grpc for s in SERVICES + SUPPORT}
+    assert {profile.address_of(s.name).grpc for s in SERVICES + SUPPORT}
     check_sections(profile)
     assert len(str(paths.run / "pg" / ".s.PGSQL.5432.lock")) < 108
 

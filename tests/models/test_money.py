@@ -100,7 +100,7 @@ def billing(start: Callable[..., Any]) -> Callable[..., Any]:
     async def begin(**more) -> AsyncIterator[BillingHarness]:
         async with start(more=("rate_limiting",), **more) as cluster:
             harness = BillingHarness(cluster)
-            await counters_open(cluster.host.profile)
+            await until_counters_open(cluster.host.profile)
             await harness.wait_for_policy()
             yield harness
 
@@ -282,7 +282,7 @@ async def test_counters_are_rebuilt_from_the_ledger_after_data_loss(
         before = await at.budget()
         assert before.spent == "0.00003"
         with psycopg.connect(at.cluster.database) as alone:
-            alone.execute("select pg_advisory_xact_lock(%s)", (LOCK,))  # nobody rebuilds the counters meanwhile
+            alone.execute("select pg_advisory_xact_lock(%s)", (REBUILD_LOCK,))  # nobody rebuilds the counters meanwhile
             redis.Redis.from_url(profile.valkey).flushdb()
             answer = await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=5))
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")

@@ -24,7 +24,7 @@ from money.metering_cluster import DoubleChat, MeteringCluster, model, model_req
 from money.protocol import CALLER, DESK
 
 PRICES = [Price(model=name, prompt_usd_per_million="1", completion_usd_per_million="1") for name in ("one", "two")]
-PROMPT, MOST = 5, 10
+PROMPT, MAX_TOKENS = 5, 10
 BOUND = prompt_token_bound({"prompt": PROMPT}, 0)
 
 
@@ -36,11 +36,11 @@ class CountingChat(DoubleChat):
         self.urls: list[str] = []
 
     async def count_prompt(self, target, endpoint, body):
-        self.places.append(target.base_url)
-        answer = self.answers.pop(0) if self.answers else PROMPT
-        if isinstance(answer, Exception):
-            raise answer
-        return CountedPrompt(answer)
+        self.urls.append(target.base_url)
+        result = self.results.pop(0) if self.results else PROMPT
+        if isinstance(result, Exception):
+            raise result
+        return CountedPrompt(result)
 
 
 class HangingChat(DoubleChat):
@@ -77,8 +77,8 @@ async def reserved_tokens(cluster, *models, seconds: float | None = None) -> int
     request = model_request(models, prompt=PROMPT, max_tokens=MAX_TOKENS, stream=False)
     if seconds is not None:
         request = replace(request, deadline=asyncio.get_running_loop().time() + seconds)
-    with acting_for(WHO):
-        metered = await on.gateway().metering.reserve(request)
+    with acting_for(CALLER):
+        metered = await cluster.gateway().metering.reserve(request)
     assert metered.reservation is not None
     await metered.finalize(asyncio.CancelledError())
     return metered.reservation.tokens
@@ -110,7 +110,7 @@ async def test_models_count_concurrently(cluster: MeteringCluster) -> None:
 
     class BarrierChat(DoubleChat):
         async def count_prompt(self, target, endpoint, body):
-            await both.wait()
+            await barrier.wait()
             return CountedPrompt(PROMPT)
 
     async with asyncio.timeout(30):
@@ -144,9 +144,9 @@ async def test_a_prompt_is_counted_once_for_price_and_context_length(cluster: Me
         metered = await cluster.gateway().metering.reserve(request)
     with pytest.raises(ContextLengthExceeded, match=f"{PROMPT} tokens; this model takes at most {PROMPT - 1}"):
         await check_prompts(bounded, bounded.replicas[0], request, request.body, request.deadline)
-    assert engine.places == ["x"]
-    other = {"prompt": "y" * 100}  # as where another engine continues the answer
+    assert engine.urls == ["x"]
+    other = {"prompt": "y" * 100}  # as for the continuation by another engine
     with pytest.raises(ContextLengthExceeded):
         await check_prompts(bounded, bounded.replicas[0], request, other, request.deadline)
-    assert engine.places == ["x", "x"]
+    assert engine.urls == ["x", "x"]
     await metered.finalize(asyncio.CancelledError())

@@ -21,8 +21,8 @@ from drw.kernel.errors import NEVER, ClientDisconnected, RateLimited, http_heade
 from drw.kernel.rpc.context import acting_for
 from drw.models.serving.errors import ResponseTruncated
 from drw.models.serving.metering.estimates import prompt_token_bound
-from money.protocol import DESK, KEY, ONE, TOKEN, TWO, WHO, rows, spent
-from money.world import BLOCK, LEASE, World, asked, report, token, usage
+from money.metering_cluster import BLOCK, LEASE, MeteringCluster, model_request, report, token, usage
+from money.protocol import CALLER, DESK, KEY, ONE, TOKEN, TWO, rows, spent
 
 
 async def test_concurrent_reservations_never_exceed_the_cap(cluster: MeteringCluster) -> None:

@@ -16,6 +16,7 @@ from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.local.first_key import OPERATOR, ensure_home
+from support.strict_transport import StrictTransport
 
 _numbers = itertools.count()
 
@@ -76,5 +77,5 @@ async def _make_desks(host: Host, services: list[str]) -> None:
     grants: dict[str, Any] = {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
     with acting_for(OPERATOR):
         await ensure_home(client)
-        await client.put_org(PutOrgRequest(name="acme", **held))
-        await client.put_desk(PutDeskRequest(org="acme", name="research", **held))
+        await client.put_org(PutOrgRequest(name="acme", **grants))
+        await client.put_desk(PutDeskRequest(org="acme", name="research", **grants))

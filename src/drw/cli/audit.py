@@ -112,7 +112,7 @@ def verify_log(
 
 
 def _verify_offline(folder: Path, key: str, note: str) -> dict[str, Any]:
-    from drw.audit.verify import verify  # imported here, because it loads more than other commands need
+    from drw.audit.offline import verify  # imported here, because it loads more than other commands need
 
     report = verify(folder, key, note)
     return {"ok": report.ok, "records": report.records, "problem": report.problem, "checkpoint": {"note": report.note}}

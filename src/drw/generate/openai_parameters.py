@@ -9,7 +9,7 @@ from openai import types
 from openai.types import chat, vector_stores
 
 from drw.generate.openai_requests import HANDWRITTEN, MODELS
-from drw.models.serving.openai.requests import HINTS, KEPT
+from drw.models.serving.openai.requests import HINTS, NOT_FORWARDED
 
 OPENAI: dict[str, Any] = {
     "chat/create": chat.completion_create_params.CompletionCreateParamsStreaming,

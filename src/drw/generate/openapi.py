@@ -40,6 +40,8 @@ WELL_KNOWN: dict[str, Schema] = {
     JSON_VALUE: {},
 }
 """JSON schemas of protobuf's well-known types: protobuf.dev, "ProtoJSON format"."""
+SCALAR: Schema = {"type": ["string", "number", "boolean"]}
+"""A `google.protobuf.Value` that rules bound."""
 
 
 def files() -> dict[str, str]:
@@ -170,7 +172,7 @@ def _schema(field: Field) -> Schema:
 
 
 def _map(field: Field) -> Schema:
-    values = _typed(field.of, field.of)
+    values = _type_schema(field.of, field.of)
     rules = field.rules
     if rules is None:
         return {"type": "object", "additionalProperties": values}

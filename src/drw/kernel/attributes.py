@@ -25,12 +25,12 @@ def to_value(scalar: Scalar) -> Value:
 
 
 def from_values(values: Mapping[str, Value]) -> dict[str, Scalar]:
-    """Return attributes of a message; a whole number is an `int`."""
+    """Return the attributes of a message; whole numbers become `int`."""
     return {name: from_value(value) for name, value in values.items()}
 
 
 def from_value(value: Value) -> Scalar:
-    """Return one attribute's value of a message. The contracts' field rules admit no null, list or object."""
+    """Return one attribute of a message. The field rules of the contracts reject null, lists and objects."""
     match value.WhichOneof("kind"):
         case "string_value":
             return value.string_value

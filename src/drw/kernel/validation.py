@@ -22,8 +22,8 @@ from drw.kernel.attributes import MAX_NUMBER
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.scopes import SCOPES
 
-MAX_SHOWN = 80
-"""Characters of a wrong value that an error repeats."""
+MAX_QUOTED = 80
+"""Maximum characters of an invalid value in an error message."""
 MAX_KEY_SHOWN = 64
 """Characters of a map's key in an error."""
 
@@ -32,16 +32,16 @@ def validate(message: Message, ignore: Collection[str] = ()) -> None:
     """Validate a message by the rules of its fields, except fields in `ignore`.
 
     Raises:
-        InvalidRequest: `param` is the path of the field, as in `headers[0].name` or `attributes.year`.
+        InvalidRequest: a field breaks a rule; `param` is its path, as in `headers[0].name` or `attributes.year`.
     """
     for param, text in _violations(message, "", ignore):
         raise InvalidRequest(f"{param} {text}", param=param)
 
 
-def check_choice(value: str, allowed: Collection[str], param: str) -> None:
-    """Raise `InvalidRequest` if a value is not one of the allowed values."""
-    if value not in allowed:
-        raise InvalidRequest(f"{param} is {_quoted(value)}; it can be: {', '.join(allowed) or 'nothing'}", param=param)
+def check_choice(value: str, choices: Collection[str], param: str) -> None:
+    """Raise `InvalidRequest` if a value is not one of the choices."""
+    if value not in choices:
+        raise InvalidRequest(f"{param} is {_quoted(value)}; it can be: {', '.join(choices) or 'nothing'}", param=param)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class _ValueRules:
             rules=rules,
             pattern=re.compile(rules.pattern) if rules.pattern else None,
             allowed=tuple(SCOPES) if rules.scope else tuple(rules.one_of),
-            valid=_valid(rules),
+            valid=_expectation(rules),
         )
 
 
@@ -80,18 +80,16 @@ class _Field:
 
 @cache
 def _fields(descriptor: Descriptor) -> tuple[_Field, ...]:
-    return tuple(
-        field for descriptor_field in descriptor.fields if (field := _field(descriptor_field, descriptor)) is not None
-    )
+    return tuple(field for each in descriptor.fields if (field := _field(each, descriptor)) is not None)
 
 
 def _field(field: FieldDescriptor, parent: Descriptor) -> _Field | None:
     options: Any = field.GetOptions()
     rules: Rules | None = options.Extensions[kernel_pb2.rules] if options.HasExtension(kernel_pb2.rules) else None
     kind: Any = field.message_type
-    # Recursive message types would recurse endlessly; no contract has one.
-    is_drw_message = kind is not None and kind is not parent and kind.file.package.startswith("drw.")
-    nested = is_drw_message and not kind.GetOptions().map_entry and bool(_fields(kind))
+    # A message that holds messages of its own type would be read for ever; none of the contracts has one.
+    own = kind is not None and kind is not parent and kind.file.package.startswith("drw.")
+    nested = own and not kind.GetOptions().map_entry and bool(_fields(kind))
     if rules is None and not nested:
         return None
     bounded = rules is not None and (
@@ -109,7 +107,7 @@ def _field(field: FieldDescriptor, parent: Descriptor) -> _Field | None:
 
 
 def _violations(message: Message, prefix: str, ignore: Collection[str] = ()) -> Iterator[tuple[str, str]]:
-    """Yield the path of each field that breaks a rule, and the message of the error."""
+    """Yield the path of each field that breaks a rule, with what is wrong and what would be right."""
     for field in _fields(message.DESCRIPTOR):
         if field.name in ignore:
             continue
@@ -120,7 +118,7 @@ def _violations(message: Message, prefix: str, ignore: Collection[str] = ()) -> 
         elif field.rules is not None:
             is_set = message.HasField(field.name) if isinstance(value, Message) else bool(value)
             if field.rules.required and not is_set:
-                yield param, f"is missing; {_valid(field.rules) or 'give a value'}"
+                yield param, f"is missing; {_expectation(field.rules) or 'give a value'}"
             elif field.value and (text := _violation(field.value, value)):
                 yield param, text
         if field.nested and field.repeated:
@@ -134,7 +132,7 @@ def _of_list(field: _Field, value: Collection[Any], param: str) -> Iterator[tupl
     rules = field.rules
     assert rules is not None
     if rules.required and not value:
-        yield param, f"is empty; it needs at least one{f': {_valid(rules)}' if _valid(rules) else ''}"
+        yield param, f"is empty; it needs at least one{f': {_expectation(rules)}' if _expectation(rules) else ''}"
     if rules.max_items and len(value) > rules.max_items:
         yield param, f"has {len(value)} items; it can have at most {rules.max_items}"
     if isinstance(value, Mapping):
@@ -143,7 +141,7 @@ def _of_list(field: _Field, value: Collection[Any], param: str) -> Iterator[tupl
     if rules.unique:
         items = list(value)
         if twice := [item for item in items if items.count(item) > 1]:
-            yield param, f"has {_shown(twice[0])} twice; each item can be given once"
+            yield param, f"has {_quoted(twice[0])} twice; each item can be given once"
     if field.value:
         for i, item in enumerate(value):
             if text := _violation(field.value, item, required=True):
@@ -181,7 +179,7 @@ def _of_string(value_rules: _ValueRules, value: str) -> str:
         and (not allowed or value in allowed)
     ):
         return ""
-    shown = "is not valid" if rules.secret else f"is {_shown(value)}"
+    shown = "is not valid" if rules.secret else f"is {_quoted(value)}"
     return f"{shown}; {value_rules.valid or 'it cannot be empty'}"
 
 
@@ -199,7 +197,7 @@ def _of_scalar(value_rules: _ValueRules, value: Value) -> str:
             return "must be a string, a number or a boolean"
 
 
-def _valid(rules: Rules) -> str:
+def _expectation(rules: Rules) -> str:
     """Return what a value can be."""
     if rules.expected:
         return f"it must be {rules.expected}"

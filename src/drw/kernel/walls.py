@@ -26,9 +26,9 @@ def for_new_object(requested: Collection[str], principal: Principal) -> list[str
     A caller inside walls can therefore never create an object outside of all of them.
 
     Raises:
-        Forbidden: the caller is outside of a given wall.
+        Forbidden: the caller is outside of a requested wall.
     """
-    if outside := sorted(set(given) - principal.walls):
-        message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can give only its own"
+    if outside := sorted(set(requested) - principal.walls):
+        message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can set only its own walls"
         raise Forbidden(message, param="walls")
     return sorted(set(requested) or principal.walls)

@@ -40,7 +40,7 @@ async def ensure_key(paths: PlatformPaths, profile: Profile, channels: Channels)
             write(paths.credentials, url, stored["api_key"])
             return False
     with acting_for(OPERATOR):
-        client = channels.client(AuthenticationClient, profile.place("authentication").grpc)
+        client = channels.client(AuthenticationClient, profile.address_of("authentication").grpc)
         await ensure_home(client)
         created = await client.create_key(
             CreateKeyRequest(

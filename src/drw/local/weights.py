@@ -14,7 +14,7 @@ EMBEDDING_MODEL = "all-minilm-l6-v2"
 
 def present(folder: Path) -> bool:
     """Return whether all model files exist."""
-    return (folder / CHAT_MODEL).exists() and (folder / EMBEDDING_MODEL / embedding.MADE).exists()
+    return (folder / CHAT_MODEL).exists() and (folder / EMBEDDING_MODEL / embedding.MANIFEST).exists()
 
 
 def main(folder: Path) -> None:

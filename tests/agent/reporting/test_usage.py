@@ -208,7 +208,7 @@ async def test_many_lines_are_reported_in_order(usage_folder: Any, monkeypatch: 
 async def control_plane(data_plane: DataPlaneHarness, double: DoubleRateLimiting):
     """Serve the router and rate limiting doubles at the address of the gateway inside the block."""
     server = Server([data_plane.router, double])
-    await server.start(data_plane.profile.place("request_router").grpc)
+    await server.start(data_plane.profile.address_of("request_router").grpc)
     try:
         yield
     finally:

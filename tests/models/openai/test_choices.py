@@ -89,7 +89,7 @@ def priced(
         }
         async with start(double=double, more=("rate_limiting",), metering={"min_tokens": 1}) as cluster:
             client = cluster.host.client(RateLimitingClient)
-            await counters_open(cluster.host.profile)
+            await until_counters_open(cluster.host.profile)
             with acting_for(BOSS):
                 price: dict[str, Any] = {"prompt_usd_per_million": "0", "completion_usd_per_million": "1"}
                 await client.set_price(Price(model="double", **price))

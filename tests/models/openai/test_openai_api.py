@@ -166,7 +166,7 @@ async def test_an_overlong_text_to_embed_is_rejected_or_truncated_on_request(clu
     assert caught.value.param == "truncate_prompt_tokens"
 
 
-async def test_an_embedding_of_a_blank_text_is_an_error_that_names_its_position(web: Web) -> None:
+async def test_an_embedding_of_a_blank_text_is_an_error_that_names_its_position(web: ModelsCluster) -> None:
     with pytest.raises(openai.BadRequestError, match="input 300 is not valid; it must be 1 to 32,768") as caught:
         await web.client.embeddings.create(model="vectors", input=["a"] * 300 + [" "])
     assert caught.value.param == "input"

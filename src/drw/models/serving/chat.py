@@ -49,7 +49,7 @@ async def generate(
                     finally:
                         await events.aclose()
                     final_chunks = attempt.finish()
-            except FINAL as error:  # not a failure of the engine: no failover
+            except FINAL_ERRORS as error:  # not a failure of the engine: no failover
                 failover.abandoned(attempt, call_outcome(error))
                 raise
             except DrwError as error:

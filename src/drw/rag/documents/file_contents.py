@@ -47,7 +47,7 @@ class FileContents:
             Forbidden: the caller is outside one of the walls.
             InvalidRequest: the file is empty, cannot be parsed for the purpose `assistants`, or has another password.
         """
-        walls.of_new(requested_walls, context.caller())
+        walls.for_new_object(requested_walls, context.caller())
         await upload.finish()
         if purpose != ASSISTANTS:
             if password:

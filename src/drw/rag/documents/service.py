@@ -71,7 +71,7 @@ class Documents(contract.Documents):
         return _file(await self._files.get(request.file))
 
     async def read_text(self, request: ReadTextRequest, /) -> ReadTextResponse:
-        context.caller().must_hold("documents:read")
+        context.caller().require_scope("documents:read")
         limit = request.max_characters
         file = await self._files.get(request.file)
         pages = await self._contents.text(file, limit + 1 if limit else 0)

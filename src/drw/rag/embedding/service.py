@@ -33,7 +33,7 @@ class Embedding(contract.Embedding):
             raise NotFound(f"there is no embedding model {request.model!r}; there is {self._encoder.model!r}")
         texts = _texts(request)
         # The data plane checks kills only for requests to /v1/embeddings, not for documents and questions.
-        with self._kills.ending(caller_or_none(), lambda: (self._encoder.model,)):
+        with self._kills.guard_block(caller_or_none(), lambda: (self._encoder.model,)):
             lengths = LengthPolicy(request.long_text == EmbedRequest.AVERAGE, request.truncate_prompt_tokens)
             return await self._embed(texts, lengths)
 

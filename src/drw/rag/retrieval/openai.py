@@ -75,7 +75,7 @@ class SearchRoute:
         return Route(PATH, self._serve, methods=["POST"])
 
     async def _serve(self, request: Request) -> Response:
-        context.caller().must_hold("documents:read")
+        context.caller().require_scope("documents:read")
         body = read_model(SearchBody, await read_body(request, MAX_BODY_BYTES))
         queries = [body.query] if isinstance(body.query, str) else body.query
         passages, filters = await self._search_all(request.path_params["vector_store_id"], queries, body)

@@ -47,7 +47,7 @@ class VectorStore(contract.VectorStore):
         self._ranking = ranking
 
     async def create_collection(self, request: CreateCollectionRequest, /) -> Collection:
-        new_walls = walls.of_new(request.walls, context.caller())
+        new_walls = walls.for_new_object(request.walls, context.caller())
         return await self._index.create_collection(owner(), request.name, request.metadata, new_walls)
 
     async def list_collections(self, request: ListCollectionsRequest, /) -> ListCollectionsResponse:
@@ -67,7 +67,7 @@ class VectorStore(contract.VectorStore):
     async def put_document(self, request: PutDocumentRequest, /) -> Document:
         document = Document()
         document.CopyFrom(request.document)
-        document.walls[:] = walls.of_new(document.walls, context.caller())
+        document.walls[:] = walls.for_new_object(document.walls, context.caller())
         await asyncio.to_thread(validation.check_chunks, request.chunks)
         analysed = await asyncio.to_thread(analyse, document, request.chunks)
         return await self._index.put_document(
@@ -101,7 +101,7 @@ class VectorStore(contract.VectorStore):
         validation.check_vector(request.vector.values, "vector")
         limit = request.limit or DEFAULT_LIMIT
         query = SearchQuery(request.text, request.vector.values, limit, not request.no_auto_filters)
-        condition = attribute_filters.both(
+        condition = attribute_filters.all_of(
             attribute_filters.equal_to(from_values(request.attributes)), attribute_filters.from_struct(request.filter)
         )
         async with self._index.snapshot(owner(), request.collection, condition) as snapshot:

@@ -103,7 +103,7 @@ def local_replies() -> Json:
 
 
 def _reply(
-    condition: Json, message: str, status: int, retry_after: str = "", *, form: errors.HttpForm | None = None
+    condition: Json, message: str, status: int, retry_after: str = "", *, form: errors.HttpError | None = None
 ) -> Json:
     form = form or next(f for f in errors.HTTP.values() if f.status == status)
     reply = {"filter": condition, "status_code": status, "body_format_override": _format(message, form)}

@@ -104,8 +104,8 @@ def _truncate_inputs(inputs: list[Input], model: Model, *, truncate: bool) -> li
     return truncated
 
 
-def _placed(error: InvalidRequest, start: int) -> InvalidRequest:
-    """Return the error about a text of a batch as one about that text's place in the request."""
+def _reindex_error(error: InvalidRequest, start: int) -> InvalidRequest:
+    """Return an error about a text of a batch with the index of the text in the request."""
     if field := TEXT.fullmatch(error.metadata.get("param", "")):
         return InvalidRequest(f"input {start + int(field[1])}{error.message.removeprefix(field[0])}", param="input")
     if "index" not in error.metadata:

@@ -64,7 +64,7 @@ class AuditedEndpoint:
             caller().require_scope(INVOKE)
             with exchange.while_connected(), self._kills.guard_block(caller(), lambda: record.models):
                 await self._serve(exchange, record)
-        except ClientGone as client_gone:
+        except ClientDisconnected as client_gone:
             # The data plane may have cut the stream because of a kill.
             kill = self._kills.find(caller(), record.models)
             await record.fail(killed_error(kill) if kill else client_gone)
@@ -146,13 +146,13 @@ class ModelList:
 
     async def list_models(self, request: Request) -> Response:
         """Return all models."""
-        caller().must_hold(READ, INVOKE)
+        caller().require_scope(READ, INVOKE)
         listed = await self._discovery.list_models(ListModelsRequest())
         return _json({"object": "list", "data": [_model_object(model) for model in listed.models]})
 
     async def get_model(self, request: Request) -> Response:
         """Return one model."""
-        caller().must_hold(READ, INVOKE)
+        caller().require_scope(READ, INVOKE)
         return _json(_model_object(await self._discovery.get_model(GetModelRequest(id=request.path_params["id"]))))
 
 

@@ -46,7 +46,7 @@ class HttpExchange:
         while has_more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone
+                raise ClientDisconnected
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > limit:
@@ -58,7 +58,7 @@ class HttpExchange:
 
     @contextmanager
     def while_connected(self) -> Iterator[None]:
-        """Run the block, and raise `ClientGone` in it when the client disconnects."""
+        """Run the block, and raise `ClientDisconnected` in it when the client disconnects."""
         task = asyncio.current_task()
         assert task is not None
         client_gone = False
@@ -75,7 +75,7 @@ class HttpExchange:
             yield
         except asyncio.CancelledError:
             if client_gone and task.uncancel() == 0:
-                raise ClientGone from None
+                raise ClientDisconnected from None
             raise
         finally:
             watcher.cancel()
@@ -103,7 +103,7 @@ class HttpExchange:
         started_at = perf_counter()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         if (seconds := perf_counter() - started_at) > BLOCKED_SECONDS:
-            waited("client", seconds)
+            add_wait("client", seconds)
 
     async def end_stream(self, last: bytes) -> None:
         """Send the last event."""

@@ -84,10 +84,10 @@ class BudgetGate:
         Raises and ends as `metered` does.
         """
         history, caller = _start_history("embedding", model, model)
-        policy = self._pricing.newest()
+        policy = self._pricing.current()
         price = policy.price(model, model, datetime.now(UTC))
         embedding_estimate = Estimate(model, model, price, sum(map(text_token_bound, inputs)), 0)
-        pricing = policy.for_call((*caller, of_model(model)), [price])
+        pricing = policy.for_call((*caller, model_subject(model)), [price])
         call: Call
         if pricing.unlimited:
             call = MeteredCall(self._reservations, history)
@@ -106,11 +106,11 @@ class BudgetGate:
         """Reserve for a request and return its metered call; raises as `metered` does."""
         first = request.models[0]
         history, caller = _start_history("managed", first.id, first.upstream_model)
-        policy, at = self._pricing.newest(), datetime.now(UTC)
+        policy, at = self._pricing.current(), datetime.now(UTC)
         prices = {model.id: policy.price(model.id, model.upstream_model, at) for model in request.models}
         subjects = (*caller, *(model_subject(model.id) for model in request.models))
         pricing = policy.for_call(subjects, list(prices.values()))
-        if pricing.free:
+        if pricing.unlimited:
             return MeteredCall(self._reservations, history, estimate=unlimited_estimate, stream=request.stream)
         estimates: dict[str, Estimate] = {}
 
@@ -145,7 +145,7 @@ class BudgetGate:
         for model_estimate in estimates:
             history.attempts = [model_estimate.attempt(started=True)]
             minimum = model_estimate.minimum(self._reservations.settings.min_tokens) if stream else None
-            model = of_model(model_estimate.model)
+            model = model_subject(model_estimate.model)
             try:
                 share = await self._reserve_or_share(reservation, pricing, nano, tokens, minimum, model)
             except ModelAtCapacity as error:

@@ -14,7 +14,7 @@ Usage = dict[str, Any]
 
 MAX_COUNT = 1 << 31
 """Token counts must be below this."""
-ONE_PIECE, NO_PIECE = UsageUpdate(pieces=1, continues=True), UsageUpdate(continues=True)
+ONE_PIECE, NO_PIECE = UsageUpdate(deltas=1, continues=True), UsageUpdate(continues=True)
 """The usage of most chunks: one choice continues, with or without output."""
 
 

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from drw.kernel.errors import InvalidRequest, TooLarge
 from drw.kernel.rpc import context
-from drw.kernel.validation import one_of
+from drw.kernel.validation import check_choice
 from drw.rag.documents.api import openai_objects
 from drw.rag.documents.api.pagination import parse_page
 from drw.rag.documents.api.upload import WALLS_ARRAY, UploadForm
@@ -57,7 +57,7 @@ class FileRoutes:
             walls = f"{form.fields.get('walls', '')} {form.fields.get(WALLS_ARRAY, '')}"
             requested_walls = walls.replace(",", " ").split()
             purpose = form.fields.get("purpose", "")
-            one_of(purpose, PURPOSES, "purpose")
+            check_choice(purpose, PURPOSES, "purpose")
             password = form.fields.get("password", "")
             file = await self._contents.store(upload, form.file_name or "", purpose, requested_walls, password)
         return json_response(openai_objects.file(file))
