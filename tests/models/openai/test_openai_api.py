@@ -166,13 +166,13 @@ async def test_an_overlong_text_to_embed_is_rejected_or_truncated_on_request(clu
     assert caught.value.param == "truncate_prompt_tokens"
 
 
-async def test_an_embedding_of_a_blank_text_is_an_error_that_names_its_position(web: ModelsCluster) -> None:
+async def test_an_embedding_of_a_blank_text_is_an_error_that_names_its_position(cluster: ModelsCluster) -> None:
     with pytest.raises(openai.BadRequestError, match="input 300 is not valid; it must be 1 to 32,768") as caught:
-        await web.client.embeddings.create(model="vectors", input=["a"] * 300 + [" "])
+        await cluster.client.embeddings.create(model="vectors", input=["a"] * 300 + [" "])
     assert caught.value.param == "input"
 
 
-async def test_a_text_that_surely_is_too_long_is_refused_or_cut_at_a_character_before_it_is_read(
+async def test_an_overlong_text_is_rejected_or_truncated_at_a_character_by_bytes(
     start: Callable[..., Any],
 ) -> None:
     text = "a" + 64 * "é"
