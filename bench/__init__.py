@@ -1,1 +1,1 @@
-"""Measurements, side by side with others in one run: `make bench`."""
+"""Benchmarks of the platform beside other gateways, in one run: `make bench`."""

@@ -1,6 +1,6 @@
-"""Runs the measurements, or those that are named: `python -m bench [gateway] [engine] [frontier]`.
+"""Runs all short benchmarks, or those named: `python -m bench [gateway] [engine] [frontier]`.
 
-The longer ones are run by themselves: `python -m bench.soak`, `python -m bench.fuzz`.
+The longer ones have commands of their own: `python -m bench.soak`, `python -m bench.fuzz`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import sys
 from bench import engine, frontier, gateway
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["gateway", "engine"]
-    if "gateway" in wanted:
+    names = sys.argv[1:] or ["gateway", "engine"]
+    if "gateway" in names:
         gateway.main()
-    if "engine" in wanted:
+    if "engine" in names:
         engine.main()
-    if "frontier" in wanted:
+    if "frontier" in names:
         frontier.main(money=True)

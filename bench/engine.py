@@ -1,4 +1,4 @@
-"""Tokens a second: through the platform, and from the bare engine, in one run."""
+"""Tokens per second through the platform and directly from the engine, in one run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def main() -> None:
             [DRW, "up", "--detach", "--port", "0", "--data-dir", data], check=True, stdout=subprocess.DEVNULL
         )
         stack.callback(lambda: subprocess.run([DRW, "down", "--data-dir", data], stdout=subprocess.DEVNULL))
-        kept = json.loads((data / "credentials.json").read_text())
+        credentials = json.loads((data / "credentials.json").read_text())
         engine = PlatformPaths.of(data).engine
-        asyncio.run(_compare(kept["url"], kept["api_key"], str(engine)))
+        asyncio.run(_compare(credentials["url"], credentials["api_key"], str(engine)))
 
 
 async def _compare(url: str, key: str, engine: str) -> None:
@@ -48,26 +48,28 @@ async def _compare(url: str, key: str, engine: str) -> None:
 
 async def _rate(name: str, url: str, key: str, engine: str, clients: int) -> float:
     connector = aiohttp.UnixConnector(engine, force_close=True) if name == "bare" else None
-    base = "http://engine" if name == "bare" else url
+    base_url = "http://engine" if name == "bare" else url
     async with aiohttp.ClientSession(connector=connector, headers={"authorization": f"Bearer {key}"}) as session:
-        began = time.perf_counter()
-        tokens = await asyncio.gather(*(_answer(session, base, f"{number} {began}") for number in range(clients)))
-        return sum(tokens) / (time.perf_counter() - began)
+        started_at = time.perf_counter()
+        tokens = await asyncio.gather(
+            *(_count_tokens(session, base_url, f"{number} {started_at}") for number in range(clients))
+        )
+        return sum(tokens) / (time.perf_counter() - started_at)
 
 
-async def _answer(session: aiohttp.ClientSession, base: str, salt: str) -> int:
+async def _count_tokens(session: aiohttp.ClientSession, base: str, prompt_prefix: str) -> int:
     body = {
         "model": MODEL,
-        "messages": [{"role": "user", "content": f"{salt}: describe the sea in many words."}],
+        "messages": [{"role": "user", "content": f"{prompt_prefix}: describe the sea in many words."}],
         "max_tokens": TOKENS,
         "temperature": 0,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
     tokens = 0
-    async with session.post(f"{base}/v1/chat/completions", json=body) as answer:
-        assert answer.status == 200, await answer.text()
-        async for line in answer.content:
+    async with session.post(f"{base}/v1/chat/completions", json=body) as response:
+        assert response.status == 200, await response.text()
+        async for line in response.content:
             if line.startswith(b"data: {") and (usage := json.loads(line[6:]).get("usage")):
                 tokens = usage["completion_tokens"]
     return tokens

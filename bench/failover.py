@@ -1,4 +1,4 @@
-"""Sixteen ways in which an upstream fails, and what the caller gets: `python -m bench.failover` prints the table."""
+"""Results of the failover tests by failure case, as a table: `python -m bench.failover`."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ SUITE = Path(__file__).parent.parent / "tests" / "models" / "failover" / "test_s
 
 
 class Cases:
-    """Gathers what the suite's tests found, by case."""
+    """Pytest plugin that collects the test results of each case."""
 
     def __init__(self) -> None:
-        self._marks: dict[str, tuple[int, str, str]] = {}
-        self._passed: dict[int, list[bool]] = defaultdict(list)
+        self._cases: dict[str, tuple[int, str, str]] = {}
+        self._results: dict[int, list[bool]] = defaultdict(list)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Note which case each test is of."""
+        """Record the case of each test."""
         for item in items:
             if mark := item.get_closest_marker("case"):
-                self._marks[item.nodeid] = mark.args
+                self._cases[item.nodeid] = mark.args
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note how a test ended."""
-        if report.nodeid in self._marks and (report.when == "call" or report.failed):
-            self._passed[self._marks[report.nodeid][0]].append(report.passed)
+        """Record the result of a test."""
+        if report.nodeid in self._cases and (report.when == "call" or report.failed):
+            self._results[self._cases[report.nodeid][0]].append(report.passed)
 
     def table(self) -> str:
-        """Return a line for each case."""
+        """Return a table with one line per case."""
         names: dict[int, str] = {}
-        best: dict[int, list[str]] = defaultdict(list)
-        for number, name, said in self._marks.values():
+        outcomes: dict[int, list[str]] = defaultdict(list)
+        for number, name, expected in self._cases.values():
             names[number] = name
-            if said not in best[number]:
-                best[number].append(said)
+            if expected not in outcomes[number]:
+                outcomes[number].append(expected)
         lines = ["| | the upstream's failure | what the caller gets | tests passed |", "| --: | --- | --- | --- |"]
         for number in sorted(names):
-            found = self._passed[number]
-            passed = f"{sum(found)} of {len(found)}"
-            lines.append(f"| {number} | {names[number]} | {'; '.join(best[number])} | {passed} |")
+            results = self._results[number]
+            passed = f"{sum(results)} of {len(results)}"
+            lines.append(f"| {number} | {names[number]} | {'; '.join(outcomes[number])} | {passed} |")
         return "\n".join(lines)
 
     def passed(self) -> int:
         """Return how many cases passed in every test."""
-        return sum(bool(found) and all(found) for found in self._passed.values())
+        return sum(bool(results) and all(results) for results in self._results.values())
 
 
 def main() -> int:
     """Run the suite, print the table, and return 0 where all sixteen pass."""
-    cases, began = Cases(), time.perf_counter()
+    cases, started_at = Cases(), time.perf_counter()
     pytest.main([str(SUITE), "-q", "--no-header", "-p", "no:cacheprovider"], plugins=[cases])
-    print(f"\n{cases.table()}\n\n{cases.passed()} of 16 pass, in {time.perf_counter() - began:.0f} s")
+    print(f"\n{cases.table()}\n\n{cases.passed()} of 16 pass, in {time.perf_counter() - started_at:.0f} s")
     return 0 if cases.passed() == 16 else 1
 
 

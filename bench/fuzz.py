@@ -1,4 +1,4 @@
-"""HTTP fuzzing for longer than the tests do it, with other requests each time: `python -m bench.fuzz [EXAMPLES]`."""
+"""HTTP fuzzing with more examples than the tests, different in each run: `python -m bench.fuzz [EXAMPLES]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXAMPLES = 500
 
 
 def main(examples: int = EXAMPLES) -> int:
-    """Run the tests of tests/fuzzing with so many requests to each endpoint; return pytest's code."""
+    """Run the tests of tests/fuzzing with this many requests to each endpoint; return pytest's exit code."""
     print(f"{examples} requests to each endpoint; a request that breaks a service is printed as a curl command")
     folder = Path(__file__).parents[1] / "tests" / "fuzzing"
     environment = {**os.environ, "DRW_FUZZ_EXAMPLES": str(examples)}

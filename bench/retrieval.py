@@ -1,9 +1,9 @@
-"""How well questions find their documents: `python -m bench.retrieval DATA [--keep FOLDER]`.
+"""Retrieval quality (nDCG) on public question sets: `python -m bench.retrieval DATA [--keep FOLDER]`.
 
-DATA (or the variable DRW_BENCH_DATA) holds sets in BEIR's layout: `scifact` (abstracts, claims), `tatqa` (tables and
-paragraphs, questions) and `sec10q` (PDFs, questions, the right documents). All go through the real chunking,
-embedding, PostgreSQL and search; with `--keep` they are indexed once and found again in the next run. The command
-ends with 1 where a set falls more than 0.01 below its best single setting as shipped.
+DATA (or the variable DRW_BENCH_DATA) contains sets in the BEIR format: `scifact` (abstracts, claims), `tatqa` (tables
+and paragraphs, questions) and `sec10q` (PDFs, questions, relevant documents). All use the real chunking, embedding,
+PostgreSQL and search. With `--keep` the index is reused by the next run. The command exits with 1 if the shipped
+settings are more than 0.01 worse on a set than its best single setting.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ from drw.rag.documents.chunking.chunks import Chunker
 from drw.rag.documents.chunking.document_context import subject
 from drw.rag.embedding import weights
 
-WHO = Principal("bench", "bench", "key_bench", frozenset(SCOPES))
-SWEPT = (0.1, 0.2, 0.3, 0.5)
+PRINCIPAL = Principal("bench", "bench", "key_bench", frozenset(SCOPES))
+WEIGHTS = (0.1, 0.2, 0.3, 0.5)
 
 
-def _alike(fusion: str, weight: float) -> dict[str, Any]:
-    """Return one setting for all searches, whether automatic filters have narrowed them or not."""
+def _same_ranking(fusion: str, weight: float) -> dict[str, Any]:
+    """Return the same ranking for searches with and without automatic filters."""
     return {
         "fusion": fusion,
         "vector_weight": weight,
@@ -72,43 +72,46 @@ def _alike(fusion: str, weight: float) -> dict[str, Any]:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as shipped": {},
-    "BM25 alone": _alike("coverage", 0.0),
-    "vectors alone": _alike("coverage", 1.0),
-    **{f"min-max, weight {w}": _alike("min-max", w) for w in (0.3, 0.5, 0.7)},
-    "RRF": _alike("rrf", 0.5),
-    **{f"coverage, weight {w}": _alike("coverage", w) for w in SWEPT},
+    "BM25 alone": _same_ranking("coverage", 0.0),
+    "vectors alone": _same_ranking("coverage", 1.0),
+    **{f"min-max, weight {w}": _same_ranking("min-max", w) for w in (0.3, 0.5, 0.7)},
+    "RRF": _same_ranking("rrf", 0.5),
+    **{f"coverage, weight {w}": _same_ranking("coverage", w) for w in WEIGHTS},
 }
 TOLERANCE = 0.01
 FIGURE = re.compile(r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.\d+)(?![\d,]*\d)")
 FIGURE_DIGITS = 3
-"""What has fewer digits stands on too many pages to say that one of them has the answer."""
+"""Figures with fewer digits occur on too many pages to identify the page of an answer."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The questions of a set in one collection, their vectors, and how what they find is judged."""
+class QuestionSet:
+    """The questions of one collection, with their vectors and scoring functions."""
 
     name: str
     collection: str
     limit: int
     texts: Sequence[str]
     vectors: Sequence[Vector]
-    judges: Sequence[Callable[[Sequence[Passage]], float]]
+    scorers: Sequence[Callable[[Sequence[Passage]], float]]
 
 
 def main() -> None:
-    """Index what is not indexed yet, then print the tables."""
+    """Index missing documents, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, nargs="?", default=os.environ.get("DRW_BENCH_DATA"))
     parser.add_argument("--keep", type=Path, help="a folder with a short path for the database")
     parser.add_argument("--variants", type=json.loads, default=VARIANTS, help="JSON: name to settings")
-    asked = parser.parse_args()
-    if asked.data is None:
+    arguments = parser.parse_args()
+    if arguments.data is None:
         parser.error("name the folder of the sets, or set DRW_BENCH_DATA")
-    with tempfile.TemporaryDirectory(prefix="drw-", dir="/tmp") as folder, database(asked.keep or Path(folder)) as dsn:
-        profile = Profile(name="bench", data=(asked.keep or Path(folder)) / "files", postgres=dsn, valkey="")
-        if worse := asyncio.run(measure(profile, asked.data, asked.variants)):
-            sys.exit("\n".join(worse))
+    with (
+        tempfile.TemporaryDirectory(prefix="drw-", dir="/tmp") as folder,
+        database(arguments.keep or Path(folder)) as dsn,
+    ):
+        profile = Profile(name="bench", data=(arguments.keep or Path(folder)) / "files", postgres=dsn, valkey="")
+        if regressions := asyncio.run(measure(profile, arguments.data, arguments.variants)):
+            sys.exit("\n".join(regressions))
 
 
 @contextmanager
@@ -127,7 +130,7 @@ def database(folder: Path) -> Iterator[str]:
 
 
 def wait_for_database(sockets: Path) -> str:
-    """Return the name of the database, made where there is none."""
+    """Return the name of the database, created if missing."""
     for _ in range(300):
         try:
             with psycopg.connect(postgres.dsn(sockets, "postgres"), autocommit=True) as connection:
@@ -140,8 +143,8 @@ def wait_for_database(sockets: Path) -> str:
 
 
 async def measure(profile: Profile, data: Path, variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Index, print one line a variant, and return which sets do worse as shipped than with another setting."""
-    async with hosted(profile, {}, "documents", "embedding", "vector_store") as host:
+    """Index, print one line per variant, and return the sets on which another variant beats the shipped settings."""
+    async with run_services(profile, {}, "documents", "embedding", "vector_store") as host:
         await index_filings(host, data / "sec10q")
         await index_passages(host, data / "tatqa")
         await index_abstracts(host, data / "scifact")
@@ -153,69 +156,72 @@ async def measure(profile: Profile, data: Path, variants: Mapping[str, Mapping[s
         await print_writing(host, data / "sec10q")
     print("\nthe mean, and that of every second question / of the others; nDCG@10, of the filings' documents nDCG@5")
     print(
-        f"{'':24}" + "".join(f"{f'{each.name} ({len(each.texts)})':>26}" for each in sets) + f"{'p50':>8}{'p99':>8} ms"
+        f"{'':24}"
+        + "".join(f"{f'{question_set.name} ({len(question_set.texts)})':>26}" for question_set in sets)
+        + f"{'p50':>8}{'p99':>8} ms"
     )
     means: dict[str, list[float]] = {}
     for name, settings in variants.items():
-        async with hosted(profile, settings, "vector_store") as host:
+        async with run_services(profile, settings, "vector_store") as host:
             means[name] = await print_variant(host, name, sets)
-    return worse(means, [each.name for each in sets])
+    return regressions(means, [question_set.name for question_set in sets])
 
 
-def worse(means: Mapping[str, Sequence[float]], sets: Sequence[str]) -> list[str]:
-    """Return a line for each set that another variant than the first is better at by more than the tolerance."""
-    (shipped, own), *_ = means.items()
-    found = []
+def regressions(means: Mapping[str, Sequence[float]], sets: Sequence[str]) -> list[str]:
+    """Return a line for each set on which a variant beats the first one by more than the tolerance."""
+    (shipped, shipped_means), *_ = means.items()
+    messages = []
     for number, name in enumerate(sets):
         best = max(means, key=lambda variant: means[variant][number])
-        if means[best][number] - own[number] > TOLERANCE:
-            found.append(f"{name}: {shipped} {own[number]:.3f}, {best} {means[best][number]:.3f}")
-    return found
+        if means[best][number] - shipped_means[number] > TOLERANCE:
+            messages.append(f"{name}: {shipped} {shipped_means[number]:.3f}, {best} {means[best][number]:.3f}")
+    return messages
 
 
 @asynccontextmanager
-async def hosted(profile: Profile, ranking: Mapping[str, Any], *services: str) -> AsyncIterator[Host]:
-    """Run services with these settings of the vector store."""
+async def run_services(profile: Profile, ranking: Mapping[str, Any], *services: str) -> AsyncIterator[Host]:
+    """Run services with these ranking settings of the vector store."""
     weights.prepare(profile.data / "embedding-model", print)
     encoder = {"encoder": "onnx", "onnx": {"folder": str(profile.data / "embedding-model")}}
     sections = {"vector_store": dict(ranking), "embedding": encoder}
-    gateway = ServiceAddress(services=("request_router",), grpc="unix:/nothing", http="")  # nothing is killed here
-    own = {"services": sections, "processes": {"gateway": gateway}}
-    host = Host(profile.model_copy(update=own), "bench", services)
+    gateway = ServiceAddress(services=("request_router",), grpc="unix:/nothing", http="")  # no kill switch here
+    changes = {"services": sections, "processes": {"gateway": gateway}}
+    host = Host(profile.model_copy(update=changes), "bench", services)
     try:
         await host.start()
-        with acting_for(WHO):
+        with acting_for(PRINCIPAL):
             yield host
     finally:
         await host.stop(grace=0)
 
 
 async def index_filings(host: Host, folder: Path) -> list[str]:
-    """Put the PDFs through documents, and return their names."""
+    """Ingest the PDFs with the documents service, and return their names."""
     documents, there = host.client(DocumentsClient), await titles(host)
     files = sorted((folder / "pdfs").glob("*.pdf"))
-    begin = time.monotonic()
+    started_at = time.monotonic()
     for file in (file for file in files if file.name not in there):
-        kept = await documents.put_file(PutFileRequest(name=file.name, content=file.read_bytes()), timeout=600)
-        done = await documents.index_file(IndexFileRequest(file=kept.id, collection="sec10q"), timeout=1800)
+        file_record = await documents.put_file(PutFileRequest(name=file.name, content=file.read_bytes()), timeout=600)
+        done = await documents.index_file(IndexFileRequest(file=file_record.id, collection="sec10q"), timeout=1800)
         print(
-            f"{file.name}: {done.pages} pages, {done.chunks} chunks, {time.monotonic() - begin:.0f} s {done.error}",
+            f"{file.name}: {done.pages} pages, {done.chunks} chunks, "
+            f"{time.monotonic() - started_at:.0f} s {done.error}",
             flush=True,
         )
     return [file.stem for file in files]
 
 
 async def titles(host: Host) -> set[str]:
-    """Return the titles of the filings that are indexed."""
+    """Return the titles of the indexed filings."""
     try:
-        found = await host.client(VectorStoreClient).list_documents(ListDocumentsRequest(collection="sec10q"))
+        response = await host.client(VectorStoreClient).list_documents(ListDocumentsRequest(collection="sec10q"))
     except NotFound:
         return set()
-    return {document.title for document in found.documents}
+    return {document.title for document in response.documents}
 
 
 async def index_passages(host: Host, folder: Path) -> None:
-    """Write each report's table and paragraphs as one document, a chunk each."""
+    """Store the table and the paragraphs of each report as one document, one chunk each."""
     store = host.client(VectorStoreClient)
     if "tatqa" in {c.name for c in (await store.list_collections(ListCollectionsRequest())).collections}:
         return
@@ -230,148 +236,160 @@ async def index_passages(host: Host, folder: Path) -> None:
             for n, (part, vector) in enumerate(zip(parts, vectors, strict=True))
         ]
         names = {f"p{n}": part["_id"] for n, part in enumerate(parts)}
-        about = Document(id=report, attributes=to_values(names))
-        await store.put_document(PutDocumentRequest(collection="tatqa", document=about, chunks=chunks))
+        document = Document(id=report, attributes=to_values(names))
+        await store.put_document(PutDocumentRequest(collection="tatqa", document=document, chunks=chunks))
         if number % 50 == 0:
             print(f"tatqa: {number} of {len(reports)} reports", flush=True)
 
 
 async def index_abstracts(host: Host, folder: Path) -> None:
-    """Write each abstract as a text file of a title and a paragraph, cut as documents are."""
+    """Store each abstract as a text document with title and paragraph, chunked like any document."""
     store = host.client(VectorStoreClient)
     if "scifact" in {c.name for c in (await store.list_collections(ListCollectionsRequest())).collections}:
         return
     await store.create_collection(CreateCollectionRequest(name="scifact"))
     for number, line in enumerate(lines(folder / "corpus.jsonl")):
         name, text = f"{line['_id']}.txt", f"{line['title']}\n\n{line['text']}\n"
-        cut = list(Chunker(subject(name, text)).page(1, text))
-        vectors = await embed(host, [f"{chunk.context}\n{chunk.text}" for chunk in cut])
+        chunks_of_text = list(Chunker(subject(name, text)).page(1, text))
+        vectors = await embed(host, [f"{chunk.context}\n{chunk.text}" for chunk in chunks_of_text])
         chunks = [
             Chunk(number=n, page=1, start=c.start, end=c.end, text=c.text, context=c.context, vector=vector)
-            for n, (c, vector) in enumerate(zip(cut, vectors, strict=True))
+            for n, (c, vector) in enumerate(zip(chunks_of_text, vectors, strict=True))
         ]
-        about = Document(id=line["_id"], title=name, pages=1)
-        await store.put_document(PutDocumentRequest(collection="scifact", document=about, chunks=chunks))
+        document = Document(id=line["_id"], title=name, pages=1)
+        await store.put_document(PutDocumentRequest(collection="scifact", document=document, chunks=chunks))
         if number % 500 == 0:
             print(f"scifact: {number} abstracts", flush=True)
 
 
-async def scifact(host: Host, folder: Path) -> Measured:
-    """Return the claims: a document is as good as its best passage."""
-    found = [(line["text"], right) for line, right in judged(folder, "train.tsv")]
-    judges = [partial(by_document, right=right, depth=10) for _, right in found]
-    return await measured(host, "SciFact", "scifact", 50, [text for text, _ in found], judges)
+async def scifact(host: Host, folder: Path) -> QuestionSet:
+    """Return the claims of SciFact, scored by document."""
+    questions = [(line["text"], relevant) for line, relevant in load_questions(folder, "train.tsv")]
+    scorers = [partial(score_documents, relevant=relevant, depth=10) for _, relevant in questions]
+    return await question_set(host, "SciFact", "scifact", 50, [text for text, _ in questions], scorers)
 
 
-async def tatqa(host: Host, folder: Path) -> Measured:
-    """Return one in four of the questions on tables and paragraphs."""
-    found = [(line["text"], right) for line, right in judged(folder, "dev.tsv")][::4]
-    judges = [partial(by_passage, right=right) for _, right in found]
-    return await measured(host, "TAT-QA", "tatqa", 10, [text for text, _ in found], judges)
+async def tatqa(host: Host, folder: Path) -> QuestionSet:
+    """Return every fourth question of TAT-QA, scored by passage."""
+    questions = [(line["text"], relevant) for line, relevant in load_questions(folder, "dev.tsv")][::4]
+    scorers = [partial(score_passages, relevant=relevant) for _, relevant in questions]
+    return await question_set(host, "TAT-QA", "tatqa", 10, [text for text, _ in questions], scorers)
 
 
-async def filings(host: Host, folder: Path) -> list[Measured]:
-    """Return the questions on filings, judged by document, and those with figures in their answer by page."""
-    found = judged(folder, "docs.tsv")
-    documents = [partial(by_document, right=right, depth=5) for _, right in found]
+async def filings(host: Host, folder: Path) -> list[QuestionSet]:
+    """Return the questions on filings, scored by document; and those with figures in the answer, scored by page."""
+    questions = load_questions(folder, "docs.tsv")
+    documents = [partial(score_documents, relevant=relevant, depth=5) for _, relevant in questions]
     pages = [(line["_id"].partition("#p"), line["text"]) for line in lines(folder / "corpus.jsonl")]
-    texts, judges = [], []
-    for line, right in found:
-        sought = figures(line["metadata"]["answer"])
-        on = {(at[0], int(at[2]) + 1) for at, text in pages if at[0] in right and sought & figures(text)}
+    texts, scorers = [], []
+    for line, relevant in questions:
+        answer_figures = distinctive_figures(line["metadata"]["answer"])
+        on = {
+            (at[0], int(at[2]) + 1)
+            for at, text in pages
+            if at[0] in relevant and answer_figures & distinctive_figures(text)
+        }
         if on:
             texts.append(line["text"])
-            judges.append(partial(by_page, right=frozenset(on), sought=sought))
-    every = [line["text"] for line, _ in found]
+            scorers.append(partial(score_pages, relevant=frozenset(on), answer_figures=answer_figures))
+    all_texts = [line["text"] for line, _ in questions]
     return [
-        await measured(host, "filings by document", "sec10q", 50, every, documents),
-        await measured(host, "filings by page", "sec10q", 10, texts, judges),
+        await question_set(host, "filings by document", "sec10q", 50, all_texts, documents),
+        await question_set(host, "filings by page", "sec10q", 10, texts, scorers),
     ]
 
 
-def by_document(found: Sequence[Passage], *, right: frozenset[str], depth: int) -> float:
-    """Judge the documents of passages, each by its first."""
-    return ndcg(once(PurePath(passage.title).stem for passage in found), right, depth)
+def score_documents(passages: Sequence[Passage], *, relevant: frozenset[str], depth: int) -> float:
+    """Score the documents of passages, each at its first passage."""
+    return ndcg(unique(PurePath(passage.title).stem for passage in passages), relevant, depth)
 
 
-def by_passage(found: Sequence[Passage], *, right: frozenset[str]) -> float:
-    """Judge passages by the ids that `index_passages` gave them."""
-    return ndcg([passage.attributes[f"p{passage.chunk}"].string_value for passage in found], right, 10)
+def score_passages(passages: Sequence[Passage], *, relevant: frozenset[str]) -> float:
+    """Score passages by the ids that `index_passages` stored."""
+    return ndcg([passage.attributes[f"p{passage.chunk}"].string_value for passage in passages], relevant, 10)
 
 
-def by_page(found: Sequence[Passage], *, right: frozenset[tuple[str, int]], sought: frozenset[str]) -> float:
-    """Judge pages: one is right where the passage found holds a figure of the answer."""
-    seen = once(
-        (PurePath(passage.title).stem, passage.page) if sought & figures(passage.text) else (passage.document, -n)
-        for n, passage in enumerate(found, 1)
+def score_pages(
+    passages: Sequence[Passage], *, relevant: frozenset[tuple[str, int]], answer_figures: frozenset[str]
+) -> float:
+    """Score pages: a page is relevant if its passage contains a figure of the answer."""
+    pages = unique(
+        (PurePath(passage.title).stem, passage.page)
+        if answer_figures & distinctive_figures(passage.text)
+        else (passage.document, -n)
+        for n, passage in enumerate(passages, 1)
     )
-    return ndcg(seen, right, 10)
+    return ndcg(pages, relevant, 10)
 
 
-def figures(text: str) -> frozenset[str]:
-    """Return the figures of a text that have enough digits to tell one place from others."""
+def distinctive_figures(text: str) -> frozenset[str]:
+    """Return the figures of a text that have enough digits to be distinctive."""
     return frozenset(f for f in FIGURE.findall(text) if sum(c.isdigit() for c in f) >= FIGURE_DIGITS)
 
 
-def judged(folder: Path, file: str) -> list[tuple[dict[str, Any], frozenset[str]]]:
-    """Return the questions of a set that have judgements, with what is right for each."""
-    right = defaultdict(set)
+def load_questions(folder: Path, file: str) -> list[tuple[dict[str, Any], frozenset[str]]]:
+    """Return the questions of a set that have relevance judgements, with their relevant ids."""
+    relevant = defaultdict(set)
     for row in (folder / "qrels" / file).read_text().splitlines()[1:]:
         question, passage, _ = row.split("\t")
-        right[question].add(passage)
-    found = lines(folder / "queries.jsonl")
-    return [(line, frozenset(right[line["_id"]])) for line in found if line["_id"] in right]
+        relevant[question].add(passage)
+    questions = lines(folder / "queries.jsonl")
+    return [(line, frozenset(relevant[line["_id"]])) for line in questions if line["_id"] in relevant]
 
 
-async def measured(
+async def question_set(
     host: Host,
     name: str,
     collection: str,
     limit: int,
     texts: Sequence[str],
-    judges: Sequence[Callable[[Sequence[Passage]], float]],
-) -> Measured:
+    scorers: Sequence[Callable[[Sequence[Passage]], float]],
+) -> QuestionSet:
     """Return questions with their vectors."""
-    return Measured(name, collection, limit, texts, await embed(host, list(texts)), judges)
+    return QuestionSet(name, collection, limit, texts, await embed(host, list(texts)), scorers)
 
 
 async def embed(host: Host, texts: list[str]) -> list[Vector]:
     """Return the vectors of texts."""
     client = host.client(EmbeddingClient)
-    found: list[Vector] = []
+    vectors: list[Vector] = []
     for start in range(0, len(texts), 128):
-        found += (
+        vectors += (
             await client.embed(
                 EmbedRequest(texts=texts[start : start + 128], long_text=EmbedRequest.AVERAGE), timeout=600
             )
         ).vectors
-    return found
+    return vectors
 
 
-async def print_variant(host: Host, name: str, sets: Sequence[Measured]) -> list[float]:
-    """Search with one setting, print what it finds, and return the mean of each set."""
+async def print_variant(host: Host, name: str, sets: Sequence[QuestionSet]) -> list[float]:
+    """Search with one variant, print its scores, and return the mean of each set."""
     store = host.client(VectorStoreClient)
-    took: list[float] = []
-    values = [await judgements(store, each, took) for each in sets]
-    cells = "".join(f"{f'{fmean(each):.3f} ({halves(each)})':>26}" for each in values)
-    print(f"{name:24}{cells}{share(took, 0.5):8.1f}{share(took, 0.99):8.1f}", flush=True)
-    return [fmean(each) for each in values]
+    durations_ms: list[float] = []
+    scores_of_sets = [await score_questions(store, question_set, durations_ms) for question_set in sets]
+    cells = "".join(f"{f'{fmean(scores):.3f} ({split_means(scores)})':>26}" for scores in scores_of_sets)
+    print(f"{name:24}{cells}{percentile(durations_ms, 0.5):8.1f}{percentile(durations_ms, 0.99):8.1f}", flush=True)
+    return [fmean(scores) for scores in scores_of_sets]
 
 
-async def judgements(store: VectorStoreClient, each: Measured, took: list[float]) -> list[float]:
-    """Return how well each question of a set does, and note how long each search took, in ms."""
-    values = []
-    for text, vector, judge in zip(each.texts, each.vectors, each.judges, strict=True):
-        begin = time.perf_counter()
-        wanted = VectorSearchRequest(collection=each.collection, text=text, vector=vector, limit=each.limit)
-        found = (await store.search(wanted)).passages
-        took.append(1e3 * (time.perf_counter() - begin))
-        values.append(judge(found))
-    return values
+async def score_questions(
+    store: VectorStoreClient, question_set: QuestionSet, durations_ms: list[float]
+) -> list[float]:
+    """Return the score of each question, and append the duration of each search in ms."""
+    scores = []
+    for text, vector, score in zip(question_set.texts, question_set.vectors, question_set.scorers, strict=True):
+        started_at = time.perf_counter()
+        request = VectorSearchRequest(
+            collection=question_set.collection, text=text, vector=vector, limit=question_set.limit
+        )
+        passages = (await store.search(request)).passages
+        durations_ms.append(1e3 * (time.perf_counter() - started_at))
+        scores.append(score(passages))
+    return scores
 
 
 async def print_writing(host: Host, folder: Path) -> None:
-    """Print how long it takes to write one filing of 60 pages over itself."""
+    """Print how long it takes to replace one filing of 60 pages."""
     texts = [line["text"] for line in lines(folder / "corpus.jsonl")]
     texts = [text[at : at + 700] for text in texts[:60] for at in range(0, len(text), 700)]
     vectors = await embed(host, [text[:60] or "x" for text in texts])
@@ -379,34 +397,34 @@ async def print_writing(host: Host, folder: Path) -> None:
         Chunk(number=n, page=1 + n // 5, end=len(text), text=text, vector=vector)
         for n, (text, vector) in enumerate(zip(texts, vectors, strict=True))
     ]
-    store, took = host.client(VectorStoreClient), []
+    store, durations_ms = host.client(VectorStoreClient), []
     for _ in range(4):
-        begin = time.perf_counter()
-        about = Document(id="written-again", title="filing.pdf", pages=60)
-        await store.put_document(PutDocumentRequest(collection="sec10q", document=about, chunks=chunks))
-        took.append(1e3 * (time.perf_counter() - begin))
+        started_at = time.perf_counter()
+        document = Document(id="written-again", title="filing.pdf", pages=60)
+        await store.put_document(PutDocumentRequest(collection="sec10q", document=document, chunks=chunks))
+        durations_ms.append(1e3 * (time.perf_counter() - started_at))
     await store.delete_document(DeleteDocumentRequest(collection="sec10q", document="written-again"))
-    print(f"writing {len(chunks)} chunks: {', '.join(f'{t:.0f}' for t in took)} ms")
+    print(f"writing {len(chunks)} chunks: {', '.join(f'{t:.0f}' for t in durations_ms)} ms")
 
 
-def ndcg(ranked: Sequence[Any], right: frozenset[Any], depth: int) -> float:
-    """Return the normalised discounted cumulative gain at a depth, all that is right being equally so."""
-    gain = sum(1 / log2(n + 2) for n, found in enumerate(ranked[:depth]) if found in right)
-    return gain / sum(1 / log2(n + 2) for n in range(min(depth, len(right))))
+def ndcg(ranked: Sequence[Any], relevant: frozenset[Any], depth: int) -> float:
+    """Return the normalised discounted cumulative gain at a depth, with binary relevance."""
+    gain = sum(1 / log2(n + 2) for n, item in enumerate(ranked[:depth]) if item in relevant)
+    return gain / sum(1 / log2(n + 2) for n in range(min(depth, len(relevant))))
 
 
-def halves(values: Sequence[float]) -> str:
-    """Return the mean of every second value, and of the others."""
+def split_means(values: Sequence[float]) -> str:
+    """Return the means of the even and the odd values."""
     return f"{fmean(values[::2]):.3f} / {fmean(values[1::2]):.3f}"
 
 
-def share(values: Sequence[float], part: float) -> float:
-    """Return the value under which this part of the values lies."""
+def percentile(values: Sequence[float], part: float) -> float:
+    """Return the value at this quantile, by nearest rank."""
     return sorted(values)[min(len(values) - 1, int(part * len(values)))]
 
 
-def once(values: Iterable[Any]) -> list[Any]:
-    """Return each value where it first comes."""
+def unique(values: Iterable[Any]) -> list[Any]:
+    """Return the distinct values, in order of first occurrence."""
     return list(dict.fromkeys(values))
 
 

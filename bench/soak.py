@@ -1,10 +1,9 @@
 """Memory while the platform is under load: `python -m bench.soak [--minutes 20] [--clients 8] [--no-money]`.
 
-Every few seconds the memory of Envoy and of the processes of services is read: RSS; PSS, in which a page that several
-processes share counts once; and of that the anonymous part, the memory that a process has asked for as its own: pages
-of files become anybody's as soon as another program maps them too. A line is laid through the own memory after the
-warm-up. Its slope, with the 95 % confidence interval, is to be about zero: by
-the lower end of the interval no part may have gained more than 1 MB, or the command ends with 1.
+Every few seconds it reads the memory of Envoy and of the service processes: RSS; PSS, in which shared pages count
+proportionally; and anonymous PSS, the memory that a process has allocated. It fits a line to the anonymous memory after
+the warm-up. The slope, with its 95 % confidence interval, should be about zero: if by the lower end of the interval a
+process has gained more than 1 MB, the command exits with 1.
 """
 
 from __future__ import annotations
@@ -28,50 +27,48 @@ from bench.support import targets
 from bench.support.load import run, stream
 
 MINUTES, CLIENTS = 20.0, 8
-EVERY_SECONDS = 5.0
+INTERVAL_SECONDS = 5.0
 WARM_UP_SHARE = 0.25
-"""How much of the time is warm-up: caches fill, pools grow to what the load needs."""
+"""Share of the time that is warm-up, in which caches and pools grow."""
 PROCESSES = ("envoy", "agent", "gateway", "models", "rag", "workflow")
 TOLERATED_MB = 1.0
-"""What a process may have gained since the warm-up, by the lower end of the interval, before it counts as a leak: below
-this lies what allocators do."""
+"""Tolerated growth since the warm-up, by the lower end of the interval. Allocators cause less than this."""
 
 
 @dataclass
 class Memory:
-    """What one part held, in MB, by the second since the start."""
+    """Memory readings of one process in MB, with the seconds since the start."""
 
-    at: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
     rss: list[float] = field(default_factory=list)
     pss: list[float] = field(default_factory=list)
-    own: list[float] = field(default_factory=list)
-    """Anonymous memory, its share: what is allocated. Pages of files come and go with whoever else maps them."""
+    anonymous: list[float] = field(default_factory=list)
+    """Anonymous PSS: allocated memory, without pages of files."""
 
-    def add(self, at: float, pid: int) -> None:
-        """Read a process and what it has started."""
+    def add(self, seconds: float, pid: int) -> None:
+        """Add a reading of a process and its children."""
         process = psutil.Process(pid)
-        found = [one.memory_full_info() for one in (process, *process.children(recursive=True))]
-        self.at.append(at)
-        self.rss.append(sum(one.rss for one in found) / 1e6)
-        self.pss.append(sum(one.pss for one in found) / 1e6)
-        self.own.append(sum(_anonymous(one.pid) for one in (process, *process.children(recursive=True))) / 1e6)
+        memory_infos = [info.memory_full_info() for info in (process, *process.children(recursive=True))]
+        self.seconds.append(seconds)
+        self.rss.append(sum(info.rss for info in memory_infos) / 1e6)
+        self.pss.append(sum(info.pss for info in memory_infos) / 1e6)
+        self.anonymous.append(sum(_anonymous(info.pid) for info in (process, *process.children(recursive=True))) / 1e6)
 
     def slope(self, start: float) -> tuple[float, float]:
-        """Return the slope of the own memory from `start` on in MB an hour, and half of its 95 % interval.
+        """Return the slope of the anonymous memory from `start` on in MB an hour, and half of its 95 % interval.
 
-        Neighbouring readings resemble each other, so the interval is that of as many independent ones as their
-        autocorrelation leaves (Bartlett: n (1 - r) / (1 + r)).
+        Readings are autocorrelated, so the interval uses the effective sample size (Bartlett: n (1 - r) / (1 + r)).
         """
-        at, own = np.array(self.at), np.array(self.own)
-        hours, held = at[at >= start] / 3600, own[at >= start]
+        seconds, anonymous = np.array(self.seconds), np.array(self.anonymous)
+        hours, memory = seconds[seconds >= start] / 3600, anonymous[seconds >= start]
         if len(hours) < 4:
             return float("nan"), float("nan")
-        slope, base = np.polyfit(hours, held, 1)
-        rest = held - (slope * hours + base)
-        spread = float(rest @ rest)
-        r = min(0.99, max(0.0, float(rest[1:] @ rest[:-1]) / spread)) if spread > 0 else 0.0
-        free = max(1.0, len(hours) * (1 - r) / (1 + r) - 2)
-        error = np.sqrt(spread / free / ((hours - hours.mean()) @ (hours - hours.mean())))
+        slope, base = np.polyfit(hours, memory, 1)
+        residuals = memory - (slope * hours + base)
+        spread = float(residuals @ residuals)
+        r = min(0.99, max(0.0, float(residuals[1:] @ residuals[:-1]) / spread)) if spread > 0 else 0.0
+        degrees_of_freedom = max(1.0, len(hours) * (1 - r) / (1 + r) - 2)
+        error = np.sqrt(spread / degrees_of_freedom / ((hours - hours.mean()) @ (hours - hours.mean())))
         return float(slope), float(1.96 * error)
 
 
@@ -81,13 +78,13 @@ def _anonymous(pid: int) -> int:
 
 
 def main(minutes: float = MINUTES, clients: int = CLIENTS, *, money: bool = False) -> int:
-    """Load the platform for so long, print the table; return 1 where a part leaks, ends, or does not do its work."""
+    """Load the platform, print the table; return 1 if a process leaks memory or requests failed."""
     with ExitStack() as stack:
         data = Path(stack.enter_context(TemporaryDirectory(prefix="drw-", dir="/tmp")))
         upstream = stack.enter_context(targets.mock())
         url, key = stack.enter_context(targets.platform(upstream, data, money=money))
         bearer = {"authorization": f"Bearer {key}"}
-        found, sent, failed = asyncio.run(_soak(url, bearer, data, minutes * 60, clients))
+        memory_by_process, sent, failed = asyncio.run(_soak(url, bearer, data, minutes * 60, clients))
     start = minutes * 60 * WARM_UP_SHARE
     print(
         f"\n{minutes:g} minutes, {clients} clients, {sent} requests, {failed} not answered as they should be; "
@@ -95,64 +92,64 @@ def main(minutes: float = MINUTES, clients: int = CLIENTS, *, money: bool = Fals
     )
     heads = "".join(f"{head:>12}{'last':>8}" for head in ("RSS first", "PSS first", "own first"))
     print(f"{'MB':10}{heads}{'slope, MB an hour':>20}{'95 %':>18}")
-    leaks = [name for name, memory in found.items() if _print(name, memory, start)]
+    leaks = [name for name, memory in memory_by_process.items() if _print(name, memory, start)]
     print(f"\n{'grows: ' + ', '.join(leaks) if leaks else 'no part grows'}")
     return 1 if leaks or failed else 0
 
 
 def _print(name: str, memory: Memory, start: float) -> bool:
-    slope, half = memory.slope(start)
-    ends = "".join(f"{kind[0]:12.1f}{kind[-1]:8.1f}" for kind in (memory.rss, memory.pss, memory.own))
-    print(f"{name:10}{ends}{slope:20.2f}{f'{slope - half:.1f} to {slope + half:.1f}':>18}")
-    return (slope - half) * (memory.at[-1] - start) / 3600 > TOLERATED_MB
+    slope, half_width = memory.slope(start)
+    readings = "".join(f"{kind[0]:12.1f}{kind[-1]:8.1f}" for kind in (memory.rss, memory.pss, memory.anonymous))
+    print(f"{name:10}{readings}{slope:20.2f}{f'{slope - half_width:.1f} to {slope + half_width:.1f}':>18}")
+    return (slope - half_width) * (memory.seconds[-1] - start) / 3600 > TOLERATED_MB
 
 
 async def _soak(
     url: str, bearer: dict[str, str], data: Path, seconds: float, clients: int
 ) -> tuple[dict[str, Memory], int, int]:
-    found = {name: Memory() for name in PROCESSES}
-    began = time.monotonic()
-    load = asyncio.create_task(_load(url, bearer, began + seconds, clients))
-    before = await asyncio.to_thread(_pids, data)
+    memory_by_process = {name: Memory() for name in PROCESSES}
+    started_at = time.monotonic()
+    load = asyncio.create_task(_load(url, bearer, started_at + seconds, clients))
+    first_pids = await asyncio.to_thread(_pids, data)
     while not load.done():
         pids = await asyncio.to_thread(_pids, data)
-        assert pids == before, f"a part has ended and begun anew: {before} are now {pids}"
-        for name, memory in found.items():
-            memory.add(time.monotonic() - began, pids[name])
-        print(f"\r{time.monotonic() - began:6.0f} s", end="", flush=True)
-        await asyncio.wait([load], timeout=EVERY_SECONDS)
-    return found, *load.result()
+        assert pids == first_pids, f"a process was restarted: {first_pids} are now {pids}"
+        for name, memory in memory_by_process.items():
+            memory.add(time.monotonic() - started_at, pids[name])
+        print(f"\r{time.monotonic() - started_at:6.0f} s", end="", flush=True)
+        await asyncio.wait([load], timeout=INTERVAL_SECONDS)
+    return memory_by_process, *load.result()
 
 
-async def _load(url: str, bearer: dict[str, str], end: float, clients: int) -> tuple[int, int]:
-    """Send what a day has in it, by turns: whole answers, streams, refusals, both ways past model serving.
+async def _load(url: str, bearer: dict[str, str], deadline: float, clients: int) -> tuple[int, int]:
+    """Send a mix of requests: plain, streamed, rejected, and on both paths around model serving.
 
-    Return how many, and how many of them were not answered as they should be.
+    Return the number of requests, and of those with an unexpected response.
     """
     sent = failed = 0
-    wrong = json.dumps({"model": "none", "messages": [{"role": "user", "content": "x"}]}).encode()
-    while time.monotonic() < end:
-        for path, asked, headers, status in (
+    unknown_model = json.dumps({"model": "none", "messages": [{"role": "user", "content": "x"}]}).encode()
+    while time.monotonic() < deadline:
+        for path, payload, headers, status in (
             (PATH, body(), bearer, 200),
             (f"/bench{PATH}", body(), bearer, 200),
             (f"/through{PATH}", body(), bearer, 200),
-            (PATH, wrong, bearer, 404),
+            (PATH, unknown_model, bearer, 404),
             (PATH, body(), {"authorization": "Bearer wrong"}, 401),
         ):
-            loaded = await run(url + path, headers, asked, clients=clients, seconds=2, warm_up=0, status=status)
-            sent += int(loaded.rate * 2) + loaded.failed
-            failed += loaded.failed
-        streamed = await stream(url + PATH, bearer, body(stream=True), clients=clients, answers=5)
+            load = await run(url + path, headers, payload, clients=clients, seconds=2, warm_up=0, status=status)
+            sent += int(load.rate * 2) + load.failed
+            failed += load.failed
+        stream_latency = await stream(url + PATH, bearer, body(stream=True), clients=clients, answers=5)
         sent += clients * 5
-        failed += streamed.failed
+        failed += stream_latency.failed
     return sent, failed
 
 
 def _pids(data: Path) -> dict[str, int]:
-    said = subprocess.run(
+    status = subprocess.run(
         [targets.DRW, "status", "--json", "--data-dir", data], capture_output=True, text=True, check=False
     )
-    return {part["name"]: part["pid"] for part in json.loads(said.stdout)["processes"]}
+    return {part["name"]: part["pid"] for part in json.loads(status.stdout)["processes"]}
 
 
 if __name__ == "__main__":
@@ -160,5 +157,5 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--no-money", action="store_true", help="without prices, budgets and limits")
-    given = parser.parse_args()
-    sys.exit(main(given.minutes, given.clients, money=not given.no_money))
+    arguments = parser.parse_args()
+    sys.exit(main(arguments.minutes, arguments.clients, money=not arguments.no_money))

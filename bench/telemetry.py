@@ -1,7 +1,7 @@
-"""What our own code costs on the managed path, in CPU time: the ASGI application over an engine that costs nothing.
+"""CPU time of the managed path: the ASGI application of model serving with doubles around it.
 
-`python -m bench.telemetry` prints the time of one streamed answer, without a collector and with one.
-Run it on two versions of the code, and compare: everything but the code is the same.
+`python -m bench.telemetry` prints the CPU time of one streamed response, with and without recorded spans. Run it on two
+versions of the code to compare them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,7 +33,18 @@ from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.metering.budget_gate import BudgetGate
-from drw.models.serving.ports import UNLIMITED, Body, ChatEngine, Chunk, Endpoint, EngineLimits, EngineTarget
+from drw.models.serving.openai.usage import usage_update
+from drw.models.serving.ports import (
+    UNLIMITED,
+    Body,
+    ChatEngine,
+    Chunk,
+    CountedPrompt,
+    Endpoint,
+    EngineEvent,
+    EngineLimits,
+    EngineTarget,
+)
 from drw.models.serving.request_runner import RequestRunner
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.model_directory import ModelDirectory
@@ -56,33 +67,42 @@ BODY = orjson.dumps(
 
 
 class DoubleEngine(ChatEngine):
-    """Says the same word again and again, at no cost."""
+    """Streams the same word repeatedly."""
 
     async def stream(
-        self, target: EngineTarget, endpoint: Endpoint, body: Body, limits: EngineLimits = UNLIMITED
-    ) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer."""
+        self,
+        target: EngineTarget,
+        endpoint: Endpoint,
+        body: Body,
+        limits: EngineLimits = UNLIMITED,
+        prompts: Sequence[CountedPrompt] = (),
+    ) -> AsyncGenerator[EngineEvent, None]:
+        """Yield the chunks of the response."""
         for _ in range(TOKENS):
-            yield {"choices": [{"index": 0, "delta": {"content": "word "}}]}
-        yield {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-        yield {"choices": [], "usage": {"prompt_tokens": 60, "completion_tokens": TOKENS}}
+            chunk: Chunk = {"choices": [{"index": 0, "delta": {"content": "word "}}]}
+            yield chunk, usage_update(chunk)
+        for last in (
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": {"prompt_tokens": 60, "completion_tokens": TOKENS}},
+        ):
+            yield last, usage_update(last)
 
-    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> int | None:
+    async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> CountedPrompt | None:
         """Return None."""
         return None
 
     async def check(self, target: EngineTarget) -> None:
-        """Always well."""
+        """Always healthy."""
 
     async def close(self) -> None:
         """Nothing to close."""
 
 
 class DoubleDiscovery:
-    """Knows one model."""
+    """Resolves every name to one model."""
 
     async def resolve_plan(self, request: Any, timeout: float | None = None) -> Plan:
-        """Return it."""
+        """Return a plan with the model."""
         model = Model(id="mock", kind=Model.CHAT, engine="openai", context_length=4096)
         url = "http://127.0.0.1:1/v1"
         resolved = ResolvedModel(model=model, base_url=url, upstream_model="mock", max_concurrent=64)
@@ -90,25 +110,25 @@ class DoubleDiscovery:
 
 
 class DoubleAudit:
-    """Keeps nothing."""
+    """Discards all records."""
 
     def line(self, *record: Any) -> str:
         """Return nothing."""
         return ""
 
-    async def record(self, *record: Any, **more: Any) -> None:
+    async def record(self, *record: Any, **options: Any) -> None:
         """Take a record."""
 
 
 class DoubleLedger:
-    """Keeps nothing."""
+    """Discards all records."""
 
     async def put(self, rows: Any, record: str = "") -> None:
         """Take rows."""
 
 
 def application() -> Any:
-    """Return serving's application with doubles around it; it knows no prices, limits or kills."""
+    """Return the application of model serving with doubles, without prices, limits and kills."""
     engine, discovery, audit, ledger = DoubleEngine(), DoubleDiscovery(), DoubleAudit(), DoubleLedger()
     clock, circuits, kills = Clock(), CircuitSettings(), KillList(None, Path("no-such-file"))  # type: ignore[arg-type]
     models = ModelDirectory(
@@ -124,20 +144,20 @@ def application() -> Any:
     buffers = BodyBuffers(1 << 30, 1 << 30)
     reservations = ReservationClient(None, ledger, MeteringSettings())  # type: ignore[arg-type]
     runner = RequestRunner(models, rules, BudgetGate(CurrentPricing.fixed(Policy()), reservations))
-    made = endpoints.routes(runner, discovery, None, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
-    return http_server.app(made, "bench")
+    routes = endpoints.routes(runner, discovery, None, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
+    return http_server.app(routes, "bench")
 
 
-async def ask(application: Any) -> int:
-    """Send one request; return the bytes of its answer."""
+async def send_request(application: Any) -> int:
+    """Send one request; return the number of bytes of the response."""
     sent = 0
-    asked = False
+    received = False
 
     async def receive() -> dict[str, Any]:
-        nonlocal asked
-        if asked:
+        nonlocal received
+        if received:
             await asyncio.Event().wait()
-        asked = True
+        received = True
         return {"type": "http.request", "body": BODY}
 
     async def send(message: dict[str, Any]) -> None:
@@ -151,14 +171,14 @@ async def ask(application: Any) -> int:
 
 
 async def measure(application: Any, requests: int = REQUESTS, rounds: int = ROUNDS) -> float:
-    """Return the microseconds of CPU time that one answer takes, in the best of some rounds."""
-    assert await ask(application) > TOKENS * 100
+    """Return the CPU time of one response in microseconds, the best of several rounds."""
+    assert await send_request(application) > TOKENS * 100
     best = float("inf")
     for _ in range(rounds):
-        began = time.process_time()
+        started_at = time.process_time()
         for _ in range(requests):
-            await ask(application)
-        best = min(best, (time.process_time() - began) / requests)
+            await send_request(application)
+        best = min(best, (time.process_time() - started_at) / requests)
     return best * 1e6
 
 
@@ -180,10 +200,10 @@ def main() -> None:
     handler = logging.StreamHandler(io.StringIO())
     handler.setFormatter(JsonFormatter("bench"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    ours = application()
-    print(f"an answer of {TOKENS} tokens, streamed, without a collector: {asyncio.run(measure(ours)):.0f} us")
+    app = application()
+    print(f"an answer of {TOKENS} tokens, streamed, without a collector: {asyncio.run(measure(app)):.0f} us")
     _export()
-    print(f"the same with spans recorded:                           {asyncio.run(measure(ours)):.0f} us")
+    print(f"the same with spans recorded:                           {asyncio.run(measure(app)):.0f} us")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fixtures that every folder of tests may use: real parts, a profile, and a caller."""
+"""Fixtures of all tests: PostgreSQL, Valkey, a profile, and a caller."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from drw.local import postgres as local_postgres
 from support.hosting import with_secret
 from support.parts import new_database, running_postgres, running_valkey, short_folder
 
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that a test starts compiles everything anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise each process that a test starts compiles all modules
 
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """A folder for the whole run, with a short path."""
+    """A folder with a short path, for all tests."""
     with short_folder() as path:
         yield path
 
 
 @pytest.fixture(scope="session")
 def postgres(folder: Path) -> Iterator[Path]:
-    """The folder of a running PostgreSQL's socket."""
+    """The socket folder of PostgreSQL."""
     with running_postgres(folder) as sockets:
         yield sockets
 
 
 @pytest.fixture(scope="session")
 def valkey(folder: Path) -> Iterator[str]:
-    """The URL of a running Valkey."""
+    """The URL of Valkey."""
     with running_valkey(folder) as url:
         yield url
 
 
 @pytest.fixture
 def database(postgres: Path) -> Iterator[str]:
-    """The connection string of a new, empty database, which lasts as long as the test."""
+    """The connection string of an empty database, which is dropped after the test."""
     dsn = new_database(postgres)
     yield dsn
     with psycopg.connect(local_postgres.dsn(postgres, "postgres"), autocommit=True) as connection:
@@ -53,11 +53,11 @@ def database(postgres: Path) -> Iterator[str]:
 
 @pytest.fixture
 def profile(database: str, valkey: str, tmp_path: Path) -> Profile:
-    """A profile without processes or settings: `profile.model_copy(update=...)` adds what a test needs."""
+    """A profile without processes or settings, which `profile.model_copy(update=...)` adds."""
     return with_secret(Profile(name="test", data=tmp_path, postgres=database, valkey=f"{valkey}?db={next(_numbers)}"))
 
 
 @pytest.fixture
 def caller() -> Principal:
-    """Somebody who may do everything for one desk."""
+    """A caller with all scopes for one desk, except `org:admin`."""
     return Principal("acme", "research", "key_test", frozenset(SCOPES) - {"org:admin"})

@@ -1,1 +1,1 @@
-"""Load generators, mock engines and platforms that the benches share."""
+"""Load generators, mock engines and platforms that the benchmarks share."""

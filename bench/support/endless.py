@@ -14,11 +14,11 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding
 CHUNK = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "endless"}
 CHOICE = {"index": 0, "delta": {"content": "on "}, "finish_reason": None}
 EVENT = b"data: " + json.dumps({**CHUNK, "choices": [CHOICE]}).encode() + b"\n\n"
-PIECE = b"%x\r\n%s\r\n" % (len(EVENT), EVENT)
+HTTP_CHUNK = b"%x\r\n%s\r\n" % (len(EVENT), EVENT)
 
 
 class Endless(asyncio.Protocol):
-    """One connection, with one answer."""
+    """One connection, with one endless response."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
@@ -37,7 +37,7 @@ class Endless(asyncio.Protocol):
     async def _answer(self) -> None:
         self._transport.write(HEAD)
         while True:
-            self._transport.write(PIECE)
+            self._transport.write(HTTP_CHUNK)
             await asyncio.sleep(SECONDS)
 
 

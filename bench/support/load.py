@@ -1,4 +1,4 @@
-"""Sends requests in closed loops over kept connections, and measures each from first byte out to last byte in."""
+"""Closed-loop load generator with keep-alive connections; measures from first byte sent to last byte received."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORD = re.compile(rb'"content": ?"(\d{9,}) "')
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What was measured: requests a second, and latencies in milliseconds."""
+    """Throughput in requests per second, and latencies in milliseconds."""
 
     rate: float
     p50: float
@@ -25,7 +25,7 @@ class Load:
 
     @classmethod
     def of(cls, times: list[float], seconds: float, failed: int) -> Load:
-        """Sum up the times of the requests, in seconds."""
+        """Return the statistics of request durations in seconds."""
         ordered = sorted(times) or [float("nan")]
         return cls(
             len(times) / seconds,
@@ -45,13 +45,13 @@ async def run(
     warm_up: float = 0.5,
     status: int = 200,
 ) -> Load:
-    """POST the body from so many clients at once for so long; what comes before `warm_up` does not count.
+    """POST the body with concurrent clients for a time; requests during the warm-up do not count.
 
-    An answer with another status than this has failed.
+    A response with another status than `status` counts as failed.
     """
     parts = urlsplit(url)
     data = _request(url, headers, body)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     times: list[float] = []
     failures = [0]
     await asyncio.gather(
@@ -62,8 +62,8 @@ async def run(
                 data,
                 times,
                 failures,
-                began + warm_up,
-                began + warm_up + seconds,
+                started_at + warm_up,
+                started_at + warm_up + seconds,
                 status,
             )
             for _ in range(clients)
@@ -73,8 +73,8 @@ async def run(
 
 
 @dataclass(frozen=True, slots=True)
-class Streamed:
-    """Medians and 99th percentiles in milliseconds: to the first word, and how much later than sent each word came."""
+class StreamLatency:
+    """Median and p99 in milliseconds: of the first word, and of the delay of each word since it was sent."""
 
     first_p50: float
     first_p99: float
@@ -83,13 +83,15 @@ class Streamed:
     failed: int
 
 
-async def stream(url: str, headers: dict[str, str], body: bytes, *, clients: int, answers: int) -> Streamed:
-    """Have so many clients read so many streamed answers each, whose words are the moments they were sent."""
-    firsts: list[float] = []
-    lates: list[float] = []
+async def stream(url: str, headers: dict[str, str], body: bytes, *, clients: int, answers: int) -> StreamLatency:
+    """Read streamed responses with concurrent clients. Each word of the mock is the time at which it was sent."""
+    first_word_times: list[float] = []
+    delays: list[float] = []
     failures = [0]
-    await asyncio.gather(*(_reader(url, headers, body, answers, firsts, lates, failures) for _ in range(clients)))
-    return Streamed(*_middle_and_end(firsts), *_middle_and_end(lates), failures[0])
+    await asyncio.gather(
+        *(_reader(url, headers, body, answers, first_word_times, delays, failures) for _ in range(clients))
+    )
+    return StreamLatency(*_percentiles(first_word_times), *_percentiles(delays), failures[0])
 
 
 async def _reader(
@@ -97,43 +99,48 @@ async def _reader(
     headers: dict[str, str],
     body: bytes,
     answers: int,
-    firsts: list[float],
-    lates: list[float],
+    first_word_times: list[float],
+    delays: list[float],
     failures: list[int],
 ) -> None:
     data, parts = _request(url, headers, body), urlsplit(url)
     for _ in range(answers):
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        began = time.monotonic_ns()
+        started_at = time.monotonic_ns()
         writer.write(data)
-        words = [(came, int(word)) async for came, word in _words(reader)]
+        words = [(received_at, int(word)) async for received_at, word in _words(reader)]
         writer.close()
         if len(words) != PACED_WORDS:
             failures[0] += 1
             continue
-        firsts.append(words[0][0] - began)
-        lates.extend(came - sent for came, sent in words)
+        first_word_times.append(words[0][0] - started_at)
+        delays.extend(received_at - sent for received_at, sent in words)
 
 
 async def _words(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, bytes]]:
-    """Yield each word of a streamed answer with the moment it came, in nanoseconds of the machine's clock."""
+    """Yield each word of a streamed response with its arrival time, in nanoseconds of the monotonic clock."""
     while line := await reader.readline():
-        came = time.monotonic_ns()
-        if found := WORD.search(line):
-            yield came, found[1]
+        received_at = time.monotonic_ns()
+        if match := WORD.search(line):
+            yield received_at, match[1]
         if b"[DONE]" in line or b'"error"' in line:
             return
 
 
-def _middle_and_end(times: list[float]) -> tuple[float, float]:
+def _percentiles(times: list[float]) -> tuple[float, float]:
     ordered = sorted(times) or [float("nan")]
     return ordered[len(ordered) // 2] / 1e6, ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] / 1e6
 
 
 def _request(url: str, headers: dict[str, str], body: bytes) -> bytes:
     parts = urlsplit(url)
-    head = {"host": parts.netloc, "content-type": "application/json", "content-length": str(len(body)), **headers}
-    lines = f"POST {parts.path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in head.items()) + "\r\n"
+    request_headers = {
+        "host": parts.netloc,
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        **headers,
+    }
+    lines = f"POST {parts.path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in request_headers.items()) + "\r\n"
     return lines.encode() + body
 
 
@@ -145,28 +152,28 @@ async def _client(
     failures: list[int],
     start: float,
     end: float,
-    wanted: int,
+    expected_status: int,
 ) -> None:
     reader, writer = await asyncio.open_connection(host, port)
     while (sent := time.perf_counter()) < end:
         try:
             writer.write(data)
-            status, stays = await _answer(reader)
+            status, keep_alive = await _answer(reader)
         except (OSError, asyncio.IncompleteReadError):
-            status, stays = 0, False
+            status, keep_alive = 0, False
         done = time.perf_counter()
-        if not stays:
+        if not keep_alive:
             writer.close()
             reader, writer = await asyncio.open_connection(host, port)
-        if status != wanted:
-            failures[0] += 1  # whenever it was
+        if status != expected_status:
+            failures[0] += 1  # also during the warm-up
         elif sent >= start and done <= end:
             times.append(done - sent)
     writer.close()
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """Read an answer; return its status, and whether the connection stays open after it."""
+    """Read a response; return its status, and whether the connection stays open."""
     head = await reader.readuntil(b"\r\n\r\n")
     lower = head.lower()
     if (at := lower.find(b"content-length:")) >= 0:

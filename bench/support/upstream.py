@@ -1,7 +1,7 @@
 """A mock of an OpenAI-compatible engine, as fast as Python can be: `python -m bench.support.upstream PORT`.
 
-It reads a request whole before it answers, always with the same words; with `"stream": true` as events. Where a
-streamed prompt has the word `paced`, the answer comes a word at a time, and each word is the moment it was sent.
+It responds with the same words to each request, with `"stream": true` as events. If a streamed prompt contains the word
+`paced`, the response comes one word at a time, and each word is the time at which it was sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import uvloop
 
 USAGE = {"prompt_tokens": 12, "completion_tokens": 4, "total_tokens": 16}
 HEAD = {"id": "chatcmpl-1", "created": 1, "model": "mock"}
-WHOLE = json.dumps(
+COMPLETION = json.dumps(
     {
         **HEAD,
         "object": "chat.completion",
@@ -28,10 +28,10 @@ WHOLE = json.dumps(
 ).encode()
 
 
-def _event(choices: list[dict], **more) -> bytes:
+def _event(choices: list[dict], **fields) -> bytes:
     return (
         b"data: "
-        + json.dumps({**HEAD, "object": "chat.completion.chunk", "choices": choices, **more}).encode()
+        + json.dumps({**HEAD, "object": "chat.completion.chunk", "choices": choices, **fields}).encode()
         + b"\n\n"
     )
 
@@ -55,13 +55,13 @@ def _answer(kind: bytes, body: bytes) -> bytes:
 
 
 MODELS = {"object": "list", "data": [{"id": "mock", "object": "model", "created": 1, "owned_by": "bench"}]}
-LISTED = _answer(b"application/json", json.dumps(MODELS).encode())
-"""Routers that look after their workers ask for this, and for other paths where any answer will do."""
+MODELS_RESPONSE = _answer(b"application/json", json.dumps(MODELS).encode())
+"""Response to GET requests, with which routers check their workers."""
 
 PACED_WORDS, FIRST_SECONDS, WORD_SECONDS = 20, 0.02, 0.01
-"""How many words a paced answer has, how long the first takes to come, and each after it."""
+"""Number of words of a paced response, delay of the first word, and of each further word."""
 
-ANSWERS = {False: _answer(b"application/json", WHOLE), True: _answer(b"text/event-stream", STREAM)}
+ANSWERS = {False: _answer(b"application/json", COMPLETION), True: _answer(b"text/event-stream", STREAM)}
 
 
 class Upstream(asyncio.Protocol):
@@ -89,7 +89,7 @@ class Upstream(asyncio.Protocol):
             body, self._data = self._data[end + 4 : end + 4 + length], self._data[end + 4 + length :]
             streams = b'"stream":true' in body or b'"stream": true' in body
             if head.startswith(b"get "):
-                self._transport.write(LISTED)
+                self._transport.write(MODELS_RESPONSE)
             elif streams and b"paced" in body:
                 self._tasks.add(asyncio.create_task(self._pace()))
             else:

@@ -1,8 +1,7 @@
-"""The sixteen services, in one table.
+"""Catalog of the sixteen services: cluster, name, summary and permitted calls.
 
-Everything that must agree about them is made from here by `drw generate`. By
-convention the service NAME of CLUSTER is described in
-proto/drw/api/CLUSTER/v1/NAME.proto and written in src/drw/CLUSTER/NAME/service.py.
+`drw generate` and the host read this table. The contract of service NAME of CLUSTER is
+proto/drw/api/CLUSTER/v1/NAME.proto, its implementation src/drw/CLUSTER/NAME/service.py.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One row of the table."""
+    """One service of the catalog."""
 
     name: str
     cluster: str
@@ -21,69 +20,77 @@ class Service:
 
     @property
     def contract(self) -> str:
-        """The full name of the service in its contract, as in `drw.api.rag.v1.VectorStore`."""
+        """Full name of the service in its contract, as in `drw.api.rag.v1.VectorStore`."""
         return f"drw.api.{self.cluster}.v1.{''.join(part.title() for part in self.name.split('_'))}"
 
     @property
     def package(self) -> str:
-        """The Python package in which the service is written."""
+        """Python package that implements the service."""
         return f"drw.{self.cluster}.{self.name}"
 
     @property
     def process(self) -> str:
-        """The process, and so the upstream, that runs the service where a cluster is a process."""
+        """Process, and upstream of the data plane, that runs the service if each cluster is a process."""
         return self.cluster if self.cluster in CLUSTERS else "gateway"
 
 
-def _row(cluster: str, name: str, summary: str, *calls: str) -> Service:
+def _service(cluster: str, name: str, summary: str, *calls: str) -> Service:
     return Service(name=name, cluster=cluster, summary=summary, calls=calls)
 
 
 SERVICES = (
-    _row("gateway", "authentication", "Says who is calling and what they may do.", "rate_limiting"),
-    _row("gateway", "rate_limiting", "Keeps limits, budgets, prices and the ledger of what was spent."),
-    _row("gateway", "load_balancer", "Knows where each upstream answers, and how to spread requests over it."),
-    _row(
+    _service("gateway", "authentication", "Authenticates callers and issues API keys.", "rate_limiting"),
+    _service("gateway", "rate_limiting", "Manages limits, budgets, prices and the ledger of spending."),
+    _service("gateway", "load_balancer", "Manages upstreams, their addresses and their load balancing."),
+    _service(
         "gateway",
         "request_router",
-        "Puts together what the data plane does with a request.",
+        "Assembles the desired state of the data plane: keys, routes, limits and kills.",
         "authentication",
         "rate_limiting",
         "load_balancer",
         "discovery",
     ),
-    _row("models", "serving", "Runs models.", "discovery", "embedding", "rate_limiting", "request_router"),
-    _row("models", "discovery", "Knows every model and where it is served."),
-    _row("models", "experiments", "Splits traffic between model versions and compares them."),
-    _row("models", "health", "Watches every service, and says which are fit to serve."),
-    _row("rag", "documents", "Turns documents into passages and indexes them.", "embedding", "vector_store"),
-    _row("rag", "embedding", "Turns text into vectors.", "request_router"),
-    _row("rag", "vector_store", "Stores passages with their vectors and words, and finds the nearest."),
-    _row(
+    _service(
+        "models",
+        "serving",
+        "Serves OpenAI's API for models, with failover, budgets and audit records.",
+        "discovery",
+        "embedding",
+        "rate_limiting",
+        "request_router",
+    ),
+    _service("models", "discovery", "Registry of models, aliases, fallbacks and endpoints."),
+    _service("models", "experiments", "Splits traffic between model versions and compares them."),
+    _service("models", "health", "Reports the health of all services."),
+    _service("rag", "documents", "Stores, parses, chunks and indexes documents.", "embedding", "vector_store"),
+    _service("rag", "embedding", "Computes embeddings of texts.", "request_router"),
+    _service("rag", "vector_store", "Stores passages, and searches them by vectors and keywords."),
+    _service(
         "rag",
         "retrieval",
-        "Finds the passages that answer a question, and words an answer with citations.",
+        "Retrieves passages for a question, and generates an answer with citations.",
         "embedding",
         "vector_store",
         "serving",
     ),
-    _row(
+    _service(
         "workflow",
         "orchestration",
-        "Runs workflows to their end, whatever fails on the way.",
+        "Runs workflows durably, with retries and recovery.",
         "templates",
         "state",
         "documents",
         "serving",
         "request_router",
     ),
-    _row("workflow", "state", "Shows the state of every run as it changes."),
-    _row("workflow", "templates", "Keeps the workflow templates and their versions."),
-    _row("workflow", "error_handling", "Keeps failed steps, and puts them back to work."),
+    _service("workflow", "state", "Streams the state of runs as it changes."),
+    _service("workflow", "templates", "Stores workflow templates and their versions."),
+    _service("workflow", "error_handling", "Stores failed steps as dead letters, and redrives them."),
 )
 
-SUPPORT = (_row("audit", "log", "Keeps the audit trail, and proves that nobody changed it."),)
-"""What stands around the sixteen, with a contract of its own."""
+SUPPORT = (_service("audit", "log", "Stores audit records in an append-only log, and proves that they are unchanged."),)
+"""Services with a contract that do not belong to the sixteen."""
 
 BY_NAME = {service.name: service for service in SERVICES + SUPPORT}
 CLUSTERS = tuple(dict.fromkeys(service.cluster for service in SERVICES))

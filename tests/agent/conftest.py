@@ -1,4 +1,4 @@
-"""A real Envoy with its agent, in front of the real gateway services and of a double of the models."""
+"""Harnesses that run a real Envoy with its agent, the gateway services and a double of the model services."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from agent.data_plane import Fed, Front, front_profile_of, running
+from agent.data_plane import DataPlaneHarness, GatewayHarness, running, with_data_plane
 from drw.kernel.runtime.settings import Profile
 
 
 @pytest.fixture
-def front_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+def data_plane_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
     """The profile with four processes and a data plane; nothing runs yet."""
-    # Envoy is not there yet when the agent first looks for it, and nobody should wait until it looks again.
-    monkeypatch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
-    return front_profile_of(profile, folder)
+    # The agent looks for Envoy before Envoy has started; a short retry keeps the tests fast.
+    monkeypatch.setattr("drw.agent.agent.RETRY_SECONDS", 0.05)
+    return with_data_plane(profile, folder)
 
 
 @pytest.fixture
-async def front(front_profile: Profile) -> AsyncIterator[Front]:
-    """Everything, running."""
-    async with running(Front(front_profile)) as found:
-        yield found
+async def gateway(data_plane_profile: Profile) -> AsyncIterator[GatewayHarness]:
+    """A running gateway."""
+    async with running(GatewayHarness(data_plane_profile)) as harness:
+        yield harness
 
 
 @pytest.fixture
-async def fed(front_profile: Profile) -> AsyncIterator[Fed]:
-    """Everything but the gateway services, which the test plays."""
-    async with running(Fed(front_profile)) as found:
-        yield found
+async def data_plane(data_plane_profile: Profile) -> AsyncIterator[DataPlaneHarness]:
+    """A running data plane whose configuration the test sets."""
+    async with running(DataPlaneHarness(data_plane_profile)) as harness:
+        yield harness

@@ -1,4 +1,4 @@
-"""A real Envoy with its agent, in front of the real gateway services and of a double of the models."""
+"""Harnesses that run a real Envoy with its agent, the gateway services and a double of the model services."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from drw.agent.delivery import envoy
 from drw.agent.reporting.health import UpstreamHealth
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, Credentials, RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
-from drw.api.gateway.v1.load_balancer_pb2 import Upstream as MadeUpstream
+from drw.api.gateway.v1.load_balancer_pb2 import Upstream as UpstreamRecord
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
 from drw.api.gateway.v1.request_router_pb2 import (
@@ -29,7 +29,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
     ConfigurationReport,
     Routes,
 )
-from drw.api.gateway.v1.request_router_pb2 import Route as MadeRoute
+from drw.api.gateway.v1.request_router_pb2 import Route as RouteRecord
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.gateway.authentication.keys.encryption import EnvelopeEncryption
@@ -44,24 +44,24 @@ from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.rpc.transport import Channels, Server
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import DataPlane, Profile, ServiceAddress, Tls
-from drw.local.first_key import make_home
+from drw.local.first_key import ensure_home
 from drw.local.preflight import free_port
 from support.hosting import SECRET, with_secret
 from support.parts import until
 
-F = TypeVar("F", bound="Front")
+HarnessT = TypeVar("HarnessT", bound="GatewayHarness")
 
-GATEWAY = ("authentication", "rate_limiting", "load_balancer", "request_router")
-RAG = ("documents", "embedding", "vector_store", "retrieval")
+GATEWAY_SERVICES = ("authentication", "rate_limiting", "load_balancer", "request_router")
+RAG_SERVICES = ("documents", "embedding", "vector_store", "retrieval")
 OPERATOR = Principal("local", "research", "operator", frozenset(SCOPES))
 
 
-class Front:
-    """The whole front door of a profile, each part to be stopped and started."""
+class GatewayHarness:
+    """Envoy, the agent, the gateway services and a double of the models; each can be stopped and started."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = with_secret(profile)
-        self.url = f"http://{envoy.plane(profile).listen}"
+        self.url = f"http://{envoy.data_plane_settings(profile).listen}"
         self.models = DoubleModels()
         self._agent: asyncio.Task[None] | None = None
         self._envoy: subprocess.Popen[bytes] | None = None
@@ -71,18 +71,18 @@ class Front:
 
     @property
     def host(self) -> Host:
-        """The gateway services, which run."""
+        """The host of the running gateway services."""
         assert self._host is not None, "the gateway services do not run"
         return self._host
 
     @property
     def plane(self) -> DataPlane:
         """The settings of the data plane."""
-        return envoy.plane(self.profile)
+        return envoy.data_plane_settings(self.profile)
 
     @property
     def tls(self) -> Tls:
-        """The settings of its TLS listener, which it has."""
+        """The settings of the TLS listener."""
         assert self.plane.tls is not None, "the data plane has no TLS listener"
         return self.plane.tls
 
@@ -91,13 +91,13 @@ class Front:
         await self.start_models()
         self.start_agent()
         await self.start_envoy()
-        await self.settled()
+        await self.wait_until_applied()
 
     async def start_gateway(self) -> None:
         self._host = Host(self.profile, "gateway")
         await self.host.start()
         with acting_for(OPERATOR):
-            await make_home(self.host.client(AuthenticationClient))
+            await ensure_home(self.host.client(AuthenticationClient))
 
     async def stop_gateway(self) -> None:
         if self._host:
@@ -114,7 +114,7 @@ class Front:
         self._upstream = None
 
     def start_agent(self) -> None:
-        router = self._channels.client(RequestRouterClient, self.profile.place("request_router").grpc)
+        router = self._channels.client(RequestRouterClient, self.profile.address_of("request_router").grpc)
         self._agent = asyncio.create_task(Agent(self.profile, router).run())
 
     async def stop_agent(self) -> None:
@@ -125,12 +125,12 @@ class Front:
         self._agent = None
 
     async def start_envoy(self) -> None:
-        async def ready() -> bool:
+        async def bootstrap_is_written() -> bool:
             return envoy.ready_file(self.profile).exists()
 
-        await until(ready, "the bootstrap of Envoy")
+        await until(bootstrap_is_written, "the bootstrap of Envoy")
         self.launch_envoy()
-        await until(self.alive, "Envoy")
+        await until(self.is_healthy, "Envoy")
 
     def launch_envoy(self) -> None:
         with (self.profile.data / "envoy.log").open("ab") as log:
@@ -153,79 +153,79 @@ class Front:
         await self.stop_gateway()
         await self._channels.close()
 
-    async def alive(self) -> bool:
+    async def is_healthy(self) -> bool:
         try:
             async with httpx.AsyncClient() as client:
                 return (await client.get(f"{self.url}/healthz")).text == "ok\n"
         except httpx.TransportError:
             return False
 
-    async def router(self) -> ServiceStatus:
+    async def router_status(self) -> ServiceStatus:
         return next(s for s in (await self.host.status()).services if s.name == "request_router")
 
-    async def wanted(self) -> str:
-        """Return the version that the router wants."""
-        return (await self.router()).detail.partition(";")[0].removeprefix("version ")
+    async def desired_version(self) -> str:
+        """Return the configuration version that the router wants the data plane to run."""
+        return (await self.router_status()).detail.partition(";")[0].removeprefix("version ")
 
-    async def settled(self, other_than: str = "") -> None:
-        """Return when the data plane runs what the router wants, and that is another version."""
+    async def wait_until_applied(self, other_than: str = "") -> None:
+        """Wait until the data plane runs the desired version, which must differ from `other_than`."""
 
-        async def same() -> bool:
-            status, wanted = await self.router(), await self.wanted()
-            return wanted != other_than and status.state == ServiceStatus.READY and f"runs {wanted}" in status.detail
+        async def newest_is_applied() -> bool:
+            status, version = await self.router_status(), await self.desired_version()
+            return version != other_than and status.state == ServiceStatus.READY and f"runs {version}" in status.detail
 
-        await until(same, "the newest version")
+        await until(newest_is_applied, "the newest version")
 
-    async def key(self, *scopes: str, requests_per_minute: int = 0) -> str:
-        """Issue a key, and return its secret."""
+    async def create_key(self, *scopes: str, requests_per_minute: int = 0) -> str:
+        """Create a key and return its secret."""
         request = CreateKeyRequest(name="test", scopes=scopes, requests_per_minute=requests_per_minute)
         with acting_for(OPERATOR):
             created = await self.host.client(AuthenticationClient).create_key(request)
         return created.secret
 
     async def revoke(self, key: str) -> None:
-        """Revoke a key, and return when the data plane knows."""
-        before = await self.wanted()
+        """Revoke a key and wait until the data plane enforces it."""
+        before = await self.desired_version()
         with acting_for(OPERATOR):
             await self.host.client(AuthenticationClient).revoke_key(RevokeKeyRequest(id=key))
-        await self.settled(before)
+        await self.wait_until_applied(before)
 
     def signer(self, issuer: str = "drw", audience: str = "drw-gateway") -> Signer:
-        """Return what signs keys, to make some that the service would not."""
+        """Return a signer with the key of the service, for keys that the service would not issue."""
         query = "select kid, private_key from authentication.signing_key order by signs_from"
         with psycopg.connect(self.profile.postgres) as connection:
             row = connection.execute(query).fetchone()
         assert row is not None
-        return Signer(EnvelopeEncryption(SECRET).open(*row), issuer, audience)
+        return Signer(EnvelopeEncryption(SECRET).decrypt(*row), issuer, audience)
 
     def client(self, secret: str = "", **options: Any) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, **options)
 
     def admin(self) -> EnvoyAdmin:
-        return EnvoyAdmin(envoy.plane(self.profile).admin)
+        return EnvoyAdmin(envoy.data_plane_settings(self.profile).admin)
 
-    async def envoy_answers(self) -> bool:
+    async def envoy_admin_responds(self) -> bool:
         try:
-            await self.admin().refusals()
+            await self.admin().rejections()
         except Unavailable:
             return False
         return True
 
 
-class Fed(Front):
-    """The front door without the gateway services: the test itself is the request router."""
+class DataPlaneHarness(GatewayHarness):
+    """Envoy and the agent without the gateway services: a double of the request router delivers the configuration."""
 
     def __init__(self, profile: Profile) -> None:
         super().__init__(profile)
-        self.router_double = DoubleRouter()
+        self.router = DoubleRouter()
         self.signing = Signer(new_private_key(), "drw", "drw-gateway")
-        self.circuits = UpstreamHealth(self.admin())
+        self.upstream_health = UpstreamHealth(self.admin())
         self._server: Server | None = None
 
     async def start_gateway(self) -> None:
-        self._server = Server([self.router_double])
-        await self._server.start(self.profile.place("request_router").grpc)
+        self._server = Server([self.router])
+        await self._server.start(self.profile.address_of("request_router").grpc)
 
     async def stop_gateway(self) -> None:
         if self._server:
@@ -236,42 +236,45 @@ class Fed(Front):
         await self.start_gateway()
         await self.start_models()
         self.start_agent()
-        wanting = asyncio.create_task(self.want())
+        report = asyncio.create_task(self.apply())
         await self.start_envoy()
-        assert (await wanting).error == ""
+        assert (await report).error == ""
 
     def configuration(
         self,
         *,
-        more: Sequence[RouteSettings] = (),
-        own: Mapping[str, int] | None = None,
+        static_routes: Sequence[RouteSettings] = (),
+        static_upstreams: Mapping[str, Upstream] | None = None,
+        routes: Sequence[RouteRecord] = (),
+        upstreams: Sequence[UpstreamRecord] = (),
+        default_limit: int = 1_000_000,
+        key_limits: Mapping[str, int] | None = None,
         revoked: Sequence[str] = (),
-        upstreams: Mapping[str, Upstream] | None = None,
-        records: Sequence[MadeRoute] = (),
-        made: Sequence[MadeUpstream] = (),
-        default: int = 1_000_000,
         blocks: Sequence[Block] = (),
-        **others: Any,
+        **credentials: Any,
     ) -> Configuration:
-        """Return a desired state with these differences from the usual one; `others`: issuers, certificates, desks."""
-        ours: dict[str, Any] = {"issuer": "drw", "audience": "drw-gateway", "jwks": jwks([self.signing])}
+        """Return a configuration with these records beside the settings; `credentials`: issuers, certificates, desks.
+
+        `static_routes` and `static_upstreams` are those of the settings, `routes` and `upstreams` those of the API.
+        """
+        own_credentials: dict[str, Any] = {"issuer": "drw", "audience": "drw-gateway", "jwks": jwks([self.signing])}
         return assemble(
-            Credentials(**ours, revoked=revoked, **others),
+            Credentials(**own_credentials, revoked=revoked, **credentials),
             Limits(
-                default_requests_per_minute=default,
-                limits=[Limit(key=key, org="local", requests_per_minute=n) for key, n in (own or {}).items()],
+                default_requests_per_minute=default_limit,
+                limits=[Limit(key=key, org="local", requests_per_minute=n) for key, n in (key_limits or {}).items()],
                 blocks=blocks,
             ),
-            Upstreams(upstreams=with_records(self._fixed(upstreams or {}), made)),
-            more,
-            records=Routes(routes=records),
+            Upstreams(upstreams=with_records(self._static_upstreams(static_upstreams or {}), upstreams)),
+            static_routes,
+            records=Routes(routes=routes),
         )
 
-    def _fixed(self, more: Mapping[str, Upstream]) -> dict[str, MadeUpstream]:
-        return {upstream.name: upstream for upstream in from_profile(self.profile.processes, more)}
+    def _static_upstreams(self, static_upstreams: Mapping[str, Upstream]) -> dict[str, UpstreamRecord]:
+        return {upstream.name: upstream for upstream in from_profile(self.profile.processes, static_upstreams)}
 
-    async def want(self, **differences: Any) -> ConfigurationReport:
-        return await self.router_double.want(self.configuration(**differences))
+    async def apply(self, **differences: Any) -> ConfigurationReport:
+        return await self.router.apply(self.configuration(**differences))
 
     def sign(self, key: str, *scopes: str, org: str = "local", desk: str = "research") -> str:
         now = datetime.now(UTC)
@@ -279,21 +282,26 @@ class Fed(Front):
 
 
 @contextmanager
-def unwritable(fed: Fed, file: str) -> Iterator[None]:
-    """Let this file of the data plane not be written for as long as the block lasts."""
-    wanted = envoy.plane(fed.profile).folder / file
-    draft = wanted.parent.parent / f".{wanted.name}.new"
-    draft.mkdir(parents=True)
+def unwritable(data_plane: DataPlaneHarness, file: str) -> Iterator[None]:
+    """Make writes of this file of the data plane fail inside the block."""
+    target = envoy.data_plane_settings(data_plane.profile).folder / file
+    blocking_folder = target.parent.parent / f".{target.name}.new"
+    blocking_folder.mkdir(parents=True)
     try:
         yield
     finally:
-        draft.rmdir()
+        blocking_folder.rmdir()
 
 
-def front_profile_of(profile: Profile, folder: Path) -> Profile:
-    """Return the profile with four processes and a data plane; nothing runs yet."""
+def with_data_plane(profile: Profile, folder: Path) -> Profile:
+    """Return the profile with four processes and a data plane."""
     sockets = Path(tempfile.mkdtemp(prefix="e", dir=folder))
-    services = {"gateway": GATEWAY, "models": ("serving", "discovery"), "rag": RAG, "workflow": ("orchestration",)}
+    services = {
+        "gateway": GATEWAY_SERVICES,
+        "models": ("serving", "discovery"),
+        "rag": RAG_SERVICES,
+        "workflow": ("orchestration",),
+    }
     processes = {
         name: ServiceAddress(services=names, grpc=f"unix:{sockets}/{name}.g", http=f"unix:{sockets}/{name}.h")
         for name, names in services.items()
@@ -308,9 +316,9 @@ def front_profile_of(profile: Profile, folder: Path) -> Profile:
 
 
 @asynccontextmanager
-async def running(front: F) -> AsyncIterator[F]:
+async def running(gateway: HarnessT) -> AsyncIterator[HarnessT]:
     try:
-        await front.start()
-        yield front
+        await gateway.start()
+        yield gateway
     finally:
-        await front.stop()
+        await gateway.stop()

@@ -1,4 +1,4 @@
-"""Doubles of what is around a data plane: the models, the request router, a collector of traces."""
+"""Doubles of the services around a data plane: the models, the request router and a trace collector."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from drw.api.gateway.v1.request_router_pb2 import (
 from drw.api.gateway.v1.request_router_rpc import RequestRouter
 from support.parts import until
 
-NOT_YET = re.compile("does not answer|not taken the configuration yet")
+PENDING = re.compile("does not answer|not applied the configuration yet")
 
 
 class DoubleModels:
-    """Answers every path with what it got; a stream goes on only when the test says so."""
+    """Echoes every request; a stream sends its next event only when the test releases it."""
 
     def __init__(self) -> None:
-        self.go_on = asyncio.Semaphore(0)
-        self.streams = 0
-        """How many are under way."""
+        self.next_event = asyncio.Semaphore(0)
+        self.open_streams = 0
+        """The number of active endless streams."""
         self.app = Starlette(routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "DELETE"])])
 
     async def _answer(self, request: Request) -> Response:
@@ -38,60 +38,60 @@ class DoubleModels:
             await asyncio.Event().wait()
         if b'"never"' in body:
             await asyncio.Event().wait()
-        found = re.search(rb'"answering": "(\w+)"', body)
-        model = found[1].decode() if found else request.headers.get("x-model")
-        said = {"x-drw-model": model} if model else {}
+        match = re.search(rb'"answering": "(\w+)"', body)
+        model = match[1].decode() if match else request.headers.get("x-model")
+        headers = {"x-drw-model": model} if model else {}
         if b'"endless"' in body:
-            return StreamingResponse(self._endless(b'"quiet"' in body), media_type="text/event-stream", headers=said)
+            return StreamingResponse(self._endless(b'"quiet"' in body), media_type="text/event-stream", headers=headers)
         if b'"stream"' in body:
             return StreamingResponse(self._events(), media_type="text/event-stream")
         echo = {"headers": dict(request.headers), "bytes": len(body), "path": request.url.path}
-        return JSONResponse(echo, headers=said)
+        return JSONResponse(echo, headers=headers)
 
     async def _endless(self, quiet: bool) -> AsyncIterator[str]:
-        self.streams += 1
+        self.open_streams += 1
         try:
             while True:
                 yield "data: on\n\n"
                 await (asyncio.Event().wait() if quiet else asyncio.sleep(0.01))
         finally:
-            self.streams -= 1
+            self.open_streams -= 1
 
     async def _events(self) -> AsyncIterator[str]:
         for number in range(5):
-            await self.go_on.acquire()
+            await self.next_event.acquire()
             yield f"data: {number}\n\n"
 
 
 class DoubleRouter(RequestRouter):
-    """Wants whatever the test says, and keeps what the agent reports."""
+    """Delivers the configuration that the test sets and records the reports of the agent."""
 
     def __init__(self) -> None:
-        self._news = asyncio.Condition()
-        self._wanted: Configuration | None = None
+        self._changed = asyncio.Condition()
+        self._desired: Configuration | None = None
         self.reports: list[ConfigurationReport] = []
 
-    async def want(self, wanted: Configuration) -> ConfigurationReport:
-        """Want this from now on; return what the agent says of it in the end."""
-        async with self._news:
-            self._wanted = wanted
+    async def apply(self, configuration: Configuration) -> ConfigurationReport:
+        """Deliver this configuration and return the final report of the agent about it."""
+        async with self._changed:
+            self._desired = configuration
             self.reports.clear()
-            self._news.notify_all()
+            self._changed.notify_all()
 
-        async def told() -> bool:
-            return any(r.version == wanted.version and NOT_YET.search(r.error) is None for r in self.reports)
+        async def is_reported() -> bool:
+            return any(r.version == configuration.version and PENDING.search(r.error) is None for r in self.reports)
 
-        await until(told, f"a report of version {wanted.version}")
+        await until(is_reported, f"a report of version {configuration.version}")
         return self.reports[-1]
 
     async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
-        seen = None
+        sent = None
         while True:
-            async with self._news:
-                while self._wanted is seen or self._wanted is None:
-                    await self._news.wait()
-                seen = self._wanted
-            yield seen
+            async with self._changed:
+                while self._desired is sent or self._desired is None:
+                    await self._changed.wait()
+                sent = self._desired
+            yield sent
 
     async def report_configuration(self, request: ConfigurationReport, /) -> ReportConfigurationResponse:
         self.reports.append(request)
@@ -99,12 +99,12 @@ class DoubleRouter(RequestRouter):
 
 
 class DoubleCollector:
-    """Takes traces as one body of bytes, as a collector would."""
+    """Records the traces that it receives as raw bytes."""
 
     def __init__(self) -> None:
-        self.got = b""
-        self.app = Starlette(routes=[Route("/v1/traces", self._take, methods=["POST"])])
+        self.received = b""
+        self.app = Starlette(routes=[Route("/v1/traces", self._receive, methods=["POST"])])
 
-    async def _take(self, request: Request) -> Response:
-        self.got += await request.body()
+    async def _receive(self, request: Request) -> Response:
+        self.received += await request.body()
         return Response(b"")

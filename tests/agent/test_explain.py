@@ -1,4 +1,4 @@
-"""What is explained is what Envoy does: the same requests, put to both."""
+"""The explanation of a request matches what Envoy does with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.data_plane import Fed
+from agent.data_plane import DataPlaneHarness
 from agent.reporting.test_pass_through import usage
 from agent.upstream import DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
@@ -46,13 +46,13 @@ def routes() -> Iterator[Route]:
         {"name": "wide", "scopes": ["models:invoke"], "path": "/v1/responses/wide", "upstream": "models"},
         {"name": "wide.m", "models": ["qwen"], **ORIGIN, "path": "/v1/responses/wide/narrow"},
     ]
-    for made in cases:
-        yield with_defaults(Route(**made))
+    for route in cases:
+        yield with_defaults(Route(**route))
 
 
 @dataclass(frozen=True)
 class Case:
-    """A request: who, where, and what it says."""
+    """A request and its caller."""
 
     path: str = CHAT
     method: str = "POST"
@@ -86,90 +86,107 @@ CASES += [
 
 @pytest.fixture
 async def vllm() -> AsyncIterator[DoubleVllm]:
-    """An upstream of others, running."""
+    """A running OpenAI-compatible upstream."""
     double = await DoubleVllm().start()
     yield double
     await double.stop()
 
 
-async def test_what_is_explained_is_what_envoy_does(fed: Fed, vllm: DoubleVllm) -> None:
-    made, records = (Upstream(name="vllm", addresses=[vllm.where]),), list(routes())
-    assert (await fed.want(records=records, made=made)).error == ""
-    configuration = fed.configuration(records=records, made=made)
-    log = fed.plane.folder / "access.log"
+async def test_explanation_matches_what_envoy_does(data_plane: DataPlaneHarness, vllm: DoubleVllm) -> None:
+    upstreams, records = (Upstream(name="vllm", addresses=[vllm.address]),), list(routes())
+    assert (await data_plane.apply(routes=records, upstreams=upstreams)).error == ""
+    configuration = data_plane.configuration(routes=records, upstreams=upstreams)
+    log = data_plane.plane.folder / "access.log"
     expected = []
-    async with fed.client() as client:
+    async with data_plane.client() as client:
         for number, case in enumerate(CASES):
             body = {"model": case.model} if case.model else {}
-            headers = case.headers | {"authorization": f"Bearer {token(fed, case)}", "user-agent": f"case-{number}"}
-            send: dict[str, Any] = {"json": body} if case.method == "POST" else {}
-            answer = await client.request(case.method, case.path, headers=headers, **send)
+            headers = case.headers | {
+                "authorization": f"Bearer {token(data_plane, case)}",
+                "user-agent": f"case-{number}",
+            }
+            body_argument: dict[str, Any] = {"json": body} if case.method == "POST" else {}
+            answer = await client.request(case.method, case.path, headers=headers, **body_argument)
             expected.append((answer.headers["x-request-id"], answer.status_code))
 
-        async def written() -> bool:
+        async def last_line_is_logged() -> bool:
             return log.exists() and expected[-1][0] in log.read_text()
 
-        await until(written, "the last line of the log")
-    lines = {line["request_id"]: line for line in map(_json, log.read_text().splitlines())}
-    wrong = []
+        await until(last_line_is_logged, "the last line of the log")
+    lines = {line["request_id"]: line for line in map(parse_line, log.read_text().splitlines())}
+    mismatches = []
     for case, (request_id, status) in zip(CASES, expected, strict=True):
-        found = explained(configuration, case)
-        seen = lines[request_id]
-        nothing = 405 if found.refused.endswith("405") else 404
-        refused = 403 if found.refused.startswith("403") else nothing if not found.route else 0
-        same = refused == status if refused else status not in (403, 404, 405) or bool(vllm_404(status, found))
-        name = found.route or ("wrong_method" if nothing == 405 else "nothing")
-        if not (same and (refused == 403 or seen["route"] == name)):
-            wrong.append((case, name, found.refused, seen["route"], status))
-    assert wrong == []
-    assert {line["route"] for line in usage(fed)} >= {"m", "m.acme", "m.lab", "m.large", "h.lab", "alone", "wide.m"}
+        explanation = explain_case(configuration, case)
+        line = lines[request_id]
+        not_found = 405 if explanation.refused.endswith("405") else 404
+        expected_status = 403 if explanation.refused.startswith("403") else not_found if not explanation.route else 0
+        matches = (
+            expected_status == status
+            if expected_status
+            else status not in (403, 404, 405) or bool(is_upstream_404(status, explanation))
+        )
+        name = explanation.route or ("wrong_method" if not_found == 405 else "nothing")
+        if not (matches and (expected_status == 403 or line["route"] == name)):
+            mismatches.append((case, name, explanation.refused, line["route"], status))
+    assert mismatches == []
+    assert {line["route"] for line in usage(data_plane)} >= {
+        "m",
+        "m.acme",
+        "m.lab",
+        "m.large",
+        "h.lab",
+        "alone",
+        "wide.m",
+    }
 
 
-def vllm_404(status: int, found) -> bool:
-    """Return whether it is the upstream itself that has nothing there."""
-    return status in (404, 405) and found.taken.upstream == "vllm"
+def is_upstream_404(status: int, explanation) -> bool:
+    """Return whether the upstream itself answered that the path or method does not exist."""
+    return status in (404, 405) and explanation.taken.upstream == "vllm"
 
 
-def explained(configuration: Configuration, case: Case):
-    who = Principal(case.org, case.desk, "key_1", frozenset(case.scopes))
-    return explain(configuration, ExplainedRequest(case.method, case.path, case.headers, case.model), who)
+def explain_case(configuration: Configuration, case: Case):
+    principal = Principal(case.org, case.desk, "key_1", frozenset(case.scopes))
+    return explain(configuration, ExplainedRequest(case.method, case.path, case.headers, case.model), principal)
 
 
-def token(fed: Fed, case: Case) -> str:
+def token(data_plane: DataPlaneHarness, case: Case) -> str:
     now = datetime.now(UTC)
-    return fed.signing.sign(Claims("key_1", case.org, case.desk, case.scopes, now, now + timedelta(hours=1)))
+    return data_plane.signing.sign(Claims("key_1", case.org, case.desk, case.scopes, now, now + timedelta(hours=1)))
 
 
-def _json(line: str) -> dict:
+def parse_line(line: str) -> dict:
     return json.loads(line)
 
 
-def test_an_explanation_says_all_that_counts(front_profile: Profile) -> None:
-    fed = Fed(front_profile)
-    made = [Upstream(name=name, addresses=["127.0.0.1:9"], connect_ms=50) for name in ("a", "b", "c")]
+def test_explanation_reports_targets_deadlines_and_reasons(data_plane_profile: Profile) -> None:
+    data_plane = DataPlaneHarness(data_plane_profile)
+    upstreams = [Upstream(name=name, addresses=["127.0.0.1:9"], connect_ms=50) for name in ("a", "b", "c")]
     shares = [Share(upstream="a", weight=3), Share(upstream="b", weight=1)]
     route = with_defaults(
         Route(name="r", path=CHAT, split=shares, fallbacks=["c"], models=["llama"], first_byte_ms=9, total_ms=99)
     )
-    configuration = fed.configuration(records=[route], made=made)
-    found = explained(configuration, Case(model="llama"))
-    assert [(t.upstream, t.percent, t.fallback) for t in found.targets] == [
+    configuration = data_plane.configuration(routes=[route], upstreams=upstreams)
+    explanation = explain_case(configuration, Case(model="llama"))
+    assert [(t.upstream, t.percent, t.fallback) for t in explanation.targets] == [
         ("a", 75, False),
         ("b", 25, False),
         ("c", 0, True),
     ]
-    assert list(found.deadlines) == [
-        "50 ms to connect", "9 ms until the answer begins", "300 s for a pause in it", "99 ms in all",
+    assert list(explanation.deadlines) == [
+        "50 ms to connect", "9 ms until the first byte", "300 s without data", "99 ms in total",
     ]  # fmt: skip
-    assert (found.reads_body, found.refused) == (True, "")
-    assert found.why == f"the path is at or below {CHAT}; the method is POST; the body names the model 'llama'"
-    found = explained(configuration, Case(model="other", scopes=("models:read",)))
-    assert found.route == "chat" and found.refused.startswith("403: the route 'chat' needs the scope 'models:invoke'")
-    assert [(miss.route, miss.why) for miss in found.misses] == [("r", "it serves llama; the body names 'other'")]
+    assert (explanation.reads_body, explanation.refused) == (True, "")
+    assert explanation.why == f"the path is at or below {CHAT}; the method is POST; the body names the model 'llama'"
+    explanation = explain_case(configuration, Case(model="other", scopes=("models:read",)))
+    assert explanation.route == "chat" and explanation.refused.startswith(
+        "403: the route 'chat' needs the scope 'models:invoke'"
+    )
+    assert [(miss.route, miss.why) for miss in explanation.misses] == [("r", "it serves llama; the body names 'other'")]
 
 
 @pytest.mark.parametrize(
-    ("block", "said"),
+    ("block", "expected"),
     [
         (Block(subject=Block.KEY, org="local", name="key_1", reason=Block.TOKENS), "429: the key 'key_1' is blocked"),
         (Block(subject=Block.DESK, org="local", name="research", reason=Block.KILLED), "403: the desk 'research'"),
@@ -181,6 +198,6 @@ def test_an_explanation_says_all_that_counts(front_profile: Profile) -> None:
         (Block(subject=Block.MODEL, org="other", name="llama", reason=Block.KILLED), ""),
     ],
 )
-def test_an_explanation_names_the_block(front_profile: Profile, block: Any, said: str) -> None:
-    found = explained(Fed(front_profile).configuration(blocks=[block]), Case(model="llama"))
-    assert found.refused.startswith(said) and bool(found.refused) == bool(said)
+def test_explanation_names_the_block(data_plane_profile: Profile, block: Any, expected: str) -> None:
+    explanation = explain_case(DataPlaneHarness(data_plane_profile).configuration(blocks=[block]), Case(model="llama"))
+    assert explanation.refused.startswith(expected) and bool(explanation.refused) == bool(expected)

@@ -1,4 +1,4 @@
-"""A double of an OpenAI-compatible server, and routes that lead to it."""
+"""A double of an OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from openai.types import CompletionUsage, CreateEmbeddingResponse, Embedding
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
 from openai.types.chat.chat_completion import Choice
-from openai.types.chat.chat_completion_chunk import Choice as Piece
+from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
 from openai.types.create_embedding_response import Usage
 from starlette.applications import Starlette
@@ -20,20 +20,20 @@ from starlette.routing import Route
 
 from drw.kernel.rpc.http_server import HttpServer
 
-WORDS = ("one ", "two ", "three")
+CHUNKS = ("one ", "two ", "three")
 
 
 class DoubleVllm:
-    """Answers as vLLM does, on the official wire types; keeps what it got, and misbehaves as the test says."""
+    """Answers like vLLM with the official types, records its requests, and fails as the test sets."""
 
     def __init__(self, name: str = "vllm") -> None:
         self.name = name
-        self.got: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.received: list[tuple[dict[str, str], dict[str, Any]]] = []
         self.status = 200
         self.hang = False
         self.stall = False
         self.padding = 0
-        self.where = ""
+        self.address = ""
         app = Starlette(
             routes=[
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
@@ -43,7 +43,7 @@ class DoubleVllm:
         self._server = HttpServer(app)
 
     async def start(self) -> DoubleVllm:
-        self.where = await self._server.start("127.0.0.1:0")
+        self.address = await self._server.start("127.0.0.1:0")
         return self
 
     async def stop(self) -> None:
@@ -52,7 +52,7 @@ class DoubleVllm:
 
     async def _chat(self, request: Request) -> Response:
         body = json.loads(await request.body())
-        self.got.append((dict(request.headers), body))
+        self.received.append((dict(request.headers), body))
         if self.hang:
             await asyncio.Event().wait()
         if self.status != 200:
@@ -61,7 +61,7 @@ class DoubleVllm:
             return JSONResponse({"error": {"message": "stream_options only with stream"}}, 400)
         if body.get("stream"):
             return StreamingResponse(self._events(body), media_type="text/event-stream")
-        message = ChatCompletionMessage(role="assistant", content="".join(WORDS) + "x" * self.padding)
+        message = ChatCompletionMessage(role="assistant", content="".join(CHUNKS) + "x" * self.padding)
         answer = ChatCompletion(
             id="chatcmpl-1",
             object="chat.completion",
@@ -73,19 +73,19 @@ class DoubleVllm:
         return JSONResponse(answer.model_dump(mode="json"), headers={"x-upstream": self.name})
 
     async def _events(self, body: dict[str, Any]) -> AsyncIterator[str]:
-        for number, word in enumerate(WORDS):
-            piece = Piece(index=0, delta=ChoiceDelta(content=word), finish_reason=None)
-            yield _event(body, [piece], None)
+        for number, text in enumerate(CHUNKS):
+            choice = ChunkChoice(index=0, delta=ChoiceDelta(content=text), finish_reason=None)
+            yield _event(body, [choice], None)
             if self.stall and number == 1:
                 await asyncio.Event().wait()
-        yield _event(body, [Piece(index=0, delta=ChoiceDelta(), finish_reason="stop")], None)
+        yield _event(body, [ChunkChoice(index=0, delta=ChoiceDelta(), finish_reason="stop")], None)
         if (body.get("stream_options") or {}).get("include_usage"):
             yield _event(body, [], CompletionUsage(prompt_tokens=7, completion_tokens=3, total_tokens=10))
         yield "data: [DONE]\n\n"
 
     async def _embed(self, request: Request) -> Response:
         body = json.loads(await request.body())
-        self.got.append((dict(request.headers), body))
+        self.received.append((dict(request.headers), body))
         answer = CreateEmbeddingResponse(
             object="list",
             model=body["model"],
@@ -95,7 +95,7 @@ class DoubleVllm:
         return JSONResponse(answer.model_dump(mode="json"))
 
 
-def _event(body: dict[str, Any], choices: list[Piece], usage: CompletionUsage | None) -> str:
+def _event(body: dict[str, Any], choices: list[ChunkChoice], usage: CompletionUsage | None) -> str:
     chunk = ChatCompletionChunk(
         id="chatcmpl-1", object="chat.completion.chunk", created=1, model=body["model"], choices=choices, usage=usage
     )

@@ -1,4 +1,4 @@
-"""The service: what is acknowledged is listed and proved, each desk sees its own, and tampering is found and named."""
+"""Audit log service: acknowledged records are listed and proved, desks are isolated, and tampering is detected."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from drw.api.audit.v1.log_pb2 import (
     VerifyRequest,
 )
 from drw.api.audit.v1.log_rpc import LogClient
-from drw.audit.tlog.merkle import is_included, leaf_hash
+from drw.audit.offline import main, verify
+from drw.audit.tlog.merkle import leaf_hash, verify_inclusion
 from drw.audit.tlog.note import Signer, Verifier
-from drw.audit.verify import main, verify
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_value
@@ -33,14 +33,14 @@ from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Database
 from support.hosting import hosted
-from support.measured import measured
+from support.metrics import scrape
 
-WAYS = ["together", "strict", "apart"]
+MODES = ["together", "strict", "apart"]
 
 
 @pytest.fixture
 def profile(profile: Profile) -> Profile:
-    # Nothing is signed in the background, so that a test says when.
+    # Without signing in the background, so that the test controls it.
     return profile.model_copy(update={"services": {"log": {"gather_seconds": 60}}})
 
 
@@ -50,28 +50,28 @@ def tlog(profile: Profile) -> Path:
 
 
 @pytest.fixture
-async def write(profile: Profile) -> AsyncIterator[Callable[..., Any]]:
-    """Writes records for a caller, as services do, from outside the log's process."""
+async def write_records(profile: Profile) -> AsyncIterator[Callable[..., Any]]:
+    """Returns a function that writes records for a caller, from outside the log's process."""
     database = Database(profile.postgres, "audit", pool_size=2)
     await database.start("drw.kernel.storage")
     writer = AuditWriter(database, "serving")
 
-    async def write(caller, count, action="model.chat", **more):
+    async def write_records(caller, count, action="model.chat", **options):
         with acting_for(caller):
             for i in range(count):
-                await writer.record(action, f"model/{i}", details={"prompt": digest(f"{i}")}, **more)
+                await writer.record(action, f"model/{i}", details={"prompt": digest(f"{i}")}, **options)
 
-    yield write
+    yield write_records
     await database.stop()
 
 
-def other(caller: Principal, **changes: Any) -> Principal:
+def changed(caller: Principal, **changes: Any) -> Principal:
     return replace(caller, **changes)
 
 
-async def listed(host, caller, **wanted):
+async def listed(host, caller, **filters):
     with acting_for(caller):
-        return await host.client(LogClient).list_records(ListRecordsRequest(**wanted))
+        return await host.client(LogClient).list_records(ListRecordsRequest(**filters))
 
 
 async def verified(host, caller, earlier_note="") -> Verification:
@@ -84,12 +84,12 @@ async def checkpoint(host, caller):
         return await host.client(LogClient).get_checkpoint(GetCheckpointRequest())
 
 
-@pytest.mark.parametrize("how", WAYS)
-async def test_a_record_that_was_acknowledged_is_listed_signed_and_proved(
-    profile: Profile, caller: Principal, how: Any, write: Callable[..., Any]
+@pytest.mark.parametrize("how", MODES)
+async def test_an_acknowledged_record_is_listed_signed_and_proved(
+    profile: Profile, caller: Principal, how: str, write_records: Callable[..., Any]
 ) -> None:
     async with hosted(profile, ["log"], how) as host:
-        await write(caller, 3)
+        await write_records(caller, 3)
         records = (await listed(host, caller)).records
         assert [(r.index, r.action, r.resource, r.actor, r.service) for r in records] == [
             (i, "model.chat", f"model/{i}", "key_test", "serving") for i in (2, 1, 0)
@@ -98,51 +98,51 @@ async def test_a_record_that_was_acknowledged_is_listed_signed_and_proved(
         with acting_for(caller):
             proof = await host.client(LogClient).get_proof(GetProofRequest(index=1))
         assert leaf_hash(proof.entry.encode()).hex() == records[1].leaf_hash
-        assert proves(proof)
+        assert is_proved(proof)
         answer = await verified(host, caller, proof.checkpoint.note)
         assert (answer.ok, answer.records, answer.problem) == (True, 3, "")
 
 
-def proves(proof: Proof) -> bool:
+def is_proved(proof: Proof) -> bool:
     signed = Verifier.parse(proof.checkpoint.verifier_key).open(proof.checkpoint.note)
     hashes = [base64.b64decode(h) for h in proof.hashes]
-    return is_included(leaf_hash(proof.entry.encode()), proof.index, signed.size, hashes, signed.root)
+    return verify_inclusion(leaf_hash(proof.entry.encode()), proof.index, signed.size, hashes, signed.root)
 
 
-async def test_every_record_of_a_log_of_two_levels_has_a_proof(
-    profile: Profile, caller: Principal, write: Callable[..., Any]
+async def test_records_of_a_log_with_two_levels_have_proofs(
+    profile: Profile, caller: Principal, write_records: Callable[..., Any]
 ) -> None:
     async with hosted(profile, ["log"]) as host:
-        await asyncio.gather(*(write(caller, 10) for _ in range(60)))
+        await asyncio.gather(*(write_records(caller, 10) for _ in range(60)))
         with acting_for(caller):
             for index in (0, 255, 256, 511, 512, 599):
-                assert proves(await host.client(LogClient).get_proof(GetProofRequest(index=index)))
+                assert is_proved(await host.client(LogClient).get_proof(GetProofRequest(index=index)))
         assert (await verified(host, caller)).records == 600
 
 
 async def test_records_are_signed_in_the_background(
-    profile: Profile, caller: Principal, tlog: Path, write: Callable[..., Any]
+    profile: Profile, caller: Principal, tlog: Path, write_records: Callable[..., Any]
 ) -> None:
     services = {"log": {"gather_seconds": 0}}
     async with hosted(profile.model_copy(update={"services": services}), ["log"]):
-        await write(caller, 2)
+        await write_records(caller, 2)
         async with asyncio.timeout(30):
             while verify(tlog).records < 2:
                 await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", MODES)
 async def test_a_desk_sees_its_own_records_and_an_org_admin_those_of_the_org(
-    profile: Profile, caller: Principal, how: Any, write: Callable[..., Any]
+    profile: Profile, caller: Principal, how: str, write_records: Callable[..., Any]
 ) -> None:
-    admin = other(caller, scopes=caller.scopes | {"org:admin"})
-    trading, foreign = other(caller, desk="trading"), other(admin, org="globex")
+    admin = changed(caller, scopes=caller.scopes | {"org:admin"})
+    trading, other_org = changed(caller, desk="trading"), changed(admin, org="globex")
     async with hosted(profile, ["log"], how) as host:
-        for who in (caller, trading, other(foreign, desk="research"), None):
-            await write(who, 1)
+        for principal in (caller, trading, changed(other_org, desk="research"), None):
+            await write_records(principal, 1)
         seen = {
-            name: [(r.org, r.desk) for r in (await listed(host, who)).records]
-            for name, who in {"own": caller, "admin": admin, "foreign": foreign}.items()
+            name: [(r.org, r.desk) for r in (await listed(host, principal)).records]
+            for name, principal in {"own": caller, "admin": admin, "foreign": other_org}.items()
         }
         assert seen == {
             "own": [("acme", "research")],
@@ -152,25 +152,27 @@ async def test_a_desk_sees_its_own_records_and_an_org_admin_those_of_the_org(
         assert [r.desk for r in (await listed(host, admin, desk="trading")).records] == ["trading"]
         with pytest.raises(Forbidden, match="lacks the scope 'org:admin', which the desk 'trading' needs"):
             await listed(host, caller, desk="trading")
-        for who, index in [(caller, 1), (caller, 2), (caller, 3), (admin, 2), (caller, 4), (caller, -1)]:
-            with acting_for(who), pytest.raises(NotFound, match=f"no record {index} that this key may see"):
+        for principal, index in [(caller, 1), (caller, 2), (caller, 3), (admin, 2), (caller, 4), (caller, -1)]:
+            with acting_for(principal), pytest.raises(NotFound, match=f"no record {index} that this key may see"):
                 await host.client(LogClient).get_proof(GetProofRequest(index=index))
 
 
-async def test_lists_are_filtered_and_paged(profile: Profile, caller: Principal, write: Callable[..., Any]) -> None:
+async def test_lists_are_filtered_and_paged(
+    profile: Profile, caller: Principal, write_records: Callable[..., Any]
+) -> None:
     async with hosted(profile, ["log"]) as host:
-        await write(caller, 5)
-        await write(other(caller, key="key_other"), 2, "key.create", outcome="Forbidden")
+        await write_records(caller, 5)
+        await write_records(changed(caller, key="key_other"), 2, "key.create", outcome="Forbidden")
         first = await listed(host, caller, page_size=4)
         second = await listed(host, caller, page_size=4, page_token=first.next_page_token)
         assert [r.index for r in [*first.records, *second.records]] == [6, 5, 4, 3, 2, 1, 0]
         assert second.next_page_token == ""
-        for wanted, indexes in [
+        for filters, indexes in [
             ({"action": "key.create"}, [6, 5]),
             ({"actor": "key_test", "resource": "model/1"}, [1]),
             ({"outcome": "Forbidden", "actor": "key_test"}, []),
         ]:
-            assert [r.index for r in (await listed(host, caller, **wanted)).records] == indexes
+            assert [r.index for r in (await listed(host, caller, **filters)).records] == indexes
         for wrong in ({"page_size": 501}, {"page_size": -1}, {"page_token": "x"}, {"page_token": "9" * 30}):
             with pytest.raises(InvalidRequest):
                 await listed(host, caller, **wrong)
@@ -178,22 +180,22 @@ async def test_lists_are_filtered_and_paged(profile: Profile, caller: Principal,
             await listed(host, caller, action="a\x00")
 
 
-async def test_a_line_that_is_not_a_record_does_not_stop_the_log(
-    profile: Profile, caller: Principal, write: Callable[..., Any]
+async def test_an_invalid_record_does_not_stop_the_log(
+    profile: Profile, caller: Principal, write_records: Callable[..., Any]
 ) -> None:
     async with hosted(profile, ["log"]) as host:
         lines = ["not JSON", "[]", '{"org": 5, "desk": "a\\u0000b", "at": "yesterday", "details": 3}', "x" * 65_535]
         with psycopg.connect(profile.postgres) as connection:
             connection.cursor().executemany("insert into audit.inbox (record) values (%s)", [(line,) for line in lines])
-        await write(caller, 1)
+        await write_records(caller, 1)
         assert [r.index for r in (await listed(host, caller)).records] == [4]
         assert (await verified(host, caller)).ok
 
 
-async def test_over_http(profile: Profile, caller: Principal, write: Callable[..., Any]) -> None:
+async def test_the_rest_api(profile: Profile, caller: Principal, write_records: Callable[..., Any]) -> None:
     headers = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "audit:read"}
     async with hosted(profile, ["log"]) as host:
-        await write(caller, 1)
+        await write_records(caller, 1)
         transport = httpx.ASGITransport(app=host.app())
         async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=headers) as client:
             (record,) = (await client.get("/api/v1/audit/records?action=model.chat")).json()["records"]
@@ -210,14 +212,14 @@ async def test_over_http(profile: Profile, caller: Principal, write: Callable[..
 
 
 @pytest.fixture
-async def full(profile: Profile, caller: Principal, write: Callable[..., Any]) -> AsyncIterator[Host]:
+async def full_log(profile: Profile, caller: Principal, write_records: Callable[..., Any]) -> AsyncIterator[Host]:
     async with hosted(profile, ["log"]) as host:
-        await asyncio.gather(*(write(caller, 30) for _ in range(10)))
+        await asyncio.gather(*(write_records(caller, 30) for _ in range(10)))
         assert (await verified(host, caller)).records == 300
         yield host
 
 
-def change(file: Path, at: int) -> None:
+def flip_bit(file: Path, at: int) -> None:
     data = bytearray(file.read_bytes())
     data[at] ^= 1
     file.write_bytes(data)
@@ -233,20 +235,20 @@ def change(file: Path, at: int) -> None:
         ("checkpoint", 20, "the checkpoint is not good"),
     ],
 )
-async def test_a_changed_file_is_named(
-    full: Host, caller: Principal, tlog: Path, path: str, at: Any, problem: str
+async def test_verification_names_a_changed_file(
+    full_log: Host, caller: Principal, tlog: Path, path: str, at: int, problem: str
 ) -> None:
-    change(tlog / path, at)
-    answer = await verified(full, caller)
+    flip_bit(tlog / path, at)
+    answer = await verified(full_log, caller)
     assert not answer.ok
     assert answer.problem.startswith(problem)
     assert verify(tlog).problem == answer.problem
 
 
 @pytest.mark.parametrize("path", ["tile/entries/000", "tile/0/001.p/44", "tile/1/000.p/1", "checkpoint"])
-async def test_a_missing_file_is_named(full: Host, caller: Principal, tlog: Path, path: str) -> None:
+async def test_verification_names_a_missing_file(full_log: Host, caller: Principal, tlog: Path, path: str) -> None:
     (tlog / path).unlink()
-    assert (await verified(full, caller)).problem == verify(tlog).problem
+    assert (await verified(full_log, caller)).problem == verify(tlog).problem
     assert verify(tlog).problem == f"{path if path != 'checkpoint' else 'the checkpoint'} is missing"
 
 
@@ -270,76 +272,76 @@ async def test_a_missing_file_is_named(full: Host, caller: Principal, tlog: Path
         ),
     ],
 )
-async def test_a_changed_row_is_named(
-    full: Host, caller: Principal, profile: Profile, tlog: Path, statement: str, problem: str
+async def test_verification_names_a_changed_row(
+    full_log: Host, caller: Principal, profile: Profile, tlog: Path, statement: str, problem: str
 ) -> None:
     with psycopg.connect(profile.postgres) as connection:
         connection.execute(statement)
-    answer = await verified(full, caller)
+    answer = await verified(full_log, caller)
     assert not answer.ok
     assert answer.problem.startswith(problem)
     assert verify(tlog).ok
 
 
 async def test_a_log_rewritten_with_the_same_key_does_not_extend_the_earlier_one(
-    full: Host, caller: Principal, profile: Profile, tlog: Path
+    full_log: Host, caller: Principal, profile: Profile, tlog: Path
 ) -> None:
-    earlier = (await checkpoint(full, caller)).note
+    earlier = (await checkpoint(full_log, caller)).note
     signer = Signer.parse((profile.data / "log" / "signing.key").read_text())
     (tlog / "checkpoint").write_text(signer.sign(300, leaf_hash(b"another tree")))
     assert verify(tlog).problem == "the root over the 300 entries is not the one that the checkpoint signs"
     (tlog / "checkpoint").write_text(signer.sign(0, bytes.fromhex(digest(""))))
-    assert verify(tlog).ok  # a shorter log agrees with itself
-    for found in (verify(tlog, earlier_note=earlier).problem, (await verified(full, caller, earlier)).problem):
-        assert "had 300 before" in found or "one over 300 was signed" in found
+    assert verify(tlog).ok  # a shorter log is consistent
+    for samples in (verify(tlog, earlier_note=earlier).problem, (await verified(full_log, caller, earlier)).problem):
+        assert "had 300 before" in samples or "one over 300 was signed" in samples
 
 
-async def test_an_earlier_note_is_held_against_the_log(
-    full: Host, caller: Principal, profile: Profile, tlog: Path
+async def test_verification_compares_the_log_with_an_earlier_checkpoint(
+    full_log: Host, caller: Principal, profile: Profile, tlog: Path
 ) -> None:
     signer = Signer.parse((profile.data / "log" / "signing.key").read_text())
-    stranger = Signer.generate("drw.local/audit")
+    other_signer = Signer.generate("drw.local/audit")
     for size in (0, 1, 256, 299, 300):
         wrong = signer.sign(size, leaf_hash(b"another tree"))
         problem = f"the first {size} records are not those of the earlier checkpoint"
-        assert (await verified(full, caller, wrong)).problem == problem == verify(tlog, earlier_note=wrong).problem
-    answer = await verified(full, caller, stranger.sign(300, leaf_hash(b"")))
+        assert (await verified(full_log, caller, wrong)).problem == problem == verify(tlog, earlier_note=wrong).problem
+    answer = await verified(full_log, caller, other_signer.sign(300, leaf_hash(b"")))
     assert answer.problem.startswith("the earlier checkpoint is not signed by the log's key")
     with pytest.raises(InvalidRequest, match="up to 16384 characters"):
-        await verified(full, caller, "x" * 20_000)
+        await verified(full_log, caller, "x" * 20_000)
 
 
 async def test_nothing_is_signed_over_a_damaged_log(
-    full: Host, caller: Principal, tlog: Path, write: Callable[..., Any]
+    full_log: Host, caller: Principal, tlog: Path, write_records: Callable[..., Any]
 ) -> None:
     before = (tlog / "checkpoint").read_bytes()
-    change(tlog / "tile/0/001.p/44", 3)
-    await write(caller, 1)
-    answer = await verified(full, caller)
+    flip_bit(tlog / "tile/0/001.p/44", 3)
+    await write_records(caller, 1)
+    answer = await verified(full_log, caller)
     assert answer.problem == "the tiles of the 300 records are not those that the checkpoint signs"
     assert (tlog / "checkpoint").read_bytes() == before
-    assert (await listed(full, caller)).records[0].index == 300  # what is there can still be seen
-    (status,) = (await full.status()).services
+    assert (await listed(full_log, caller)).records[0].index == 300  # records are still listed
+    (status,) = (await full_log.status()).services
     assert status.detail == answer.problem
 
 
-# Starting again.
+# Restart.
 
 
 async def test_a_restart_continues_with_the_same_key_and_log(
-    profile: Profile, caller: Principal, tlog: Path, write: Callable[..., Any]
+    profile: Profile, caller: Principal, tlog: Path, write_records: Callable[..., Any]
 ) -> None:
     async with hosted(profile, ["log"]) as host:
-        await write(caller, 2)
+        await write_records(caller, 2)
         first = await checkpoint(host, caller)
     assert (profile.data / "log" / "signing.key").stat().st_mode & 0o777 == 0o600
     async with hosted(profile, ["log"]) as host:
-        await write(caller, 2)
+        await write_records(caller, 2)
         assert (await verified(host, caller, first.note)).records == 4
-        assert (await checkpoint(host, caller)).verifier_key == first.verifier_key == str(own_key(tlog))
+        assert (await checkpoint(host, caller)).verifier_key == first.verifier_key == str(verifier_of(tlog))
 
 
-def own_key(tlog: Path) -> Verifier:
+def verifier_of(tlog: Path) -> Verifier:
     return Verifier.parse((tlog / "verifier.key").read_text())
 
 
@@ -347,7 +349,7 @@ async def test_a_missing_signing_key_is_not_created_again(profile: Profile, call
     async with hosted(profile, ["log"]):
         pass
     (profile.data / "log" / "signing.key").unlink()
-    with pytest.raises(ConfigError, match="is gone: bring it back from a backup"):
+    with pytest.raises(ConfigError, match="is missing: restore it from a backup"):
         async with hosted(profile, ["log"]):
             pass
 
@@ -367,66 +369,68 @@ async def test_the_folder_can_be_verified_offline(
     tlog: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    write: Callable[..., Any],
+    write_records: Callable[..., Any],
 ) -> None:
     async with hosted(profile, ["log"]) as host:
-        await write(caller, 2)
-        kept = await checkpoint(host, caller)
+        await write_records(caller, 2)
+        saved = await checkpoint(host, caller)
     earlier = tmp_path / "kept"
-    earlier.write_text(kept.note)
-    assert main([str(tlog), "--key", kept.verifier_key, "--earlier", str(earlier)]) == 0
-    assert "2 records, all as they were written" in capsys.readouterr().out
+    earlier.write_text(saved.note)
+    assert main([str(tlog), "--key", saved.verifier_key, "--earlier", str(earlier)]) == 0
+    assert "2 records, all unchanged" in capsys.readouterr().out
     assert main([str(tlog), "--key", str(Signer.generate("drw.local/audit").verifier)]) == 1
     assert "problem: the checkpoint is not good: the note is not signed by the key" in capsys.readouterr().out
     assert main([str(tmp_path)]) == 2
     assert "is it the folder of an audit log?" in capsys.readouterr().err
 
 
-async def test_metrics_tell_how_far_signing_is_behind(
-    profile: Profile, caller: Principal, write: Callable[..., Any]
+async def test_metrics_show_the_backlog_of_signing(
+    profile: Profile, caller: Principal, write_records: Callable[..., Any]
 ) -> None:
     async with hosted(profile, ["log"]) as host:
         await host.client(LogClient).get_checkpoint(GetCheckpointRequest())
-        await write(caller, 3)
-        before = await measured(host)
+        await write_records(caller, 3)
+        before = await scrape(host)
         assert before["drw_audit_unsigned_records"] == 3
         assert 0 < before["drw_audit_oldest_unsigned_seconds"] < 60
         await checkpoint(host, caller)
-        after = await measured(host)
+        after = await scrape(host)
         assert (after["drw_audit_unsigned_records"], after["drw_audit_oldest_unsigned_seconds"]) == (0, 0)
         assert (after["drw_audit_damaged"], after['drw_service_ready{service="log"}']) == (0, 1)
 
 
-async def test_metrics_tell_of_damage(full: Host, tlog: Path) -> None:
-    change(tlog / "checkpoint", 20)
-    found = await measured(full)
-    assert (found["drw_audit_damaged"], found['drw_service_ready{service="log"}']) == (1, 0)
+async def test_metrics_show_damage(full_log: Host, tlog: Path) -> None:
+    flip_bit(tlog / "checkpoint", 20)
+    samples = await scrape(full_log)
+    assert (samples["drw_audit_damaged"], samples['drw_service_ready{service="log"}']) == (1, 0)
 
 
 async def test_records_inside_a_wall_are_visible_inside_and_verifiable_by_all(
-    profile: Profile, caller: Principal, write: Callable[..., Any]
+    profile: Profile, caller: Principal, write_records: Callable[..., Any]
 ) -> None:
-    inside = replace(caller, key="key_inside", walls=frozenset({"m-and-a", "credit"}))
-    partly = replace(caller, scopes=caller.scopes | {"org:admin"}, walls=frozenset({"credit"}))
-    await write(caller, 2)
-    await write(inside, 3)
+    inside_walls = replace(caller, key="key_inside", walls=frozenset({"m-and-a", "credit"}))
+    inside_one_wall = replace(caller, scopes=caller.scopes | {"org:admin"}, walls=frozenset({"credit"}))
+    await write_records(caller, 2)
+    await write_records(inside_walls, 3)
     async with hosted(profile, ["log"], "strict") as host:
         log = host.client(LogClient)
-        for who, right in ((caller, [1, 0]), (partly, [1, 0]), (inside, [4, 3, 2, 1, 0])):
-            with acting_for(who):
+        for principal, visible in ((caller, [1, 0]), (inside_one_wall, [1, 0]), (inside_walls, [4, 3, 2, 1, 0])):
+            with acting_for(principal):
                 listed = await log.list_records(ListRecordsRequest())
-                assert ([r.index for r in listed.records], listed.next_page_token) == (right, "")
-                shown = await log.list_records(ListRecordsRequest(actor="key_inside"))
-                assert {tuple(r.walls) for r in shown.records} == ({("credit", "m-and-a")} if 4 in right else set())
+                assert ([r.index for r in listed.records], listed.next_page_token) == (visible, "")
+                filtered = await log.list_records(ListRecordsRequest(actor="key_inside"))
+                assert {tuple(r.walls) for r in filtered.records} == (
+                    {("credit", "m-and-a")} if 4 in visible else set()
+                )
                 for index in range(5):
-                    if index in right:
+                    if index in visible:
                         assert (await log.get_proof(GetProofRequest(index=index))).index == index
                     else:
                         with pytest.raises(NotFound, match=f"no record {index} that this key may see"):
                             await log.get_proof(GetProofRequest(index=index))
                 verified = await log.verify(VerifyRequest())
                 assert (verified.ok, verified.records) == (True, 5)
-        with psycopg.connect(profile.postgres) as connection:  # a wall that is taken off is found out
+        with psycopg.connect(profile.postgres) as connection:  # verification detects removed walls
             connection.execute("update log.record set walls = '{}' where index = 4")
         with acting_for(caller):
             assert "'walls' in the database" in (await log.verify(VerifyRequest())).problem
@@ -436,5 +440,5 @@ async def test_records_inside_a_wall_are_visible_inside_and_verifiable_by_all(
                     "create or replace function log.inside(object_walls text[], caller_walls text[]) returns boolean"
                     f" language sql immutable parallel safe as $$ {mutation} $$"
                 )
-            with acting_for(partly):  # the same question shows more: the test would see it
+            with acting_for(inside_one_wall):  # the same question shows more: the test would see it
                 assert len((await log.list_records(ListRecordsRequest())).records) > 3

@@ -1,8 +1,6 @@
-"""The tree of RFC 6962: known roots, proofs of every kind, and tampered ones."""
+"""Merkle tree of RFC 6962: published roots, valid and tampered proofs."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,11 +11,11 @@ from drw.audit.tlog.merkle import (
     complete_root,
     consistency_proof,
     inclusion_proof,
-    is_extended,
-    is_included,
     leaf_hash,
     node_hash,
     tree_root,
+    verify_consistency,
+    verify_inclusion,
 )
 from drw.audit.tlog.tiles import Tree
 
@@ -34,32 +32,32 @@ ROOTS = [
     "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 ]
-MOST = 300
+MAX_LEAVES = 300
 
 
 def leaves(count: int) -> list[bytes]:
     return [leaf_hash(str(i).encode()) for i in range(count)]
 
 
-ALL = leaves(MOST)
+ALL_LEAVES = leaves(MAX_LEAVES)
 
 
 def subtree(level: int, index: int) -> bytes:
-    return complete_root(ALL[index << level : (index + 1) << level])
+    return complete_root(ALL_LEAVES[index << level : (index + 1) << level])
 
 
-def by_definition(hashes: list[bytes]) -> bytes:
-    """The root exactly as RFC 6962, section 2.1, words it."""
+def root_by_definition(hashes: list[bytes]) -> bytes:
+    """Return the root by the definition in RFC 6962, section 2.1."""
     if len(hashes) <= 1:
         return hashes[0] if hashes else EMPTY_ROOT
     split = 1
     while split * 2 < len(hashes):
         split *= 2
-    return node_hash(by_definition(hashes[:split]), by_definition(hashes[split:]))
+    return node_hash(root_by_definition(hashes[:split]), root_by_definition(hashes[split:]))
 
 
 @pytest.mark.parametrize("size", range(9))
-def test_known_roots(size: Any) -> None:
+def test_roots_of_certificate_transparency(size: int) -> None:
     hashes = [leaf_hash(bytes.fromhex(leaf)) for leaf in LEAVES[:size]]
     tree = Tree()
     assert list(tree.append(hashes)) == []
@@ -69,49 +67,49 @@ def test_known_roots(size: Any) -> None:
 
 def test_every_size_has_the_root_of_the_definition() -> None:
     tree = Tree()
-    for size in range(MOST + 1):
-        assert tree.root() == tree_root(subtree, size) == by_definition(ALL[:size])
-        if size < MOST:
-            list(tree.append([ALL[size]]))
+    for size in range(MAX_LEAVES + 1):
+        assert tree.root() == tree_root(subtree, size) == root_by_definition(ALL_LEAVES[:size])
+        if size < MAX_LEAVES:
+            list(tree.append([ALL_LEAVES[size]]))
 
 
-sizes = st.integers(1, MOST)
+sizes = st.integers(1, MAX_LEAVES)
 
 
 @settings(deadline=None)
 @given(st.data(), sizes)
-def test_an_inclusion_proof_verifies_for_its_leaf_alone(data: Any, size: Any) -> None:
+def test_an_inclusion_proof_verifies_only_for_its_leaf(data: st.DataObject, size: int) -> None:
     index = data.draw(st.integers(0, size - 1))
     proof, root = inclusion_proof(subtree, index, size), tree_root(subtree, size)
-    assert is_included(ALL[index], index, size, proof, root)
-    assert not is_included(leaf_hash(b"forged"), index, size, proof, root)
-    assert not is_included(ALL[index], index, size, proof, leaf_hash(b"another root"))
-    assert not is_included(ALL[index], index, size, [*proof, root], root)
+    assert verify_inclusion(ALL_LEAVES[index], index, size, proof, root)
+    assert not verify_inclusion(leaf_hash(b"forged"), index, size, proof, root)
+    assert not verify_inclusion(ALL_LEAVES[index], index, size, proof, leaf_hash(b"another root"))
+    assert not verify_inclusion(ALL_LEAVES[index], index, size, [*proof, root], root)
     for other in {(index + 1) % size, index ^ 1, size, -1} - {index}:
-        assert not is_included(ALL[index], other, size, proof, root)
-    for wrong in tampered(data, proof):
-        assert not is_included(ALL[index], index, size, wrong, root)
+        assert not verify_inclusion(ALL_LEAVES[index], other, size, proof, root)
+    for invalid_proof in tampered(data, proof):
+        assert not verify_inclusion(ALL_LEAVES[index], index, size, invalid_proof, root)
 
 
 @settings(deadline=None)
 @given(st.data(), sizes)
-def test_a_consistency_proof_verifies_for_its_trees_alone(data: Any, new: Any) -> None:
+def test_a_consistency_proof_verifies_only_for_its_trees(data: st.DataObject, new: int) -> None:
     old = data.draw(st.integers(0, new))
     proof = consistency_proof(subtree, old, new)
     old_root, new_root = tree_root(subtree, old), tree_root(subtree, new)
-    assert is_extended(old, new, old_root, new_root, proof)
-    assert not is_extended(old, new, leaf_hash(b"another root"), new_root, proof)
-    assert not is_extended(old, new, old_root, new_root, [*proof, new_root])
+    assert verify_consistency(old, new, old_root, new_root, proof)
+    assert not verify_consistency(old, new, leaf_hash(b"another root"), new_root, proof)
+    assert not verify_consistency(old, new, old_root, new_root, [*proof, new_root])
     if old:
-        assert not is_extended(old, new, old_root, leaf_hash(b"another root"), proof)
-    for wrong in tampered(data, proof):
-        assert not is_extended(old, new, old_root, new_root, wrong)
+        assert not verify_consistency(old, new, old_root, leaf_hash(b"another root"), proof)
+    for invalid_proof in tampered(data, proof):
+        assert not verify_consistency(old, new, old_root, new_root, invalid_proof)
 
 
-def tampered(data, proof):
+def tampered(data: st.DataObject, proof: list[bytes]) -> list[list[bytes]]:
     if not proof:
         return []
-    place = data.draw(st.integers(0, len(proof) - 1))
+    position = data.draw(st.integers(0, len(proof) - 1))
     bit = data.draw(st.integers(0, 255))
-    flipped = (int.from_bytes(proof[place], "big") ^ 1 << bit).to_bytes(32, "big")
-    return [[*proof[:place], flipped, *proof[place + 1 :]], proof[:place] + proof[place + 1 :]]
+    flipped = (int.from_bytes(proof[position], "big") ^ 1 << bit).to_bytes(32, "big")
+    return [[*proof[:position], flipped, *proof[position + 1 :]], proof[:position] + proof[position + 1 :]]

@@ -1,4 +1,4 @@
-"""From the inbox to the log: nothing lost, nothing twice, whoever writes when, and wherever it is cut short."""
+"""Sequencing: no record is lost or duplicated by concurrent writers, cancellations and crashes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import pytest
 from drw.audit.log.folder import Folder
 from drw.audit.log.sequencer import Sequencer
 from drw.audit.log.store import Store
+from drw.audit.tlog.file_verification import FileVerification
 from drw.audit.tlog.note import Signer
-from drw.audit.tlog.walk import LogWalk
 from drw.kernel.storage.audit import INSERT
 from drw.kernel.storage.database import Database
 
 SIGNER = Signer.generate("drw.test/audit")
 
 
-class Cut(Exception):
-    """The process ended here."""
+class Crash(Exception):
+    """The process ends."""
 
 
-class DoubleCutFolder(Folder):
-    """A folder whose process ends before, or right after, its n-th write."""
+class CrashingFolder(Folder):
+    """A folder whose process ends before or after its n-th write."""
 
     def __init__(self, path: Path, steps: int) -> None:
         super().__init__(path)
@@ -38,17 +38,17 @@ class DoubleCutFolder(Folder):
         super().replace(path, data)
         self._step()
 
-    def drop_partial(self, full_path: str) -> None:
+    def remove_partial(self, full_path: str) -> None:
         self._step()
-        super().drop_partial(full_path)
+        super().remove_partial(full_path)
 
     def _step(self) -> None:
         self._steps -= 1
         if self._steps < 0:
-            raise Cut
+            raise Crash
 
 
-class DoubleCutStore(Store):
+class CrashingStore(Store):
     """A store whose process ends before its n-th commit."""
 
     def __init__(self, database: Database, steps: int) -> None:
@@ -59,16 +59,16 @@ class DoubleCutStore(Store):
         await super().add_checkpoint(connection, size, note)
         self._steps -= 1
         if self._steps < 0:
-            raise Cut
+            raise Crash
 
 
 @pytest.fixture
 async def database(database: str) -> AsyncIterator[Database]:
-    audit, own = Database(database, "audit", pool_size=8), Database(database, "log", pool_size=8)
+    audit, log_database = Database(database, "audit", pool_size=8), Database(database, "log", pool_size=8)
     await audit.start("drw.kernel.storage")
-    await own.start("drw.audit.log")
-    yield own
-    await own.stop()
+    await log_database.start("drw.audit.log")
+    yield log_database
+    await log_database.stop()
     await audit.stop()
 
 
@@ -83,19 +83,19 @@ async def insert(database, *names):
 
 
 def logged(folder: Folder) -> list[str]:
-    """The names in the log, after a reading that compares everything."""
-    walk = LogWalk(folder.read, SIGNER.verifier)
-    return [orjson.loads(e)["resource"] for bundle in walk.bundles() for e in bundle.entries]
+    """Verify the log, and return the names of its records."""
+    verification = FileVerification(folder.read, SIGNER.verifier)
+    return [orjson.loads(e)["resource"] for bundle in verification.bundles() for e in bundle.entries]
 
 
-async def test_late_commits_and_many_writers_lose_and_double_nothing(
+async def test_concurrent_writers_and_late_commits_lose_and_duplicate_nothing(
     database: Database, store: Store, tmp_path: Path
 ) -> None:
     folders = [Folder(tmp_path), Folder(tmp_path)]
     sequencers = [Sequencer(Store(database), folder, SIGNER) for folder in folders]
     await sequencers[0].begin()
-    async with database.transaction() as early:  # has the smallest number, and commits last
-        await early.execute(INSERT, (['{"resource": "late"}'],))
+    async with database.transaction() as slow_transaction:  # has the smallest id, and commits last
+        await slow_transaction.execute(INSERT, (['{"resource": "late"}'],))
         writing = [asyncio.create_task(insert(database, f"a{i}", f"b{i}")) for i in range(150)]
         while not all(task.done() for task in writing):
             await asyncio.gather(*(s.sign() for s in sequencers))
@@ -108,55 +108,55 @@ async def test_late_commits_and_many_writers_lose_and_double_nothing(
     assert checkpoint.size == 301
 
 
-async def test_a_record_that_is_rolled_back_never_comes(database: Database, store: Store, tmp_path: Path) -> None:
+async def test_a_record_that_is_rolled_back_is_never_logged(database: Database, store: Store, tmp_path: Path) -> None:
     sequencer = Sequencer(store, Folder(tmp_path), SIGNER)
     await sequencer.begin()
-    with pytest.raises(Cut):
+    with pytest.raises(Crash):
         async with database.transaction() as connection:
             await connection.execute(INSERT, (['{"resource": "never"}'],))
-            raise Cut
+            raise Crash
     await insert(database, "kept")
     await sequencer.sign()
     assert logged(Folder(tmp_path)) == ["kept"]
 
 
 async def test_a_crash_at_any_write_does_not_fork_the_log(database: Database, store: Store, tmp_path: Path) -> None:
-    plain = Folder(tmp_path)
-    await Sequencer(store, plain, SIGNER).begin()
+    folder = Folder(tmp_path)
+    await Sequencer(store, folder, SIGNER).begin()
     names: list[str] = []
-    seen: list[str] = []
+    checkpoints: list[str] = []
     for steps in itertools.count():
         # 300 at a time: bundles and tiles fill up on the way.
         batch = [f"{steps}.{i}" for i in range(300)]
         names += batch
         await insert(database, *batch)
         try:
-            await Sequencer(store, DoubleCutFolder(tmp_path, steps), SIGNER).sign()
-        except Cut:
-            signed = plain.read("checkpoint")
+            await Sequencer(store, CrashingFolder(tmp_path, steps), SIGNER).sign()
+        except Crash:
+            signed = folder.read("checkpoint")
             assert signed is not None
             note = signed.decode()
-            LogWalk(plain.read, SIGNER.verifier)
-            seen.append(note)
+            FileVerification(folder.read, SIGNER.verifier)
+            checkpoints.append(note)
             await insert(database, f"after {steps}")
             names.append(f"after {steps}")
-            await Sequencer(store, plain, SIGNER).sign()
-            assert logged(plain) == names
+            await Sequencer(store, folder, SIGNER).sign()
+            assert logged(folder) == names
         else:
             break
-    assert len(seen) >= 10
-    for note in seen:  # whatever anybody saw in between is extended by what came of it
-        assert sum(len(b.entries) for b in LogWalk(plain.read, SIGNER.verifier, note).bundles()) == len(names)
+    assert len(checkpoints) >= 10
+    for note in checkpoints:  # the log extends every checkpoint that was published in between
+        assert sum(len(b.entries) for b in FileVerification(folder.read, SIGNER.verifier, note).bundles()) == len(names)
 
 
-async def test_cut_before_the_commit_the_checkpoint_stays_good(
+async def test_after_a_crash_before_the_commit_the_checkpoint_is_valid(
     database: Database, store: Store, tmp_path: Path
 ) -> None:
     folder = Folder(tmp_path)
     await Sequencer(store, folder, SIGNER).begin()
     await insert(database, "a", "b")
-    with pytest.raises(Cut):
-        await Sequencer(DoubleCutStore(database, 0), folder, SIGNER).sign()
+    with pytest.raises(Crash):
+        await Sequencer(CrashingStore(database, 0), folder, SIGNER).sign()
     assert logged(folder) == ["a", "b"]
     assert (await store.state()).signed == 0
     await insert(database, "c")
@@ -164,25 +164,25 @@ async def test_cut_before_the_commit_the_checkpoint_stays_good(
     assert (logged(folder), checkpoint.size, (await store.state()).signed) == (["a", "b", "c"], 3, 3)
 
 
-async def test_cut_at_the_first_start_it_begins_again(database: Database, store: Store, tmp_path: Path) -> None:
-    with pytest.raises(Cut):
-        await Sequencer(DoubleCutStore(database, 0), Folder(tmp_path), SIGNER).begin()
+async def test_after_a_crash_at_the_first_start_the_log_starts_again(
+    database: Database, store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(Crash):
+        await Sequencer(CrashingStore(database, 0), Folder(tmp_path), SIGNER).begin()
     sequencer = Sequencer(store, Folder(tmp_path), SIGNER)
     await sequencer.begin()
     _, checkpoint = await sequencer.sign()
     assert checkpoint.size == 0
 
 
-async def test_a_request_that_is_given_up_leaves_the_log_whole(
-    database: Database, store: Store, tmp_path: Path
-) -> None:
+async def test_a_cancelled_request_leaves_the_log_intact(database: Database, store: Store, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     sequencer = Sequencer(store, folder, SIGNER)
     await sequencer.begin()
     for i in range(20):
         await insert(database, f"a{i}", f"b{i}")
         signing = asyncio.create_task(sequencer.sign())
-        for _ in range(i * 3):  # give up at another point each time
+        for _ in range(i * 3):  # cancel at another point each time
             await asyncio.sleep(0)
         signing.cancel()
         await asyncio.gather(signing, return_exceptions=True)
@@ -190,7 +190,7 @@ async def test_a_request_that_is_given_up_leaves_the_log_whole(
     assert logged(folder) == [f"{x}{i}" for i in range(20) for x in "ab"]
 
 
-async def test_full_files_replace_their_partial_forms(database: Database, store: Store, tmp_path: Path) -> None:
+async def test_full_files_replace_partial_files(database: Database, store: Store, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     sequencer = Sequencer(store, folder, SIGNER)
     await sequencer.begin()
@@ -227,7 +227,7 @@ async def test_a_database_from_an_older_backup_is_not_signed_over(
     assert logged(folder) == ["a", "b"]
 
 
-async def test_an_entry_that_no_bundle_can_hold_is_refused_where_it_is_written(database: Database) -> None:
+async def test_an_entry_too_large_for_a_bundle_is_rejected_by_the_inbox(database: Database) -> None:
     async with database.transaction() as connection:
         with pytest.raises(psycopg.errors.CheckViolation):
             await connection.execute(INSERT, (["x" * 65_536],))

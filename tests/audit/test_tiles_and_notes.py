@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +10,8 @@ from hypothesis import strategies as st
 
 from drw.audit.tlog.damage import LogDamaged
 from drw.audit.tlog.merkle import leaf_hash
-from drw.audit.tlog.note import Checkpoint, NotANote, Signer, Verifier, WrongSignature
-from drw.audit.tlog.tiles import Tile, TiledTree, Tree, bundled, read_bundle, read_tile, tile_at
+from drw.audit.tlog.note import Checkpoint, InvalidNote, Signer, Verifier, WrongSignature
+from drw.audit.tlog.tiles import Tile, TiledTree, Tree, encode_bundle, read_bundle, read_tile, tile_at
 
 
 @pytest.mark.parametrize(
@@ -25,7 +24,7 @@ from drw.audit.tlog.tiles import Tile, TiledTree, Tree, bundled, read_bundle, re
         (Tile(None, 273, 112), "tile/entries/273.p/112"),
     ],
 )
-def test_paths_are_those_of_the_specification(tile: Any, path: str) -> None:
+def test_paths_are_those_of_the_specification(tile: Tile, path: str) -> None:
     assert tile.path == path
 
 
@@ -40,7 +39,7 @@ def test_a_tree_of_70000_has_the_tiles_of_the_specification() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=6))
-def test_growing_in_any_steps_gives_the_same_tiles(steps: Any) -> None:
+def test_tiles_do_not_depend_on_the_steps_of_growth(steps: list[int]) -> None:
     leaves = [leaf_hash(b"%d" % i) for i in range(sum(steps))]
     files: dict[str, bytes] = {}
     size = 0
@@ -49,18 +48,18 @@ def test_growing_in_any_steps_gives_the_same_tiles(steps: Any) -> None:
         size += step
         for tile, hashes in [*tree.append(leaves[size - step : size]), *tree.partial_tiles()]:
             assert files.setdefault(tile.path, b"".join(hashes)) == b"".join(hashes)
-    whole = Tree()
-    expected = {t.path: b"".join(h) for t, h in [*whole.append(leaves), *whole.partial_tiles()]}
+    complete_tree = Tree()
+    expected = {t.path: b"".join(h) for t, h in [*complete_tree.append(leaves), *complete_tree.partial_tiles()]}
     assert expected.items() <= files.items()
-    assert Tree.load(files.get, size).root() == whole.root()
+    assert Tree.load(files.get, size).root() == complete_tree.root()
     for index in range(0, size, 97):
         assert TiledTree(files.get, size).subtree(0, index) == leaves[index]
 
 
-def test_a_partial_file_gives_way_to_the_full_one() -> None:
+def test_a_full_file_serves_reads_of_the_partial_file() -> None:
     hashes = [leaf_hash(b"%d" % i) for i in range(256)]
     entries = [b"%d" % i for i in range(256)]
-    files = {"tile/0/000": b"".join(hashes), "tile/entries/000": bundled(entries)}
+    files = {"tile/0/000": b"".join(hashes), "tile/entries/000": encode_bundle(entries)}
     assert read_tile(files.get, tile_at(0, 0, 100)) == hashes[:100]
     assert read_bundle(files.get, tile_at(None, 0, 100)) == entries[:100]
 
@@ -69,24 +68,24 @@ def test_a_partial_file_gives_way_to_the_full_one() -> None:
     ("content", "message"),
     [
         ({}, "tile/entries/000.p/2 is missing"),
-        ({"tile/entries/000.p/2": bundled([b"a"])}, "has 1 entries, and not 2"),
-        ({"tile/entries/000.p/2": bundled([b"a", b"bc"])[:-1]}, "ends in the middle of an entry"),
-        ({"tile/entries/000.p/2": bundled([b"a", b"bc"]) + b"\x00"}, "ends in the middle of an entry"),
+        ({"tile/entries/000.p/2": encode_bundle([b"a"])}, "has 1 entries, and not 2"),
+        ({"tile/entries/000.p/2": encode_bundle([b"a", b"bc"])[:-1]}, "ends in the middle of an entry"),
+        ({"tile/entries/000.p/2": encode_bundle([b"a", b"bc"]) + b"\x00"}, "ends in the middle of an entry"),
     ],
 )
-def test_a_broken_bundle_is_named(content: Any, message: str) -> None:
+def test_an_error_names_the_damaged_bundle(content: dict[str, bytes], message: str) -> None:
     with pytest.raises(LogDamaged, match=message):
         read_bundle(content.get, Tile(None, 0, 2))
 
 
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=255))
-def test_entries_come_out_of_a_bundle_as_they_went_in(entries: Any) -> None:
+def test_a_bundle_round_trip_preserves_entries(entries: list[bytes]) -> None:
     tile = Tile(None, 0, len(entries))
-    assert read_bundle({tile.path: bundled(entries)}.get, tile) == entries
+    assert read_bundle({tile.path: encode_bundle(entries)}.get, tile) == entries
 
 
-def test_a_verifier_key_is_read_as_go_writes_it() -> None:
+def test_a_verifier_key_of_gos_note_package_is_parsed() -> None:
     # The key and note of the example in golang.org/x/mod/sumdb/note.
     verifier = Verifier.parse("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
     assert verifier.key_id.hex() == "c74f20a3"
@@ -96,13 +95,13 @@ def test_a_verifier_key_is_read_as_go_writes_it() -> None:
         "\u2014 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKv"
         "qfqdngotpRZb6KE6RyyBwJnAM=\n"
     )
-    with pytest.raises(NotANote, match="a checkpoint has an origin"):  # the signature is good; it is no checkpoint
+    with pytest.raises(InvalidNote, match="a checkpoint has an origin"):  # a valid signature, but not a checkpoint
         verifier.open(text)
     with pytest.raises(WrongSignature):
         verifier.open(text.replace("think", "thought"))
 
 
-def test_a_note_is_opened_by_its_key_alone() -> None:
+def test_a_note_is_verified_only_by_its_key() -> None:
     signer = Signer.generate("drw.test/audit")
     note = signer.sign(7, leaf_hash(b""))
     assert Signer.parse(signer.secret_text()).sign(7, leaf_hash(b"")) == note
@@ -119,23 +118,23 @@ def test_a_note_can_have_several_signatures() -> None:
     text = note.rpartition("\n\n")[0] + "\n"
     signature = base64.b64encode(witness.verifier.key_id + witness._key.sign(text.encode())).decode()
     assert signer.verifier.open(f"{note}\u2014 witness.test {signature}\n").size == 7
-    with pytest.raises(NotANote, match="is of 'drw.test/audit', and not of 'witness.test'"):
+    with pytest.raises(InvalidNote, match="is of 'drw.test/audit', and not of 'witness.test'"):
         witness.verifier.open(f"{note}\u2014 witness.test {signature}\n")
 
 
 @pytest.mark.parametrize("note", ["", "x", "a\n\n", "a\n\nb", "\n\n\n"])
 def test_an_invalid_note_is_rejected(note: str) -> None:
-    with pytest.raises((NotANote, WrongSignature)):
+    with pytest.raises((InvalidNote, WrongSignature)):
         Signer.generate("drw.test/audit").verifier.open(note)
 
 
 @pytest.mark.parametrize("key", ["", "a", "a+b+c", "a b+00000000+AA==", "name+00000000+" + "AQ" + "A" * 42])
-def test_an_invalid_key_is_rejected(key: Any) -> None:
-    with pytest.raises(NotANote):
+def test_an_invalid_key_is_rejected(key: str) -> None:
+    with pytest.raises(InvalidNote):
         Verifier.parse(key)
 
 
 @pytest.mark.parametrize("text", ["o\n07\nAA==\n", "o\n-1\nAA==\n", "o\n1\nAA==\n", "\n1\nAA==\n", "o\n\u0661\nAA==\n"])
 def test_an_invalid_checkpoint_is_rejected(text: str) -> None:
-    with pytest.raises(NotANote):
+    with pytest.raises(InvalidNote):
         Checkpoint.parse(text)

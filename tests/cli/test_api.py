@@ -1,4 +1,4 @@
-"""What the command line makes of the gateway's answers, and of those that break off."""
+"""How the command line handles responses, interrupted streams, pages and input files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from drw.cli.api import Api
-from drw.cli.gateway.keys import _seconds
+from drw.cli.gateway.keys import _parse_duration
 from drw.cli.rag.documents import files_of
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
 from drw.kernel.rpc.http_server import HttpServer
@@ -24,57 +24,59 @@ from drw.local.credentials import Credentials, write
 from drw.local.paths import PlatformPaths
 
 
-def api(answer) -> Api:
-    made = Api(Credentials("http://gateway", "secret"))
-    made._client = httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(answer))
-    return made
+def api_with(handler) -> Api:
+    api = Api(Credentials("http://gateway", "secret"))
+    api._client = httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(handler))
+    return api
 
 
-def events(text: str) -> Api:
-    return api(lambda request: httpx.Response(200, text=text, headers={"content-type": "text/event-stream"}))
+def api_with_events(text: str) -> Api:
+    return api_with(lambda request: httpx.Response(200, text=text, headers={"content-type": "text/event-stream"}))
 
 
-async def test_a_local_platform_is_reached_by_its_socket_however_busy_its_port_is(
+async def test_local_platform_is_reached_by_its_unix_socket(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     for variable in ("DRW_URL", "DRW_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
-    layout = PlatformPaths.of(tmp_path)
-    layout.run.mkdir()
-    write(layout.credentials, "http://127.0.0.1:1", "secret")
-    assert Credentials.read(layout).socket == ""
+    paths = PlatformPaths.of(tmp_path)
+    paths.run.mkdir()
+    write(paths.credentials, "http://127.0.0.1:1", "secret")
+    assert Credentials.read(paths).socket == ""
 
-    async def told(request: Request) -> JSONResponse:
+    async def me(request: Request) -> JSONResponse:
         return JSONResponse({"authorization": request.headers["authorization"]})
 
-    server = HttpServer(Starlette(routes=[Route("/me", told)]))
-    await server.start(f"unix:{layout.operators}")
-    made = Api.of(tmp_path)
+    server = HttpServer(Starlette(routes=[Route("/me", me)]))
+    await server.start(f"unix:{paths.operators_socket}")
+    api = Api.of(tmp_path)
     try:
-        assert await asyncio.to_thread(made.get, "/me") == {"authorization": "Bearer secret"}
+        assert await asyncio.to_thread(api.get, "/me") == {"authorization": "Bearer secret"}
     finally:
-        made._client.close()
+        api._client.close()
         await server.stop(0)
 
 
-def test_events_end_with_done() -> None:
-    assert list(events('data: {"a": 1}\n\ndata: {"a": 2}\n\nevent: done\ndata: {}\n\n').events("GET", "/x")) == [
+def test_event_stream_ends_with_done() -> None:
+    assert list(
+        api_with_events('data: {"a": 1}\n\ndata: {"a": 2}\n\nevent: done\ndata: {}\n\n').events("GET", "/x")
+    ) == [
         {"a": 1},
         {"a": 2},
     ]
 
 
-def test_an_error_in_the_middle_is_raised_with_its_class() -> None:
+def test_error_event_raises_its_error_class() -> None:
     body = {"error": {"type": "rate_limit_error", "message": "slow down"}}
-    stream = events(f'data: {{"a": 1}}\n\nevent: error\ndata: {json.dumps(body)}\n\n').events("GET", "/x")
+    stream = api_with_events(f'data: {{"a": 1}}\n\nevent: error\ndata: {json.dumps(body)}\n\n').events("GET", "/x")
     assert next(stream) == {"a": 1}
     with pytest.raises(RateLimited, match="slow down"):
         next(stream)
 
 
-def test_a_stream_that_breaks_off_is_not_whole() -> None:
-    stream = events('data: {"a": 1}\n\n').events("GET", "/x")
+def test_interrupted_stream_is_an_error() -> None:
+    stream = api_with_events('data: {"a": 1}\n\n').events("GET", "/x")
     assert next(stream) == {"a": 1}
     with pytest.raises(Unavailable, match="broke off"):
         next(stream)
@@ -89,49 +91,49 @@ def test_a_stream_that_breaks_off_is_not_whole() -> None:
         (500, "something_new", InternalError),
     ],
 )
-def test_errors_keep_their_class_and_message(status: int, kind: str, raised: Any) -> None:
+def test_error_responses_keep_their_class_and_message(status: int, kind: str, raised: Any) -> None:
     body = {"error": {"type": kind, "message": "no such thing"}}
     with pytest.raises(raised, match="no such thing"):
-        api(lambda request: httpx.Response(status, json=body)).get("/x")
+        api_with(lambda request: httpx.Response(status, json=body)).get("/x")
 
 
-def test_an_answer_without_json_is_named() -> None:
+def test_response_without_json_is_an_error() -> None:
     with pytest.raises(InternalError, match="502"):
-        api(lambda request: httpx.Response(502, text="<html>")).get("/x")
+        api_with(lambda request: httpx.Response(502, text="<html>")).get("/x")
 
 
-def test_a_gateway_that_is_not_there() -> None:
-    def refuse(request):
+def test_unreachable_gateway_is_an_error() -> None:
+    def refuse_connection(request):
         raise httpx.ConnectError("refused")
 
     with pytest.raises(Unavailable, match="drw up"):
-        api(refuse).get("/x")
+        api_with(refuse_connection).get("/x")
 
 
-def test_pages_are_followed_up_to_the_limit() -> None:
-    def page(request):
+def test_pages_are_read_up_to_the_limit() -> None:
+    def answer_page(request):
         token = int(request.url.params.get("page_token") or 0)
         return httpx.Response(200, json={"keys": [token * 2, token * 2 + 1], "next_page_token": str(token + 1)})
 
-    found: list[Any] = api(page).pages("/x", "keys", limit=5)
-    assert found == [0, 1, 2, 3, 4]
+    items: list[Any] = api_with(answer_page).pages("/x", "keys", limit=5)
+    assert items == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("12h", 43200), ("30d", 2592000)])
-def test_times(text: str, seconds: int) -> None:
-    assert _seconds(text) == seconds
+def test_durations_are_parsed(text: str, seconds: int) -> None:
+    assert _parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "d", "-1d", "1w", "1.5h", "9999999999d"])
-def test_wrong_times(text: str) -> None:
+def test_invalid_durations_are_rejected(text: str) -> None:
     with pytest.raises(InvalidRequest, match="30d, 12h, 15m"):
-        _seconds(text)
+        _parse_duration(text)
 
 
-def test_links_out_of_a_folder_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_symlinks_out_of_a_folder_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, outside = tmp_path / "folder", tmp_path / "outside"
-    for made in (folder / "sub", folder / ".hidden", outside):
-        made.mkdir(parents=True)
+    for directory in (folder / "sub", folder / ".hidden", outside):
+        directory.mkdir(parents=True)
     for file in (folder / "a.txt", folder / ".hidden" / "key", outside / "secret.txt"):
         file.write_text("x")
     (folder / "inside.txt").symlink_to(folder / "a.txt")
@@ -142,14 +144,14 @@ def test_links_out_of_a_folder_are_left_out(tmp_path: Path, capsys: pytest.Captu
     (folder / "loop.txt").symlink_to(folder / "loop.txt")
     os.mkfifo(folder / "fifo.txt")
     assert [f.name for f in files_of(folder)] == ["a.txt", "inside.txt"]
-    said = capsys.readouterr().err
+    warnings = capsys.readouterr().err
     for name in ("absolute.txt", "relative.txt", "directory", "hidden.txt"):
-        assert f"{name}' links to" in said
+        assert f"{name}' links to" in warnings
     (tmp_path / "link").symlink_to(folder, target_is_directory=True)
     assert [f.name for f in files_of(tmp_path / "link")] == ["a.txt", "inside.txt"]
 
 
-def test_files_of_a_folder(tmp_path: Path) -> None:
+def test_folder_is_searched_for_files(tmp_path: Path) -> None:
     for name in ("b.txt", "a/c.md", ".hidden", ".git/x"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")

@@ -1,4 +1,4 @@
-"""Conversations of `drw chat`: what is sent, what is kept of it, and how an answer and a conversation end."""
+"""Conversations of `drw chat`: request bodies, history, errors and interrupts."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TOO_LONG = {"type": "invalid_request_error", "code": "context_length_exceeded", 
 
 
 class DoubleGateway:
-    """Answers a message with itself in capitals; `on` is answered without end, `full` where the history is short."""
+    """Echoes a message in capitals; `on` streams forever, and `full` fails unless the history is short."""
 
     def __init__(self) -> None:
         self.bodies: list[dict] = []
-        self.gone = asyncio.Event()
+        self.client_left = asyncio.Event()
         self.models = MODELS
         self.url = ""
 
@@ -42,24 +42,24 @@ class DoubleGateway:
     async def chat(self, request: Request) -> Response:
         body = await request.json()
         self.bodies.append(body)
-        said = body["messages"][-1]["content"]
-        if said == "full" and len(body["messages"]) > 2:
+        text = body["messages"][-1]["content"]
+        if text == "full" and len(body["messages"]) > 2:
             return JSONResponse({"error": TOO_LONG}, 400)
-        if said == "bad":
+        if text == "bad":
             return JSONResponse({"error": {"type": "invalid_request_error", "message": "not that"}}, 400)
         if not body.get("stream"):
-            return JSONResponse({"choices": [{"message": {"content": said.upper()}}]})
-        return StreamingResponse(self.events(said), media_type="text/event-stream")
+            return JSONResponse({"choices": [{"message": {"content": text.upper()}}]})
+        return StreamingResponse(self.events(text), media_type="text/event-stream")
 
-    async def events(self, said: str) -> AsyncIterator[str]:
-        yield event(said[:1].upper())
+    async def events(self, text: str) -> AsyncIterator[str]:
+        yield event(text[:1].upper())
         try:
-            if said == "on":
+            if text == "on":
                 await asyncio.Event().wait()
         finally:
-            self.gone.set()
-        yield event(said[1:].upper())
-        yield event("", "length" if said == "cut" else "stop")
+            self.client_left.set()
+        yield event(text[1:].upper())
+        yield event("", "length" if text == "cut" else "stop")
         yield "data: [DONE]\n\n"
 
 
@@ -69,20 +69,20 @@ def event(text: str, finish: str | None = None) -> str:
 
 @pytest.fixture
 async def gateway() -> AsyncIterator[DoubleGateway]:
-    found = DoubleGateway()
-    routes = [Route("/api/v1/models", found.list), Route("/v1/chat/completions", found.chat, methods=["POST"])]
+    gateway = DoubleGateway()
+    routes = [Route("/api/v1/models", gateway.list), Route("/v1/chat/completions", gateway.chat, methods=["POST"])]
     server = HttpServer(Starlette(routes=routes))
-    found.url = f"http://{await server.start('127.0.0.1:0')}"
-    yield found
+    gateway.url = f"http://{await server.start('127.0.0.1:0')}"
+    yield gateway
     await server.stop(0)
 
 
 def environment(gateway) -> dict[str, str]:
-    known = {k: v for k, v in os.environ.items() if not k.startswith("DRW_")}
-    return {**known, "DRW_URL": gateway.url, "DRW_API_KEY": "k"}
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("DRW_")}
+    return {**environ, "DRW_URL": gateway.url, "DRW_API_KEY": "k"}
 
 
-async def chat(gateway, *args: str, typed: str = "") -> tuple[int, str, str]:
+async def chat(gateway, *args: str, stdin: str = "") -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "drw.cli.main", "chat", *args),
         stdin=asyncio.subprocess.PIPE,
@@ -90,7 +90,7 @@ async def chat(gateway, *args: str, typed: str = "") -> tuple[int, str, str]:
         stderr=asyncio.subprocess.PIPE,
         env=environment(gateway),
     )
-    out, err = await process.communicate(typed.encode())
+    out, err = await process.communicate(stdin.encode())
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
@@ -103,9 +103,9 @@ def model(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-async def test_one_answer_with_everything_that_can_be_said(gateway: Any) -> None:
-    told = await chat(gateway, "hello", "--system", "Be short.", "--temperature", "0.5", "--max-tokens", "9")
-    assert told == (0, "HELLO\n", "")
+async def test_options_are_sent_with_one_prompt(gateway: Any) -> None:
+    result = await chat(gateway, "hello", "--system", "Be short.", "--temperature", "0.5", "--max-tokens", "9")
+    assert result == (0, "HELLO\n", "")
     assert gateway.bodies == [
         {
             "model": "small",
@@ -115,41 +115,41 @@ async def test_one_answer_with_everything_that_can_be_said(gateway: Any) -> None
             "stream": True,
         }
     ]
-    await chat(gateway, "-", "--model", "other", typed="two\nlines")
+    await chat(gateway, "-", "--model", "other", stdin="two\nlines")
     assert gateway.bodies[1] == {"model": "other", "max_tokens": 256, "messages": [user("two\nlines")], "stream": True}
 
 
-async def test_an_answer_that_is_cut_off_says_so(gateway: Any) -> None:
+async def test_truncated_answer_is_reported(gateway: Any) -> None:
     assert await chat(gateway, "cut", "--max-tokens", "3") == (
         *(0, "CUT\n"),
         "drw: the answer was cut off after 3 tokens; --max-tokens allows more\n",
     )
 
 
-async def test_a_conversation_from_a_pipe_keeps_its_history(gateway: Any) -> None:
-    assert await chat(gateway, "--system", "S", typed="one\n\ntwo\n") == (0, "ONE\nTWO\n", "")
+async def test_piped_conversation_sends_its_history(gateway: Any) -> None:
+    assert await chat(gateway, "--system", "S", stdin="one\n\ntwo\n") == (0, "ONE\nTWO\n", "")
     system = {"role": "system", "content": "S"}
     assert gateway.bodies[1]["messages"] == [system, user("one"), model("ONE"), user("two")]
-    code, out, _ = await chat(gateway, "--json", typed="one\ntwo")
+    code, out, _ = await chat(gateway, "--json", stdin="one\ntwo")
     assert (code, [json.loads(line)["choices"][0]["message"]["content"] for line in out.splitlines()]) == (
         *(0, ["ONE", "TWO"]),
     )
     assert gateway.bodies[3]["messages"] == [user("one"), model("ONE"), user("two")]
 
 
-async def test_an_error_ends_a_conversation_from_a_pipe(gateway: Any) -> None:
-    assert await chat(gateway, typed="one\nbad\ntwo\n") == (2, "ONE\n", "drw: not that\n")
+async def test_error_ends_a_piped_conversation(gateway: Any) -> None:
+    assert await chat(gateway, stdin="one\nbad\ntwo\n") == (2, "ONE\n", "drw: not that\n")
     assert len(gateway.bodies) == 2
 
 
-async def test_what_no_longer_fits_the_model_is_left_out_oldest_first(gateway: Any) -> None:
-    code, out, err = await chat(gateway, typed="one\ntwo\nfull\nmore\n")
+async def test_oldest_messages_are_dropped_when_the_context_is_full(gateway: Any) -> None:
+    code, out, err = await chat(gateway, stdin="one\ntwo\nfull\nmore\n")
     assert (code, out) == (0, "ONE\nTWO\nFULL\nMORE\n")
     assert err.count("\n") == 2 and "the oldest message" in err
     assert gateway.bodies[-1]["messages"] == [user("full"), model("FULL"), user("more")]
 
 
-async def test_a_platform_without_a_default_model_says_what_to_do(gateway: Any) -> None:
+async def test_missing_default_model_is_an_error_with_a_hint(gateway: Any) -> None:
     gateway.models = {"models": []}
     assert await chat(gateway, "hello") == (
         *(3, ""),
@@ -181,7 +181,7 @@ async def test_ctrl_c_ends_an_answer_and_ctrl_d_the_conversation(gateway: Any) -
     os.write(master, b"on\n")
     await until(b"\nO")
     os.write(master, b"\x03")
-    await gateway.gone.wait()
+    await gateway.client_left.wait()
     await until(b"> ")
     os.write(master, b"bad\n")
     await until(b"drw: not that")
@@ -198,38 +198,38 @@ async def test_ctrl_c_ends_an_answer_and_ctrl_d_the_conversation(gateway: Any) -
 
 
 class DoubleApi:
-    """Answers with one word, or fails."""
+    """Answers with one word or raises `error`."""
 
     def __init__(self) -> None:
-        self.fails: Exception | None = None
+        self.error: Exception | None = None
         self.bodies: list[dict] = []
 
     def events(self, method: str, path: str, body: Any) -> Iterator[dict[str, Any]]:
         self.bodies.append(body)
         yield {"choices": [{"delta": {"content": "word"}}]}
-        if self.fails:
-            raise self.fails
+        if self.error:
+            raise self.error
 
 
-def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation, "MAX_MESSAGES", 5)
     monkeypatch.setattr(conversation, "MAX_CHARACTERS", 100)
     api = DoubleApi()
-    talk = Conversation(cast(Api, api), {"max_tokens": 1}, "S")
+    session = Conversation(cast(Api, api), {"max_tokens": 1}, "S")
     for number in range(10):
-        talk.ask(str(number))
+        session.ask(str(number))
     assert [m["content"] for m in api.bodies[-1]["messages"]] == ["S", "7", "word", "8", "word", "9"]
-    talk.ask("x" * 99)
+    session.ask("x" * 99)
     assert [m["content"] for m in api.bodies[-1]["messages"]] == ["S", "x" * 99]
 
 
-@pytest.mark.parametrize("fails", [Unavailable("gone"), InvalidRequest("no")])
-def test_a_message_without_an_answer_is_not_kept(fails: Any) -> None:
+@pytest.mark.parametrize("error", [Unavailable("gone"), InvalidRequest("no")])
+def test_message_without_an_answer_is_not_in_the_history(error: Any) -> None:
     api = DoubleApi()
-    talk = Conversation(cast(Api, api), {"max_tokens": 1})
-    api.fails = fails
-    with suppress(type(fails)):
-        talk.ask("one")
-    api.fails = None
-    talk.ask("two")
+    session = Conversation(cast(Api, api), {"max_tokens": 1})
+    api.error = error
+    with suppress(type(error)):
+        session.ask("one")
+    api.error = None
+    session.ask("two")
     assert api.bodies[-1]["messages"] == [user("two")]

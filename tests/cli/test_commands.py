@@ -1,4 +1,4 @@
-"""The command as a program: exit codes, and errors in one line."""
+"""The command as a program: exit codes and one-line errors."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import Any
 import pytest
 import typer
 
-from drw.cli.audit import _short
+from drw.cli.audit import _abbreviated
 from drw.cli.main import MODULES, make_app
-from drw.cli.platform.platform import _welcome
-from drw.cli.reference import reference
+from drw.cli.platform.platform import _print_welcome
+from drw.generate.cli_reference import commands_page
 from drw.kernel.runtime.settings import SettingLayers
 from drw.local.paths import PlatformPaths
 
 
 def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    known = {k: v for k, v in os.environ.items() if not k.startswith("DRW_")}
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("DRW_")}
     command = [sys.executable, "-m", "drw.cli.main", *args]
-    return subprocess.run(command, capture_output=True, text=True, env={**known, **env}, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env={**environ, **env}, timeout=60)
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "says"),
+    ("args", "code", "message"),
     [
         (["keys", "list"], 3, "start one with `drw up`"),
         (["logs", "nothing"], 2, "no service or process 'nothing'. Known: authentication"),
@@ -54,49 +54,49 @@ def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["env"], 3, "start one with `drw up`"),
     ],
 )
-def test_errors_say_what_to_do(tmp_path: Path, args: Any, code: Any, says: Any) -> None:
-    done = drw(*args, DRW_DATA_DIR=str(tmp_path))
-    assert done.returncode == code
-    assert done.stdout == ""
-    assert done.stderr.startswith("drw: ")
-    assert done.stderr.count("\n") == 1
-    assert says in done.stderr
+def test_errors_are_one_line_with_a_hint(tmp_path: Path, args: Any, code: Any, message: Any) -> None:
+    result = drw(*args, DRW_DATA_DIR=str(tmp_path))
+    assert result.returncode == code
+    assert result.stdout == ""
+    assert result.stderr.startswith("drw: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
 
 
-def test_settings_are_shown_and_secrets_are_not(tmp_path: Path) -> None:
-    layout = PlatformPaths.of(tmp_path)
-    layout.prepare()
-    layout.write_profile("127.0.0.1:8080")
-    layout.make_secrets()
-    secret = SettingLayers(layout.files, {}).profile().services["authentication"]["secret"]
-    for form in ([], ["--json"]):
-        said = drw("config", *form, "--data-dir", str(tmp_path)).stdout
-        assert "services.authentication.secret" in said and "(set, not shown)" in said
-        assert secret not in said
-    found = json.loads(
+def test_config_hides_secrets(tmp_path: Path) -> None:
+    paths = PlatformPaths.of(tmp_path)
+    paths.prepare()
+    paths.write_profile("127.0.0.1:8080")
+    paths.create_secrets()
+    secret = SettingLayers(paths.files, {}).profile().services["authentication"]["secret"]
+    for options in ([], ["--json"]):
+        output = drw("config", *options, "--data-dir", str(tmp_path)).stdout
+        assert "services.authentication.secret" in output and "(set, not shown)" in output
+        assert secret not in output
+    settings = json.loads(
         drw("config", "--json", "--data-dir", str(tmp_path), DRW__AUTHENTICATION__SECRET=token_urlsafe(48)).stdout
     )
-    (row,) = [row for row in found if row["name"] == "services.authentication.secret"]
-    assert (row["value"], row["default"]) == ("(set, not shown)", "")
-    assert row["origin"] == "$DRW__AUTHENTICATION__SECRET"
+    (setting,) = [setting for setting in settings if setting["name"] == "services.authentication.secret"]
+    assert (setting["value"], setting["default"]) == ("(set, not shown)", "")
+    assert setting["origin"] == "$DRW__AUTHENTICATION__SECRET"
 
 
-@pytest.mark.parametrize("new", [True, False])
-def test_the_first_key_is_shown_by_the_start_that_made_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, new: bool
+@pytest.mark.parametrize("is_new", [True, False])
+def test_first_key_is_shown_only_by_the_start_that_created_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_new: bool
 ) -> None:
     monkeypatch.delenv("DRW_API_KEY", raising=False)
     (tmp_path / "credentials.json").write_text('{"url": "http://127.0.0.1:1", "api_key": "a.b.c"}')
-    found = {"processes": [], "services": [], "gateway": "http://127.0.0.1:1", "healthy": True, "new_key": new}
-    _welcome(PlatformPaths.of(tmp_path), found)
-    said = capsys.readouterr().out
-    assert ("a.b.c" in said) is new
-    assert "http://127.0.0.1:1" in said
+    status = {"processes": [], "services": [], "gateway": "http://127.0.0.1:1", "healthy": True, "new_key": is_new}
+    _print_welcome(PlatformPaths.of(tmp_path), status)
+    output = capsys.readouterr().out
+    assert ("a.b.c" in output) is is_new
+    assert "http://127.0.0.1:1" in output
 
 
 @pytest.mark.parametrize("command", [["models"], ["env"], ["keys", "list"], ["chat", "hello"]])
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("env", "message"),
     [
         ({"DRW_URL": "http://127.0.0.1:9"}, "DRW_URL is set and DRW_API_KEY is not"),
         ({"DRW_API_KEY": "k"}, "DRW_API_KEY is set and DRW_URL is not"),
@@ -107,54 +107,54 @@ def test_the_first_key_is_shown_by_the_start_that_made_it(
         ({"DRW_URL": "http://127.0.0.1:9", "DRW_API_KEY": "k", "DRW_DATA_DIR": "/x"}, "unset DRW_URL and DRW_API_KEY"),
     ],
 )
-def test_half_a_platform_elsewhere_is_never_the_one_on_this_machine(command: Any, given: Any, says: str) -> None:
-    done = drw(*command, **given)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert says in done.stderr and done.stderr.count("\n") == 1
-    assert "hidden" not in done.stderr
+def test_incomplete_remote_settings_are_an_error(command: Any, env: Any, message: str) -> None:
+    result = drw(*command, **env)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr and result.stderr.count("\n") == 1
+    assert "hidden" not in result.stderr
 
 
 @pytest.mark.parametrize("command", [["up"], ["down"], ["status"], ["logs", "gateway"], ["config"]])
-def test_commands_for_this_machine_are_not_given_a_platform_elsewhere(command: Any, tmp_path: Path) -> None:
-    done = drw(*command, DRW_URL="http://127.0.0.1:9", DRW_API_KEY="k")
-    assert done.returncode == 2
-    assert "DRW_URL and DRW_API_KEY are set, and this command is for a platform on this machine" in done.stderr
+def test_local_commands_reject_remote_settings(command: Any, tmp_path: Path) -> None:
+    result = drw(*command, DRW_URL="http://127.0.0.1:9", DRW_API_KEY="k")
+    assert result.returncode == 2
+    assert "DRW_URL and DRW_API_KEY are set, and this command is for a platform on this machine" in result.stderr
     assert drw("down", "--data-dir", str(tmp_path), DRW_URL="http://127.0.0.1:9").returncode == 0
 
 
-def test_a_damaged_file_of_credentials_is_named(tmp_path: Path) -> None:
-    for damaged in ("", "{}", "[]", "{"):
-        (tmp_path / "credentials.json").write_text(damaged)
-        done = drw("models", "--data-dir", str(tmp_path))
-        assert done.returncode == 2
-        assert f"{tmp_path}/credentials.json is damaged" in done.stderr
+def test_damaged_credentials_file_is_an_error(tmp_path: Path) -> None:
+    for content in ("", "{}", "[]", "{"):
+        (tmp_path / "credentials.json").write_text(content)
+        result = drw("models", "--data-dir", str(tmp_path))
+        assert result.returncode == 2
+        assert f"{tmp_path}/credentials.json is damaged" in result.stderr
 
 
-def test_no_error_is_a_traceback(tmp_path: Path) -> None:
+def test_os_errors_show_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = drw("up", "--data-dir", str(tmp_path / "file" / "data"))
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("drw: ") and "Not a directory" in done.stderr
+    result = drw("up", "--data-dir", str(tmp_path / "file" / "data"))
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("drw: ") and "Not a directory" in result.stderr
 
 
-def test_the_version() -> None:
+def test_version_is_printed() -> None:
     assert drw("--version").stdout == f"drw {version('drw')}\n"
 
 
-def test_a_command_is_found_in_the_module_of_the_table() -> None:
+def test_module_table_lists_every_command() -> None:
     for module, (_, commands) in MODULES.items():
         app = typer.Typer()
         import_module(f"drw.cli.{module}").add_to(app, "")
-        named = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
-        assert {*named, *(group.name for group in app.registered_groups)} == set(commands.split())
+        names = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+        assert {*names, *(group.name for group in app.registered_groups)} == set(commands.split())
 
 
-def test_the_help_of_every_command_says_what_it_and_its_parameters_do() -> None:
+def test_every_command_and_parameter_has_help() -> None:
     def commands(command, name):
         yield name, command
-        for child, found in getattr(command, "commands", {}).items():
-            if not found.hidden:
-                yield from commands(found, f"{name} {child}")
+        for child, subcommand in getattr(command, "commands", {}).items():
+            if not subcommand.hidden:
+                yield from commands(subcommand, f"{name} {child}")
 
     for name, command in commands(typer.main.get_command(make_app()), "drw"):
         assert command.help and command.help.rstrip().endswith("."), name
@@ -162,28 +162,28 @@ def test_the_help_of_every_command_says_what_it_and_its_parameters_do() -> None:
             assert getattr(parameter, "hidden", False) or getattr(parameter, "help", None), f"{name} {parameter.name}"
 
 
-def test_a_table_shows_whole_members_of_the_details_and_integers_as_such() -> None:
-    assert _short({}) == "{}"
-    assert _short({"tokens": 3, "ok": True}) == '{"tokens": 3, "ok": true}'
-    shown = _short({"first": 1, "second": "x" * 200, "third": 2})
-    assert shown == '{"first": 1, …}'
+def test_details_are_abbreviated_at_whole_members() -> None:
+    assert _abbreviated({}) == "{}"
+    assert _abbreviated({"tokens": 3, "ok": True}) == '{"tokens": 3, "ok": true}'
+    abbreviated = _abbreviated({"first": 1, "second": "x" * 200, "third": 2})
+    assert abbreviated == '{"first": 1, …}'
 
 
-def test_nothing_runs(tmp_path: Path) -> None:
+def test_status_without_a_platform(tmp_path: Path) -> None:
     assert drw("status", "--data-dir", str(tmp_path)).returncode == 1
-    found = drw("status", "--json", "--data-dir", str(tmp_path))
-    assert found.returncode == 1
-    assert json.loads(found.stdout)["healthy"] is False
+    result = drw("status", "--json", "--data-dir", str(tmp_path))
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["healthy"] is False
     assert "no platform runs" in drw("down", "--data-dir", str(tmp_path)).stdout
 
 
-def test_a_gateway_that_does_not_answer(tmp_path: Path) -> None:
-    done = drw("models", DRW_URL="http://127.0.0.1:9", DRW_API_KEY="x")
-    assert done.returncode == 5
-    assert "nothing answers at http://127.0.0.1:9" in done.stderr
+def test_unreachable_gateway_is_an_error(tmp_path: Path) -> None:
+    result = drw("models", DRW_URL="http://127.0.0.1:9", DRW_API_KEY="x")
+    assert result.returncode == 5
+    assert "nothing answers at http://127.0.0.1:9" in result.stderr
 
 
-def test_the_reference_has_a_group_that_does_something_by_itself() -> None:
-    sections = [line for line in reference(make_app()).splitlines() if line.startswith("## ")]
+def test_command_reference_has_a_section_for_a_callable_group() -> None:
+    sections = [line for line in commands_page(make_app()).splitlines() if line.startswith("## ")]
     assert "## `drw kill`" in sections
     assert "## `drw runs`" not in sections

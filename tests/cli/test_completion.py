@@ -1,4 +1,4 @@
-"""Completion of names that only the platform knows, as a shell asks for it."""
+"""Shell completion of names that the platform provides."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MODELS = {"models": [{"id": "small", "engine": "llama_cpp"}, {"id": "smart", "en
 KEYS = {"keys": [{"id": "key_1", "name": "one"}, {"id": "key_2", "name": "two"}]}
 
 
-async def complete(words: str, **env: str) -> tuple[int, list[str], str]:
-    known = {k: v for k, v in os.environ.items() if not k.startswith("DRW_")}
-    asked = {"_DRW_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+async def complete(line: str, **env: str) -> tuple[int, list[str], str]:
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("DRW_")}
+    completion_env = {"_DRW_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "drw.cli.main"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**known, **asked, **env},
+        env={**environ, **completion_env, **env},
     )
     out, err = await process.communicate()
     assert process.returncode is not None
@@ -49,7 +49,7 @@ async def platform() -> AsyncIterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("line", "expected"),
     [
         ("drw chat --model sm", ["small", "smart"]),
         ("drw ask x --model b", ["big"]),
@@ -61,22 +61,22 @@ async def platform() -> AsyncIterator[dict[str, str]]:
         ("drw ke", ["keys"]),
     ],
 )
-async def test_names_that_begin_so(platform: Any, words: str, found: Any) -> None:
-    # As long as it takes: what is tested here is not the time.
-    assert await complete(words, **platform, DRW_COMPLETION_SECONDS="60") == (0, found, "")
+async def test_names_with_the_prefix_are_completed(platform: Any, line: str, expected: Any) -> None:
+    # A long timeout: this test does not check the time.
+    assert await complete(line, **platform, DRW_COMPLETION_SECONDS="60") == (0, expected, "")
 
 
-@pytest.mark.parametrize("words", ["drw chat --model ", "drw keys revoke "])
-async def test_without_a_platform_nothing_is_said(words: str, tmp_path: Path) -> None:
-    assert await complete(words, DRW_DATA_DIR=str(tmp_path)) == (0, [], "")
-    assert await complete(words, DRW_URL="http://127.0.0.1:9", DRW_API_KEY="k") == (0, [], "")
-    assert await complete(words, DRW_URL="http://127.0.0.1:9") == (0, [], "")
+@pytest.mark.parametrize("line", ["drw chat --model ", "drw keys revoke "])
+async def test_completion_without_a_platform_is_silent(line: str, tmp_path: Path) -> None:
+    assert await complete(line, DRW_DATA_DIR=str(tmp_path)) == (0, [], "")
+    assert await complete(line, DRW_URL="http://127.0.0.1:9", DRW_API_KEY="k") == (0, [], "")
+    assert await complete(line, DRW_URL="http://127.0.0.1:9") == (0, [], "")
 
 
-async def test_a_platform_that_dribbles_is_waited_for_no_longer_than_the_time(tmp_path: Path) -> None:
-    hung_up = asyncio.Event()
+async def test_completion_of_a_slow_platform_times_out(tmp_path: Path) -> None:
+    disconnected = asyncio.Event()
 
-    async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def send_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
         with pytest.raises(ConnectionError):
             while True:
@@ -84,11 +84,11 @@ async def test_a_platform_that_dribbles_is_waited_for_no_longer_than_the_time(tm
                 await writer.drain()
                 await asyncio.sleep(0.05)
         writer.close()
-        hung_up.set()
+        disconnected.set()
 
-    server = await asyncio.start_server(dribble, "127.0.0.1", 0)
+    server = await asyncio.start_server(send_slowly, "127.0.0.1", 0)
     url = "http://{}:{}".format(*server.sockets[0].getsockname())
     async with server:
         assert await complete("drw chat --model ", DRW_URL=url, DRW_API_KEY="k") == (0, [], "")
         async with asyncio.timeout(30):
-            await hung_up.wait()
+            await disconnected.wait()

@@ -1,4 +1,4 @@
-"""Filters and attributes as they are typed."""
+"""Parsing of filters and attributes from the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def compare(type_, key, value):
 
 
 @pytest.mark.parametrize(
-    ("typed", "read"),
+    ("arguments", "expected"),
     [
         (["year=2023"], compare("eq", "year", 2023)),
         (["year >= 2023"], compare("gte", "year", 2023)),
@@ -34,20 +34,20 @@ def compare(type_, key, value):
         (None, {}),
     ],
 )
-def test_a_filter_is_read(typed: Any, read: Any) -> None:
-    found = filters.of(typed)
-    assert found == read
-    assert type(found.get("value")) is type(read.get("value"))
+def test_filters_are_parsed(arguments: Any, expected: Any) -> None:
+    parsed = filters.parse_filters(arguments)
+    assert parsed == expected
+    assert type(parsed.get("value")) is type(expected.get("value"))
 
 
-@pytest.mark.parametrize("typed", ["year", "=3", "{", ""])
-def test_what_is_none_is_refused(typed: str) -> None:
+@pytest.mark.parametrize("arguments", ["year", "=3", "{", ""])
+def test_invalid_filters_are_rejected(arguments: str) -> None:
     with pytest.raises(InvalidRequest, match="filter"):
-        filters.of([typed])
+        filters.parse_filters([arguments])
 
 
-def test_attributes_are_read() -> None:
-    assert filters.attributes_of(["year=2025", "ok=false", "a=b=c"]) == {"year": 2025, "ok": False, "a": "b=c"}
-    for typed in ("year", "=1"):
+def test_attributes_are_parsed() -> None:
+    assert filters.parse_attributes(["year=2025", "ok=false", "a=b=c"]) == {"year": 2025, "ok": False, "a": "b=c"}
+    for arguments in ("year", "=1"):
         with pytest.raises(InvalidRequest, match="is not KEY=VALUE"):
-            filters.attributes_of([typed])
+            filters.parse_attributes([arguments])

@@ -1,4 +1,4 @@
-"""What each command loads: imports are most of the time that a command takes."""
+"""The modules that each command imports, since imports dominate the run time of a command."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-HEAVY = {
+HEAVY_MODULES = {
     *("aiohttp", "asyncio", "click", "google.protobuf", "grpc", "httpx", "markdown_it", "numpy", "onnxruntime"),
     *("opentelemetry", "prometheus_client", "psycopg", "pygments", "rich", "starlette"),
 }
-"""Pydantic is not among them: typer itself checks options with it."""
+"""Pydantic is missing here because typer imports it."""
 RUN = """
 import json, sys
 from drw.cli.main import main
@@ -25,15 +25,15 @@ except SystemExit:
     pass
 print("\\n" + json.dumps([name for name, module in sys.modules.items() if module]))
 """
-ELSEWHERE = {"DRW_URL": "http://127.0.0.1:9", "DRW_API_KEY": "k"}
+REMOTE = {"DRW_URL": "http://127.0.0.1:9", "DRW_API_KEY": "k"}
 
 
-def loaded(*command: str, **env: str) -> set[str]:
-    known = {k: v for k, v in os.environ.items() if not k.startswith(("DRW_", "COV_"))}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *command], capture_output=True, text=True, timeout=60, env={**known, **env}
+def loaded_modules(*command: str, **env: str) -> set[str]:
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("DRW_", "COV_"))}
+    result = subprocess.run(
+        [sys.executable, "-c", RUN, *command], capture_output=True, text=True, timeout=60, env={**environ, **env}
     )
-    return set(json.loads(done.stdout.splitlines()[-1])) & HEAVY
+    return set(json.loads(result.stdout.splitlines()[-1])) & HEAVY_MODULES
 
 
 @pytest.mark.parametrize(
@@ -55,28 +55,28 @@ def loaded(*command: str, **env: str) -> set[str]:
         ["whoami"],
     ],
 )
-def test_a_command_that_asks_no_gateway_loads_nothing_heavy(command: Any, tmp_path: Path) -> None:
-    assert loaded(*command, DRW_DATA_DIR=str(tmp_path)) == set()
+def test_commands_without_the_gateway_load_no_heavy_module(command: Any, tmp_path: Path) -> None:
+    assert loaded_modules(*command, DRW_DATA_DIR=str(tmp_path)) == set()
 
 
 @pytest.mark.parametrize("command", [["keys", "list"], ["chat", "hello"], ["ask", "why"], ["kill", "list"], ["spend"]])
-def test_a_command_that_asks_one_loads_the_client_alone(command: Any) -> None:
-    assert loaded(*command, **ELSEWHERE) == {"httpx"}
+def test_commands_of_the_gateway_load_only_the_http_client(command: Any) -> None:
+    assert loaded_modules(*command, **REMOTE) == {"httpx"}
 
 
-def test_a_table_loads_nothing_heavy() -> None:
+def test_plain_table_loads_no_heavy_module() -> None:
     table = "from drw.cli.options import write_table; write_table(('A', 'B'), [('a', 'b' * 300)])"
     code = f"{table}\nimport json, sys; print(json.dumps([name for name in sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert set(json.loads(done.stdout.splitlines()[-1])) & HEAVY == set()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert set(json.loads(result.stdout.splitlines()[-1])) & HEAVY_MODULES == set()
 
 
-def test_the_settings_are_checked_without_the_services(tmp_path: Path) -> None:
+def test_settings_are_checked_without_loading_the_services(tmp_path: Path) -> None:
     (tmp_path / "drw.toml").write_text("speed = 3")
-    assert loaded("up", DRW_DATA_DIR=str(tmp_path)) == {"google.protobuf"}
+    assert loaded_modules("up", DRW_DATA_DIR=str(tmp_path)) == {"google.protobuf"}
 
 
-def test_completion_loads_nothing_heavy_where_no_platform_was_started(tmp_path: Path) -> None:
-    asked = {"_DRW_COMPLETE": "complete_bash", "COMP_WORDS": "drw chat --model ", "COMP_CWORD": "3"}
-    found = loaded(DRW_DATA_DIR=str(tmp_path), **asked)
-    assert found == set()
+def test_completion_without_a_platform_loads_no_heavy_module(tmp_path: Path) -> None:
+    completion_env = {"_DRW_COMPLETE": "complete_bash", "COMP_WORDS": "drw chat --model ", "COMP_CWORD": "3"}
+    modules = loaded_modules(DRW_DATA_DIR=str(tmp_path), **completion_env)
+    assert modules == set()

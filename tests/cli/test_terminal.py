@@ -1,4 +1,4 @@
-"""What reaches the terminal: no control characters of a text from elsewhere, whichever way it is written."""
+"""Terminal output escapes control characters of external texts."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import drw.cli
 from drw.cli import options
 from drw.cli.terminal import console, stream
 
-HOSTILE = "a\x1b]0;title\x07\x1b[31m\r\x9b2J\x7f\u202egnp.\u2066 :0: \tb\nc"
-SHOWN = "a\\x1b]0;title\\x07\\x1b[31m\\x0d\\x9b2J\\x7f\\u202egnp.\\u2066 :0: \tb\nc"
+CONTROL_CHARACTERS = "a\x1b]0;title\x07\x1b[31m\r\x9b2J\x7f\u202egnp.\u2066 :0: \tb\nc"
+ESCAPED = "a\\x1b]0;title\\x07\\x1b[31m\\x0d\\x9b2J\\x7f\\u202egnp.\\u2066 :0: \tb\nc"
 
 
-def _table(text: str) -> None:
+def write_table(text: str) -> None:
     options.write_table((text,), [(text, text)])
 
 
 @pytest.mark.parametrize(
     "write",
-    [options.write, options.warn, stream, console().print, _table, lambda text: options.write_table((), [], text)],
+    [options.write, options.warn, stream, console().print, write_table, lambda text: options.write_table((), [], text)],
 )
-def test_control_characters_are_shown(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    write(HOSTILE)
-    written = capsys.readouterr()
-    text = written.out + written.err
+def test_control_characters_are_escaped(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write(CONTROL_CHARACTERS)
+    captured = capsys.readouterr()
+    text = captured.out + captured.err
     assert not {c for c in text if not c.isprintable()} - {"\n", "\t"}
-    assert SHOWN.split()[0] in text
+    assert ESCAPED.split()[0] in text
     assert ":0:" in text
 
 
-def test_a_table_needs_rich_only_where_more_than_its_last_column_is_folded(
+def test_rich_is_used_only_if_more_than_the_last_column_wraps(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(options, "_write_folded_table", lambda *_: print("rich"))
@@ -50,33 +50,33 @@ def test_a_table_needs_rich_only_where_more_than_its_last_column_is_folded(
     assert capsys.readouterr().out.splitlines() == lines
 
 
-def test_text_without_them_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_without_control_characters_is_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     stream("Über 5 % — 雪 👍🏽 שלום\n\tend")
     assert capsys.readouterr().out == "Über 5 % — 雪 👍🏽 שלום\n\tend"
 
 
 @pytest.mark.parametrize("write", [options.write_json, options.write_line])
-def test_json_has_them_as_escapes_and_stands_for_the_same_value(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    write({HOSTILE: [HOSTILE]})
+def test_json_escapes_control_characters(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    write({CONTROL_CHARACTERS: [CONTROL_CHARACTERS]})
     text = capsys.readouterr().out
     assert not {c for c in text if not c.isprintable()} - {"\n"}
-    assert json.loads(text) == {HOSTILE: [HOSTILE]}
+    assert json.loads(text) == {CONTROL_CHARACTERS: [CONTROL_CHARACTERS]}
 
 
 WRITERS = {"print", "sys.stdout.write", "typer.echo", "Console", "SafeConsole"}
 ALLOWED = {
-    "generate.py": "a developer's command, which writes the project's own text",
+    "generate.py": "a developer's command that writes the project's own text",
     "main.py": "the version",
     "options.py": "the functions themselves",
     "terminal.py": "the functions themselves",
-    "audit.py": "a signed note, which must stay as it is to the letter",
+    "audit.py": "a signed note, which must not be changed",
 }
 
 
-def test_no_command_writes_past_these_functions() -> None:
-    past = set()
+def test_commands_write_only_through_these_functions() -> None:
+    bypassing = set()
     for file in Path(drw.cli.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in WRITERS:
-                past.add(file.name)
-    assert past == ALLOWED.keys()
+                bypassing.add(file.name)
+    assert bypassing == ALLOWED.keys()

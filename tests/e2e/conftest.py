@@ -1,4 +1,4 @@
-"""A whole platform, started by the command that people use, with a collector for its traces."""
+"""A platform started with `drw up`, and a collector of its traces."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from support.platform import Platform
 
 @pytest.fixture(scope="session")
 def collector() -> Iterator[DoubleCollector]:
-    """Where the platform's traces go."""
-    with collecting() as found:
-        yield found
+    """The collector of the platform's traces."""
+    with collecting() as collector:
+        yield collector
 
 
 @pytest.fixture(scope="session")
 def platform(collector: DoubleCollector) -> Iterator[Platform]:
-    """A platform for the whole run of tests."""
+    """A platform shared by all tests."""
     with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds for which spans gather
-        found = Platform(folder / "data")
-        found.data.mkdir()
-        (found.data / "drw.toml").write_text(f'otlp_endpoint = "{collector.url}"\n')
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds between exports of spans
+        platform = Platform(folder / "data")
+        platform.data.mkdir()
+        (platform.data / "drw.toml").write_text(f'otlp_endpoint = "{collector.url}"\n')
         try:
-            print(found.run("up", "--detach", "--port", "0").stdout)
-            yield found
+            print(platform.run("up", "--detach", "--port", "0").stdout)
+            yield platform
         finally:
-            found.run("down")
+            platform.run("down")
 
 
 @pytest.fixture(scope="session")
 def client(platform: Platform) -> Iterator[openai.OpenAI]:
-    """The official OpenAI client, pointed at the platform."""
+    """The official OpenAI client of the platform."""
     with platform.client() as client:
         yield client

@@ -1,4 +1,4 @@
-"""What a whole platform tells: one trace through all processes, every metric, and no word of anybody's."""
+"""Traces, audit records and metrics of a whole platform, without prompt content."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ PROCESSES = ("gateway", "models", "rag", "workflow", "agent")
 
 @pytest.fixture(scope="module")
 def http(platform: Platform) -> Iterator[httpx.Client]:
-    """The gateway, with the first key, as part of one trace."""
-    kept = platform.credentials
-    headers = {"authorization": f"Bearer {kept['api_key']}", "traceparent": f"00-{TRACE}-{CALLER}-01"}
-    with httpx.Client(base_url=kept["url"], headers=headers, timeout=120) as client:
+    """A client of the gateway with the first key and the parent span of one trace."""
+    credentials = platform.credentials
+    headers = {"authorization": f"Bearer {credentials['api_key']}", "traceparent": f"00-{TRACE}-{CALLER}-01"}
+    with httpx.Client(base_url=credentials["url"], headers=headers, timeout=120) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def asked(platform: Platform, http: Any) -> str:
-    """A whole ask, an embedding and a run, in that trace; returns the run."""
+def traced_run(platform: Platform, http: Any) -> str:
+    """Send an ask, an embedding and a run in that trace; return the id of the run."""
     platform.json("ingest", str(DEMO), "--collection", "traced")
     answer = http.post("/api/v1/collections/traced:ask", json={"question": QUESTION})
     assert answer.status_code == 200
@@ -49,8 +49,8 @@ def asked(platform: Platform, http: Any) -> str:
     return name
 
 
-def test_one_trace_goes_through_every_process(platform: Platform, collector: DoubleCollector, asked: Any) -> None:
-    wanted = {
+def test_one_trace_spans_every_process(platform: Platform, collector: DoubleCollector, traced_run: Any) -> None:
+    expected = {
         ("drw-rag", "http/POST"),
         ("drw-rag", "retrieval traced"),
         ("drw-rag", "embeddings all-minilm-l6-v2"),
@@ -61,26 +61,33 @@ def test_one_trace_goes_through_every_process(platform: Platform, collector: Dou
         ("drw-workflow", "invoke_workflow digest"),
     }
 
-    def there() -> bool:
+    def spans_are_complete() -> bool:
         spans = collector.spans(TRACE)
         ids = {span.id for span in spans} | {CALLER}
-        whole = all(span.parent in ids for span in spans)
-        return whole and wanted <= {(s.service, s.name) for s in spans} and "drw-gateway" in {s.service for s in spans}
+        connected = all(span.parent in ids for span in spans)
+        return (
+            connected
+            and expected <= {(s.service, s.name) for s in spans}
+            and "drw-gateway" in {s.service for s in spans}
+        )
 
-    wait_until(there, f"the spans {wanted} with all between them and the caller's; there are {collector.spans(TRACE)}")
+    wait_until(
+        spans_are_complete,
+        f"the spans {expected} with all between them and the caller's; there are {collector.spans(TRACE)}",
+    )
     spans = {span.id: span for span in collector.spans(TRACE)}
     span: Span | None = next(span for span in spans.values() if span.name == "serving/Chat")
-    way = []
+    services = []
     while span is not None:
-        way.append(span.service)
+        services.append(span.service)
         span = spans.get(span.parent)
-    assert list(dict.fromkeys(way)) == ["drw-models", "drw-rag", "drw-gateway"]
+    assert list(dict.fromkeys(services)) == ["drw-models", "drw-rag", "drw-gateway"]
     assert any(span.name.startswith("step ") for span in spans.values())
 
 
-def test_audit_records_carry_the_trace(platform: Platform, asked: Any) -> None:
+def test_audit_records_have_the_trace_id(platform: Platform, traced_run: Any) -> None:
     with psycopg.connect(_dsn(platform)) as connection:
-        platform.run("audit", "verify")  # which takes what is in the inbox
+        platform.run("audit", "verify")  # this also consumes the inbox
         rows = connection.execute("select action, service from log.record where trace_id = %s", (TRACE,)).fetchall()
     assert {action for action, _ in rows} >= {
         "collection.ask",
@@ -94,7 +101,7 @@ def test_audit_records_carry_the_trace(platform: Platform, asked: Any) -> None:
     }
 
 
-def test_every_metric_that_dashboards_and_alerts_use_is_there(http: Any, asked: Any) -> None:
+def test_metrics_of_dashboards_and_alerts_are_exposed(http: Any, traced_run: Any) -> None:
     exposed: set[str] = set()
     for process in PROCESSES:
         answer = http.get(f"/metrics/{process}")
@@ -110,15 +117,15 @@ def test_every_metric_that_dashboards_and_alerts_use_is_there(http: Any, asked: 
     assert used - exposed - recorded().keys() - PROMETHEUS_OWN.keys() <= OF_SEVERAL_HOSTS
 
 
-def test_no_word_of_a_question_is_in_traces_logs_or_metrics(
-    platform: Platform, collector: DoubleCollector, http: Any, asked: Any
+def test_prompts_are_not_in_traces_logs_or_metrics(
+    platform: Platform, collector: DoubleCollector, http: Any, traced_run: Any
 ) -> None:
-    told = [*collector.bodies, *(http.get(f"/metrics/{process}").content for process in PROCESSES)]
+    exposed_texts = [*collector.bodies, *(http.get(f"/metrics/{process}").content for process in PROCESSES)]
     files = [*(platform.data / "logs").iterdir(), platform.data / "envoy" / "access.log"]
     assert len(files) > 6
-    told += [file.read_bytes() for file in files]
-    assert b'"/v1/embeddings"' in b"".join(told)
-    assert not any(WORD in part.lower() for part in told)
+    exposed_texts += [file.read_bytes() for file in files]
+    assert b'"/v1/embeddings"' in b"".join(exposed_texts)
+    assert not any(WORD in text.lower() for text in exposed_texts)
 
 
 def _dsn(platform) -> str:

@@ -1,4 +1,4 @@
-"""Processes that die or freeze under load: each is replaced, and callers hear of it as the documentation says."""
+"""Processes that die or freeze under load are replaced, and callers get only documented errors."""
 
 from __future__ import annotations
 
@@ -14,129 +14,127 @@ from typing import Any
 import openai
 import pytest
 
-from drw.cli.platform.platform import _ask
+from drw.cli.platform.platform import _send_command
 from drw.local.paths import PlatformPaths
 from support.load import MODEL, Load, kinds, mixed_load
 from support.platform import Platform
 
-KILLED = ("rag", "models", "gateway", "workflow", "engine", "valkey", "postgres")
-SECONDS = 180
+PROCESSES = ("rag", "models", "gateway", "workflow", "engine", "valkey", "postgres")
+TIMEOUT_SECONDS = 180
 
 
-@pytest.mark.timeout(900)  # a loaded machine takes long to start seven processes three times
-async def test_whatever_dies_or_freezes_is_replaced_and_named_with_a_time_to_come_back(
+@pytest.mark.timeout(900)  # a loaded machine needs long to start seven processes three times
+async def test_killed_or_frozen_processes_are_replaced_with_documented_errors(
     platform: Platform, client: openai.OpenAI
 ) -> None:
-    store, kept = client.vector_stores.create(name="reliability"), platform.credentials
-    # Costs money, so that Valkey is on the way of each call.
+    store, credentials = client.vector_stores.create(name="reliability"), platform.credentials
+    # Calls cost money, so each of them uses Valkey.
     platform.run("prices", "set", "smollm2-135m-instruct", "--prompt", "1", "--completion", "1")
     platform.run("budgets", "set", "1000", "--desk", "research", "--period", "day")
     try:
-        async with mixed_load(kept["url"], kept["api_key"], store.id) as load:
-            await load.good(set(kinds("")), 0.0, SECONDS)
-            await one_after_the_other(platform, load)
-            await all_frozen(platform, load, (*KILLED, "agent"))
-            assert surprises(load.outcomes) == {}
+        async with mixed_load(credentials["url"], credentials["api_key"], store.id) as load:
+            await load.until_each_kind_succeeds(set(kinds("")), 0.0, TIMEOUT_SECONDS)
+            await kill_one_after_the_other(platform, load)
+            await freeze_all(platform, load, (*PROCESSES, "agent"))
+            assert undocumented_outcomes(load.outcomes) == {}
             envoy = time.monotonic()
-            await all_frozen(platform, load, ("envoy",))
-            assert {status for _, status, *_ in surprises(load.since(envoy))} <= {0}
+            await freeze_all(platform, load, ("envoy",))
+            assert {status for _, status, *_ in undocumented_outcomes(load.since(envoy))} <= {0}
     finally:
         platform.run("budgets", "remove", "--desk", "research", "--period", "day")
-    handed_back = "handed back the lease of a process that died"
-    assert handed_back in (platform.data / "logs" / "models.log").read_text()
+    lease_message = "handed back the lease of a process that died"
+    assert lease_message in (platform.data / "logs" / "models.log").read_text()
 
 
 @pytest.mark.timeout(400)
-async def test_no_rebuild_of_the_counters_waits_for_a_lease_that_nobody_has(
-    platform: Platform, client: openai.OpenAI
-) -> None:
-    """Valkey dies with model serving, and freezes before model serving has begun a lease."""
+async def test_counter_rebuild_does_not_wait_for_an_abandoned_lease(platform: Platform, client: openai.OpenAI) -> None:
+    """Valkey dies together with model serving, then freezes before the new model serving takes a lease."""
     platform.run("prices", "set", MODEL, "--prompt", "1", "--completion", "1")
     platform.run("budgets", "set", "1000", "--desk", "research", "--period", "day")
     try:
-        await answered(client)
-        before = await parts(platform)
+        await wait_for_chat(client)
+        before = await process_states(platform)
         for name in ("valkey", "models"):
-            kill(before[name]["pid"], signal.SIGKILL)
-        await replaced(platform, before, ("valkey", "models"))
-        await answered(client)
-        before = await parts(platform)
-        kill(before["models"]["pid"], signal.SIGKILL)
-        await replaced(platform, before, ("models",))
-        kill(before["valkey"]["pid"], signal.SIGSTOP)
+            send_signal(before[name]["pid"], signal.SIGKILL)
+        await wait_until_replaced(platform, before, ("valkey", "models"))
+        await wait_for_chat(client)
+        before = await process_states(platform)
+        send_signal(before["models"]["pid"], signal.SIGKILL)
+        await wait_until_replaced(platform, before, ("models",))
+        send_signal(before["valkey"]["pid"], signal.SIGSTOP)
         with pytest.raises(openai.InternalServerError):
-            await asyncio.to_thread(ask, client)
-        await replaced(platform, before, ("valkey",))
-        await answered(client)
+            await asyncio.to_thread(send_chat, client)
+        await wait_until_replaced(platform, before, ("valkey",))
+        await wait_for_chat(client)
     finally:
         platform.run("budgets", "remove", "--desk", "research", "--period", "day")
     log = (platform.data / "logs" / "gateway.log").read_text().splitlines()
-    rebuilt = [json.loads(line) for line in log if "the counters of money are whole again" in line]
-    assert [line["lost"] for line in rebuilt[-2:]] == [0, 0]
+    rebuild_lines = [json.loads(line) for line in log if "the counters of money are whole again" in line]
+    assert [line["lost"] for line in rebuild_lines[-2:]] == [0, 0]
 
 
-def ask(client: openai.OpenAI) -> bool:
-    said: list[Any] = [{"role": "user", "content": "Say hello."}]
-    return bool(client.chat.completions.create(model=MODEL, messages=said, max_tokens=2).choices)
+def send_chat(client: openai.OpenAI) -> bool:
+    messages: list[Any] = [{"role": "user", "content": "Say hello."}]
+    return bool(client.chat.completions.create(model=MODEL, messages=messages, max_tokens=2).choices)
 
 
-async def answered(client: openai.OpenAI) -> None:
-    """Wait until a call that costs money is answered."""
-    async with asyncio.timeout(SECONDS):
+async def wait_for_chat(client: openai.OpenAI) -> None:
+    """Wait until a call that costs money succeeds."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             with suppress(openai.InternalServerError):
-                if await asyncio.to_thread(ask, client):
+                if await asyncio.to_thread(send_chat, client):
                     return
             await asyncio.sleep(0.1)
 
 
-async def one_after_the_other(platform, load: Load) -> None:
-    """Kill each process while the ones before it are still on their way back."""
-    before = await parts(platform)
-    for name in KILLED:
-        pid = (await parts(platform))[name]["pid"] or before[name]["pid"]
-        kill(pid, signal.SIGKILL)
-        await load.turn(SECONDS)
-    await replaced(platform, before, KILLED)
-    await load.good(set(kinds("")), time.monotonic(), SECONDS)
+async def kill_one_after_the_other(platform, load: Load) -> None:
+    """Kill each process while the previous ones still restart."""
+    before = await process_states(platform)
+    for name in PROCESSES:
+        pid = (await process_states(platform))[name]["pid"] or before[name]["pid"]
+        send_signal(pid, signal.SIGKILL)
+        await load.until_each_kind_ended(TIMEOUT_SECONDS)
+    await wait_until_replaced(platform, before, PROCESSES)
+    await load.until_each_kind_succeeds(set(kinds("")), time.monotonic(), TIMEOUT_SECONDS)
 
 
-async def all_frozen(platform, load: Load, names: tuple[str, ...]) -> None:
-    before = await parts(platform)
+async def freeze_all(platform, load: Load, names: tuple[str, ...]) -> None:
+    before = await process_states(platform)
     for name in names:
-        kill(before[name]["pid"], signal.SIGSTOP)
-    await replaced(platform, before, names)
-    await load.good(set(kinds("")), time.monotonic(), SECONDS)
+        send_signal(before[name]["pid"], signal.SIGSTOP)
+    await wait_until_replaced(platform, before, names)
+    await load.until_each_kind_succeeds(set(kinds("")), time.monotonic(), TIMEOUT_SECONDS)
 
 
-def surprises(outcomes) -> Counter:
-    found = [outcome for outcome in outcomes if not documented(outcome)]
-    return Counter((o.kind, o.status, o.code, o.message, o.retry_after) for o in found)
+def undocumented_outcomes(outcomes) -> Counter:
+    undocumented = [outcome for outcome in outcomes if not is_documented(outcome)]
+    return Counter((o.kind, o.status, o.code, o.message, o.retry_after) for o in undocumented)
 
 
-def documented(outcome) -> bool:
-    """Return whether a caller may hear this: an answer, or which part is away and when to come back."""
+def is_documented(outcome) -> bool:
+    """Return whether the documentation allows this outcome: an answer, or a named failure with a retry time."""
     if outcome.status == 503:
         return bool(outcome.code and outcome.message) and int(outcome.retry_after or 0) >= 1
-    # A connection ends without an answer where one had begun.
+    # A stream that had begun may end without a complete response.
     return outcome.status == 200 or (outcome.kind == "stream" and outcome.status == 0)
 
 
-async def parts(platform) -> dict[str, Any]:
-    found = await asyncio.to_thread(_ask, PlatformPaths.of(platform.data), "status")
-    assert found is not None
-    return {part["name"]: part for part in found["processes"]} | {"healthy": found["healthy"]}
+async def process_states(platform) -> dict[str, Any]:
+    status = await asyncio.to_thread(_send_command, PlatformPaths.of(platform.data), "status")
+    assert status is not None
+    return {process["name"]: process for process in status["processes"]} | {"healthy": status["healthy"]}
 
 
-async def replaced(platform, before: dict[str, Any], names: tuple[str, ...]) -> None:
-    async with asyncio.timeout(SECONDS):
+async def wait_until_replaced(platform, before: dict[str, Any], names: tuple[str, ...]) -> None:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
-            now = await parts(platform)
+            now = await process_states(platform)
             if now["healthy"] and all(now[name]["restarts"] > before[name]["restarts"] for name in names):
                 return
             await asyncio.sleep(0.1)
 
 
-def kill(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):  # it has ended by itself, as one does that cannot begin without the others
+def send_signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it already exited because another process was missing
         os.kill(pid, number)

@@ -1,4 +1,4 @@
-"""Every service in one process of real parts, served over HTTP for the whole run."""
+"""All services in one process, served over HTTP for all tests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from fuzzing.services import Served, serving_in_thread
 
 @pytest.fixture(scope="session")
 def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Every service, with a desk that has one of everything."""
+    """All services, with a desk that has one object of each kind."""
     with serving_in_thread(postgres, valkey, folder, tmp_path_factory.mktemp("fuzz")) as found:
         yield found

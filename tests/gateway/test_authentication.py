@@ -1,4 +1,4 @@
-"""Keys: who may issue which, what is kept of them, and what a data plane hears."""
+"""API keys: permission to issue them, storage without secrets, and delivery to data planes."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
+from support.audit_records import audit_records
 from support.hosting import hosted
-from support.measured import measured
+from support.metrics import scrape
 
 SERVICES = ["authentication", "rate_limiting"]
 OPERATOR = Principal("local", "research", "operator", frozenset(SCOPES))
@@ -47,8 +48,8 @@ HOW = ["together", "strict", "apart"]
 
 @pytest.fixture(params=HOW)
 async def host(profile: Profile, request: pytest.FixtureRequest) -> AsyncIterator[Host]:
-    async with hosted(profile, SERVICES, request.param) as found:
-        yield found
+    async with hosted(profile, SERVICES, request.param) as running:
+        yield running
 
 
 @pytest.fixture
@@ -56,8 +57,8 @@ def keys(host: Host) -> AuthenticationClient:
     return host.client(AuthenticationClient)
 
 
-async def make(keys: AuthenticationClient, who: Principal, name: str = "n", **fields) -> CreatedKey:
-    with acting_for(who):
+async def create(keys: AuthenticationClient, principal: Principal, name: str = "n", **fields) -> CreatedKey:
+    with acting_for(principal):
         return await keys.create_key(CreateKeyRequest(name=name, **{"scopes": ["models:read"], **fields}))
 
 
@@ -66,61 +67,61 @@ async def make_desk(keys: AuthenticationClient, name: str, scopes: Iterable[str]
         await keys.put_desk(PutDeskRequest(**{"org": "acme", "name": name, "scopes": sorted(scopes), **fields}))
 
 
-def actions(dsn: str) -> list[tuple[str, str]]:
-    with psycopg.connect(dsn) as connection:
-        rows = connection.execute("select record from audit.inbox order by id").fetchall()
-    found = [(record["action"], record["resource"]) for record in (json.loads(row[0]) for row in rows)]
-    return [one for one in found if one[0].startswith(("key.", "limit."))]
+def actions(profile: Profile) -> list[tuple[str, str]]:
+    return [(record["action"], record["resource"]) for record in audit_records(profile, "key.*", "limit.*")]
 
 
 async def test_a_key_contains_its_org_desk_and_scopes(
     keys: AuthenticationClient, caller: Principal, profile: Profile
 ) -> None:
-    made = await make(keys, caller, scopes=["models:read", "models:invoke", "models:read"], ttl_seconds=3600)
-    async with aclosing(keys.watch_credentials(WatchCredentialsRequest())) as news:
-        credentials = await anext(news)
+    created = await create(keys, caller, scopes=["models:read", "models:invoke", "models:read"], ttl_seconds=3600)
+    async with aclosing(keys.watch_credentials(WatchCredentialsRequest())) as updates:
+        credentials = await anext(updates)
     (public,) = jwt.PyJWKSet.from_json(credentials.jwks).keys
-    said = jwt.decode(made.secret, public, ["ES256"], audience=credentials.audience, issuer=credentials.issuer)
-    assert said.pop("exp") - said.pop("iat") == 3600
-    assert said == {
+    claims = jwt.decode(created.secret, public, ["ES256"], audience=credentials.audience, issuer=credentials.issuer)
+    assert claims.pop("exp") - claims.pop("iat") == 3600
+    assert claims == {
         "iss": "drw",
         "aud": "drw-gateway",
-        "sub": made.key.id,
-        "jti": made.key.id,
+        "sub": created.key.id,
+        "jti": created.key.id,
         "org": "acme",
         "desk": "research",
         "scope": "models:invoke models:read",
     }
-    walled = await make(keys, replace(caller, walls=frozenset({"rates", "m-and-a"})), walls=["rates", "m-and-a"])
+    walled = await create(keys, replace(caller, walls=frozenset({"rates", "m-and-a"})), walls=["rates", "m-and-a"])
     assert jwt.decode(walled.secret, public, ["ES256"], audience="drw-gateway")["walls"] == "m-and-a rates"
-    assert jwt.get_unverified_header(made.secret)["kid"] == public.key_id
+    assert jwt.get_unverified_header(created.secret)["kid"] == public.key_id
     assert "d" not in json.loads(credentials.jwks)["keys"][0]
 
 
 async def test_the_secret_is_stored_nowhere(
     keys: AuthenticationClient, caller: Principal, profile: Profile, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = await make(keys, caller, requests_per_minute=7)
+    created = await create(keys, caller, requests_per_minute=7)
     with acting_for(caller):
-        successor = await keys.rotate_key(RotateKeyRequest(id=made.key.id, overlap_seconds=60))
-    tables = "select schemaname, tablename from pg_tables where schemaname !~ '^(pg_|information)'"
+        successor = await keys.rotate_key(RotateKeyRequest(id=created.key.id, overlap_seconds=60))
+    query = "select schemaname, tablename from pg_tables where schemaname !~ '^(pg_|information)'"
     with psycopg.connect(profile.postgres) as connection:
-        kept = {}
-        for schema, table in connection.execute(tables).fetchall():
-            query = sql.SQL("select * from {}").format(sql.Identifier(schema, table))
-            kept[f"{schema}.{table}"] = str(connection.execute(query).fetchall())
+        tables = {}
+        for schema, table in connection.execute(query).fetchall():
+            select = sql.SQL("select * from {}").format(sql.Identifier(schema, table))
+            tables[f"{schema}.{table}"] = str(connection.execute(select).fetchall())
     assert {"authentication.key", "audit.inbox", "rate_limiting.subject_limit"} <= {
-        n for n in kept if made.key.id in kept[n]
+        n for n in tables if created.key.id in tables[n]
     }
-    for one in (made, successor):
-        assert one.secret.endswith(one.key.last_characters) and len(one.key.last_characters) == 6
-        for part in (one.secret, one.secret.rpartition(".")[2]):  # nor its signature alone, which is the secret in it
-            assert not [name for name, text in kept.items() if part in text]
-            assert part not in caplog.text
+    for issued in (created, successor):
+        assert issued.secret.endswith(issued.key.last_characters) and len(issued.key.last_characters) == 6
+        for secret in (
+            issued.secret,
+            issued.secret.rpartition(".")[2],
+        ):  # the signature alone is secret as well
+            assert not [name for name, text in tables.items() if secret in text]
+            assert secret not in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"scopes": ["models:fly"]}, "'models:fly' is not a scope; there are: models:invoke, models:read"),
         ({"scopes": []}, "at least one scope"),
@@ -135,125 +136,135 @@ async def test_the_secret_is_stored_nowhere(
         ({"desk": "Not A Desk"}, "desk is 'Not A Desk'; it must be lower-case letters"),
     ],
 )
-async def test_an_invalid_key_request_is_rejected_with_the_valid_form(profile: Profile, fields: Any, said: str) -> None:
+async def test_an_invalid_key_request_is_rejected_with_the_valid_form(
+    profile: Profile, fields: Any, message: str
+) -> None:
     async with hosted(profile, SERVICES) as host:
         with pytest.raises(InvalidRequest) as caught:
-            await make(host.client(AuthenticationClient), OPERATOR, **fields)
-        assert said in caught.value.message
-        assert actions(profile.postgres) == []
+            await create(host.client(AuthenticationClient), OPERATOR, **fields)
+        assert message in caught.value.message
+        assert actions(profile) == []
 
 
 async def test_a_caller_cannot_grant_scopes_that_it_lacks(keys: AuthenticationClient, caller: Principal) -> None:
-    poor = replace(caller, scopes=frozenset({"keys:write", "models:read"}))
+    limited = replace(caller, scopes=frozenset({"keys:write", "models:read"}))
     with pytest.raises(Forbidden, match="lacks the scope 'models:invoke', so it cannot grant it"):
-        await make(keys, poor, scopes=["models:read", "models:invoke"])
+        await create(keys, limited, scopes=["models:read", "models:invoke"])
     with pytest.raises(Forbidden, match="needs 'org:admin'"):
-        await make(keys, poor, desk="trading")
+        await create(keys, limited, desk="trading")
     admin = replace(caller, scopes=caller.scopes | {"org:admin"})
-    with pytest.raises(NotFound, match="the org 'acme' has no desk 'trading'; .*`drw desks put` makes one"):
-        await make(keys, admin, desk="trading")
+    with pytest.raises(NotFound, match="the org 'acme' has no desk 'trading'; .*`drw desks put` creates one"):
+        await create(keys, admin, desk="trading")
     await make_desk(keys, "trading")
-    assert (await make(keys, admin, desk="trading")).key.desk == "trading"
+    assert (await create(keys, admin, desk="trading")).key.desk == "trading"
     with pytest.raises(Unauthenticated):
         await keys.create_key(CreateKeyRequest(name="n", scopes=["models:read"]))
 
 
-async def test_a_desk_sees_its_own_keys_and_an_admin_the_org(keys: AuthenticationClient, caller: Principal) -> None:
+async def test_a_caller_lists_the_keys_of_its_desk_and_an_admin_those_of_the_org(
+    keys: AuthenticationClient, caller: Principal
+) -> None:
     trading = replace(caller, desk="trading")
-    elsewhere = replace(caller, org="other", scopes=frozenset(SCOPES))
+    other_org = replace(caller, org="other", scopes=frozenset(SCOPES))
     await make_desk(keys, "trading")
-    mine, theirs = await make(keys, caller), await make(keys, trading)
+    own_key, other_key = await create(keys, caller), await create(keys, trading)
 
-    async def seen(who: Principal) -> list[str]:
-        with acting_for(who):
+    async def listed(principal: Principal) -> list[str]:
+        with acting_for(principal):
             return [key.id for key in (await keys.list_keys(ListKeysRequest())).keys]
 
-    assert await seen(caller) == [mine.key.id]
-    assert await seen(replace(caller, scopes=frozenset(SCOPES))) == [theirs.key.id, mine.key.id]
-    assert await seen(elsewhere) == []
-    for who in (trading, elsewhere):
-        with acting_for(who), pytest.raises(NotFound, match="there is no key"):
-            await keys.get_key(GetKeyRequest(id=mine.key.id))
-        with acting_for(who), pytest.raises(NotFound):
-            await keys.revoke_key(RevokeKeyRequest(id=mine.key.id))
+    assert await listed(caller) == [own_key.key.id]
+    assert await listed(replace(caller, scopes=frozenset(SCOPES))) == [other_key.key.id, own_key.key.id]
+    assert await listed(other_org) == []
+    for principal in (trading, other_org):
+        with acting_for(principal), pytest.raises(NotFound, match="there is no key"):
+            await keys.get_key(GetKeyRequest(id=own_key.key.id))
+        with acting_for(principal), pytest.raises(NotFound):
+            await keys.revoke_key(RevokeKeyRequest(id=own_key.key.id))
     with acting_for(caller):
-        assert not (await keys.get_key(GetKeyRequest(id=mine.key.id))).HasField("revoked_at")
+        assert not (await keys.get_key(GetKeyRequest(id=own_key.key.id))).HasField("revoked_at")
 
 
-async def test_keys_come_in_pages(keys: AuthenticationClient, caller: Principal) -> None:
-    made = [(await make(keys, caller, name=f"n{i}")).key.id for i in range(5)]
-    found, token = [], ""
+async def test_keys_are_listed_in_pages(keys: AuthenticationClient, caller: Principal) -> None:
+    created = [(await create(keys, caller, name=f"n{i}")).key.id for i in range(5)]
+    listed, token = [], ""
     with acting_for(caller):
         while True:
             page = await keys.list_keys(ListKeysRequest(page_size=2, page_token=token))
             assert len(page.keys) <= 2
-            found += [key.id for key in page.keys]
+            listed += [key.id for key in page.keys]
             if not (token := page.next_page_token):
                 break
-        assert found == made[::-1]
-        for wrong in (ListKeysRequest(page_size=1001), ListKeysRequest(page_size=-1), ListKeysRequest(page_token="x")):
+        assert listed == created[::-1]
+        for invalid in (
+            ListKeysRequest(page_size=1001),
+            ListKeysRequest(page_size=-1),
+            ListKeysRequest(page_token="x"),
+        ):
             with pytest.raises(InvalidRequest):
-                await keys.list_keys(wrong)
+                await keys.list_keys(invalid)
 
 
-async def test_a_revoked_key_is_sent_to_the_data_planes_once(
+async def test_a_revocation_is_sent_to_data_planes_and_audited_once(
     keys: AuthenticationClient, caller: Principal, profile: Profile
 ) -> None:
-    made = await make(keys, caller)
-    async with aclosing(keys.watch_credentials(WatchCredentialsRequest())) as news:
-        assert list((await anext(news)).revoked) == []
+    created = await create(keys, caller)
+    async with aclosing(keys.watch_credentials(WatchCredentialsRequest())) as updates:
+        assert list((await anext(updates)).revoked) == []
         with acting_for(caller):
-            first = await keys.revoke_key(RevokeKeyRequest(id=made.key.id))
-            again = await keys.revoke_key(RevokeKeyRequest(id=made.key.id))
+            first = await keys.revoke_key(RevokeKeyRequest(id=created.key.id))
+            again = await keys.revoke_key(RevokeKeyRequest(id=created.key.id))
             assert first == again and first.HasField("revoked_at")
             assert [k.id for k in (await keys.list_keys(ListKeysRequest())).keys] == []
-            assert [k.id for k in (await keys.list_keys(ListKeysRequest(all=True))).keys] == [made.key.id]
-        assert list((await anext(news)).revoked) == [made.key.id]
-    key = f"key/{made.key.id}"
-    assert actions(profile.postgres) == [("key.create", key), ("key.revoke", key)]
+            assert [k.id for k in (await keys.list_keys(ListKeysRequest(all=True))).keys] == [created.key.id]
+        assert list((await anext(updates)).revoked) == [created.key.id]
+    key = f"key/{created.key.id}"
+    assert actions(profile) == [("key.create", key), ("key.revoke", key)]
 
 
-async def test_a_revoked_key_leaves_the_list_after_its_end(
+async def test_a_revoked_key_is_removed_from_the_list_after_it_expires(
     keys: AuthenticationClient, caller: Principal, profile: Profile
 ) -> None:
-    old, new = await make(keys, caller), await make(keys, caller)
+    old, new = await create(keys, caller), await create(keys, caller)
     with acting_for(caller):
-        for made in (old, new):
-            await keys.revoke_key(RevokeKeyRequest(id=made.key.id))
+        for created in (old, new):
+            await keys.revoke_key(RevokeKeyRequest(id=created.key.id))
     with psycopg.connect(profile.postgres) as connection:
         query = "update authentication.key set expires_at = now() - interval '2 hours' where id = %s"
         connection.execute(query, (old.key.id,))
-    async with aclosing(keys.watch_credentials(WatchCredentialsRequest())) as news:
-        assert list((await anext(news)).revoked) == [new.key.id]
+    async with aclosing(keys.watch_credentials(WatchCredentialsRequest())) as updates:
+        assert list((await anext(updates)).revoked) == [new.key.id]
 
 
-async def test_a_key_has_its_limit_before_it_is_good(
+async def test_a_key_gets_its_limit_before_it_becomes_valid(
     host: Host, keys: AuthenticationClient, caller: Principal, profile: Profile
 ) -> None:
-    made = await make(keys, caller, requests_per_minute=7)
+    created = await create(keys, caller, requests_per_minute=7)
     with acting_for(caller):
         (limit,) = (await host.client(RateLimitingClient).list_limits(ListLimitsRequest())).limits
-    assert (limit.key, limit.requests_per_minute, limit.desk) == (made.key.id, 7, "research")
-    assert limit.expires_at == made.key.expires_at
-    key = f"key/{made.key.id}"
-    done = [found for found in actions(profile.postgres) if found[0] == "key.create" or found[1] == key]
-    assert done[0] == ("limit.set", key) and done[-1] == ("key.create", key)
+    assert (limit.key, limit.requests_per_minute, limit.desk) == (created.key.id, 7, "research")
+    assert limit.expires_at == created.key.expires_at
+    key = f"key/{created.key.id}"
+    recorded = [action for action in actions(profile) if action[0] == "key.create" or action[1] == key]
+    assert recorded[0] == ("limit.set", key) and recorded[-1] == ("key.create", key)
 
 
-async def test_without_its_limit_there_is_no_key(profile: Profile, caller: Principal, folder: Path) -> None:
-    places = {
+async def test_a_key_is_not_created_if_its_limit_cannot_be_set(
+    profile: Profile, caller: Principal, folder: Path
+) -> None:
+    processes = {
         "authentication": ServiceAddress(services=("authentication",), grpc="127.0.0.1:0", http="127.0.0.1:0"),
         "gone": ServiceAddress(services=("rate_limiting",), grpc=f"unix:{folder}/gone.g", http=f"unix:{folder}/gone.h"),
     }
-    host = Host(profile.model_copy(update={"processes": places}), "authentication")
+    host = Host(profile.model_copy(update={"processes": processes}), "authentication")
     await host.start()
     try:
         with acting_for(OPERATOR):
-            client, held = host.client(AuthenticationClient), sorted(caller.scopes)
-            await client.put_org(PutOrgRequest(name="acme", scopes=held))
-            await client.put_desk(PutDeskRequest(org="acme", name="research", scopes=held))
+            client, scopes = host.client(AuthenticationClient), sorted(caller.scopes)
+            await client.put_org(PutOrgRequest(name="acme", scopes=scopes))
+            await client.put_desk(PutDeskRequest(org="acme", name="research", scopes=scopes))
         with pytest.raises(Unavailable, match="the rate_limiting service does not answer"):
-            await make(host.client(AuthenticationClient), caller, requests_per_minute=7)
+            await create(host.client(AuthenticationClient), caller, requests_per_minute=7)
         with acting_for(caller):
             assert not (await host.client(AuthenticationClient).list_keys(ListKeysRequest(all=True))).keys
     finally:
@@ -264,51 +275,51 @@ async def test_every_process_signs_with_the_same_key(profile: Profile, caller: P
     kids = set()
     for _ in range(2):
         async with hosted(profile, SERVICES) as host:
-            made = await make(host.client(AuthenticationClient), caller)
-            kids.add(jwt.get_unverified_header(made.secret)["kid"])
+            created = await create(host.client(AuthenticationClient), caller)
+            kids.add(jwt.get_unverified_header(created.secret)["kid"])
     assert len(kids) == 1
 
 
-async def test_the_operator_of_the_machine_makes_the_first_key(profile: Profile) -> None:
+async def test_the_operator_creates_the_first_key(profile: Profile) -> None:
     async with hosted(profile, SERVICES, "apart") as host:
         channels = Channels()
-        client = channels.client(AuthenticationClient, host.profile.place("authentication").grpc)
-        made = await make(client, OPERATOR, name="first", scopes=sorted(SCOPES))
+        client = channels.client(AuthenticationClient, host.profile.address_of("authentication").grpc)
+        created = await create(client, OPERATOR, name="first", scopes=sorted(SCOPES))
         await channels.close()
-    assert made.key.org == "local" and set(made.key.scopes) == set(SCOPES)
+    assert created.key.org == "local" and set(created.key.scopes) == set(SCOPES)
 
 
-async def test_metrics_tell_how_old_the_signing_key_is(profile: Profile, caller: Principal) -> None:
+async def test_metrics_contain_the_age_of_the_signing_key(profile: Profile, caller: Principal) -> None:
     async with hosted(profile, ["authentication", "rate_limiting"]) as host:
         with acting_for(caller):
             await host.client(AuthenticationClient).create_key(CreateKeyRequest(name="one", scopes=["models:read"]))
-        found = await measured(host)
+        metrics = await scrape(host)
         with psycopg.connect(profile.postgres) as connection:
             connection.execute("update authentication.signing_key set created_at = now() - interval '100 days'")
-        later = await measured(host)
-        with acting_for(OPERATOR):  # one that is new and signs nothing yet, and one that was and is retired
+        later = await scrape(host)
+        with acting_for(OPERATOR):  # a signing key that does not sign yet, then a retired one
             new = await host.client(AuthenticationClient).rotate_signing_key(RotateSigningKeyRequest())
-            waits = await measured(host)
+            published = await scrape(host)
             await host.client(AuthenticationClient).retire_signing_key(RetireSigningKeyRequest(kid=new.kid))
-        retired = await measured(host)
-    for found_later in (waits, retired):
-        assert found_later["drw_signing_key_age_seconds"] >= 100 * 86400
-    assert 0 <= found["drw_signing_key_age_seconds"] < 3600
+        retired = await scrape(host)
+    for samples in (published, retired):
+        assert samples["drw_signing_key_age_seconds"] >= 100 * 86400
+    assert 0 <= metrics["drw_signing_key_age_seconds"] < 3600
     assert 100 * 86400 <= later["drw_signing_key_age_seconds"] < 101 * 86400
 
 
-async def test_no_org_fills_the_data_planes(
+async def test_the_number_of_keys_and_desks_of_an_org_is_limited(
     profile: Profile, caller: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with hosted(profile, SERVICES) as host:
         client = host.client(AuthenticationClient)
         await make_desk(client, "second")
         monkeypatch.setattr(keys_module, "MAX_KEYS", 2)
-        made = [await make(client, caller) for _ in range(2)]
+        created = [await create(client, caller) for _ in range(2)]
         with acting_for(caller):
-            await client.revoke_key(RevokeKeyRequest(id=made[0].key.id))  # which data planes hold until it expires
+            await client.revoke_key(RevokeKeyRequest(id=created[0].key.id))  # data planes hold it until it expires
         with pytest.raises(Conflict, match="has 2 keys that have not expired"):
-            await make(client, caller)
+            await create(client, caller)
         monkeypatch.setattr(hierarchy, "MAX_DESKS", 2)
         await make_desk(client, "second", title="one that is there")
         with pytest.raises(Conflict, match="has 2 desks"):

@@ -1,4 +1,4 @@
-"""The kill switch: who may pull it, how many persons that takes, and what is left on record."""
+"""The kill switch: permission, required approvals, expiry of proposals and audit records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-import orjson
 import psycopg
 import pytest
 
@@ -26,53 +25,54 @@ from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
+from support.audit_records import audit_records
 from support.hosting import hosted
 from support.keys import issued
 
 SERVICES = ["authentication", "rate_limiting", "load_balancer", "request_router"]
-TWO = {"request_router": {"kill_approvals": {"model": {"kill": 2, "lift": 2}}}}
+TWO_APPROVALS = {"request_router": {"kill_approvals": {"model": {"kill": 2, "lift": 2}}}}
 
 
 class Switch:
-    """The kill switch as one key has it."""
+    """Calls of the kill switch with one key."""
 
-    def __init__(self, host, who):
+    def __init__(self, host, principal):
         self._router = host.client(RequestRouterClient)
-        self.who = who
+        self.principal = principal
 
     def by(self, **other):
-        """The same, as another key has it."""
-        found = Switch.__new__(Switch)
-        found._router, found.who = self._router, replace(self.who, **other)
-        return found
+        """Return a copy with another principal."""
+        switch = Switch.__new__(Switch)
+        switch._router, switch.principal = self._router, replace(self.principal, **other)
+        return switch
 
     @classmethod
     async def of_key(cls, host, *scopes, by: Principal = OPERATOR, **fields):
-        """The switch as a new key has it, which somebody issues."""
+        """Return a switch with a new key."""
         return cls(host, await issued(host, "platform:kill", *scopes, by=by, **fields))
 
     async def kill(self, subject="KEY", name="key_bad", org="", reason="it leaks"):
-        with acting_for(self.who):
+        with acting_for(self.principal):
             return await self._router.create_kill(CreateKillRequest(subject=subject, name=name, org=org, reason=reason))
 
     async def approve(self, kill):
-        with acting_for(self.who):
+        with acting_for(self.principal):
             return await self._router.approve_kill(ApproveKillRequest(id=kill.id))
 
     async def lift(self, kill, reason="all is well"):
-        with acting_for(self.who):
+        with acting_for(self.principal):
             return await self._router.lift_kill(LiftKillRequest(id=kill.id, reason=reason))
 
     async def get(self, kill):
-        with acting_for(self.who):
+        with acting_for(self.principal):
             return await self._router.get_kill(GetKillRequest(id=kill.id))
 
     async def page(self, **fields):
-        with acting_for(self.who):
+        with acting_for(self.principal):
             return await self._router.list_kills(ListKillsRequest(**fields))
 
-    async def shown(self, *, every=False):
-        return [k.id for k in (await self.page(all=every)).kills]
+    async def shown(self, *, include_ended=False):
+        return [k.id for k in (await self.page(all=include_ended)).kills]
 
 
 async def detail(host):
@@ -84,18 +84,14 @@ def settings(profile, **services):
 
 
 def audited(profile, *names):
-    with psycopg.connect(profile.postgres) as connection:
-        rows = connection.execute("select record from audit.inbox order by id").fetchall()
-    records = [orjson.loads(row[0]) for row in rows]
     return [
-        (r["action"], r["resource"], r["actor"], *(r["details"].get(name) for name in names))
-        for r in records
-        if r["action"].startswith("kill.")
+        (record["action"], record["resource"], record["actor"], *(record["details"].get(name) for name in names))
+        for record in audit_records(profile, "kill.*")
     ]
 
 
 @pytest.mark.parametrize("how", ["strict", "apart"])
-async def test_a_kill_is_in_force_at_once_where_one_person_is_enough(
+async def test_a_kill_is_active_immediately_if_one_approval_suffices(
     profile: Profile, caller: Principal, how: str
 ) -> None:
     async with hosted(profile, SERVICES, how) as host:
@@ -106,23 +102,23 @@ async def test_a_kill_is_in_force_at_once_where_one_person_is_enough(
         ):
             before = await anext(states)
             assert list((await anext(lists)).kills) == []
-            made = await switch.kill()
-            assert (made.state, made.org, list(made.killed_by)) == (Kill.ACTIVE, "acme", ["key_test"])
-            assert made.approvals_missing == 0 and not made.HasField("proposal_ends_at")
+            kill = await switch.kill()
+            assert (kill.state, kill.org, list(kill.killed_by)) == (Kill.ACTIVE, "acme", ["key_test"])
+            assert kill.approvals_missing == 0 and not kill.HasField("proposal_ends_at")
             state = await anext(states)
             assert list(state.blocks) == [Block(subject="KEY", org="acme", name="key_bad", reason="KILLED")]
             assert state.refusals != before.refusals and state.version != before.version
-            assert [k.id for k in (await anext(lists)).kills] == [made.id]
-            assert (await switch.kill(reason="again")).id == made.id
-            assert await switch.shown() == [made.id]
+            assert [k.id for k in (await anext(lists)).kills] == [kill.id]
+            assert (await switch.kill(reason="again")).id == kill.id
+            assert await switch.shown() == [kill.id]
             assert how == "apart" or "; killed: 1, see `drw kill list`" in await detail(host)
-            lifted = await switch.lift(made)
+            lifted = await switch.lift(kill)
             assert (lifted.state, lifted.lift_reason, list(lifted.lifted_by)) == (
                 Kill.LIFTED, "all is well", ["key_test"],
             )  # fmt: skip
             assert list((await anext(states)).blocks) == [] and list((await anext(lists)).kills) == []
-            assert (await switch.lift(made)).state == Kill.LIFTED
-            assert (await switch.shown(), await switch.shown(every=True)) == ([], [made.id])
+            assert (await switch.lift(kill)).state == Kill.LIFTED
+            assert (await switch.shown(), await switch.shown(include_ended=True)) == ([], [kill.id])
     assert audited(profile, "before", "after", "reason") == [
         ("kill.propose", "key/key_bad", "key_test", None, None, "it leaks"),
         ("kill.kill", "key/key_bad", "key_test", "served", "killed", "it leaks"),
@@ -133,44 +129,44 @@ async def test_a_kill_is_in_force_at_once_where_one_person_is_enough(
 
 async def test_kills_survive_a_restart(profile: Profile, caller: Principal) -> None:
     async with hosted(profile, SERVICES) as host:
-        made = await Switch(host, caller).kill("MODEL", "large")
+        kill = await Switch(host, caller).kill("MODEL", "large")
     async with hosted(profile, SERVICES) as host:
         router = host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as states:
             assert [block.name for block in (await anext(states)).blocks] == ["large"]
-        assert await Switch(host, caller).shown() == [made.id]
+        assert await Switch(host, caller).shown() == [kill.id]
 
 
-async def persons(host):
-    """Two keys that an administrator issued to two persons."""
+async def two_principals(host):
+    """Return switches with two keys that an administrator issued."""
     return await Switch.of_key(host), await Switch.of_key(host)
 
 
 @pytest.mark.parametrize("how", ["together", "apart"])
-async def test_the_policy_can_require_two_approvers(profile: Profile, how: str) -> None:
-    async with hosted(settings(profile, **TWO), SERVICES, how) as host:
-        first, second = await persons(host)
-        one, two = first.who.key, second.who.key
-        made = await first.kill("MODEL", "large")
-        assert (made.state, made.approvals_missing, made.HasField("proposal_ends_at")) == (Kill.PROPOSED, 1, True)
+async def test_the_policy_can_require_two_approvals(profile: Profile, how: str) -> None:
+    async with hosted(settings(profile, **TWO_APPROVALS), SERVICES, how) as host:
+        first, second = await two_principals(host)
+        first_key, second_key = first.principal.key, second.principal.key
+        kill = await first.kill("MODEL", "large")
+        assert (kill.state, kill.approvals_missing, kill.HasField("proposal_ends_at")) == (Kill.PROPOSED, 1, True)
         assert (await first.kill("MODEL", "large")).state == Kill.PROPOSED  # the same key counts once
         with pytest.raises(Conflict, match="another one must approve it"):
-            await first.approve(made)
-        done = await second.approve(made)
-        assert (done.state, list(done.killed_by)) == (Kill.ACTIVE, [one, two])
+            await first.approve(kill)
+        approved = await second.approve(kill)
+        assert (approved.state, list(approved.killed_by)) == (Kill.ACTIVE, [first_key, second_key])
         with pytest.raises(Conflict, match="nothing is proposed"):
-            await second.approve(made)
-        lift = await second.lift(made)
-        assert (lift.state, lift.approvals_missing, list(lift.lifted_by)) == (Kill.ACTIVE, 1, [two])
+            await second.approve(kill)
+        lift = await second.lift(kill)
+        assert (lift.state, lift.approvals_missing, list(lift.lifted_by)) == (Kill.ACTIVE, 1, [second_key])
         with pytest.raises(Conflict, match="another one must approve it"):
-            await second.approve(made)
-        assert (await first.approve(made)).state == Kill.LIFTED
-        # Whoever asks for the same has approved it.
+            await second.approve(kill)
+        assert (await first.approve(kill)).state == Kill.LIFTED
+        # Requesting the same kill approves it.
         again = await second.kill("MODEL", "large")
         assert (await first.kill("MODEL", "large")).state == Kill.ACTIVE
         await first.lift(again)
         assert (await second.lift(again)).state == Kill.LIFTED
-        # Of a key, one person is enough.
+        # A kill of a key needs one approval.
         assert (await first.kill()).state == Kill.ACTIVE
     actions = [entry[0] for entry in audited(profile)]
     assert actions[:6] == [
@@ -178,49 +174,49 @@ async def test_the_policy_can_require_two_approvers(profile: Profile, how: str) 
     ]  # fmt: skip
 
 
-async def test_a_proposal_can_be_withdrawn_and_ends_by_itself(profile: Profile) -> None:
-    async with hosted(settings(profile, **TWO), SERVICES) as host:
-        first, second = await persons(host)
-        made = await first.kill("MODEL", "large")
-        assert (await first.lift(made)).state == Kill.WITHDRAWN
-        late = await first.kill("MODEL", "large")
-        over(profile)
+async def test_a_proposal_can_be_withdrawn_and_expires(profile: Profile) -> None:
+    async with hosted(settings(profile, **TWO_APPROVALS), SERVICES) as host:
+        first, second = await two_principals(host)
+        kill = await first.kill("MODEL", "large")
+        assert (await first.lift(kill)).state == Kill.WITHDRAWN
+        expired = await first.kill("MODEL", "large")
+        expire_proposals(profile)
         with pytest.raises(Conflict, match="nothing is proposed .* it is expired"):
-            await second.approve(late)
-        assert (await second.get(late)).state == Kill.EXPIRED
-        made = await first.kill("MODEL", "large")
-        await second.approve(made)
-        await first.lift(made)
-        over(profile)
-        kept = await second.get(made)
-        assert (kept.state, kept.approvals_missing, list(kept.lifted_by)) == (Kill.ACTIVE, 0, [])
-        assert (await second.lift(made)).state == Kill.ACTIVE  # a proposal of its own
+            await second.approve(expired)
+        assert (await second.get(expired)).state == Kill.EXPIRED
+        kill = await first.kill("MODEL", "large")
+        await second.approve(kill)
+        await first.lift(kill)
+        expire_proposals(profile)
+        active = await second.get(kill)
+        assert (active.state, active.approvals_missing, list(active.lifted_by)) == (Kill.ACTIVE, 0, [])
+        assert (await second.lift(kill)).state == Kill.ACTIVE  # a new proposal
     assert [a for a, *_ in audited(profile)].count("kill.expire") == 2
 
 
-def over(profile):
-    """Let the time of every proposal be over."""
+def expire_proposals(profile):
+    """Set the end of all proposals to now."""
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("update request_router.kill set proposal_ends_at = now() where proposal_ends_at is not null")
 
 
-async def test_orgs_stay_apart(profile: Profile, caller: Principal) -> None:
-    own = replace(caller, scopes=frozenset({"platform:kill"}))
+async def test_orgs_cannot_see_or_change_each_others_kills(profile: Profile, caller: Principal) -> None:
+    principal = replace(caller, scopes=frozenset({"platform:kill"}))
     async with hosted(profile, SERVICES) as host:
-        switch, other = Switch(host, own), Switch(host, own).by(org="other", key="key_other")
+        switch, other = Switch(host, principal), Switch(host, principal).by(org="other", key="key_other")
         admin = other.by(scopes=frozenset(SCOPES))
         with pytest.raises(Forbidden, match="belongs to the org 'other', not to 'acme'"):
             await other.kill(org="acme")
-        made = await switch.kill("DESK", "trading")
+        kill = await switch.kill("DESK", "trading")
         for call in (other.get, other.approve, other.lift):
             with pytest.raises(NotFound):
-                await call(made)
+                await call(kill)
         assert await other.shown() == []
-        everywhere = await admin.kill("MODEL", "large")
-        assert await switch.shown() == [everywhere.id, made.id]
-        assert await other.shown() == [everywhere.id]
-        assert await admin.shown() == [everywhere.id, made.id]
-        assert (await admin.lift(made)).state == Kill.LIFTED
+        platform_kill = await admin.kill("MODEL", "large")
+        assert await switch.shown() == [platform_kill.id, kill.id]
+        assert await other.shown() == [platform_kill.id]
+        assert await admin.shown() == [platform_kill.id, kill.id]
+        assert (await admin.lift(kill)).state == Kill.LIFTED
         assert (await admin.kill(org="acme")).org == "acme"
 
 
@@ -237,18 +233,18 @@ async def test_invalid_kills_are_rejected_with_the_remedy(profile: Profile, call
             ({"name": "key_test"}, "this would stop your own key"),
             ({"subject": "DESK", "name": "research"}, "this would stop your own desk"),
         ]
-        for wrong, said in cases:
-            with pytest.raises(InvalidRequest, match=said):
-                await switch.kill(**wrong)
-        made = await switch.kill()
+        for fields, message in cases:
+            with pytest.raises(InvalidRequest, match=message):
+                await switch.kill(**fields)
+        kill = await switch.kill()
         with pytest.raises(InvalidRequest, match="reason is missing; it can have 1 to 500 characters"):
-            await switch.lift(made, "")
+            await switch.lift(kill, "")
         with pytest.raises(NotFound, match="'kill_none'"):
             await switch.get(Kill(id="kill_none"))
         pages: list[tuple[dict[str, Any], str]] = [
             ({"page_size": 1001}, "it can be 0 to 1000"),
             ({"page_token": "x"}, "page_token is not"),
         ]
-        for wrong, said in pages:
-            with pytest.raises(InvalidRequest, match=said):
-                await switch.page(**wrong)
+        for fields, message in pages:
+            with pytest.raises(InvalidRequest, match=message):
+                await switch.page(**fields)

@@ -1,4 +1,4 @@
-"""What `drw generate --check` finds, on made-up rows, sources and files."""
+"""The checks of `drw generate --check`, on made-up services, sources and files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from drw.generate import checks
 from drw.generate.protos import Contract, Field, Message, Method, Protos
 
 
-def row(name: str, *calls: str, cluster: str = "rag") -> Service:
+def service(name: str, *calls: str, cluster: str = "rag") -> Service:
     return Service(name=name, cluster=cluster, summary="", calls=calls)
 
 
 @pytest.mark.parametrize(
-    ("source", "found"),
+    ("source", "clients"),
     [
         ("from drw.api.rag.v1.vector_store_rpc import VectorStoreClient", {"vector_store"}),
         ("from drw.api.rag.v1.embedding_rpc import EmbeddingClient as E", {"embedding"}),
@@ -30,32 +30,36 @@ def row(name: str, *calls: str, cluster: str = "rag") -> Service:
         ("from openai import OpenAIClient", set()),
     ],
 )
-def test_clients_used_in_a_source(source: str, found: Any) -> None:
-    assert checks.clients([source]) == found
+def test_clients_of_a_source_are_found(source: str, clients: Any) -> None:
+    assert checks.clients([source]) == clients
 
 
-def test_missing_and_superfluous_calls_in_the_catalog() -> None:
-    rows = [row("retrieval", "embedding", "serving"), row("embedding")]
-    found = list(checks.wrong_calls(rows, {"retrieval": {"embedding", "vector_store"}, "embedding": set()}))
-    assert found == [
+def test_missing_and_superfluous_calls_are_reported() -> None:
+    services = [service("retrieval", "embedding", "serving"), service("embedding")]
+    problems = list(checks.call_problems(services, {"retrieval": {"embedding", "vector_store"}, "embedding": set()}))
+    assert problems == [
         "retrieval calls vector_store: add it to its row in src/drw/catalog.py",
         "retrieval never calls serving: take it out of its row in src/drw/catalog.py",
     ]
 
 
-def test_cycles_of_calls_are_found() -> None:
-    assert list(checks.cycles([row("a", "b", "c"), row("b", "c"), row("c")])) == []
-    found = list(checks.cycles([row("a", "b"), row("b", "c"), row("c", "d", "a"), row("d", "d", "e")]))
-    assert found == [
-        "services call each other in a circle: a -> b -> c -> a",
+def test_call_cycles_are_reported() -> None:
+    assert list(checks.cycles([service("a", "b", "c"), service("b", "c"), service("c")])) == []
+    problems = list(
+        checks.cycles([service("a", "b"), service("b", "c"), service("c", "d", "a"), service("d", "d", "e")])
+    )
+    assert problems == [
+        "services call each other in a cycle: a -> b -> c -> a",
         "d calls 'e', which is no service",
-        "services call each other in a circle: d -> d",
+        "services call each other in a cycle: d -> d",
     ]
 
 
-def test_a_service_without_its_files() -> None:
-    found = list(checks.without_code([row("a"), row("b")], {"a": {"__init__.py", "service.py"}, "b": set()}))
-    assert found == ["b has no src/drw/rag/b/__init__.py", "b has no src/drw/rag/b/service.py"]
+def test_missing_files_of_a_service_are_reported() -> None:
+    problems = list(
+        checks.missing_files([service("a"), service("b")], {"a": {"__init__.py", "service.py"}, "b": set()})
+    )
+    assert problems == ["b has no src/drw/rag/b/__init__.py", "b has no src/drw/rag/b/service.py"]
 
 
 def protos(*methods: Method) -> Protos:
@@ -67,31 +71,31 @@ def protos(*methods: Method) -> Protos:
     return Protos(contracts, {request.name: request}, {}, {}, {})
 
 
-def method(name: str, **more: Any) -> Method:
-    return Method(name, "", "drw.api.rag.v1.SearchRequest", "drw.api.rag.v1.SearchRequest", **more)
+def method(name: str, **options: Any) -> Method:
+    return Method(name, "", "drw.api.rag.v1.SearchRequest", "drw.api.rag.v1.SearchRequest", **options)
 
 
-def test_contracts_and_catalog_rows_that_do_not_match() -> None:
-    assert list(checks.wrong_contracts([row("retrieval")], protos())) == []
-    assert list(checks.wrong_contracts([row("vector_store")], protos())) == [
+def test_mismatch_of_contracts_and_catalog_is_reported() -> None:
+    assert list(checks.contract_problems([service("retrieval")], protos())) == []
+    assert list(checks.contract_problems([service("vector_store")], protos())) == [
         "vector_store has no contract drw.api.rag.v1.VectorStore: "
         "describe it in proto/drw/api/rag/v1/vector_store.proto",
         "proto/drw/api/rag/v1/retrieval.proto describes drw.api.rag.v1.Retrieval, which is not in src/drw/catalog.py",
     ]
 
 
-def test_rest_methods_without_or_with_an_unknown_scope() -> None:
-    good = method("Good", verb="POST", path="/api/v1/{collection}", body="*", scope="documents:read")
-    assert list(checks.wrong_rest(protos(good, method("Inside")), {"documents:read"})) == []
-    wrong = protos(
+def test_invalid_rest_methods_are_reported() -> None:
+    valid = method("Good", verb="POST", path="/api/v1/{collection}", body="*", scope="documents:read")
+    assert list(checks.rest_problems(protos(valid, method("Inside")), {"documents:read"})) == []
+    invalid = protos(
         method("Open", verb="GET", path="/api/v1/open"),
         method("Closed", scope="documents:read"),
         method("Misspelt", verb="GET", path="/api/v1/{colection}", body="x", scope="document:read"),
-        good,
+        valid,
         method("Twin", verb="POST", path="/api/v1/{collection}", body="*", scope="documents:read"),
     )
     prefix = "drw.api.rag.v1.Retrieval"
-    assert list(checks.wrong_rest(wrong, {"documents:read"})) == [
+    assert list(checks.rest_problems(invalid, {"documents:read"})) == [
         f"{prefix}.Open needs the scope ''; there are: documents:read",
         f"{prefix}.Closed has a scope and no path: only methods with google.api.http are reached from outside",
         f"{prefix}.Misspelt needs the scope 'document:read'; there are: documents:read",
@@ -101,24 +105,24 @@ def test_rest_methods_without_or_with_an_unknown_scope() -> None:
     ]
 
 
-def test_stale_and_orphaned_files_are_reported_and_fixed(tmp_path: Path) -> None:
-    gone = tmp_path / "src/drw/api/rag/v1/gone_pb2.py"
-    by_hand = tmp_path / "src/drw/api/contract.py"
-    gone.parent.mkdir(parents=True)
-    gone.write_text("")
-    by_hand.write_text("by hand")
+def test_stale_and_obsolete_files_are_reported_and_fixed(tmp_path: Path) -> None:
+    obsolete = tmp_path / "src/drw/api/rag/v1/gone_pb2.py"
+    handwritten = tmp_path / "src/drw/api/contract.py"
+    obsolete.parent.mkdir(parents=True)
+    obsolete.write_text("")
+    handwritten.write_text("by hand")
     (tmp_path / "old.md").write_text("old")
-    made = {"old.md": "new", "docs/new.md": "new"}
-    assert differences(made, tmp_path) == [
+    files = {"old.md": "new", "docs/new.md": "new"}
+    assert differences(files, tmp_path) == [
         "docs/new.md is not up to date: run `drw generate`",
         "old.md is not up to date: run `drw generate`",
         "src/drw/api/rag/v1/gone_pb2.py is obsolete: run `drw generate`",
     ]
-    assert write(made, tmp_path) == [
+    assert write(files, tmp_path) == [
         "wrote docs/new.md",
         "wrote old.md",
         "removed src/drw/api/rag/v1/gone_pb2.py",
     ]
-    assert differences(made, tmp_path) == []
-    assert write(made, tmp_path) == []
-    assert by_hand.read_text() == "by hand"
+    assert differences(files, tmp_path) == []
+    assert write(files, tmp_path) == []
+    assert handwritten.read_text() == "by hand"

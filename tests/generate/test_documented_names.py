@@ -32,7 +32,7 @@ def test_settings_of_tables_and_short_names_exist(page: Path) -> None:
         for name in re.findall(r"`(\w+)`", row.split("|")[1])
     ]
     named += SHORT.findall(text)
-    assert [name for name in named if not any(f".{known}".endswith(f".{name}") for known in settings())] == []
+    assert [name for name in named if not any(f".{setting}".endswith(f".{name}") for setting in settings())] == []
 
 
 @cache
@@ -70,15 +70,15 @@ def test_alerts_name_error_classes_and_panels_that_exist() -> None:
     errors, panels = ERROR.findall(text), PANEL.findall(text)
     assert len(errors) > 4 and len(panels) > 4
     assert [error for error in errors if f"class {error}(" not in source()] == []
-    titles = {title for board in (ROOT / "deploy/observability/dashboards").iterdir() for title in shown(board)}
+    titles = {title for board in (ROOT / "deploy/observability/dashboards").iterdir() for title in panel_titles(board)}
     assert [f"{board}: {panel}" for board, panel in panels if panel not in titles] == []
 
 
-def shown(board: Path) -> set[str]:
+def panel_titles(board: Path) -> set[str]:
     return set(re.findall(r'"title": "([^"]+)"', json.dumps(json.loads(board.read_text()))))
 
 
-def test_names_that_do_not_exist_are_found() -> None:
+def test_unknown_names_are_found() -> None:
     assert is_metric("drw_cost_usd_total")
     assert not is_metric("drw_costs_usd_total")
-    assert not any(known.endswith(".most_atached") for known in settings())
+    assert not any(setting.endswith(".most_atached") for setting in settings())

@@ -1,4 +1,4 @@
-"""The generated documents: valid in themselves, and true to what the REST binding does."""
+"""The generated documents are valid and match the REST binding."""
 
 from __future__ import annotations
 
@@ -96,14 +96,14 @@ def document() -> dict[str, Any]:
     return openapi.document(compiled())
 
 
-def every(value, key):
-    """All values that stand under a key, anywhere."""
+def values_of(value, key):
+    """Return all values of a key, at any depth."""
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    found = [value[key]] if isinstance(value, dict) and key in value else []
-    return found + [each for child in children for each in every(child, key)]
+    values = [value[key]] if isinstance(value, dict) and key in value else []
+    return values + [each for child in children for each in values_of(child, key)]
 
 
-def test_the_document_is_openapi(document: dict[str, Any]) -> None:
+def test_document_is_valid_openapi(document: dict[str, Any]) -> None:
     errors = list(Draft202012Validator(OPENAPI).iter_errors(document))
     assert errors == []
     every_operation = [o for path in document["paths"].values() for o in path.values()]
@@ -114,20 +114,20 @@ def test_the_document_is_openapi(document: dict[str, Any]) -> None:
     assert all(set(o["tags"]) <= tags for o in every_operation)
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
-    for reference in every(document, "$ref"):
+def test_every_reference_resolves(document: dict[str, Any]) -> None:
+    for reference in values_of(document, "$ref"):
         at = document
         for step in reference.removeprefix("#/").split("/"):
             at = at[step]
 
 
-def test_every_schema_is_a_json_schema(document: dict[str, Any]) -> None:
-    schemas = [s for s in every(document, "schema") if isinstance(s, dict)]
+def test_every_schema_is_a_valid_json_schema(document: dict[str, Any]) -> None:
+    schemas = [s for s in values_of(document, "schema") if isinstance(s, dict)]
     for schema in [*schemas, *document["components"]["schemas"].values()]:
         Draft202012Validator.check_schema(schema)
 
 
-def test_the_names_in_a_path_are_its_parameters(document: dict[str, Any]) -> None:
+def test_path_templates_match_their_parameters(document: dict[str, Any]) -> None:
     for path, verbs in document["paths"].items():
         for operation in verbs.values():
             declared = [p["name"] for p in operation.get("parameters", ()) if p["in"] == "path"]
@@ -149,16 +149,16 @@ def test_rest_responses_match_the_openapi_document(document: dict[str, Any]) -> 
         Draft202012Validator(error).validate(http_body(cls("no", param="action")))
 
 
-def test_every_route_of_the_binding_is_in_the_document(document: dict[str, Any]) -> None:
+def test_every_rest_route_is_in_the_document(document: dict[str, Any]) -> None:
     class Log(log_rpc.Log):
         pass
 
-    found = {(r.path, verb.lower()) for r in rest.routes(Log()) for verb in (r.methods or set()) - {"HEAD"}}
+    routes = {(r.path, verb.lower()) for r in rest.routes(Log()) for verb in (r.methods or set()) - {"HEAD"}}
     documented = {(p, v) for p, verbs in document["paths"].items() for v in verbs if p.startswith("/api/v1/audit")}
-    assert found == documented
+    assert routes == documented
 
 
-def made_up(method: Method) -> tuple[Operation, Protos]:
+def fake_operation(method: Method) -> tuple[Operation, Protos]:
     fields = (
         Field("run", "string", comment="The id of the run."),
         Field("limit", "int64"),
@@ -195,8 +195,8 @@ GET = Method(
 )
 
 
-def test_a_get_has_its_fields_in_path_query_and_header() -> None:
-    _, protos = made_up(GET)
+def test_get_fields_are_in_path_query_and_header() -> None:
+    _, protos = fake_operation(GET)
     described = openapi.document(protos)["paths"]["/api/v1/runs/{run}:watch"]["get"]
     assert [(p["name"], p["in"]) for p in described["parameters"]] == [
         ("run", "path"),
@@ -211,9 +211,9 @@ def test_a_get_has_its_fields_in_path_query_and_header() -> None:
     assert list(described["responses"]["200"]["content"]) == ["text/event-stream"]
 
 
-def test_a_post_has_its_fields_in_the_body() -> None:
+def test_post_fields_are_in_the_body() -> None:
     post = Method(**{**{f: getattr(GET, f) for f in Method.__slots__}, "verb": "POST", "body": "*", "streams": False})
-    _, protos = made_up(post)
+    _, protos = fake_operation(post)
     document = openapi.document(protos)
     described = document["paths"]["/api/v1/runs/{run}:watch"]["post"]
     schema = described["requestBody"]["content"]["application/json"]["schema"]
@@ -231,8 +231,8 @@ def test_a_post_has_its_fields_in_the_body() -> None:
     assert "workflow.Tree" in document["components"]["schemas"]
 
 
-def test_the_page_describes_every_part() -> None:
-    operation, protos = made_up(GET)
+def test_page_describes_the_operation() -> None:
+    operation, protos = fake_operation(GET)
     page = pages.http_page([operation], protos)
     for line in [
         "### `GET /api/v1/runs/{run}:watch`",
@@ -245,11 +245,11 @@ def test_the_page_describes_every_part() -> None:
 
 
 def test_every_operation_is_on_both_pages() -> None:
-    found = operations(compiled())
-    pages_ = [pages.services_page(found), pages.http_page(found, compiled())]
-    for operation in found:
+    all_operations = operations(compiled())
+    reference_pages = [pages.services_page(all_operations), pages.http_page(all_operations, compiled())]
+    for operation in all_operations:
         line = f"`{operation.method.verb} {operation.method.path}`"
-        assert all(line in page for page in pages_)
+        assert all(line in page for page in reference_pages)
 
 
 @pytest.mark.parametrize(
@@ -260,35 +260,35 @@ def test_every_operation_is_on_both_pages() -> None:
         ("Not the name first.", "GetKey", "Not the name first."),
     ],
 )
-def test_comments_are_worded_for_readers(comment: str, name: str, text: str) -> None:
+def test_comments_become_descriptions(comment: str, name: str, text: str) -> None:
     assert description(comment, name) == text
 
 
-def test_the_proto_files_match_the_compiled_contracts() -> None:
+def test_proto_files_match_the_compiled_contracts() -> None:
     contract = next(c for c in compiled().contracts if c.name == "drw.api.audit.v1.Log")
     running: Contract = log_rpc.Log.contract
     assert [m.name for m in contract.methods] == list(running.methods)
     for method in contract.methods:
         at = running.methods[method.name]
-        assert (method.verb, method.path, method.body) == rest.rule(at)
+        assert (method.verb, method.path, method.body) == rest.http_rule(at)
         assert (method.scope, method.streams) == (rest.scope(at), at.streams)
         fields = [f.name for f in compiled().messages[method.request].fields]
         assert fields == list(at.request.DESCRIPTOR.fields_by_name)
 
 
-def test_the_same_files_twice_are_the_same() -> None:
+def test_generation_is_deterministic() -> None:
     assert openapi.files() == openapi.files()
     assert pages.files() == pages.files()
 
 
-def test_generating_outside_a_checkout_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_generation_outside_a_checkout_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("drw.generate.protos.ROOT", tmp_path)
     with pytest.raises(InvalidRequest, match="works in a checkout only"):
         compiled.__wrapped__()
 
 
-def test_a_service_without_rest_is_in_the_table_alone() -> None:
-    operation, _ = made_up(GET)
+def test_service_without_rest_is_only_in_the_table() -> None:
+    operation, _ = fake_operation(GET)
     page = pages.services_page([operation])
     assert "| `embedding` | rag |" in page
     assert "### embedding" not in page

@@ -17,7 +17,7 @@ FLOWS = [ROOT / "README.md", ROOT / "docs/concepts/architecture.md"]
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 NAMED = re.compile(r"`((?:src|tests|docs|proto|bench|deploy|requirements)/[\w./-]+)`")
 PLACEHOLDER = re.compile(r"[A-Z]{3,}")
-"""`CLUSTER` and `NAME` stand for any name."""
+"""`CLUSTER` and `NAME` are placeholders."""
 GLOSSARY = re.compile(r"`((?!src/)(?:[\w-]+/)*[\w-]+(?:\.py|/))`")
 STEP = re.compile(r"`(src/[\w/]+\.py)`: ((?:`[\w.]+`(?:, | and )?)+)")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -42,24 +42,24 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_glossary_names_files_of_the_source() -> None:
+def test_glossary_files_exist() -> None:
     text = (ROOT / "docs/concepts/glossary.md").read_text(encoding="utf-8")
-    named = GLOSSARY.findall(text)
-    assert len(named) > 50
-    assert [name for name in named if not (ROOT / "src/drw" / name).exists()] == []
+    names = GLOSSARY.findall(text)
+    assert len(names) > 50
+    assert [name for name in names if not (ROOT / "src/drw" / name).exists()] == []
 
 
 @pytest.mark.parametrize("page", FLOWS, ids=lambda page: page.name)
-def test_the_main_flows_name_functions_that_exist(page: Path) -> None:
+def test_functions_of_the_main_flows_exist(page: Path) -> None:
     steps = [
         (path, name) for path, names in STEP.findall(page.read_text()) for name in re.findall(r"`([\w.]+)`", names)
     ]
     assert len(steps) > 15
-    assert [f"{path}: {name}" for path, name in steps if name not in defined(ROOT / path)] == []
+    assert [f"{path}: {name}" for path, name in steps if name not in defined_names(ROOT / path)] == []
 
 
 @cache
-def defined(file: Path) -> set[str]:
+def defined_names(file: Path) -> set[str]:
     """Return the names of the functions, classes and methods of a file."""
     names = set()
     for node in ast.parse(file.read_text()).body:

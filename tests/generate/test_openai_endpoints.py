@@ -1,4 +1,4 @@
-"""The list of OpenAI's endpoints is that of the routes in the services' code."""
+"""The list of OpenAI endpoints matches the routes of the services."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from drw.rag.documents.api.vector_stores import VectorStoreRoutes
 from drw.rag.retrieval.openai import SearchRoute
 
 
-def test_the_list_has_every_route_and_no_other() -> None:
-    nothing: Any = None
+def test_endpoint_list_matches_the_routes() -> None:
+    dependency: Any = None
     routes: list[Any] = [
-        *endpoints.routes(nothing, nothing, nothing, nothing, nothing, nothing, 1),
-        *FileRoutes(nothing, nothing, nothing, nothing, 1).routes(),
-        *VectorStoreRoutes(nothing, nothing, nothing, nothing, nothing).routes(),
-        SearchRoute(nothing).route(),
+        *endpoints.routes(dependency, dependency, dependency, dependency, dependency, dependency, 1),
+        *FileRoutes(dependency, dependency, dependency, dependency, 1).routes(),
+        *VectorStoreRoutes(dependency, dependency, dependency, dependency, dependency).routes(),
+        SearchRoute(dependency).route(),
     ]
-    written = sorted((verb, unnamed(route.path)) for route in routes for verb in route.methods - {"HEAD"})
-    assert written == sorted((e.verb, unnamed(e.path)) for e in ENDPOINTS)
+    implemented = sorted(
+        (verb, without_parameter_names(route.path)) for route in routes for verb in route.methods - {"HEAD"}
+    )
+    assert implemented == sorted((e.verb, without_parameter_names(e.path)) for e in ENDPOINTS)
 
 
-def unnamed(path: str) -> str:
+def without_parameter_names(path: str) -> str:
     return re.sub(r"{[^}]*}", "{}", path)

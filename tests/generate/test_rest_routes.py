@@ -1,11 +1,11 @@
-"""The data plane's REST routes follow from the contracts, shown on made-up contracts."""
+"""The REST routes of the data plane are derived from the contracts."""
 
 from __future__ import annotations
 
 from drw.catalog import BY_NAME, Service
 from drw.gateway.request_router.routes.rest import RestRoute
 from drw.gateway.request_router.routes.rest_routes import REST_ROUTES
-from drw.gateway.request_router.routes.table import table
+from drw.gateway.request_router.routes.table import route_table
 from drw.generate import rest_routes
 from drw.generate.protos import Contract, Method, Protos, compiled
 
@@ -21,7 +21,7 @@ def protos(service: Service, *methods: Method) -> Protos:
     return Protos((Contract(service.contract, "", "", methods),), {}, {}, {}, {})
 
 
-def test_a_new_contract_gets_its_route_and_its_scopes() -> None:
+def test_contract_methods_become_routes_with_their_scopes() -> None:
     contract = protos(
         NOTES,
         method("GetNote", "/api/v1/notes/{id}", "documents:read"),
@@ -36,12 +36,12 @@ def test_a_new_contract_gets_its_route_and_its_scopes() -> None:
     ]
 
 
-def test_a_method_for_every_caller_opens_its_path_to_every_key() -> None:
+def test_method_for_every_caller_removes_the_scope_check() -> None:
     contract = protos(NOTES, method("A", "/api/v1/notes", "documents:read"), method("B", "/api/v1/notes/mine", "*"))
     assert [route.scopes for route in rest_routes.rest_routes(contract, [NOTES])] == [()]
 
 
-def test_the_longest_pause_of_the_methods_below_a_path_counts() -> None:
+def test_route_has_the_longest_idle_timeout_of_its_methods() -> None:
     contract = protos(
         NOTES,
         method("A", "/api/v1/notes", "documents:read"),
@@ -51,12 +51,12 @@ def test_the_longest_pause_of_the_methods_below_a_path_counts() -> None:
     assert [route.idle_seconds for route in rest_routes.rest_routes(contract, [NOTES])] == [900, 120]
 
 
-def test_the_audit_log_is_routed_to_the_gateway_process() -> None:
+def test_audit_log_is_routed_to_the_gateway_process() -> None:
     contract = protos(LOG, method("A", "/api/v1/trail", "audit:read"))
     assert [route.upstream for route in rest_routes.rest_routes(contract, [LOG])] == ["gateway"]
 
 
-def test_the_generated_module_holds_the_routes() -> None:
+def test_generated_module_defines_the_routes() -> None:
     routes = [
         RestRoute(path="/api/v1/notes", upstream="rag", scopes=("documents:read",), idle_seconds=120),
         RestRoute(path="/api/v1/other", upstream="rag", scopes=(), idle_seconds=900),
@@ -94,12 +94,12 @@ def test_paths_that_cannot_be_routed_are_reported() -> None:
     ]
 
 
-def test_every_rest_method_of_the_platform_is_routed_and_passes_with_its_scope() -> None:
-    routes, _ = table(["gateway", "models", "rag", "workflow"], ())
+def test_every_rest_method_has_a_route_with_its_scope() -> None:
+    routes, _ = route_table(["gateway", "models", "rag", "workflow"], ())
     by_path = {route.path: route for route in routes}
     methods = [m for contract in compiled().contracts for m in contract.methods if m.verb]
     assert len(methods) > 60
-    for each in methods:
-        route = by_path[rest_routes.prefix(each.path)]
-        assert not route.scopes or each.scope in route.scopes, each.path
+    for rest_method in methods:
+        route = by_path[rest_routes.prefix(rest_method.path)]
+        assert not route.scopes or rest_method.scope in route.scopes, rest_method.path
     assert tuple(rest_routes.rest_routes(compiled(), BY_NAME.values())) == REST_ROUTES

@@ -17,19 +17,19 @@ from drw.generate import api_pages, site
 from drw.generate.openapi import PATH
 from drw.generate.protos import ROOT
 
-LOADED = re.compile(
+EXTERNAL_RESOURCE = re.compile(
     r"<(?:script|img|iframe|source|link(?![^>]*rel=\"canonical\"))[^>]*(?:src|href)=\"(\w+:)?//[^\"]*\""
 )
 DOCUMENT: dict[str, Any] = json.loads((ROOT / PATH).read_text())
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     shutil.copy(ROOT / "zensical.toml", folder)
     site.prepare(folder / "build/docs")
-    done = build(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = build(folder)
+    assert result.returncode == 0, result.stdout + result.stderr
     return folder / "build/site"
 
 
@@ -38,42 +38,42 @@ def build(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
-def test_the_site_loads_nothing_from_other_hosts(built: Path) -> None:
-    pages = list(built.rglob("*.html"))
+def test_site_loads_nothing_from_other_hosts(site_folder: Path) -> None:
+    pages = list(site_folder.rglob("*.html"))
     assert len(pages) > 50
-    assert [page.name for page in pages if LOADED.search(page.read_text())] == []
-    styles = [style.read_text() for style in built.rglob("*.css")]
+    assert [page.name for page in pages if EXTERNAL_RESOURCE.search(page.read_text())] == []
+    styles = [style.read_text() for style in site_folder.rglob("*.css")]
     assert styles and not any(re.search(r"url\(['\"]?(https?:)?//|@import", style) for style in styles)
 
 
-def test_the_pattern_finds_resources_of_other_hosts() -> None:
-    assert LOADED.search('<link rel="stylesheet" href="https://fonts.example/css">')
-    assert LOADED.search('<script defer src="//cdn.example/x.js">')
-    assert not LOADED.search('<script src="assets/x.js"></script><a href="https://example.com">')
+def test_external_resource_pattern() -> None:
+    assert EXTERNAL_RESOURCE.search('<link rel="stylesheet" href="https://fonts.example/css">')
+    assert EXTERNAL_RESOURCE.search('<script defer src="//cdn.example/x.js">')
+    assert not EXTERNAL_RESOURCE.search('<script src="assets/x.js"></script><a href="https://example.com">')
 
 
-def test_the_navigation_lists_every_page_of_docs() -> None:
-    listed = set(targets(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]))
-    assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - listed == set()
+def test_navigation_lists_every_page() -> None:
+    nav_pages = set(targets(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]))
+    assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - nav_pages == set()
 
 
 def targets(nav: Any) -> list[str]:
     if isinstance(nav, str):
         return [nav]
-    inner = nav.values() if isinstance(nav, dict) else nav
-    return [target for item in inner for target in targets(item)]
+    items = nav.values() if isinstance(nav, dict) else nav
+    return [target for item in items for target in targets(item)]
 
 
-def test_every_operation_and_schema_has_a_section(built: Path) -> None:
+def test_every_operation_and_schema_has_a_section(site_folder: Path) -> None:
     for verbs in DOCUMENT["paths"].values():
         for operation in verbs.values():
-            page = built / site.API / f"{api_pages.slug(operation['tags'][0])}.html"
+            page = site_folder / site.API / f"{api_pages.slug(operation['tags'][0])}.html"
             assert f'id="{api_pages.slug(operation["operationId"])}"' in page.read_text()
-    schemas = (built / site.API / "schemas.html").read_text()
+    schemas = (site_folder / site.API / "schemas.html").read_text()
     assert [n for n in DOCUMENT["components"]["schemas"] if f'id="{api_pages.slug(n)}"' not in schemas] == []
 
 
-def test_a_broken_link_or_anchor_fails_the_build(tmp_path: Path) -> None:
+def test_broken_link_or_anchor_fails_the_build(tmp_path: Path) -> None:
     pages = tmp_path / "build/docs"
     pages.mkdir(parents=True)
     (tmp_path / "zensical.toml").write_text('[project]\nsite_name = "x"\ndocs_dir = "build/docs"\n')
@@ -82,7 +82,7 @@ def test_a_broken_link_or_anchor_fails_the_build(tmp_path: Path) -> None:
         assert build(tmp_path).returncode == code, text
 
 
-def test_types_are_written_with_their_bounds_and_links() -> None:
+def test_types_are_rendered_with_bounds_and_links() -> None:
     schema = {
         "type": "object",
         "required": ["a"],

@@ -1,4 +1,4 @@
-"""The newest state of a stream: in force at once, and known at the next start without the other service."""
+"""Cached watch: applies each state of a stream immediately, and restores the newest at the next start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONE, TWO = (Kills(kills=[Kill(subject=Kill.KEY, name=name)]) for name in ("one",
 
 
 class Source:
-    """A service whose streams send these states, and end as they say."""
+    """A service whose streams send the given states, and then raise the given error."""
 
     def __init__(self, *streams: tuple[list[Kills], BaseException]) -> None:
         self._streams = iter(streams)
@@ -29,27 +29,27 @@ class Source:
         raise end
 
 
-def following(file: Path, source: Source, apply: Callable[[Kills], object]) -> CachedWatch[Kills]:
+def cached_watch(file: Path, source: Source, apply: Callable[[Kills], object]) -> CachedWatch[Kills]:
     return CachedWatch(Kills, source.watch, file, apply)
 
 
-async def test_each_state_is_applied_and_the_last_one_is_there_at_the_next_start(tmp_path: Path) -> None:
+async def test_each_state_is_applied_and_the_last_is_restored_at_the_next_start(tmp_path: Path) -> None:
     applied: list[Any] = []
     file = tmp_path / "kills"
     source = Source(([ONE, TWO], Unavailable("gone")))
     with pytest.raises(Unavailable):
-        await following(file, source, applied.append).follow()
+        await cached_watch(file, source, applied.append).follow()
     assert applied == [ONE, TWO]
-    again: list[Any] = []
-    following(file, Source(), again.append)
-    assert again == [TWO]
+    restored: list[Any] = []
+    cached_watch(file, Source(), restored.append)
+    assert restored == [TWO]
 
 
-async def test_a_stream_that_reaches_its_deadline_is_opened_again(tmp_path: Path) -> None:
+async def test_a_stream_is_reopened_after_its_deadline(tmp_path: Path) -> None:
     applied: list[Any] = []
     source = Source(([ONE], DeadlineExceeded("no stream lasts for ever")), ([TWO], Unavailable("gone")))
     with pytest.raises(Unavailable):
-        await following(tmp_path / "kills", source, applied.append).follow()
+        await cached_watch(tmp_path / "kills", source, applied.append).follow()
     assert applied == [ONE, TWO]
 
 
@@ -57,19 +57,19 @@ async def test_a_state_is_applied_before_it_is_stored(tmp_path: Path) -> None:
     file, stored = tmp_path / "kills", []
     source = Source(([ONE], Unavailable("gone")))
     with pytest.raises(Unavailable):
-        await following(file, source, lambda state: stored.append(file.exists())).follow()
+        await cached_watch(file, source, lambda state: stored.append(file.exists())).follow()
     assert stored == [False]
     assert file.exists()
 
 
-async def test_a_file_that_cannot_be_read_or_written_stops_nothing(
+async def test_a_cache_file_that_cannot_be_read_or_written_is_only_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     applied: list[Any] = []
     file = tmp_path / "kills"
     file.write_bytes(b"\xff\xff")
     source = Source(([ONE], asyncio.CancelledError()))
-    watch = following(file, source, applied.append)
+    watch = cached_watch(file, source, applied.append)
     assert "cannot be read" in caplog.text and applied == []
     file.with_suffix(".new").mkdir()
     with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""A process that fails while it starts or stops leaves nothing behind."""
+"""Host: hooks that fail at start, stop or scrape."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from drw.kernel.errors import Unavailable
 from drw.kernel.runtime.host import Host, ServiceContext
 from drw.kernel.runtime.settings import Profile
 from drw.models.experiments import service
-from support.measured import measured
+from support.metrics import scrape
 
 
 @pytest.fixture
 def hooks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Lets a test say what a service does when it starts and stops; gives the list of what ran."""
-    ran: list[str] = []
+    """Returns a function that installs start and stop hooks, of which some fail, and returns the list of calls."""
+    calls: list[str] = []
 
     def with_hooks(*failing: str) -> list[str]:
         build = service.build
@@ -32,54 +32,56 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
         def hook(name: str, fails: bool):
             async def run() -> None:
-                ran.append(name)
+                calls.append(name)
                 if fails:
                     raise ZeroDivisionError(name)
 
             return run
 
         monkeypatch.setattr(service, "build", build_with_hooks)
-        return ran
+        return calls
 
     return with_hooks
 
 
-async def test_a_start_that_fails_can_be_stopped(profile: Profile, hooks: Callable[..., list[str]]) -> None:
-    ran = hooks("start 1")
+async def test_a_host_that_fails_to_start_can_be_stopped(profile: Profile, hooks: Callable[..., list[str]]) -> None:
+    calls = hooks("start 1")
     host = Host(profile, "test", ["experiments"])
     with pytest.raises(ZeroDivisionError):
         await host.start()
     await host.stop(grace=0)
-    assert ran == ["start 1", "stop 2", "stop 1"]
-    gc.collect()  # a connection or a server left open would warn here
+    assert calls == ["start 1", "stop 2", "stop 1"]
+    gc.collect()  # warns about connections and servers that are still open
 
 
-async def test_a_stop_that_fails_stops_the_rest(profile: Profile, hooks: Callable[..., list[str]]) -> None:
-    ran = hooks("stop 2")
+async def test_a_failing_stop_hook_does_not_prevent_the_others(
+    profile: Profile, hooks: Callable[..., list[str]]
+) -> None:
+    calls = hooks("stop 2")
     host = Host(profile, "test", ["experiments"])
     await host.start()
     with pytest.raises(ZeroDivisionError, match="stop 2"):
         await host.stop(grace=0)
-    assert ran == ["start 1", "start 2", "stop 2", "stop 1"]
+    assert calls == ["start 1", "start 2", "stop 2", "stop 1"]
     gc.collect()
 
 
-async def test_a_service_that_cannot_be_measured_is_not_ready_and_the_others_are_measured(
+async def test_a_failing_scrape_hook_marks_only_its_service_as_not_ready(
     profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = service.build
 
-    async def build_with_trouble(scope: ServiceContext):
-        async def away() -> None:
+    async def build_with_failing_scrape(scope: ServiceContext):
+        async def unavailable() -> None:
             raise Unavailable("the database does not answer")
 
-        scope.measure(away)
+        scope.on_scrape(unavailable)
         return await build(scope)
 
-    monkeypatch.setattr(service, "build", build_with_trouble)
+    monkeypatch.setattr(service, "build", build_with_failing_scrape)
     host = Host(profile, "test", ["experiments", "discovery"])
     await host.start()
-    found = await measured(host)
+    samples = await scrape(host)
     await host.stop(grace=0)
-    assert found['drw_service_ready{service="experiments"}'] == 0
-    assert found['drw_service_ready{service="discovery"}'] == 1
+    assert samples['drw_service_ready{service="experiments"}'] == 0
+    assert samples['drw_service_ready{service="discovery"}'] == 1

@@ -1,4 +1,4 @@
-"""What is ours of a request's time is what nobody else was waited for."""
+"""Overhead of a request: its duration minus its waits."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ import pytest
 from prometheus_client import REGISTRY
 
 from drw.kernel.observability import overhead
-from drw.kernel.observability.overhead import waited, waiting
+from drw.kernel.observability.overhead import add_wait, waiting
 
 
 def count(part: str) -> float:
     return REGISTRY.get_sample_value("drw_overhead_seconds_count", {"part": part}) or 0.0
 
 
-async def test_waits_of_a_request_and_of_its_tasks_are_not_ours() -> None:
-    account = overhead.begin()
+async def test_overhead_excludes_the_waits_of_a_request_and_its_tasks() -> None:
+    wait_time = overhead.begin()
     before = count("serving"), count("queue")
-    waited("upstream", 1.5)
-    await asyncio.create_task(later("upstream", 0.25))
-    waited("client", 0.125)
-    assert account.close(2.0) == pytest.approx(0.125)
+    add_wait("upstream", 1.5)
+    await asyncio.create_task(wait_in_task("upstream", 0.25))
+    add_wait("client", 0.125)
+    assert wait_time.record(2.0) == pytest.approx(0.125)
     assert (count("serving"), count("queue")) == (before[0] + 1, before[1])
-    waited("queue", 0.5)
-    assert account.close(2.5) == pytest.approx(0.125)
+    add_wait("queue", 0.5)
+    assert wait_time.record(2.5) == pytest.approx(0.125)
     assert count("queue") == before[1] + 1
 
 
-async def later(what, seconds):
-    waited(what, seconds)
+async def wait_in_task(kind, seconds):
+    add_wait(kind, seconds)
 
 
-async def test_a_request_does_not_count_the_waits_of_another() -> None:
-    async def one(seconds):
-        account = overhead.begin()
+async def test_concurrent_requests_have_separate_wait_times() -> None:
+    async def serve(seconds):
+        wait_time = overhead.begin()
         await asyncio.sleep(0)
-        waited("upstream", seconds)
-        return account.upstream
+        add_wait("upstream", seconds)
+        return wait_time.upstream
 
-    assert list(await asyncio.gather(one(1.0), one(2.0))) == [1.0, 2.0]
+    assert list(await asyncio.gather(serve(1.0), serve(2.0))) == [1.0, 2.0]
 
 
-async def test_a_wait_that_fails_counts_too_and_more_waits_than_time_are_not_negative() -> None:
-    account = overhead.begin()
+async def test_a_failed_wait_counts_and_overhead_is_never_negative() -> None:
+    wait_time = overhead.begin()
     with pytest.raises(TimeoutError), waiting("upstream"):
         raise TimeoutError
-    assert account.upstream > 0
-    waited("upstream", 9.0)
-    assert account.close(1.0) == 0.0
+    assert wait_time.upstream > 0
+    add_wait("upstream", 9.0)
+    assert wait_time.record(1.0) == 0.0
 
 
-def test_outside_of_requests_waits_are_nobodys() -> None:
-    account = overhead.begin()
-    overhead._account.set(None)
+def test_waits_outside_of_requests_are_ignored() -> None:
+    wait_time = overhead.begin()
+    overhead._current.set(None)
     with waiting("upstream"):
         pass
-    assert account.upstream == 0
+    assert wait_time.upstream == 0

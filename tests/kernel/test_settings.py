@@ -1,4 +1,4 @@
-"""Settings: which layer wins, where each value is from, and what is refused."""
+"""Settings: precedence of layers, origins of values, rejected values."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def base(tmp_path: Path) -> Path:
     return file
 
 
-def layered(base, text, **environ):
-    own = base.with_name("own.toml")
-    own.write_text(text)
-    return SettingLayers([base, own], environ)
+def layers_with(base, text, **environ):
+    operator_file = base.with_name("own.toml")
+    operator_file.write_text(text)
+    return SettingLayers([base, operator_file], environ)
 
 
-def test_later_files_and_the_environment_win_value_by_value(base: Path) -> None:
-    layers = layered(base, '[services.log]\norigin = "own"', DRW__LOG__GATHER_SECONDS="3", DRW__NAME="ci", OTHER="x")
+def test_later_files_and_the_environment_override_single_values(base: Path) -> None:
+    layers = layers_with(
+        base, '[services.log]\norigin = "own"', DRW__LOG__GATHER_SECONDS="3", DRW__NAME="ci", OTHER="x"
+    )
     profile = layers.profile()
     assert profile.services["log"] == {"origin": "own", "gather_seconds": "3"}
     assert profile.name == "ci"
@@ -43,21 +45,21 @@ def test_later_files_and_the_environment_win_value_by_value(base: Path) -> None:
     assert layers.origins["data"] == str(base)
 
 
-def test_a_table_replaces_a_value_and_a_value_a_table(base: Path) -> None:
-    assert layered(base, "[services.log.origin]\na = 1").profile().services["log"]["origin"] == {"a": 1}
+def test_tables_and_values_replace_each_other(base: Path) -> None:
+    assert layers_with(base, "[services.log.origin]\na = 1").profile().services["log"]["origin"] == {"a": 1}
     with pytest.raises(ConfigError, match=r"services\.log"):
-        layered(base, "[services]\nlog = 3").profile()
+        layers_with(base, "[services]\nlog = 3").profile()
 
 
-def test_a_wrong_value_is_named_with_its_origin(base: Path) -> None:
+def test_an_error_names_the_setting_and_its_origin(base: Path) -> None:
     with pytest.raises(ConfigError, match=r"postgres: .* \(from .*own\.toml\)"):
-        layered(base, "postgres = 3").profile()
+        layers_with(base, "postgres = 3").profile()
     with pytest.raises(ConfigError, match="speed: .*not permitted"):
-        layered(base, "speed = 3").profile()
+        layers_with(base, "speed = 3").profile()
 
 
-def test_a_profile_is_fixed(base: Path) -> None:
-    profile = layered(base, "").profile()
+def test_a_profile_is_immutable(base: Path) -> None:
+    profile = layers_with(base, "").profile()
     with pytest.raises(ValueError, match="frozen"):
         profile.name = "other"
 

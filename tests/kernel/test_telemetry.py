@@ -1,4 +1,4 @@
-"""Traces reach a collector with the caller's trace id; logs are one JSON line a request with the same id."""
+"""Traces are exported with the trace id of the caller; each request is logged as one JSON line with the same id."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Event, Thread
-from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -22,25 +22,25 @@ from support.spans import recorded
 
 STOP_SECONDS = ProcessSpec(name="", title="", command=list, ready=asyncio.Event().wait).stop_seconds
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-SERVED = """
+PROGRAM = """
 import sys
 from drw.kernel.observability import telemetry
 telemetry.set_up("models", sys.argv[1])
 headers = {"traceparent": f"00-{sys.argv[2]}-b7ad6b7169203331-01"}
 with telemetry.Request("serving", "Chat", headers) as request:
-    request._began -= 2.0  # as if it had taken so long
+    request._start_time -= 2.0  # as if it had taken so long
     request.finish("OK")
 telemetry.flush()
 """
 
 
 @pytest.fixture
-def collector():
-    got: list[tuple[str, bytes]] = []
+def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    received: list[tuple[str, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            got.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+            received.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
             self.send_response(200)
             self.end_headers()
 
@@ -49,22 +49,22 @@ def collector():
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", got
+        yield f"http://127.0.0.1:{server.server_port}", received
         server.shutdown()
         thread.join()
 
 
 def serve(endpoint: str) -> list[dict]:
-    done = subprocess.run(
-        [sys.executable, "-c", SERVED, endpoint, TRACE], capture_output=True, text=True, timeout=60, check=True
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, endpoint, TRACE], capture_output=True, text=True, timeout=60, check=True
     )
-    return [json.loads(line) for line in done.stderr.splitlines()]
+    return [json.loads(line) for line in result.stderr.splitlines()]
 
 
-def test_spans_go_to_the_collector_with_the_callers_trace(collector: Any) -> None:
-    endpoint, got = collector
+def test_spans_are_exported_with_the_trace_of_the_caller(collector: tuple[str, list[tuple[str, bytes]]]) -> None:
+    endpoint, received = collector
     (line,) = serve(endpoint)
-    ((path, body),) = got
+    ((path, body),) = received
     assert path == "/v1/traces"
     assert bytes.fromhex(TRACE) in body
     assert b"drw-models" in body
@@ -72,38 +72,38 @@ def test_spans_go_to_the_collector_with_the_callers_trace(collector: Any) -> Non
     assert line["trace_id"] == TRACE
 
 
-def test_without_a_collector_the_line_has_the_trace_all_the_same() -> None:
+def test_log_lines_have_the_trace_id_without_a_collector() -> None:
     (line,) = serve("")
     assert (line["service"], line["method"], line["code"], line["trace_id"]) == ("serving", "Chat", "OK", TRACE)
     assert 2000 <= line["ms"] < 62_000  # more would be longer than this test waits for it
 
 
-def test_a_collector_that_never_answers_holds_up_no_stop() -> None:
-    many = SERVED.replace(
+def test_an_unresponsive_collector_does_not_delay_shutdown() -> None:
+    program = PROGRAM.replace(
         "    request.finish", "    [telemetry.tracer.start_span('more').end() for _ in range(1500)]\n    request.finish"
     )
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system takes the connection, and nobody reads it
-        command = [sys.executable, "-c", many, f"http://127.0.0.1:{silent.getsockname()[1]}", TRACE]
-        done = subprocess.run(command, capture_output=True, timeout=STOP_SECONDS)  # then the supervisor kills it
-    assert done.returncode == 0, done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel accepts connections, nothing reads them
+        command = [sys.executable, "-c", program, f"http://127.0.0.1:{listener.getsockname()[1]}", TRACE]
+        result = subprocess.run(command, capture_output=True, timeout=STOP_SECONDS)  # then the supervisor kills it
+    assert result.returncode == 0, result.stderr
 
 
-def test_a_flush_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, never = Event(), Event()
+def test_a_flush_has_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    started, release = Event(), Event()
 
-    class Stuck:
+    class StuckProvider:
         def shutdown(self):
-            begun.set()
-            never.wait()
+            started.set()
+            release.wait()
 
-    monkeypatch.setattr(trace, "get_tracer_provider", Stuck)
+    monkeypatch.setattr(trace, "get_tracer_provider", StuckProvider)
     telemetry.flush(seconds=0.01)
-    assert begun.wait(60)
-    never.set()
+    assert started.wait(60)
+    release.set()
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "traceparent",
     [
         f"00-{TRACE}-b7ad6b7169203331-01",
         f"00-{TRACE}-b7ad6b7169203331-00",
@@ -116,9 +116,9 @@ def test_a_flush_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None
         "",
     ],
 )
-def test_a_traceparent_is_read_as_opentelemetry_reads_it(sent: Any) -> None:
-    ours = trace.get_current_span(telemetry.incoming_context({"traceparent": sent})).get_span_context()
-    theirs = trace.get_current_span(telemetry.PROPAGATOR.extract({"traceparent": sent})).get_span_context()
+def test_a_traceparent_is_parsed_like_opentelemetry_parses_it(traceparent: str) -> None:
+    ours = trace.get_current_span(telemetry.incoming_context({"traceparent": traceparent})).get_span_context()
+    theirs = trace.get_current_span(telemetry.PROPAGATOR.extract({"traceparent": traceparent})).get_span_context()
     assert ours == theirs
 
 
@@ -128,11 +128,11 @@ def test_baggage_of_a_client_is_not_forwarded() -> None:
         assert telemetry.outgoing_headers() == {"traceparent": headers["traceparent"]}
 
 
-def test_a_span_that_lasts_leaves_the_one_before_it_in_place() -> None:
+def test_an_attached_span_restores_the_previous_span_at_its_end() -> None:
     with recorded() as spans, telemetry.span("outer") as outer:
-        lasting = telemetry.AttachedSpan("inner", SpanKind.CLIENT, {})
-        assert trace.get_current_span() is lasting.span
-        lasting.end()
+        attached = telemetry.AttachedSpan("inner", SpanKind.CLIENT, {})
+        assert trace.get_current_span() is attached.span
+        attached.end()
         assert trace.get_current_span() is outer
         with pytest.raises(NotFound), telemetry.span("fails"):
             raise NotFound("the zebra is not there")
@@ -144,15 +144,15 @@ def test_a_span_that_lasts_leaves_the_one_before_it_in_place() -> None:
     assert "zebra" not in failed.to_json()
 
 
-async def test_a_long_span_can_end_in_another_context() -> None:
-    """A generator that nobody closed ends in another task; the present span there is not its own to change."""
-    lasting = telemetry.AttachedSpan("inner", SpanKind.CLIENT, {})
+async def test_an_attached_span_can_end_in_another_task() -> None:
+    """A generator that is garbage collected ends in another task, whose current span must not change."""
+    attached = telemetry.AttachedSpan("inner", SpanKind.CLIENT, {})
     with telemetry.span("other") as other:
 
-        async def elsewhere() -> None:
+        async def end_in_another_task() -> None:
             with telemetry.span("third") as third:
-                lasting.end()
+                attached.end()
                 assert trace.get_current_span() is third
 
-        await asyncio.create_task(elsewhere())
+        await asyncio.create_task(end_in_another_task())
         assert trace.get_current_span() is other

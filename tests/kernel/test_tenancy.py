@@ -1,11 +1,10 @@
-"""The one place where it is decided whose something is, and the metrics that it filters."""
+"""Tenant isolation: permission to read and change, and the metrics that a caller can see."""
 
 from __future__ import annotations
 
 import ast
 import itertools
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY, Gauge
@@ -32,13 +31,13 @@ MAY_CHANGE = {
 }
 
 
-def holding(scope: str = "", desk: str = "research") -> Principal:
+def principal_with(scope: str = "", desk: str = "research") -> Principal:
     return Principal("acme", desk, "key_1", frozenset({scope, "limits:write"}))
 
 
 @pytest.mark.parametrize("scope", MAY_READ)
-def test_permission_to_read_and_change(scope: Any) -> None:
-    with acting_for(holding(scope)):
+def test_permission_to_read_and_change(scope: str) -> None:
+    with acting_for(principal_with(scope)):
         assert {name for name, owner in OWNERS.items() if tenancy.may_read(owner)} == MAY_READ[scope]
         assert {name for name, owner in OWNERS.items() if tenancy.may_change(owner)} == MAY_CHANGE[scope]
         for name, owner in OWNERS.items():
@@ -50,17 +49,19 @@ def test_permission_to_read_and_change(scope: Any) -> None:
 
 
 def test_a_caller_without_a_desk_or_an_org_owns_nothing() -> None:
-    for who, owner in itertools.product((Principal("", "", "key_1"), Principal("acme", "", "key_1")), (PLATFORM, ORG)):
-        assert not tenancy.may_change(owner, who)
+    for principal, owner in itertools.product(
+        (Principal("", "", "key_1"), Principal("acme", "", "key_1")), (PLATFORM, ORG)
+    ):
+        assert not tenancy.may_change(owner, principal)
 
 
-def test_another_org_is_named_by_the_platforms_admins_only() -> None:
-    with acting_for(holding()):
-        assert tenancy.named_org("") == tenancy.named_org("acme") == "acme"
+def test_only_platform_admins_can_name_another_org() -> None:
+    with acting_for(principal_with()):
+        assert tenancy.requested_org("") == tenancy.requested_org("acme") == "acme"
         with pytest.raises(Forbidden, match="belongs to the org 'acme', not to 'other'"):
-            tenancy.named_org("other")
-    with acting_for(holding("platform:admin")):
-        assert tenancy.named_org("other") == "other"
+            tenancy.requested_org("other")
+    with acting_for(principal_with("platform:admin")):
+        assert tenancy.requested_org("other") == "other"
 
 
 def test_a_tenant_sees_its_own_series_and_those_of_the_platform() -> None:
@@ -81,26 +82,26 @@ def test_a_tenant_sees_its_own_series_and_those_of_the_platform() -> None:
         "a name of what": {"name": "m"},
     }
 
-    def seen(who: Principal) -> set[str]:
-        return {name for name, labels in series.items() if metrics_page.may_see(labels, who)}
+    def seen(principal: Principal) -> set[str]:
+        return {name for name, labels in series.items() if metrics_page.may_see(labels, principal)}
 
     own = {"one", "own", "budget", "budget of the org", "budget of a model", "key"}
-    assert seen(holding()) == own
-    assert seen(holding("org:admin")) == own | {"desk", "budget of a desk"}
+    assert seen(principal_with()) == own
+    assert seen(principal_with("org:admin")) == own | {"desk", "budget of a desk"}
 
 
-def test_the_page_is_whole_for_a_scrape_from_inside_and_for_the_platforms_admins() -> None:
+def test_internal_scrapes_and_platform_admins_see_all_series() -> None:
     gauge = Gauge("drw_test_of_tenants", "A test.", ["org", "desk"])
     gauge.labels("other", "research").set(4711.2512625)
     gauge.labels("acme", "research").set(42)
-    envoys = b'# TYPE x gauge\nx{org="other"} 1\nx{envoy_cluster_name="a \\"b\\" c"} 2\nx 3\nx{a="\xff"} 4\n'
-    envoys += b"x{a='b'} 5\nbroken\n"
+    envoy_metrics = b'# TYPE x gauge\nx{org="other"} 1\nx{envoy_cluster_name="a \\"b\\" c"} 2\nx 3\nx{a="\xff"} 4\n'
+    envoy_metrics += b"x{a='b'} 5\nbroken\n"
     try:
-        for who in (None, holding("platform:admin")):
-            with acting_for(who):
-                assert b"4711.2512625" in (page := metrics_page.page(envoys)) and page.endswith(envoys)
-        with acting_for(holding("platform:read")):
-            page = metrics_page.page(envoys)
+        for principal in (None, principal_with("platform:admin")):
+            with acting_for(principal):
+                assert b"4711.2512625" in (page := metrics_page.page(envoy_metrics)) and page.endswith(envoy_metrics)
+        with acting_for(principal_with("platform:read")):
+            page = metrics_page.page(envoy_metrics)
     finally:
         REGISTRY.unregister(gauge)
     assert b'drw_test_of_tenants{desk="research",org="acme"} 42.0' in page
@@ -108,13 +109,13 @@ def test_the_page_is_whole_for_a_scrape_from_inside_and_for_the_platforms_admins
     assert page.endswith(b'# TYPE x gauge\nx{envoy_cluster_name="a \\"b\\" c"} 2\nx 3\n')
 
 
-def test_every_label_of_our_metrics_is_known() -> None:
-    """Or nobody but an admin of the platform would see its series: say in PLATFORM_LABELS that it names no tenant."""
-    found = {
+def test_every_metric_label_is_classified() -> None:
+    """Only platform admins see series with other labels: add labels without tenants to PLATFORM_LABELS."""
+    labels_in_source = {
         label for file in Path(drw.__file__).parent.rglob("*.py") for label in _labels(ast.parse(file.read_text()))
     }
-    assert {"org", "model", "configuration"} <= found
-    assert found <= metrics_page.PLATFORM_LABELS | metrics_page.TENANT_LABELS | {"name"}
+    assert {"org", "model", "configuration"} <= labels_in_source
+    assert labels_in_source <= metrics_page.PLATFORM_LABELS | metrics_page.TENANT_LABELS | {"name"}
 
 
 def _labels(tree: ast.Module) -> set[str]:
@@ -126,15 +127,17 @@ def _labels(tree: ast.Module) -> set[str]:
         if isinstance(target, ast.Name)
     }
     calls = (node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call))
-    found: set[str] = set()
-    for made in calls:
-        if isinstance(made.func, ast.Name) and made.func.id in {"Gauge", "Counter", "Histogram"} and len(made.args) > 2:
-            parts = list(ast.walk(made.args[2]))
+    labels_in_source: set[str] = set()
+    for call in calls:
+        if isinstance(call.func, ast.Name) and call.func.id in {"Gauge", "Counter", "Histogram"} and len(call.args) > 2:
+            parts = list(ast.walk(call.args[2]))
             parts += [
                 part
                 for name in parts
                 if isinstance(name, ast.Name) and name.id in named
                 for part in ast.walk(named[name.id])
             ]
-            found |= {part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)}
-    return found
+            labels_in_source |= {
+                part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            }
+    return labels_in_source

@@ -1,4 +1,4 @@
-"""The first key is made once: a gateway that cannot say whether it takes a key is no reason for another."""
+"""The check of the first key: only a rejection by the gateway makes it invalid."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from drw.local.first_key import _scopes
     ("status", "body", "scopes"),
     [(200, {"scopes": ["models:read"]}, {"models:read"}), (401, {}, set()), (503, {}, None)],
 )
-async def test_a_key_is_bad_only_where_the_gateway_says_so(status: int, body: Any, scopes: Any) -> None:
-    async def told(request: Request) -> JSONResponse:
+async def test_key_is_invalid_only_if_the_gateway_rejects_it(status: int, body: Any, scopes: Any) -> None:
+    async def handler(request: Request) -> JSONResponse:
         return JSONResponse(body, status)
 
-    server = HttpServer(Starlette(routes=[Route("/api/v1/me", told)]))
+    server = HttpServer(Starlette(routes=[Route("/api/v1/me", handler)]))
     url = f"http://{await server.start('127.0.0.1:0')}"
     try:
         if scopes is None:
@@ -35,6 +35,6 @@ async def test_a_key_is_bad_only_where_the_gateway_says_so(status: int, body: An
         await server.stop(0)
 
 
-async def test_a_gateway_that_is_not_there_is_no_bad_key() -> None:
-    with pytest.raises(Unavailable, match="cannot be asked"):
+async def test_unreachable_gateway_does_not_invalidate_the_key() -> None:
+    with pytest.raises(Unavailable, match="cannot check the first key"):
         await _scopes("http://127.0.0.1:9", "k")

@@ -1,4 +1,4 @@
-"""A models cluster as callers reach it, its engine, and a double of the embedding service."""
+"""Harness of the models cluster: clients, a running engine, and a double of the embedding service."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SLOTS, CONTEXT = 4, 4096
 
 
 class DoubleEmbedding(embedding_rpc.Embedding):
-    """Turns a text into its length; takes 100 characters, or cuts there where that is asked for."""
+    """Embeds a text as its length; rejects or truncates texts above 100 characters."""
 
     async def embed(self, request: EmbedRequest, /) -> EmbedResponse:
         for index, text in enumerate(request.texts):
@@ -46,8 +46,8 @@ class DoubleEmbedding(embedding_rpc.Embedding):
 
 
 @dataclass
-class Web:
-    """A running models cluster as callers reach it."""
+class ModelsCluster:
+    """A running models cluster with its clients."""
 
     client: openai.AsyncOpenAI
     http: httpx.AsyncClient
@@ -58,11 +58,11 @@ class Web:
     seen: int = field(default=0)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the audit records that are new since the last look."""
+        """Return the audit records since the last call."""
         with psycopg.connect(self.database) as connection:
             rows = connection.execute("select record from audit.inbox order by id").fetchall()
-        found = [orjson.loads(row[0]) if isinstance(row[0], str) else row[0] for row in rows]
-        new, self.seen = found[self.seen :], len(found)
+        records = [orjson.loads(row[0]) if isinstance(row[0], str) else row[0] for row in rows]
+        new, self.seen = records[self.seen :], len(records)
         return new
 
     async def until(self, ready: Callable[[], bool], what: str) -> None:

@@ -1,4 +1,4 @@
-"""The models cluster with a real engine, an engine that fails on purpose, and OpenAI's own client."""
+"""Fixtures of the models cluster: real engine, double of an engine, OpenAI's client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from drw.kernel.rpc.transport import Server
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.engine.weights import prepare
-from models.cluster import CONTEXT, KEY, SLOTS, DoubleEmbedding, Web, running_engine
+from models.cluster import CONTEXT, KEY, SLOTS, DoubleEmbedding, ModelsCluster, running_engine
 from models.double_engine import double_engine
 from support.kills import double_kills
 
@@ -26,7 +26,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def weights(request: pytest.FixtureRequest) -> Path:
-    """The small model's weights, made once for all runs."""
+    """The weights of the bundled model, prepared once for all runs."""
     return prepare(Path(request.config.cache.mkdir("weights")), lambda line: None)
 
 
@@ -53,7 +53,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         sampling: dict[str, float] | None = None,
         on: Profile = profile,
         **serving: Any,
-    ) -> AsyncIterator[Web]:
+    ) -> AsyncIterator[ModelsCluster]:
         base = folder / f"m{next(_numbers)}"
         models: dict[str, Any] = {
             "double": {"engine": "openai", "base_url": f"unix:{base}.d", "upstream_model": "up-1", **(double or {})},
@@ -74,7 +74,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         embedding = Server([DoubleEmbedding()])
         await embedding.start(rag.grpc)
         async with double_kills(f"unix:{base}.k") as kills, double_engine(Path(f"{base}.d")) as made:
-            spread.processes["gateway"] = kills.place
+            spread.processes["gateway"] = kills.address
             host = Host(spread, "test", ["discovery", "serving", *more])
             try:
                 await host.start(f"unix:{base}.g", f"unix:{base}.h")
@@ -89,7 +89,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
                         "max_retries": 0,
                     }
                     client = openai.AsyncOpenAI(**options)
-                    yield Web(client, http, made, host, profile.postgres, kills)
+                    yield ModelsCluster(client, http, made, host, profile.postgres, kills)
             finally:
                 await host.stop(grace=0)
                 await embedding.stop(0)
@@ -98,10 +98,10 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
 
 
 @pytest.fixture
-async def web(start: Callable[..., Any]) -> AsyncIterator[Web]:
-    """The cluster with the engine that fails on purpose."""
-    async with start() as found:
-        yield found
+async def cluster(start: Callable[..., Any]) -> AsyncIterator[ModelsCluster]:
+    """The cluster with the double of an engine."""
+    async with start() as cluster:
+        yield cluster
 
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -1,4 +1,4 @@
-"""An engine that speaks OpenAI's API and fails as it is told: the last message names how."""
+"""Double of an OpenAI-compatible engine; the last message of a request names its behaviour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORDS = ("Rates", " rose", ".")
 
 
 class DoubleEngine:
-    """Keeps what it was asked, and counts the answers under way."""
+    """Stores request bodies and headers, and counts running requests."""
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -24,7 +24,7 @@ class DoubleEngine:
         self.words: tuple[str, ...] = WORDS
         self.cut_after = 1
         self.go = asyncio.Event()
-        """Those who `wait` go on when this is set."""
+        """Resumes requests with the behaviour `wait`."""
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -32,8 +32,8 @@ class DoubleEngine:
         self.headers.append(dict(request.headers))
         self.under_way += 1
         try:
-            said = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
-            return await getattr(self, said if isinstance(said, str) else "plain", self.plain)(request, body)
+            content = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+            return await getattr(self, content if isinstance(content, str) else "plain", self.plain)(request, body)
         finally:
             self.under_way -= 1
 
@@ -92,8 +92,8 @@ class DoubleEngine:
         return web.json_response({"error": {"message": "it broke"}}, status=500)
 
     async def quoting(self, request: web.Request, body: dict[str, Any], status: int = 500) -> Any:
-        said = body["messages"][0]["content"]
-        return web.json_response({"error": {"message": f"cannot read: {said}"}}, status=status)
+        content = body["messages"][0]["content"]
+        return web.json_response({"error": {"message": f"cannot read: {content}"}}, status=status)
 
     async def quoting_400(self, request: web.Request, body: dict[str, Any]) -> Any:
         return await self.quoting(request, body, 400)
@@ -141,8 +141,8 @@ class DoubleEngine:
     async def _word(self, response: web.StreamResponse, body: dict[str, Any], word: str) -> None:
         await self._send(response, self._choices(body, {"content": word} if "messages" in body else {"text": word}))
 
-    def _choices(self, body: dict[str, Any], said: dict[str, str], finish: str | None = None) -> dict[str, Any]:
-        put = {"delta": said} if "messages" in body else {"text": "", **said}
+    def _choices(self, body: dict[str, Any], content: dict[str, str], finish: str | None = None) -> dict[str, Any]:
+        put = {"delta": content} if "messages" in body else {"text": "", **content}
         prompt = body.get("prompt")
         prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
         choices = [{"index": i, **put, "finish_reason": finish} for i in range(body.get("n", 1) * prompts)]

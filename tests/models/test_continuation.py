@@ -1,4 +1,4 @@
-"""A stream that breaks off is gone on with by the real engine, word for word as if it had given all of it."""
+"""The real engine continues a truncated stream to the same text as one engine alone."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ GREEDY = {"temperature": 0, "max_tokens": 32, "seed": 1}
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
-async def test_the_real_engine_goes_on_where_another_broke_off(
+async def test_the_real_engine_continues_a_truncated_stream(
     start: Callable[..., Any], engine: Path, endpoint: str
 ) -> None:
-    async with start(small=engine, double={"fallbacks": ["small"]}) as web:
+    async with start(small=engine, double={"fallbacks": ["small"]}) as cluster:
 
         async def said(model: str) -> tuple[str, ...]:
             if endpoint == "chat":
-                stream = await web.client.chat.completions.create(model=model, messages=PROMPT, stream=True, **GREEDY)
+                stream = await cluster.client.chat.completions.create(
+                    model=model, messages=PROMPT, stream=True, **GREEDY
+                )
                 pieces = [c.delta.content async for chunk in stream for c in chunk.choices]
             else:
-                stream = await web.client.completions.create(model=model, prompt="cut", stream=True, **GREEDY)
+                stream = await cluster.client.completions.create(model=model, prompt="cut", stream=True, **GREEDY)
                 pieces = [c.text async for chunk in stream for c in chunk.choices]
             return tuple(piece for piece in pieces if piece)
 
         whole = await said("small")
         assert len(whole) > 16
-        web.double.words, web.double.cut_after = whole, 9
+        cluster.double.words, cluster.double.cut_after = whole, 9
         assert "".join(await said("double")) == "".join(whole)
-        attempts = web.records()[-1]["details"]["attempts"]
+        attempts = cluster.records()[-1]["details"]["attempts"]
         assert [(a["model"], a["outcome"]) for a in attempts] == [("double", "cut"), ("small", "ok")]

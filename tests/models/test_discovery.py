@@ -1,4 +1,4 @@
-"""Which models there are, which is the default, and what callers from outside may know of them."""
+"""Discovery: models, default model, aliases, and public descriptions."""
 
 from __future__ import annotations
 
@@ -54,38 +54,36 @@ async def test_models_are_found_by_id_and_by_default(profile: Profile, how: str)
         assert caught.value.metadata["code"] == "model_not_found"
 
 
-async def test_rest_shows_neither_addresses_nor_where_models_resolve(profile: Profile) -> None:
+async def test_rest_exposes_no_addresses_and_no_resolve_methods(profile: Profile) -> None:
     async with hosted(with_models(profile, {"large": LARGE}), ["discovery"]) as host:
         headers = {"x-drw-key": "key_1", "x-drw-scopes": "models:read"}
         transport = httpx.ASGITransport(app=host.app())
-        async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=headers) as web:
-            answer = await web.get("/api/v1/models")
+        async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=headers) as cluster:
+            answer = await cluster.get("/api/v1/models")
             assert answer.json()["models"][0]["id"] == "large"
             assert "upstream.example" not in answer.text
             assert "UPSTREAM_KEY" not in answer.text
-            assert (await web.get("/api/v1/models/large")).json()["default"] is True
+            assert (await cluster.get("/api/v1/models/large")).json()["default"] is True
 
 
-async def test_one_line_of_the_operators_file_adds_a_model_and_makes_it_the_default(
-    profile: Profile, tmp_path: Path
-) -> None:
-    shipped, own = tmp_path / "shipped.toml", tmp_path / "own.toml"
-    shipped.write_text(
+async def test_one_line_of_settings_adds_a_default_model(profile: Profile, tmp_path: Path) -> None:
+    defaults_file, operator_file = tmp_path / "shipped.toml", tmp_path / "own.toml"
+    defaults_file.write_text(
         f'name = "t"\ndata = "{tmp_path}"\npostgres = ""\nvalkey = ""\n'
         '[services.discovery]\ndefault_model = "small"\n'
         '[services.discovery.models.small]\nengine = "llama_cpp"\nbase_url = "unix:/tmp/e.sock"\n'
     )
-    own.write_text(
+    operator_file.write_text(
         'services.discovery.models.gpt-4o = { engine = "openai", base_url = "https://upstream.example/v1", '
         'api_key_variable = "OPENAI_API_KEY", default = true }'
     )
-    sections = SettingLayers([shipped, own], {}).profile().services
+    sections = SettingLayers([defaults_file, operator_file], {}).profile().services
     async with hosted(profile.model_copy(update={"services": sections}), ["discovery"]) as host:
         assert (await host.client(DiscoveryClient).get_model(GetModelRequest())).id == "gpt-4o"
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "remedy"),
     [
         ({"models": {"a": SMALL, "b": LARGE}}, "default_model must name one of the chat models: a, b"),
         ({"models": {"a": SMALL}, "default_model": "c"}, "default_model is 'c'; the chat models are: a"),
@@ -107,11 +105,11 @@ async def test_one_line_of_the_operators_file_adds_a_model_and_makes_it_the_defa
         ({"models": {"a b": SMALL}}, "'a b' cannot be the id of a model"),
     ],
 )
-async def test_wrong_settings_say_what_would_be_right(profile: Profile, section: Any, said: str) -> None:
+async def test_invalid_model_settings_are_rejected_with_a_remedy(profile: Profile, section: Any, remedy: str) -> None:
     host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
     with pytest.raises(ConfigError) as caught:
         await host.start()
-    assert said in caught.value.message
+    assert remedy in caught.value.message
     await host.stop()
 
 
@@ -125,12 +123,12 @@ async def rest(profile, **more):
     """Run discovery, and give its REST side and its client."""
     async with hosted(with_models(profile, MODELS, default_model="small", **more), ["discovery"]) as host:
         transport = httpx.ASGITransport(app=host.app())
-        async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=ADMIN) as web:
-            yield web, host.client(DiscoveryClient)
+        async with httpx.AsyncClient(transport=transport, base_url="http://drw", headers=ADMIN) as cluster:
+            yield cluster, host.client(DiscoveryClient)
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_a_plan_has_targets_by_weight_and_fallbacks_in_order(profile: Profile, how: str) -> None:
+async def test_candidates_are_targets_by_weight_then_fallbacks(profile: Profile, how: str) -> None:
     async with hosted(with_models(profile, MODELS, default_model="small", aliases=ALIASES), ["discovery"], how) as host:
         client = host.client(DiscoveryClient)
         plan = await client.resolve_plan(ResolvePlanRequest(id="fast"))
@@ -144,23 +142,23 @@ async def test_a_plan_has_targets_by_weight_and_fallbacks_in_order(profile: Prof
         assert [m.id for m in (await client.list_models(ListModelsRequest())).models][-1] == "fast"
 
 
-async def test_an_alias_is_changed_while_all_runs_and_every_change_is_audited(profile: Profile) -> None:
-    async with rest(profile, aliases=ALIASES) as (web, client):
+async def test_alias_changes_apply_at_run_time_and_are_audited(profile: Profile) -> None:
+    async with rest(profile, aliases=ALIASES) as (cluster, client):
         watch = client.watch_aliases(WatchAliasesRequest())
         await anext(watch)
         body = {"targets": [{"model": "large", "weight": 1}]}
-        assert (await web.put("/api/v1/aliases/fast", json=body)).status_code == 200
+        assert (await cluster.put("/api/v1/aliases/fast", json=body)).status_code == 200
         await anext(watch)
         plan = await client.resolve_plan(ResolvePlanRequest(id="fast"))
         assert [t.model.model.id for t in plan.targets] == ["large"]
-        (listed,) = (await web.get("/api/v1/aliases")).json()["aliases"]
+        (listed,) = (await cluster.get("/api/v1/aliases")).json()["aliases"]
         assert (listed["name"], listed["from_settings"]) == ("fast", False)
-        assert (await web.delete("/api/v1/aliases/fast")).status_code == 200
+        assert (await cluster.delete("/api/v1/aliases/fast")).status_code == 200
         plan = await client.resolve_plan(ResolvePlanRequest(id="fast"))
         assert len(plan.targets) == 2  # that of the settings counts again
-        answer = await web.delete("/api/v1/aliases/fast")
-        assert (answer.status_code, "stands in the settings" in answer.text) == (400, True)
-        assert (await web.delete("/api/v1/aliases/gone")).status_code == 404
+        answer = await cluster.delete("/api/v1/aliases/fast")
+        assert (answer.status_code, "is in the settings" in answer.text) == (400, True)
+        assert (await cluster.delete("/api/v1/aliases/gone")).status_code == 404
         await watch.aclose()
     with psycopg.connect(profile.postgres) as connection:
         rows = connection.execute("select record::jsonb from audit.inbox order by id").fetchall()
@@ -173,12 +171,12 @@ async def test_an_alias_is_changed_while_all_runs_and_every_change_is_audited(pr
     assert [r["details"] for (r,) in rows] == [{"before": was, "after": became}, {"before": became, "after": was}]
 
 
-async def test_a_record_outlives_the_process_and_reaches_the_other_ones(profile: Profile) -> None:
-    async with rest(profile) as (web, _), rest(profile) as (_, other):
+async def test_a_stored_alias_survives_a_restart_and_reaches_other_processes(profile: Profile) -> None:
+    async with rest(profile) as (cluster, _), rest(profile) as (_, other):
         watch = other.watch_aliases(WatchAliasesRequest())
         await anext(watch)
         body = {"targets": [{"model": "large", "weight": 1}]}
-        assert (await web.put("/api/v1/aliases/mine", json=body)).status_code == 200
+        assert (await cluster.put("/api/v1/aliases/mine", json=body)).status_code == 200
         async with asyncio.timeout(30):
             while not (await other.list_aliases(ListAliasesRequest())).aliases:
                 await anext(watch)
@@ -188,7 +186,7 @@ async def test_a_record_outlives_the_process_and_reaches_the_other_ones(profile:
 
 
 @pytest.mark.parametrize(
-    ("name", "body", "said"),
+    ("name", "body", "remedy"),
     [
         ("small", {"targets": [{"model": "large", "weight": 1}]}, "'small' is a model"),
         ("a b", {"targets": [{"model": "large", "weight": 1}]}, "'a b' cannot name an alias"),
@@ -200,26 +198,26 @@ async def test_a_record_outlives_the_process_and_reaches_the_other_ones(profile:
         ("a", {"targets": [{"model": "large", "weight": 1}], "fallbacks": ["large"]}, "named twice"),
         ("a", {"targets": [{"model": "large", "weight": 1}], "total_seconds": "NaN"}, "total_seconds"),
         ("a", {"targets": [{"model": "large", "weight": 1}], "total_seconds": 7200}, "total_seconds is 7200"),
-        ("a", {"targets": [{"model": "large"}] * 17}, "names 17 models; at most 16"),
+        ("a", {"targets": [{"model": "large"}] * 17}, "has 17 models; at most 16"),
     ],
 )
-async def test_a_wrong_alias_says_what_would_be_right(profile: Profile, name: str, body: Any, said: str) -> None:
-    async with rest(profile) as (web, _):
-        answer = await web.put(f"/api/v1/aliases/{name}", json=body)
-        assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True), answer.text
+async def test_an_invalid_alias_is_rejected_with_a_remedy(profile: Profile, name: str, body: Any, remedy: str) -> None:
+    async with rest(profile) as (cluster, _):
+        answer = await cluster.put(f"/api/v1/aliases/{name}", json=body)
+        assert (answer.status_code, remedy in answer.json()["error"]["message"]) == (400, True), answer.text
 
 
-async def test_only_an_administrator_changes_an_alias(profile: Profile) -> None:
-    async with rest(profile) as (web, _):
+async def test_only_administrators_can_change_aliases(profile: Profile) -> None:
+    async with rest(profile) as (cluster, _):
         body = {"targets": [{"model": "large", "weight": 1}]}
         headers = {"x-drw-scopes": "models:read models:invoke org:admin"}
-        assert (await web.put("/api/v1/aliases/a", json=body, headers=headers)).status_code == 403
-        assert (await web.delete("/api/v1/aliases/a", headers=headers)).status_code == 403
-        assert (await web.get("/api/v1/aliases", headers=headers)).json()["aliases"] == []
+        assert (await cluster.put("/api/v1/aliases/a", json=body, headers=headers)).status_code == 403
+        assert (await cluster.delete("/api/v1/aliases/a", headers=headers)).status_code == 403
+        assert (await cluster.get("/api/v1/aliases", headers=headers)).json()["aliases"] == []
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "remedy"),
     [
         ({"models": {"a": SMALL | {"fallbacks": ["b"]}}}, "models.a.fallbacks has 'b'; other chat models are: none"),
         ({"models": {"a": SMALL | {"base_urls": ["unix:/tmp/x.sock"]}}}, "give base_url or base_urls, not both"),
@@ -229,9 +227,11 @@ async def test_only_an_administrator_changes_an_alias(profile: Profile) -> None:
         ({"models": {"a": VECTORS | {"fallbacks": ["b"]}}}, "an embedding model has no fallbacks"),
     ],
 )
-async def test_wrong_settings_of_plans_say_what_would_be_right(profile: Profile, section: Any, said: str) -> None:
+async def test_invalid_fallbacks_and_aliases_are_rejected_with_a_remedy(
+    profile: Profile, section: Any, remedy: str
+) -> None:
     host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
     with pytest.raises(ConfigError) as caught:
         await host.start()
-    assert said in caught.value.message
+    assert remedy in caught.value.message
     await host.stop()

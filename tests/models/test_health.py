@@ -1,4 +1,4 @@
-"""One report over every process: what is ready, what this release lacks, what is down."""
+"""Health report over all processes: ready, down and unimplemented services."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def places(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     return place
 
 
-async def test_the_report_names_what_is_down_and_forgives_what_is_not_implemented(
+async def test_the_report_names_down_services_and_ignores_unimplemented_ones(
     profile: Profile, places: Callable[..., ServiceAddress]
 ) -> None:
     processes = {"a": places("health", "experiments"), "b": places("discovery")}

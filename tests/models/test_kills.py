@@ -1,4 +1,4 @@
-"""What a kill switch does to model calls: new ones are refused, those under way end at once, and a record stays."""
+"""Kill switch and model calls: new calls are rejected, running ones end, records are written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.killswitch.watch import Killed, KillList
-from models.cluster import Web
+from models.cluster import ModelsCluster
 from models.test_failures import ask
 from support.kills import kill
 
@@ -29,51 +29,51 @@ SUBJECTS = [
 ]
 
 
-async def stopped(web, *kills):
+async def stopped(cluster, *kills):
     """Kill, and return when calls are refused."""
-    await web.kills.kill(*kills)
+    await cluster.kills.kill(*kills)
     async with asyncio.timeout(30):
         while True:
             try:
-                await web.client.chat.completions.create(**ask("plain"))
+                await cluster.client.chat.completions.create(**ask("plain"))
             except openai.PermissionDeniedError as error:
                 return error
             await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("what", SUBJECTS, ids=["key", "desk", "model", "own model"])
-async def test_a_killed_call_is_refused_and_a_stream_is_cut(web: Web, what: Any) -> None:
-    stream = await web.client.chat.completions.create(**ask("stall", stream=True))
+async def test_a_kill_rejects_new_calls_and_ends_streams(cluster: ModelsCluster, what: Any) -> None:
+    stream = await cluster.client.chat.completions.create(**ask("stall", stream=True))
     first = await anext(stream)
     assert first.choices[0].delta.content
-    waiting = asyncio.create_task(web.client.chat.completions.create(**ask("wait")))
-    await web.until(lambda: web.double.under_way == 2, "both calls")
-    refused = await stopped(web, what)
-    assert refused.code == "killed" and "`drw kill list`" in refused.message
+    waiting = asyncio.create_task(cluster.client.chat.completions.create(**ask("wait")))
+    await cluster.until(lambda: cluster.double.under_way == 2, "both calls")
+    rejected = await stopped(cluster, what)
+    assert rejected.code == "killed" and "`drw kill list`" in rejected.message
     with pytest.raises(openai.APIError, match="stopped by a kill switch") as cut:
         await anext(stream)
     assert (cut.value.type, cut.value.code) == ("permission_error", "killed")
     with pytest.raises(openai.PermissionDeniedError, match="stopped by a kill switch"):
         await waiting
-    await web.until(lambda: web.double.under_way == 0, "the end of the engine's work")
+    await cluster.until(lambda: cluster.double.under_way == 0, "the end of the engine's work")
     # Both that were under way; the call that was refused first may have had its answer on record just before.
-    outcomes = [record["outcome"] for record in web.records()]
+    outcomes = [record["outcome"] for record in cluster.records()]
     assert outcomes.count("killed") >= 2 and set(outcomes) <= {"killed", "ok"}
     with pytest.raises(openai.PermissionDeniedError):
-        await web.client.chat.completions.create(**ask("plain"))
-    assert [record["outcome"] for record in web.records()] == ["killed"]
-    await web.kills.kill()
+        await cluster.client.chat.completions.create(**ask("plain"))
+    assert [record["outcome"] for record in cluster.records()] == ["killed"]
+    await cluster.kills.kill()
     async with asyncio.timeout(30):
         while True:
             try:
-                await web.client.chat.completions.create(**ask("plain"))
+                await cluster.client.chat.completions.create(**ask("plain"))
                 break
             except openai.PermissionDeniedError:
                 await asyncio.sleep(0.01)
 
 
-async def test_what_others_do_goes_on(web: Web) -> None:
-    stream = await web.client.chat.completions.create(**ask("stall", stream=True))
+async def test_calls_of_others_are_not_affected_by_a_kill(cluster: ModelsCluster) -> None:
+    stream = await cluster.client.chat.completions.create(**ask("stall", stream=True))
     await anext(stream)
     others = [
         kill("KEY", "key_test", "other"),
@@ -81,40 +81,40 @@ async def test_what_others_do_goes_on(web: Web) -> None:
         kill("MODEL", "double", "other"),
         kill("MODEL", "vectors"),
     ]
-    await web.kills.kill(*others)
+    await cluster.kills.kill(*others)
     async with asyncio.timeout(30):
         while True:
             try:
-                await web.client.embeddings.create(model="vectors", input="x")
+                await cluster.client.embeddings.create(model="vectors", input="x")
             except openai.PermissionDeniedError:
                 break
             await asyncio.sleep(0.01)
-    assert web.double.under_way == 1
-    assert (await web.client.chat.completions.create(**ask("plain"))).choices
+    assert cluster.double.under_way == 1
+    assert (await cluster.client.chat.completions.create(**ask("plain"))).choices
 
 
-async def test_a_call_of_another_service_is_cut_too(web: Web) -> None:
-    serving = web.host.client(ServingClient)
+async def test_an_rpc_call_is_stopped_by_a_kill(cluster: ModelsCluster) -> None:
+    serving = cluster.host.client(ServingClient)
     request = ChatRequest(model="double", messages=[ChatMessage(role="user", content="stall")])
     with acting_for(WHO):
         async with aclosing(serving.chat(request)) as chunks:
             assert (await anext(chunks)).text
-            await web.kills.kill(SUBJECTS[2])
+            await cluster.kills.kill(SUBJECTS[2])
             with pytest.raises(Killed) as cut:
                 await anext(chunks)
             assert (cut.value.metadata["code"], cut.value.metadata["killed"]) == ("killed", "model")
         with pytest.raises(Killed):
             await anext(serving.chat(request))
-    await web.until(lambda: web.double.under_way == 0, "the end of the engine's work")
-    assert [record["outcome"] for record in web.records()] == ["killed", "killed"]
+    await cluster.until(lambda: cluster.double.under_way == 0, "the end of the engine's work")
+    assert [record["outcome"] for record in cluster.records()] == ["killed", "killed"]
 
 
-async def test_kills_outlive_the_router_and_a_start_without_it(start: Callable[..., Any]) -> None:
-    async with start() as web:
-        await stopped(web, SUBJECTS[0])
-        await web.kills.stop()
-        assert (await stopped(web)).code == "killed"
-        file = web.host.profile.data / "serving" / "kills"
+async def test_kills_persist_without_the_router_and_across_restarts(start: Callable[..., Any]) -> None:
+    async with start() as cluster:
+        await stopped(cluster, SUBJECTS[0])
+        await cluster.kills.stop()
+        assert (await stopped(cluster)).code == "killed"
+        file = cluster.host.profile.data / "serving" / "kills"
     router = Channels().client(RequestRouterClient, "unix:/nothing")
     with pytest.raises(Killed):
         KillList(router, file).check(WHO)

@@ -1,4 +1,4 @@
-"""What other services get of serving: the answer piece by piece, with the errors of the tree."""
+"""The RPC contract of serving: streamed answers and errors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import Principal, acting_for
-from drw.kernel.rpc.transport import StrictTransport
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile, ServiceAddress
 from models.double_engine import WORDS, double_engine
 from support.hosting import hosted
+from support.strict_transport import StrictTransport
 
 _numbers = itertools.count()
 
@@ -58,7 +58,7 @@ def ask(how, **more):
     return ChatRequest(messages=[ChatMessage(role="user", content=how)], **more)
 
 
-async def test_an_answer_comes_in_pieces_and_the_last_says_how_it_ended(served: Any) -> None:
+async def test_an_rpc_answer_is_streamed_and_ends_with_its_finish_reason(served: Any) -> None:
     client, engine, database = served
     schema = '{"type": "object"}'
     pieces = [p async for p in client.chat(ask("plain", max_tokens=9, stop=["x"], seed=3, json_schema=schema))]
@@ -73,7 +73,7 @@ async def test_an_answer_comes_in_pieces_and_the_last_says_how_it_ended(served: 
     assert [(r["outcome"], r["actor"]) for (r,) in rows] == [("ok", "key_test")]
 
 
-async def test_errors_keep_their_class(served: Any) -> None:
+async def test_rpc_errors_keep_their_class(served: Any) -> None:
     client, _, database = served
     for request, error, said in [
         (ask("plain", model="gone"), NotFound, "'gone' does not exist"),
@@ -89,7 +89,7 @@ async def test_errors_keep_their_class(served: Any) -> None:
     assert [outcome for (outcome,) in rows] == ["refused"] * 4 + ["failed"]
 
 
-async def test_a_service_that_stops_listening_ends_the_engines_work(served: Any) -> None:
+async def test_closing_an_rpc_stream_stops_the_engine(served: Any) -> None:
     import asyncio
 
     client, engine, _ = served
@@ -102,7 +102,7 @@ async def test_a_service_that_stops_listening_ends_the_engines_work(served: Any)
     assert engine.under_way == 0
 
 
-async def test_adapters_settings_are_checked(profile: Profile, folder: Path) -> None:
+async def test_invalid_adapter_settings_are_rejected(profile: Profile, folder: Path) -> None:
     section = {"discovery": {"models": {}}, "serving": {"openai": {"patience": 3}}}
     places = {"rag": ServiceAddress(services=("embedding",), grpc=f"unix:{folder}/none", http="")}
     wrong = profile.model_copy(update={"services": section, "processes": places})

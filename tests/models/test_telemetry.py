@@ -1,4 +1,4 @@
-"""Spans, metrics and log lines of model calls: by OpenTelemetry's conventions, and without a word of anybody's."""
+"""Spans, metrics and log fields of model calls: OpenTelemetry's conventions, no content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from drw.kernel.observability.telemetry import JsonFormatter
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.settings import Settings as ServingSettings
-from models.cluster import Web
+from models.cluster import ModelsCluster
 from support.spans import Spans, attributes_of, recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -36,8 +36,8 @@ LABELS = {
 
 @pytest.fixture
 def spans() -> Iterator[Spans]:
-    with recorded() as found:
-        yield found
+    with recorded() as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -55,31 +55,31 @@ def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     root.setLevel(before)
 
 
-async def ask(web, how="plain", **more):
+async def ask(cluster, how="plain", **more):
     messages = [{"role": "system", "content": f"{WORDS} {SECRET}"}, {"role": "user", "content": how}]
     body = {"model": "double", "messages": messages, "stream": True, **more}
-    return await web.http.post("/v1/chat/completions", json=body, headers=PARENT)
+    return await cluster.http.post("/v1/chat/completions", json=body, headers=PARENT)
 
 
 def sample(name, **labels):
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part_of_its_trace(
-    web: Web, spans: Spans
+async def test_a_call_is_a_client_span_and_propagates_its_trace_to_the_engine(
+    cluster: ModelsCluster, spans: Spans
 ) -> None:
-    asked = {"temperature": 0.5, "max_tokens": 9, "seed": 3, "top_p": 0.9, "n": 1, "stop": ["noon"]}
-    assert (await ask(web, **asked)).status_code == 200
+    parameters = {"temperature": 0.5, "max_tokens": 9, "seed": 3, "top_p": 0.9, "n": 1, "stop": ["noon"]}
+    assert (await ask(cluster, **parameters)).status_code == 200
     span, server = spans.one("chat double"), spans.one("http/POST")
     assert span.kind is SpanKind.CLIENT
     assert span.parent is not None
     assert span.parent.span_id == server.context.span_id
     assert f"{span.context.trace_id:032x}" == TRACE
-    told = attributes_of(span)
-    assert told.pop("gen_ai.response.id").startswith("chatcmpl-")
-    assert 0 < told.pop("gen_ai.response.time_to_first_chunk") < 60
-    assert told.pop("server.address").endswith(".d")
-    assert told == {
+    attributes = attributes_of(span)
+    assert attributes.pop("gen_ai.response.id").startswith("chatcmpl-")
+    assert 0 < attributes.pop("gen_ai.response.time_to_first_chunk") < 60
+    assert attributes.pop("server.address").endswith(".d")
+    assert attributes == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": "double",
@@ -94,39 +94,39 @@ async def test_a_call_is_a_client_span_by_the_conventions_and_the_engine_is_part
         "gen_ai.usage.output_tokens": 3,
     }
     assert attributes_of(server)["http.response.status_code"] == 200
-    (headers,) = web.double.headers
+    (headers,) = cluster.double.headers
     version, trace_id, caller, flags = headers["traceparent"].split("-")
     assert (version, trace_id, flags) == ("00", TRACE, "01")
     asking = next(s for s in spans.all() if f"{s.context.span_id:016x}" == caller)
     assert asking.parent is not None
     assert span.context.span_id in (asking.context.span_id, asking.parent.span_id)  # an attempt is a child of the call
-    assert [record["trace_id"] for record in web.records()] == [TRACE]
+    assert [record["trace_id"] for record in cluster.records()] == [TRACE]
 
 
-async def test_a_key_that_somebody_puts_into_a_path_is_on_no_span(web: Web, spans: Spans) -> None:
+async def test_a_key_in_a_path_is_on_no_span(cluster: ModelsCluster, spans: Spans) -> None:
     key = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJrZXlfMSJ9.c2lnbmF0dXJl"
-    await web.http.get(f"/v1/models/{key}")
+    await cluster.http.get(f"/v1/models/{key}")
     assert attributes_of(spans.one("http/GET"))["url.path"] == "/v1/models/[redacted: token]"
     assert key not in spans_text(spans)
 
 
-async def test_a_failure_is_on_the_span_by_its_class_alone(web: Web, spans: Spans) -> None:
-    await ask(web, "quoting")
+async def test_a_failed_span_has_only_the_class_of_the_error(cluster: ModelsCluster, spans: Spans) -> None:
+    await ask(cluster, "quoting")
     span = spans.one("chat double")
     assert attributes_of(span)["error.type"] == "EngineUnavailable"
     assert (span.status.status_code, span.status.description, span.events) == (StatusCode.ERROR, None, ())
     assert attributes_of(spans.one("http/POST"))["error.type"] == "EngineUnavailable"
 
 
-async def test_completions_and_embeddings_have_their_own_operation(web: Web, spans: Spans) -> None:
-    await web.client.completions.create(model="double", prompt="plain", max_tokens=4)
-    await web.client.embeddings.create(model="vectors", input=["one", "three"])
+async def test_completions_and_embeddings_have_separate_operations(cluster: ModelsCluster, spans: Spans) -> None:
+    await cluster.client.completions.create(model="double", prompt="plain", max_tokens=4)
+    await cluster.client.embeddings.create(model="vectors", input=["one", "three"])
     assert attributes_of(spans.one("text_completion double"))["gen_ai.request.max_tokens"] == 4
-    found = spans.one("embeddings vectors")
-    assert (found.kind, attributes_of(found)["gen_ai.usage.input_tokens"]) == (SpanKind.CLIENT, 2)
+    embedding_span = spans.one("embeddings vectors")
+    assert (embedding_span.kind, attributes_of(embedding_span)["gen_ai.usage.input_tokens"]) == (SpanKind.CLIENT, 2)
 
 
-async def test_metrics_have_the_conventions_names_and_a_callers_words_make_no_label(web: Web) -> None:
+async def test_metrics_follow_the_conventions_without_labels_from_requests(cluster: ModelsCluster) -> None:
     ended = {"error_type": "", "outcome": "ok"}
     names = [
         ("gen_ai_server_time_to_first_token_seconds_count", {}),
@@ -137,38 +137,40 @@ async def test_metrics_have_the_conventions_names_and_a_callers_words_make_no_la
     counts = [sample(name, **LABELS, **more) for name, more in names]
     tokens = [sample("gen_ai_client_token_usage_sum", **LABELS, gen_ai_token_type=k) for k in ("input", "output")]
     overhead = sample("drw_overhead_seconds_count", part="serving")
-    await ask(web)
+    await ask(cluster)
     assert [sample(name, **LABELS, **more) for name, more in names] == [count + 1 for count in counts]
     assert [sample("gen_ai_client_token_usage_sum", **LABELS, gen_ai_token_type=k) for k in ("input", "output")] == [
         tokens[0] + 5,
         tokens[1] + 3,
     ]
     assert sample("drw_overhead_seconds_count", part="serving") == overhead + 1
-    await ask(web, model="zebra-of-the-caller")
-    await web.http.request("PROPFIND", "/v1/zebra")
+    await ask(cluster, model="zebra-of-the-caller")
+    await cluster.http.request("PROPFIND", "/v1/zebra")
     text = generate_latest().decode()
     assert "zebra" not in text.lower()
     assert 'method="_OTHER"' in text
 
 
-async def test_a_log_line_has_the_names_that_spans_have(web: Web, lines: Callable[[], list[dict[str, Any]]]) -> None:
-    await ask(web)
+async def test_log_fields_have_the_names_of_span_attributes(
+    cluster: ModelsCluster, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    await ask(cluster)
     (line,) = (line for line in lines() if line.get("path") == "/v1/chat/completions")
     assert line["trace_id"] == TRACE
     assert line["gen_ai.request.model"] == line["gen_ai.response.model"] == "double"
     assert (line["gen_ai.usage.input_tokens"], line["gen_ai.usage.output_tokens"]) == (5, 3)
     assert line["overhead_ms"] > 0 < line["upstream_ms"]
     assert line["overhead_ms"] + line["upstream_ms"] <= line["ms"] + 0.02  # each is rounded
-    await ask(web, "status_429")
+    await ask(cluster, "status_429")
     (line,) = (line for line in lines() if line.get("code") == "429")
     assert (line["error.type"], line["error"]) == ("EngineLimited", "the upstream of 'double' is over its limit")
 
 
 @pytest.mark.parametrize("how", ["repeating", "quoting", "quoting_400", "quoting_429", "quoting_event", "no_finish"])
-async def test_by_default_no_word_of_prompt_or_answer_leaves(
-    web: Web, spans: Spans, lines: Callable[[], list[dict[str, Any]]], how: str
+async def test_content_is_not_captured_by_default(
+    cluster: ModelsCluster, spans: Spans, lines: Callable[[], list[dict[str, Any]]], how: str
 ) -> None:
-    answer = await ask(web, how)
+    answer = await ask(cluster, how)
     assert WORDS in answer.text or how == "no_finish"
     for place in (spans_text(spans), orjson.dumps(lines()).decode(), generate_latest().decode()):
         assert WORDS not in place
@@ -176,10 +178,10 @@ async def test_by_default_no_word_of_prompt_or_answer_leaves(
         assert how not in place.replace("drw_", "")  # the caller's own last message
 
 
-async def test_content_is_on_the_span_where_the_operator_wants_it_without_secrets(
+async def test_captured_content_is_redacted(
     start: Callable[..., Any], spans: Spans, lines: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    async with start(capture_content=True, capture_characters=400) as web:
+    async with start(capture_content=True, capture_characters=400) as cluster:
         tool = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"password": "hunter22"}'}}
         messages = [
             {"role": "system", "content": f"{WORDS}: {SECRET}, mail ann@example.com, card 4111 1111 1111 1111"},
@@ -187,36 +189,40 @@ async def test_content_is_on_the_span_where_the_operator_wants_it_without_secret
             {"role": "tool", "tool_call_id": "c1", "content": "found"},
             {"role": "user", "content": "repeating"},
         ]
-        await web.client.chat.completions.create(model="double", messages=messages)
-        told = attributes_of(spans.one("chat double"))
-        sent, got = (orjson.loads(told[f"gen_ai.{way}.messages"]) for way in ("input", "output"))
+        await cluster.client.chat.completions.create(model="double", messages=messages)
+        attributes = attributes_of(spans.one("chat double"))
+        input_messages, output_messages = (
+            orjson.loads(attributes[f"gen_ai.{way}.messages"]) for way in ("input", "output")
+        )
         clean = f"{WORDS}: [redacted: key], mail [redacted: email], card [redacted: number]"
-        assert sent[0] == {"role": "system", "parts": [{"type": "text", "content": clean}]}
-        assert sent[1]["parts"][0]["name"] == "look"
-        assert sent[2]["parts"] == [{"type": "tool_call_response", "id": "c1", "response": "found"}]
-        assert got[0]["parts"] == [{"type": "text", "content": clean}]
-        assert got[0]["finish_reason"] == "stop"
+        assert input_messages[0] == {"role": "system", "parts": [{"type": "text", "content": clean}]}
+        assert input_messages[1]["parts"][0]["name"] == "look"
+        assert input_messages[2]["parts"] == [{"type": "tool_call_response", "id": "c1", "response": "found"}]
+        assert output_messages[0]["parts"] == [{"type": "text", "content": clean}]
+        assert output_messages[0]["finish_reason"] == "stop"
         for secret in (SECRET, "hunter22", "ann@example.com", "4111"):
             assert secret not in spans_text(spans)
         spans.exporter.clear()
         long = [{"role": "system", "content": f"{WORDS} " * 500}, {"role": "user", "content": "repeating"}]
-        await web.client.chat.completions.create(model="double", messages=long)
-        told = attributes_of(spans.one("chat double"))
-        assert all(len(told[f"gen_ai.{way}.messages"]) < 700 for way in ("input", "output"))
+        await cluster.client.chat.completions.create(model="double", messages=long)
+        attributes = attributes_of(spans.one("chat double"))
+        assert all(len(attributes[f"gen_ai.{way}.messages"]) < 700 for way in ("input", "output"))
         assert WORDS not in orjson.dumps(lines()).decode()
         assert WORDS not in generate_latest().decode()
 
 
-@pytest.mark.parametrize(("said", "wanted"), [("true", True), ("SPAN_ONLY", True), ("", False), ("EVENT_ONLY", False)])
-def test_opentelemetrys_own_variable_turns_content_on_too(
-    monkeypatch: pytest.MonkeyPatch, said: str, wanted: bool
+@pytest.mark.parametrize(
+    ("value", "enabled"), [("true", True), ("SPAN_ONLY", True), ("", False), ("EVENT_ONLY", False)]
+)
+def test_opentelemetrys_variable_enables_content_capture(
+    monkeypatch: pytest.MonkeyPatch, value: str, enabled: bool
 ) -> None:
-    monkeypatch.setenv(content_capture.VARIABLE, said)
-    assert ServingSettings().capture_content is wanted
+    monkeypatch.setenv(content_capture.VARIABLE, value)
+    assert ServingSettings().capture_content is enabled
     assert ServingSettings(capture_content=False).capture_content is False
 
 
-async def test_cost_is_counted_at_the_model_of_each_attempt(spans: Spans) -> None:
+async def test_cost_is_counted_for_the_model_of_each_attempt(spans: Spans) -> None:
     class DoubleAudit:
         def line(self, action, resource, outcome, details) -> str:
             self.details = details
@@ -235,13 +241,17 @@ async def test_cost_is_counted_at_the_model_of_each_attempt(spans: Spans) -> Non
     labels = [{"org": "", "desk": "", "gen_ai_response_model": model} for model in ("first", "second")]
     before = [sample("drw_cost_usd_total", **each) for each in labels]
     record = CallRecord(audit, "chat", b"{}")
-    record.served_by("first", "openai", "up", requested="alias", address="https://models.example.com/v1")
-    record.served_by("second", "vertex", "up")
+    record.set_model("first", "openai", "up", requested="alias", address="https://models.example.com/v1")
+    record.set_model("second", "vertex", "up")
     record.charge(Settlement([row("first", 500_000_000), row("second", 1_000_000_000)], details={"cached_tokens": 7}))
     await record.close()
-    told = attributes_of(spans.one("chat alias"))
-    assert (told["gen_ai.request.model"], told["gen_ai.response.model"]) == ("alias", "second")
-    assert (told["server.address"], told["server.port"], told["drw.cost.usd"]) == ("models.example.com", 443, 1.5)
+    attributes = attributes_of(spans.one("chat alias"))
+    assert (attributes["gen_ai.request.model"], attributes["gen_ai.response.model"]) == ("alias", "second")
+    assert (attributes["server.address"], attributes["server.port"], attributes["drw.cost.usd"]) == (
+        "models.example.com",
+        443,
+        1.5,
+    )
     assert [sample("drw_cost_usd_total", **each) for each in labels] == [before[0] + 0.5, before[1] + 1.0]
     assert (audit.details["model"], audit.details["ledger"], audit.details["cost_usd"]) == ("second", "first", "1.50")
     assert audit.details["cached_tokens"] == 7

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from drw.kernel.runtime.settings import Profile
+from money.metering_cluster import MeteringCluster, running_cluster
 from money.protocol import DESK, POLICY, TOKEN
-from money.world import World, world
 
 
 @pytest.fixture
-async def on(profile: Profile) -> AsyncIterator[World]:
-    """A desk that may spend what 100 tokens of the model `one` cost."""
-    async with world(profile, POLICY, [(DESK, "Cdn", 100 * TOKEN)]) as made:
-        yield made
+async def cluster(profile: Profile) -> AsyncIterator[MeteringCluster]:
+    """A cluster with a desk that has a budget of 100 tokens of the model `one`."""
+    async with running_cluster(profile, POLICY, [(DESK, "Cdn", 100 * TOKEN)]) as cluster:
+        yield cluster

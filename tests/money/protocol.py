@@ -1,4 +1,4 @@
-"""What the tests of the metering protocol share: the caller, prices, and reads of counters and ledger."""
+"""Shared by the tests of the metering protocol: the caller, prices, and queries of counters and ledger."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
 from drw.billing.ledger.rows import Row
 from drw.billing.subjects import Subject
 from drw.kernel.rpc.context import Principal
-from money.world import Call, model
+from money.metering_cluster import Call, MeteringCluster, model
 
-WHO = Principal("acme", "rates", "key_1")
+CALLER = Principal("acme", "rates", "key_1")
 KEY, DESK = Subject(Block.KEY, "acme", "key_1"), Subject(Block.DESK, "acme", "rates")
 ONE, TWO = model("one"), model("two")
 POLICY = Policy(
@@ -18,16 +18,18 @@ POLICY = Policy(
     ]
 )
 TOKEN = 1000
-"""Nano-dollars that a token of the model `one` costs."""
+"""Price of a token of the model `one` in nano-dollars."""
 
 
-async def spent(on) -> tuple[int, int]:
-    (found,) = await on.counters.peek([DESK])
-    return found["tn"], found["n"]
+async def spent(cluster: MeteringCluster) -> tuple[int, int]:
+    """Return the nano-dollars that the desk has spent and reserved."""
+    (counters,) = await cluster.counters.peek([DESK])
+    return counters["tn"], counters["n"]
 
 
-async def rows(on) -> list[dict]:
-    return await on.database.all("select * from metering.ledger order by id")
+async def rows(cluster: MeteringCluster) -> list[dict]:
+    """Return all rows of the ledger."""
+    return await cluster.database.all("select * from metering.ledger order by id")
 
 
 def settled_rows(call: Call) -> list[Row]:

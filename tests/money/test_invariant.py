@@ -1,4 +1,4 @@
-"""Whatever happens, no cap is ever exceeded, and in the end the counters say what the ledger says."""
+"""Property tests of the metering protocol: no cap is exceeded, and in the end the counters equal the ledger."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Policy, Price
 from drw.billing.ledger.rows import settlement_rows
-from drw.billing.subjects import Subject, begins
-from drw.kernel.errors import ClientGone, DrwError
+from drw.billing.subjects import Subject, period_start
+from drw.kernel.errors import ClientDisconnected, DrwError
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
-from money.world import BLOCK, LEASE, Call, World, model, report, usage, world
+from money.metering_cluster import BLOCK, LEASE, Call, MeteringCluster, model, report, running_cluster, usage
 
 MODELS = [model("cheap"), model("dear")]
 CALLERS = [Principal("acme", "rates", "key_1"), Principal("acme", "rates", "key_2"), Principal("acme", "fx", "key_3")]
@@ -49,31 +49,36 @@ CAPS: list[tuple[Subject, str, str | int]] = [
 ]
 SUBJECTS = [KEY, DESK, ORG, DEAR, Subject(Block.KEY, "acme", "key_3"), Subject(Block.MODEL, "", "cheap")]
 
-PHASES = (Phase.explicit, Phase.generate)  # a long schedule says enough, and shrinking one takes minutes
+PHASES = (Phase.explicit, Phase.generate)  # without shrinking, which takes minutes
 
-one, any_call = st.integers(0, 2), st.integers(0, 30)
+process_number, call_number = st.integers(0, 2), st.integers(0, 30)
 streamed = st.sampled_from([True, True, True, False])
 choices = st.sampled_from([1, 1, 2, 4])
-beyond = st.sampled_from([0, 0, 0, 5, 200])
-"""Tokens that an engine counts beyond those it gave."""
-KINDS_OF_STEPS = {
-    "open": (8, st.tuples(one, one, st.integers(0, 1), st.integers(1, 40), st.integers(1, 60), streamed, choices)),
-    "feed": (9, st.tuples(any_call, st.integers(1, 9))),
-    "finish": (2, st.tuples(any_call, beyond, beyond)),
-    "fail_over": (2, st.tuples(any_call)),
-    "leave": (2, st.tuples(any_call)),
-    "crash": (2, st.tuples(one)),
-    "restart": (2, st.tuples(one)),
-    "crash_while_settling": (1, st.tuples(one)),
+excess_tokens = st.sampled_from([0, 0, 0, 5, 200])
+"""Tokens that an engine counts beyond those it generated."""
+STEPS = {
+    "open": (
+        8,
+        st.tuples(
+            process_number, process_number, st.integers(0, 1), st.integers(1, 40), st.integers(1, 60), streamed, choices
+        ),
+    ),
+    "feed": (9, st.tuples(call_number, st.integers(1, 9))),
+    "finish": (2, st.tuples(call_number, excess_tokens, excess_tokens)),
+    "fail_over": (2, st.tuples(call_number)),
+    "disconnect": (2, st.tuples(call_number)),
+    "crash": (2, st.tuples(process_number)),
+    "restart": (2, st.tuples(process_number)),
+    "crash_while_settling": (1, st.tuples(process_number)),
     "lose_the_counters": (1, st.tuples()),
-    "beat": (3, st.tuples(one)),
+    "heartbeat": (3, st.tuples(process_number)),
     "tick": (5, st.tuples()),
-    "time": (3, st.tuples(st.sampled_from([1, 4, 20, 35, 70]))),
+    "advance_clock": (3, st.tuples(st.sampled_from([1, 4, 20, 35, 70]))),
 }
-PARTIAL = KINDS_OF_STEPS | {"lose_a_reservation": (2, st.tuples(any_call))}
-TOGETHER = ("feed", "feed", "feed", "finish", "fail_over", "leave", "open", "beat", "tick")
-at_once = st.lists(
-    st.sampled_from(TOGETHER).flatmap(lambda name: st.tuples(st.just(name), KINDS_OF_STEPS[name][1])),
+STEPS_WITH_PARTIAL_LOSS = STEPS | {"lose_a_reservation": (2, st.tuples(call_number))}
+CONCURRENT_STEPS = ("feed", "feed", "feed", "finish", "fail_over", "disconnect", "open", "heartbeat", "tick")
+concurrent_steps = st.lists(
+    st.sampled_from(CONCURRENT_STEPS).flatmap(lambda name: st.tuples(st.just(name), STEPS[name][1])),
     min_size=2,
     max_size=6,
 )
@@ -82,38 +87,38 @@ at_once = st.lists(
 def schedules(kinds: dict) -> st.SearchStrategy:
     names = st.sampled_from([name for name, (weight, _) in kinds.items() for _ in range(weight)])
     steps = names.flatmap(lambda name: st.tuples(st.just(name), kinds[name][1]))
-    return st.lists(st.one_of(steps, steps, steps, at_once), min_size=25, max_size=60)
+    return st.lists(st.one_of(steps, steps, steps, concurrent_steps), min_size=25, max_size=60)
 
 
-class Story:
-    """Plays a schedule on a world."""
+class ScheduleRunner:
+    """Runs a schedule of steps on a cluster."""
 
-    def __init__(self, on: World, folder: Path) -> None:
-        self.on = on
+    def __init__(self, cluster: MeteringCluster, folder: Path) -> None:
+        self.cluster = cluster
         self.files = [folder / str(number) for number in range(3)]
-        self.gateways = [on.gateway(file) for file in self.files]
+        self.gateways = [cluster.gateway(file) for file in self.files]
         self.calls: list[Call] = []
-        self.busy: list[Call] = []
-        """The calls that take part in this step: each goes one way at a time."""
+        self.in_use: list[Call] = []
+        """Calls that take part in the current step, at most once each."""
 
     async def play(self, step: tuple | list[tuple]) -> None:
-        """Play a step, or several at once."""
-        together = step if isinstance(step, list) else [step]
-        self.busy.clear()
-        await asyncio.gather(*(self.play_one(name, args) for name, args in together))
+        """Run one step, or several concurrently."""
+        steps = step if isinstance(step, list) else [step]
+        self.in_use.clear()
+        await asyncio.gather(*(self.run_step(name, args) for name, args in steps))
         await self.check()
 
-    async def play_one(self, name: str, args: tuple) -> None:
+    async def run_step(self, name: str, args: tuple) -> None:
         with suppress(DrwError):
             await getattr(self, name)(*args)
 
     async def check(self) -> None:
-        """No cap is exceeded by what is spent and reserved together, but for what Valkey has forgotten of."""
-        if not await self.on.counters.is_open():
+        """Check that spent and reserved amounts do not exceed a cap, except for reservations that Valkey lost."""
+        if not await self.cluster.counters.is_open():
             return
-        lost = [call.reservation for call in self.calls if call.forgotten and call.reservation]
-        nano, tokens = sum(held.nano for held in lost), sum(held.tokens for held in lost)
-        for counters in await self.on.counters.peek([KEY, DESK, ORG, DEAR]):
+        lost = [call.reservation for call in self.calls if call.lost and call.reservation]
+        nano, tokens = sum(reservation.nano for reservation in lost), sum(reservation.tokens for reservation in lost)
+        for counters in await self.cluster.counters.peek([KEY, DESK, ORG, DEAR]):
             for cap, spent in (("Cdn", "dn"), ("Cmn", "mn"), ("Ctn", "tn")):
                 if cap in counters:
                     assert counters[spent] + counters["n"] <= counters[cap] + nano
@@ -125,23 +130,23 @@ class Story:
     def active(self) -> list[Call]:
         return [call for call in self.calls if not call.ended]
 
-    def pick(self, number: int) -> Call | None:
-        if not (found := [call for call in self.active() if call not in self.busy]):
+    def pick_call(self, number: int) -> Call | None:
+        if not (found := [call for call in self.active() if call not in self.in_use]):
             return None
-        self.busy.append(call := found[number % len(found)])
+        self.in_use.append(call := found[number % len(found)])
         return call
 
     async def open(
-        self, gateway: int, who: int, which: int, prompt: int, most: int, stream: bool, choices: int
+        self, gateway: int, caller: int, model_number: int, prompt: int, max_tokens: int, stream: bool, choices: int
     ) -> None:
-        at, models = self.gateways[gateway], (MODELS[which], MODELS[1 - which])
-        more: dict[str, Any] = {"prompt": prompt, "most": most, "stream": stream, "choices": choices}
-        call = await self.on.open(at, CALLERS[who], *models, **more)
+        process, models = self.gateways[gateway], (MODELS[model_number], MODELS[1 - model_number])
+        arguments: dict[str, Any] = {"prompt": prompt, "max_tokens": max_tokens, "stream": stream, "choices": choices}
+        call = await self.cluster.open(process, CALLERS[caller], *models, **arguments)
         self.calls.append(call)
-        self.seen(gateway)
+        self.mark_registered(gateway)
 
     async def feed(self, number: int, count: int) -> None:
-        if (call := self.pick(number)) is None:
+        if (call := self.pick_call(number)) is None:
             return
         try:
             for _ in range(count):
@@ -151,11 +156,11 @@ class Story:
             call.ended = "cut" if call.stream else "refused"
             await call.metered.finalize(error)
 
-    async def finish(self, number: int, more_prompt: int, more: int) -> None:
-        if (call := self.pick(number)) is not None:
+    async def finish(self, number: int, excess_prompt: int, excess: int) -> None:
+        if (call := self.pick_call(number)) is not None:
             try:
-                await report(call.metered, usage(call.prompt + more_prompt, call.of_this_attempt + more))
-                call.delivered += more
+                await report(call.metered, usage(call.prompt + excess_prompt, call.delivered_in_attempt + excess))
+                call.delivered += excess
                 await call.metered.finalize()
                 call.ended = "finished"
             except DrwError as error:
@@ -163,124 +168,137 @@ class Story:
                 await call.metered.finalize(error)
 
     async def fail_over(self, number: int) -> None:
-        """The engine dies, and the other one is asked for all of it."""
-        if (call := self.pick(number)) is None:
+        """The engine dies, and another model is called."""
+        if (call := self.pick_call(number)) is None:
             return
-        asked = call.metered.history.attempts[-1].model
-        call.earlier = call.delivered = call.delivered if call.stream else 0
+        failed_model = call.metered.history.attempts[-1].model
+        call.delivered_earlier = call.delivered = call.delivered if call.stream else 0
         try:
-            await call.metered.begin(next(model for model in MODELS if model.id != asked))
+            await call.metered.begin(next(model for model in MODELS if model.id != failed_model))
         except DrwError as error:
             call.ended = "cut"
             await call.metered.finalize(error)
 
-    async def leave(self, number: int) -> None:
-        if (call := self.pick(number)) is not None:
+    async def disconnect(self, number: int) -> None:
+        if (call := self.pick_call(number)) is not None:
             call.ended = "left"
-            await call.metered.finalize(ClientGone())
+            await call.metered.finalize(ClientDisconnected())
 
     async def crash(self, number: int) -> None:
-        self.die(number)
-        self.files[number] = self.files[number].with_suffix(".moved")  # nobody knows that it is the same process
-        self.gateways[number] = self.on.gateway(self.files[number])
+        self.kill_process(number)
+        self.files[number] = self.files[number].with_suffix(".moved")  # the new process is not a successor
+        self.gateways[number] = self.cluster.gateway(self.files[number])
 
     async def restart(self, number: int) -> None:
-        """It dies, and its successor hands back what it held at once."""
-        self.die(number)
-        self.gateways[number] = self.on.gateway(self.files[number])
-        await self.gateways[number].reservations.hand_back()
+        """The process dies, and its successor returns its lease."""
+        self.kill_process(number)
+        self.gateways[number] = self.cluster.gateway(self.files[number])
+        await self.gateways[number].reservations.return_dead_leases()
 
-    def die(self, number: int) -> None:
+    def kill_process(self, number: int) -> None:
         for call in self.gateways[number].calls:
             call.ended = call.ended or "crashed"
         self.gateways[number].lease.release()
 
     async def crash_while_settling(self, number: int) -> None:
-        """The row is in the ledger; the counters have not heard of it."""
+        """The process dies after it has written the ledger row, and before the counters are updated."""
         for call in self.gateways[number].calls:
-            known = call.reservation and not call.forgotten
-            if not call.ended and known and self.gateways[number].reservations.holds(call.reservation):
+            is_counted = call.reservation and not call.lost
+            if not call.ended and is_counted and self.gateways[number].reservations.holds(call.reservation):
                 call.ended = "recorded"
-                call.metered._end_attempt(given=True, left=True)
-                most = call.reservation.nano
+                call.metered._end_attempt(delivered=True, disconnected=True)
+                max_cost = call.reservation.nano
                 rows = settlement_rows(
-                    call.id, call.metered.history, at_ms=self.on.ms, max_cost=most, outcome="x", counted_by="chunks"
+                    call.id,
+                    call.metered.history,
+                    at_ms=self.cluster.ms,
+                    max_cost=max_cost,
+                    outcome="x",
+                    counted_by="chunks",
                 )
-                await self.on.ledger.put(rows)
+                await self.cluster.ledger.put(rows)
                 break
         await self.crash(number)
 
     async def lose_the_counters(self) -> None:
-        await self.on.redis.flushdb()
+        await self.cluster.redis.flushdb()
         for call in self.calls:
-            call.sure = False
+            call.registered = False
 
     async def lose_a_reservation(self, number: int) -> None:
-        if (call := self.pick(number)) is not None:
-            await self.on.lose(call)
-            call.sure, call.forgotten = False, True
+        if (call := self.pick_call(number)) is not None:
+            await self.cluster.lose_reservation(call)
+            call.registered, call.lost = False, True
 
-    async def beat(self, number: int) -> None:
-        await self.gateways[number].reservations.beat()
-        self.seen(number)
+    async def heartbeat(self, number: int) -> None:
+        await self.gateways[number].reservations.heartbeat()
+        self.mark_registered(number)
 
-    def seen(self, number: int) -> None:
-        """What a gateway holds for certain the counters know of."""
+    def mark_registered(self, number: int) -> None:
+        """Mark the calls whose reservation a gateway certainly holds."""
         for call in self.gateways[number].calls:
-            call.sure = call.sure or (not call.forgotten and self.gateways[number].reservations.holds(call.reservation))
+            call.registered = call.registered or (
+                not call.lost and self.gateways[number].reservations.holds(call.reservation)
+            )
 
     async def tick(self) -> None:
-        await self.on.tick()
+        await self.cluster.tick()
 
-    async def time(self, seconds: int) -> None:
-        self.on.ms += seconds * 1000
+    async def advance_clock(self, seconds: int) -> None:
+        self.cluster.ms += seconds * 1000
 
     async def end(self) -> None:
-        """End every call, wait for every lease, and compare the books."""
+        """End every call, wait for every lease to end, and compare counters with ledger."""
         for call in self.active():
             call.ended = "left"
             with suppress(DrwError):
-                await call.metered.finalize(ClientGone())
+                await call.metered.finalize(ClientDisconnected())
         for _ in range(4):
             for number in range(3):
-                await self.beat(number)
-            self.on.ms += LEASE * 1000 + 2000
-            await self.on.tick()
-        assert await self.on.counters.is_open()
+                await self.heartbeat(number)
+            self.cluster.ms += LEASE * 1000 + 2000
+            await self.cluster.tick()
+        assert await self.cluster.counters.is_open()
         await self.check()
         await self.compare()
         for call in self.calls:
             await self.compare_call(call)
 
     async def compare(self) -> None:
-        rows = await self.on.database.all("select * from metering.ledger")
-        now = datetime.fromtimestamp(self.on.ms / 1000, UTC)
-        for subject, counters in zip(SUBJECTS, await self.on.counters.peek(SUBJECTS), strict=True):
-            mine = [row for row in rows if _is_of(row, subject)]
-            assert counters["tn"] == sum(row["cost"] for row in mine)
-            charged = [row["prompt_tokens"] + row["completion_tokens"] - row["excess_tokens"] for row in mine]
+        rows = await self.cluster.database.all("select * from metering.ledger")
+        now = datetime.fromtimestamp(self.cluster.ms / 1000, UTC)
+        for subject, counters in zip(SUBJECTS, await self.cluster.counters.peek(SUBJECTS), strict=True):
+            rows_of_subject = [row for row in rows if _belongs_to(row, subject)]
+            assert counters["tn"] == sum(row["cost"] for row in rows_of_subject)
+            charged = [
+                row["prompt_tokens"] + row["completion_tokens"] - row["excess_tokens"] for row in rows_of_subject
+            ]
             assert counters["tt"] == sum(charged)
-            assert counters["dn"] == sum(row["cost"] for row in mine if row["at"] >= begins("day", now))
-            assert counters["mn"] == sum(row["cost"] for row in mine if row["at"] >= begins("month", now))
+            assert counters["dn"] == sum(
+                row["cost"] for row in rows_of_subject if row["at"] >= period_start("day", now)
+            )
+            assert counters["mn"] == sum(
+                row["cost"] for row in rows_of_subject if row["at"] >= period_start("month", now)
+            )
             assert (counters["n"], counters["t"], counters["c"]) == (0, 0, 0)
 
     async def compare_call(self, call: Call) -> None:
         query = "select * from metering.ledger where starts_with(id, %s) order by id"
-        rows = await self.on.database.all(query, call.id)
+        rows = await self.cluster.database.all(query, call.id)
         charged = sum(row["completion_tokens"] for row in rows)
         if call.ended in ("finished", "left", "cut", "recorded"):
             assert charged == call.delivered
         elif call.ended == "refused":
             assert charged == 0
         elif rows:
-            most = call.delivered + BLOCK if call.stream else 0
-            assert charged <= most
-            assert charged >= (call.delivered if call.stream and call.sure else 0)
+            upper_bound = call.delivered + BLOCK if call.stream else 0
+            assert charged <= upper_bound
+            assert charged >= (call.delivered if call.stream and call.registered else 0)
         else:
-            assert not call.sure  # the process and the counters died together
+            assert not call.registered  # the process and the counters died together
 
 
-def _is_of(row: dict, subject: Subject) -> bool:
+def _belongs_to(row: dict, subject: Subject) -> bool:
     if subject.kind == Block.MODEL:
         return row["model"] == subject.name
     names = {Block.KEY: row["key"], Block.DESK: row["desk"], Block.ORG: ""}
@@ -288,14 +306,14 @@ def _is_of(row: dict, subject: Subject) -> bool:
 
 
 @pytest.fixture
-async def on(profile: Profile) -> AsyncIterator[World]:
-    async with world(profile, POLICY, CAPS) as made:
-        yield made
+async def cluster(profile: Profile) -> AsyncIterator[MeteringCluster]:
+    async with running_cluster(profile, POLICY, CAPS) as cluster:
+        yield cluster
 
 
-# Threads that an earlier test has left draw random numbers too, which Hypothesis takes for a strategy's doing.
+# Threads of earlier tests also draw random numbers, for which Hypothesis would blame a strategy.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
-ALWAYS: dict[str, Any] = {
+SETTINGS: dict[str, Any] = {
     "derandomize": True,
     "deadline": None,
     "suppress_health_check": list(HealthCheck),
@@ -303,23 +321,25 @@ ALWAYS: dict[str, Any] = {
 }
 
 
-async def play(on: World, schedule: list) -> None:
-    on.ms += 86_400_000
-    await on.clear()
+async def play(cluster: MeteringCluster, schedule: list) -> None:
+    cluster.ms += 86_400_000
+    await cluster.clear()
     with TemporaryDirectory() as folder:
-        story = Story(on, Path(folder))
+        runner = ScheduleRunner(cluster, Path(folder))
         for step in schedule:
-            await story.play(step)
-        await story.end()
+            await runner.play(step)
+        await runner.end()
 
 
-@settings(max_examples=50, **ALWAYS)
-@given(schedule=schedules(KINDS_OF_STEPS))
-async def test_no_cap_is_exceeded_and_the_books_agree(on: World, schedule: Any) -> None:
-    await play(on, schedule)
+@settings(max_examples=50, **SETTINGS)
+@given(schedule=schedules(STEPS))
+async def test_caps_are_never_exceeded_and_counters_equal_the_ledger(cluster: MeteringCluster, schedule: list) -> None:
+    await play(cluster, schedule)
 
 
-@settings(max_examples=20, **ALWAYS)
-@given(schedule=schedules(PARTIAL))
-async def test_the_books_agree_though_valkey_loses_single_reservations(on: World, schedule: Any) -> None:
-    await play(on, schedule)
+@settings(max_examples=20, **SETTINGS)
+@given(schedule=schedules(STEPS_WITH_PARTIAL_LOSS))
+async def test_counters_equal_the_ledger_if_valkey_loses_single_reservations(
+    cluster: MeteringCluster, schedule: list
+) -> None:
+    await play(cluster, schedule)

@@ -19,10 +19,11 @@ from grafana_foundation_sdk.models import prometheus
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from pydantic import BaseModel, ConfigDict, Field
 
-from observability.prometheus import cases, seconds
+from observability.prometheus import Case, cases, seconds
 from observability.queries import (
     PROMETHEUS_OWN,
     RULES,
+    Query,
     dashboards,
     nodes,
     own,
@@ -81,7 +82,7 @@ class Groups(Strict):
 
 
 @pytest.mark.parametrize("file", RULES, ids=lambda file: file.name)
-def test_a_file_of_rules_has_prometheus_own_form(file: Any) -> None:
+def test_a_file_of_rules_has_prometheus_own_form(file: Path) -> None:
     read = Groups.model_validate(yaml.safe_load(file.read_text()))
     names = [group.name for group in read.groups]
     assert len(names) == len(set(names))
@@ -97,7 +98,7 @@ def test_promtool_itself_finds_that_the_alerts_go_off_when_they_should() -> None
 
 
 @pytest.mark.parametrize(("case", "wanted"), [pytest.param(*rest, id=name) for name, *rest in cases(CASES)])
-def test_the_alerts_go_off_when_they_should(case: Any, wanted: Any) -> None:
+def test_the_alerts_go_off_when_they_should(case: Case, wanted: list[dict[str, Any]]) -> None:
     for one in wanted:
         found = [
             (alert.labels, alert.annotations) for alert in case.alerts(one["alertname"], seconds(one["eval_time"]))
@@ -107,7 +108,7 @@ def test_the_alerts_go_off_when_they_should(case: Any, wanted: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "board"), list(dashboards()), ids=[name for name, _ in dashboards()])
-def test_grafanas_own_types_take_all_of_a_dashboard(name: Any, board: Any) -> None:
+def test_grafanas_own_types_take_all_of_a_dashboard(name: str, board: dict[str, Any]) -> None:
     plugins.register_default_plugins()
     read = Dashboard.from_json(board)
     assert list(_lost(board, json.loads(json.dumps(read, cls=JSONEncoder)))) == []
@@ -120,7 +121,7 @@ def test_grafanas_own_types_take_all_of_a_dashboard(name: Any, board: Any) -> No
 
 
 @pytest.mark.parametrize("query", ALL, ids=lambda query: query.where)
-def test_a_query_is_promql_over_metrics_and_labels_that_there_are(query: Any) -> None:
+def test_a_query_is_promql_over_metrics_and_labels_that_there_are(query: Query) -> None:
     assert parsed(query) is not None
     ours = own() | recorded() | PROMETHEUS_OWN
     known = set(INVOLVED)

@@ -1,14 +1,14 @@
-"""What a kill switch does to the embedding model: every way to it is refused, and documents say why they failed."""
+"""Kills of the embedding model: every request is rejected, and failed documents contain the reason."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing, PutFileRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest
@@ -32,13 +32,13 @@ async def killing(profile, folder, how="together"):
     """Run the cluster with a stand-in for the request router; gives both."""
     async with double_kills(f"unix:{folder}/rag.k") as kills:
         none = ServiceAddress(services=("serving",), grpc="unix:/nothing", http="")
-        places = {"gateway": kills.place, "models": none}
+        places = {"gateway": kills.address, "models": none}
         async with hosted(profile.model_copy(update={"processes": places}), SERVICES, how) as host:
             yield host, kills
 
 
-async def until_embedding_is(host, refused):
-    """Return when the embedding service has heard of the last change, with its error."""
+async def until_embedding_is(host, rejected):
+    """Wait until the embedding service has received the last change; return its error."""
     async with asyncio.timeout(30):
         while True:
             try:
@@ -46,13 +46,13 @@ async def until_embedding_is(host, refused):
                 error = None
             except Killed as killed:
                 error = killed
-            if bool(error) == refused:
+            if bool(error) == rejected:
                 return error
             await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("how", ["together", "apart"])
-async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(
+async def test_a_killed_embedding_model_rejects_requests_and_loses_no_document(
     hashing: Profile, folder: Path, caller: Principal, how: str
 ) -> None:
     async with killing(hashing, folder, how) as (host, kills):
@@ -60,7 +60,7 @@ async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(
         with acting_for(caller):
             file = await documents.put_file(PutFileRequest(name="a.txt", content=b"The desk hedges gamma."))
             await kills.kill(HASHING)
-            error = await until_embedding_is(host, refused=True)
+            error = await until_embedding_is(host, rejected=True)
             assert error.metadata == {"code": "killed", "killed": "model"}
             order = IndexFileRequest(file=file.id, collection="c")
             found = await documents.index_file(order)
@@ -71,7 +71,7 @@ async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(
             with pytest.raises(Killed, match="the model 'hashing' is stopped"):
                 await anext(retrieval.ask(AskRequest(collection="c", question="What is hedged?")))
             await kills.kill()
-            await until_embedding_is(host, refused=False)
+            await until_embedding_is(host, rejected=False)
             assert (await documents.index_file(order)).state == Indexing.COMPLETED
             answer = await retrieval.search(SearchRequest(collection="c", question="What is hedged?"))
             assert [passage.document for passage in answer.passages] == [file.id]
@@ -82,7 +82,7 @@ async def test_a_killed_embedding_model_serves_nobody_and_no_document_is_lost(
     [HASHING, kill("MODEL", "hashing", "acme"), kill("DESK", "research", "acme"), kill("KEY", "key_test", "acme")],
 )
 async def test_queued_texts_are_cancelled_by_a_kill(
-    hashing: Profile, folder: Path, caller: Principal, what: Any
+    hashing: Profile, folder: Path, caller: Principal, what: Kill
 ) -> None:
     async with killing(hashing, folder) as (host, kills):
         service = host._servicers["embedding"]

@@ -1,4 +1,4 @@
-"""One front door for all of these tests, and a client of all services."""
+"""A running gateway for all of these tests, and a client of all services."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from agent.data_plane import Front, front_profile_of, running
+from agent.data_plane import GatewayHarness, running, with_data_plane
 from agent.doubles import DoubleCollector
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import Profile
 from drw.local.preflight import free_port
 from fuzzing.services import KEY, Served, serving_in_thread
-from security.gate import Gate, RecordingModels
+from security.gateway_probe import GatewayProbe, RecordingModels
 from support.hosting import with_secret
 from support.parts import new_database
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def gate(
+async def probe(
     postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Gate]:
-    """The front door, running for as long as these tests do."""
+) -> AsyncIterator[GatewayProbe]:
+    """A running gateway with recorded upstream requests and traces."""
     collector = DoubleCollector()
     traces = HttpServer(collector.app)
     address = await traces.start(f"127.0.0.1:{free_port('127.0.0.1')}")
@@ -36,32 +36,32 @@ async def gate(
         valkey=f"{valkey}?db=9999",
         otlp_endpoint=f"http://{address}",
     )
-    front = Front(front_profile_of(with_secret(profile), folder))
-    front.models = models = RecordingModels()
+    gateway = GatewayHarness(with_data_plane(with_secret(profile), folder))
+    gateway.models = models = RecordingModels()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
-        async with running(front):
-            secret = await front.key("models:read", "models:invoke", "documents:read")
-            yield Gate(front, models, collector, secret)
+        patch.setattr("drw.agent.agent.RETRY_SECONDS", 0.05)
+        async with running(gateway):
+            secret = await gateway.create_key("models:read", "models:invoke", "documents:read")
+            yield GatewayProbe(gateway, models, collector, secret)
     await traces.stop(0)
 
 
 @pytest.fixture(scope="session")
 def served(postgres: Path, valkey: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Every service, with a desk that has one of everything."""
-    with serving_in_thread(postgres, valkey, folder, tmp_path_factory.mktemp("fuzz")) as found:
-        yield found
+    """All services, with a desk that owns one object of each kind."""
+    with serving_in_thread(postgres, valkey, folder, tmp_path_factory.mktemp("fuzz")) as served:
+        yield served
 
 
 @pytest.fixture
-def front_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+def data_plane_profile(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
     """The profile with four processes and a data plane; nothing runs yet."""
-    monkeypatch.setattr("drw.agent.agent.AGAIN_SECONDS", 0.05)
-    return front_profile_of(profile, folder)
+    monkeypatch.setattr("drw.agent.agent.RETRY_SECONDS", 0.05)
+    return with_data_plane(profile, folder)
 
 
 @pytest.fixture
 def desk(served: Served) -> Iterator[httpx.Client]:
-    """A client of all services, acting for the desk that has one of everything."""
+    """A client of all services that acts for the desk that owns one object of each kind."""
     with httpx.Client(base_url=served.url, headers=KEY, timeout=30) as http:
         yield http

@@ -1,4 +1,4 @@
-"""Who is calling is what the key says, whatever else a client sends; and the key is taken from one place only."""
+"""The key alone decides the caller identity, and only the authorization header carries the key."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 
 from drw.kernel.observability.telemetry import JsonFormatter
-from security.gate import Gate
+from security.gateway_probe import GatewayProbe
 from support.parts import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-OURS = re.compile("^x-(drw|envoy)-")
+INTERNAL_HEADER = re.compile("^x-(drw|envoy)-")
 
 
-async def identity(gate, *lines: bytes) -> list[tuple[str, str]]:
-    """What the upstream reads of who is calling, when these header lines are sent too."""
-    assert await gate.send(gate.request("GET", "/v1/models", *lines)) == [200]
-    headers = gate.models.seen[-1].headers
-    return sorted((name, value) for name, value in headers.items() if OURS.match(name))
+async def identity_headers(probe, *lines: bytes) -> list[tuple[str, str]]:
+    """Return the identity headers that the upstream receives when these header lines are sent too."""
+    assert await probe.send(probe.request("GET", "/v1/models", *lines)) == [200]
+    headers = probe.models.requests[-1].headers
+    return sorted((name, value) for name, value in headers.items() if INTERNAL_HEADER.match(name))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ async def identity(gate, *lines: bytes) -> list[tuple[str, str]]:
     [
         (b"x-drw-org: other", b"x-drw-org: another", b"X-Drw-Org: third"),
         (b"X-DRW-SCOPES: org:admin", b"x-DRW-key: key_1", b"x-drw-walls: all", b"x-drw-anything: 1"),
-        (b"x: y\nx-drw-org: other",),  # a bare LF ends a line here, and so begins one that is dropped
+        (b"x: y\nx-drw-org: other",),  # a bare LF ends the line, and the next line is dropped
         (b"connection: x-drw-org, x-drw-key, x-drw-desk, x-drw-scopes",),
         (b"connection: keep-alive, X-DRW-Scopes", b"x-drw-scopes: org:admin"),
         (b"proxy-connection: x-drw-org", b"keep-alive: x-drw-org", b"te: x-drw-org"),
@@ -40,42 +40,44 @@ async def identity(gate, *lines: bytes) -> list[tuple[str, str]]:
         (b"x-forwarded-for: 127.0.0.1", b"x-forwarded-host: evil", b"x-original-url: /v1/x", b"x-rewrite-url: /x"),
     ],
 )
-async def test_no_header_changes_the_principal(gate: Gate, lines: Any) -> None:
-    alone = await identity(gate)
-    assert {name for name, _ in alone} >= {"x-drw-org", "x-drw-desk", "x-drw-key", "x-drw-scopes"}
-    assert await identity(gate, *lines) == alone
+async def test_client_headers_do_not_change_the_principal(probe: GatewayProbe, lines: Any) -> None:
+    expected = await identity_headers(probe)
+    assert {name for name, _ in expected} >= {"x-drw-org", "x-drw-desk", "x-drw-key", "x-drw-scopes"}
+    assert await identity_headers(probe, *lines) == expected
 
 
-async def test_a_trailer_becomes_no_header(gate: Gate) -> None:
-    alone = await identity(gate)
+async def test_trailers_are_not_merged_into_the_headers(probe: GatewayProbe) -> None:
+    expected = await identity_headers(probe)
     body = b"5\r\nhello\r\n0\r\nx-drw-org: other\r\nx-drw-scopes: org:admin\r\n\r\n"
     lines = (b"transfer-encoding: chunked", b"trailer: x-drw-org, x-drw-scopes")
-    assert await gate.send(gate.request("POST", "/v1/chat/completions", *lines, body=body)) == [200]
-    headers = gate.models.seen[-1].headers
-    assert sorted((name, value) for name, value in headers.items() if OURS.match(name)) == alone
+    assert await probe.send(probe.request("POST", "/v1/chat/completions", *lines, body=body)) == [200]
+    headers = probe.models.requests[-1].headers
+    assert sorted((name, value) for name, value in headers.items() if INTERNAL_HEADER.match(name)) == expected
 
 
-async def test_two_keys_in_one_request_are_one_too_many_or_the_first(gate: Gate) -> None:
-    """Both may call the route, so that an answer tells whose scopes counted."""
-    weak = await gate.front.key("models:read")
-    for first, second in ((gate.secret, weak), (weak, gate.secret)):
-        before = await identity(replace(gate, secret=first))
-        seen = len(gate.models.seen)
-        request = replace(gate, secret=first).request
-        answer = await gate.send(request("GET", "/v1/models", b"authorization: Bearer " + second.encode()))
+async def test_two_authorization_headers_are_rejected_or_the_first_counts(probe: GatewayProbe) -> None:
+    """Both keys may call the route, so the response shows which scopes were used."""
+    weak = await probe.gateway.create_key("models:read")
+    for first, second in ((probe.secret, weak), (weak, probe.secret)):
+        before = await identity_headers(replace(probe, secret=first))
+        request_count = len(probe.models.requests)
+        request = replace(probe, secret=first).request
+        answer = await probe.send(request("GET", "/v1/models", b"authorization: Bearer " + second.encode()))
         if answer == [401]:
-            assert len(gate.models.seen) == seen
+            assert len(probe.models.requests) == request_count
         else:
             assert answer == [200]
-            headers = gate.models.seen[-1].headers
-            assert sorted((name, value) for name, value in headers.items() if OURS.match(name)) == before
+            headers = probe.models.requests[-1].headers
+            assert sorted((name, value) for name, value in headers.items() if INTERNAL_HEADER.match(name)) == before
 
 
-async def test_a_key_elsewhere_is_not_taken_and_is_in_no_log(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+async def test_key_outside_the_authorization_header_is_rejected_and_not_logged(
+    probe: GatewayProbe, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
-    secret, path = gate.secret, "/v1/models"
-    assert gate.arrived is not None
-    places: list[tuple[str, str, dict[str, Any]]] = [
+    secret, path = probe.secret, "/v1/models"
+    assert probe.new_requests is not None
+    requests: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", f"{path}?access_token={secret}", {}),
         ("GET", f"{path}?api_key={secret}&key={secret}", {}),
         ("GET", f"{path}/{secret}", {}),
@@ -86,35 +88,35 @@ async def test_a_key_elsewhere_is_not_taken_and_is_in_no_log(gate: Gate, caplog:
         ("GET", path, {"headers": {"authorization": f"Basic {secret}"}}),
         ("GET", path, {"headers": {"authorization": secret}}),
     ]
-    async with gate.front.client() as client:
-        for verb, where, more in places:
-            answer = await client.request(verb, where, **more)
-            assert answer.status_code == 401, where
+    async with probe.gateway.client() as client:
+        for verb, url, options in requests:
+            answer = await client.request(verb, url, **options)
+            assert answer.status_code == 401, url
             assert secret not in answer.text
-    assert gate.arrived == []
-    async with gate.front.client(secret) as client:
+    assert probe.new_requests == []
+    async with probe.gateway.client(secret) as client:
         last = await client.get(f"{path}/{secret}?access_token={secret}")
         assert last.status_code == 200
-    log = gate.front.plane.folder / "access.log"
+    log = probe.gateway.plane.folder / "access.log"
 
-    async def written() -> bool:
+    async def line_is_logged() -> bool:
         return last.headers["x-request-id"] in log.read_text()
 
-    async def traced() -> bool:
-        return last.headers["x-request-id"].encode() in gate.collector.got
+    async def trace_is_received() -> bool:
+        return last.headers["x-request-id"].encode() in probe.collector.received
 
-    await until(written, "the line of the log")
-    await until(traced, "the trace")
-    own = "".join(record.getMessage() for record in caplog.records if record.name.startswith("drw"))
-    for text in (log.read_text(), gate.collector.got.decode("latin-1"), own):
+    await until(line_is_logged, "the line of the log")
+    await until(trace_is_received, "the trace")
+    service_log = "".join(record.getMessage() for record in caplog.records if record.name.startswith("drw"))
+    for text in (log.read_text(), probe.collector.received.decode("latin-1"), service_log):
         assert secret.rpartition(".")[2] not in text
     assert '"path":"(a key)"' in log.read_text() and '"path":"/v1/models"' in log.read_text()
-    assert b"url.path" in gate.collector.got and b"/v1/models" in gate.collector.got
+    assert b"url.path" in probe.collector.received and b"/v1/models" in probe.collector.received
 
 
-async def test_a_service_writes_no_key_into_its_log(gate: Gate) -> None:
-    fields = {"path": f"/v1/files/{gate.secret}", "error": f"there is no file {gate.secret!r}"}
-    record = logging.makeLogRecord({"name": "drw.request", "msg": gate.secret, "fields": fields})
+async def test_service_log_redacts_keys(probe: GatewayProbe) -> None:
+    fields = {"path": f"/v1/files/{probe.secret}", "error": f"there is no file {probe.secret!r}"}
+    record = logging.makeLogRecord({"name": "drw.request", "msg": probe.secret, "fields": fields})
     line = JsonFormatter("rag").format(record)
-    assert gate.secret.rpartition(".")[2] not in line
+    assert probe.secret.rpartition(".")[2] not in line
     assert json.loads(line)["path"] == "/v1/files/(a key)"

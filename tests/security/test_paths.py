@@ -1,4 +1,4 @@
-"""No other way of writing a path, and no other header, leads where the scopes of a key do not."""
+"""Path variants and headers do not bypass the scopes of a key."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from security.gate import Gate
+from security.gateway_probe import GatewayProbe
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-AROUND = [
+PATH_VARIANTS = [
     "/v1/models/../chat/completions",
     "/v1/models/..//chat/completions",
     "/v1/models/%2e%2e/chat/completions",
@@ -47,47 +47,49 @@ AROUND = [
 ]
 
 
-@pytest.mark.parametrize("path", AROUND)
-async def test_scopes_hold_for_every_way_of_writing_a_path(gate: Gate, path: Any) -> None:
-    weak = await gate.front.key("models:read")
+@pytest.mark.parametrize("path", PATH_VARIANTS)
+async def test_path_variants_do_not_bypass_scopes(probe: GatewayProbe, path: Any) -> None:
+    weak = await probe.gateway.create_key("models:read")
     head = f"host: drw\r\nauthorization: Bearer {weak}\r\nconnection: close\r\n".encode()
-    assert gate.arrived is not None
+    assert probe.new_requests is not None
     for verb in ("GET", "POST"):
         line = f"{verb} {path} HTTP/1.1\r\n".encode("latin-1")
-        statuses = await gate.send(line, head, b"content-length: 0\r\n\r\n")
+        statuses = await probe.send(line, head, b"content-length: 0\r\n\r\n")
         assert len(statuses) <= 1
-    for arrived in gate.arrived:
-        assert arrived.startswith("GET /v1/models")
+    for request in probe.new_requests:
+        assert request.startswith("GET /v1/models")
 
 
-async def test_the_same_path_is_open_with_permission(gate: Gate) -> None:
-    """Or the test before this one would pass where nothing comes through at all."""
-    assert gate.arrived is not None
+async def test_path_variants_are_routed_with_the_scope(probe: GatewayProbe) -> None:
+    """Otherwise the test above would pass even if no request reached the upstream."""
+    assert probe.new_requests is not None
     for path in ("/v1/models/../chat/completions", "//v1//chat/completions", "http://drw/v1/chat/completions"):
-        assert await gate.send(gate.request("POST", path, b"content-length: 0")) == [200], path
-    assert gate.arrived == ["POST /v1/chat/completions"] * 3
+        assert await probe.send(probe.request("POST", path, b"content-length: 0")) == [200], path
+    assert probe.new_requests == ["POST /v1/chat/completions"] * 3
 
 
-async def test_no_header_changes_the_verb(gate: Gate) -> None:
-    assert gate.arrived is not None
+async def test_method_override_headers_are_ignored(probe: GatewayProbe) -> None:
+    assert probe.new_requests is not None
     names = ("x-http-method-override", "x-http-method", "x-method-override", "_method")
     lines = [f"{name}: DELETE".encode() for name in names[:-1]]
-    assert await gate.send(gate.request("GET", "/v1/files?_method=DELETE", *lines)) == [503]  # nobody is there
-    assert await gate.send(gate.request("GET", "/v1/models?_method=DELETE", *lines)) == [200]
-    assert gate.arrived == ["GET /v1/models"]
+    assert await probe.send(probe.request("GET", "/v1/files?_method=DELETE", *lines)) == [
+        503
+    ]  # the service does not run
+    assert await probe.send(probe.request("GET", "/v1/models?_method=DELETE", *lines)) == [200]
+    assert probe.new_requests == ["GET /v1/models"]
     for verb in ("DELETE", "PUT", "PATCH", "TRACE", "PROPFIND", "get"):
-        assert await gate.send(gate.request(verb, "/v1/models", b"content-length: 0")) in ([400], [404], [405])
-    assert gate.arrived == []
+        assert await probe.send(probe.request(verb, "/v1/models", b"content-length: 0")) in ([400], [404], [405])
+    assert probe.new_requests == []
 
 
-async def test_no_other_origin_is_let_in(gate: Gate) -> None:
-    async with gate.front.client(gate.secret) as client:
-        asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+async def test_cross_origin_requests_get_no_cors_headers(probe: GatewayProbe) -> None:
+    async with probe.gateway.client(probe.secret) as client:
+        headers = {"origin": "https://evil.example", "access-control-request-method": "POST"}
         for answer in (
-            await client.get("/v1/models", headers=asked),
-            await client.options("/v1/models", headers=asked),
-            await client.options("/v1/chat/completions", headers=asked),
+            await client.get("/v1/models", headers=headers),
+            await client.options("/v1/models", headers=headers),
+            await client.options("/v1/chat/completions", headers=headers),
         ):
             assert not [name for name in answer.headers if name.startswith("access-control-")]
-    async with gate.front.client() as client:
-        assert (await client.options("/v1/models", headers=asked)).status_code == 401
+    async with probe.gateway.client() as client:
+        assert (await client.options("/v1/models", headers=headers)).status_code == 401

@@ -1,4 +1,4 @@
-"""Requests that are too much: headers, clients that dribble, bodies that are small on the wire only."""
+"""Resource exhaustion: large headers, slow clients and bodies that expand."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from agent.data_plane import Fed, running
+from agent.data_plane import DataPlaneHarness, running
 from drw.agent.xds import listener
 from drw.kernel.runtime.settings import Connections, Profile
-from security.gate import Gate
+from security.gateway_probe import GatewayProbe
 
 CHAT = "/v1/chat/completions"
 
@@ -32,30 +32,30 @@ CHAT = "/v1/chat/completions"
     ],
     ids=["one long", "long together", "many", "a long name", "a long query", "a long path"],
 )
-async def test_headers_that_are_too_large_or_too_many(gate: Gate, path: Any, lines: Any) -> None:
-    assert gate.arrived is not None
-    assert await gate.send(gate.request("GET", path, *lines)) == [431]
-    assert gate.arrived == []
+async def test_too_large_or_too_many_headers_are_rejected(probe: GatewayProbe, path: Any, lines: Any) -> None:
+    assert probe.new_requests is not None
+    assert await probe.send(probe.request("GET", path, *lines)) == [431]
+    assert probe.new_requests == []
 
 
-async def test_a_client_that_dribbles_is_let_go(front_profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_client_is_disconnected(data_plane_profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drw.agent.xds.listener.HEADERS_TIMEOUT", "0.3s")
     monkeypatch.setattr("drw.agent.xds.listener.REQUEST_TIMEOUT", "0.6s")
-    async with running(Fed(front_profile)) as fed:
-        key = fed.sign("key_slow", "models:invoke")
+    async with running(DataPlaneHarness(data_plane_profile)) as data_plane:
+        key = data_plane.sign("key_slow", "models:invoke")
         head = f"POST {CHAT} HTTP/1.1\r\nhost: drw\r\nauthorization: Bearer {key}\r\ncontent-length: 100000\r\n"
         for start in (head.encode()[:-2], head.encode() + b"\r\n"):
-            answer = await dribble(fed.url, start)
+            answer = await send_slowly(data_plane.url, start)
             assert answer.startswith(b"HTTP/1.1 408 "), answer
             assert b"did not come whole in the time" in answer
-        async with fed.client(key) as client:  # who is not slow is served
+        async with data_plane.client(key) as client:  # a client at normal speed is served
             assert (await client.post(CHAT, json={})).status_code == 200
 
 
-async def dribble(url: str, start: bytes) -> bytes:
-    """Send the start of a request, and then byte by byte until the other side has had enough; return what it says."""
-    where = urlsplit(url)
-    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+async def send_slowly(url: str, start: bytes) -> bytes:
+    """Send the start of a request, then single bytes until the server responds; return the response."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
     writer.write(start)
     answer = asyncio.create_task(reader.readuntil(b"}}"))
     async with asyncio.timeout(20):
@@ -66,19 +66,21 @@ async def dribble(url: str, start: bytes) -> bytes:
     return answer.result()
 
 
-def test_every_wait_for_a_client_is_bounded() -> None:
+def test_every_client_wait_has_a_timeout() -> None:
     logs = listener.LogPaths("/log", "/anonymous", "/usage")
-    made = listener.listener("127.0.0.1:1", logs, "", defaultdict(dict), {}, Connections(), socket={"name": "tls"})
-    assert made["per_connection_buffer_high_watermark_timeout"] == "120s"
-    (chain,) = made["filter_chains"]
+    settings = listener.listener(
+        "127.0.0.1:1", logs, "", defaultdict(dict), {}, Connections(), transport_socket={"name": "tls"}
+    )
+    assert settings["per_connection_buffer_high_watermark_timeout"] == "120s"
+    (chain,) = settings["filter_chains"]
     assert chain["transport_socket_connect_timeout"] == "5s"
-    bounds = chain["filters"][-1]["typed_config"]
-    assert bounds["request_headers_timeout"] == "5s" and bounds["request_timeout"] == "900s"
-    assert bounds["stream_idle_timeout"] == "300s" and bounds["stream_flush_timeout"] == "30s"
-    assert bounds["common_http_protocol_options"]["idle_timeout"] == "60s"
+    manager = chain["filters"][-1]["typed_config"]
+    assert manager["request_headers_timeout"] == "5s" and manager["request_timeout"] == "900s"
+    assert manager["stream_idle_timeout"] == "300s" and manager["stream_flush_timeout"] == "30s"
+    assert manager["common_http_protocol_options"]["idle_timeout"] == "60s"
 
 
-BOMBS = {
+BODY_BOMBS = {
     "deep": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     "a deep list": b"[" * 500_000,
     "a long number": b'{"max_tokens":' + b"9" * 500_000 + b"}",
@@ -92,25 +94,25 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("bomb", BODY_BOMBS)
 @pytest.mark.parametrize("path", [CHAT, "/v1/embeddings", "/v1/vector_stores", "/api/v1/runs", "/api/v1/keys"])
-def test_a_bomb_is_refused(desk: httpx.Client, path: Any, bomb: Any) -> None:
+def test_body_bombs_are_rejected(desk: httpx.Client, path: Any, bomb: Any) -> None:
     headers = {"content-type": "application/json"} | ({"content-encoding": "gzip"} if bomb == "in gzip" else {})
-    answer = desk.post(path, content=BOMBS[bomb], headers=headers)
+    answer = desk.post(path, content=BODY_BOMBS[bomb], headers=headers)
     assert answer.status_code in {400, 413}
     assert answer.json()["error"]["type"] == "invalid_request_error"
     assert len(answer.content) < 10_000
 
 
-TWICE = {
+REPEATED_KEYS = {
     CHAT: b'{"model":"nothing","model":"double","messages":[{"role":"user","content":"x"}]}',
     "/v1/vector_stores": b'{"name":"first","name":"last"}',
     "/api/v1/keys": b'{"name":"first","name":"last","scopes":["models:read"]}',
 }
 
 
-@pytest.mark.parametrize("path", TWICE)
-def test_a_repeated_key_is_refused_everywhere(desk: httpx.Client, path: Any) -> None:
-    """Two readers that took different ones could be told different things."""
-    answer = desk.post(path, content=TWICE[path])
+@pytest.mark.parametrize("path", REPEATED_KEYS)
+def test_repeated_json_keys_are_rejected(desk: httpx.Client, path: Any) -> None:
+    """Two parsers could use different values of a repeated key."""
+    answer = desk.post(path, content=REPEATED_KEYS[path])
     assert answer.status_code == 400 and "duplicate key" in answer.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""A collector of traces: OTLP over HTTP with protobuf, as the specification has it, kept in memory."""
+"""Double of a trace collector: receives OTLP over HTTP with protobuf, and stores the spans in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 
 class Span(NamedTuple):
-    """One span, as it came."""
+    """One received span."""
 
     service: str
     name: str
@@ -25,7 +25,7 @@ class Span(NamedTuple):
 
 
 class DoubleCollector:
-    """Keeps what it gets."""
+    """Stores the received requests."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -47,33 +47,33 @@ class DoubleCollector:
 def _body(request: BaseHTTPRequestHandler) -> bytes:
     if "content-length" in request.headers:
         return request.rfile.read(int(request.headers["content-length"]))
-    found = b""
+    body = b""
     while size := int(request.rfile.readline(), 16):  # Envoy sends in chunks (RFC 9112, section 7.1)
-        found += request.rfile.read(size)
+        body += request.rfile.read(size)
         request.rfile.readline()
     request.rfile.readline()
-    return found
+    return body
 
 
 @contextmanager
 def collecting() -> Iterator[DoubleCollector]:
     """Run a collector on a free port."""
-    found = DoubleCollector()
+    collector = DoubleCollector()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = _body(self)
-            good = self.path == "/v1/traces" and self.headers["content-type"] == "application/x-protobuf"
-            if good:
-                found.bodies.append(body)
-            self.send_response(200 if good else 400)
-            answer = ExportTraceServiceResponse().SerializeToString()
+            valid = self.path == "/v1/traces" and self.headers["content-type"] == "application/x-protobuf"
+            if valid:
+                collector.bodies.append(body)
+            self.send_response(200 if valid else 400)
+            response = ExportTraceServiceResponse().SerializeToString()
             self.send_header("content-type", "application/x-protobuf")
-            self.send_header("content-length", str(len(answer)))
+            self.send_header("content-length", str(len(response)))
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(response)
 
         def log_message(self, *args: object) -> None: ...
 
@@ -81,9 +81,9 @@ def collecting() -> Iterator[DoubleCollector]:
         server.daemon_threads = True
         thread = Thread(target=server.serve_forever)
         thread.start()
-        found.url = f"http://127.0.0.1:{server.server_port}"
+        collector.url = f"http://127.0.0.1:{server.server_port}"
         try:
-            yield found
+            yield collector
         finally:
             server.shutdown()
             thread.join()

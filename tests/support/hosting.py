@@ -13,31 +13,31 @@ from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest, PutOrgRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.catalog import BY_NAME
 from drw.kernel.rpc.context import SCOPES, acting_for
-from drw.kernel.rpc.transport import StrictTransport
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
-from drw.local.first_key import OPERATOR, make_home
+from drw.local.first_key import OPERATOR, ensure_home
+from support.strict_transport import StrictTransport
 
 _numbers = itertools.count()
 
 SECRET = "n3J-u8Zq_t5Xw1Rb7Kd2Fh9Lp4Vc6My0"
-"""Under which the authentication service of every test seals."""
+"""Secret of the authentication service in tests."""
 
 
 def with_secret(profile: Profile) -> Profile:
     """Return the profile with a secret for the authentication service, unless it has one."""
-    own = {"secret": SECRET} | profile.services.get("authentication", {})
-    return profile.model_copy(update={"services": profile.services | {"authentication": own}})
+    settings = {"secret": SECRET} | profile.services.get("authentication", {})
+    return profile.model_copy(update={"services": profile.services | {"authentication": settings}})
 
 
 @asynccontextmanager
 async def hosted(profile: Profile, services: list[str], how: str = "together") -> AsyncIterator[Host]:
-    """Run services and give a host whose `client(...)` reaches them.
+    """Run services, and yield a host whose `client(...)` returns their clients.
 
-    together: in this process. strict: the same, through bytes, and every safe call twice.
-    apart: each in a host of its own, over gRPC.
+    together: in this process. strict: in this process, with serialised messages and each idempotent call repeated.
+    apart: each service in its own host, over gRPC.
 
-    With the authentication service among them the desks of `caller` and of the operator are there.
+    With the authentication service, the desks of `caller` and of the operator are created.
     """
     hosts: list[Host] = []
     if "authentication" in services:
@@ -49,16 +49,16 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
             for name in services:
                 base = f"unix:{sockets}/{next(_numbers)}"
                 processes[name] = ServiceAddress(services=(name,), grpc=f"{base}.g", http=f"{base}.h")
-            spread = profile.model_copy(update={"processes": processes})
-            # Whoever is called first: gRPC waits before it tries again where nobody answered.
+            separate_profile = profile.model_copy(update={"processes": processes})
+            # Services that are called start first, because gRPC waits before it retries a connection.
             for name in sorted(services, key=lambda name: len(BY_NAME[name].calls)):
-                host = Host(spread, name)
+                host = Host(separate_profile, name)
                 hosts.append(host)
                 await host.start()
-            outside = Host(spread, "test", services=[])
-            hosts.append(outside)
-            await _make_desks(outside, services)
-            yield outside
+            client_host = Host(separate_profile, "test", services=[])
+            hosts.append(client_host)
+            await _make_desks(client_host, services)
+            yield client_host
         else:
             wrap = StrictTransport if how == "strict" else (lambda transport: transport)
             host = Host(profile, "test", services, wrap)
@@ -74,8 +74,8 @@ async def _make_desks(host: Host, services: list[str]) -> None:
     if "authentication" not in services:
         return
     client = host.client(AuthenticationClient)
-    held: dict[str, Any] = {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
+    grants: dict[str, Any] = {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
     with acting_for(OPERATOR):
-        await make_home(client)
-        await client.put_org(PutOrgRequest(name="acme", **held))
-        await client.put_desk(PutDeskRequest(org="acme", name="research", **held))
+        await ensure_home(client)
+        await client.put_org(PutOrgRequest(name="acme", **grants))
+        await client.put_desk(PutDeskRequest(org="acme", name="research", **grants))

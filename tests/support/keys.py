@@ -1,4 +1,4 @@
-"""Callers with keys that are on record, so that it is known who made them, and what vouches for callers without."""
+"""Callers with issued keys, and the issuers and certificates of callers without keys."""
 
 from __future__ import annotations
 
@@ -26,42 +26,44 @@ from drw.local.first_key import OPERATOR
 async def issued(
     host: Host, *scopes: str, by: Principal = OPERATOR, org: str = "acme", desk: str = "research", **fields: Any
 ) -> Principal:
-    """Let somebody make a key, by default the operator, and return who calls with it."""
-    own: dict[str, Any] = {} if org == by.org else {"org": org}
-    wish = CreateKeyRequest(name="n", scopes=scopes, desk=desk, **own, **fields)
+    """Create a key, by default as the operator, and return its principal."""
+    org_fields: dict[str, Any] = {} if org == by.org else {"org": org}
+    request = CreateKeyRequest(name="n", scopes=scopes, desk=desk, **org_fields, **fields)
     with acting_for(by):
-        return as_caller((await host.client(AuthenticationClient).create_key(wish)).key)
+        return as_caller((await host.client(AuthenticationClient).create_key(request)).key)
 
 
-async def rotated(host: Host, who: Principal, by: Principal | None = None, overlap_seconds: int = 600) -> Principal:
-    """Let somebody rotate a key, by default its holder, and return who calls with the successor."""
-    with acting_for(by or who):
-        wish = RotateKeyRequest(id=who.key, overlap_seconds=overlap_seconds, org=who.org)
-        return as_caller((await host.client(AuthenticationClient).rotate_key(wish)).key)
+async def rotated(
+    host: Host, principal: Principal, by: Principal | None = None, overlap_seconds: int = 600
+) -> Principal:
+    """Rotate a key, by default as its owner, and return the principal of the successor."""
+    with acting_for(by or principal):
+        request = RotateKeyRequest(id=principal.key, overlap_seconds=overlap_seconds, org=principal.org)
+        return as_caller((await host.client(AuthenticationClient).rotate_key(request)).key)
 
 
-async def vouch(host: Host, caller: str) -> None:
-    """Put the issuer of a caller as in "oidc:corp:ann", or the certificate of one as in "cert:runner"."""
+async def register_identity(host: Host, caller: str) -> None:
+    """Create the issuer of a caller such as "oidc:corp:ann", or the certificate of one such as "cert:runner"."""
     kind, name, *_ = caller.split(":")
     client = host.client(AuthenticationClient)
     with acting_for(OPERATOR):
         if kind == "cert":
-            wish = PutCertificateRequest(name=name, san=f"spiffe://{name}/x", org="acme", desk="research")
-            wish.scopes.append("models:read")
-            await client.put_certificate(wish)
+            request = PutCertificateRequest(name=name, san=f"spiffe://{name}/x", org="acme", desk="research")
+            request.scopes.append("models:read")
+            await client.put_certificate(request)
         else:
-            public = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
-            keys = json.dumps({"keys": [public | {"kid": "k0"}]})
+            public_key = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
+            keys = json.dumps({"keys": [public_key | {"kid": "k0"}]})
             fields: dict[str, Any] = {"issuer": f"https://{name}", "org": "acme", "audiences": ["a"], "jwks": keys}
             await client.put_issuer(PutIssuerRequest(name=name, **fields))
 
 
 def as_caller(key: Key) -> Principal:
-    """Return who calls with a key."""
+    """Return the principal of a key."""
     return Principal(key.org, key.desk, key.id, frozenset(key.scopes), frozenset(key.walls))
 
 
 async def announce(client: RateLimitingClient, *keys: str, org: str = "acme", desk: str = "research") -> None:
-    """Make keys known as those of a desk to rate limiting, as the authentication service does in a platform."""
+    """Announce keys of a desk to rate limiting, as the authentication service does."""
     owners = [KeyOwner(key=key, org=org, desk=desk) for key in keys]
     await client.announce_keys(AnnounceKeysRequest(owners=owners))

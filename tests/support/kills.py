@@ -1,4 +1,4 @@
-"""A stand-in for the request router, which says what the test wants to be killed."""
+"""A double of the request router that streams the kills of a test."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from drw.kernel.runtime.settings import ServiceAddress
 
 
 class DoubleKills(RequestRouter):
-    """Tells all who watch."""
+    """Streams the current kills to all watchers."""
 
     def __init__(self, address: str) -> None:
-        self.place = ServiceAddress(services=("request_router",), grpc=address, http="")
+        self.address = ServiceAddress(services=("request_router",), grpc=address, http="")
         self._kills = Kills()
         self._changed = asyncio.Condition()
         self._server: Server | None = None
 
     async def kill(self, *kills: Kill) -> None:
-        """From now on exactly these are killed."""
+        """Replace the active kills."""
         async with self._changed:
             self._kills = Kills(kills=kills)
             self._changed.notify_all()
 
     async def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
-        seen = None
+        last_sent = None
         while True:
             async with self._changed:
-                while self._kills is seen:
+                while self._kills is last_sent:
                     await self._changed.wait()
-                seen = self._kills
-            yield seen
+                last_sent = self._kills
+            yield last_sent
 
     async def start(self) -> None:
         self._server = Server([self])
-        await self._server.start(self.place.grpc)
+        await self._server.start(self.address.grpc)
 
     async def stop(self) -> None:
         if self._server:
@@ -48,15 +48,15 @@ class DoubleKills(RequestRouter):
 
 @asynccontextmanager
 async def double_kills(address: str) -> AsyncIterator[DoubleKills]:
-    """Serve one at an address."""
-    found = DoubleKills(address)
-    await found.start()
+    """Serve a double at an address."""
+    double = DoubleKills(address)
+    await double.start()
     try:
-        yield found
+        yield double
     finally:
-        await found.stop()
+        await double.stop()
 
 
 def kill(subject: str, name: str, org: str = "") -> Kill:
-    """Return a kill in force."""
+    """Return an active kill."""
     return Kill(id=f"kill_{name}", subject=subject, org=org, name=name, reason="a test", state="ACTIVE")

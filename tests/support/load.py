@@ -1,4 +1,4 @@
-"""Mixed calls to a platform, one after the other of each kind, and how each of them ended."""
+"""Mixed load on a platform: calls of each kind in sequence, with their outcomes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ import httpx
 MODEL = "smollm2-135m-instruct"
 SECONDS = 60.0
 
+Call = Callable[[httpx.AsyncClient, int], Awaitable[httpx.Response]]
+"""Makes one call, with a client and a number."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one call ended."""
+    """Outcome of one call."""
 
     kind: str
     status: int
-    """0: there was no answer, since the connection ended."""
+    """0: no response, because the connection ended."""
     code: str
     message: str
     retry_after: str
-    began: float
+    started: float
     ended: float
 
 
 @dataclass
 class Load:
-    """What was called, and what came of it."""
+    """Outcomes of the calls so far."""
 
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -39,22 +42,22 @@ class Load:
         """Return the calls that ended after a moment of `time.monotonic`."""
         return [outcome for outcome in self.outcomes if outcome.ended >= moment]
 
-    async def turn(self, seconds: float) -> None:
-        """Wait until a call of each kind that began after now has ended, in whatever way."""
+    async def until_each_kind_ended(self, seconds: float) -> None:
+        """Wait until a call of each kind that started after now has ended, with any outcome."""
         moment, all_kinds = time.monotonic(), set(kinds(""))
         async with asyncio.timeout(seconds):
-            while all_kinds - {outcome.kind for outcome in self.outcomes if outcome.began >= moment}:
+            while all_kinds - {outcome.kind for outcome in self.outcomes if outcome.started >= moment}:
                 await asyncio.sleep(0.05)
 
-    async def good(self, wanted: set[str], moment: float, seconds: float) -> None:
-        """Wait until a call of each kind that began after a moment is answered as it should be."""
+    async def until_each_kind_succeeds(self, wanted: set[str], moment: float, seconds: float) -> None:
+        """Wait until a call of each kind that started after a moment has succeeded."""
         async with asyncio.timeout(seconds):
-            while wanted - {o.kind for o in self.outcomes if o.began >= moment and o.status == 200}:
+            while wanted - {o.kind for o in self.outcomes if o.started >= moment and o.status == 200}:
                 await asyncio.sleep(0.05)
 
 
-def kinds(store: str) -> dict[str, Callable[[httpx.AsyncClient, int], Awaitable[httpx.Response]]]:
-    """Return the calls, by kind; each gets its own number, so that no two are alike."""
+def kinds(store: str) -> dict[str, Call]:
+    """Return the calls by kind; each call gets a number that makes it unique."""
     chat = {"model": MODEL, "max_tokens": 8, "messages": [{"role": "user", "content": "Say hello."}]}
 
     def file(number: int) -> dict[str, Any]:
@@ -78,36 +81,36 @@ def kinds(store: str) -> dict[str, Callable[[httpx.AsyncClient, int], Awaitable[
 
 @asynccontextmanager
 async def mixed_load(url: str, key: str, store: str) -> AsyncIterator[Load]:
-    """Call all the time, one call of each kind at once."""
+    """Run one call of each kind concurrently, again and again."""
     load = Load()
     headers = {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=SECONDS) as web, asyncio.TaskGroup() as tasks:
-        calling = [tasks.create_task(_call(load, web, kind, call)) for kind, call in kinds(store).items()]
+        tasks_of_kinds = [tasks.create_task(_call(load, web, kind, call)) for kind, call in kinds(store).items()]
         try:
             yield load
         finally:
-            for task in calling:
+            for task in tasks_of_kinds:
                 task.cancel()
 
 
-async def _call(load: Load, web: httpx.AsyncClient, kind: str, call: Any) -> None:
+async def _call(load: Load, web: httpx.AsyncClient, kind: str, call: Call) -> None:
     number = 0
     while True:
         number += 1
-        began = time.monotonic()
+        started = time.monotonic()
         try:
-            answer = await call(web, number)
-            load.outcomes.append(_outcome(kind, answer, began))
+            response = await call(web, number)
+            load.outcomes.append(_outcome(kind, response, started))
         except httpx.TransportError as error:
-            load.outcomes.append(Outcome(kind, 0, type(error).__name__, str(error), "", began, time.monotonic()))
-        await asyncio.sleep(0.1)  # the engine is shared with whatever else is tested
+            load.outcomes.append(Outcome(kind, 0, type(error).__name__, str(error), "", started, time.monotonic()))
+        await asyncio.sleep(0.1)  # the engine is shared with other calls of the test
 
 
-def _outcome(kind: str, answer: httpx.Response, began: float) -> Outcome:
+def _outcome(kind: str, response: httpx.Response, started: float) -> Outcome:
     error: dict[str, Any] = {}
-    if answer.headers.get("content-type", "").startswith("application/json"):
-        error = answer.json().get("error") or {}
+    if response.headers.get("content-type", "").startswith("application/json"):
+        error = response.json().get("error") or {}
     code, message = str(error.get("code", "")), str(error.get("message", ""))
     return Outcome(
-        kind, answer.status_code, code, message, answer.headers.get("retry-after", ""), began, time.monotonic()
+        kind, response.status_code, code, message, response.headers.get("retry-after", ""), started, time.monotonic()
     )

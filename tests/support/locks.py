@@ -1,4 +1,4 @@
-"""Waits until the platform waits for a lock of the database that a test holds."""
+"""Waits until transactions of the platform wait for a lock that a test holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drw.kernel.runtime.settings import Profile
 WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 
-async def waiting(profile: Profile, number: int) -> None:
+async def until_locks_wait(profile: Profile, number: int) -> None:
     """Return once so many transactions wait for a lock."""
     with psycopg.connect(profile.postgres, autocommit=True) as connection:
         while connection.execute(WAITING).fetchone() != (number,):

@@ -1,4 +1,4 @@
-"""Waits for the counters of money: until they are open nobody says what is spent, and nothing can be spent."""
+"""Waits for the counters of money, without which nothing can be reserved and no spending is shown."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from drw.billing.counters.client import Counters
 from drw.kernel.runtime.settings import Profile
 
 
-async def counters_open(profile: Profile) -> None:
-    """Return as soon as the counters are open."""
+async def until_counters_open(profile: Profile) -> None:
+    """Wait until the counters are open."""
     counters = Counters(profile.valkey)
     async with asyncio.timeout(30):
         while not await counters.is_open():
@@ -20,10 +20,10 @@ async def counters_open(profile: Profile) -> None:
 
 
 async def counted_budgets(client: RateLimitingClient) -> list[Budget]:
-    """Return the budgets that the caller sees, as soon as all of them say what is spent."""
+    """Return the budgets that the caller sees, once all of them have their spending."""
     async with asyncio.timeout(30):
         while True:
-            found = list((await client.list_budgets(ListBudgetsRequest())).budgets)
-            if all(budget.spent for budget in found):
-                return found
+            budgets = list((await client.list_budgets(ListBudgetsRequest())).budgets)
+            if all(budget.spent for budget in budgets):
+                return budgets
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Writes Office files of given parts, as odd as a test wants them."""
+"""Creates Office files from their parts, including unusual and damaged ones."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ NAMESPACES = (
 def package(main: str, parts: Mapping[str, str | bytes], relations: Mapping[str, Sequence[str]] | None = None) -> bytes:
     """Return a package; relations are "ID KIND TARGET" for each part that has some."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("[Content_Types].xml", TYPES)
-        packed.writestr("_rels/.rels", links([f"r1 officeDocument {main}"]))
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("[Content_Types].xml", TYPES)
+        archive.writestr("_rels/.rels", links([f"r1 officeDocument {main}"]))
         for name, content in parts.items():
-            packed.writestr(name, content if isinstance(content, bytes) else content.replace(" NS>", f" {NAMESPACES}>"))
+            archive.writestr(
+                name, content if isinstance(content, bytes) else content.replace(" NS>", f" {NAMESPACES}>")
+            )
         for name, found in (relations or {}).items():
             folder, _, file = name.rpartition("/")
-            packed.writestr(f"{folder}/_rels/{file}.rels", links(found))
+            archive.writestr(f"{folder}/_rels/{file}.rels", links(found))
     return out.getvalue()
 
 
@@ -82,20 +84,24 @@ def presentation(slides: Sequence[str], parts: Mapping[str, str] | None = None, 
 
 def links(found: Sequence[str]) -> str:
     items = (line.split() for line in found)
-    made = "".join(f'<Relationship Id="{i}" Type="{OFFICE}/{kind}" Target="{target}"/>' for i, kind, target in items)
-    return f'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">{made}</Relationships>'
+    elements = "".join(
+        f'<Relationship Id="{i}" Type="{OFFICE}/{kind}" Target="{target}"/>' for i, kind, target in items
+    )
+    return f'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">{elements}</Relationships>'
 
 
 def _row(number: int, line: Sequence[object]) -> str:
-    cells = "".join(_cell(f"{chr(64 + at)}{number}", item) for at, item in enumerate(line, 1) if item is not None)
+    cells = "".join(
+        _cell(f"{chr(64 + column)}{number}", item) for column, item in enumerate(line, 1) if item is not None
+    )
     return f'<row r="{number}">{cells}</row>'
 
 
-def _cell(place: str, item: object) -> str:
+def _cell(cell: str, item: object) -> str:
     if isinstance(item, tuple):
-        return f'<c r="{place}" s="{item[1]}"><v>{item[0]}</v></c>'
+        return f'<c r="{cell}" s="{item[1]}"><v>{item[0]}</v></c>'
     if isinstance(item, str) and item.startswith("="):
-        return f'<c r="{place}"><f>{item[1:]}</f><v/></c>'
+        return f'<c r="{cell}"><f>{item[1:]}</f><v/></c>'
     if isinstance(item, str):
-        return f'<c r="{place}" t="inlineStr"><is><t>{item}</t></is></c>'
-    return f'<c r="{place}"><v>{item}</v></c>'
+        return f'<c r="{cell}" t="inlineStr"><is><t>{item}</t></is></c>'
+    return f'<c r="{cell}"><v>{item}</v></c>'

@@ -1,4 +1,4 @@
-"""The real PostgreSQL and Valkey, started once a test run, on Unix sockets in a short-lived folder."""
+"""PostgreSQL and Valkey, started once per test run, on Unix sockets in a temporary folder."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from drw.local import postgres, valkey
 _numbers = itertools.count()
 
 session_databases = itertools.count(9900)
-"""Numbers of Valkey's databases for hosts that live for a whole run, one each: two hosts on one would each take the
-counters of the other for a loss of its own. Here, since pytest loads each `conftest.py` as a module of its own."""
+"""Numbers of Valkey databases for hosts that run during all tests, one each, because a host treats counters of another
+host as a loss. Defined here, because pytest loads each `conftest.py` as a separate module."""
 
 MEMORY_BYTES = 2 << 30
-"""What the databases of a run of tests may come to, with some in use at once."""
+"""Maximum size of the databases of a test run."""
 
 
-def wait_until(ready: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Return when `ready` says so; holds up the event loop."""
+def wait_until(ready: Callable[[], bool], name: str, seconds: float = 30) -> None:
+    """Wait until `ready` returns true; blocks the event loop."""
     end = time.monotonic() + seconds
     while not ready():
-        assert time.monotonic() < end, f"{what} did not come within {seconds} s"
+        assert time.monotonic() < end, f"{name} did not come within {seconds} s"
         time.sleep(0.02)
 
 
-async def until(ready: Callable[[], Awaitable[bool]], what: str, seconds: float = 30) -> None:
-    """Return when `ready` says so."""
+async def until(ready: Callable[[], Awaitable[bool]], name: str, seconds: float = 30) -> None:
+    """Wait until `ready` returns true."""
     try:
         async with asyncio.timeout(seconds):
             while not await ready():
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        pytest.fail(f"{what} did not come within {seconds} s")
+        pytest.fail(f"{name} did not come within {seconds} s")
 
 
 @contextmanager
 def running(
     command: list[str], log: Path, stop_signal: signal.Signals = signal.SIGTERM
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command for as long as the block lasts."""
+    """Run a command during the block."""
     with log.open("ab") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
     try:
@@ -66,9 +66,9 @@ def running(
 
 
 @contextmanager
-def short_folder(where: str = "/tmp") -> Iterator[Path]:
-    """Give a folder whose path is short enough for Unix sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="drw-", dir=where))
+def short_folder(parent: str = "/tmp") -> Iterator[Path]:
+    """Yield a temporary folder with a path that is short enough for Unix sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="drw-", dir=parent))
     try:
         yield folder
     finally:
@@ -77,26 +77,26 @@ def short_folder(where: str = "/tmp") -> Iterator[Path]:
 
 @contextmanager
 def running_postgres(folder: Path) -> Iterator[Path]:
-    """Run PostgreSQL; gives the folder of its socket."""
-    fast = ["-cfsync=off", "-csynchronous_commit=off"]  # a test's data need not survive the machine
-    with short_folder(_in_memory()) as memory:
+    """Run PostgreSQL; yields the folder of its socket."""
+    no_fsync = ["-cfsync=off", "-csynchronous_commit=off"]  # a test's data need not survive the machine
+    with short_folder(_memory_folder()) as memory:
         data, sockets = memory / "pg", folder / "s"
         postgres.prepare(data, sockets)
-        command = [*postgres.command(data, sockets), *fast]
-        # Asked with SIGTERM, it would wait for the connections that tests have left open.
+        command = [*postgres.command(data, sockets), *no_fsync]
+        # On SIGTERM, it would wait for connections that tests have left open.
         with running(command, folder / "pg.log", signal.SIGINT):
-            wait_until(lambda: _answers(sockets), "PostgreSQL")
+            wait_until(lambda: _accepts_connections(sockets), "PostgreSQL")
             yield sockets
 
 
-def _in_memory() -> str:
-    """Return where files are in memory, if there is room: a new database has 300 files, and each test a database."""
+def _memory_folder() -> str:
+    """Return a folder in memory if it has enough space: each test creates a database of 300 files."""
     shared = Path("/dev/shm")
     return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > MEMORY_BYTES else "/tmp"
 
 
 def new_database(sockets: Path) -> str:
-    """Make a new, empty database; return its connection string."""
+    """Create an empty database; return its connection string."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(postgres.dsn(sockets, "postgres"), autocommit=True) as connection:
         connection.execute(f"create database {name}".encode())
@@ -105,15 +105,15 @@ def new_database(sockets: Path) -> str:
 
 @contextmanager
 def running_valkey(folder: Path) -> Iterator[str]:
-    """Run Valkey; gives its URL."""
+    """Run Valkey; yields its URL."""
     socket = folder / "v.sock"
     with running([*valkey.command(folder / "valkey", socket), "--databases", "10000"], folder / "valkey.log"):
         wait_until(socket.exists, "Valkey")
-        wait_until(lambda: _pings(valkey.url(socket)), "Valkey")
+        wait_until(lambda: _responds(valkey.url(socket)), "Valkey")
         yield valkey.url(socket)
 
 
-def _answers(sockets: Path) -> bool:
+def _accepts_connections(sockets: Path) -> bool:
     try:
         psycopg.connect(postgres.dsn(sockets, "postgres")).close()
     except psycopg.OperationalError:
@@ -121,7 +121,7 @@ def _answers(sockets: Path) -> bool:
     return True
 
 
-def _pings(url: str) -> bool:
+def _responds(url: str) -> bool:
     with redis.Redis.from_url(url) as client:
         try:
             return bool(client.ping())

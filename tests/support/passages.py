@@ -1,4 +1,4 @@
-"""Documents and vectors for tests of the store and of retrieval: small, readable, the same each time."""
+"""Small, deterministic documents and vectors for tests of the vector store and of retrieval."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DIMENSIONS = 384
 
 
 def vector(text: str) -> Vector:
-    """Return a vector of length 1 in which texts that share words are near each other."""
+    """Return a unit vector; texts with common words have similar vectors."""
     values = [0.0] * DIMENSIONS
     for word in text.lower().split():
         values[int(hashlib.sha256(word.encode()).hexdigest(), 16) % DIMENSIONS] += 1.0

@@ -1,4 +1,4 @@
-"""Documents that others made, from the sources of packages (requirements/samples.in)."""
+"""Sample documents from the sources of packages (requirements/samples.in)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FOLDER = Path(sys.prefix) / "share" / "samples"
 
 
 def sample(package: str, name: str) -> bytes:
-    """Return the bytes of a file in the sources of a package, by its path in them."""
+    """Return a file in the sources of a package, by its path."""
     return _files(package)[name]
 
 
 @cache
 def _files(package: str) -> dict[str, bytes]:
     (archive,) = FOLDER.glob(f"{package}-*.tar.gz")
-    with tarfile.open(archive) as packed:
-        wanted = (m for m in packed if m.isfile() and m.name.endswith(ENDINGS))
-        opened = ((m.name.partition("/")[2], packed.extractfile(m)) for m in wanted)
+    with tarfile.open(archive) as archive_file:
+        members = (m for m in archive_file if m.isfile() and m.name.endswith(ENDINGS))
+        opened = ((m.name.partition("/")[2], archive_file.extractfile(m)) for m in members)
         return {name: file.read() for name, file in opened if file}

@@ -1,4 +1,4 @@
-"""Spans as OpenTelemetry's SDK records them, of code in this process."""
+"""Records the OpenTelemetry spans of this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from drw.kernel.observability import telemetry
 
 
 class Spans:
-    """What has ended so far."""
+    """The ended spans."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -37,7 +37,7 @@ def attributes_of(span: ReadableSpan) -> dict[str, Any]:
 
 @contextmanager
 def recorded() -> Iterator[Spans]:
-    """Record the spans of this process for as long as the block lasts."""
+    """Record the spans of this process during the block."""
     spans = Spans()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans.exporter))

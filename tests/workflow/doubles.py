@@ -151,7 +151,7 @@ async def doubled(profile: Profile, socket: Path) -> AsyncIterator[Doubles]:
     place = ServiceAddress(services=("documents", "serving"), grpc=address, http=f"{address}.h")
     kills = DoubleKills(f"{address}.k")
     await kills.start()
-    processes = profile.processes | {"doubles": place, "gateway": kills.place}
+    processes = profile.processes | {"doubles": place, "gateway": kills.address}
     found = profile.model_copy(update={"processes": processes})
     documents, serving = DoubleDocuments(calls), DoubleServing(calls)
     doubles = Doubles(found, calls, documents, serving, transport.Server([documents, serving]), address, kills)

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import orjson
 import psycopg
@@ -218,7 +217,7 @@ def assert_right(world: World, run: Run, in_flight: set[str]) -> None:
     assert world.records("run.end") == world.records("run.start") == [run.id]
 
 
-async def test_a_killed_process_goes_on_where_it_stood(world: Any) -> None:
+async def test_a_killed_process_goes_on_where_it_stood(world: World) -> None:
     release = world.doubles.calls.hold("chat file-2")
     process = await world.started()
     run = await world.run(process, 5)
@@ -248,7 +247,7 @@ async def test_a_killed_process_goes_on_where_it_stood(world: Any) -> None:
     }
 
 
-async def test_killed_again_and_again_it_ends_all_the_same(world: Any) -> None:
+async def test_killed_again_and_again_it_ends_all_the_same(world: World) -> None:
     process = await world.started()
     held = {name: world.doubles.calls.hold(name) for name in ("index file-3", "chat file-1")}
     run = await world.run(process, 4)
@@ -269,7 +268,7 @@ async def test_killed_again_and_again_it_ends_all_the_same(world: Any) -> None:
     assert len(world.doubles.documents.put) == 1
 
 
-async def test_a_stopped_process_ends_cleanly_and_its_runs_go_on_later(world: Any) -> None:
+async def test_a_stopped_process_ends_cleanly_and_its_runs_go_on_later(world: World) -> None:
     world.doubles.calls.hold("chat file-0")
     process = await world.started()
     run = await world.run(process, 1)
@@ -283,7 +282,7 @@ async def test_a_stopped_process_ends_cleanly_and_its_runs_go_on_later(world: An
     assert_right(world, found, in_flight={"summarise/0"})
 
 
-async def test_of_two_processes_one_works_and_the_other_takes_over(world: Any) -> None:
+async def test_of_two_processes_one_works_and_the_other_takes_over(world: World) -> None:
     release = world.doubles.calls.hold("chat file-0")
     first = await world.started()
     second = world.process()

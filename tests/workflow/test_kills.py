@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.api.workflow.v1.orchestration_pb2 import CANCELLED, FAILED, RETRYING, RUNNING, SUCCEEDED
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
@@ -49,7 +49,7 @@ async def refused(here, **more) -> Killed:
     ],
     ids=["workflow", "own workflow", "desk", "key"],
 )
-async def test_a_run_is_held_and_goes_on_when_the_kill_is_lifted(here: Any, what: Any) -> None:
+async def test_a_run_is_held_and_goes_on_when_the_kill_is_lifted(here: Running, what: Kill) -> None:
     here.calls.hold("chat file-0")
     run = await here.start(1)
     await until(lambda: is_so(here.calls.under_way == 1), "the call of the model")
@@ -70,7 +70,7 @@ async def test_a_run_is_held_and_goes_on_when_the_kill_is_lifted(here: Any, what
     assert [r["outcome"] for r in here.audit("run.end") if r["resource"] == run.id] == ["ok"]
 
 
-async def test_a_run_that_is_held_can_be_cancelled(here: Any) -> None:
+async def test_a_run_that_is_held_can_be_cancelled(here: Running) -> None:
     here.calls.hold("index file-0")
     run = await here.start(1)
     await until(lambda: is_so(here.calls.under_way == 1), "the call")
@@ -80,7 +80,7 @@ async def test_a_run_that_is_held_can_be_cancelled(here: Any) -> None:
     assert (await here.ended(run)).state == CANCELLED
 
 
-async def test_others_go_on(here: Any) -> None:
+async def test_others_go_on(here: Running) -> None:
     others = [kill("WORKFLOW", "another"), kill("WORKFLOW", "digest", "other"), kill("DESK", "trading", "acme")]
     await here.doubles.kills.kill(*others)
     other = replace(here.caller, desk="trading")
@@ -88,7 +88,7 @@ async def test_others_go_on(here: Any) -> None:
     assert (await here.ended(await here.start(1))).state == SUCCEEDED
 
 
-async def test_a_run_whose_model_is_killed_says_so(here: Any) -> None:
+async def test_a_run_whose_model_is_killed_says_so(here: Running) -> None:
     here.calls.faults["chat file-0"] = [Killed("the model 'm' is stopped by a kill switch", killed="model")]
     done = await here.ended(await here.start(1))
     assert done.state == FAILED and "the model 'm' is stopped by a kill switch" in done.error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -19,13 +19,15 @@ from workflow.running import QUICK, SERVICES, Running, is_so, numbers
 
 
 @pytest.fixture
-async def again(profile: Profile, folder: Path, caller: Principal):
+async def again(
+    profile: Profile, folder: Path, caller: Principal
+) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[Running]]]:
     """Gives the services of one profile, as often as asked, with the doubles staying on."""
     async with doubled(profile, folder / f"d{next(numbers)}") as doubles:
         settled = doubles.profile.model_copy(update={"services": QUICK})
 
         @asynccontextmanager
-        async def start():
+        async def start() -> AsyncIterator[Running]:
             async with hosted(settled, SERVICES) as host:
                 yield Running(host, doubles, settled, caller)
 
@@ -37,7 +39,9 @@ def sql(here: Running, query: str, *args: object) -> None:
         connection.execute(query.encode(), args)
 
 
-async def test_a_run_that_was_only_written_down_is_begun_later(again: Any) -> None:
+async def test_a_run_that_was_only_written_down_is_begun_later(
+    again: Callable[[], AbstractAsyncContextManager[Running]],
+) -> None:
     async with again() as here:
         release = here.calls.hold("index file-0")
         run = await here.start(1)
@@ -50,7 +54,9 @@ async def test_a_run_that_was_only_written_down_is_begun_later(again: Any) -> No
         assert (await here.ended(run)).state == SUCCEEDED
 
 
-async def test_a_run_that_was_cancelled_meanwhile_does_not_come_back(again: Any) -> None:
+async def test_a_run_that_was_cancelled_meanwhile_does_not_come_back(
+    again: Callable[[], AbstractAsyncContextManager[Running]],
+) -> None:
     async with again() as here:
         here.calls.hold("chat file-0")
         run = await here.start(1)
@@ -66,7 +72,9 @@ async def test_a_run_that_was_cancelled_meanwhile_does_not_come_back(again: Any)
         assert [name for name in here.calls.made[len(made) :] if "file-0" in name] == []
 
 
-async def test_what_is_written_after_the_run_was_lost_is_refused(again: Any) -> None:
+async def test_what_is_written_after_the_run_was_lost_is_refused(
+    again: Callable[[], AbstractAsyncContextManager[Running]],
+) -> None:
     async with again() as here:
         release = here.calls.hold("chat file-0")
         run = await here.start(1)
@@ -83,7 +91,9 @@ async def test_what_is_written_after_the_run_was_lost_is_refused(again: Any) -> 
         assert {s.id: s.attempts for s in found.steps} == {"ingest/0": 1, "summarise/0": 2, "digest": 1}
 
 
-async def test_a_lost_database_connection_costs_no_run(again: Any) -> None:
+async def test_a_lost_database_connection_costs_no_run(
+    again: Callable[[], AbstractAsyncContextManager[Running]],
+) -> None:
     async with again() as here:
         release = here.calls.hold("chat file-0")
         run = await here.start(2)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from drw.agent.agent import Agent
-from drw.agent.delivery.envoy import plane
+from drw.agent.delivery.envoy import data_plane_settings
 from drw.agent.reporting.usage import UsageLog
 from drw.agent.xds.translation import EdgeOptions
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
@@ -36,24 +36,24 @@ def main(files: Sequence[Path]) -> int:
 
 
 async def _run(profile: Profile) -> None:
-    plane(profile)  # no data plane: nothing to do
+    data_plane_settings(profile)  # no data plane: nothing to do
     channels = Channels()
-    router = channels.client(RequestRouterClient, profile.place("request_router").grpc)
-    limiting = channels.client(RateLimitingClient, profile.place("rate_limiting").grpc)
+    router = channels.client(RequestRouterClient, profile.address_of("request_router").grpc)
+    limiting = channels.client(RateLimitingClient, profile.address_of("rate_limiting").grpc)
     usage = UsageLog(EdgeOptions.of(profile), profile.name, limiting)
-    work = asyncio.create_task(_both(Agent(profile, router), usage))
+    task = asyncio.create_task(_run_all(Agent(profile, router), usage))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, task.cancel)
     try:
-        await asyncio.wait({work})
-        if not work.cancelled():
-            work.result()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
     finally:
         await channels.close()
 
 
-async def _both(agent: Agent, usage: UsageLog) -> None:
+async def _run_all(agent: Agent, usage: UsageLog) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(agent.run())
         tasks.create_task(usage.run())

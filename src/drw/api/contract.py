@@ -1,4 +1,4 @@
-"""What every generated contract is made of: methods, a base for services and a base for clients."""
+"""Base classes of the generated contracts: methods, services and clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Method:
     response: type[Message]
     streams: bool
     safe: bool
-    """Whether the method may be called twice with the effect of once."""
+    """Whether the method is idempotent."""
     descriptor: MethodDescriptor = field(repr=False)
 
     @property
@@ -56,13 +56,13 @@ class Contract:
 
 
 class Transport(Protocol):
-    """How a client's calls reach the service."""
+    """Transport of a client's calls to the service."""
 
     async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
-        """Call, and return the answer."""
+        """Call a method, and return its response."""
 
     def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncGenerator[Message, None]:
-        """Call, and return the answers as they come."""
+        """Call a streaming method, and yield its responses."""
 
 
 class Client:
@@ -80,18 +80,18 @@ class Client:
         return self._transport.stream(self.contract.methods[name], request, timeout)
 
 
-class Unwritten(NotImplementedError):
-    """The contract has the method, and the service has not written it."""
+class MethodNotImplemented(NotImplementedError):
+    """The service does not implement a method of its contract."""
 
 
 class Servicer:
-    """Base of the generated services; a method that is not written over raises `Unwritten`."""
+    """Base of the generated services; a method that is not overridden raises `MethodNotImplemented`."""
 
     contract: ClassVar[Contract]
 
     @classmethod
-    def written(cls) -> frozenset[str]:
-        """Return the names of the methods that the service has written."""
+    def implemented_methods(cls) -> frozenset[str]:
+        """Return the names of the methods that the service implements."""
         base = next(c for c in cls.__mro__ if "contract" in vars(c))
         return frozenset(
             m.name

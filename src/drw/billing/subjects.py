@@ -1,4 +1,4 @@
-"""Subjects of budgets and limits (keys, desks, orgs, models), and the periods that are counted."""
+"""Subjects of budgets and limits (keys, desks, orgs, models), and their periods."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 
 PREFIX = "drw:{meter}:"
-"""One hash tag for all keys, so that a script can use any of them in a cluster too."""
+"""Prefix of all keys, with one hash tag, so that a script can use any of them in a Valkey cluster."""
 
 KINDS: dict[Block.Subject, str] = {Block.KEY: "key", Block.DESK: "desk", Block.ORG: "org", Block.MODEL: "model"}
 Period = Literal["minute", "day", "month", "total"]
@@ -23,13 +23,13 @@ class Subject:
 
     kind: Block.Subject
     org: str
-    """Empty for a model, which every org shares."""
+    """Empty for a model, which all orgs share."""
     name: str
     """Empty for an org."""
 
     @property
     def counter(self) -> str:
-        """The name of the subject's counters in Valkey."""
+        """Key of the subject's counters in Valkey."""
         return _counter(self.kind, self.org, self.name)
 
     def __str__(self) -> str:
@@ -42,14 +42,14 @@ def _counter(kind: Block.Subject, org: str, name: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def of_call(org: str, desk: str, key: str) -> tuple[Subject, Subject, Subject]:
-    """Return the three subjects that a caller is."""
+def caller_subjects(org: str, desk: str, key: str) -> tuple[Subject, Subject, Subject]:
+    """Return the subjects of a caller: its key, desk and org."""
     return Subject(Block.KEY, org, key), Subject(Block.DESK, org, desk), Subject(Block.ORG, org, "")
 
 
 @lru_cache(maxsize=4096)
-def of_model(model: str) -> Subject:
-    """Return the subject that a model is."""
+def model_subject(model: str) -> Subject:
+    """Return the subject of a model."""
     return Subject(Block.MODEL, "", model)
 
 
@@ -64,8 +64,8 @@ def month_of(at: datetime) -> int:
     return at.year * 12 + at.month - 1
 
 
-def ends(period: str, at: datetime) -> datetime | None:
-    """Return when the period in which a moment lies ends, UTC; None for one without an end."""
+def period_end(period: str, at: datetime) -> datetime | None:
+    """Return the end of the period that contains a moment, in UTC; None for a period without an end."""
     at = at.astimezone(UTC)
     if period == "minute":
         return at.replace(second=0, microsecond=0) + timedelta(minutes=1)
@@ -77,8 +77,8 @@ def ends(period: str, at: datetime) -> datetime | None:
     return None
 
 
-def begins(period: str, at: datetime) -> datetime:
-    """Return when the period in which a moment lies began, UTC."""
+def period_start(period: str, at: datetime) -> datetime:
+    """Return the start of the period that contains a moment, in UTC."""
     at = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "day":
         return at

@@ -1,4 +1,4 @@
-"""Usage as an engine reports it, in a neutral form."""
+"""Usage reported by engines, independent of their API."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import NamedTuple
 
 
 class UsageUpdate(NamedTuple):
-    """The usage that one step of an answer reports. Counts are totals so far; None: the engine does not report it.
+    """Usage after one chunk of an answer. Counts are cumulative; None: the engine does not report the count.
 
-    A tuple and not a dataclass, since every token of every answer makes one.
+    A tuple instead of a dataclass, because every chunk creates one.
     """
 
-    pieces: int = 0
-    """Outputs that receive something in this step. Each piece has at least one token."""
+    deltas: int = 0
+    """Number of outputs with new content in this chunk. Each delta has at least one token."""
     continues: bool = False
-    """Whether an output goes on after this step."""
+    """Whether an output continues after this chunk."""
     input_tokens: int | None = None
     output_tokens: int | None = None
-    """Of each of `outputs`, or with `final` of all outputs together."""
+    """Tokens of each of `outputs`; with `final`, of all outputs together."""
     outputs: tuple[int, ...] = ()
-    """The outputs that this step belongs to, by index."""
+    """Indexes of the outputs that this chunk belongs to."""
     final: bool = False
-    """Whether the engine reports the usage of the whole answer."""
+    """Whether this is the usage of the complete answer."""
     cached_tokens: int | None = None
     """Input tokens that the engine read from its cache."""
     reasoning_tokens: int | None = None
     """Output tokens that are reasoning."""
     characters: int | None = None
-    """Characters of the input, for engines that are billed by them."""
+    """Characters of the input, for engines that bill characters."""

@@ -32,7 +32,7 @@ class Api:
             base_url=credentials.url,
             headers={"authorization": f"Bearer {credentials.key}"},
             timeout=httpx.Timeout(60.0, read=STREAM_SECONDS),
-            verify=encrypted,  # without TLS no certificates need be loaded, which takes as long as a call
+            verify=encrypted,  # without TLS, skip loading certificates, which takes as long as a call
             transport=httpx.HTTPTransport(verify=encrypted, uds=credentials.socket) if credentials.socket else None,
         )
 
@@ -45,9 +45,9 @@ class Api:
         """Send GET and return the JSON."""
         return self._call("GET", path, params={k: v for k, v in query.items() if v is not None})
 
-    def post(self, path: str, body: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         """Send POST and return the JSON."""
-        return self._call("POST", path, json=body or {}, **more)
+        return self._call("POST", path, json=body or {}, **options)
 
     def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send PUT and return the JSON."""
@@ -82,12 +82,12 @@ class Api:
             DrwError: the request failed, before or during the stream.
             Unavailable: the stream was truncated.
         """
-        with self._translated(), self._client.stream(method, path, json=body) as answer:
-            if answer.status_code >= 400:
-                answer.read()
-                raise _error(answer)
+        with self._translate_errors(), self._client.stream(method, path, json=body) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise _error_of(response)
             kind = ""
-            for line in answer.iter_lines():
+            for line in response.iter_lines():
                 if line.startswith("event: "):
                     kind = line.removeprefix("event: ")
                 elif line.startswith("data: "):
@@ -102,15 +102,15 @@ class Api:
                     kind = ""
         raise Unavailable("the stream broke off before its end")
 
-    def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        with self._translated():
-            answer = self._client.request(method, path, **more)
-        if answer.status_code >= 400:
-            raise _error(answer)
-        return cast(dict[str, Any], answer.json())
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        with self._translate_errors():
+            response = self._client.request(method, path, **options)
+        if response.status_code >= 400:
+            raise _error_of(response)
+        return cast(dict[str, Any], response.json())
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         import httpx
 
         try:
@@ -123,12 +123,12 @@ class Api:
             raise Unavailable(f"the call to {self._client.base_url} broke off: {error}") from error
 
 
-def _error(answer: httpx.Response) -> DrwError:
+def _error_of(response: httpx.Response) -> DrwError:
     try:
-        body = answer.json()
+        body = response.json()
     except ValueError:
-        return InternalError(f"the platform answered {answer.status_code} without saying why")
-    return _from_body(answer.status_code, body)
+        return InternalError(f"the platform answered {response.status_code} without saying why")
+    return _from_body(response.status_code, body)
 
 
 def _from_body(status: int, body: dict[str, Any]) -> DrwError:

@@ -11,12 +11,12 @@ import typer
 
 from drw.cli import completion
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_table
+from drw.cli.options import DataDir, Json, format_time, warn, write, write_json, write_table
 
 DETAILS_WIDTH = 120
 """Maximum length of the details in a table, in characters. --json shows all."""
 
-audit = typer.Typer(help="Read the audit trail, and verify that nobody changed it.", no_args_is_help=True)
+audit = typer.Typer(help="Read and verify the audit trail.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -26,9 +26,9 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 @audit.command("list")
 def list_records(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many records.")] = 20,
-    action: Annotated[str, typer.Option(help="Only this action, as in model.chat.")] = "",
-    key: Annotated[str, typer.Option(help="Only what this key did.", autocompletion=completion.keys)] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of records.")] = 20,
+    action: Annotated[str, typer.Option(help="Only this action, for example model.chat.")] = "",
+    key: Annotated[str, typer.Option(help="Only actions of this key.", autocompletion=completion.keys)] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -42,13 +42,13 @@ def list_records(
     rows = [
         (
             r["index"],
-            when(r.get("at")),
+            format_time(r.get("at")),
             r["action"],
             r["desk"],
             r["actor"],
             r["resource"],
             r["outcome"],
-            _short(r.get("details") or {}),
+            _abbreviated(r.get("details") or {}),
         )
         for r in response
     ]
@@ -57,7 +57,7 @@ def list_records(
 
 @audit.command("proof")
 def prove_record(
-    index: Annotated[int, typer.Argument(help="The index of the record.")],
+    index: Annotated[int, typer.Argument(help="Record index.")],
     data_dir: DataDir = None,
     as_json: Json = True,
 ) -> None:
@@ -80,26 +80,24 @@ def show_checkpoint(data_dir: DataDir = None, as_json: Json = False) -> None:
 def verify_log(
     earlier: Annotated[
         Path | None,
-        typer.Option(help="A checkpoint kept earlier (a file with its note): the log must extend it.", exists=True),
+        typer.Option(help="Earlier checkpoint file, which the log must extend.", exists=True),
     ] = None,
     offline: Annotated[
         Path | None,
         typer.Option(
-            help="Verify the log's files in this folder (of a laptop: .drw/services/log/tlog), without the platform.",
+            help="Verify the log files in this folder without the platform. Default location: .drw/services/log/tlog.",
             exists=True,
             file_okay=False,
         ),
     ] = None,
-    key: Annotated[
-        str, typer.Option(help="The verifier key, for --offline; without it the folder's own is trusted.")
-    ] = "",
+    key: Annotated[str, typer.Option(help="Verifier key for --offline. Default: the key in the folder.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Verify the whole log against its checkpoint and the database."""
     note = earlier.read_text(encoding="utf-8") if earlier else ""
     report = (
-        _offline(offline, key, note)
+        _verify_offline(offline, key, note)
         if offline
         else Api.of(data_dir).post("/api/v1/audit:verify", {"earlier_note": note})
     )
@@ -113,17 +111,17 @@ def verify_log(
         raise typer.Exit(1)
 
 
-def _offline(folder: Path, key: str, note: str) -> dict[str, Any]:
-    from drw.audit.verify import verify  # imported here, because it loads more than other commands need
+def _verify_offline(folder: Path, key: str, note: str) -> dict[str, Any]:
+    from drw.audit.offline import verify  # imported here, because it loads more than other commands need
 
     report = verify(folder, key, note)
     return {"ok": report.ok, "records": report.records, "problem": report.problem, "checkpoint": {"note": report.note}}
 
 
-def _short(details: dict[str, Any]) -> str:
-    """Return the details as JSON, with whole members as far as they fit and an ellipsis for the rest."""
+def _abbreviated(details: dict[str, Any]) -> str:
+    """Return the details as JSON, with as many complete members as fit, and an ellipsis for the rest."""
     members = [json.dumps({name: value}, ensure_ascii=False)[1:-1] for name, value in details.items()]
-    shown: list[str] = []
-    while members and len(", ".join([*shown, members[0]])) <= DETAILS_WIDTH:
-        shown.append(members.pop(0))
-    return f"{{{', '.join([*shown, '…'] if members else shown)}}}"
+    included: list[str] = []
+    while members and len(", ".join([*included, members[0]])) <= DETAILS_WIDTH:
+        included.append(members.pop(0))
+    return f"{{{', '.join([*included, '…'] if members else included)}}}"

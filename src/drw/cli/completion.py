@@ -20,33 +20,37 @@ Names = list[tuple[str, str]]
 
 def models(context: typer.Context, incomplete: str) -> Names:
     """Return the models and aliases with this prefix."""
-    return _found(context, incomplete, "/api/v1/models", "models", "engine")
+    return _complete(context, incomplete, "/api/v1/models", "models", "engine")
 
 
 def keys(context: typer.Context, incomplete: str) -> Names:
     """Return the key ids with this prefix."""
-    return _found(context, incomplete, "/api/v1/keys", "keys", "name")
+    return _complete(context, incomplete, "/api/v1/keys", "keys", "name")
 
 
-def _found(context: typer.Context, incomplete: str, path: str, items: str, about: str) -> Names:
+def _complete(context: typer.Context, incomplete: str, path: str, items: str, description_field: str) -> Names:
     names: Names = []
-    with suppress(DrwError, OSError, ValueError, LookupError, TypeError), _bounded():
-        listed = Api.of(context.params.get("data_dir")).get(path)[items]
-        names = [(str(one["id"]), str(one.get(about, ""))) for one in listed if str(one["id"]).startswith(incomplete)]
+    with suppress(DrwError, OSError, ValueError, LookupError, TypeError), _time_limit():
+        records = Api.of(context.params.get("data_dir")).get(path)[items]
+        names = [
+            (str(record["id"]), str(record.get(description_field, "")))
+            for record in records
+            if str(record["id"]).startswith(incomplete)
+        ]
     return names
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
+def _time_limit() -> Iterator[None]:
     """Raise `TimeoutError` after a total time; a client's time-outs restart with every byte."""
 
-    def ring(*_: object) -> None:
+    def on_alarm(*_: object) -> None:
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, ring)
+    previous_handler = signal.signal(signal.SIGALRM, on_alarm)
     signal.setitimer(signal.ITIMER_REAL, float(os.environ.get("DRW_COMPLETION_SECONDS", SECONDS)))
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous_handler)

@@ -8,8 +8,16 @@ from pathlib import Path
 
 import typer
 
-from drw.cli import reference
-from drw.generate import checks, cutter, dashboards, openapi, pages, rest_routes
+from drw.generate import (
+    checks,
+    cli_reference,
+    dashboards,
+    native_modules,
+    openapi,
+    pages,
+    rest_routes,
+    settings_reference,
+)
 from drw.generate.contracts import API, contracts
 from drw.generate.protos import ROOT
 
@@ -22,6 +30,7 @@ GENERATORS: tuple[Generator, ...] = (
     rest_routes.files,
     openapi.files,
     pages.files,
+    settings_reference.files,
     dashboards.files,
 )
 
@@ -32,10 +41,10 @@ def run(app: typer.Typer, check: bool) -> int:
     `app` is the complete command, which the reference of the command line describes.
     """
     generated = {path: text for generator in GENERATORS for path, text in generator().items()}
-    generated |= {reference.PATH: reference.reference(app), reference.SETTINGS_PATH: reference.settings()}
-    for line in [] if check else [*write(generated, ROOT), *cutter.write()]:
+    generated |= cli_reference.files(app)
+    for line in [] if check else [*write(generated, ROOT), *native_modules.write()]:
         print(line)
-    wrong = [*differences(generated, ROOT), *cutter.problems(), *checks.problems()]
+    wrong = [*differences(generated, ROOT), *native_modules.problems(), *checks.problems()]
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
@@ -51,26 +60,26 @@ def differences(generated: Mapping[str, str], root: Path) -> list[str]:
 
 def write(generated: Mapping[str, str], root: Path) -> list[str]:
     """Write changed files, remove obsolete ones, and return the changes."""
-    done = []
+    changes = []
     for path in _stale(generated, root):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(generated[path], encoding="utf-8")
-        done.append(f"wrote {path}")
+        changes.append(f"wrote {path}")
     for path in _orphans(generated, root):
         (root / path).unlink()
-        done.append(f"removed {path}")
-    return done
+        changes.append(f"removed {path}")
+    return changes
 
 
 def _stale(generated: Mapping[str, str], root: Path) -> list[str]:
-    return sorted(path for path, text in generated.items() if _present(root / path) != text)
+    return sorted(path for path, text in generated.items() if _current_text(root / path) != text)
 
 
 def _orphans(generated: Mapping[str, str], root: Path) -> list[str]:
     # Handwritten files are outside the folders of the clusters.
-    below = (str(file.relative_to(root)) for file in (root / API).glob("*/**/*.py*") if file.suffix != ".pyc")
-    return sorted(path for path in below if path not in generated)
+    generated_files = (str(file.relative_to(root)) for file in (root / API).glob("*/**/*.py*") if file.suffix != ".pyc")
+    return sorted(path for path in generated_files if path not in generated)
 
 
-def _present(file: Path) -> str | None:
+def _current_text(file: Path) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None

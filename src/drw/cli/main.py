@@ -81,7 +81,7 @@ def generate(
     check: Annotated[bool, typer.Option("--check", help="Only report files that are not up to date.")] = False,
 ) -> None:
     """Regenerate all files derived from the contracts, the catalog and the commands."""
-    from drw.cli.generate import run  # here, since only those need it who work on the platform
+    from drw.cli.generate import run  # imported here, because only developers need it
 
     raise typer.Exit(run(make_app(), check))
 

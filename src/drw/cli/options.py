@@ -37,8 +37,8 @@ Walls = Annotated[
 
 
 GAP = "  "
-LEAST_WIDTH = 24
-"""To which the last column of a table is folded at most, in characters."""
+MIN_LAST_WIDTH = 24
+"""Minimum width to which the last column of a table is folded, in characters."""
 
 
 def write_json(value: Any) -> None:
@@ -63,23 +63,24 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
 
 
 def _write_plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Write the table without rich, which takes longer to load than a call; return False where only rich can.
+    """Write the table without rich, which takes longer to load than an API call; return False if it needs rich.
 
-    It can where each character takes one place, and no column but the last has to be folded.
+    It needs rich for wide characters, and to fold columns other than the last.
     """
     cells = [[visible(cell) for cell in row] for row in (columns, *rows)]
     if any(len(row) != len(columns) for row in rows):
         return False
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    room = width() - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)
-    fits = room >= min(widths[-1], LEAST_WIDTH)
-    if not fits or not all(map(_is_narrow, "".join(cell for row in cells for cell in row))):
+    last_width = width() - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)
+    if last_width < min(widths[-1], MIN_LAST_WIDTH) or not all(
+        map(_is_narrow, "".join(cell for row in cells for cell in row))
+    ):
         return False
     lines = []
     for *first, last in cells:
-        pieces = textwrap.wrap(last, room, break_on_hyphens=False) if len(last) > room else []
-        for piece in pieces or [last]:
-            lines.append(GAP.join([*map(str.ljust, first, widths), piece]).rstrip())
+        wrapped = textwrap.wrap(last, last_width, break_on_hyphens=False) if len(last) > last_width else []
+        for part in wrapped or [last]:
+            lines.append(GAP.join([*map(str.ljust, first, widths), part]).rstrip())
             first = [""] * len(first)
     head = f"\x1b[1m{lines[0]}\x1b[0m" if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" else lines[0]
     print(head, *lines[1:], sep="\n")
@@ -87,7 +88,7 @@ def _write_plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _is_narrow(character: str) -> bool:
-    """Tell whether a character takes one place in a terminal for certain: it is Latin, or an ellipsis."""
+    """Return whether a character certainly has the width 1 in a terminal: Latin letters and the ellipsis."""
     return character.isprintable() and (character < "\u0300" or character == "…")
 
 
@@ -113,6 +114,6 @@ def warn(text: str) -> None:
     print(visible(text), file=sys.stderr)
 
 
-def when(timestamp: str | None) -> str:
-    """Return an API timestamp in readable form."""
+def format_time(timestamp: str | None) -> str:
+    """Return an API timestamp in readable form, or "" without one."""
     return timestamp[:19].replace("T", " ") if timestamp else ""

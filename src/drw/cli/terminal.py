@@ -1,4 +1,4 @@
-"""Safe terminal output: control characters in text from elsewhere are shown, never sent to the terminal."""
+"""Safe terminal output: control characters in untrusted text are escaped, never sent to the terminal."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ from drw.cli.escaping import visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-NOT_A_TERMINAL = 240
-"""The width of tables in a pipe or a file, in characters."""
+PIPE_WIDTH = 240
+"""Width of tables in a pipe or a file, in characters."""
 
 
 def stream(text: str) -> None:
-    """Write a piece of text on standard output at once, without a newline of its own."""
+    """Write text to standard output and flush, without adding a newline."""
     sys.stdout.write(visible(text))
     sys.stdout.flush()
 
 
 def width() -> int:
-    """Return how many characters a line of a table may have."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else NOT_A_TERMINAL
+    """Return the width of tables, in characters."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
 
 
 @cache
 def console() -> Console:
-    """Return the console for tables and styled text; rich is loaded only where there is something to style."""
+    """Return the console for tables and styled text. It loads rich, which is slow."""
     from drw.cli.console import SafeConsole
 
-    return SafeConsole(
-        highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else NOT_A_TERMINAL
-    )
+    return SafeConsole(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)

@@ -1,4 +1,4 @@
-"""A few documents of an invented trading firm, to try the platform with: `drw ingest` takes the folder."""
+"""Sample documents of a fictitious trading firm, for `drw ingest`."""
 
 from pathlib import Path
 

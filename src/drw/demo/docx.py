@@ -22,7 +22,7 @@ RELATIONS = (
     '<Relationship Id="r1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"'
     ' Target="word/document.xml"/></Relationships>'
 )
-LONG_AGO = (1980, 1, 1, 0, 0, 0)
+FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def docx(blocks: Sequence[Block]) -> bytes:
@@ -31,23 +31,20 @@ def docx(blocks: Sequence[Block]) -> bytes:
     document = f'<w:document xmlns:w="{NAMESPACE}"><w:body>{body}</w:body></w:document>'
     parts = {"[Content_Types].xml": TYPES, "_rels/.rels": RELATIONS, "word/document.xml": document}
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in parts.items():
             xml = f'<?xml version="1.0" encoding="UTF-8" standalone="yes"?>{content}'
-            packed.writestr(zipfile.ZipInfo(name, LONG_AGO), xml, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name, FIXED_DATE), xml, zipfile.ZIP_DEFLATED)
     return out.getvalue()
 
 
 def _paragraph(text: str) -> str:
-    words = text.lstrip("#")
-    level = len(text) - len(words)
+    content = text.lstrip("#")
+    level = len(text) - len(content)
     style = f'<w:pPr><w:pStyle w:val="Heading{level}"/></w:pPr>' if level else ""
-    return f'<w:p>{style}<w:r><w:t xml:space="preserve">{escape(words.strip())}</w:t></w:r></w:p>'
+    return f'<w:p>{style}<w:r><w:t xml:space="preserve">{escape(content.strip())}</w:t></w:r></w:p>'
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    return f"<w:tbl>{''.join(f'<w:tr>{_cells(row)}</w:tr>' for row in rows)}</w:tbl>"
-
-
-def _cells(row: Sequence[str]) -> str:
-    return "".join(f"<w:tc>{_paragraph(cell)}</w:tc>" for cell in row)
+    cells = ("".join(f"<w:tc>{_paragraph(cell)}</w:tc>" for cell in row) for row in rows)
+    return f"<w:tbl>{''.join(f'<w:tr>{row}</w:tr>' for row in cells)}</w:tbl>"

@@ -1,4 +1,4 @@
-"""Writes plain PDF: lines of text in one font, as many pages as there are."""
+"""Writes plain PDF: lines of text in one font."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def pdf(pages: Sequence[Sequence[str]]) -> bytes:
     for number, lines in enumerate(pages):
         box = f"/MediaBox [0 0 {WIDTH} {HEIGHT}] /Resources << /Font << /F 3 0 R >> >>"
         objects.append(f"<< /Type /Page /Parent 2 0 R {box} /Contents {5 + 2 * number} 0 R >>".encode())
-        drawn = _drawn(lines)
-        objects.append(b"<< /Length %d >>\nstream\n%b\nendstream" % (len(drawn), drawn))
+        content_stream = _content_stream(lines)
+        objects.append(b"<< /Length %d >>\nstream\n%b\nendstream" % (len(content_stream), content_stream))
     return _file(objects)
 
 
-def _drawn(lines: Sequence[str]) -> bytes:
-    shown = "".join(f"({_escaped(line)}) Tj T*\n" for line in lines)
-    return f"BT /F {SIZE} Tf {LEADING} TL {MARGIN} {HEIGHT - MARGIN} Td\n{shown}ET".encode("latin-1")
+def _content_stream(lines: Sequence[str]) -> bytes:
+    operators = "".join(f"({_escaped(line)}) Tj T*\n" for line in lines)
+    return f"BT /F {SIZE} Tf {LEADING} TL {MARGIN} {HEIGHT - MARGIN} Td\n{operators}ET".encode("latin-1")
 
 
 def _escaped(line: str) -> str:
@@ -34,11 +34,11 @@ def _escaped(line: str) -> str:
 
 def _file(objects: Sequence[bytes]) -> bytes:
     out = bytearray(b"%PDF-1.4\n")
-    places = []
+    offsets = []
     for number, content in enumerate(objects, 1):
-        places.append(len(out))
+        offsets.append(len(out))
         out += b"%d 0 obj\n%b\nendobj\n" % (number, content)
-    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
     size = len(objects) + 1
     return bytes(
         out

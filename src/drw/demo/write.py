@@ -1,4 +1,4 @@
-"""Writes the demo's two binary documents anew: `python -m drw.demo.write`."""
+"""Generates the two binary documents of the demo: `python -m drw.demo.write`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ GUIDE = [
 
 
 def main() -> None:
-    """Write both."""
+    """Write both documents."""
     (DOCUMENTS / "quarterly-report-2025-q4.pdf").write_bytes(pdf(RESULTS))
     (DOCUMENTS / "onboarding-guide.docx").write_bytes(docx(GUIDE))
 

@@ -31,8 +31,8 @@ def pages(document: Schema) -> dict[str, str]:
     ]
     pages_by_path = {"index.md": _index(document, operations), SCHEMAS: _schemas(document["components"]["schemas"])}
     for tag in document["tags"]:
-        own = [operation for operation in operations if tag["name"] in operation[2]["tags"]]
-        pages_by_path[f"{slug(tag['name'])}.md"] = _tag(tag, own, document)
+        tag_operations = [operation for operation in operations if tag["name"] in operation[2]["tags"]]
+        pages_by_path[f"{slug(tag['name'])}.md"] = _tag(tag, tag_operations, document)
     return pages_by_path
 
 
@@ -122,7 +122,7 @@ def _fields(schema: Schema, prefix: str) -> Iterator[str]:
 
 
 def _type(schema: Schema) -> str:
-    """Return the type of a value in words, with links to named schemas."""
+    """Return the type of a value as Markdown, with links to named schemas."""
     if reference := schema.get("$ref"):
         name = reference.rpartition("/")[2]
         return f"[{name}]({SCHEMAS}#{slug(name)})"
@@ -134,16 +134,16 @@ def _type(schema: Schema) -> str:
         if union in schema:
             return (" and " if union == "allOf" else " or ").join(dict.fromkeys(map(_type, schema[union])))
     bounds = [text.format(str(schema[key]).replace("|", "\\|")) for key, text in BOUNDS.items() if key in schema]
-    return f"{_kind(schema)} ({', '.join(bounds)})" if bounds else _kind(schema)
+    return f"{_type_names(schema)} ({', '.join(bounds)})" if bounds else _type_names(schema)
 
 
-def _kind(schema: Schema) -> str:
+def _type_names(schema: Schema) -> str:
     kinds = schema.get("type", "any value")
     kinds = kinds if isinstance(kinds, list) else [kinds]
-    return " or ".join(_words(kind, schema) for kind in kinds)
+    return " or ".join(_type_name(kind, schema) for kind in kinds)
 
 
-def _words(kind: str, schema: Schema) -> str:
+def _type_name(kind: str, schema: Schema) -> str:
     if kind == "array" and "items" in schema:
         return f"array of {_type(schema['items'])}"
     if kind == "object" and isinstance(values := schema.get("additionalProperties"), Mapping):
@@ -152,7 +152,7 @@ def _words(kind: str, schema: Schema) -> str:
 
 
 def _text(text: str) -> str:
-    """Return text that Markdown shows as it is, with code in backticks."""
+    """Return text escaped for Markdown, except for code in backticks."""
     return re.sub(r"(`[^`]*`)|([<*_\[\]{}|])", lambda match: match[1] or f"\\{match[2]}", text)
 
 

@@ -17,27 +17,27 @@ KERNEL = "drw.api.kernel."
 
 
 def problems() -> list[str]:
-    """Return everything found in this checkout."""
-    rows = tuple(BY_NAME.values())
+    """Return all problems of this checkout."""
+    services = tuple(BY_NAME.values())
     protos = compiled()
-    sources = {row.name: _sources(row) for row in rows}
+    sources = {service.name: _sources(service) for service in services}
     return [
-        *wrong_calls(rows, {name: clients(texts.values()) for name, texts in sources.items()}),
-        *cycles(rows),
-        *without_code(rows, {name: set(texts) for name, texts in sources.items()}),
-        *wrong_contracts(rows, protos),
-        *wrong_rest(protos, SCOPES),
-        *rest_routes.problems(protos, rows),
+        *call_problems(services, {name: clients(texts.values()) for name, texts in sources.items()}),
+        *cycles(services),
+        *missing_files(services, {name: set(texts) for name, texts in sources.items()}),
+        *contract_problems(services, protos),
+        *rest_problems(protos, SCOPES),
+        *rest_routes.problems(protos, services),
     ]
 
 
-def wrong_calls(rows: Iterable[Service], used: Mapping[str, Collection[str]]) -> Iterator[str]:
+def call_problems(services: Iterable[Service], used: Mapping[str, Collection[str]]) -> Iterator[str]:
     """Compare the clients that each service's code uses with its row in the catalog."""
-    for row in rows:
-        for name in sorted(set(used[row.name]) - set(row.calls)):
-            yield f"{row.name} calls {name}: add it to its row in src/drw/catalog.py"
-        for name in sorted(set(row.calls) - set(used[row.name])):
-            yield f"{row.name} never calls {name}: take it out of its row in src/drw/catalog.py"
+    for service in services:
+        for name in sorted(set(used[service.name]) - set(service.calls)):
+            yield f"{service.name} calls {name}: add it to its row in src/drw/catalog.py"
+        for name in sorted(set(service.calls) - set(used[service.name])):
+            yield f"{service.name} never calls {name}: take it out of its row in src/drw/catalog.py"
 
 
 def clients(sources: Iterable[str]) -> set[str]:
@@ -45,37 +45,38 @@ def clients(sources: Iterable[str]) -> set[str]:
     return {name for text in sources for name in _clients(ast.parse(text))}
 
 
-def cycles(rows: Iterable[Service]) -> Iterator[str]:
+def cycles(services: Iterable[Service]) -> Iterator[str]:
     """Find cycles of calls, and calls of unknown services."""
-    calls = {row.name: row.calls for row in rows}
+    calls = {service.name: service.calls for service in services}
     for name, called in calls.items():
         for unknown in sorted(set(called) - calls.keys()):
             yield f"{name} calls {unknown!r}, which is no service"
-        if path := _way_back(name, calls):
-            yield f"services call each other in a circle: {' -> '.join(path)}"
+        if path := _cycle_from(name, calls):
+            yield f"services call each other in a cycle: {' -> '.join(path)}"
 
 
-def without_code(rows: Iterable[Service], files: Mapping[str, Collection[str]]) -> Iterator[str]:
+def missing_files(services: Iterable[Service], files: Mapping[str, Collection[str]]) -> Iterator[str]:
     """Find services whose folder lacks a required file."""
-    for row in rows:
-        folder = f"src/{row.package.replace('.', '/')}"
+    for service in services:
+        folder = f"src/{service.package.replace('.', '/')}"
         for file in ("__init__.py", "service.py"):
-            if file not in files[row.name]:
-                yield f"{row.name} has no {folder}/{file}"
+            if file not in files[service.name]:
+                yield f"{service.name} has no {folder}/{file}"
 
 
-def wrong_contracts(rows: Iterable[Service], protos: Protos) -> Iterator[str]:
+def contract_problems(services: Iterable[Service], protos: Protos) -> Iterator[str]:
     """Compare the catalog with the services in the proto files."""
-    rows_by_contract = {row.contract: row for row in rows}
-    there = {contract.name: contract for contract in protos.contracts if not contract.name.startswith(KERNEL)}
-    for name in sorted(rows_by_contract.keys() - there.keys()):
-        row = rows_by_contract[name]
-        yield f"{row.name} has no contract {name}: describe it in proto/drw/api/{row.cluster}/v1/{row.name}.proto"
-    for name in sorted(there.keys() - rows_by_contract.keys()):
-        yield f"proto/{there[name].file} describes {name}, which is not in src/drw/catalog.py"
+    services_by_contract = {service.contract: service for service in services}
+    contracts = {contract.name: contract for contract in protos.contracts if not contract.name.startswith(KERNEL)}
+    for name in sorted(services_by_contract.keys() - contracts.keys()):
+        service = services_by_contract[name]
+        file = f"proto/drw/api/{service.cluster}/v1/{service.name}.proto"
+        yield f"{service.name} has no contract {name}: describe it in {file}"
+    for name in sorted(contracts.keys() - services_by_contract.keys()):
+        yield f"proto/{contracts[name].file} describes {name}, which is not in src/drw/catalog.py"
 
 
-def wrong_rest(protos: Protos, scopes: Collection[str]) -> Iterator[str]:
+def rest_problems(protos: Protos, scopes: Collection[str]) -> Iterator[str]:
     """Find invalid REST bindings: missing scopes, wrong bodies, unknown fields and duplicate paths."""
     methods = [(f"{c.name}.{m.name}", m) for c in protos.contracts for m in c.methods if m.verb or m.scope]
     for name, method in methods:
@@ -99,34 +100,34 @@ def _clients(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("drw.api."):
             names = [alias.name for alias in node.names]
             modules |= {alias.asname or alias.name for alias in node.names if alias.name.endswith("_rpc")}
-            yield from (_service(name) for name in names if _is_client(name))
+            yield from (_service_name(name) for name in names if _is_client_name(name))
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
-            yield from [_service(node.attr)] if _is_client(node.attr) else []
+            yield from [_service_name(node.attr)] if _is_client_name(node.attr) else []
 
 
-def _is_client(name: str) -> bool:
+def _is_client_name(name: str) -> bool:
     return name.endswith("Client") and name != "Client"
 
 
-def _service(client: str) -> str:
+def _service_name(client: str) -> str:
     return snake(client.removesuffix("Client"))
 
 
-def _way_back(start: str, calls: Mapping[str, Collection[str]]) -> list[str]:
-    ways = [[start]]
-    seen: set[str] = set()
-    while ways:
-        way = ways.pop()
-        for name in calls.get(way[-1], ()):
+def _cycle_from(start: str, calls: Mapping[str, Collection[str]]) -> list[str]:
+    paths = [[start]]
+    visited: set[str] = set()
+    while paths:
+        path = paths.pop()
+        for name in calls.get(path[-1], ()):
             if name == start:
-                return [*way, start] if start == min(way) else []  # each circle once, from its first name
-            if name not in seen:
-                seen.add(name)
-                ways.append([*way, name])
+                return [*path, start] if start == min(path) else []  # each cycle once, from its first name
+            if name not in visited:
+                visited.add(name)
+                paths.append([*path, name])
     return []
 
 
-def _sources(row: Service) -> dict[str, str]:
-    folder = ROOT / "src" / row.package.replace(".", "/")
+def _sources(service: Service) -> dict[str, str]:
+    folder = ROOT / "src" / service.package.replace(".", "/")
     return {str(p.relative_to(folder)): p.read_text(encoding="utf-8") for p in sorted(folder.rglob("*.py"))}

@@ -1,4 +1,4 @@
-"""Makes the Python side of the contracts: messages by protoc, a typed client and a base class by us."""
+"""Generates the Python code of the contracts: messages with protoc, typed clients and base classes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _rpc_module(file: str, protos: Protos) -> str:
         "",
         "from collections.abc import AsyncGenerator, AsyncIterator",
         "",
-        "from drw.api.contract import Client, Contract, Servicer, Unwritten",
+        "from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer",
         f"from {package} import {module}",
         *(f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(imports.items())),
     ]
@@ -55,12 +55,12 @@ def _servicer(contract: Contract, module: str) -> list[str]:
         f'    contract = Contract.of({module}.DESCRIPTOR.services_by_name["{name}"])',
     ]
     for method in contract.methods:
-        how = "def" if method.streams else "async def"
+        keyword = "def" if method.streams else "async def"
         lines += [
             "",
-            f"    {how} {snake(method.name)}(self, request: {_short(method.request)}, /) -> {_answer(method)}:",
+            f"    {keyword} {snake(method.name)}(self, request: {_short(method.request)}, /) -> {_result(method)}:",
             f'        """{method.comment or f"{method.name}."}"""',
-            f'        raise Unwritten("{method.name}")',
+            f'        raise MethodNotImplemented("{method.name}")',
         ]
     return lines
 
@@ -86,14 +86,14 @@ def _client_method(method: Method) -> list[str]:
             f'        return self._stream("{method.name}", request, timeout)',
         ]
     return [
-        f"    async def {name}(self, request: {request}, /, *, timeout: float | None = None) -> {_answer(method)}:",
+        f"    async def {name}(self, request: {request}, /, *, timeout: float | None = None) -> {_result(method)}:",
         doc,
-        f'        answer: {_answer(method)} = await self._unary("{method.name}", request, timeout)',
+        f'        answer: {_result(method)} = await self._unary("{method.name}", request, timeout)',
         "        return answer",
     ]
 
 
-def _answer(method: Method) -> str:
+def _result(method: Method) -> str:
     return f"AsyncIterator[{_short(method.response)}]" if method.streams else _short(method.response)
 
 

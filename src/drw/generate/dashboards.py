@@ -1,4 +1,4 @@
-"""Makes deploy/observability/dashboards: Grafana's JSON out of the table of panels."""
+"""Generates deploy/observability/dashboards: Grafana dashboards as JSON, from the panels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from drw.generate.panels import BOARDS, Board, Panel
 FOLDER = "deploy/observability/dashboards"
 SCHEMA = 41
 """The version of Grafana's dashboard schema; newer Grafanas migrate it by themselves."""
+DATASOURCE = {
+    "name": "datasource",
+    "label": "Prometheus",
+    "type": "datasource",
+    "query": "prometheus",
+    "current": {},
+}
+"""The variable with which the user of a dashboard selects a Prometheus."""
+
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-WIDTH, HEIGHT, ACROSS = 12, 8, 2
+WIDTH, HEIGHT, COLUMNS = 12, 8, 2
 
 
 def files() -> dict[str, str]:
@@ -31,23 +40,19 @@ def dashboard(board: Board) -> dict[str, Any]:
         "time": {"from": "now-6h", "to": "now"},
         "refresh": "30s",
         "timezone": "utc",
-        "templating": {"list": [_source()]},
+        "templating": {"list": [DATASOURCE]},
         "links": [{"title": "DRW AI platform", "type": "dashboards", "tags": ["drw"], "asDropdown": True, "icon": ""}],
         "panels": [_panel(number, panel) for number, panel in enumerate(board.panels)],
     }
 
 
-def _source() -> dict[str, Any]:
-    return {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "current": {}}
-
-
 def _panel(number: int, panel: Panel) -> dict[str, Any]:
-    row, column = divmod(number, ACROSS)
+    row, column = divmod(number, COLUMNS)
     return {
         "id": number + 1,
         "type": panel.kind,
         "title": panel.title,
-        "description": panel.says,
+        "description": panel.description,
         "datasource": SOURCE,
         "gridPos": {"x": column * WIDTH, "y": row * HEIGHT, "w": WIDTH, "h": HEIGHT},
         "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},

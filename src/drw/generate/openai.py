@@ -1,4 +1,4 @@
-"""The endpoints that are OpenAI's: written by hand, described by OpenAI's own reference; here is only the list."""
+"""The endpoints of OpenAI's API that the platform implements. OpenAI's reference describes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REFERENCE = "https://platform.openai.com/docs/api-reference"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One endpoint; `page` is its place in OpenAI's reference."""
+    """One endpoint; `page` is its path in OpenAI's reference."""
 
     verb: str
     path: str
@@ -19,7 +19,7 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """Where OpenAI describes it."""
+        """The page in OpenAI's reference."""
         return f"{REFERENCE}/{self.page}"
 
 

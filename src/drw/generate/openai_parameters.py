@@ -8,8 +8,8 @@ from typing import Any
 from openai import types
 from openai.types import chat, vector_stores
 
-from drw.generate.openai_requests import MODELS, WRITTEN
-from drw.models.serving.openai.requests import HINTS, KEPT
+from drw.generate.openai_requests import HANDWRITTEN, MODELS
+from drw.models.serving.openai.requests import HINTS, NOT_FORWARDED
 
 OPENAI: dict[str, Any] = {
     "chat/create": chat.completion_create_params.CompletionCreateParamsStreaming,
@@ -30,21 +30,21 @@ IN_PATH = "vector_store_id"
 
 def parameters(page: str) -> Iterator[tuple[str, str, str]]:
     """Yield each parameter of an endpoint, whether it is supported, and a note."""
-    theirs = set(OPENAI[page].__annotations__) - {IN_PATH}
-    ours, instead = _read(page)
-    for name in sorted(theirs | ours.keys()):
-        if name in instead:
-            yield name, "no", instead[name]
-        elif name not in ours:
+    openai_names = set(OPENAI[page].__annotations__) - {IN_PATH}
+    supported, rejected = _parameter_support(page)
+    for name in sorted(openai_names | supported.keys()):
+        if name in rejected:
+            yield name, "no", rejected[name]
+        elif name not in supported:
             yield name, "no", "not a parameter here"
         else:
-            yield name, "yes", ours[name] if name in theirs else "not OpenAI's"
+            yield name, "yes", supported[name] if name in openai_names else "not OpenAI's"
 
 
-def _read(page: str) -> tuple[dict[str, str], dict[str, str]]:
+def _parameter_support(page: str) -> tuple[dict[str, str], dict[str, str]]:
     """Return the supported parameters of an endpoint with notes, and the rejected ones with alternatives."""
     if page not in MODELS:
-        return dict.fromkeys(WRITTEN[page][1]["properties"], ""), {}
+        return dict.fromkeys(HANDWRITTEN[page][1]["properties"], ""), {}
     model = MODELS[page]
-    notes = KEPT | HINTS if page == "chat/create" else {}
-    return {name: notes.get(name, "") for name in model.model_fields}, dict(getattr(model, "INSTEAD", {}))
+    notes = NOT_FORWARDED | HINTS if page == "chat/create" else {}
+    return {name: notes.get(name, "") for name in model.model_fields}, dict(getattr(model, "ALTERNATIVES", {}))

@@ -25,7 +25,7 @@ Schema = dict[str, Any]
 JSON, FORM = "application/json", "multipart/form-data"
 TEXT: Schema = {"type": "string"}
 PREFIX = "openai."
-NOISE = {"title", "discriminator"}
+OMITTED_KEYS = {"title", "discriminator"}
 
 MODELS: dict[str, type[BaseModel]] = {
     "chat/create": ChatCompletion,
@@ -38,10 +38,10 @@ MODELS: dict[str, type[BaseModel]] = {
     "vector-stores-files/updateAttributes": UpdateVectorStoreFile,
     "vector-stores-file-batches/createBatch": CreateFileBatch,
 }
-"""Which endpoint, by its page in OpenAI's reference, reads its body with which model."""
+"""The pydantic model of each endpoint's body, by the endpoint's page in OpenAI's reference."""
 
 
-WRITTEN: dict[str, tuple[str, Schema]] = {
+HANDWRITTEN: dict[str, tuple[str, Schema]] = {
     "files/create": (
         FORM,
         {
@@ -58,7 +58,7 @@ WRITTEN: dict[str, tuple[str, Schema]] = {
     ),
 }
 
-LISTS: dict[str, tuple[int, str]] = {
+LIST_ENDPOINTS: dict[str, tuple[int, str]] = {
     "files/list": (10_000, "purpose"),
     "vector-stores/list": (100, ""),
     "vector-stores-files/listFiles": (100, "filter"),
@@ -66,32 +66,34 @@ LISTS: dict[str, tuple[int, str]] = {
 }
 """List endpoints with their maximum page size and filters."""
 
-NARROWED: dict[str, Schema] = {"purpose": TEXT, "filter": {"enum": list(STATES)}}
+FILTER_SCHEMAS: dict[str, Schema] = {"purpose": TEXT, "filter": {"enum": list(STATES)}}
 
 
 def query(page: str) -> list[Schema]:
     """Return the query parameters of an endpoint."""
-    if page not in LISTS:
+    if page not in LIST_ENDPOINTS:
         return []
-    maximum, narrowed = LISTS[page]
+    maximum, filter_name = LIST_ENDPOINTS[page]
     parameters = {"limit": {"type": "integer", "minimum": 1, "maximum": maximum}, "order": {"enum": ["asc", "desc"]}}
-    parameters |= {"after": TEXT} | ({narrowed: NARROWED[narrowed]} if narrowed else {})
+    parameters |= {"after": TEXT} | ({filter_name: FILTER_SCHEMAS[filter_name]} if filter_name else {})
     return [{"name": name, "in": "query", "schema": schema} for name, schema in parameters.items()]
 
 
 def body(page: str) -> Schema | None:
-    """Return the request body of an endpoint; None where it takes none."""
+    """Return the request body of an endpoint, or None if it has none."""
     if page in MODELS:
         return _content(JSON, {"$ref": _reference(MODELS[page].__name__)})
-    return _content(*WRITTEN[page]) if page in WRITTEN else None
+    return _content(*HANDWRITTEN[page]) if page in HANDWRITTEN else None
 
 
 def schemas() -> dict[str, Schema]:
     """Return the schemas that the bodies refer to, by their names."""
     models = [(model, "validation") for model in MODELS.values()]
     _, definitions_of = models_json_schema(models, ref_template=_reference("{model}"))  # type: ignore[arg-type]
-    refused = {model.__name__: getattr(model, "INSTEAD", {}) for model in MODELS.values()}
-    visible = {name: _shown(schema, refused.get(name, ())) for name, schema in definitions_of["$defs"].items()}
+    rejected = {model.__name__: getattr(model, "INSTEAD", {}) for model in MODELS.values()}
+    visible = {
+        name: _without_internals(schema, rejected.get(name, ())) for name, schema in definitions_of["$defs"].items()
+    }
     return {PREFIX + name: schema for name, schema in sorted(visible.items())}
 
 
@@ -103,13 +105,19 @@ def _reference(name: str) -> str:
     return f"#/components/schemas/{PREFIX}{name}"
 
 
-def _shown(value: Any, refused: Container[str] = ()) -> Any:
+def _without_internals(value: Any, rejected: Container[str] = ()) -> Any:
     """Return a schema without pydantic's internals and without rejected fields."""
     if isinstance(value, list):
-        return [_shown(item) for item in value]
+        return [_without_internals(item) for item in value]
     if not isinstance(value, dict):
         return value
-    members = {k: _shown(v) for k, v in value.items() if k not in NOISE and not (k == "default" and v is None)}
+    members = {
+        k: _without_internals(v)
+        for k, v in value.items()
+        if k not in OMITTED_KEYS and not (k == "default" and v is None)
+    }
     if "properties" in value:
-        members["properties"] = {n: _shown(field) for n, field in value["properties"].items() if n not in refused}
+        members["properties"] = {
+            n: _without_internals(field) for n, field in value["properties"].items() if n not in rejected
+        }
     return members

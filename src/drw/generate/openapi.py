@@ -1,4 +1,4 @@
-"""Makes docs/reference/openapi.json: OpenAPI 3.1 of everything that the platform answers over HTTP."""
+"""Generates docs/reference/openapi.json: the OpenAPI 3.1 description of the HTTP API."""
 
 from __future__ import annotations
 
@@ -31,14 +31,17 @@ SCALARS: dict[str, Schema] = {
     "float": {"type": "number", "format": "float"},
     "double": {"type": "number", "format": "double"},
 }
+VALUE = "google.protobuf.Value"
 WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
     "google.protobuf.Duration": {"type": "string", "pattern": "^-?[0-9]+(\\.[0-9]+)?s$"},
     "google.protobuf.Struct": {"type": "object"},
-    "google.protobuf.Value": {},
+    VALUE: {},
     JSON_VALUE: {},
 }
-"""How proto's own messages look in JSON: protobuf.dev, "ProtoJSON format"."""
+"""JSON schemas of protobuf's well-known types: protobuf.dev, "ProtoJSON format"."""
+SCALAR: Schema = {"type": ["string", "number", "boolean"]}
+"""A `google.protobuf.Value` that rules bound."""
 
 
 def files() -> dict[str, str]:
@@ -48,13 +51,17 @@ def files() -> dict[str, str]:
 
 def document(protos: Protos) -> Schema:
     """Return the document."""
-    every = operations(protos)
+    all_operations = operations(protos)
     paths: Schema = {}
-    for operation in every:
+    for operation in all_operations:
         paths.setdefault(operation.method.path, {})[operation.method.verb.lower()] = _operation(operation)
     for endpoint in ENDPOINTS:
-        paths.setdefault(endpoint.path, {})[endpoint.verb.lower()] = _openai(endpoint)
-    services = {o.service.name: description(_comment_of(o, protos), _title(o)) for o in every}
+        paths.setdefault(endpoint.path, {})[endpoint.verb.lower()] = _openai_operation(endpoint)
+    comments = {contract.name: contract.comment for contract in protos.contracts}
+    services = {
+        o.service.name: description(comments[o.service.contract], o.service.contract.rpartition(".")[2])
+        for o in all_operations
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -76,7 +83,7 @@ def document(protos: Protos) -> Schema:
             "responses": {"Error": _error_response()},
             "schemas": {
                 "Error": _error_schema(),
-                **{short(n): _message(n, protos) for n in reachable(every, protos)},
+                **{short(n): _message(n, protos) for n in reachable(all_operations, protos)},
                 **openai_requests.schemas(),
             },
         },
@@ -85,7 +92,7 @@ def document(protos: Protos) -> Schema:
 
 def _operation(operation: Operation) -> Schema:
     method = operation.method
-    described: Schema = {
+    definition: Schema = {
         "operationId": operation.id,
         "tags": [operation.service.name],
         "summary": operation.summary,
@@ -98,15 +105,15 @@ def _operation(operation: Operation) -> Schema:
         text = "The id of the last event that was seen: only those after it are sent."
         parameters.append({"name": "Last-Event-ID", "in": "header", "description": text, "schema": {"type": "string"}})
     if parameters:
-        described["parameters"] = parameters
+        definition["parameters"] = parameters
     if operation.body_fields:
         body = {"type": "object", "properties": _properties(operation.body_fields), "additionalProperties": False}
-        described["requestBody"] = {"content": {JSON: {"schema": body}}}
-    described["responses"] = {"200": _answer(operation), "default": {"$ref": "#/components/responses/Error"}}
-    return described
+        definition["requestBody"] = {"content": {JSON: {"schema": body}}}
+    definition["responses"] = {"200": _response(operation), "default": {"$ref": "#/components/responses/Error"}}
+    return definition
 
 
-def _answer(operation: Operation) -> Schema:
+def _response(operation: Operation) -> Schema:
     schema = {"$ref": f"#/components/schemas/{short(operation.method.response)}"}
     if not operation.method.streams:
         return {"description": short(operation.method.response), "content": {JSON: {"schema": schema}}}
@@ -114,8 +121,8 @@ def _answer(operation: Operation) -> Schema:
     return {"description": text, "content": {EVENTS: {"schema": schema}}}
 
 
-def _openai(endpoint: Endpoint) -> Schema:
-    described: Schema = {
+def _openai_operation(endpoint: Endpoint) -> Schema:
+    definition: Schema = {
         "operationId": f"openai.{endpoint.page.replace('/', '.')}",
         "tags": ["OpenAI"],
         "summary": endpoint.summary.rstrip("."),
@@ -123,23 +130,23 @@ def _openai(endpoint: Endpoint) -> Schema:
         "security": [{"key": [endpoint.scope]}],
     }
     text = SCALARS["string"]
-    in_path = [{"name": n, "in": "path", "required": True, "schema": text} for n in path_names(endpoint.path)]
-    if parameters := in_path + openai_requests.query(endpoint.page):
-        described["parameters"] = parameters
+    path_parameters = [{"name": n, "in": "path", "required": True, "schema": text} for n in path_names(endpoint.path)]
+    if parameters := path_parameters + openai_requests.query(endpoint.page):
+        definition["parameters"] = parameters
     if body := openai_requests.body(endpoint.page):
-        described["requestBody"] = body
-    answer = {"description": "As OpenAI describes it."}
-    described["responses"] = {"200": answer, "default": {"$ref": "#/components/responses/Error"}}
-    return described
+        definition["requestBody"] = body
+    success = {"description": "As OpenAI describes it."}
+    definition["responses"] = {"200": success, "default": {"$ref": "#/components/responses/Error"}}
+    return definition
 
 
 def _parameter(field: Field, location: str) -> Schema:
-    described: Schema = {"name": field.name, "in": location}
+    definition: Schema = {"name": field.name, "in": location}
     if field.comment:
-        described["description"] = field.comment
+        definition["description"] = field.comment
     if location == "path":
-        described["required"] = True
-    return {**described, "schema": _schema(field)}
+        definition["required"] = True
+    return {**definition, "schema": _schema(field)}
 
 
 def _message(name: str, protos: Protos) -> Schema:
@@ -151,32 +158,44 @@ def _message(name: str, protos: Protos) -> Schema:
 
 
 def _properties(fields: Iterable[Field]) -> Schema:
-    return {field.name: _described(field) for field in fields}
-
-
-def _described(field: Field) -> Schema:
-    return {**_schema(field), "description": field.comment} if field.comment else _schema(field)
+    return {field.name: _schema(field) | ({"description": field.comment} if field.comment else {}) for field in fields}
 
 
 def _schema(field: Field) -> Schema:
     if field.type == "map":
-        return {"type": "object", "additionalProperties": _typed(field.of, field.of)}
-    one = _typed(field.type, field.of)
+        return {"type": "object", "additionalProperties": _type_schema(field.of, field.of)}
+    item = _type_schema(field.type, field.of)
     if field.rules is None:
-        return {"type": "array", "items": one} if field.repeated else one
-    one |= _bounds(field.rules, one.get("type", ""), required=field.repeated or field.rules.required)
-    return {"type": "array", "items": one, **_list_bounds(field.rules)} if field.repeated else one
+        return {"type": "array", "items": item} if field.repeated else item
+    item |= _bounds(field.rules, item.get("type", ""), required=field.repeated or field.rules.required)
+    return {"type": "array", "items": item, **_list_bounds(field.rules)} if field.repeated else item
+
+
+def _map(field: Field) -> Schema:
+    values = _type_schema(field.of, field.of)
+    rules = field.rules
+    if rules is None:
+        return {"type": "object", "additionalProperties": values}
+    bounds: Schema = {}
+    if rules.HasField("values"):
+        values |= SCALAR if field.of == VALUE else {}
+        values |= _bounds(rules.values, "string", required=rules.values.required)
+    if rules.HasField("keys"):
+        bounds["propertyNames"] = _bounds(rules.keys, "string", required=True)
+    if rules.max_items:
+        bounds["maxProperties"] = rules.max_items
+    return {"type": "object", "additionalProperties": values, **bounds}
 
 
 def _bounds(rules: Rules, kind: str, *, required: bool) -> Schema:
-    """Return the rules of one value in the words of JSON Schema."""
+    """Return the rules of one value as JSON Schema keywords."""
     if kind == "integer":
         return {name: getattr(rules, name) for name in ("minimum", "maximum") if rules.HasField(name)}
     if kind != "string":
         return {}
     bounds: Schema = {"minLength": 1} if required else {}
     bounds |= {"maxLength": rules.max_length} if rules.max_length else {}
-    # A string that is empty is one that is not given.
+    # An empty string means a field that is not set.
     bounds |= {"pattern": f"^({rules.pattern}){'' if required else '?'}$"} if rules.pattern else {}
     allowed = list(SCOPES) if rules.scope else list(rules.one_of)
     return bounds | ({"enum": allowed if required else [*allowed, ""]} if allowed else {})
@@ -188,10 +207,14 @@ def _list_bounds(rules: Rules) -> Schema:
     return bounds | ({"uniqueItems": True} if rules.unique else {})
 
 
-def _typed(type_name: str, of: str) -> Schema:
+def _type_schema(type_name: str, referenced: str) -> Schema:
     if type_name in SCALARS:
         return dict(SCALARS[type_name])
-    return dict(WELL_KNOWN[of]) if of in WELL_KNOWN else {"$ref": f"#/components/schemas/{short(of)}"}
+    return (
+        dict(WELL_KNOWN[referenced])
+        if referenced in WELL_KNOWN
+        else {"$ref": f"#/components/schemas/{short(referenced)}"}
+    )
 
 
 def _error_response() -> Schema:
@@ -218,11 +241,3 @@ def _error_schema() -> Schema:
 
 def _scopes() -> str:
     return "A key has scopes: " + "; ".join(f"`{name}`: {text}" for name, text in SCOPES.items()) + "."
-
-
-def _title(operation: Operation) -> str:
-    return operation.service.contract.rpartition(".")[2]
-
-
-def _comment_of(operation: Operation, protos: Protos) -> str:
-    return next(c.comment for c in protos.contracts if c.name == operation.service.contract)

@@ -11,14 +11,14 @@ from drw.catalog import BY_NAME, Service
 from drw.generate.protos import Contract, Field, Method, Protos
 
 JSON = "drw.api.kernel.v1.Json"
-"""The message that REST shows as the JSON value it holds."""
-RESUME = "last_event_id"
+"""The message that REST renders as the JSON value in it."""
+RESUME_FIELD = "last_event_id"
 """The field of a request that the header Last-Event-ID sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of a service as REST offers it."""
+    """One method of a service with a REST binding."""
 
     service: Service
     method: Method
@@ -26,7 +26,7 @@ class Operation:
     query_fields: tuple[Field, ...]
     body_fields: tuple[Field, ...]
     resumes: bool
-    """Whether a stream can be taken up where it was lost."""
+    """Whether a client can resume the stream after an interruption."""
 
     @property
     def id(self) -> str:
@@ -35,20 +35,22 @@ class Operation:
 
     @property
     def text(self) -> str:
-        """What it does, in sentences."""
+        """The description, in sentences."""
         return description(self.method.comment, self.method.name)
 
     @property
     def summary(self) -> str:
-        """What it does, in a few words."""
+        """The first sentence of the description."""
         return re.split(r"(?<=[.;:])\s", self.text)[0].rstrip(".;:")
 
 
 def operations(protos: Protos) -> list[Operation]:
     """Return every REST operation, in the order of the catalog and of the contracts."""
     by_name = {contract.name: contract for contract in protos.contracts}
-    rows = [row for row in BY_NAME.values() if row.contract in by_name]
-    return [operation for row in rows for operation in _of(row, by_name[row.contract], protos)]
+    services = [service for service in BY_NAME.values() if service.contract in by_name]
+    return [
+        operation for service in services for operation in _operations_of(service, by_name[service.contract], protos)
+    ]
 
 
 def path_names(path: str) -> list[str]:
@@ -57,7 +59,7 @@ def path_names(path: str) -> list[str]:
 
 
 def description(comment: str, name: str) -> str:
-    """Return a comment without the name it begins with: "GetKey shows one key." becomes "Shows one key."."""
+    """Return a comment without the leading name: "GetKey shows one key." becomes "Shows one key."."""
     text = comment.removeprefix(f"{name} ") or f"{snake(name).replace('_', ' ')}."
     return text[:1].upper() + text[1:]
 
@@ -68,24 +70,24 @@ def short(name: str) -> str:
     return f"{cluster}.{rest}"
 
 
-def reachable(every: Iterable[Operation], protos: Protos) -> list[str]:
-    """Return the messages and enums that callers from outside see, sorted by their short names."""
-    pending = [o.method.response for o in every] + [f.of for o in every for f in o.body_fields]
-    seen: set[str] = set()
+def reachable(all_operations: Iterable[Operation], protos: Protos) -> list[str]:
+    """Return the messages and enums that the REST API exposes, sorted by short name."""
+    pending = [o.method.response for o in all_operations] + [f.of for o in all_operations for f in o.body_fields]
+    visited: set[str] = set()
     while pending:
         name = pending.pop()
-        if name not in seen and name != JSON and (name in protos.messages or name in protos.enums):
-            seen.add(name)
+        if name not in visited and name != JSON and (name in protos.messages or name in protos.enums):
+            visited.add(name)
             pending += [f.of for f in protos.messages[name].fields] if name in protos.messages else []
-    return sorted(seen, key=short)
+    return sorted(visited, key=short)
 
 
-def _of(row: Service, contract: Contract, protos: Protos) -> Iterator[Operation]:
+def _operations_of(service: Service, contract: Contract, protos: Protos) -> Iterator[Operation]:
     for method in contract.methods:
         if method.verb:
             fields = {field.name: field for field in protos.messages[method.request].fields}
-            in_path = tuple(fields.pop(name) for name in path_names(method.path))
-            resumes = fields.pop(RESUME, None) is not None
-            rest = tuple(fields.values())
-            query, body = ((), rest) if method.body == "*" else (rest, ())
-            yield Operation(row, method, in_path, query, body, resumes)
+            path_fields = tuple(fields.pop(name) for name in path_names(method.path))
+            resumes = fields.pop(RESUME_FIELD, None) is not None
+            remaining = tuple(fields.values())
+            query, body = ((), remaining) if method.body == "*" else (remaining, ())
+            yield Operation(service, method, path_fields, query, body, resumes)

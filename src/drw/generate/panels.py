@@ -1,4 +1,4 @@
-"""What the dashboards show: every panel with its queries."""
+"""The dashboards: boards with their panels and Prometheus queries."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ RATE = "$__rate_interval"
 
 
 class Query(NamedTuple):
-    """One set of lines."""
+    """A Prometheus query and the legend of its lines."""
 
     expr: str
     legend: str
 
 
 class Panel(NamedTuple):
-    """One picture."""
+    """One panel of a dashboard."""
 
     title: str
     unit: str
-    says: str
+    description: str
     queries: tuple[Query, ...]
     kind: str = "timeseries"
 
@@ -37,22 +37,25 @@ def _rate(metric: str, by: str, matching: str = "") -> str:
     return f"sum by ({by}) (rate({metric}{matching}[{RATE}]))"
 
 
-def _quantile(share: float, metric: str, by: str) -> str:
-    return f"histogram_quantile({share}, {_rate(f'{metric}_bucket', f'le, {by}')})"
+def _quantile(quantile: float, metric: str, by: str) -> str:
+    return f"histogram_quantile({quantile}, {_rate(f'{metric}_bucket', f'le, {by}')})"
 
 
 def _quantiles(metric: str, by: str) -> tuple[Query, ...]:
-    return tuple(Query(_quantile(s, metric, by), f"p{round(s * 100)} {{{{{by}}}}}") for s in (0.5, 0.95, 0.99))
+    return tuple(
+        Query(_quantile(quantile, metric, by), f"p{round(quantile * 100)} {{{{{by}}}}}")
+        for quantile in (0.5, 0.95, 0.99)
+    )
 
 
-def _one(expr: str, legend: str) -> tuple[Query, ...]:
+def _single_query(expr: str, legend: str) -> tuple[Query, ...]:
     return (Query(expr, legend),)
 
 
 MODEL = "gen_ai_response_model"
-USERS = 'route!~"metrics[.].*"'
-"""Requests but the scrapes."""
-DRW = '{envoy_http_conn_manager_prefix="drw"}'
+NOT_SCRAPES = 'route!~"metrics[.].*"'
+"""Excludes scrapes of metrics."""
+LISTENER = '{envoy_http_conn_manager_prefix="drw"}'
 
 GATEWAY = Board(
     "gateway",
@@ -62,10 +65,13 @@ GATEWAY = Board(
             "Requests by route",
             "reqps",
             "From the access log.",
-            _one(_rate("drw_requests_total", "route"), "{{route}}"),
+            _single_query(_rate("drw_requests_total", "route"), "{{route}}"),
         ),
         Panel(
-            "Requests by status", "reqps", "From the access log.", _one(_rate("drw_requests_total", "code"), "{{code}}")
+            "Requests by status",
+            "reqps",
+            "From the access log.",
+            _single_query(_rate("drw_requests_total", "code"), "{{code}}"),
         ),
         Panel(
             "Refused at the edge",
@@ -82,9 +88,9 @@ GATEWAY = Board(
             "Failed requests",
             "percentunit",
             "The part of all requests that ends with a 5xx. The objective is 0.1 %.",
-            _one(
-                f'sum(rate(drw_requests_total{{{USERS},code=~"5.."}}[{RATE}]))'
-                f" / sum(rate(drw_requests_total{{{USERS}}}[{RATE}]))",
+            _single_query(
+                f'sum(rate(drw_requests_total{{{NOT_SCRAPES},code=~"5.."}}[{RATE}]))'
+                f" / sum(rate(drw_requests_total{{{NOT_SCRAPES}}}[{RATE}]))",
                 "failed",
             ),
         ),
@@ -96,32 +102,35 @@ GATEWAY = Board(
             _quantiles("drw_overhead_seconds", "part"),
         ),
         Panel(
-            "Requests under way", "short", "At the edge.", _one(f"envoy_http_downstream_rq_active{DRW}", "{{instance}}")
+            "Requests under way",
+            "short",
+            "At the edge.",
+            _single_query(f"envoy_http_downstream_rq_active{LISTENER}", "{{instance}}"),
         ),
         Panel(
             "Services",
             "bool_yes_no",
             "Whether each does all it should; `drw status` says why not.",
-            _one("min by (service) (drw_service_ready)", "{{service}}"),
+            _single_query("min by (service) (drw_service_ready)", "{{service}}"),
             "stat",
         ),
         Panel(
             "Age of the signing key",
             "s",
             "Of the newest key that signs API keys.",
-            _one("max(drw_signing_key_age_seconds)", "age"),
+            _single_query("max(drw_signing_key_age_seconds)", "age"),
         ),
         Panel(
             "Calls between services",
             "s",
             "The slowest hundredth, on the side that serves.",
-            _one(_quantile(0.99, "drw_call_seconds", "service"), "{{service}}"),
+            _single_query(_quantile(0.99, "drw_call_seconds", "service"), "{{service}}"),
         ),
         Panel(
             "Calls under way",
             "short",
             "Between services, on the side that serves: begun less ended.",
-            _one(
+            _single_query(
                 "sum by (service) (drw_calls_started_total) - sum by (service) (drw_call_seconds_count)",
                 "{{service}}",
             ),
@@ -130,7 +139,7 @@ GATEWAY = Board(
             "Calls that fail",
             "reqps",
             "On the side that serves.",
-            _one(
+            _single_query(
                 _rate("drw_call_seconds_count", "service, code", '{code!~"OK|[1234]..|CANCELLED"}'),
                 "{{service}} {{code}}",
             ),
@@ -147,7 +156,7 @@ MODELS = Board(
             "reqps",
             "ok; refused: the request was at fault; failed: we or the engine; client_gone: the caller left;"
             " killed: a kill switch.",
-            _one(
+            _single_query(
                 _rate("gen_ai_server_request_duration_seconds_count", f"{MODEL}, outcome"),
                 f"{{{{{MODEL}}}}} {{{{outcome}}}}",
             ),
@@ -156,7 +165,7 @@ MODELS = Board(
             "Errors",
             "reqps",
             "By class.",
-            _one(
+            _single_query(
                 _rate("gen_ai_client_operation_duration_seconds_count", f"{MODEL}, error_type", '{error_type!=""}'),
                 f"{{{{{MODEL}}}}} {{{{error_type}}}}",
             ),
@@ -167,7 +176,7 @@ MODELS = Board(
             "Tokens a second",
             "short",
             "Read (input) and written (output).",
-            _one(
+            _single_query(
                 _rate("gen_ai_client_token_usage_sum", f"{MODEL}, gen_ai_token_type"),
                 f"{{{{{MODEL}}}}} {{{{gen_ai_token_type}}}}",
             ),
@@ -177,25 +186,25 @@ MODELS = Board(
             "Cost an hour",
             "currencyUSD",
             "By model.",
-            _one(f"sum by ({MODEL}) (increase(drw_cost_usd_total[1h]))", f"{{{{{MODEL}}}}}"),
+            _single_query(f"sum by ({MODEL}) (increase(drw_cost_usd_total[1h]))", f"{{{{{MODEL}}}}}"),
         ),
         Panel(
             "Fallbacks",
             "reqps",
             "Calls that another model than the first one chosen took over.",
-            _one(_rate("drw_fallbacks_total", "from, to, reason"), "{{from}} to {{to}}: {{reason}}"),
+            _single_query(_rate("drw_fallbacks_total", "from, to, reason"), "{{from}} to {{to}}: {{reason}}"),
         ),
         Panel(
             "Circuits",
             "short",
             "0 closed, 1 half-open, 2 open.",
-            _one("max by (model, replica) (drw_circuit_state)", "{{model}} {{replica}}"),
+            _single_query("max by (model, replica) (drw_circuit_state)", "{{model}} {{replica}}"),
         ),
         Panel(
             "Admission queue",
             "s",
             "How long calls waited, of those that had to.",
-            _one(
+            _single_query(
                 f'histogram_quantile(0.95, sum by (le) (rate(drw_overhead_seconds_bucket{{part="queue"}}[{RATE}])))',
                 "p95",
             ),
@@ -204,7 +213,7 @@ MODELS = Board(
             "Retrieval and embeddings",
             "s",
             "",
-            _one(
+            _single_query(
                 "histogram_quantile(0.95, sum by (le, gen_ai_operation_name)"
                 ' (rate(gen_ai_client_operation_duration_seconds_bucket{gen_ai_operation_name=~"retrieval|embeddings"}'
                 f"[{RATE}])))",
@@ -222,32 +231,32 @@ MONEY = Board(
             "Budget used",
             "percentunit",
             "What has been spent, as a part of the cap.",
-            _one("drw_budget_spent_usd / drw_budget_cap_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
+            _single_query("drw_budget_spent_usd / drw_budget_cap_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
             "bargauge",
         ),
         Panel(
             "Spent",
             "currencyUSD",
             "In this period.",
-            _one("drw_budget_spent_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
+            _single_query("drw_budget_spent_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
         ),
         Panel(
             "Reserved",
             "currencyUSD",
             "For calls under way: the most that each can cost.",
-            _one("drw_budget_reserved_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
+            _single_query("drw_budget_reserved_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
         ),
         Panel(
             "Cost an hour",
             "currencyUSD",
             "By desk.",
-            _one("sum by (org, desk) (increase(drw_cost_usd_total[1h]))", "{{org}} {{desk}}"),
+            _single_query("sum by (org, desk) (increase(drw_cost_usd_total[1h]))", "{{org}} {{desk}}"),
         ),
         Panel(
             "Reservations that nobody settled",
             "short",
             "Of processes that died; the reaper settles them.",
-            _one("max(drw_reservations_abandoned)", "reservations"),
+            _single_query("max(drw_reservations_abandoned)", "reservations"),
         ),
     ),
 )
@@ -260,7 +269,7 @@ DATA_PLANE = Board(
             "Data planes by configuration",
             "short",
             "As they tell the router.",
-            _one("sum by (configuration) (drw_data_planes)", "{{configuration}}"),
+            _single_query("sum by (configuration) (drw_data_planes)", "{{configuration}}"),
         ),
         Panel(
             "Envoy",
@@ -286,7 +295,7 @@ DATA_PLANE = Board(
             "Hosts that are well",
             "percentunit",
             "By upstream.",
-            _one(
+            _single_query(
                 "sum by (envoy_cluster_name) (envoy_cluster_membership_healthy)"
                 " / sum by (envoy_cluster_name) (envoy_cluster_membership_total)",
                 "{{envoy_cluster_name}}",
@@ -296,13 +305,15 @@ DATA_PLANE = Board(
             "Connections that fail",
             "cps",
             "By upstream: all that tells of an upstream with a single host, as our own processes are.",
-            _one(_rate("envoy_cluster_upstream_cx_connect_fail", "envoy_cluster_name"), "{{envoy_cluster_name}}"),
+            _single_query(
+                _rate("envoy_cluster_upstream_cx_connect_fail", "envoy_cluster_name"), "{{envoy_cluster_name}}"
+            ),
         ),
         Panel(
             "Hosts ejected",
             "short",
             "By upstream; only those with several hosts.",
-            _one(
+            _single_query(
                 "sum by (envoy_cluster_name) (envoy_cluster_outlier_detection_ejections_active)",
                 "{{envoy_cluster_name}}",
             ),
@@ -311,7 +322,7 @@ DATA_PLANE = Board(
             "Upstream answers",
             "reqps",
             "By class of status.",
-            _one(
+            _single_query(
                 _rate("envoy_cluster_upstream_rq_xx", "envoy_cluster_name, envoy_response_code_class"),
                 "{{envoy_cluster_name}} {{envoy_response_code_class}}xx",
             ),
@@ -320,7 +331,9 @@ DATA_PLANE = Board(
             "Upstream time",
             "ms",
             "p99 by upstream.",
-            _one(_quantile(0.99, "envoy_cluster_upstream_rq_time", "envoy_cluster_name"), "{{envoy_cluster_name}}"),
+            _single_query(
+                _quantile(0.99, "envoy_cluster_upstream_rq_time", "envoy_cluster_name"), "{{envoy_cluster_name}}"
+            ),
         ),
         Panel(
             "Retries and overflow",
@@ -338,9 +351,9 @@ DATA_PLANE = Board(
             "Connections",
             "short",
             "From clients.",
-            _one(f"envoy_http_downstream_cx_active{DRW}", "{{instance}}"),
+            _single_query(f"envoy_http_downstream_cx_active{LISTENER}", "{{instance}}"),
         ),
-        Panel("Memory", "bytes", "Of Envoy.", _one("envoy_server_memory_allocated", "{{instance}}")),
+        Panel("Memory", "bytes", "Of Envoy.", _single_query("envoy_server_memory_allocated", "{{instance}}")),
     ),
 )
 
@@ -352,20 +365,26 @@ AUDIT = Board(
             "Records not signed yet",
             "short",
             "They are on disk; a checkpoint will cover them.",
-            _one("drw_audit_unsigned_records", "records"),
+            _single_query("drw_audit_unsigned_records", "records"),
         ),
         Panel(
             "Oldest record not signed",
             "s",
             "",
-            _one("drw_audit_oldest_unsigned_seconds", "age"),
+            _single_query("drw_audit_oldest_unsigned_seconds", "age"),
         ),
-        Panel("Damage", "bool_yes_no", "Anything but 0: see alerts.md.", _one("drw_audit_damaged", "damaged"), "stat"),
+        Panel(
+            "Damage",
+            "bool_yes_no",
+            "Anything but 0: see alerts.md.",
+            _single_query("drw_audit_damaged", "damaged"),
+            "stat",
+        ),
         Panel(
             "Calls of the log",
             "reqps",
             "",
-            _one(_rate("drw_call_seconds_count", "method, code", '{service="log"}'), "{{method}} {{code}}"),
+            _single_query(_rate("drw_call_seconds_count", "method, code", '{service="log"}'), "{{method}} {{code}}"),
         ),
     ),
 )
@@ -374,25 +393,25 @@ RUNS = Board(
     "runs",
     "Runs",
     (
-        Panel("Open runs", "short", "By state.", _one("max by (state) (drw_runs_open)", "{{state}}")),
+        Panel("Open runs", "short", "By state.", _single_query("max by (state) (drw_runs_open)", "{{state}}")),
         Panel(
             "Ended an hour",
             "short",
             "",
-            _one("sum by (outcome) (increase(drw_runs_ended_total[1h]))", "{{outcome}}"),
+            _single_query("sum by (outcome) (increase(drw_runs_ended_total[1h]))", "{{outcome}}"),
         ),
         Panel(
             "Attempts at steps",
             "reqps",
             "",
-            _one(_rate("drw_steps_total", "activity, outcome"), "{{activity}} {{outcome}}"),
+            _single_query(_rate("drw_steps_total", "activity, outcome"), "{{activity}} {{outcome}}"),
         ),
-        Panel("Oldest run that waits", "s", "", _one("max(drw_runs_oldest_queued_seconds)", "age")),
+        Panel("Oldest run that waits", "s", "", _single_query("max(drw_runs_oldest_queued_seconds)", "age")),
         Panel(
             "Events not shown yet",
             "short",
             "The live view of runs is that far behind.",
-            _one("max(drw_runs_events_waiting)", "events"),
+            _single_query("max(drw_runs_events_waiting)", "events"),
         ),
     ),
 )

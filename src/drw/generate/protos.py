@@ -21,13 +21,13 @@ from google.protobuf.descriptor_pb2 import (
 import drw
 from drw.api.kernel.v1 import kernel_pb2
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rpc.rest import REST_OF_PATH
+from drw.kernel.rpc.rest import PATH_WILDCARD
 
 ROOT = Path(drw.__file__).parents[2]
 """The checkout."""
 PROTO = "proto"
 
-# Where comments are: the numbers of the fields in descriptor.proto that lead to an element.
+# Paths of comments: field numbers in descriptor.proto.
 MESSAGES, SERVICES = 4, 6
 FIELDS, NESTED_MESSAGES = 2, 3
 METHODS = 2
@@ -59,7 +59,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method of a service; `verb` is empty where it has no REST form."""
+    """A method of a service; `verb` is empty without a REST binding."""
 
     name: str
     comment: str
@@ -94,7 +94,7 @@ class Protos:
     file_of: dict[str, str]
     """The proto file of a message."""
     python: dict[str, str]
-    """What protoc makes: the text of Python files by their path below src/."""
+    """Output of protoc: the text of Python files by their path below src/."""
 
 
 @cache
@@ -139,7 +139,7 @@ def _protoc(sources: Sequence[str], descriptors: Path, python: Path) -> None:
     outputs = [f"--python_out={python}", f"--pyi_out={python}", f"--descriptor_set_out={descriptors}"]
     options = ["--include_source_info", "--include_imports"]
     if protoc.main(["protoc", *folders, *outputs, *options, *sources]) != 0:
-        raise InvalidRequest("protoc does not take the proto files")
+        raise InvalidRequest("protoc rejects the proto files; see its messages above")
 
 
 class _File:
@@ -149,14 +149,15 @@ class _File:
         self._file = file
         self.name = file.name
         self._comments = {
-            tuple(at.path): " ".join(at.leading_comments.split()) for at in file.source_code_info.location
+            tuple(location.path): " ".join(location.leading_comments.split())
+            for location in file.source_code_info.location
         }
 
     def contracts(self) -> Iterator[Contract]:
         for index, service in enumerate(self._file.service):
-            at = (SERVICES, index)
-            methods = tuple(_method(m, self._comment(*at, METHODS, i)) for i, m in enumerate(service.method))
-            yield Contract(f"{self._file.package}.{service.name}", self.name, self._comment(*at), methods)
+            location = (SERVICES, index)
+            methods = tuple(_method(m, self._comment(*location, METHODS, i)) for i, m in enumerate(service.method))
+            yield Contract(f"{self._file.package}.{service.name}", self.name, self._comment(*location), methods)
 
     def messages(self) -> Iterator[Message]:
         for index, message in enumerate(self._file.message_type):
@@ -165,20 +166,20 @@ class _File:
     def enums(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         package = self._file.package
         nested = [(f"{package}.{m.name}", enum) for m in self._file.message_type for enum in m.enum_type]
-        for inside, enum in [*((package, enum) for enum in self._file.enum_type), *nested]:
-            yield f"{inside}.{enum.name}", tuple(value.name for value in enum.value)
+        for parent, enum in [*((package, enum) for enum in self._file.enum_type), *nested]:
+            yield f"{parent}.{enum.name}", tuple(value.name for value in enum.value)
 
-    def _message(self, message: DescriptorProto, inside: str, at: tuple[int, ...]) -> Iterator[Message]:
-        name = f"{inside}.{message.name}"
+    def _message(self, message: DescriptorProto, parent: str, location: tuple[int, ...]) -> Iterator[Message]:
+        name = f"{parent}.{message.name}"
         maps = {f".{name}.{m.name}": m for m in message.nested_type if m.options.map_entry}
-        fields = tuple(_field(f, maps, self._comment(*at, FIELDS, i)) for i, f in enumerate(message.field))
-        yield Message(name, self._comment(*at), fields)
+        fields = tuple(_field(f, maps, self._comment(*location, FIELDS, i)) for i, f in enumerate(message.field))
+        yield Message(name, self._comment(*location), fields)
         for index, nested in enumerate(message.nested_type):
             if not nested.options.map_entry:
-                yield from self._message(nested, name, (*at, NESTED_MESSAGES, index))
+                yield from self._message(nested, name, (*location, NESTED_MESSAGES, index))
 
-    def _comment(self, *at: int) -> str:
-        return self._comments.get(at, "")
+    def _comment(self, *location: int) -> str:
+        return self._comments.get(location, "")
 
 
 def _method(method: MethodDescriptorProto, comment: str) -> Method:
@@ -191,7 +192,7 @@ def _method(method: MethodDescriptorProto, comment: str) -> Method:
         response=method.output_type.removeprefix("."),
         streams=method.server_streaming,
         verb=verb.upper(),
-        path=getattr(http, verb).replace(REST_OF_PATH, "}") if verb else "",
+        path=getattr(http, verb).replace(PATH_WILDCARD, "}") if verb else "",
         body=http.body,
         scope=str(method.options.Extensions[kernel_pb2.scope]),  # type: ignore[index]
         idle_seconds=int(method.options.Extensions[kernel_pb2.idle_seconds]),  # type: ignore[index]

@@ -22,8 +22,8 @@ def files() -> dict[str, str]:
 
 def rest_routes(protos: Protos, services: Iterable[Service]) -> list[RestRoute]:
     """Return one route for each path prefix, sorted by path."""
-    methods = sorted(_rest_methods(protos, services), key=lambda one: (prefix(one[1].path), one[0]))
-    return [_route(path, list(group)) for path, group in groupby(methods, key=lambda one: prefix(one[1].path))]
+    methods = sorted(_rest_methods(protos, services), key=lambda entry: (prefix(entry[1].path), entry[0]))
+    return [_route(path, list(group)) for path, group in groupby(methods, key=lambda entry: prefix(entry[1].path))]
 
 
 def problems(protos: Protos, services: Iterable[Service]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from drw.generate.openapi import PATH
 from drw.generate.protos import ROOT
 
 API = Path("reference/api")
-OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:tests|src|README|CHANGELOG)[^)]*\)")
+OUTSIDE_LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:tests|src|README|CHANGELOG)[^)]*\)")
 
 
 def prepare(target: Path) -> None:
@@ -25,8 +25,8 @@ def prepare(target: Path) -> None:
     shutil.copytree(ROOT / "docs", target)
     for page in target.rglob("*.md"):
         text = page.read_text(encoding="utf-8")
-        if (inside := OUTSIDE.sub(r"`\1`", text)) != text:
-            page.write_text(inside, encoding="utf-8")
+        if (linked := OUTSIDE_LINK.sub(r"`\1`", text)) != text:
+            page.write_text(linked, encoding="utf-8")
     shutil.copy(ROOT / "CHANGELOG.md", target / "changelog.md")
     (target / API).mkdir()
     for name, text in pages(json.loads((ROOT / PATH).read_text(encoding="utf-8"))).items():

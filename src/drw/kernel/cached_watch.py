@@ -1,4 +1,4 @@
-"""Follows a stream of states of another service, and stores the newest for the next start of the process."""
+"""Watch with a cache: applies each state of a service's stream, and stores the newest for the next start."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ M = TypeVar("M", bound=Message)
 
 
 class CachedWatch(Generic[M]):
-    """Gives each state of a stream to `apply`: first the one that the file has from before, then each new one.
+    """Passes each state of a stream to `apply`, beginning with the state cached in the file.
 
-    The file is replaced after `apply`, durably and in one step: it never delays a state, and is never half written.
+    The file is replaced atomically after `apply` returns, so that writing it never delays a state.
     """
 
     def __init__(
-        self, kind: type[M], watch: Callable[[], AsyncIterator[M]], file: Path, apply: Callable[[M], object]
+        self, message_type: type[M], watch: Callable[[], AsyncIterator[M]], file: Path, apply: Callable[[M], object]
     ) -> None:
         self._watch = watch
         self._file = file
         self._apply = apply
-        if (stored := _read(kind, file)) is not None:
+        if (stored := _read(message_type, file)) is not None:
             apply(stored)
 
     async def follow(self) -> None:
-        """Apply and store each new state, for as long as the other service answers.
+        """Apply and store each new state until the stream fails.
 
         Raises:
-            Unavailable: it does not answer; the last state stays in force.
+            Unavailable: the service does not respond; the last state stays in force.
         """
         while True:
-            with suppress(DeadlineExceeded):  # no stream lasts for ever
+            with suppress(DeadlineExceeded):  # every stream has a deadline: open the next one
                 async with aclosing(self._watch()) as states:  # type: ignore[type-var]
                     async for state in states:
                         self._apply(state)
                         self._store(state)
 
     def _store(self, state: M) -> None:
-        draft = self._file.with_suffix(".new")
+        temporary = self._file.with_suffix(".new")
         try:
-            with draft.open("wb") as out:
+            with temporary.open("wb") as out:
                 out.write(state.SerializeToString())
                 out.flush()
                 os.fsync(out.fileno())
-            draft.replace(self._file)
+            temporary.replace(self._file)
         except OSError as error:
             log.warning("%s cannot be written, and will be outdated at the next start: %s", self._file, error.strerror)
 
 
-def _read(kind: type[M], file: Path) -> M | None:
-    """Return the state in a file; None where there is none that can be read."""
+def _read(message_type: type[M], file: Path) -> M | None:
+    """Return the state in a file; None if the file is missing or unreadable."""
     try:
-        return kind.FromString(file.read_bytes())
+        return message_type.FromString(file.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, DecodeError) as error:

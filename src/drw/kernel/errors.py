@@ -1,10 +1,10 @@
-"""The errors that services raise.
+"""Error classes of the services, and their HTTP status.
 
 * DrwError
   x InvalidRequest
     + TooLarge
-    + WrongVerb
-    + UnknownEncoding
+    + MethodNotAllowed
+    + UnsupportedEncoding
   x Unauthenticated
   x Forbidden
   x NotFound
@@ -16,9 +16,9 @@
     + Unimplemented
   x ConfigError        (at start only)
 
-A service subclasses the nearest one and adds its own fields; the class name
-travels with the error, so a caller in another process catches the same class.
-The table at the end says how each looks to a client of OpenAI's API.
+A service subclasses the nearest class and adds its own fields. The class name
+is sent with the error, so a caller in another process catches the same class.
+`HTTP` maps each class to the status and error code of OpenAI's API.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DrwError(Exception):
     """Base class of every error that a service raises on purpose."""
 
     code: ClassVar[str] = "INTERNAL"
-    """The name of gRPC's status code; a name, so that the command line need not load gRPC to report an error."""
+    """Name of the gRPC status code. A name, so that the command line can report errors without importing gRPC."""
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, **metadata: str) -> None:
@@ -40,22 +40,22 @@ class DrwError(Exception):
         self.reason = type(self).__name__
 
 
-class ClientGone(Exception):
-    """The caller has disconnected. It is no `DrwError`, since nobody is left to be told."""
+class ClientDisconnected(Exception):
+    """The caller has disconnected. Not a `DrwError`, because no response can be sent."""
 
 
 class InvalidRequest(DrwError):
-    """The request can never succeed as it is."""
+    """The request is invalid and fails again when it is repeated."""
 
     code = "INVALID_ARGUMENT"
 
 
 class TooLarge(InvalidRequest):
-    """The request, or something in it, is larger than the service takes."""
+    """The request, or a part of it, is larger than the maximum."""
 
 
 class MethodNotAllowed(InvalidRequest):
-    """There is something at this path, and it does not take this HTTP method."""
+    """The path exists and does not support this HTTP method."""
 
 
 class UnsupportedEncoding(InvalidRequest):
@@ -63,7 +63,7 @@ class UnsupportedEncoding(InvalidRequest):
 
 
 class Unauthenticated(DrwError):
-    """Nobody is known to be calling."""
+    """The request has no valid credentials."""
 
     code = "UNAUTHENTICATED"
 
@@ -75,88 +75,88 @@ class Forbidden(DrwError):
 
 
 class NotFound(DrwError):
-    """The thing named in the request does not exist, or is not the caller's to see."""
+    """The object named in the request does not exist, or the caller cannot see it."""
 
     code = "NOT_FOUND"
 
 
 class Conflict(DrwError):
-    """The thing exists already, or changed in the meantime."""
+    """The object exists already, or another request changed it."""
 
     code = "ALREADY_EXISTS"
 
 
 class RateLimited(DrwError):
-    """The caller is over a limit; the metadata `retry_after` is the number of seconds, or `NEVER`."""
+    """The caller has exceeded a limit; the metadata `retry_after` is the number of seconds, or `NEVER`."""
 
     code = "RESOURCE_EXHAUSTED"
     retryable = True
 
 
 class Unavailable(DrwError):
-    """A dependency does not answer; the call may or may not have run."""
+    """A dependency does not respond; the call may or may not have run."""
 
     code = "UNAVAILABLE"
     retryable = True
 
 
 class DeadlineExceeded(DrwError):
-    """The time given for the call ran out."""
+    """The call did not end before its deadline."""
 
     code = "DEADLINE_EXCEEDED"
 
 
 class ConfigError(DrwError):
-    """The configuration names something that does not exist, or lacks something."""
+    """A setting is missing, unknown or wrong."""
 
 
 class InternalError(DrwError):
-    """Something went wrong that the caller can do nothing about."""
+    """An unexpected error that the caller cannot fix."""
 
 
 class Unimplemented(InternalError):
-    """The contract has the method, and this release does not."""
+    """The contract has the method; this release does not implement it."""
 
     code = "UNIMPLEMENTED"
 
 
-class HttpForm(NamedTuple):
-    """How a class of errors looks over HTTP."""
+class HttpError(NamedTuple):
+    """HTTP status, error type and error code of a class of errors."""
 
     status: int
     type: str
     code: str
 
 
-HTTP: dict[type[DrwError], HttpForm] = {
-    TooLarge: HttpForm(413, "invalid_request_error", "request_too_large"),
-    MethodNotAllowed: HttpForm(405, "invalid_request_error", "method_not_allowed"),
-    UnsupportedEncoding: HttpForm(415, "invalid_request_error", "unsupported_media_type"),
-    InvalidRequest: HttpForm(400, "invalid_request_error", "invalid_request"),
-    Unauthenticated: HttpForm(401, "authentication_error", "invalid_api_key"),
-    Forbidden: HttpForm(403, "permission_error", "permission_denied"),
-    NotFound: HttpForm(404, "not_found_error", "not_found"),
-    Conflict: HttpForm(409, "conflict_error", "conflict"),
-    RateLimited: HttpForm(429, "rate_limit_error", "rate_limit_exceeded"),
-    Unavailable: HttpForm(503, "service_unavailable_error", "service_unavailable"),
-    DeadlineExceeded: HttpForm(504, "timeout_error", "deadline_exceeded"),
-    Unimplemented: HttpForm(501, "not_implemented_error", "unimplemented"),
-    InternalError: HttpForm(500, "server_error", "internal_error"),
+HTTP: dict[type[DrwError], HttpError] = {
+    TooLarge: HttpError(413, "invalid_request_error", "request_too_large"),
+    MethodNotAllowed: HttpError(405, "invalid_request_error", "method_not_allowed"),
+    UnsupportedEncoding: HttpError(415, "invalid_request_error", "unsupported_media_type"),
+    InvalidRequest: HttpError(400, "invalid_request_error", "invalid_request"),
+    Unauthenticated: HttpError(401, "authentication_error", "invalid_api_key"),
+    Forbidden: HttpError(403, "permission_error", "permission_denied"),
+    NotFound: HttpError(404, "not_found_error", "not_found"),
+    Conflict: HttpError(409, "conflict_error", "conflict"),
+    RateLimited: HttpError(429, "rate_limit_error", "rate_limit_exceeded"),
+    Unavailable: HttpError(503, "service_unavailable_error", "service_unavailable"),
+    DeadlineExceeded: HttpError(504, "timeout_error", "deadline_exceeded"),
+    Unimplemented: HttpError(501, "not_implemented_error", "unimplemented"),
+    InternalError: HttpError(500, "server_error", "internal_error"),
 }
-"""Status, type and code by class; the nearest base counts. Shapes: OpenAI API reference, "Error codes"."""
+"""Status, type and code by class; the nearest base class applies. Source: OpenAI API reference, "Error codes"."""
 
 
-def http_form(error: DrwError) -> HttpForm:
-    """Return how the error looks over HTTP."""
+def http_error(error: DrwError) -> HttpError:
+    """Return the HTTP status, error type and error code of an error."""
     return next((HTTP[c] for c in type(error).__mro__ if c in HTTP), HTTP[InternalError])
 
 
 def http_body(error: DrwError) -> dict[str, Any]:
-    """Return the error as the JSON body of an answer, in OpenAI's shape.
+    """Return the error as the JSON body of a response, in OpenAI's format.
 
-    `code` and `param` in the metadata replace the class's own code and name the field at fault.
+    `code` in the metadata replaces the code of the class; `param` names the invalid field.
     """
-    form = http_form(error)
+    form = http_error(error)
     return {
         "error": {
             "message": error.message,
@@ -175,7 +175,7 @@ NEVER = "never"
 
 
 def http_headers(error: DrwError) -> dict[str, str]:
-    """Return the headers that go with the error: when to come back, where that is known; "never": no time helps."""
+    """Return the response headers of an error. `retry-after` is omitted if a retry never succeeds (`NEVER`)."""
     headers = {name: error.metadata[name] for name in HEADERS if name in error.metadata}
     if after := error.metadata.get("retry_after"):
         return headers | ({"retry-after": after} if after != NEVER else {})

@@ -1,7 +1,7 @@
 """Validation of request messages by the rules that their proto fields declare (`drw.api.kernel.v1.rules`).
 
-Every transport validates a request before it calls the service: see `drw.kernel.rpc`. A service checks by itself only
-what a single field cannot say, such as rules between fields or against stored data.
+Every transport validates a request before it calls the service: see `drw.kernel.rpc`. Services check only rules
+between fields and rules that need stored data.
 """
 
 from __future__ import annotations
@@ -14,42 +14,67 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Value
 
 from drw.api.kernel.v1 import kernel_pb2
 from drw.api.kernel.v1.kernel_pb2 import Rules
+from drw.kernel.attributes import MAX_NUMBER
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.scopes import SCOPES
 
-MAX_SHOWN = 80
-"""Characters of a wrong value that an error repeats."""
+MAX_QUOTED = 80
+"""Maximum characters of an invalid value in an error message."""
+MAX_KEY_SHOWN = 64
+"""Characters of a map's key in an error."""
 
 
 def validate(message: Message, ignore: Collection[str] = ()) -> None:
-    """Raise where a message breaks a rule of one of its fields; `ignore` names fields of the message to skip.
+    """Validate a message by the rules of its fields, except fields in `ignore`.
 
     Raises:
-        InvalidRequest: `param` is the path of the field, as in `headers[0].name`.
+        InvalidRequest: a field breaks a rule; `param` is its path, as in `headers[0].name` or `attributes.year`.
     """
     for param, text in _violations(message, "", ignore):
         raise InvalidRequest(f"{param} {text}", param=param)
 
 
-def one_of(value: str, known: Collection[str], param: str) -> None:
-    """Raise where a value is not among the known ones."""
-    if value not in known:
-        raise InvalidRequest(f"{param} is {_shown(value)}; it can be: {', '.join(known) or 'nothing'}", param=param)
+def check_choice(value: str, choices: Collection[str], param: str) -> None:
+    """Raise `InvalidRequest` if a value is not one of the choices."""
+    if value not in choices:
+        raise InvalidRequest(f"{param} is {_quoted(value)}; it can be: {', '.join(choices) or 'nothing'}", param=param)
+
+
+@dataclass(frozen=True, slots=True)
+class _ValueRules:
+    """The rules of one value: a singular field, an item of a list, a key or a value of a map."""
+
+    rules: Rules
+    pattern: re.Pattern[str] | None
+    allowed: tuple[str, ...]
+    valid: str
+    """What the value can be, for the error message."""
+
+    @classmethod
+    def of(cls, rules: Rules) -> _ValueRules:
+        return cls(
+            rules=rules,
+            pattern=re.compile(rules.pattern) if rules.pattern else None,
+            allowed=tuple(SCOPES) if rules.scope else tuple(rules.one_of),
+            valid=_expectation(rules),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A field that has rules, or holds messages whose fields have some."""
+    """A field with rules, or with messages whose fields have rules."""
 
     name: str
     rules: Rules | None
-    pattern: re.Pattern[str] | None
-    allowed: tuple[str, ...]
+    value: _ValueRules | None
+    """Of the field, or of each item of a list; None: any value of its type."""
+    keys: _ValueRules | None
+    values: _ValueRules | None
     repeated: bool
-    enum: bool
     nested: bool
 
 
@@ -67,13 +92,16 @@ def _field(field: FieldDescriptor, parent: Descriptor) -> _Field | None:
     nested = own and not kind.GetOptions().map_entry and bool(_fields(kind))
     if rules is None and not nested:
         return None
+    bounded = rules is not None and (
+        field.type == FieldDescriptor.TYPE_STRING or rules.HasField("minimum") or rules.HasField("maximum")
+    )
     return _Field(
         name=field.name,
         rules=rules,
-        pattern=re.compile(rules.pattern) if rules and rules.pattern else None,
-        allowed=tuple(SCOPES) if rules and rules.scope else tuple(rules.one_of) if rules else (),
+        value=_ValueRules.of(rules) if rules and bounded else None,
+        keys=_ValueRules.of(rules.keys) if rules and rules.HasField("keys") else None,
+        values=_ValueRules.of(rules.values) if rules and rules.HasField("values") else None,
         repeated=field.is_repeated,
-        enum=field.enum_type is not None,
         nested=nested,
     )
 
@@ -85,79 +113,107 @@ def _violations(message: Message, prefix: str, ignore: Collection[str] = ()) -> 
             continue
         value = getattr(message, field.name)
         param = f"{prefix}{field.name}"
-        items = value if field.repeated and not isinstance(value, Mapping) else ()
-        if field.rules is not None:
-            if field.repeated:
-                yield from ((param, text) for text in _of_list(field, value))
-                yield from ((f"{param}[{i}]", text) for i, item in enumerate(items) for text in _of_value(field, item))
-            elif text := _missing(field, value) or next(_of_value(field, value), ""):
+        if field.rules is not None and field.repeated:
+            yield from _of_list(field, value, param)
+        elif field.rules is not None:
+            is_set = message.HasField(field.name) if isinstance(value, Message) else bool(value)
+            if field.rules.required and not is_set:
+                yield param, f"is missing; {_expectation(field.rules) or 'give a value'}"
+            elif field.value and (text := _violation(field.value, value)):
                 yield param, text
         if field.nested and field.repeated:
-            for i, item in enumerate(items):
+            for i, item in enumerate(value):
                 yield from _violations(item, f"{param}[{i}].")
         elif field.nested and message.HasField(field.name):
             yield from _violations(value, f"{param}.")
 
 
-def _missing(field: _Field, value: Any) -> str:
-    assert field.rules is not None
-    if not field.rules.required or value:
-        return ""
-    return f"is missing; {_right(field) or 'give a value'}"
-
-
-def _of_list(field: _Field, value: Collection[Any]) -> Iterator[str]:
+def _of_list(field: _Field, value: Collection[Any], param: str) -> Iterator[tuple[str, str]]:
     rules = field.rules
     assert rules is not None
     if rules.required and not value:
-        yield f"is empty; it needs at least one{f': {_right(field)}' if _right(field) else ''}"
+        yield param, f"is empty; it needs at least one{f': {_expectation(rules)}' if _expectation(rules) else ''}"
     if rules.max_items and len(value) > rules.max_items:
-        yield f"has {len(value)} items; it can have at most {rules.max_items}"
-    if rules.unique and not isinstance(value, Mapping):
-        seen = list(value)
-        if twice := [item for item in seen if seen.count(item) > 1]:
-            yield f"has {_shown(twice[0])} twice; each item can be given once"
+        yield param, f"has {len(value)} items; it can have at most {rules.max_items}"
+    if isinstance(value, Mapping):
+        yield from _of_map(field, value, param)
+        return
+    if rules.unique:
+        items = list(value)
+        if twice := [item for item in items if items.count(item) > 1]:
+            yield param, f"has {_quoted(twice[0])} twice; each item can be given once"
+    if field.value:
+        for i, item in enumerate(value):
+            if text := _violation(field.value, item, required=True):
+                yield f"{param}[{i}]", text
 
 
-def _of_value(field: _Field, value: Any) -> Iterator[str]:
-    rules = field.rules
-    assert rules is not None
+def _of_map(field: _Field, value: Mapping[Any, Any], param: str) -> Iterator[tuple[str, str]]:
+    for key, item in value.items():
+        if field.keys and (text := _violation(field.keys, key, required=True)):
+            yield param, f"has a key that {text}"
+        if field.values and (text := _violation(field.values, item, required=field.values.rules.required)):
+            yield f"{param}.{str(key)[:MAX_KEY_SHOWN]}", text
+
+
+def _violation(value_rules: _ValueRules, value: Any, *, required: bool = False) -> str:
+    """Return what is wrong with a value and what would be right; "" if it is valid, or empty and not required."""
     if isinstance(value, str):
-        if not value and not field.repeated:
-            return
-        good = (
-            (not rules.max_length or len(value) <= rules.max_length)
-            and (not rules.printable or (value.isprintable() and value == value.strip()))
-            and (field.pattern is None or field.pattern.fullmatch(value) is not None)
-            and (not field.allowed or value in field.allowed)
-        )
-        if not good or (field.repeated and not value):
-            shown = "is not valid" if rules.secret else f"is {_shown(value)}"
-            yield f"{shown}; {_right(field) or 'it cannot be empty'}"
-    elif isinstance(value, int) and not field.enum:
-        low = rules.minimum if rules.HasField("minimum") else None
-        high = rules.maximum if rules.HasField("maximum") else None
-        if (low is not None and value < low) or (high is not None and value > high):
-            yield f"is {value}; {_right(field)}"
+        return _of_string(value_rules, value) if value or required else ""
+    if isinstance(value, Value):
+        return _of_scalar(value_rules, value)
+    rules = value_rules.rules
+    low = rules.minimum if rules.HasField("minimum") else value
+    high = rules.maximum if rules.HasField("maximum") else value
+    return "" if low <= value <= high else f"is {value}; {value_rules.valid}"
 
 
-def _right(field: _Field) -> str:
-    """Return what a value of the field can be."""
-    rules = field.rules
-    assert rules is not None
+def _of_string(value_rules: _ValueRules, value: str) -> str:
+    rules, pattern, allowed = value_rules.rules, value_rules.pattern, value_rules.allowed
+    if rules.max_length and len(value) > rules.max_length:
+        return f"has {len(value)} characters; {value_rules.valid}"
+    if (
+        value
+        and (not rules.printable or (value.isprintable() and value == value.strip()))
+        and (pattern is None or pattern.fullmatch(value) is not None)
+        and (not allowed or value in allowed)
+    ):
+        return ""
+    shown = "is not valid" if rules.secret else f"is {_quoted(value)}"
+    return f"{shown}; {value_rules.valid or 'it cannot be empty'}"
+
+
+def _of_scalar(value_rules: _ValueRules, value: Value) -> str:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return _violation(value_rules, value.string_value)
+        case "bool_value":
+            return ""
+        case "number_value" if abs(value.number_value) <= MAX_NUMBER:
+            return ""
+        case "number_value":
+            return f"is {value.number_value!r}; a number is from -2^53 to 2^53"
+        case _:
+            return "must be a string, a number or a boolean"
+
+
+def _expectation(rules: Rules) -> str:
+    """Return what a value can be."""
     if rules.expected:
         return f"it must be {rules.expected}"
-    if field.allowed:
-        return f"it can be: {', '.join(field.allowed)}"
+    if allowed := tuple(SCOPES) if rules.scope else tuple(rules.one_of):
+        return f"it can be: {', '.join(allowed)}"
     if rules.HasField("minimum") and rules.HasField("maximum"):
         return f"it can be {rules.minimum} to {rules.maximum}"
-    if rules.HasField("minimum") or rules.HasField("maximum"):
-        return f"it can be at least {rules.minimum}" if rules.HasField("minimum") else f"at most {rules.maximum}"
+    if rules.HasField("minimum"):
+        return f"it can be {rules.minimum} or more"
+    if rules.HasField("maximum"):
+        return f"it can be {rules.maximum} or less"
     kind = "printable characters" if rules.printable else "characters"
     if rules.max_length:
         return f"it can have {'1' if rules.required else 'up'} to {rules.max_length} {kind}"
     return f"it must match {rules.pattern!r}" if rules.pattern else ""
 
 
-def _shown(value: Any) -> str:
-    return repr(value[:MAX_SHOWN] if isinstance(value, str) else value)
+def _quoted(value: Any) -> str:
+    return repr(value[:MAX_QUOTED] if isinstance(value, str) else value)

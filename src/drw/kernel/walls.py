@@ -1,18 +1,18 @@
-"""Information barriers: a caller sees an object only from inside all of the object's walls.
+"""Information barriers: a caller sees an object only if it is inside all of the object's walls.
 
-Stores enforce it in SQL, by one function each, named `inside`; this is the same rule for what is not in a table, and
-the rule for the walls of new objects.
+Each store enforces this rule in SQL with a function named `inside`. This module has the same rule for objects outside
+of tables, and the rule for the walls of new objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from drw.kernel.errors import Forbidden, InvalidRequest
+from drw.kernel.errors import Forbidden
 from drw.kernel.rpc.context import Principal
 
 MAX_WALLS = 100
-"""Maximum number of walls, as of an org."""
+"""Maximum number of walls of an object, the same as of an org."""
 
 
 def inside(walls: Iterable[str], principal: Principal) -> bool:
@@ -20,18 +20,15 @@ def inside(walls: Iterable[str], principal: Principal) -> bool:
     return principal.walls.issuperset(walls)
 
 
-def of_new(given: Collection[str], principal: Principal) -> list[str]:
-    """Return the walls of an object that a caller creates, sorted: the given ones, or else all walls of the caller.
+def for_new_object(requested: Collection[str], principal: Principal) -> list[str]:
+    """Return the walls of an object that a caller creates, sorted. Default: all walls of the caller.
 
-    An object created inside walls can thus never be outside of all of them.
+    A caller inside walls can therefore never create an object outside of all of them.
 
     Raises:
-        Forbidden: the caller is outside of a given wall.
-        InvalidRequest: too many are given.
+        Forbidden: the caller is outside of a requested wall.
     """
-    if len(given) > MAX_WALLS:
-        raise InvalidRequest(f"{len(given)} walls; at most {MAX_WALLS}", param="walls")
-    if outside := sorted(set(given) - principal.walls):
-        message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can give only its own"
+    if outside := sorted(set(requested) - principal.walls):
+        message = f"the key {principal.key!r} is outside the wall {outside[0][:64]!r}; it can set only its own walls"
         raise Forbidden(message, param="walls")
-    return sorted(set(given) or principal.walls)
+    return sorted(set(requested) or principal.walls)

@@ -1,1 +1,1 @@
-"""Kill switch: watch the active kills and apply them to work in progress."""
+"""Kill switch of services: follow the list of kills, reject killed calls and cancel work in progress."""

@@ -1,8 +1,8 @@
-"""Kill list for services: rejects killed calls, and ends or pauses active work.
+"""Kill list for services: rejects killed calls, cancels active work and pauses workflow steps.
 
-The request router streams changes. The last list is stored in a file, so a service that starts while the router is down
-still enforces it. Data planes enforce kills as well; this is the second line of defence, and the only one for calls
-without a data plane.
+The request router streams the list after each change. The service stores the last list in a file and enforces it after
+a restart while the router is down. Data planes enforce kills first. This check also covers calls between services,
+which pass no data plane.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ CODE = "killed"
 
 
 class Killed(Forbidden):
-    """The call is killed; the metadata `killed` is the kind of subject, as in "desk"."""
+    """A kill stops the call; the metadata `killed` is the kind of subject, as in "desk"."""
 
 
-class _Guard:
-    """Active work with its principal and names; `hit` is called when a kill matches."""
+class _ActiveWork:
+    """Work in progress with its caller, models and workflow; a kill that matches calls `cancel`."""
 
     def __init__(self, principal: Principal | None, models: Callable[[], Collection[str]], workflow: str) -> None:
         self.principal = principal
         self.models = models
         self.workflow = workflow
         self.kill: Kill | None = None
-        self.hit: Callable[[], object] = lambda: None
+        self.cancel: Callable[[], object] = lambda: None
 
 
 class KillList:
-    """The current kill list."""
+    """The active kills, and the work in progress that new kills cancel."""
 
     def __init__(self, router: RequestRouterClient, file: Path) -> None:
         self._kills: dict[tuple[int, str, str], Kill] = {}
-        self._guards: set[_Guard] = set()
+        self._active_work: set[_ActiveWork] = set()
         self._changed = asyncio.Event()
         self._watch = CachedWatch(Kills, lambda: router.watch_kills(WatchKillsRequest()), file, self._apply)
 
     async def follow(self) -> None:
-        """Apply each change, for as long as the router answers; see `CachedWatch.follow`."""
+        """Apply each new list of the router; see `CachedWatch.follow` for errors."""
         await self._watch.follow()
 
     def find(self, principal: Principal | None, models: Collection[str] = (), workflow: str = "") -> Kill | None:
-        """Return a kill that stops this caller, or one of these models, or this workflow."""
+        """Return a kill of this caller's key or desk, of one of these models, or of this workflow; None: no kill."""
         if not self._kills:
             return None
         tenants = (
@@ -67,60 +67,69 @@ class KillList:
         return next((kill for subject in subjects if (kill := self._kills.get(subject))), None)
 
     def find_model(self, principal: Principal | None, model: str) -> Kill | None:
-        """Return a kill of a model that applies to this caller."""
+        """Return a kill of this model in the caller's org or in all orgs; None: no kill."""
         kills = (self._kills.get((Kill.MODEL, org, model)) for org in _orgs(principal))
         return next((kill for kill in kills if kill), None)
 
     def check(self, principal: Principal | None, models: Collection[str] = (), workflow: str = "") -> None:
-        """Raise `Killed` where `find` finds something."""
+        """Raise `Killed` if `find` returns a kill."""
         if kill := self.find(principal, models, workflow):
-            raise killed(kill)
+            raise killed_error(kill)
 
-    async def lifted(self, principal: Principal, workflow: str) -> None:
-        """Return once nothing stops this caller or workflow."""
+    async def wait_until_lifted(self, principal: Principal, workflow: str) -> None:
+        """Wait until no kill stops this caller or workflow."""
         while self.find(principal, workflow=workflow):
             await self._changed.wait()
 
     @contextmanager
-    def ending(self, principal: Principal | None, models: Callable[[], Collection[str]]) -> Iterator[None]:
-        """Run the block, and raise `Killed` in it when a kill matches. The block must not await its caller.
+    def guard_block(self, principal: Principal | None, models: Callable[[], Collection[str]]) -> Iterator[None]:
+        """Cancel the body of a `with` statement and raise `Killed` when a kill matches.
 
-        `models` is called at each kill, since the model can change during failover.
+        `models` is called at each change of the list, since failover can change the model. The body is cancelled
+        through its task, so it must not yield to its caller.
+
+        Raises:
+            Killed: a kill matches already, or a new one does.
         """
         task = asyncio.current_task()
         assert task is not None
-        with self._guarded(_Guard(principal, models, "")) as guard:
-            guard.hit = task.cancel
+        with self._registered(_ActiveWork(principal, models, "")) as work:
+            work.cancel = task.cancel
             try:
                 yield
             except asyncio.CancelledError:
-                if guard.kill and task.uncancel() == 0:
-                    raise killed(guard.kill) from None
+                if work.kill and task.uncancel() == 0:
+                    raise killed_error(work.kill) from None
                 raise
 
-    async def unless_killed(self, principal: Principal, workflow: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return the result of the work; cancel it and raise `Killed` when a kill matches."""
-        own = asyncio.current_task()
-        assert own is not None
-        with self._guarded(_Guard(principal, tuple, workflow)) as guard:
-            task = asyncio.create_task(work())
-            guard.hit = task.cancel
+    async def guard_call(
+        self, principal: Principal, workflow: str, function: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Await the function and return its result; cancel it and raise `Killed` when a kill matches."""
+        caller_task = asyncio.current_task()
+        assert caller_task is not None
+        with self._registered(_ActiveWork(principal, tuple, workflow)) as work:
+            task = asyncio.create_task(function())
+            work.cancel = task.cancel
             try:
                 return await task
             except asyncio.CancelledError:
-                if guard.kill is not None and not own.cancelling():
-                    raise killed(guard.kill) from None
+                if work.kill is not None and not caller_task.cancelling():
+                    raise killed_error(work.kill) from None
                 raise
 
-    async def each(
+    async def guard_stream(
         self, principal: Principal, models: Callable[[], Collection[str]], items: AsyncGenerator[T, None]
     ) -> AsyncGenerator[T, None]:
-        """Yield the items, which are closed at the end; raise `Killed` as soon as a kill names them."""
+        """Yield the items and close their generator; cancel it and raise `Killed` when a kill matches.
+
+        `models` is called at each change of the list, since failover can change the model.
+        """
         queue: asyncio.Queue[tuple[T] | Exception | None] = asyncio.Queue(1)
-        with self._guarded(_Guard(principal, models, "")) as guard:
-            # In a task of its own, which alone is ended: whoever reads may be at something else meanwhile.
-            pump = asyncio.create_task(_pump(items, queue, guard))
-            guard.hit = pump.cancel
+        with self._registered(_ActiveWork(principal, models, "")) as work:
+            # A separate task, since a cancellation of the caller's task could hit code outside of this stream.
+            pump = asyncio.create_task(_pump(items, queue, work))
+            work.cancel = pump.cancel
             try:
                 while (item := await queue.get()) is not None:
                     if isinstance(item, Exception):
@@ -131,48 +140,52 @@ class KillList:
                 await asyncio.gather(pump, return_exceptions=True)
 
     @contextmanager
-    def _guarded(self, guard: _Guard) -> Iterator[_Guard]:
-        self.check(guard.principal, guard.models(), guard.workflow)
-        self._guards.add(guard)
+    def _registered(self, work: _ActiveWork) -> Iterator[_ActiveWork]:
+        """Register work for cancellation while the block runs; raise `Killed` if a kill matches already."""
+        self.check(work.principal, work.models(), work.workflow)
+        self._active_work.add(work)
         try:
-            yield guard
+            yield work
         finally:
-            self._guards.discard(guard)
+            self._active_work.discard(work)
 
     def _apply(self, kills: Kills) -> None:
         self._kills = {(kill.subject, kill.org, kill.name): kill for kill in kills.kills}
-        for guard in list(self._guards):
-            if guard.kill is None and (kill := self.find(guard.principal, guard.models(), guard.workflow)):
-                guard.kill = kill
-                guard.hit()
+        for work in list(self._active_work):
+            if work.kill is None and (kill := self.find(work.principal, work.models(), work.workflow)):
+                work.kill = kill
+                work.cancel()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
 
 def _orgs(principal: Principal | None) -> tuple[str, ...]:
-    """Return the orgs whose kills of models and workflows apply to this caller; empty string: every org."""
+    """Return the org fields of model and workflow kills that apply to this caller; "": kills in all orgs."""
     return ("", principal.org) if principal and principal.org else ("",)
 
 
-def killed(kill: Kill) -> Killed:
-    """Return the error of a kill."""
-    what = Kill.Subject.Name(kill.subject).lower()
-    message = f"the {what} {kill.name!r} is stopped by a kill switch; `drw kill list` says since when, why and by whom"
-    return Killed(message, code=CODE, killed=what)
+def killed_error(kill: Kill) -> Killed:
+    """Return the error for calls that this kill stops."""
+    subject = Kill.Subject.Name(kill.subject).lower()
+    message = (
+        f"the {subject} {kill.name!r} is stopped by a kill switch; `drw kill list` says since when, why and by whom"
+    )
+    return Killed(message, code=CODE, killed=subject)
 
 
 async def _pump(
-    items: AsyncGenerator[T, None], queue: asyncio.Queue[tuple[T] | Exception | None], guard: _Guard
+    items: AsyncGenerator[T, None], queue: asyncio.Queue[tuple[T] | Exception | None], work: _ActiveWork
 ) -> None:
+    """Copy the items to the queue, then their error, or None at the end."""
     end: Exception | None = None
     try:
         async with aclosing(items):
             async for item in items:
                 await queue.put((item,))
     except asyncio.CancelledError:
-        if guard.kill is None:
+        if work.kill is None:
             raise
-        end = killed(guard.kill)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the reader must hear of it
+        end = killed_error(work.kill)
+    except Exception as error:  # noqa: BLE001 - the reader of the queue raises it
         end = error
     await queue.put(end)

@@ -19,26 +19,26 @@ from pydantic_core import to_jsonable_python
 from drw.catalog import BY_NAME
 from drw.kernel.runtime.settings import Profile, SettingLayers, Settings
 
-SECRETS = ("secret", "password", "token", "api_key", "salt_key")
-"""How the names of settings end that nobody should see on a screen or in a bug report."""
-PASSWORD = re.compile(
+SECRET_SUFFIXES = ("secret", "password", "token", "api_key", "salt_key")
+"""Suffixes of the names of settings whose values are never shown."""
+PASSWORD_PATTERN = re.compile(
     r"(?<=://)[^\s/@]*:[^\s/@]*(?=@)"  # of a URL
     r"|(?i:(?<=password=)|(?<=password\s=)|(?<=password\s=\s)|(?<=password=\s))(?:'(?:[^'\\]|\\.)*'|[^\s'&]+)"
 )
-"""What nobody should see of a connection string."""
+"""Matches the password in a URL or a connection string."""
 HIDDEN = "(set, not shown)"
-ANY = "*"
-"""Stands in a path for a name that the operator chooses, as of a model."""
+WILDCARD = "*"
+"""Path segment for a name that the operator chooses, such as that of a model."""
 REQUIRED = "required"
 MAX_LINES = 2000
-"""Of longer files no line is looked for: they are read again and again, up to one line or another."""
-MAX_SHOWN = 60
+"""No line numbers for longer files, because the search parses the file several times."""
+MAX_VALUE_LENGTH = 60
 
 Keys = tuple[str, ...]
 
 
-class KnownSetting(NamedTuple):
-    """A known setting."""
+class SettingDefinition(NamedTuple):
+    """Path, default and description of a setting."""
 
     path: Keys
     default: Any
@@ -55,87 +55,93 @@ class Setting(NamedTuple):
     description: str
 
 
-def known() -> list[KnownSetting]:
+def known_settings() -> list[SettingDefinition]:
     """Return all known settings, those of the profile first."""
-    profile_settings = [setting for setting in _known(Profile, ()) if setting.path != ("services",)]
-    return profile_settings + [s for name, cls in _sections().items() for s in _known(cls, ("services", name))]
+    profile_settings = [setting for setting in _definitions(Profile, ()) if setting.path != ("services",)]
+    return profile_settings + [s for name, cls in _sections().items() for s in _definitions(cls, ("services", name))]
 
 
-def listed(layers: SettingLayers) -> list[Setting]:
+def current_settings(layers: SettingLayers) -> list[Setting]:
     """Return all settings with their values and origins."""
     settings = []
-    for path, default, description in known():
-        for each in _here(path, layers.data):
-            name = ".".join(each)
-            value = _at(layers.data, each, default)
+    for path, default, description in known_settings():
+        for concrete in _expand(path, layers.data):
+            name = ".".join(concrete)
+            value = _lookup(layers.data, concrete, default)
             settings.append(Setting(name, value, default, layers.origins.get(name, "default"), description))
     return settings
 
 
-def public(name: str, value: Any) -> Any:
-    """Return what may be seen of a setting: of a secret, or of a password in a text, that it is set."""
+def redacted(name: str, value: Any) -> Any:
+    """Return the value with secrets and passwords hidden."""
     if isinstance(value, str):
-        return HIDDEN if value and name.endswith(SECRETS) else PASSWORD.sub(HIDDEN, value)
+        return HIDDEN if value and name.endswith(SECRET_SUFFIXES) else PASSWORD_PATTERN.sub(HIDDEN, value)
     if isinstance(value, dict):
-        return {key: public(key, inner) for key, inner in value.items()}
+        return {key: redacted(key, inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [public(name, inner) for inner in value]
-    return HIDDEN if value and name.endswith(SECRETS) else value
+        return [redacted(name, inner) for inner in value]
+    return HIDDEN if value and name.endswith(SECRET_SUFFIXES) else value
 
 
-def faults(layers: SettingLayers) -> list[str]:
+def errors(layers: SettingLayers) -> list[str]:
     """Return an error message for each invalid setting, with its file and line, or its environment variable."""
     services = layers.data.get("services", {})
-    problems = list(_faults(layers, Profile, layers.data, ()))
+    messages = list(_errors(layers, Profile, layers.data, ()))
     for name, section in services.items() if isinstance(services, dict) else ():
         path = ("services", name)
         if name not in BY_NAME:
-            problems.append(f"{_where(layers, path)}{_unknown(path, [('services', other) for other in BY_NAME])}")
+            messages.append(f"{_location(layers, path)}{_unknown(path, [('services', other) for other in BY_NAME])}")
         elif isinstance(section, dict):
-            problems += _faults(layers, _sections().get(name, Settings), section, path)
-    return problems
+            messages += _errors(layers, _sections().get(name, Settings), section, path)
+    return messages
 
 
-def _faults(layers: SettingLayers, cls: type[Settings], values: Mapping[str, Any], prefix: Keys) -> Iterator[str]:
+def _errors(layers: SettingLayers, cls: type[Settings], values: Mapping[str, Any], prefix: Keys) -> Iterator[str]:
     try:
         cls.model_validate(values)
     except ValidationError as error:
-        for fault in error.errors(include_url=False):
-            path = prefix + tuple(str(part) for part in fault["loc"])
-            yield f"{_where(layers, path)}{_said(path, fault)}"
+        for detail in error.errors(include_url=False):
+            path = prefix + tuple(str(part) for part in detail["loc"])
+            yield f"{_location(layers, path)}{_message(path, detail)}"
 
 
-def _said(path: Keys, fault: Any) -> str:
-    name, kind, message = ".".join(path), fault["type"], fault["msg"].removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        return _unknown(path, (setting.path for setting in known()))
-    if kind == "missing":
+def _message(path: Keys, detail: Any) -> str:
+    name, error_type, message = ".".join(path), detail["type"], detail["msg"].removeprefix("Value error, ")
+    if error_type == "extra_forbidden":
+        return _unknown(path, (setting.path for setting in known_settings()))
+    if error_type == "missing":
         return f"{name} is missing"
-    if kind == "value_error":
+    if error_type == "value_error":
         return f"{name}: {message}"
-    secret = name.endswith(SECRETS)
-    value = "" if secret or isinstance(fault["input"], dict) else f" is {_cut(repr(public(name, fault['input'])))}"
+    secret = name.endswith(SECRET_SUFFIXES)
+    value = (
+        ""
+        if secret or isinstance(detail["input"], dict)
+        else f" is {_truncated(repr(redacted(name, detail['input'])))}"
+    )
     return f"{name}{value}: {message[:1].lower()}{message[1:]}"
 
 
-def _unknown(path: Keys, there: Iterable[Keys]) -> str:
-    beside = {p[len(path) - 1] for p in there if len(p) >= len(path) and _fits(p[: len(path) - 1], path[:-1])} - {ANY}
+def _unknown(path: Keys, settings: Iterable[Keys]) -> str:
+    siblings = {
+        p[len(path) - 1] for p in settings if len(p) >= len(path) and _matches(p[: len(path) - 1], path[:-1])
+    } - {WILDCARD}
     name, message = path[-1], f"{'.'.join(path)} is not a setting"
     if len(path) == 1 and name in BY_NAME:
         return f"{message}; did you mean 'services.{name}'?"
-    if near := difflib.get_close_matches(name, beside, 1):
-        return f"{message}; did you mean {near[0]!r}?"
-    return f"{message}; there are: {', '.join(sorted(beside)) or 'none'}"
+    if matches := difflib.get_close_matches(name, siblings, 1):
+        return f"{message}; did you mean {matches[0]!r}?"
+    return f"{message}; there are: {', '.join(sorted(siblings)) or 'none'}"
 
 
-def _where(layers: SettingLayers, path: Keys) -> str:
+def _location(layers: SettingLayers, path: Keys) -> str:
     """Return the file and line of the setting, or of the nearest table around it, as a message prefix."""
     for length in range(len(path), 0, -1):
         name = ".".join(path[:length])
-        inside = [o for key, o in layers.origins.items() if key == name or key.startswith(f"{name}.")]
-        if inside:
-            line = _line(Path(inside[-1]), path[:length])
-            return f"{inside[-1]}:{line}: " if line else f"{inside[-1]}: "
+        origins = [o for key, o in layers.origins.items() if key == name or key.startswith(f"{name}.")]
+        if origins:
+            line = _line(Path(origins[-1]), path[:length])
+            return f"{origins[-1]}:{line}: " if line else f"{origins[-1]}: "
     return ""
 
 
@@ -152,10 +158,10 @@ def _line(file: Path, path: Keys) -> int:
 
 
 def _is_set(lines: Sequence[str], number: int, path: Keys) -> bool:
-    """Tell whether the file sets this up to a line, or to the end of the value that goes on after it."""
+    """Return whether the file sets this up to a line, or up to the end of a multi-line value after it."""
     for end in range(number, len(lines) + 1):
         try:
-            return _at(tomllib.loads("".join(lines[:end])), path, None) is not None
+            return _lookup(tomllib.loads("".join(lines[:end])), path, None) is not None
         except tomllib.TOMLDecodeError:
             continue  # inside a multi-line value
     return False
@@ -167,39 +173,39 @@ def _sections() -> dict[str, type[Settings]]:
     return {name: import_module(module).Settings for name, module in modules.items() if find_spec(module)}
 
 
-def _known(cls: type[Settings], prefix: Keys) -> Iterator[KnownSetting]:
+def _definitions(cls: type[Settings], prefix: Keys) -> Iterator[SettingDefinition]:
     for name, field in cls.model_fields.items():
         path = (*prefix, name)
-        if inner := _inner(field.annotation):
-            yield from _known(inner, (*path, ANY) if get_origin(field.annotation) is dict else path)
+        if inner := _nested_settings(field.annotation):
+            yield from _definitions(inner, (*path, WILDCARD) if get_origin(field.annotation) is dict else path)
         else:
             default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
-            yield KnownSetting(path, to_jsonable_python(default), " ".join((field.description or "").split()))
+            yield SettingDefinition(path, to_jsonable_python(default), " ".join((field.description or "").split()))
 
 
-def _inner(annotation: Any) -> type[Settings] | None:
+def _nested_settings(annotation: Any) -> type[Settings] | None:
     """Return the settings model inside a type: plain, optional, or a mapping by name."""
     if isclass(annotation) and issubclass(annotation, Settings):
         return annotation
-    within = () if get_origin(annotation) is tuple else get_args(annotation)
-    return next((model for part in within if (model := _inner(part))), None)
+    arguments = () if get_origin(annotation) is tuple else get_args(annotation)
+    return next((model for part in arguments if (model := _nested_settings(part))), None)
 
 
-def _here(path: Keys, data: Mapping[str, Any]) -> list[Keys]:
+def _expand(path: Keys, data: Mapping[str, Any]) -> list[Keys]:
     """Expand a path with a wildcard into one path for each configured name."""
-    if ANY not in path:
+    if WILDCARD not in path:
         return [path]
-    index = path.index(ANY)
-    chosen = _at(data, path[:index], {})
-    names = chosen if isinstance(chosen, dict) else ()
-    return [paths for name in names for paths in _here((*path[:index], name, *path[index + 1 :]), data)]
+    index = path.index(WILDCARD)
+    table = _lookup(data, path[:index], {})
+    names = table if isinstance(table, dict) else ()
+    return [paths for name in names for paths in _expand((*path[:index], name, *path[index + 1 :]), data)]
 
 
-def _fits(pattern: Sequence[str], path: Sequence[str]) -> bool:
-    return len(pattern) == len(path) and all(p in (ANY, part) for p, part in zip(pattern, path, strict=True))
+def _matches(pattern: Sequence[str], path: Sequence[str]) -> bool:
+    return len(pattern) == len(path) and all(p in (WILDCARD, part) for p, part in zip(pattern, path, strict=True))
 
 
-def _at(data: Any, path: Keys, default: Any) -> Any:
+def _lookup(data: Any, path: Keys, default: Any) -> Any:
     for part in path:
         if not isinstance(data, dict) or part not in data:
             return default
@@ -207,5 +213,5 @@ def _at(data: Any, path: Keys, default: Any) -> Any:
     return data
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+def _truncated(text: str) -> str:
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."

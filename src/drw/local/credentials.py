@@ -22,7 +22,7 @@ class Credentials:
     url: str
     key: str
     socket: str = ""
-    """The socket of a local platform's gateway, where there is one: it answers however busy the port is."""
+    """The operators' socket of a local gateway, or "". It answers even when the port has no connection left."""
 
     @classmethod
     def of(cls, data_dir: Path | None) -> Credentials:
@@ -31,69 +31,69 @@ class Credentials:
         Raises:
             InvalidRequest: the environment is incomplete or malformed, or a data folder is given too.
         """
-        if (elsewhere := cls._elsewhere()) is None:
+        if (remote := cls._from_environment()) is None:
             return cls.read(PlatformPaths.of(data_dir))
         if data_dir is not None:
             raise InvalidRequest(
                 f"DRW_URL names one platform and the data folder {str(data_dir)!r} another: "
                 "unset DRW_URL and DRW_API_KEY, or leave out --data-dir and DRW_DATA_DIR"
             )
-        return elsewhere
+        return remote
 
     @classmethod
-    def read(cls, layout: PlatformPaths) -> Credentials:
+    def read(cls, paths: PlatformPaths) -> Credentials:
         """Read the credentials of a local platform."""
         try:
-            stored = json.loads(layout.credentials.read_text(encoding="utf-8"))
+            stored = json.loads(paths.credentials.read_text(encoding="utf-8"))
             url, key = str(stored["url"]), str(stored["api_key"])
         except FileNotFoundError:
             raise NotFound(
-                f"no platform was started in {layout.data}: start one with `drw up`, or set DRW_URL and DRW_API_KEY"
+                f"no platform was started in {paths.data}: start one with `drw up`, or set DRW_URL and DRW_API_KEY"
             ) from None
         except (ValueError, LookupError, TypeError):
             raise InvalidRequest(
-                f"{layout.credentials} is damaged: remove it, and the next `drw up` makes a new key"
+                f"{paths.credentials} is damaged: remove it, and the next `drw up` makes a new key"
             ) from None
-        socket = str(layout.operators) if layout.operators.is_socket() else ""
+        socket = str(paths.operators_socket) if paths.operators_socket.is_socket() else ""
         return cls(url, key, socket)
 
     @classmethod
-    def _elsewhere(cls) -> Credentials | None:
+    def _from_environment(cls) -> Credentials | None:
         url, key = os.environ.get("DRW_URL", ""), os.environ.get("DRW_API_KEY", "")
         if not url and not key:
             return None
         if not url or not key:
-            shown, missing = ("DRW_URL", "DRW_API_KEY") if url else ("DRW_API_KEY", "DRW_URL")
+            present, missing = ("DRW_URL", "DRW_API_KEY") if url else ("DRW_API_KEY", "DRW_URL")
             raise InvalidRequest(
-                f"{shown} is set and {missing} is not: set both for a platform elsewhere, "
+                f"{present} is set and {missing} is not: set both for a platform elsewhere, "
                 "or neither for the one on this machine"
             )
         if not ADDRESS.fullmatch(url):
-            shown = "" if "@" in url else f" {url!r}"  # the part before an @ may be a password
-            raise InvalidRequest(f"DRW_URL{shown} is not an address: write it as in https://HOST or http://HOST:PORT")
+            present = "" if "@" in url else f" {url!r}"  # the part before an @ may be a password
+            raise InvalidRequest(f"DRW_URL{present} is not an address: write it as in https://HOST or http://HOST:PORT")
         if not KEY.fullmatch(key):
             raise InvalidRequest("DRW_API_KEY has characters that no key has: copy it again, without spaces and quotes")
         return cls(url.rstrip("/"), key)
 
 
-def local(data_dir: Path | None) -> PlatformPaths:
+def local_paths(data_dir: Path | None) -> PlatformPaths:
     """Return the local platform, for commands that only work locally.
 
     Raises:
         InvalidRequest: the environment names a remote platform, and no data folder is given.
     """
-    named = [name for name in ("DRW_URL", "DRW_API_KEY") if os.environ.get(name)]
-    if named and data_dir is None:
+    variables = [name for name in ("DRW_URL", "DRW_API_KEY") if os.environ.get(name)]
+    if variables and data_dir is None:
         raise InvalidRequest(
-            f"{' and '.join(named)} {'are' if len(named) > 1 else 'is'} set, and this command is for a platform on "
-            "this machine only: unset what is set, or name its folder with --data-dir"
+            f"{' and '.join(variables)} {'are' if len(variables) > 1 else 'is'} set, and this command is for a "
+            "platform on this machine only: unset what is set, or name its folder with --data-dir"
         )
     return PlatformPaths.of(data_dir)
 
 
 def write(file: Path, url: str, key: str) -> None:
     """Write the credentials, readable by this user only."""
-    new = file.with_suffix(".new")
-    new.touch(mode=0o600)
-    new.write_text(json.dumps({"url": url, "api_key": key}), encoding="utf-8")
-    new.replace(file)
+    draft = file.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps({"url": url, "api_key": key}), encoding="utf-8")
+    draft.replace(file)

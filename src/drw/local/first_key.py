@@ -27,21 +27,21 @@ from drw.local.paths import PlatformPaths
 OPERATOR = Principal(org="local", desk="research", key="operator", scopes=frozenset(SCOPES))
 
 
-async def ensure(layout: PlatformPaths, profile: Profile, channels: Channels) -> bool:
+async def ensure_key(paths: PlatformPaths, profile: Profile, channels: Channels) -> bool:
     """Ensure that a valid API key with every scope exists; return whether it is new.
 
     A key of an earlier release with fewer scopes is replaced, but stays valid.
     """
     assert profile.data_plane is not None, "a local profile has a data plane"
     url = f"http://{profile.data_plane.listen}"
-    if layout.credentials.exists():
-        stored = json.loads(layout.credentials.read_text(encoding="utf-8"))
+    if paths.credentials.exists():
+        stored = json.loads(paths.credentials.read_text(encoding="utf-8"))
         if await _scopes(url, stored["api_key"]) == frozenset(SCOPES):
-            write(layout.credentials, url, stored["api_key"])
+            write(paths.credentials, url, stored["api_key"])
             return False
     with acting_for(OPERATOR):
-        client = channels.client(AuthenticationClient, profile.place("authentication").grpc)
-        await make_home(client)
+        client = channels.client(AuthenticationClient, profile.address_of("authentication").grpc)
+        await ensure_home(client)
         created = await client.create_key(
             CreateKeyRequest(
                 name="first key of this platform",
@@ -50,29 +50,29 @@ async def ensure(layout: PlatformPaths, profile: Profile, channels: Channels) ->
                 requests_per_minute=6000,
             )
         )
-    write(layout.credentials, url, created.secret)
+    write(paths.credentials, url, created.secret)
     if not await _scopes(url, created.secret):
-        raise Unavailable("the gateway does not take the key that was made for it; `drw logs agent` may say why")
+        raise Unavailable("the gateway rejects its new first key; see `drw logs agent`")
     return True
 
 
-async def make_home(client: AuthenticationClient) -> None:
+async def ensure_home(client: AuthenticationClient) -> None:
     """Create the operator's org and desk, or give them every scope again.
 
     Titles and walls stay unchanged. No key is revoked, because scopes are only added.
     """
-    everything = sorted(SCOPES)
+    all_scopes = sorted(SCOPES)
     org = Org(name=OPERATOR.org, title="this machine")
     with suppress(NotFound):
         org = await client.get_org(GetOrgRequest(name=OPERATOR.org))
-    if list(org.scopes) != everything:
-        wider = PutOrgRequest(name=org.name, title=org.title, walls=org.walls, scopes=everything)
-        await client.put_org(wider)
+    if list(org.scopes) != all_scopes:
+        update = PutOrgRequest(name=org.name, title=org.title, walls=org.walls, scopes=all_scopes)
+        await client.put_org(update)
     desk = Desk(name=OPERATOR.desk)
     with suppress(NotFound):
         desk = await client.get_desk(GetDeskRequest(name=OPERATOR.desk))
-    if list(desk.scopes) != everything:
-        await client.put_desk(PutDeskRequest(name=desk.name, title=desk.title, walls=desk.walls, scopes=everything))
+    if list(desk.scopes) != all_scopes:
+        await client.put_desk(PutDeskRequest(name=desk.name, title=desk.title, walls=desk.walls, scopes=all_scopes))
 
 
 async def _scopes(url: str, key: str) -> frozenset[str]:
@@ -85,10 +85,10 @@ async def _scopes(url: str, key: str) -> frozenset[str]:
     timeout = aiohttp.ClientTimeout(total=10)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         try:
-            async with session.get(f"{url}/api/v1/me", headers=headers) as answer:
-                if answer.status < 500:
-                    return frozenset((await answer.json())["scopes"] if answer.status == 200 else ())
-                why = f"it answered {answer.status}"
+            async with session.get(f"{url}/api/v1/me", headers=headers) as response:
+                if response.status < 500:
+                    return frozenset((await response.json())["scopes"] if response.status == 200 else ())
+                problem = f"it answered {response.status}"
         except (aiohttp.ClientError, TimeoutError) as error:
-            why = str(error) or "it did not answer in time"
-    raise Unavailable(f"the gateway cannot be asked about the first key: {why}; `drw logs envoy` may say why")
+            problem = str(error) or "it did not answer in time"
+    raise Unavailable(f"cannot check the first key at the gateway: {problem}; see `drw logs envoy`")

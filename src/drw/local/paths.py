@@ -20,16 +20,16 @@ from drw.local import postgres, valkey
 ENGINE_SLOTS = 4
 SLOT_TOKENS = 2048
 
-OPERATORS_FILE = """\
-# Your own settings for this platform; they win over profile.toml. For example, another default model:
+SETTINGS_TEMPLATE = """\
+# Your own settings for this platform; they override profile.toml. For example, another default model:
 # services.discovery.models.large = { engine = "openai", base_url = "http://127.0.0.1:8000/v1", default = true }
 """
 
 
 def default_data() -> Path:
     """Return the default data folder: `.drw` beside the virtual environment."""
-    if named := os.environ.get("DRW_DATA_DIR"):
-        return Path(named)
+    if configured := os.environ.get("DRW_DATA_DIR"):
+        return Path(configured)
     if sys.prefix != sys.base_prefix:
         return Path(sys.prefix).parent / ".drw"
     return Path.home() / ".local" / "share" / "drw"
@@ -88,7 +88,7 @@ class PlatformPaths:
         return Path(sys.prefix) / "share" / "drw" if sys.prefix != sys.base_prefix else self.data / "weights"
 
     @property
-    def operators(self) -> Path:
+    def operators_socket(self) -> Path:
         """The gateway's socket for operators, which answers even when the port has no connection left."""
         return self.run / "operators.sock"
 
@@ -104,13 +104,13 @@ class PlatformPaths:
         return [self.profile, *secrets, self.settings]
 
     @property
-    def starts(self) -> Path:
+    def start_times(self) -> Path:
         """The last start-up time of each process."""
         return self.data / "starts.json"
 
-    def log(self, part: str) -> Path:
+    def log(self, process: str) -> Path:
         """Return the log file of a process."""
-        return self.data / "logs" / f"{part}.log"
+        return self.data / "logs" / f"{process}.log"
 
     def prepare(self) -> None:
         """Create the folders, accessible to this user only.
@@ -125,9 +125,9 @@ class PlatformPaths:
             raise Forbidden(f"{self.run} belongs to somebody else; set XDG_RUNTIME_DIR to a folder of your own")
         self.run.chmod(0o700)
         if not self.settings.exists():
-            self.settings.write_text(OPERATORS_FILE, encoding="utf-8")
+            self.settings.write_text(SETTINGS_TEMPLATE, encoding="utf-8")
 
-    def make_secrets(self) -> None:
+    def create_secrets(self) -> None:
         """Generate the platform's secrets if missing, readable by this user only.
 
         They are never regenerated: data encrypted with them would become unreadable.
@@ -137,7 +137,7 @@ class PlatformPaths:
         values = {"services": {"authentication": {"secret": secrets.token_urlsafe(48)}}}
         draft = self.secrets.with_suffix(".new")
         draft.unlink(missing_ok=True)
-        with open(draft, "x", encoding="utf-8", opener=_private) as out:
+        with open(draft, "x", encoding="utf-8", opener=_open_private) as out:
             out.write("# Generated once by `drw up`. The signing keys are encrypted with it: keep it.\n" + toml(values))
             out.flush()
             os.fsync(out.fileno())
@@ -145,21 +145,21 @@ class PlatformPaths:
 
     def write_profile(self, listen: str) -> None:
         """Write the profile."""
-        values = toml(self.profile_of(listen))
+        values = toml(self.profile_values(listen))
         self.profile.write_text(f"# Written by `drw up`; your own settings go into drw.toml.\n{values}")
 
-    def profile_of(self, listen: str) -> dict[str, Any]:
+    def profile_values(self, listen: str) -> dict[str, Any]:
         """Return the laptop profile: one process for each cluster, all on Unix sockets."""
-        names = {c: [s.name for s in BY_NAME.values() if s.process == c] for c in CLUSTERS}
+        services_by_cluster = {c: [s.name for s in BY_NAME.values() if s.process == c] for c in CLUSTERS}
         return {
             "name": "laptop",
             "data": str(self.data / "services"),
-            "starts": str(self.starts),
+            "starts": str(self.start_times),
             "postgres": postgres.dsn(self.run / "pg"),
             "valkey": valkey.url(self.run / "valkey.sock"),
             "data_plane": {
                 "listen": listen,
-                "operators": f"unix:{self.operators}",
+                "operators": f"unix:{self.operators_socket}",
                 "folder": str(self.data / "envoy"),
                 "admin": f"unix:{self.run}/envoy.sock",
                 "metrics": f"unix:{self.run}/agent.http",
@@ -170,7 +170,7 @@ class PlatformPaths:
                     "grpc": f"unix:{self.run}/{cluster}.grpc",
                     "http": f"unix:{self.run}/{cluster}.http",
                 }
-                for cluster, services in names.items()
+                for cluster, services in services_by_cluster.items()
             },
             "services": self._services(),
         }
@@ -208,18 +208,18 @@ class PlatformPaths:
 
 def toml(values: Mapping[str, Any], table: str = "") -> str:
     """Return nested mappings of strings, numbers, booleans and lists as TOML."""
-    lines = [f"{_key(k)} = {json.dumps(v)}" for k, v in values.items() if not isinstance(v, dict)]
+    lines = [f"{_toml_key(k)} = {json.dumps(v)}" for k, v in values.items() if not isinstance(v, dict)]
     text = "".join(f"{line}\n" for line in lines)
     for key, value in values.items():
         if isinstance(value, dict):
-            name = f"{table}{_key(key)}"
+            name = f"{table}{_toml_key(key)}"
             text += f"\n[{name}]\n" + toml(value, f"{name}.")
     return text
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _key(key: str) -> str:
+def _toml_key(key: str) -> str:
     return key if key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)

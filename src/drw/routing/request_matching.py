@@ -39,9 +39,9 @@ def upstreams_of(route: Route) -> list[str]:
 
 
 def by_precedence(routes: Iterable[Route]) -> list[Route]:
-    """Return the routes in the order in which they are tried.
+    """Return the routes in the order in which the data plane tries them.
 
-    The longest path first; among equal ones those that ask for more: models, then desks, orgs, headers, methods.
+    The longest path comes first, then the route with more conditions: models, desks, orgs, headers, methods.
     """
     return sorted(routes, key=_precedence)
 
@@ -59,15 +59,15 @@ def is_below(path: str, prefix: str) -> bool:
 
 
 def allowed_methods(path: str, routes: Iterable[Route]) -> list[str]:
-    """Return the methods that a path takes of every caller, where it does not take all of them."""
+    """Return the methods that routes without tenants and headers allow at a path; empty: all methods."""
     matching = [route for route in routes if is_below(path, route.path) and not route.tenants and not route.headers]
     return sorted({method for route in matching for method in route.methods})
 
 
 def body_read_paths(route: Route, routes: Sequence[Route]) -> list[str]:
-    """Return the paths at which the body is read for a request on this route; empty: never.
+    """Return the paths below a route at which the data plane reads the body; empty: none.
 
-    Routes with models have precedence, so only other routes need it.
+    Routes with models match only after the body is read, so a route without models must read it for them.
     """
     if route.models:
         return []

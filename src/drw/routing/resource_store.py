@@ -1,4 +1,4 @@
-"""What operators make by name, in PostgreSQL: one table a kind; every change with its audit record."""
+"""Store of routes and upstreams in PostgreSQL: one table for each kind, an audit record for each change."""
 
 from __future__ import annotations
 
@@ -20,21 +20,26 @@ M = TypeVar("M", bound=Message)
 MAX_RESOURCES = 500
 
 
-class TooMany(Conflict):
-    """There are as many as a data plane should have."""
+class TooManyResources(Conflict):
+    """The number of resources of a kind has reached `MAX_RESOURCES`, which bounds the size of data planes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind(Generic[M]):
-    """A kind of records: its message, its word in the audit trail, which is its table's name, and its channel."""
+    """A kind of resource."""
 
     message: type[M]
-    word: str
+    name: str
+    """The table, and the name in audit records, as in "route"."""
     channel: str
+    """The channel of notifications in PostgreSQL."""
 
 
 class ResourceStore(Generic[M]):
-    """The records of one kind; the table has the columns name, definition, changed_at and changed_by."""
+    """Repository of the resources of one kind.
+
+    The table has the columns name, definition, changed_at and changed_by.
+    """
 
     def __init__(self, kind: ResourceKind[M], database: Database, audit: AuditWriter) -> None:
         self._kind = kind
@@ -42,40 +47,40 @@ class ResourceStore(Generic[M]):
         self._audit = audit
 
     async def all(self) -> list[M]:
-        """Return all records, sorted by name."""
+        """Return all resources, sorted by name."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(self._sql("select definition from {table} order by name"))
             return [from_json(row["definition"], self._kind.message) for row in await cursor.fetchall()]
 
     def changes(self) -> AsyncGenerator[None, None]:
-        """Yield at once, and after each change."""
+        """Yield immediately, and after each change."""
         return self._database.notifications(self._kind.channel)
 
-    async def put(self, name: str, record: M) -> None:
-        """Keep a record, in place of one of its name.
+    async def put(self, name: str, resource: M) -> None:
+        """Create a resource, or replace the resource of this name.
 
         Raises:
-            TooMany: it would be one too many.
+            TooManyResources: the number of resources has reached the maximum.
         """
         async with self._database.transaction() as connection:
-            before = await self._before(name, connection)
-            after = to_json(record)
+            before = await self._lock_and_get(name, connection)
+            after = to_json(resource)
             if before is None and await self._count(connection) >= MAX_RESOURCES:
-                raise TooMany(f"there are {MAX_RESOURCES} {self._kind.word}s already: delete one first")
+                raise TooManyResources(f"there are {MAX_RESOURCES} {self._kind.name}s already: delete one first")
             await connection.execute(self._sql(PUT), (name, Jsonb(after), context.caller().key))
-            await self._tell("set", name, {"before": before, "after": after}, connection)
+            await self._record("set", name, {"before": before, "after": after}, connection)
 
     async def delete(self, name: str) -> bool:
-        """Take a record away; return whether it was there."""
+        """Delete a resource; return whether it existed."""
         async with self._database.transaction() as connection:
-            if (before := await self._before(name, connection)) is None:
+            if (before := await self._lock_and_get(name, connection)) is None:
                 return False
             await connection.execute(self._sql("delete from {table} where name = %s"), (name,))
-            await self._tell("delete", name, {"before": before, "after": None}, connection)
+            await self._record("delete", name, {"before": before, "after": None}, connection)
         return True
 
-    async def _before(self, name: str, connection: Connection) -> object | None:
-        # One change after the other, so that what the record calls before was really there.
+    async def _lock_and_get(self, name: str, connection: Connection) -> object | None:
+        # Serialises changes, so that the audit record contains the correct previous state.
         await connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (self._kind.channel,))
         cursor = await connection.execute(self._sql("select definition from {table} where name = %s"), (name,))
         row = await cursor.fetchone()
@@ -85,13 +90,14 @@ class ResourceStore(Generic[M]):
         row = await (await connection.execute(self._sql("select count(*) as n from {table}"))).fetchone()
         return row["n"] if row else 0
 
-    async def _tell(self, verb: str, name: str, details: dict[str, object], connection: Connection) -> None:
-        word = self._kind.word
-        await self._audit.record(f"{word}.{verb}", f"{word}/{name}", details=details, connection=connection)
+    async def _record(self, verb: str, name: str, details: dict[str, object], connection: Connection) -> None:
+        """Write the audit record of a change, and notify watchers."""
+        kind = self._kind.name
+        await self._audit.record(f"{kind}.{verb}", f"{kind}/{name}", details=details, connection=connection)
         await connection.execute(SQL("notify {}").format(Identifier(self._kind.channel)))
 
     def _sql(self, query: LiteralString) -> Composed:
-        return SQL(query).format(table=Identifier(self._kind.word))
+        return SQL(query).format(table=Identifier(self._kind.name))
 
 
 PUT = """

@@ -1,4 +1,4 @@
-"""Two data planes of one gateway, each with an agent, an Envoy, a folder and ports of its own."""
+"""Two data planes of one gateway, each with its own agent, Envoy, folder and ports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.data_plane import OPERATOR, Front, front_profile_of
+from agent.data_plane import OPERATOR, GatewayHarness, with_data_plane
 from drw.agent.delivery import envoy
 from drw.api.gateway.v1.authentication_pb2 import RevokeKeyRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
@@ -19,65 +19,67 @@ LIST = "/v1/models"
 
 
 @pytest.fixture
-async def second(front: Front, folder: Path) -> AsyncIterator[Front]:
-    """Another data plane beside that of `front`."""
-    plane = envoy.plane(front_profile_of(front.profile, folder))
-    own = plane.model_copy(update={"folder": front.profile.data / "second"})
-    made = Front(front.profile.model_copy(update={"name": "second", "data_plane": own}))
-    made.start_agent()
+async def second_plane(gateway: GatewayHarness, folder: Path) -> AsyncIterator[GatewayHarness]:
+    """A second data plane beside that of `gateway`."""
+    plane = envoy.data_plane_settings(with_data_plane(gateway.profile, folder))
+    settings = plane.model_copy(update={"folder": gateway.profile.data / "second"})
+    harness = GatewayHarness(gateway.profile.model_copy(update={"name": "second", "data_plane": settings}))
+    harness.start_agent()
     try:
-        await made.start_envoy()
-        yield made
+        await harness.start_envoy()
+        yield harness
     finally:
-        await made.stop()
+        await harness.stop()
 
 
-async def status(front: Front, secret: str) -> int:
-    async with front.client(secret) as client:
+async def status(gateway: GatewayHarness, secret: str) -> int:
+    async with gateway.client(secret) as client:
         return (await client.get(LIST)).status_code
 
 
-async def all_run(front: Front) -> bool:
-    """Return whether every data plane runs what the router wants, and refuses whom it should."""
-    wanted, detail = await front.wanted(), (await front.router()).detail
-    return detail.endswith(f"; data plane 'second' runs {wanted}; data plane 'test' runs {wanted}")
+async def all_planes_apply_the_newest(gateway: GatewayHarness) -> bool:
+    """Return whether both data planes run the desired version and enforce its deny list."""
+    version, detail = await gateway.desired_version(), (await gateway.router_status()).detail
+    return detail.endswith(f"; data plane 'second' runs {version}; data plane 'test' runs {version}")
 
 
-async def revoke(front: Front, key: str) -> None:
+async def revoke(gateway: GatewayHarness, key: str) -> None:
     with acting_for(OPERATOR):
-        await front.host.client(AuthenticationClient).revoke_key(RevokeKeyRequest(id=key))
+        await gateway.host.client(AuthenticationClient).revoke_key(RevokeKeyRequest(id=key))
 
 
-async def me(front: Front, secret: str) -> str:
-    async with front.client(secret) as client:
+async def key_id(gateway: GatewayHarness, secret: str) -> str:
+    async with gateway.client(secret) as client:
         return str((await client.get("/api/v1/me")).json()["key"])
 
 
-async def test_a_revocation_reaches_every_data_plane_and_the_status_names_them(front: Front, second: Any) -> None:
-    secrets = [await front.key("models:read", "keys:read") for _ in range(2)]
-    keys = [await me(front, secret) for secret in secrets]
-    await until(lambda: all_run(front), "both data planes")
-    assert [await status(plane, secrets[0]) for plane in (front, second)] == [200, 200]
-    await revoke(front, keys[0])
-    for plane in (front, second):
+async def test_revocation_reaches_every_data_plane_and_the_status_reports_each(
+    gateway: GatewayHarness, second_plane: Any
+) -> None:
+    secrets = [await gateway.create_key("models:read", "keys:read") for _ in range(2)]
+    keys = [await key_id(gateway, secret) for secret in secrets]
+    await until(lambda: all_planes_apply_the_newest(gateway), "both data planes")
+    assert [await status(plane, secrets[0]) for plane in (gateway, second_plane)] == [200, 200]
+    await revoke(gateway, keys[0])
+    for plane in (gateway, second_plane):
 
-        async def refused(plane: Front = plane) -> bool:
+        async def is_rejected(plane: GatewayHarness = plane) -> bool:
             return await status(plane, secrets[0]) == 401
 
-        await until(refused, "the revocation")
-    await until(lambda: all_run(front), "both data planes")
-    # One that is cut off goes on as it is, and the status says so.
-    before = await front.wanted()
-    await second.stop_agent()
-    await revoke(front, keys[1])
+        await until(is_rejected, "the revocation")
+    await until(lambda: all_planes_apply_the_newest(gateway), "both data planes")
+    # A disconnected data plane keeps running its version, and the status reports the lag.
+    before = await gateway.desired_version()
+    await second_plane.stop_agent()
+    await revoke(gateway, keys[1])
 
-    async def told() -> bool:
-        wanted, detail = await front.wanted(), (await front.router()).detail
-        late = f"data plane 'second' runs {before}, and has not applied all refusals yet; "
-        return wanted != before and detail.endswith(f"{late}data plane 'test' runs {wanted}")
+    async def status_reports_the_lag() -> bool:
+        version, detail = await gateway.desired_version(), (await gateway.router_status()).detail
+        lag = f"data plane 'second' runs {before}, and has not applied all refusals yet; "
+        return version != before and detail.endswith(f"{lag}data plane 'test' runs {version}")
 
-    await until(told, "the word of both")
-    assert [await status(plane, secrets[1]) for plane in (front, second)] == [401, 200]
-    second.start_agent()
-    await until(lambda: all_run(front), "both data planes")
-    assert [await status(plane, secrets[1]) for plane in (front, second)] == [401, 401]
+    await until(status_reports_the_lag, "the status of both data planes")
+    assert [await status(plane, secrets[1]) for plane in (gateway, second_plane)] == [401, 200]
+    second_plane.start_agent()
+    await until(lambda: all_planes_apply_the_newest(gateway), "both data planes")
+    assert [await status(plane, secrets[1]) for plane in (gateway, second_plane)] == [401, 401]

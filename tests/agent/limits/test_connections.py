@@ -1,4 +1,4 @@
-"""Whoever opens connections and does nothing with them shuts nobody out: on a real Envoy with few connections."""
+"""Connection limits of a real Envoy: idle connections, clients and operators."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import httpx
 import pytest
 from cryptography import x509
 
-from agent.data_plane import Fed, running
-from agent.xds.test_identity import Authority
-from agent.xds.test_translation import desired, edge
+from agent.data_plane import DataPlaneHarness, running
+from agent.xds.test_identity import CertificateAuthority
+from agent.xds.test_translation import desired_state, edge_options
 from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.delivery import envoy
 from drw.agent.reporting import connection_pressure
@@ -25,15 +25,15 @@ from drw.kernel.runtime.settings import Connections, Profile, Tls
 from drw.local.preflight import free_port
 from support.parts import until
 
-MOST = 20
+MAX_CONNECTIONS = 20
 PER_CLIENT = 6
 LIST = "/v1/models"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
-"""How a connection of HTTP/2 begins: the preface and an empty SETTINGS frame."""
+"""The start of an HTTP/2 connection: the preface and an empty SETTINGS frame."""
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-FIRST_BYTES = {
+IDLE_CONNECTIONS = {
     "nothing": b"",
     "a request that needs no key": b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n",
     "a request without a key": f"GET {LIST} HTTP/1.1\r\nhost: x\r\n\r\n".encode(),
@@ -43,32 +43,32 @@ FIRST_BYTES = {
 
 
 @pytest.fixture
-async def door(
-    front_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> AsyncIterator[Fed]:
-    """A front door that takes few connections, with a TLS listener and one for operators."""
-    per_client = getattr(request, "param", MOST)
-    monkeypatch.setattr(connection_pressure, "LOOK_SECONDS", 0.05)
+async def limited_data_plane(
+    data_plane_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> AsyncIterator[DataPlaneHarness]:
+    """A data plane with a low connection limit, a TLS listener and an operator listener."""
+    per_client = getattr(request, "param", MAX_CONNECTIONS)
+    monkeypatch.setattr(connection_pressure, "READ_SECONDS", 0.05)
     monkeypatch.setattr("drw.agent.xds.listener.HEADERS_TIMEOUT", "1s")
-    firm = Authority()
-    certificate, key = firm.write(tmp_path, "gateway", x509.DNSName("localhost"))
-    plane = envoy.plane(front_profile).model_copy(
+    authority = CertificateAuthority()
+    certificate, key = authority.write(tmp_path, "gateway", x509.DNSName("localhost"))
+    plane = envoy.data_plane_settings(data_plane_profile).model_copy(
         update={
             "tls": Tls(listen=f"127.0.0.1:{free_port('127.0.0.1')}", certificate=certificate, private_key=key),
-            "operators": envoy.plane(front_profile).admin + "o",
-            "connections": Connections(max=MOST, per_client=per_client, idle_seconds=3600, operators=3),
+            "operators": envoy.data_plane_settings(data_plane_profile).admin + "o",
+            "connections": Connections(max=MAX_CONNECTIONS, per_client=per_client, idle_seconds=3600, operators=3),
         }
     )
-    async with running(Fed(front_profile.model_copy(update={"data_plane": plane}))) as fed:
-        yield fed
+    async with running(DataPlaneHarness(data_plane_profile.model_copy(update={"data_plane": plane}))) as data_plane:
+        yield data_plane
 
 
 @asynccontextmanager
-async def held(port: str, sent: bytes) -> AsyncIterator[None]:
-    """Open twice as many connections as there may be, send these bytes on each, and leave them open."""
+async def idle_connections(port: str, sent: bytes) -> AsyncIterator[None]:
+    """Hold twice as many connections as allowed open inside the block, after sending these bytes on each."""
     opened = []
     try:
-        for _ in range(2 * MOST):
+        for _ in range(2 * MAX_CONNECTIONS):
             reader, writer = await asyncio.open_connection(*port.split(":"))
             writer.write(sent)
             opened.append((reader, writer))
@@ -78,117 +78,126 @@ async def held(port: str, sent: bytes) -> AsyncIterator[None]:
             writer.close()
 
 
-async def answers(fed: Fed) -> bool:
+async def accepts_requests(data_plane: DataPlaneHarness) -> bool:
     try:
-        async with fed.client(fed.sign("key_1", "models:read")) as caller:
+        async with data_plane.client(data_plane.sign("key_1", "models:read")) as caller:
             return (await caller.get(LIST)).status_code == 200
     except httpx.TransportError:
         return False
 
 
-def operator(fed: Fed, secret: str = "") -> httpx.AsyncClient:
-    socket = fed.plane.operators.removeprefix("unix:")
+def operator_client(data_plane: DataPlaneHarness, secret: str = "") -> httpx.AsyncClient:
+    socket = data_plane.plane.operators.removeprefix("unix:")
     headers = {"authorization": f"Bearer {secret}"} if secret else {}
     return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://drw", headers=headers)
 
 
-async def test_connections_that_do_nothing_shut_nobody_out_for_long(door: Fed) -> None:
-    plane = door.plane
-    for where, sent in [*((plane.listen, sent) for sent in FIRST_BYTES.values()), (door.tls.listen, b"\x16\x03\x01")]:
-        async with held(where, sent):
-            # Operators get in at once, by the same keys and scopes.
-            async with operator(door, door.sign("key_1", "models:read")) as client:
+async def test_idle_connections_do_not_block_other_clients(limited_data_plane: DataPlaneHarness) -> None:
+    plane = limited_data_plane.plane
+    for address, sent in [
+        *((plane.listen, sent) for sent in IDLE_CONNECTIONS.values()),
+        (limited_data_plane.tls.listen, b"\x16\x03\x01"),
+    ]:
+        async with idle_connections(address, sent):
+            # Operators connect at once, with the same keys and scopes.
+            async with operator_client(limited_data_plane, limited_data_plane.sign("key_1", "models:read")) as client:
                 assert (await client.get(LIST)).status_code == 200
                 assert (await client.get("/api/v1/keys", headers={"authorization": "Bearer x"})).status_code == 401
-            async with operator(door) as client:
+            async with operator_client(limited_data_plane) as client:
                 assert (await client.get(LIST, headers={"x-drw-key": "key_1"})).status_code == 401
-            await until(lambda: answers(door), f"an answer beside connections with {sent!r}", seconds=10)
+            await until(
+                lambda: accepts_requests(limited_data_plane),
+                f"an answer despite idle connections with {sent!r}",
+                seconds=10,
+            )
 
 
-async def test_what_is_under_way_goes_on_while_idle_connections_are_closed(door: Fed) -> None:
+async def test_active_stream_continues_while_idle_connections_are_closed(limited_data_plane: DataPlaneHarness) -> None:
     async with (
-        door.client(door.sign("key_1", "models:invoke")) as client,
+        limited_data_plane.client(limited_data_plane.sign("key_1", "models:invoke")) as client,
         client.stream("POST", "/v1/chat/completions", json={"stream": True}) as answer,
-        held(door.plane.listen, b""),
+        idle_connections(limited_data_plane.plane.listen, b""),
     ):
-        await until(lambda: answers(door), "an answer")
+        await until(lambda: accepts_requests(limited_data_plane), "an answer")
         for _ in range(5):
-            door.models.go_on.release()
+            limited_data_plane.models.next_event.release()
         assert [line async for line in answer.aiter_lines() if line] == [f"data: {number}" for number in range(5)]
 
 
-@pytest.mark.parametrize("door", [PER_CLIENT], indirect=True)
-async def test_one_client_takes_no_connections_from_another(door: Fed) -> None:
-    """All of a /8 is this machine, so each of its addresses is a client."""
+@pytest.mark.parametrize("limited_data_plane", [PER_CLIENT], indirect=True)
+async def test_connection_limit_applies_per_client(limited_data_plane: DataPlaneHarness) -> None:
+    """Every address of 127.0.0.0/8 is this machine, so each one is a client."""
 
-    async def connections(client: str, number: int) -> list[Connection]:
-        host, port = door.plane.listen.split(":")
+    async def connect(client: str, number: int) -> list[Connection]:
+        host, port = limited_data_plane.plane.listen.split(":")
         return [await asyncio.open_connection(host, int(port), local_addr=(client, 0)) for _ in range(number)]
 
-    async def refused(found: list[Connection]) -> bool:
-        return await found[-1][0].read() == b""
+    async def is_closed(connections: list[Connection]) -> bool:
+        return await connections[-1][0].read() == b""
 
-    one = await connections("127.0.0.2", PER_CLIENT + 1)
-    assert await refused(one)
-    other = await connections("127.0.0.3", PER_CLIENT)
-    assert await answers(door)
-    one.pop(0)[1].close()
+    first_client = await connect("127.0.0.2", PER_CLIENT + 1)
+    assert await is_closed(first_client)
+    second_client = await connect("127.0.0.3", PER_CLIENT)
+    assert await accepts_requests(limited_data_plane)
+    first_client.pop(0)[1].close()
 
-    async def room() -> bool:
-        open_now, _ = await door.admin().connections()
+    async def connection_is_released() -> bool:
+        open_now, _ = await limited_data_plane.admin().connections()
         return open_now <= 2 * PER_CLIENT - 1
 
-    await until(room, "a place that came free")
-    one += await connections("127.0.0.2", 1)
-    one[-1][1].write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-    assert (await one[-1][0].readline()).startswith(b"HTTP/1.1 200")
-    for _, writer in [*one, *other]:
+    await until(connection_is_released, "a released connection")
+    first_client += await connect("127.0.0.2", 1)
+    first_client[-1][1].write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert (await first_client[-1][0].readline()).startswith(b"HTTP/1.1 200")
+    for _, writer in [*first_client, *second_client]:
         writer.close()
 
 
-async def test_operators_have_so_many_connections_and_no_more(door: Fed) -> None:
-    socket = door.plane.operators.removeprefix("unix:")
+async def test_operator_connections_are_limited(limited_data_plane: DataPlaneHarness) -> None:
+    socket = limited_data_plane.plane.operators.removeprefix("unix:")
     opened = [await asyncio.open_unix_connection(socket) for _ in range(4)]
     assert await opened[-1][0].read() == b""
-    assert await answers(door)
+    assert await accepts_requests(limited_data_plane)
     for _, writer in opened:
         writer.close()
 
 
-def test_the_listener_of_operators_differs_in_nothing_but_its_connections() -> None:
-    plane = edge().plane.model_copy(update={"operators": "unix:/run/o", "connections": Connections(operators=7)})
-    clients, operators = translate(desired(), EdgeOptions(plane, edge().otlp_endpoint))["listeners"]
+def test_operator_listener_differs_only_in_its_connection_limits() -> None:
+    plane = edge_options().plane.model_copy(
+        update={"operators": "unix:/run/o", "connections": Connections(operators=7)}
+    )
+    clients, operators = translate(desired_state(), EdgeOptions(plane, edge_options().otlp_endpoint))["listeners"]
     assert operators.pop("name") == "drw.operators"
     assert operators.pop("address") == {"pipe": {"path": "/run/o", "mode": 0o600}}
     assert operators.pop("ignore_global_conn_limit") and operators.pop("bypass_overload_manager")
     limit, manager = operators["filter_chains"][0].pop("filters")
     assert limit["typed_config"]["max_connections"] == 7
-    bound, same = clients["filter_chains"][0].pop("filters")
-    assert (bound["typed_config"]["config"]["configuration"]["value"], manager) == ("5000", same)
+    per_client_limit, client_manager = clients["filter_chains"][0].pop("filters")
+    assert (per_client_limit["typed_config"]["config"]["configuration"]["value"], manager) == ("5000", client_manager)
     assert operators == {name: value for name, value in clients.items() if name not in ("name", "address")}
 
 
-async def test_the_pressure_of_connections_is_told_when_it_changes(tmp_path: Path) -> None:
-    class Counting(EnvoyAdmin):
-        found = 0, 0
+async def test_connection_pressure_is_written_when_it_changes(tmp_path: Path) -> None:
+    class AdminDouble(EnvoyAdmin):
+        counts = 0, 0
 
         async def connections(self) -> tuple[int, int]:
-            if self.found[0] < 0:
+            if self.counts[0] < 0:
                 raise Unavailable("it does not answer")
-            return self.found
+            return self.counts
 
-    plane = edge(tmp_path).plane.model_copy(update={"connections": Connections(max=200)})
-    counting, where = Counting("unix:/nothing"), EdgeOptions(plane)
-    telling = ConnectionPressure(where, counting)
-    looks = [((0, 0), "0.00"), ((100, 0), "0.50"), ((500, 0), "1.00"), ((2, 0), "0.01"), ((199, 12), "0.99")]
-    crowded = [((2, 12), "0.87")] * (connection_pressure.CROWDED_LOOKS - 1)
-    for found, said in [*looks, *crowded, ((2, 12), "0.01"), ((2, 13), "0.87")]:
-        counting.found = found
-        await telling.step()
-        assert where.pressure.read_text() == said
-    overload.tell(where.pressure, 0.7)
-    await telling.step()
-    assert where.pressure.read_text() == "0.70"  # no news, so nothing is written
-    counting.found = -1, 0
+    plane = edge_options(tmp_path).plane.model_copy(update={"connections": Connections(max=200)})
+    admin, options = AdminDouble("unix:/nothing"), EdgeOptions(plane)
+    pressure = ConnectionPressure(options, admin)
+    readings = [((0, 0), "0.00"), ((100, 0), "0.50"), ((500, 0), "1.00"), ((2, 0), "0.01"), ((199, 12), "0.99")]
+    crowded = [((2, 12), "0.87")] * (connection_pressure.PRESSURE_READINGS - 1)
+    for counts, expected in [*readings, *crowded, ((2, 12), "0.01"), ((2, 13), "0.87")]:
+        admin.counts = counts
+        await pressure.step()
+        assert options.pressure.read_text() == expected
+    overload.write_fill_level(options.pressure, 0.7)
+    await pressure.step()
+    assert options.pressure.read_text() == "0.70"  # the pressure did not change, so nothing is written
+    admin.counts = -1, 0
     with pytest.raises(Unavailable):
-        await telling.step()
+        await pressure.step()

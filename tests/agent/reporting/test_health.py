@@ -1,4 +1,4 @@
-"""The circuit of a host, as it is read from what Envoy says of it over time."""
+"""The circuit breaker state of a host, derived from consecutive reads of Envoy's host statistics."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from drw.api.gateway.v1.request_router_pb2 import Health
 from drw.kernel.errors import Unavailable
 
 
-def counted(upstream: str) -> dict[str, float]:
-    """Return what Prometheus reads of an upstream."""
+def host_gauges(upstream: str) -> dict[str, float]:
+    """Return the host gauges of an upstream by circuit state."""
     states = ("closed", "open", "half_open")
     values = {s: REGISTRY.get_sample_value("drw_upstream_hosts", {"upstream": upstream, "circuit": s}) for s in states}
     return {state: value for state, value in values.items() if value is not None}
 
 
 class DoubleAdmin(EnvoyAdmin):
-    """Says of one host what the test says, as Envoy's `/clusters?format=json` does."""
+    """Reports one host with the state that the test sets, like Envoy's `/clusters?format=json`."""
 
     def __init__(self) -> None:
         super().__init__("unix:/nothing")
-        self.gone = False
+        self.unreachable = False
         self.ejected = False
-        self.good = 0
+        self.successes = 0
         self.address: dict[str, Any] = {"socket_address": {"address": "::1", "port_value": 8000}}
 
     async def hosts(self) -> list[tuple[str, dict[str, Any]]]:
-        if self.gone:
+        if self.unreachable:
             raise Unavailable("Envoy does not answer")
         stats = [
-            {"name": "rq_success", "value": str(self.good)},
+            {"name": "rq_success", "value": str(self.successes)},
             {"name": "rq_error"},
             {"name": "rq_total", "value": "9"},
         ]
@@ -43,37 +43,37 @@ class DoubleAdmin(EnvoyAdmin):
         return [("vllm", host), ("drw.admin", host)]
 
 
-async def test_a_circuit_is_half_open_until_an_answer_is_good() -> None:
+async def test_ejected_host_is_half_open_until_a_request_succeeds() -> None:
     admin = DoubleAdmin()
-    circuits, upstreams = UpstreamHealth(admin), [Upstream(name="vllm")]
+    health, upstreams = UpstreamHealth(admin), [Upstream(name="vllm")]
 
-    async def circuit() -> Health.Circuit:
-        (host,) = await circuits.seen(upstreams)
+    async def read_circuit() -> Health.Circuit:
+        (host,) = await health.read(upstreams)
         assert (host.upstream, host.address, host.requests) == ("vllm", "[::1]:8000", 9)
         return host.circuit
 
-    assert await circuit() == Health.CLOSED
-    admin.good, admin.ejected = 5, True
-    assert await circuit() == Health.OPEN
-    assert counted("vllm") == {"closed": 0, "open": 1, "half_open": 0}
+    assert await read_circuit() == Health.CLOSED
+    admin.successes, admin.ejected = 5, True
+    assert await read_circuit() == Health.OPEN
+    assert host_gauges("vllm") == {"closed": 0, "open": 1, "half_open": 0}
     admin.ejected = False
-    assert [await circuit(), await circuit()] == [Health.HALF_OPEN] * 2
-    assert counted("vllm") == {"closed": 0, "open": 0, "half_open": 1}
+    assert [await read_circuit(), await read_circuit()] == [Health.HALF_OPEN] * 2
+    assert host_gauges("vllm") == {"closed": 0, "open": 0, "half_open": 1}
     admin.ejected = True
-    assert await circuit() == Health.OPEN
-    admin.ejected, admin.good = False, 6
-    assert [await circuit(), await circuit()] == [Health.CLOSED] * 2
-    assert counted("vllm") == {"closed": 1, "open": 0, "half_open": 0}
-    assert counted("drw.admin") == {}
-    admin.gone = True
-    assert await circuits.seen(upstreams) == [] and counted("vllm") == {}
+    assert await read_circuit() == Health.OPEN
+    admin.ejected, admin.successes = False, 6
+    assert [await read_circuit(), await read_circuit()] == [Health.CLOSED] * 2
+    assert host_gauges("vllm") == {"closed": 1, "open": 0, "half_open": 0}
+    assert host_gauges("drw.admin") == {}
+    admin.unreachable = True
+    assert await health.read(upstreams) == [] and host_gauges("vllm") == {}
 
 
-async def test_without_envoy_nothing_is_said_and_sockets_have_paths() -> None:
+async def test_unix_sockets_are_reported_and_no_host_without_envoy() -> None:
     admin = DoubleAdmin()
-    circuits = UpstreamHealth(admin)
+    health = UpstreamHealth(admin)
     admin.address = {"pipe": {"path": "/run/x"}}
-    assert [host.address for host in await circuits.seen([Upstream(name="vllm")])] == ["unix:/run/x"]
-    assert await circuits.seen([Upstream(name="other")]) == []
-    admin.gone = True
-    assert await circuits.seen([Upstream(name="vllm")]) == []
+    assert [host.address for host in await health.read([Upstream(name="vllm")])] == ["unix:/run/x"]
+    assert await health.read([Upstream(name="other")]) == []
+    admin.unreachable = True
+    assert await health.read([Upstream(name="vllm")]) == []

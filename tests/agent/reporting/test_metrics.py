@@ -1,4 +1,4 @@
-"""What the data plane tells Prometheus: Envoy's own numbers, how requests ended, and what Envoy adds to them."""
+"""Metrics of the data plane: Envoy's own metrics, request outcomes and the latency that Envoy adds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from agent.data_plane import Front
+from agent.data_plane import GatewayHarness
 from drw.agent.delivery import envoy
 from drw.agent.reporting.access_metrics import LogTail
 from support.parts import until
@@ -23,9 +23,9 @@ def sample(name, **labels):
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def line(route="chat", status=200, **more):
-    told = {"route": route, "path": CHAT, "status": status, "ms": 12, "before_us": 300, "after_us": 200}
-    return json.dumps(told | more) + "\n"
+def line(route="chat", status=200, **other):
+    fields = {"route": route, "path": CHAT, "status": status, "ms": 12, "before_us": 300, "after_us": 200}
+    return json.dumps(fields | other) + "\n"
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def log(tmp_path: Path) -> Iterator[tuple[Path, LogTail]]:
     lines.close()
 
 
-async def test_each_line_counts_once_also_over_a_file_that_is_put_aside(log: Any) -> None:
+async def test_each_log_line_is_counted_once_across_rotation(log: Any) -> None:
     file, lines = log
     counts = {code: sample("drw_requests_total", route="chat", code=code) for code in ("200", "429", "503")}
     edge = sample("drw_overhead_seconds_count", part="edge"), sample("drw_overhead_seconds_sum", part="edge")
@@ -45,8 +45,8 @@ async def test_each_line_counts_once_also_over_a_file_that_is_put_aside(log: Any
         writing.write(line() + line(status=429, before_us=None, after_us=None) + "not JSON\n" + line()[:-20])
         writing.flush()
         await lines.count()
-        aside = file.with_suffix(".1.log")
-        file.rename(aside)
+        rotated = file.with_suffix(".1.log")
+        file.rename(rotated)
         await lines.count()
         writing.write(line()[-20:] + line(status=503))
     file.write_text(line())
@@ -59,21 +59,21 @@ async def test_each_line_counts_once_also_over_a_file_that_is_put_aside(log: Any
     assert sample("drw_overhead_seconds_sum", part="edge") == pytest.approx(edge[1] + 4 * 0.0005)
 
 
-async def test_what_envoy_adds_is_of_model_calls_and_without_their_upload(log: Any) -> None:
+async def test_edge_overhead_counts_model_calls_without_upload_time(log: Any) -> None:
     file, lines = log
     edge = sample("drw_overhead_seconds_count", part="edge"), sample("drw_overhead_seconds_sum", part="edge")
-    whole = line(before_us=9_000_300, received_us=9_000_000)  # Envoy had to have the whole body first
-    passed_on = line(received_us=9_000_000)
+    buffered = line(before_us=9_000_300, received_us=9_000_000)  # Envoy buffered the body first
+    streamed = line(received_us=9_000_000)
     with file.open("a") as writing:
         writing.write(
-            whole + passed_on + line("files.write", path="/v1/files") + line("metrics.models", path="/metrics")
+            buffered + streamed + line("files.write", path="/v1/files") + line("metrics.models", path="/metrics")
         )
     await lines.count()
     assert sample("drw_overhead_seconds_count", part="edge") == edge[0] + 2
     assert sample("drw_overhead_seconds_sum", part="edge") == pytest.approx(edge[1] + 2 * 0.0005)
 
 
-async def test_a_log_that_is_not_there_yet_is_read_from_its_beginning(tmp_path: Path) -> None:
+async def test_log_created_later_is_read_from_its_beginning(tmp_path: Path) -> None:
     lines = LogTail(tmp_path / "access.log")
     await lines.count()
     before = sample("drw_requests_total", route="late", code="200")
@@ -83,29 +83,29 @@ async def test_a_log_that_is_not_there_yet_is_read_from_its_beginning(tmp_path: 
     lines.close()
 
 
-async def test_the_gateway_shows_the_metrics_of_its_data_plane(front: Front) -> None:
-    async with front.client(await front.key("models:invoke", "platform:read")) as client:
+async def test_gateway_exposes_the_metrics_of_its_data_plane(gateway: GatewayHarness) -> None:
+    async with gateway.client(await gateway.create_key("models:invoke", "platform:read")) as client:
         requests, edge = sample("drw_requests_total", route="chat", code="200"), edge_count()
         assert (await client.post(CHAT, json={})).status_code == 200
 
-        async def counted() -> bool:
+        async def line_is_counted() -> bool:
             return sample("drw_requests_total", route="chat", code="200") > requests and edge_count() > edge
 
-        await until(counted, "the line of the access log")
+        await until(line_is_counted, "the line of the access log")
         answer = await client.get("/metrics/agent")
         assert answer.status_code == 200
         hosts = 'drw_upstream_hosts{circuit="closed",upstream="models"} 1.0'
         for name in ("envoy_http_downstream_rq_xx", "drw_data_plane_up 1.0", "drw_data_plane_current 1.0", hosts):
             assert name in answer.text
-    async with front.client(await front.key("models:invoke")) as client:
+    async with gateway.client(await gateway.create_key("models:invoke")) as client:
         assert (await client.get("/metrics/agent")).status_code == 403
     seconds = REGISTRY.get_sample_value("drw_overhead_seconds_sum", {"part": "edge"})
     assert seconds is not None and seconds > 0
 
 
-async def test_without_envoy_the_agent_says_so(front: Front) -> None:
-    await front.stop_envoy()
-    socket = envoy.plane(front.profile).metrics.removeprefix("unix:")
+async def test_agent_metrics_report_that_envoy_is_down(gateway: GatewayHarness) -> None:
+    await gateway.stop_envoy()
+    socket = envoy.data_plane_settings(gateway.profile).metrics.removeprefix("unix:")
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://agent") as client:
         answer = await client.get("/metrics/agent")
     assert answer.status_code == 200

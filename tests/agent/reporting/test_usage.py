@@ -1,4 +1,4 @@
-"""What went to upstreams of others is counted: every request at least once, whatever dies in between."""
+"""Usage of pass-through requests is reported at least once, despite crashes of the agent and the service."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from agent.data_plane import Fed
+from agent.data_plane import DataPlaneHarness
 from agent.delivery.test_changes import as_toml
-from agent.reporting.test_pass_through import CHAT, MESSAGES, route, want
+from agent.reporting.test_pass_through import CHAT, MESSAGES, apply_routes, route
 from agent.upstream import DoubleVllm
 from drw.agent.reporting import usage as module
-from drw.agent.reporting.usage import REFUSED, UsageLog
+from drw.agent.reporting.usage import REJECTED_FILE, UsageLog
 from drw.agent.xds.translation import EdgeOptions
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, ReportUsageResponse, Usage
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimiting, RateLimitingClient
@@ -29,32 +29,32 @@ from support.parts import until
 
 
 class DoubleRateLimiting(RateLimiting):
-    """Counts what is reported, as the service does: each request once; fails as the test says."""
+    """Counts each reported request once, like the service, and fails as the test sets."""
 
     def __init__(self) -> None:
         self.counted: dict[str, Usage] = {}
         self.order: list[str] = []
         self.calls = 0
-        self.refused = ""
-        self.forgets_answer = False
+        self.rejected_id = ""
+        self.lose_response = False
 
     async def report_usage(self, request: ReportUsageRequest, /) -> ReportUsageResponse:
         self.calls += 1
-        for one in request.usages:
-            if self.refused and one.request_id == self.refused:
-                raise InvalidRequest(f"{one.request_id} is refused")
-        for one in request.usages:
-            if one.request_id not in self.counted:
-                self.order.append(one.request_id)
-            self.counted[one.request_id] = one
-        if self.forgets_answer:
-            self.forgets_answer = False
+        for usage in request.usages:
+            if self.rejected_id and usage.request_id == self.rejected_id:
+                raise InvalidRequest(f"{usage.request_id} is refused")
+        for usage in request.usages:
+            if usage.request_id not in self.counted:
+                self.order.append(usage.request_id)
+            self.counted[usage.request_id] = usage
+        if self.lose_response:
+            self.lose_response = False
             raise Unavailable("the answer is lost")
         return ReportUsageResponse()
 
 
 def line(number: int, **other) -> str:
-    found = {
+    fields = {
         "at": "2026-01-02T03:04:05.000006Z",
         "request_id": f"r{number}",
         "trace_id": None,
@@ -69,11 +69,11 @@ def line(number: int, **other) -> str:
         "model": "llama",
         "upstream": "vllm",
     }
-    return json.dumps(found | other) + "\n"
+    return json.dumps(fields | other) + "\n"
 
 
-class Written:
-    """A data plane's folder, whose log the test writes as Envoy would; `/reopen_logs` is answered by a double."""
+class UsageFolder:
+    """The folder of a data plane in which the test writes the usage log that Envoy would write."""
 
     def __init__(self, folder: Path, double: DoubleRateLimiting, client: RateLimitingClient) -> None:
         self.edge = EdgeOptions(DataPlane(folder=folder, admin=f"unix:{folder}/none"))
@@ -85,174 +85,174 @@ class Written:
             out.write("".join(lines))
 
     def log(self, **options) -> UsageLog:
-        return UsageLog(self.edge, "dp", self.client, again=(0.01,), **options)
+        return UsageLog(self.edge, "dp", self.client, retry_seconds=(0.01,), **options)
 
-    async def all(self, log: UsageLog) -> None:
-        with suppress(Unavailable):  # nobody to tell that it should open a new file
+    async def report_all(self, log: UsageLog) -> None:
+        with suppress(Unavailable):  # no Envoy runs that could reopen its log
             while await log.step():
                 pass
 
 
 @pytest.fixture
-async def written(tmp_path: Path, folder: Path) -> AsyncIterator[Written]:
+async def usage_folder(tmp_path: Path, folder: Path) -> AsyncIterator[UsageFolder]:
     double, channels = DoubleRateLimiting(), Channels()
     server = Server([double])
-    where = await server.start("127.0.0.1:0")
-    yield Written(tmp_path, double, channels.client(RateLimitingClient, where))
+    address = await server.start("127.0.0.1:0")
+    yield UsageFolder(tmp_path, double, channels.client(RateLimitingClient, address))
     await channels.close()
     await server.stop(0)
 
 
-async def test_a_line_says_all_of_a_request(written: Any) -> None:
-    written.write(line(1), line(2, prompt_tokens=None, completion_tokens=None, status=503, flags="UF"))
-    await written.all(written.log())
-    one, two = written.double.counted["r1"], written.double.counted["r2"]
-    assert (one.org, one.desk, one.key, one.model, one.route, one.upstream) == (
+async def test_usage_line_is_reported_with_every_field(usage_folder: Any) -> None:
+    usage_folder.write(line(1), line(2, prompt_tokens=None, completion_tokens=None, status=503, flags="UF"))
+    await usage_folder.report_all(usage_folder.log())
+    usage, two = usage_folder.double.counted["r1"], usage_folder.double.counted["r2"]
+    assert (usage.org, usage.desk, usage.key, usage.model, usage.route, usage.upstream) == (
         "acme", "research", "key_1", "llama", "llama", "vllm",
     )  # fmt: skip
-    assert (one.prompt_tokens, one.completion_tokens, one.counted, one.status) == (7, 3, True, 200)
-    assert (one.flags, one.trace_id) == ("", "")
-    assert one.at.ToJsonString() == "2026-01-02T03:04:05.000006Z"
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.counted, usage.status) == (7, 3, True, 200)
+    assert (usage.flags, usage.trace_id) == ("", "")
+    assert usage.at.ToJsonString() == "2026-01-02T03:04:05.000006Z"
     assert (two.counted, two.status, two.flags) == (False, 503, "UF")
 
 
 @pytest.mark.parametrize("count", [2**64, 1e30, 100_000_001])
-async def test_a_count_that_cannot_be_is_none(written: Any, count: Any) -> None:
-    written.write(line(1, prompt_tokens=count, bytes_in=900))
-    await written.all(written.log())
-    one = written.double.counted["r1"]
-    assert (one.counted, one.prompt_tokens, one.completion_tokens, one.bytes_in) == (False, 0, 0, 900)
+async def test_impossible_token_count_is_reported_as_not_counted(usage_folder: Any, count: Any) -> None:
+    usage_folder.write(line(1, prompt_tokens=count, bytes_in=900))
+    await usage_folder.report_all(usage_folder.log())
+    usage = usage_folder.double.counted["r1"]
+    assert (usage.counted, usage.prompt_tokens, usage.completion_tokens, usage.bytes_in) == (False, 0, 0, 900)
 
 
-async def test_what_is_half_written_waits_and_what_cannot_be_read_holds_up_nobody(written: Any) -> None:
-    log = written.log()
-    assert not await log.step()  # there is no file yet
-    written.write(line(1), line(2)[:40])
-    await written.all(log)
-    assert written.double.order == ["r1"]
-    written.write(line(2)[40:], "{broken\n", "[]\n", line(3, at="yesterday"), line(4))
-    await written.all(log)
-    assert written.double.order == ["r1", "r2", "r4"]
+async def test_partial_lines_wait_and_invalid_lines_are_skipped(usage_folder: Any) -> None:
+    log = usage_folder.log()
+    assert not await log.step()  # the file does not exist yet
+    usage_folder.write(line(1), line(2)[:40])
+    await usage_folder.report_all(log)
+    assert usage_folder.double.order == ["r1"]
+    usage_folder.write(line(2)[40:], "{broken\n", "[]\n", line(3, at="yesterday"), line(4))
+    await usage_folder.report_all(log)
+    assert usage_folder.double.order == ["r1", "r2", "r4"]
 
 
-async def test_it_goes_on_where_it_stood(written: Any) -> None:
-    written.write(line(1), line(2))
-    await written.all(written.log())
-    written.write(line(3))
-    calls = written.double.calls
-    await written.all(written.log())  # as a new agent does
-    assert written.double.order == ["r1", "r2", "r3"] and written.double.calls == calls + 1
-    written.edge.usage.with_suffix(".json").unlink()
-    await written.all(written.log())  # all again, since nothing is known
-    assert written.double.order == ["r1", "r2", "r3"]
-    written.edge.usage.with_suffix(".json").write_text('{"inode": 1, "offset"')
-    written.write(line(4))
-    await written.all(written.log())
-    assert written.double.order == ["r1", "r2", "r3", "r4"]
+async def test_reporting_resumes_at_the_saved_offset(usage_folder: Any) -> None:
+    usage_folder.write(line(1), line(2))
+    await usage_folder.report_all(usage_folder.log())
+    usage_folder.write(line(3))
+    calls = usage_folder.double.calls
+    await usage_folder.report_all(usage_folder.log())  # a new log object, like after a restart of the agent
+    assert usage_folder.double.order == ["r1", "r2", "r3"] and usage_folder.double.calls == calls + 1
+    usage_folder.edge.usage.with_suffix(".json").unlink()
+    await usage_folder.report_all(usage_folder.log())  # without the saved offset every line is reported again
+    assert usage_folder.double.order == ["r1", "r2", "r3"]
+    usage_folder.edge.usage.with_suffix(".json").write_text('{"inode": 1, "offset"')
+    usage_folder.write(line(4))
+    await usage_folder.report_all(usage_folder.log())
+    assert usage_folder.double.order == ["r1", "r2", "r3", "r4"]
 
 
-async def test_an_answer_that_is_lost_makes_a_report_twice_and_a_count_once(written: Any) -> None:
-    written.write(line(1))
-    written.double.forgets_answer = True
+async def test_lost_response_repeats_the_report_and_counts_it_once(usage_folder: Any) -> None:
+    usage_folder.write(line(1))
+    usage_folder.double.lose_response = True
     with pytest.raises(Unavailable):
-        await written.log().step()
-    await written.all(written.log())
-    assert (written.double.order, written.double.calls) == (["r1"], 2)
+        await usage_folder.log().step()
+    await usage_folder.report_all(usage_folder.log())
+    assert (usage_folder.double.order, usage_folder.double.calls) == (["r1"], 2)
 
 
-async def test_one_that_is_refused_is_put_aside_and_holds_up_nobody(written: Any) -> None:
-    written.double.refused = "r2"
-    written.write(line(1), line(2), line(3))
-    await written.all(written.log())
-    assert written.double.order == ["r1", "r3"]
-    kept = written.edge.usage.with_name(REFUSED).read_text().split()
-    assert [Usage.FromString(bytes.fromhex(text)).request_id for text in kept] == ["r2"]
+async def test_rejected_usage_is_saved_separately_and_the_rest_continues(usage_folder: Any) -> None:
+    usage_folder.double.rejected_id = "r2"
+    usage_folder.write(line(1), line(2), line(3))
+    await usage_folder.report_all(usage_folder.log())
+    assert usage_folder.double.order == ["r1", "r3"]
+    rejected = usage_folder.edge.usage.with_name(REJECTED_FILE).read_text().split()
+    assert [Usage.FromString(bytes.fromhex(text)).request_id for text in rejected] == ["r2"]
 
 
-async def test_a_full_file_is_put_aside_and_goes_once_it_is_counted(written: Any) -> None:
-    folder = written.edge.plane.folder
+async def test_full_usage_log_is_rotated_and_deleted_once_reported(usage_folder: Any) -> None:
+    folder = usage_folder.edge.plane.folder
 
     def names() -> list[str]:
         return sorted(file.name for file in folder.glob("usage.*log"))
 
-    written.write(line(1))
-    await written.all(written.log(full=10))
+    usage_folder.write(line(1))
+    await usage_folder.report_all(usage_folder.log(max_file_bytes=10))
     assert names() == ["usage.000001.log"]
     with (folder / "usage.000001.log").open("a") as out:
-        out.write(line(2))  # Envoy has not opened the new file yet
-    await written.all(written.log(full=10))
-    assert (names(), written.double.order) == (["usage.000001.log"], ["r1", "r2"])
-    written.write(line(3))
-    await written.all(written.log(full=1 << 20))
-    assert (names(), written.double.order) == (["usage.log"], ["r1", "r2", "r3"])
-    await written.all(written.log(full=10))
-    written.write(line(4))
+        out.write(line(2))  # Envoy still writes to the old file
+    await usage_folder.report_all(usage_folder.log(max_file_bytes=10))
+    assert (names(), usage_folder.double.order) == (["usage.000001.log"], ["r1", "r2"])
+    usage_folder.write(line(3))
+    await usage_folder.report_all(usage_folder.log(max_file_bytes=1 << 20))
+    assert (names(), usage_folder.double.order) == (["usage.log"], ["r1", "r2", "r3"])
+    await usage_folder.report_all(usage_folder.log(max_file_bytes=10))
+    usage_folder.write(line(4))
     (folder / "usage.000002.log").write_text(line(5))
     (folder / "usage.log").rename(folder / "usage.000003.log")
-    written.write(line(6))
-    await written.all(written.log())
-    assert set(written.double.order) == {f"r{n}" for n in (1, 2, 3, 4, 5, 6)}
+    usage_folder.write(line(6))
+    await usage_folder.report_all(usage_folder.log())
+    assert set(usage_folder.double.order) == {f"r{n}" for n in (1, 2, 3, 4, 5, 6)}
 
 
-async def test_many_lines_are_reported_in_their_order(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH", 7)
+async def test_many_lines_are_reported_in_order(usage_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_SIZE", 7)
     monkeypatch.setattr(module, "CHUNK_BYTES", 4096)
-    written.write(*(line(n) for n in range(300)))
-    written.write("x" * 9000, "\n", line(300))
-    await written.all(written.log())
-    assert written.double.order == [f"r{n}" for n in range(301)]
-    assert written.double.calls > 40
+    usage_folder.write(*(line(n) for n in range(300)))
+    usage_folder.write("x" * 9000, "\n", line(300))
+    await usage_folder.report_all(usage_folder.log())
+    assert usage_folder.double.order == [f"r{n}" for n in range(301)]
+    assert usage_folder.double.calls > 40
 
 
 @asynccontextmanager
-async def counting(fed: Fed, double: DoubleRateLimiting):
-    """The router and the rate limiting service, as one process of the gateway."""
-    server = Server([fed.router_double, double])
-    await server.start(fed.profile.place("request_router").grpc)
+async def control_plane(data_plane: DataPlaneHarness, double: DoubleRateLimiting):
+    """Serve the router and rate limiting doubles at the address of the gateway inside the block."""
+    server = Server([data_plane.router, double])
+    await server.start(data_plane.profile.address_of("request_router").grpc)
     try:
         yield
     finally:
         await server.stop(0)
 
 
-async def test_nothing_is_lost_though_agent_and_service_die(fed: Fed, tmp_path: Path) -> None:
+async def test_no_usage_is_lost_when_agent_and_service_die(data_plane: DataPlaneHarness, tmp_path: Path) -> None:
     vllm, double, sent = await DoubleVllm().start(), DoubleRateLimiting(), []
-    await want(fed, vllm, route())
-    await fed.stop_gateway()
-    await fed.stop_agent()
+    await apply_routes(data_plane, vllm, route())
+    await data_plane.stop_gateway()
+    await data_plane.stop_agent()
     file = tmp_path / "profile.toml"
-    file.write_text(as_toml(fed.profile))
+    file.write_text(as_toml(data_plane.profile))
 
-    async def ask(client, times: int) -> None:
+    async def send_requests(client, times: int) -> None:
         for _ in range(times):
             answer = await client.post(CHAT, json={"model": "llama", "messages": MESSAGES})
             assert answer.status_code == 200
             sent.append(answer.headers["x-request-id"])
 
-    def agent() -> subprocess.Popen[bytes]:
+    def start_agent() -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", "drw.agent", str(file)], stderr=subprocess.DEVNULL)
 
     async def all_counted() -> bool:
         return double.counted.keys() >= set(sent)
 
-    first = agent()
+    process = start_agent()
     try:
-        async with fed.client(fed.sign("key_1", "models:invoke")) as client:
-            async with counting(fed, double):
-                await ask(client, 20)
+        async with data_plane.client(data_plane.sign("key_1", "models:invoke")) as client:
+            async with control_plane(data_plane, double):
+                await send_requests(client, 20)
                 await until(all_counted, "the first count")
-                asking = asyncio.create_task(ask(client, 40))
-                first.kill()
-                first.wait()
-                await asking
-            await ask(client, 20)  # neither is there
-            first = agent()
-            await ask(client, 20)
-            async with counting(fed, double):
+                requests = asyncio.create_task(send_requests(client, 40))
+                process.kill()
+                process.wait()
+                await requests
+            await send_requests(client, 20)  # neither the agent nor the service runs
+            process = start_agent()
+            await send_requests(client, 20)
+            async with control_plane(data_plane, double):
                 await until(all_counted, "the last count")
     finally:
-        first.kill()
-        first.wait()
+        process.kill()
+        process.wait()
         await vllm.stop()
     assert len(sent) == len(double.counted) == 100
     assert double.order == sorted(double.order, key=sent.index)

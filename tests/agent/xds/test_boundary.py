@@ -1,4 +1,4 @@
-"""What crosses the boundary to an upstream that is not the platform's own, in both directions, on a real Envoy."""
+"""Headers that cross the boundary to and from a third-party upstream, on a real Envoy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as Path
 
-from agent.data_plane import Fed
+from agent.data_plane import DataPlaneHarness
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Route, Share
 from drw.gateway.load_balancer.settings import UpstreamSettings
@@ -22,7 +22,7 @@ from drw.kernel.runtime.settings import ServiceAddress
 from drw.routing.request_matching import is_platform_process
 from support.parts import until
 
-SENT = {
+CLIENT_HEADERS = {
     "cookie": "session=1",
     "x-model": "llama",
     "x-api-key": "client",
@@ -31,7 +31,7 @@ SENT = {
     "x-real-ip": "10.0.0.9",
     "x-mine": "kept",
 }
-HOSTILE = {
+UPSTREAM_HEADERS = {
     "x-drw-model": "forged",
     "X-DRW-Key": "forged",
     "x-envoy-upstream-service-time": "forged",
@@ -44,35 +44,43 @@ HOSTILE = {
     "x-theirs": "kept",
 }
 ANONYMOUS = "access-anonymous.log"
-SECRET = {"authorization", "cookie", "x-model", "x-api-key", "proxy-authorization", "x-real-ip", "x-forwarded-for"}
+REMOVED_HEADERS = {
+    "authorization",
+    "cookie",
+    "x-model",
+    "x-api-key",
+    "proxy-authorization",
+    "x-real-ip",
+    "x-forwarded-for",
+}
 
 
 class ThirdParty:
-    """Keeps the headers that it gets, and sets headers that only the gateway may set."""
+    """Records the request headers and answers with headers that only the gateway may set."""
 
     def __init__(self) -> None:
-        self.got: dict[str, str] = {}
+        self.received: dict[str, str] = {}
         self.status = 200
-        self.where = ""
+        self.address = ""
         self._server = HttpServer(Starlette(routes=[Path("/{path:path}", self._answer, methods=["GET", "POST"])]))
 
     async def start(self) -> ThirdParty:
-        self.where = await self._server.start("127.0.0.1:0")
+        self.address = await self._server.start("127.0.0.1:0")
         return self
 
     async def stop(self) -> None:
         await self._server.stop(0)
 
     async def _answer(self, request: Request) -> Response:
-        self.got = dict(request.headers)
-        answer = JSONResponse({}, self.status, HOSTILE)
+        self.received = dict(request.headers)
+        answer = JSONResponse({}, self.status, UPSTREAM_HEADERS)
         answer.set_cookie("session", "forged")
         return answer
 
 
 @pytest.fixture
-async def party() -> AsyncIterator[ThirdParty]:
-    """A third party's upstream, running."""
+async def third_party() -> AsyncIterator[ThirdParty]:
+    """A running third-party upstream."""
     double = await ThirdParty().start()
     yield double
     await double.stop()
@@ -89,71 +97,83 @@ ROUTES = {
 }
 
 
-def records(kinds: Iterable[str]) -> Iterator[Route]:
-    for kind in kinds:
-        route = Route(name=kind, path=f"/v1/{kind}", methods=["POST"], scopes=["models:invoke"])
-        route.MergeFrom(ROUTES[kind])
+def routes(route_names: Iterable[str]) -> Iterator[Route]:
+    for route_name in route_names:
+        route = Route(name=route_name, path=f"/v1/{route_name}", methods=["POST"], scopes=["models:invoke"])
+        route.MergeFrom(ROUTES[route_name])
         yield with_defaults(route)
 
 
 @pytest.mark.parametrize("credential", ["", "far"])
-async def test_a_third_party_sees_no_caller_and_speaks_for_itself_alone(
-    fed: Fed, party: ThirdParty, credential: str
+async def test_third_party_gets_no_caller_identity_and_cannot_forge_gateway_headers(
+    data_plane: DataPlaneHarness, third_party: ThirdParty, credential: str
 ) -> None:
-    secret = fed.plane.folder / "credentials" / "far"
+    secret = data_plane.plane.folder / "credentials" / "far"
     secret.parent.mkdir(exist_ok=True)
     secret.write_text("sk-far")
-    kinds = ROUTES.keys() - ({"mixed"} if credential else set())  # all of a chain have the same credential
-    made = [
-        Upstream(name="far", addresses=[party.where], credential=credential),
-        Upstream(name="other", addresses=[party.where], credential=credential),
+    # All upstreams of a fallback chain share a credential.
+    route_names = ROUTES.keys() - ({"mixed"} if credential else set())
+    upstreams = [
+        Upstream(name="far", addresses=[third_party.address], credential=credential),
+        Upstream(name="other", addresses=[third_party.address], credential=credential),
         Upstream(name="gone", addresses=["127.0.0.1:1"], credential=credential),
     ]
-    assert (await fed.want(records=list(records(kinds)), made=made)).error == ""
-    asked = []
-    async with fed.client(fed.sign("key_1", "models:invoke")) as client:
-        for kind in sorted(kinds):
-            answer = await client.post(f"/v1/{kind}", json={"model": "llama"}, headers=SENT)
-            assert answer.status_code == 200, (kind, answer.text)
-            assert party.got["x-mine"] == "kept"
-            assert party.got.pop("authorization", "") == (f"Bearer {secret.read_text()}" if credential else ""), kind
-            seen = [name for name in party.got if name in SECRET or name.startswith(("x-drw-", "x-envoy-"))]
-            assert seen == [], kind
+    assert (await data_plane.apply(routes=list(routes(route_names)), upstreams=upstreams)).error == ""
+    request_ids = []
+    async with data_plane.client(data_plane.sign("key_1", "models:invoke")) as client:
+        for route_name in sorted(route_names):
+            answer = await client.post(f"/v1/{route_name}", json={"model": "llama"}, headers=CLIENT_HEADERS)
+            assert answer.status_code == 200, (route_name, answer.text)
+            assert third_party.received["x-mine"] == "kept"
+            assert third_party.received.pop("authorization", "") == (
+                f"Bearer {secret.read_text()}" if credential else ""
+            ), route_name
+            leaked = [
+                name
+                for name in third_party.received
+                if name in REMOVED_HEADERS or name.startswith(("x-drw-", "x-envoy-"))
+            ]
+            assert leaked == [], route_name
             assert answer.headers["x-theirs"] == "kept"
-            assert "forged" not in str(answer.headers), kind
-            line = await logged(fed, answer.headers["x-request-id"])
-            assert (line["org"], line["desk"], line["key"]) == ("local", "research", "key_1"), kind
-            asked.append(answer.headers["x-request-id"])
-    async with fed.client() as nobody:  # whose line comes after all that might be there before it
-        last = (await nobody.get("/v1/models")).headers["x-request-id"]
-    await logged(fed, last, ANONYMOUS)
-    anonymous = (fed.plane.folder / ANONYMOUS).read_text()
-    assert [request_id for request_id in asked if request_id in anonymous] == []
+            assert "forged" not in str(answer.headers), route_name
+            line = await wait_for_line(data_plane, answer.headers["x-request-id"])
+            assert (line["org"], line["desk"], line["key"]) == ("local", "research", "key_1"), route_name
+            request_ids.append(answer.headers["x-request-id"])
+    async with data_plane.client() as anonymous:  # its log line follows those of all earlier requests
+        last = (await anonymous.get("/v1/models")).headers["x-request-id"]
+    await wait_for_line(data_plane, last, ANONYMOUS)
+    anonymous_log = (data_plane.plane.folder / ANONYMOUS).read_text()
+    assert [request_id for request_id in request_ids if request_id in anonymous_log] == []
 
 
-async def logged(fed: Fed, request_id: str, name: str = "access.log") -> dict:
-    log = fed.plane.folder / name
+async def wait_for_line(data_plane: DataPlaneHarness, request_id: str, name: str = "access.log") -> dict:
+    log = data_plane.plane.folder / name
 
-    async def written() -> bool:
+    async def line_is_logged() -> bool:
         return log.exists() and request_id in log.read_text()
 
-    await until(written, "the line of the log")
+    await until(line_is_logged, "the line of the log")
     return next(line for line in map(json.loads, log.read_text().splitlines()) if line["request_id"] == request_id)
 
 
-async def test_only_processes_of_the_platform_have_metrics_that_clients_read(fed: Fed, party: ThirdParty) -> None:
-    assert (await fed.want(made=[Upstream(name="far", addresses=[party.where])])).error == ""
-    async with fed.client(fed.sign("key_1", "platform:read")) as client:
+async def test_metrics_are_served_only_for_platform_processes(
+    data_plane: DataPlaneHarness, third_party: ThirdParty
+) -> None:
+    assert (await data_plane.apply(upstreams=[Upstream(name="far", addresses=[third_party.address])])).error == ""
+    async with data_plane.client(data_plane.sign("key_1", "platform:read")) as client:
         assert (await client.get("/metrics/far")).status_code == 404
         answer = await client.get("/metrics/models", headers={"cookie": "a=b"})
-    assert party.got == {}
+    assert third_party.received == {}
     assert answer.json()["headers"]["x-drw-key"] == "key_1"
 
 
-def test_a_process_that_the_settings_move_is_still_one_of_the_platform() -> None:
+def test_platform_process_moved_by_settings_stays_a_platform_process() -> None:
     processes = {"rag": ServiceAddress(services=("documents",), grpc="unix:/g", http="unix:/h")}
-    more = {"rag": UpstreamSettings(addresses=("10.0.0.1:80",)), "far": UpstreamSettings(addresses=("10.0.0.2:80",))}
-    assert {upstream.name: is_platform_process(upstream) for upstream in from_profile(processes, more)} == {
+    overrides = {
+        "rag": UpstreamSettings(addresses=("10.0.0.1:80",)),
+        "far": UpstreamSettings(addresses=("10.0.0.2:80",)),
+    }
+    assert {upstream.name: is_platform_process(upstream) for upstream in from_profile(processes, overrides)} == {
         "far": False,
         "rag": True,
     }

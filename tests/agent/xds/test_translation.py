@@ -1,6 +1,6 @@
-"""The translation is a pure function: a desired state in, Envoy's files out, as the golden files have them.
+"""The translation from a configuration to Envoy's files, compared with golden files.
 
-After a change on purpose: `UPDATE_GOLDEN=1 pytest tests/agent/xds/test_translation.py`, then read the difference.
+After an intended change run `UPDATE_GOLDEN=1 pytest tests/agent/xds/test_translation.py` and review the difference.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from drw.agent import clients
-from drw.agent.cutter import CUTTER, library
 from drw.agent.delivery import envoy
 from drw.agent.delivery.credentials import EnvoyCredentials
 from drw.agent.delivery.files import ConfigFiles
+from drw.agent.native_filter import NATIVE_FILTER, library
 from drw.agent.xds import overload, routes
 from drw.agent.xds.http_filters import filters
-from drw.agent.xds.translation import KINDS, BadConfiguration, EdgeOptions, bootstrap, translate, whole
+from drw.agent.xds.translation import KINDS, BadConfiguration, EdgeOptions, bootstrap, static_configuration, translate
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream, Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Limits
@@ -34,12 +34,12 @@ JWKS = (
 )
 
 
-def edge(folder: Path = Path("/data")) -> EdgeOptions:
+def edge_options(folder: Path = Path("/data")) -> EdgeOptions:
     plane = DataPlane(listen="127.0.0.1:8080", folder=folder, admin="unix:/data/admin.sock")
     return EdgeOptions(plane, "http://127.0.0.1:4318")
 
 
-def desired() -> Configuration:
+def desired_state() -> Configuration:
     return Configuration(
         version="v1",
         credentials=Credentials(issuer="drw", audience="drw-gateway", jwks=JWKS, revoked=["key_2", "key_1"]),
@@ -87,9 +87,9 @@ def desired() -> Configuration:
     )
 
 
-def passing() -> Configuration:
-    """Return the desired state with routes to upstreams of others besides."""
-    state = desired()
+def pass_through_state() -> Configuration:
+    """Return the desired state with additional pass-through routes to third-party upstreams."""
+    state = desired_state()
     state.upstreams.upstreams.add(
         name="vllm",
         addresses=["10.0.0.1:8000", "10.0.0.2:8000"],
@@ -132,74 +132,79 @@ def passing() -> Configuration:
 
 
 @pytest.mark.parametrize("kind", ["clusters", "routes"])
-def test_the_files_of_upstreams_of_others_are_golden_too(kind: str) -> None:
-    same_as_golden(f"passing_{kind}", translate(passing(), edge())[kind])
+def test_pass_through_configuration_matches_the_golden_files(kind: str) -> None:
+    assert_golden(f"passing_{kind}", translate(pass_through_state(), edge_options())[kind])
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "bootstrap"])
-def test_the_files_are_those_of_the_golden_folder(kind: Any) -> None:
-    same_as_golden(kind, bootstrap(edge()) if kind == "bootstrap" else translate(desired(), edge())[kind])
+def test_configuration_matches_the_golden_files(kind: Any) -> None:
+    assert_golden(
+        kind, bootstrap(edge_options()) if kind == "bootstrap" else translate(desired_state(), edge_options())[kind]
+    )
 
 
-def same_as_golden(name: str, found: object) -> None:
+def assert_golden(name: str, generated: object) -> None:
     file = GOLDEN / f"{name}.json"
-    text = json.dumps(found, indent=2, sort_keys=True) + "\n"
-    for found, name in ((str(library()), "cutter.so of this platform"), (clients.module(), "clients.wasm in base64")):
-        text = text.replace(found, name)
+    text = json.dumps(generated, indent=2, sort_keys=True) + "\n"
+    for generated, name in (
+        (str(library()), "native_filter.so of this platform"),
+        (clients.module_base64(), "clients.wasm in base64"),
+    ):
+        text = text.replace(generated, name)
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(text)
     assert text == file.read_text()
 
 
-async def test_envoy_takes_them_all(tmp_path: Path) -> None:
-    overload.tell(edge(tmp_path).pressure, 0)
-    await envoy.validate(whole(desired(), edge(tmp_path)))
-    EnvoyCredentials(edge(tmp_path)).refresh(passing().upstreams.upstreams)
-    await envoy.validate(whole(passing(), edge(tmp_path)))
+async def test_envoy_accepts_the_configuration(tmp_path: Path) -> None:
+    overload.write_fill_level(edge_options(tmp_path).pressure, 0)
+    await envoy.validate(static_configuration(desired_state(), edge_options(tmp_path)))
+    EnvoyCredentials(edge_options(tmp_path)).refresh(pass_through_state().upstreams.upstreams)
+    await envoy.validate(static_configuration(pass_through_state(), edge_options(tmp_path)))
 
 
-async def test_envoy_says_what_is_wrong_with_them(tmp_path: Path) -> None:
-    overload.tell(edge(tmp_path).pressure, 0)
-    broken = whole(desired(), edge(tmp_path))
+async def test_envoy_names_the_error_in_an_invalid_configuration(tmp_path: Path) -> None:
+    overload.write_fill_level(edge_options(tmp_path).pressure, 0)
+    broken = static_configuration(desired_state(), edge_options(tmp_path))
     broken["static_resources"]["clusters"][0]["speed"] = 3
     with pytest.raises(BadConfiguration, match="speed"):
         await envoy.validate(broken)
 
 
-def test_nobody_revoked_is_a_state_too(tmp_path: Path) -> None:
-    state = desired()
+def test_empty_deny_list_is_valid(tmp_path: Path) -> None:
+    state = desired_state()
     del state.credentials.revoked[:], state.blocks[:]
-    (found,) = translate(state, edge())["blocked"]
-    assert "matcher_tree" not in found["typed_config"]["matcher"]
+    (generated,) = translate(state, edge_options())["blocked"]
+    assert "matcher_tree" not in generated["typed_config"]["matcher"]
 
 
-def test_the_same_state_in_another_order_makes_the_same_files() -> None:
-    other = desired()
+def test_configuration_is_independent_of_record_order() -> None:
+    other = desired_state()
     other.credentials.revoked.reverse()
-    reorder: tuple[Any, ...] = (other.routes.routes, other.limits.limits, other.blocks)
-    for parts in reorder:
-        turned = list(parts)[::-1]
-        del parts[:]
-        parts.extend(turned)
-    assert translate(other, edge()) == translate(desired(), edge())
+    orders: tuple[Any, ...] = (other.routes.routes, other.limits.limits, other.blocks)
+    for repeated in orders:
+        reversed_items = list(repeated)[::-1]
+        del repeated[:]
+        repeated.extend(reversed_items)
+    assert translate(other, edge_options()) == translate(desired_state(), edge_options())
 
 
-def test_every_route_says_who_may_take_it() -> None:
-    (table,) = translate(desired(), edge())["routes"]
+def test_every_route_configures_the_native_filter() -> None:
+    (table,) = translate(desired_state(), edge_options())["routes"]
     for entry in routes.entries(table["virtual_hosts"][0]):
-        assert CUTTER in entry["typed_per_filter_config"], entry["name"]
+        assert NATIVE_FILTER in entry["typed_per_filter_config"], entry["name"]
 
 
 @pytest.mark.parametrize(
     "path",
     ["/v1", "/v1/", "/v1/chat", "/v1/chat/x?y=/v1/chat/completions", "/v1/chat/completions", "/v1/chats", "/v1x", "/"],
 )
-def test_by_its_path_a_request_meets_every_route_above_it_and_no_other(path: str) -> None:
-    state = desired()
+def test_path_matcher_tries_exactly_the_routes_at_or_above_the_path(path: str) -> None:
+    state = desired_state()
     del state.routes.routes[:]
     for name in ("/v1", "/v1/chat", "/v1/chat/completions", "/v1/chats", "/other"):
         state.routes.routes.add(name=name, path=name, upstream="models", methods=["GET"])
-    (table,) = translate(state, edge())["routes"]
+    (table,) = translate(state, edge_options())["routes"]
     matcher = table["virtual_hosts"][0]["matcher"]
     paths = matcher["matcher_tree"]["prefix_match_map"]["map"]
     longest = max((prefix for prefix in paths if path.startswith(prefix)), key=len, default="")
@@ -207,86 +212,90 @@ def test_by_its_path_a_request_meets_every_route_above_it_and_no_other(path: str
     expected = [
         route.name for route in by_precedence(state.routes.routes) if is_below(path.partition("?")[0], route.path)
     ]
-    met = [
-        one["name"] for one in tried if is_below(path.partition("?")[0], one["match"].get("path_separated_prefix", "-"))
+    matched = [
+        route["name"]
+        for route in tried
+        if is_below(path.partition("?")[0], route["match"].get("path_separated_prefix", "-"))
     ]
-    assert [name for name in met if name.startswith("/")] == expected
-    assert met.count("wrong_method") == len(expected)
+    assert [name for name in matched if name.startswith("/")] == expected
+    assert matched.count("wrong_method") == len(expected)
     assert tried[-1]["name"] == "nothing"
     assert len(tried) < len(routes.entries(table["virtual_hosts"][0]))
 
 
-def test_the_filter_of_issuers_is_on_only_where_there_are_any() -> None:
-    state = desired()
-    for on in (False, True):
-        (table,) = translate(state, edge())["routes"]
-        assert (filters.IDENTITY in table["virtual_hosts"][0].get("typed_per_filter_config", {})) is on
+def test_identity_filter_is_enabled_only_with_issuers_or_certificates() -> None:
+    state = desired_state()
+    for expected in (False, True):
+        (table,) = translate(state, edge_options())["routes"]
+        assert (filters.IDENTITY in table["virtual_hosts"][0].get("typed_per_filter_config", {})) is expected
         state.credentials.certificates.add(name="ci", san="spiffe://firm/ci", org="acme", desk="research")
 
 
-def test_a_route_is_looked_for_again_only_where_routes_ask_who_calls() -> None:
-    for state, again in ((desired(), False), (passing(), True)):
-        (table,) = translate(state, edge())["routes"]
-        assert (filters.KNOWN in table["virtual_hosts"][0].get("typed_per_filter_config", {})) is again
+def test_reroute_filter_is_enabled_only_with_tenant_routes() -> None:
+    for state, expected in ((desired_state(), False), (pass_through_state(), True)):
+        (table,) = translate(state, edge_options())["routes"]
+        assert (filters.REROUTE in table["virtual_hosts"][0].get("typed_per_filter_config", {})) is expected
 
 
-def test_only_what_differs_is_written(tmp_path: Path) -> None:
-    files = ConfigFiles(edge(tmp_path))
+def test_only_changed_files_are_written(tmp_path: Path) -> None:
+    files = ConfigFiles(edge_options(tmp_path))
     assert not files.complete()
-    assert files.write(translate(desired(), edge(tmp_path)), "v1") == KINDS
+    assert files.write(translate(desired_state(), edge_options(tmp_path)), "v1") == KINDS
     assert files.complete()
-    assert files.write(translate(desired(), edge(tmp_path)), "v2") == ()
-    state = desired()
+    assert files.write(translate(desired_state(), edge_options(tmp_path)), "v2") == ()
+    state = desired_state()
     state.limits.limits[0].requests_per_minute = 6
-    assert files.write(translate(state, edge(tmp_path)), "v3") == ("cutter",)
-    assert files.versions() == dict.fromkeys(KINDS, "v1") | {"cutter": "v3"}
+    assert files.write(translate(state, edge_options(tmp_path)), "v3") == ("native_filter",)
+    assert files.versions() == dict.fromkeys(KINDS, "v1") | {"native_filter": "v3"}
 
 
-def test_a_cluster_goes_after_the_routes_that_name_it(tmp_path: Path) -> None:
-    def names() -> list[str]:
-        return [cluster["name"] for cluster in json.loads(edge(tmp_path).file("clusters").read_text())["resources"]]
+def test_cluster_is_removed_after_the_routes_that_name_it(tmp_path: Path) -> None:
+    def cluster_names() -> list[str]:
+        return [
+            cluster["name"] for cluster in json.loads(edge_options(tmp_path).file("clusters").read_text())["resources"]
+        ]
 
-    files, state = ConfigFiles(edge(tmp_path)), desired()
-    files.write(translate(state, edge(tmp_path)), "v1")
+    files, state = ConfigFiles(edge_options(tmp_path)), desired_state()
+    files.write(translate(state, edge_options(tmp_path)), "v1")
     del state.routes.routes[2], state.upstreams.upstreams[1]
-    assert "routes" in files.write(translate(state, edge(tmp_path)), "v2")
-    assert names() == ["models", "traces", "rag"]
-    files.write(translate(state, edge(tmp_path)), "v3")
-    assert names() == ["models", "traces"]
+    assert "routes" in files.write(translate(state, edge_options(tmp_path)), "v2")
+    assert cluster_names() == ["models", "traces", "rag"]
+    files.write(translate(state, edge_options(tmp_path)), "v3")
+    assert cluster_names() == ["models", "traces"]
 
 
-def test_so_do_the_clusters_of_a_split_and_of_its_fallbacks(tmp_path: Path) -> None:
-    def names() -> set[str]:
-        resources = json.loads(edge(tmp_path).file("clusters").read_text())["resources"]
+def test_clusters_of_splits_and_fallbacks_are_removed_after_their_routes(tmp_path: Path) -> None:
+    def cluster_names() -> set[str]:
+        resources = json.loads(edge_options(tmp_path).file("clusters").read_text())["resources"]
         return {cluster["name"] for cluster in resources} - {"models", "traces"}
 
-    files, state = ConfigFiles(edge(tmp_path)), passing()
-    files.write(translate(state, edge(tmp_path)), "v1")
-    assert names() == {"rag", "vllm", "spare", "vllm>spare"}
+    files, state = ConfigFiles(edge_options(tmp_path)), pass_through_state()
+    files.write(translate(state, edge_options(tmp_path)), "v1")
+    assert cluster_names() == {"rag", "vllm", "spare", "vllm>spare"}
     for route in list(state.routes.routes)[::-1]:
         if route.pass_through:
             state.routes.routes.remove(route)
     for upstream in list(state.upstreams.upstreams)[::-1]:
         if upstream.name in ("vllm", "spare"):
             state.upstreams.upstreams.remove(upstream)
-    files.write(translate(state, edge(tmp_path)), "v2")
-    assert names() == {"rag", "vllm", "spare", "vllm>spare"}
-    files.write(translate(state, edge(tmp_path)), "v3")
-    assert names() == {"rag"}
+    files.write(translate(state, edge_options(tmp_path)), "v2")
+    assert cluster_names() == {"rag", "vllm", "spare", "vllm>spare"}
+    files.write(translate(state, edge_options(tmp_path)), "v3")
+    assert cluster_names() == {"rag"}
 
 
-def test_a_data_plane_that_cannot_be_is_refused(profile: Profile) -> None:
+def test_invalid_data_plane_settings_are_rejected(profile: Profile) -> None:
     with pytest.raises(ConfigError, match="no table"):
         EdgeOptions.of(profile)
-    wrong = profile.model_copy(update={"data_plane": edge().plane, "otlp_endpoint": "https://collector"})
+    invalid = profile.model_copy(update={"data_plane": edge_options().plane, "otlp_endpoint": "https://collector"})
     with pytest.raises(ConfigError, match="otlp_endpoint is 'https://collector'"):
-        EdgeOptions.of(wrong)
+        EdgeOptions.of(invalid)
 
 
-def test_the_command_reads_what_the_agent_writes(profile: Profile, tmp_path: Path) -> None:
-    own = profile.model_copy(update={"data_plane": edge(tmp_path).plane})
-    assert not envoy.ready_file(own).exists()
-    ConfigFiles(EdgeOptions.of(own)).write_bootstrap()
-    assert envoy.ready_file(own).exists()
-    assert str(envoy.ready_file(own)) in envoy.command(own)
-    assert "--reject-unknown-dynamic-fields" in envoy.command(own)
+def test_envoy_command_uses_the_bootstrap_of_the_agent(profile: Profile, tmp_path: Path) -> None:
+    with_edge = profile.model_copy(update={"data_plane": edge_options(tmp_path).plane})
+    assert not envoy.ready_file(with_edge).exists()
+    ConfigFiles(EdgeOptions.of(with_edge)).write_bootstrap()
+    assert envoy.ready_file(with_edge).exists()
+    assert str(envoy.ready_file(with_edge)) in envoy.command(with_edge)
+    assert "--reject-unknown-dynamic-fields" in envoy.command(with_edge)

@@ -1,4 +1,4 @@
-"""JSON values in messages: the type of a number survives every way through the platform."""
+"""JSON values in messages: integers and floats keep their type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBERS = {"tokens": 4506, "nano_usd": 2**53 + 1, "share": 3.0, "list": [1, 1.0,
 
 
 def typed(value: Any) -> Any:
-    """Return a value with the type of each number beside it: 1 == 1.0 in Python."""
+    """Return a value with the type of each number, because 1 == 1.0 in Python."""
     if isinstance(value, dict):
         return {name: typed(item) for name, item in value.items()}
     return [typed(item) for item in value] if isinstance(value, list) else (type(value), value)
@@ -27,20 +27,20 @@ def test_a_number_keeps_its_type_in_a_message_and_over_the_wire() -> None:
     assert typed(json_value(Record.FromString(wire).details)) == typed(NUMBERS)
 
 
-def test_rest_shows_the_value_itself_with_integers_as_integers() -> None:
+def test_to_json_returns_the_value_with_its_number_types() -> None:
     response = ListRecordsResponse(records=[Record(index=1, details=json_message(NUMBERS))])
     assert typed(to_json(response)["records"][0]["details"]) == typed(NUMBERS)
     assert typed(to_json(Run(output=json_message(4506)))["output"]) == (int, 4506)
 
 
-def test_rest_reads_the_value_itself() -> None:
+def test_from_json_accepts_the_value_itself() -> None:
     request = from_json({"template": "digest", "inputs": NUMBERS}, StartRunRequest)
     assert typed(json_value(request.inputs)) == typed(NUMBERS)
     run = from_json({"steps": [{"id": "a/0", "output": [7]}]}, Run)
     assert typed(json_value(run.steps[0].output)) == typed([7])
 
 
-def test_a_value_that_is_absent_stays_absent() -> None:
+def test_absent_values_stay_absent() -> None:
     assert not from_json({"inputs": None}, StartRunRequest).HasField("inputs")
     assert json_value(Json()) is None
     assert "output" not in to_json(Run())

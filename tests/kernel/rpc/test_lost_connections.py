@@ -1,4 +1,4 @@
-"""What is lost in the middle of a call, or never comes, is a part that is away, and no fault of ours."""
+"""Lost connections, missing responses and frozen processes become `Unavailable`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import httpx
@@ -24,7 +23,7 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.transport import Channels, Server
 from support.parts import wait_until
 
-WHO = Principal("acme", "research", "key_1", frozenset({"audit:read"}))
+CALLER = Principal("acme", "research", "key_1", frozenset({"audit:read"}))
 SERVER = """
 import asyncio, sys
 from drw.api.audit.v1 import log_rpc
@@ -42,7 +41,7 @@ asyncio.run(main())
 
 
 class DoubleLog(log_rpc.Log):
-    """Loses a connection in each call, or never answers."""
+    """Raises an error in each call, or never responds."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
@@ -64,23 +63,28 @@ class DoubleLog(log_rpc.Log):
         aiohttp.ServerDisconnectedError(),
     ],
 )
-async def test_a_lost_connection_is_a_503_over_http_and_between_processes(folder: Path, error: Any) -> None:
+async def test_a_lost_connection_is_a_503(folder: Path, error: Exception) -> None:
     app = http_server.app(rest.routes(DoubleLog(error)), "test")
-    headers = {"x-drw-org": WHO.org, "x-drw-desk": WHO.desk, "x-drw-key": WHO.key, "x-drw-scopes": "audit:read"}
+    headers = {
+        "x-drw-org": CALLER.org,
+        "x-drw-desk": CALLER.desk,
+        "x-drw-key": CALLER.key,
+        "x-drw-scopes": "audit:read",
+    }
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://drw", headers=headers) as web:
-        answer = await web.get("/api/v1/audit/checkpoint")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert answer.json()["error"]["code"] == "service_unavailable"
+        response = await web.get("/api/v1/audit/checkpoint")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json()["error"]["code"] == "service_unavailable"
 
 
-async def test_a_process_that_does_not_answer_in_the_usual_time_is_away(
+async def test_a_service_without_a_response_in_the_default_timeout_is_unavailable(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "UNARY_SECONDS", 0.5)
     server, channels = Server([DoubleLog()]), Channels()
     address = await server.start(f"unix:{folder}/silent")
     client = channels.client(log_rpc.LogClient, address)
-    with acting_for(WHO):
+    with acting_for(CALLER):
         with pytest.raises(Unavailable, match="did not answer in time"):
             await client.get_checkpoint(GetCheckpointRequest())
         monkeypatch.setattr(transport, "UNARY_SECONDS", 30.0)
@@ -90,16 +94,14 @@ async def test_a_process_that_does_not_answer_in_the_usual_time_is_away(
     await server.stop(0)
 
 
-async def test_a_frozen_process_is_noticed_long_before_a_call_to_it_must_end(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_frozen_process_is_detected_by_keepalive(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "PING_MS", 500)
     path = folder / "frozen"
     with subprocess.Popen([sys.executable, "-c", SERVER, f"unix:{path}"]) as process:
         wait_until(path.exists, "the server")
         channels = Channels()
         client = channels.client(log_rpc.LogClient, f"unix:{path}")
-        with acting_for(WHO):
+        with acting_for(CALLER):
             with pytest.raises(Unimplemented):
                 await client.list_records(ListRecordsRequest())
             os.kill(process.pid, signal.SIGSTOP)

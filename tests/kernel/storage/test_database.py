@@ -1,4 +1,4 @@
-"""Connections to the database: one that the server closed, or that leads nowhere any more, is never relied on."""
+"""Connections to the database: closed and dropped connections are replaced, slow statements time out."""
 
 from __future__ import annotations
 
@@ -17,31 +17,33 @@ from drw.kernel.errors import Unavailable
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage import database as kernel_database
 from drw.kernel.storage.audit import AuditWriter
-from drw.kernel.storage.database import PATIENT_SECONDS, Database
+from drw.kernel.storage.database import TIMEOUT_SECONDS, Database
 
 
 async def test_a_connection_that_the_server_closed_is_replaced(database: str) -> None:
-    ours = Database(database, "audit", pool_size=1)
-    await ours.start("drw.kernel.storage")
-    (before,) = await ours.all("select pg_backend_pid() as pid")
+    service_database = Database(database, "audit", pool_size=1)
+    await service_database.start("drw.kernel.storage")
+    (before,) = await service_database.all("select pg_backend_pid() as pid")
     with psycopg.connect(database, autocommit=True) as other:
         other.execute("select pg_terminate_backend(%s, 5000)", (before["pid"],))
-    await AuditWriter(ours, "serving").record("chat", 'model/"x"\\')
-    (found,) = await ours.all("select record::jsonb ->> 'resource' as resource, pg_backend_pid() as pid from inbox")
-    assert found["resource"] == 'model/"x"\\'
-    assert found["pid"] != before["pid"]
-    await ours.stop()
+    await AuditWriter(service_database, "serving").record("chat", 'model/"x"\\')
+    (row,) = await service_database.all(
+        "select record::jsonb ->> 'resource' as resource, pg_backend_pid() as pid from inbox"
+    )
+    assert row["resource"] == 'model/"x"\\'
+    assert row["pid"] != before["pid"]
+    await service_database.stop()
 
 
-async def test_one_statement_alone_is_committed_at_once(database: str) -> None:
-    ours = Database(database, "audit", pool_size=1)
-    await ours.start("drw.kernel.storage")
-    await ours.run("insert into audit.inbox (record) values (%s)", "{}")
+async def test_a_single_statement_is_committed_immediately(database: str) -> None:
+    service_database = Database(database, "audit", pool_size=1)
+    await service_database.start("drw.kernel.storage")
+    await service_database.run("insert into audit.inbox (record) values (%s)", "{}")
     with psycopg.connect(database) as other:
         assert other.execute("select count(*) from audit.inbox").fetchone() == (1,)
-    async with ours.transaction() as connection:
+    async with service_database.transaction() as connection:
         assert not connection.autocommit
-    await ours.stop()
+    await service_database.stop()
 
 
 def test_an_invalid_connection_string_is_reported_without_its_content() -> None:
@@ -50,13 +52,13 @@ def test_an_invalid_connection_string_is_reported_without_its_content() -> None:
     assert "hunter2" not in caught.value.message
 
 
-class Relay:
-    """Between us and PostgreSQL, by TCP: forgets connections without a word when told to, as a firewall does."""
+class DroppingProxy:
+    """A TCP proxy before PostgreSQL that can drop connections silently, as a firewall does."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn: dict[str, Any] = conninfo_to_dict(dsn)
-        self._forgotten = asyncio.Event()
-        self._passed = asyncio.Condition()
+        self._dropped = asyncio.Event()
+        self._chunk_passed = asyncio.Condition()
         self._chunks = 0
         self._serving: set[asyncio.Task[None]] = set()
         self._port = 0
@@ -66,45 +68,47 @@ class Relay:
         return make_conninfo(**self._dsn | {"host": "127.0.0.1", "port": self._port})
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Relay]:
+    async def running(self) -> AsyncIterator[DroppingProxy]:
         async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
             self._port = server.sockets[0].getsockname()[1]
             yield self
             await asyncio.gather(*self._serving)
 
-    def forget(self) -> None:
-        """Pass nothing on any more of what is connected now; later connections are good."""
-        self._forgotten.set()
-        self._forgotten = asyncio.Event()
+    def drop(self) -> None:
+        """Stop forwarding data of the open connections; later connections work."""
+        self._dropped.set()
+        self._dropped = asyncio.Event()
 
-    async def passes(self, more: int) -> None:
-        """Return once so many more pieces have come from us."""
-        async with self._passed:
-            wanted = self._chunks + more
-            await self._passed.wait_for(lambda: self._chunks >= wanted)
+    async def wait_for_chunks(self, more: int) -> None:
+        """Wait until the client has sent so many more chunks."""
+        async with self._chunk_passed:
+            target = self._chunks + more
+            await self._chunk_passed.wait_for(lambda: self._chunks >= target)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving = asyncio.current_task()
         assert serving is not None
         self._serving.add(serving)
-        theirs, ours = await asyncio.open_unix_connection(f"{self._dsn['host']}/.s.PGSQL.5432")
-        gone = self._forgotten
+        theirs, service_database = await asyncio.open_unix_connection(f"{self._dsn['host']}/.s.PGSQL.5432")
+        dropped = self._dropped
         with suppress(ConnectionError):
-            await asyncio.gather(self._pass(reader, ours, gone, True), self._pass(theirs, writer, gone, False))
-        for end in (ours, writer):
+            await asyncio.gather(
+                self._forward(reader, service_database, dropped, True), self._forward(theirs, writer, dropped, False)
+            )
+        for end in (service_database, writer):
             end.close()
             with suppress(ConnectionError):
                 await end.wait_closed()
 
-    async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event, counts: bool
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dropped: asyncio.Event, count_chunks: bool
     ) -> None:
         while data := await reader.read(1 << 16):
-            if not gone.is_set():
+            if not dropped.is_set():
                 writer.write(data)
-                async with self._passed:
-                    self._chunks += counts
-                    self._passed.notify_all()
+                async with self._chunk_passed:
+                    self._chunks += count_chunks
+                    self._chunk_passed.notify_all()
         writer.close()
 
 
@@ -114,33 +118,33 @@ def notify(dsn: str) -> None:
 
 
 @pytest.fixture
-async def relay(database: str) -> AsyncIterator[Relay]:
-    async with Relay(database).running() as found:
-        yield found
+async def proxy(database: str) -> AsyncIterator[DroppingProxy]:
+    async with DroppingProxy(database).running() as row:
+        yield row
 
 
-async def test_a_connection_that_is_forgotten_without_a_word_is_noticed(
-    database: str, relay: Relay, monkeypatch: pytest.MonkeyPatch
+async def test_a_silently_dropped_connection_is_detected(
+    database: str, proxy: DroppingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel_database, "HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr(kernel_database, "ANSWER_SECONDS", 0.5)
-    async with asyncio.timeout(30), aclosing(Database(relay.dsn, "audit").notifications("news")) as news:
+    monkeypatch.setattr(kernel_database, "SHORT_TIMEOUT_SECONDS", 0.5)
+    async with asyncio.timeout(30), aclosing(Database(proxy.dsn, "audit").notifications("news")) as news:
         await anext(news)
-        relay.forget()
-        notify(database)  # which nobody hears
+        proxy.drop()
+        notify(database)  # lost
         await anext(news)
         notify(database)
         await anext(news)
 
 
 async def test_an_idle_connection_is_checked_without_disturbing_others(
-    database: str, relay: Relay, monkeypatch: pytest.MonkeyPatch
+    database: str, proxy: DroppingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel_database, "HEARTBEAT_SECONDS", 0.01)
-    async with aclosing(Database(relay.dsn, "audit").notifications("news")) as news:
+    async with aclosing(Database(proxy.dsn, "audit").notifications("news")) as news:
         await anext(news)
         next_news = asyncio.create_task(anext(news))
-        await relay.passes(5)
+        await proxy.wait_for_chunks(5)
         assert not next_news.done()
         notify(database)
         await next_news
@@ -148,7 +152,7 @@ async def test_an_idle_connection_is_checked_without_disturbing_others(
 
 @contextmanager
 def stopped(process: int) -> Iterator[None]:
-    """Stop the process at the other end of a connection: the connection stays, as with a host that died."""
+    """Stop the process at the other end of a connection; the connection stays open, as with a host that died."""
     os.kill(process, signal.SIGSTOP)
     try:
         yield
@@ -156,36 +160,36 @@ def stopped(process: int) -> Iterator[None]:
         os.kill(process, signal.SIGCONT)
 
 
-async def test_a_database_that_has_stopped_answering_is_not_waited_for(database: str) -> None:
-    ours = Database(database, "audit", pool_size=1)
-    await ours.start("drw.kernel.storage")
-    (alone,) = await ours.fetch("select pg_backend_pid() as pid")
-    assert ours._alone is not None
-    ours._alone.seconds = 0.2
-    with stopped(alone["pid"]), pytest.raises(Unavailable, match="the database does not answer"):
-        await ours.run("select 1")
-    async with ours.transaction() as connection:
+async def test_an_unresponsive_database_times_out(database: str) -> None:
+    service_database = Database(database, "audit", pool_size=1)
+    await service_database.start("drw.kernel.storage")
+    (dedicated,) = await service_database.fetch("select pg_backend_pid() as pid")
+    assert service_database._autocommit is not None
+    service_database._autocommit.seconds = 0.2
+    with stopped(dedicated["pid"]), pytest.raises(Unavailable, match="the database does not answer"):
+        await service_database.run("select 1")
+    async with service_database.transaction() as connection:
         pooled = await (await connection.execute("select pg_backend_pid() as pid")).fetchone()
     assert pooled is not None
     with stopped(pooled["pid"]), pytest.raises(Unavailable, match="the database does not answer"):
-        async with ours.transaction(seconds=0.2) as connection:
+        async with service_database.transaction(seconds=0.2) as connection:
             await connection.execute("select 1")
-    await ours.run("insert into audit.inbox (record) values (%s)", "{}")  # on a connection of its own
-    assert len(await ours.all("select * from audit.inbox")) == 1
-    await ours.stop()
+    await service_database.run("insert into audit.inbox (record) values (%s)", "{}")  # on a new connection
+    assert len(await service_database.all("select * from audit.inbox")) == 1
+    await service_database.stop()
 
 
-async def test_a_statement_that_takes_too_long_ends_and_its_successors_do_not_notice(database: str) -> None:
-    ours = Database(database, "audit")
-    await ours.start("drw.kernel.storage")
-    assert await ours.fetch("show statement_timeout") == [{"statement_timeout": "10s"}]
-    assert ours._alone is not None
-    ours._alone.seconds = 0.2
+async def test_a_slow_statement_times_out_without_effect_on_later_ones(database: str) -> None:
+    service_database = Database(database, "audit")
+    await service_database.start("drw.kernel.storage")
+    assert await service_database.fetch("show statement_timeout") == [{"statement_timeout": "10s"}]
+    assert service_database._autocommit is not None
+    service_database._autocommit.seconds = 0.2
     with pytest.raises(Unavailable, match="the database does not answer"):
-        await ours.run("select pg_sleep(60)")
-    await ours.run("insert into audit.inbox (record) values (%s)", "{}")
-    async with ours.transaction(seconds=None) as connection:
+        await service_database.run("select pg_sleep(60)")
+    await service_database.run("insert into audit.inbox (record) values (%s)", "{}")
+    async with service_database.transaction(seconds=None) as connection:
         assert connection.seconds is None
-    async with ours.transaction() as connection:
-        assert connection.seconds == PATIENT_SECONDS
-    await ours.stop()
+    async with service_database.transaction() as connection:
+        assert connection.seconds == TIMEOUT_SECONDS
+    await service_database.stop()

@@ -1,4 +1,4 @@
-"""The engine's process: its weights, its settings, its death in the middle of an answer."""
+"""The engine process: weights, settings, signals and crashes."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ import psutil
 import pytest
 
 from drw.models.engine import weights as engine_weights
-from drw.models.engine.weights import WrongWeights, prepare
+from drw.models.engine.weights import WeightsError, prepare
 from models.cluster import running_engine
 from support.parts import wait_until
 
 STORY = {"model": "small", "messages": [{"role": "user", "content": "Tell a long story."}], "stream": True}
 
 
-def test_weights_that_are_there_are_not_made_again(weights: Path) -> None:
-    said: list[str] = []
+def test_prepared_weights_are_not_converted_again(weights: Path) -> None:
+    progress: list[str] = []
     before = weights.stat().st_mtime_ns
-    assert prepare(weights.parent, said.append) == weights
-    assert (said, weights.stat().st_mtime_ns) == ([], before)
+    assert prepare(weights.parent, progress.append) == weights
+    assert (progress, weights.stat().st_mtime_ns) == ([], before)
 
 
-def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_with_another_checksum_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_weights, "GGUF_SHA256", "0" * 64)
-    with pytest.raises(WrongWeights, match="install the package again"):
+    with pytest.raises(WeightsError, match="install the package again"):
         prepare(tmp_path, lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_missing_weights_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_weights, "PACKAGE", "no_such_package")
-    with pytest.raises(WrongWeights, match="'no_such_package'"):
+    with pytest.raises(WeightsError, match="'no_such_package'"):
         prepare(tmp_path, lambda line: None)
 
 
-def test_the_engine_shows_nothing_of_others_requests(engine: Path) -> None:
+def test_the_engine_does_not_expose_requests_of_others(engine: Path) -> None:
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(engine)), base_url="http://engine") as client:
         assert client.get("/health").status_code == 200
         assert client.get("/slots").status_code == 501
@@ -53,7 +53,7 @@ def test_the_engine_shows_nothing_of_others_requests(engine: Path) -> None:
     assert engine.stat().st_mode & 0o077 == 0
 
 
-def test_what_is_no_model_ends_with_a_message(tmp_path: Path, folder: Path) -> None:
+def test_a_file_that_is_not_a_model_ends_with_a_message(tmp_path: Path, folder: Path) -> None:
     file = tmp_path / "text.gguf"
     file.write_text("no model")
     command = [sys.executable, "-m", "drw.models.engine", "--model", str(file), "--socket", str(folder / "x.sock")]
@@ -62,7 +62,7 @@ def test_what_is_no_model_ends_with_a_message(tmp_path: Path, folder: Path) -> N
     assert "cannot be served" in ended.stderr
 
 
-def test_the_engine_says_when_it_is_ready_and_ends_on_sigterm(weights: Path, folder: Path) -> None:
+def test_the_engine_logs_ready_and_ends_on_sigterm(weights: Path, folder: Path) -> None:
     socket = folder / "own.sock"
     with running_engine(weights, socket) as process:
         log = socket.with_suffix(".log")
@@ -74,7 +74,7 @@ def test_the_engine_says_when_it_is_ready_and_ends_on_sigterm(weights: Path, fol
         assert not socket.exists()
 
 
-def test_the_engine_ends_with_the_process_that_started_it(weights: Path, folder: Path) -> None:
+def test_the_engine_ends_with_its_parent_process(weights: Path, folder: Path) -> None:
     socket = folder / "orphan.sock"
     engine = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
     parent = f"import subprocess, time; print(subprocess.Popen({engine!r}).pid, flush=True); time.sleep(600)"
@@ -86,14 +86,14 @@ def test_the_engine_ends_with_the_process_that_started_it(weights: Path, folder:
     wait_until(lambda: not _alive(pid), "the end of the engine")
 
 
-async def test_an_engine_that_dies_in_the_middle_of_answers_is_told_and_comes_back(
+async def test_a_crash_during_responses_returns_errors_and_the_engine_restarts(
     weights: Path, folder: Path, start: Callable[..., Any]
 ) -> None:
     socket = folder / "dies.sock"
     with running_engine(weights, socket) as process:
         never = {"consecutive_failures": 1000, "window": 1000}  # a circuit would tell of itself
-        async with start(small=socket, circuits=never) as web:
-            streams = [await web.client.chat.completions.create(**STORY) for _ in range(3)]
+        async with start(small=socket, circuits=never) as cluster:
+            streams = [await cluster.client.chat.completions.create(**STORY) for _ in range(3)]
             for stream in streams:
                 assert (await anext(aiter(stream))).choices
             os.kill(process.pid, signal.SIGKILL)
@@ -102,31 +102,31 @@ async def test_an_engine_that_dies_in_the_middle_of_answers_is_told_and_comes_ba
                     async for _ in stream:
                         pass
             with pytest.raises(openai.InternalServerError) as caught:
-                await web.client.chat.completions.create(**STORY | {"stream": False})
+                await cluster.client.chat.completions.create(**STORY | {"stream": False})
             assert caught.value.status_code == 503 and int(caught.value.response.headers["retry-after"]) >= 1
-            assert [r["outcome"] for r in web.records()] == ["failed"] * 4
+            assert [r["outcome"] for r in cluster.records()] == ["failed"] * 4
             process.wait()
             with running_engine(weights, socket):
-                patient = web.client.with_options(max_retries=5)  # after as long as the platform says
+                patient = cluster.client.with_options(max_retries=5)  # after as long as the platform says
                 again = await patient.chat.completions.create(**STORY | {"stream": False, "max_tokens": 2})
                 assert again.choices[0].finish_reason == "length"
 
 
-async def test_a_caller_who_leaves_frees_the_engine(weights: Path, folder: Path, start: Callable[..., Any]) -> None:
+async def test_a_disconnected_caller_frees_the_engine(weights: Path, folder: Path, start: Callable[..., Any]) -> None:
     socket = folder / "leaves.sock"
     with running_engine(weights, socket) as process:
-        async with start(small=socket) as web:
-            async with web.http.stream("POST", "/v1/chat/completions", json=STORY) as answer:
+        async with start(small=socket) as cluster:
+            async with cluster.http.stream("POST", "/v1/chat/completions", json=STORY) as answer:
                 await anext(answer.aiter_lines())
-            found: list[dict[str, Any]] = []
+            records: list[dict[str, Any]] = []
 
             def arrived() -> bool:
-                found.extend(web.records())
-                return bool(found)
+                records.extend(cluster.records())
+                return bool(records)
 
-            await web.until(arrived, "the record")
-            assert [r["outcome"] for r in found] == ["client_gone"]
-            await web.until(lambda: _idle(process.pid), "the engine to fall idle")
+            await cluster.until(arrived, "the record")
+            assert [r["outcome"] for r in records] == ["client_gone"]
+            await cluster.until(lambda: _idle(process.pid), "the engine to fall idle")
 
 
 def _idle(pid):

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 client against servers that answer byte for byte as they are told."""
+"""The HTTP/1.1 client against scripted servers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def split(data: bytes) -> list[bytes | None]:
 
 @pytest.mark.parametrize("answer", [WHOLE, CHUNKED], ids=["length", "chunked"])
 @pytest.mark.parametrize("cut", [lambda data: [data], split], ids=["at once", "byte by byte"])
-async def test_a_body_is_read_to_its_end_and_the_connection_is_used_again(answer: Any, cut: Any) -> None:
+async def test_a_complete_body_returns_the_connection_to_the_pool(answer: Any, cut: Any) -> None:
     async with serving(cut(answer), cut(answer)) as (server, client):
         assert [await ask(server, client) for _ in range(2)] == [(200, b"hello")] * 2
         assert server.connections == 1
@@ -90,7 +90,7 @@ async def test_a_body_is_read_to_its_end_and_the_connection_is_used_again(answer
 
 
 @pytest.mark.parametrize(
-    ("answer", "found"),
+    ("answer", "expected"),
     [
         ([UNTIL_END, END], (200, b"hello")),
         ([b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello"], (200, b"hello")),
@@ -99,14 +99,14 @@ async def test_a_body_is_read_to_its_end_and_the_connection_is_used_again(answer
     ],
     ids=["until the end", "HTTP/1.0", "close", "status"],
 )
-async def test_a_connection_that_ends_is_not_used_again(answer: Any, found: Any) -> None:
+async def test_a_closed_connection_is_not_reused(answer: Any, expected: Any) -> None:
     async with serving(answer, [WHOLE]) as (server, client):
-        assert await ask(server, client) == found
+        assert await ask(server, client) == expected
         assert await ask(server, client) == (200, b"hello")
         assert server.connections == 2
 
 
-async def test_a_response_after_an_informational_one_is_the_answer() -> None:
+async def test_an_informational_response_is_skipped() -> None:
     early = b"HTTP/1.1 103 Early Hints\r\ncontent-length: 9\r\nlink: x\r\n\r\n"
     async with serving([early, CHUNKED], [WHOLE]) as (server, client):
         response = await client.post(server.url, {}, b"")
@@ -131,14 +131,14 @@ async def test_a_response_after_an_informational_one_is_the_answer() -> None:
     ],
     ids=["silent", "in status", "in head", "in body", "in chunks", "bad size", "not HTTP", "long head", "gzip", "101"],
 )
-async def test_what_is_no_whole_response_is_a_connection_error(answer: Any) -> None:
+async def test_an_incomplete_or_malformed_response_is_a_connection_error(answer: Any) -> None:
     async with serving(answer) as (server, client):
         with pytest.raises(ConnectionError):
             await ask(server, client)
         assert len(server.requests) == 1
 
 
-async def test_what_came_before_the_connection_ended_can_be_read() -> None:
+async def test_bytes_before_the_end_of_the_connection_can_be_read() -> None:
     async with serving([OK + b"content-length: 9\r\n\r\nhello", END]) as (server, client):
         response = await client.post(server.url, {}, b"")
         assert await response.content.readany() == b"hello"
@@ -146,7 +146,7 @@ async def test_what_came_before_the_connection_ended_can_be_read() -> None:
             await response.content.readany()
 
 
-async def test_a_kept_connection_that_its_upstream_closed_is_replaced_once() -> None:
+async def test_a_pooled_connection_that_the_upstream_closed_is_replaced_once() -> None:
     async with serving([WHOLE], [END], [WHOLE], [END], [END]) as (server, client):
         assert await ask(server, client) == (200, b"hello")
         assert await ask(server, client) == (200, b"hello")
@@ -156,7 +156,7 @@ async def test_a_kept_connection_that_its_upstream_closed_is_replaced_once() -> 
         assert (server.connections, len(server.requests)) == (3, 5)
 
 
-async def test_a_response_that_broke_off_on_a_kept_connection_is_not_asked_for_again() -> None:
+async def test_a_truncated_response_on_a_pooled_connection_is_not_retried() -> None:
     async with serving([WHOLE], [OK, END], [WHOLE]) as (server, client):
         await ask(server, client)
         with pytest.raises(ConnectionError):
@@ -165,21 +165,21 @@ async def test_a_response_that_broke_off_on_a_kept_connection_is_not_asked_for_a
 
 
 @pytest.mark.parametrize("junk", [b"x", WHOLE], ids=["bytes", "a second response"])
-async def test_bytes_that_nobody_asked_for_end_the_connection(junk: Any) -> None:
+async def test_unsolicited_bytes_close_the_connection(junk: Any) -> None:
     async with serving([WHOLE + junk], [WHOLE.replace(b"hello", b"right")]) as (server, client):
         assert await ask(server, client) == (200, b"hello")
         assert await ask(server, client) == (200, b"right")
         assert server.connections == 2
 
 
-async def test_closing_a_response_before_its_end_ends_the_connection() -> None:
+async def test_closing_an_incomplete_response_closes_the_connection() -> None:
     async with serving([OK + b"content-length: 9\r\n\r\nhello"]) as (server, client):
         response = await client.post(server.url, {}, b"")
         response.close()
         await asyncio.wait_for(server.ended.wait(), 10)
 
 
-async def test_a_request_that_is_cancelled_ends_the_connection() -> None:
+async def test_cancelling_a_request_closes_the_connection() -> None:
     async with serving([]) as (server, client):
         asking = asyncio.ensure_future(ask(server, client))
         while not server.requests:
@@ -188,7 +188,7 @@ async def test_a_request_that_is_cancelled_ends_the_connection() -> None:
         await asyncio.wait_for(server.ended.wait(), 10)
 
 
-async def test_a_connection_that_was_idle_for_long_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_past_its_idle_time_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_connection, "IDLE_SECONDS", 0.0)
     async with serving([WHOLE], [WHOLE]) as (server, client):
         await ask(server, client)
@@ -196,13 +196,13 @@ async def test_a_connection_that_was_idle_for_long_is_not_used(monkeypatch: pyte
         assert server.connections == 2
 
 
-async def test_a_body_is_not_read_faster_than_it_is_taken() -> None:
+async def test_reading_pauses_while_the_body_is_not_consumed() -> None:
     size = 32 << 20
     async with serving([OK + b"content-length: %d\r\n\r\n" % size, bytes(size)], [WHOLE]) as (server, client):
         response = await client.post(server.url, {}, b"")
         while not response._connection._paused:
             await asyncio.sleep(0)
-        assert response._size < 4 << 20
+        assert response._unread_bytes < 4 << 20
         left = size
         while data := await response.content.readany():
             left -= len(data)
@@ -211,21 +211,21 @@ async def test_a_body_is_not_read_faster_than_it_is_taken() -> None:
         assert server.connections == 1
 
 
-async def test_a_long_body_is_taken_in_pieces() -> None:
+async def test_a_long_body_arrives_in_parts() -> None:
     async with serving([WHOLE]) as (server, client):
         response = await client.post(server.url, {}, b"")
         assert [await response.content.read(2) for _ in range(4)] == [b"he", b"ll", b"o", b""]
 
 
 @pytest.mark.parametrize("value", ["a\r\nx: 1", "a\nx: 1", "a\rb"])
-async def test_a_header_cannot_bring_another(value: str) -> None:
+async def test_a_header_value_cannot_inject_another_header(value: str) -> None:
     async with serving() as (server, client):
         with pytest.raises(ValueError, match="line break"):
             await client.post(server.url, {"authorization": value}, b"")
         assert server.connections == 0
 
 
-async def test_another_address_is_tried_where_one_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_next_address_is_tried_after_a_refused_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving([WHOLE], [END], [WHOLE]) as (server, client):
         addresses = [(socket.AF_INET, 1, 6, "", (ip, server.url.port)) for ip in ("127.0.0.2", "127.0.0.1")]
 
@@ -237,7 +237,7 @@ async def test_another_address_is_tried_where_one_refuses(monkeypatch: pytest.Mo
         assert await ask(server, client) == (200, b"hello")
 
 
-async def test_no_connection_in_time_is_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connect_timeout_is_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*_: Any, **__: Any) -> Any:
         await asyncio.Event().wait()
 
@@ -247,7 +247,7 @@ async def test_no_connection_in_time_is_a_connection_error(monkeypatch: pytest.M
             await ask(server, client, connect_seconds=0.001)
 
 
-async def test_a_unix_socket_is_a_place_of_its_own(tmp_path: Path) -> None:
+async def test_a_unix_socket_has_a_separate_pool(tmp_path: Path) -> None:
     async with serving([WHOLE], [WHOLE]) as (server, client):
         listening = await asyncio.start_unix_server(server.serve, tmp_path / "s")
         assert await ask(server, client, path=str(tmp_path / "s")) == (200, b"hello")

@@ -1,4 +1,4 @@
-"""The engine's limit of memory, with a real engine: it ends before it takes the machine's, and comes back."""
+"""Memory limits: of the engine process, of prompts and of request bodies."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ async def healthy(socket):
     return False
 
 
-async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_anew(
+async def test_an_engine_above_its_memory_limit_returns_503_and_is_restarted(
     weights: Path, folder: Path, start: Callable[..., Any]
 ) -> None:
     socket = folder / "limited.sock"
     command = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
     command += ["--slots", str(SLOTS), "--context", str(CONTEXT), "--memory", str(MEMORY_MIB)]
-    said: list[str] = []
+    log_lines: list[str] = []
     part = ProcessSpec(name="engine", title="the engine", command=lambda: command, ready=partial(healthy, socket))
-    child = ChildProcess(part, folder / "limited.log", said.append)
+    child = ChildProcess(part, folder / "limited.log", log_lines.append)
     await child.start()
-    keeping = asyncio.create_task(child.keep())
+    keeping = asyncio.create_task(child.supervise())
     try:
         never = {"consecutive_failures": 1000, "window": 1000}  # a circuit would tell of itself
-        async with start(small=socket, circuits=never) as web:
-            stream = await web.client.chat.completions.create(**STORY, **ENDLESS)
+        async with start(small=socket, circuits=never) as cluster:
+            stream = await cluster.client.chat.completions.create(**STORY, **ENDLESS)
             assert (await anext(aiter(stream))).choices
             first = child.pid
             under_what_it_holds = 64 << 20
@@ -58,12 +58,12 @@ async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_a
             with pytest.raises(openai.APIError, match="try again"):
                 async for _ in stream:
                     pass
-            await web.until(lambda: child.restarts and child.state == ProcessState.READY, "a new engine")
-            patient = web.client.with_options(max_retries=5)  # after as long as the platform says
+            await cluster.until(lambda: child.restarts and child.state == ProcessState.READY, "a new engine")
+            patient = cluster.client.with_options(max_retries=5)  # after as long as the platform says
             again = await patient.chat.completions.create(**STORY | {"stream": False, "max_tokens": 2})
             assert again.choices[0].finish_reason == "length"
         assert (child.pid != first, child.restarts) == (True, 1)
-        assert len(said) == 1 and said[0].endswith("starting it again")
+        assert len(log_lines) == 1 and log_lines[0].endswith("starting it again")
         assert psutil.Process(child.pid).rlimit(psutil.RLIMIT_DATA)[0] == 2 * MEMORY_MIB << 20
     finally:
         await child.stop()
@@ -73,38 +73,38 @@ async def test_an_engine_over_its_limit_ends_its_calls_with_503_and_is_started_a
 @pytest.mark.parametrize(
     "body", [{"model": "small", "prompt": "a " * (1 << 20)}, {"model": "vectors", "input": "x " * 9999}]
 )
-async def test_prompts_too_long_by_their_bytes_cost_the_engine_nothing(
+async def test_prompts_with_too_many_bytes_do_not_reach_the_engine(
     weights: Path, folder: Path, start: Callable[..., Any], body: Any
 ) -> None:
     socket = folder / "long.sock"
     with running_engine(weights, socket) as process:
         memory = psutil.Process(process.pid)
         before = memory.memory_info().rss
-        async with start(small=socket, vectors={"context_length": 256}) as web:
+        async with start(small=socket, vectors={"context_length": 256}) as cluster:
             path = "embeddings" if "input" in body else "completions"
-            answer = await web.http.post(f"/v1/{path}", json=body)
+            answer = await cluster.http.post(f"/v1/{path}", json=body)
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
-            assert [record["outcome"] for record in web.records()] == ["refused"]
+            assert [record["outcome"] for record in cluster.records()] == ["refused"]
         assert memory.memory_info().rss - before < 16 << 20
 
 
-async def test_a_model_with_more_room_answers_what_is_too_long_for_the_first(start: Callable[..., Any]) -> None:
-    async with start(double={"context_length": 100}, fallback={"context_length": 100_000}) as web:
+async def test_a_model_with_a_longer_context_answers_prompts_too_long_for_the_first(start: Callable[..., Any]) -> None:
+    async with start(double={"context_length": 100}, fallback={"context_length": 100_000}) as cluster:
         body = {"model": "double", "max_tokens": 8}
         messages = [{"role": "user", "content": "plain"}, {"role": "user", "content": "x" * 6401}]
-        answer = await web.http.post("/v1/chat/completions", json={**body, "messages": messages})
+        answer = await cluster.http.post("/v1/chat/completions", json={**body, "messages": messages})
         assert (answer.status_code, answer.headers["x-drw-model"]) == (200, "other")
         messages[1]["content"] *= 1001
-        answer = await web.http.post("/v1/chat/completions", json={**body, "messages": messages})
+        answer = await cluster.http.post("/v1/chat/completions", json={**body, "messages": messages})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
-        assert len(web.double.bodies) == 1
+        assert len(cluster.double.bodies) == 1
 
 
-def test_bodies_are_bounded_for_an_org_and_for_all() -> None:
+def test_body_bytes_are_limited_per_org_and_in_total() -> None:
     buffers = BodyBuffers(100, 250)
-    with buffers.holding("a") as a, buffers.holding("b") as b, buffers.holding("c") as c:
+    with buffers.reserve("a") as a, buffers.reserve("b") as b, buffers.reserve("c") as c:
         a(60)
-        with buffers.holding("a") as more:
+        with buffers.reserve("a") as more:
             more(40)
             with pytest.raises(RateLimited, match="org 'a'"):
                 more(1)
@@ -113,23 +113,27 @@ def test_bodies_are_bounded_for_an_org_and_for_all() -> None:
         with pytest.raises(Unavailable, match="try again"):
             c(51)
         c(50)
-    assert not buffers._held
+    assert not buffers._reserved
 
 
-async def test_bodies_of_one_org_are_refused_beyond_its_share_and_free_again(start: Callable[..., Any]) -> None:
-    async with start(max_buffered_bytes_per_org=1 << 20) as web:
-        held = {"model": "double", "messages": [{"role": "user", "content": "wait"}], "user": "x" * 500}
+async def test_an_org_above_its_body_limit_receives_429_until_bytes_are_released(start: Callable[..., Any]) -> None:
+    async with start(max_buffered_bytes_per_org=1 << 20) as cluster:
+        waiting_body = {"model": "double", "messages": [{"role": "user", "content": "wait"}], "user": "x" * 500}
         long = {"model": "double", "messages": [{"role": "user", "content": "x" * (1 << 20)}]}
-        waiting = asyncio.create_task(web.http.post("/v1/chat/completions", json=held))
-        await web.until(lambda: web.double.under_way, "the call under way")
-        refused = await web.http.post("/v1/chat/completions", json=long)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
-        assert "the org 'acme'" in refused.json()["error"]["message"] and refused.headers["retry-after"] == "1"
-        other = await web.http.post("/v1/chat/completions", json=held | {"messages": HELLO}, headers={"x-drw-org": "b"})
+        waiting = asyncio.create_task(cluster.http.post("/v1/chat/completions", json=waiting_body))
+        await cluster.until(lambda: cluster.double.under_way, "the call under way")
+        rejected = await cluster.http.post("/v1/chat/completions", json=long)
+        assert (rejected.status_code, rejected.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert "the org 'acme'" in rejected.json()["error"]["message"] and rejected.headers["retry-after"] == "1"
+        other = await cluster.http.post(
+            "/v1/chat/completions", json=waiting_body | {"messages": HELLO}, headers={"x-drw-org": "b"}
+        )
         assert other.status_code == 200
-        web.double.go.set()
+        cluster.double.go.set()
         await waiting
-        assert (await web.http.post("/v1/chat/completions", json=held | {"messages": HELLO})).status_code == 200
+        assert (
+            await cluster.http.post("/v1/chat/completions", json=waiting_body | {"messages": HELLO})
+        ).status_code == 200
 
 
 HELLO = [{"role": "user", "content": "plain"}]

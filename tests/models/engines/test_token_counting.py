@@ -1,4 +1,4 @@
-"""Asking the llama.cpp server how long a prompt is, over a wire that gives answers as they come."""
+"""Token counting of the llama.cpp adapter with partial and malformed responses."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def answering(folder: Path) -> Serving:
     return begin
 
 
-async def test_an_answer_in_several_reads_is_read_to_its_end(answering: Serving) -> None:
+async def test_a_response_in_several_reads_is_read_completely(answering: Serving) -> None:
     async with answering([b'{"tokens": [1, 2, 3', b", 4, 5", b"]}"]) as (engine, target):
-        assert await engine.count_prompt(target, "completions", {"prompt": "long"}) == 5
+        assert await engine.count_prompt(target, "completions", {"prompt": "long"}) == (5, [1, 2, 3, 4, 5])
 
 
-@pytest.mark.parametrize("said", [b'{"tokens": [1, 2', b"[1, 2]", b"", b'{"tokens": 2}'])
-async def test_what_is_no_answer_is_an_error_that_others_can_make_good(answering: Serving, said: bytes) -> None:
-    async with answering([said]) as (engine, target):
-        with pytest.raises(ResponseTruncated, match="no part of an answer"):
+@pytest.mark.parametrize("response_body", [b'{"tokens": [1, 2', b"[1, 2]", b"", b'{"tokens": 2}'])
+async def test_a_malformed_token_response_is_an_error_with_failover(answering: Serving, response_body: bytes) -> None:
+    async with answering([response_body]) as (engine, target):
+        with pytest.raises(ResponseTruncated, match="malformed response"):
             await engine.count_prompt(target, "completions", {"prompt": "long"})

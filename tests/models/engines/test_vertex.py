@@ -1,4 +1,4 @@
-"""Vertex AI with a workload's own account: the token comes from a metadata server, and reaches the upstream."""
+"""Vertex AI adapter with a workload account: token from a metadata server."""
 
 from __future__ import annotations
 
@@ -57,27 +57,27 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[DoubleMetadata]]:
     serving.join()
 
 
-async def test_chats_carry_one_token_for_many_requests(
-    start: Callable[..., Any], metadata: type[DoubleMetadata]
-) -> None:
-    async with start(double={"engine": "vertex", "upstream_model": "google/gemini-2.5-flash"}) as web:
+async def test_requests_share_one_account_token(start: Callable[..., Any], metadata: type[DoubleMetadata]) -> None:
+    async with start(double={"engine": "vertex", "upstream_model": "google/gemini-2.5-flash"}) as cluster:
         for _ in range(2):
-            answer = await web.client.chat.completions.create(
+            answer = await cluster.client.chat.completions.create(
                 model="double", messages=[{"role": "user", "content": "plain"}]
             )
             assert answer.choices[0].finish_reason == "stop"
-        assert [h["Authorization"] for h in web.double.headers] == ["Bearer tok-1"] * 2
-        assert web.double.bodies[0]["model"] == "google/gemini-2.5-flash"
+        assert [h["Authorization"] for h in cluster.double.headers] == ["Bearer tok-1"] * 2
+        assert cluster.double.bodies[0]["model"] == "google/gemini-2.5-flash"
         assert metadata.tokens == 1
         with pytest.raises(openai.BadRequestError, match="chats only"):
-            await web.client.completions.create(model="double", prompt="plain")
-        assert [r["outcome"] for r in web.records()] == ["ok", "ok", "refused"]
+            await cluster.client.completions.create(model="double", prompt="plain")
+        assert [r["outcome"] for r in cluster.records()] == ["ok", "ok", "refused"]
 
 
-async def test_without_an_account_the_error_says_so(
+async def test_a_missing_google_account_is_named_in_the_error(
     start: Callable[..., Any], metadata: type[DoubleMetadata], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metadata, "do_GET", lambda self: self.send_error(404))
-    async with start(double={"engine": "vertex"}) as web:
+    async with start(double={"engine": "vertex"}) as cluster:
         with pytest.raises(openai.InternalServerError, match="no Google account for this workload"):
-            await web.client.chat.completions.create(model="double", messages=[{"role": "user", "content": "plain"}])
+            await cluster.client.chat.completions.create(
+                model="double", messages=[{"role": "user", "content": "plain"}]
+            )

@@ -1,4 +1,4 @@
-"""The fixture that runs a case, and one database for all of them."""
+"""The fixture that runs a case, with one database for all cases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["in_world"]
 
 @pytest.fixture(scope="session")
 def database(postgres: Path) -> str:
-    """The connection string of a database that the cases share: none of them depends on what is in it."""
+    """The connection string of a database that all cases share."""
     with psycopg.connect(local_postgres.dsn(postgres, "postgres"), autocommit=True) as connection:
         connection.execute("create database test_failover")
     return local_postgres.dsn(postgres, "test_failover")

@@ -1,4 +1,4 @@
-"""An upstream that speaks OpenAI's API over TCP and misbehaves as its script says, request by request."""
+"""Double of an OpenAI-compatible upstream over TCP, with a scripted behaviour for each request."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from openai.types.chat import ChatCompletionChunk
 from models.failover.time_loop import DoubleClock
 
 TOKENS = [f" word{i}" + ("\n" if i % 10 == 9 else "") for i in range(60)]
-"""An answer of 60 tokens; the 40th ends with white space, which chat templates take off."""
+"""An answer of 60 tokens; the 40th ends with white space, which chat templates remove."""
 TEXT = "".join(TOKENS)
 THOUGHTS = [f"thought {i}; " for i in range(20)]
 PROMPT_TOKENS = 7
 
 
 class DoubleUpstream:
-    """Answers with `TEXT`, or goes on with it where the request has a beginning of it.
+    """Answers with `TEXT`, or with its rest if the request has a prefix of it.
 
-    `script` names a behaviour, a method of this class, for each request; the last one stays.
+    `script` names a behaviour (a method of this class) for each request; the last one is repeated.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.script = ["well"]
+        self.script = ["healthy"]
         self.bodies: list[dict[str, Any]] = []
         self.base_url = ""
         self.under_way = 0
         self.go = asyncio.Event()
-        """Those who are `held` go on when this is set."""
+        """Resumes requests with the behaviour `held`."""
         self._clock = DoubleClock()
 
     @property
-    def asked(self) -> int:
-        """How often it was asked for an answer."""
+    def request_count(self) -> int:
+        """The number of requests received."""
         return len(self.bodies)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -53,7 +53,7 @@ class DoubleUpstream:
         finally:
             self.under_way -= 1
 
-    async def well(self, request: web.Request, body: dict[str, Any]) -> Any:
+    async def healthy(self, request: web.Request, body: dict[str, Any]) -> Any:
         response, tokens = await self._begin(request), _left(body)
         await self._words(response, tokens)
         await self._finish(response, len(tokens), body)
@@ -73,10 +73,10 @@ class DoubleUpstream:
     async def status_503(self, request: web.Request, body: dict[str, Any]) -> Any:
         return _error(503, "no place free", "service_unavailable")
 
-    async def resting(self, request: web.Request, body: dict[str, Any]) -> Any:
+    async def maintenance(self, request: web.Request, body: dict[str, Any]) -> Any:
         return _error(503, "in maintenance", "service_unavailable", {"retry-after": "40"})
 
-    async def elsewhere(self, request: web.Request, body: dict[str, Any]) -> Any:
+    async def redirect(self, request: web.Request, body: dict[str, Any]) -> Any:
         return web.Response(status=307, headers={"location": f"{request.url.origin()}/elsewhere"})
 
     async def status_400(self, request: web.Request, body: dict[str, Any]) -> Any:
@@ -88,11 +88,11 @@ class DoubleUpstream:
 
     async def silent(self, request: web.Request, body: dict[str, Any]) -> Any:
         await self._clock.sleep(120)
-        return await self.well(request, body)
+        return await self.healthy(request, body)
 
     async def held(self, request: web.Request, body: dict[str, Any]) -> Any:
         await self.go.wait()
-        return await self.well(request, body)
+        return await self.healthy(request, body)
 
     async def held_500(self, request: web.Request, body: dict[str, Any]) -> Any:
         await self.go.wait()
@@ -115,7 +115,7 @@ class DoubleUpstream:
     async def cut(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
         await self._words(response, TOKENS[:40])
-        await self._told(request)
+        await self._wait_until_read(request)
         _reset(request)
         return response
 
@@ -165,7 +165,7 @@ class DoubleUpstream:
         return _error(400, "the prompt is against our rules", "content_filter")
 
     async def filtered_in_parts(self, request: web.Request, body: dict[str, Any]) -> Any:
-        """Refuse with a status that says nothing, and a body that comes in two parts."""
+        """Return an error with a generic status and a body in two parts."""
         response = web.StreamResponse(status=500, headers={"content-type": "application/json"})
         await response.prepare(request)
         await response.write(b'{"error": {"message": "against our rules", ')
@@ -181,7 +181,7 @@ class DoubleUpstream:
         return response
 
     async def filtered_cut(self, request: web.Request, body: dict[str, Any]) -> Any:
-        """End by the filter, and then the connection without `[DONE]`."""
+        """End with a content filter, then close the connection without `[DONE]`."""
         response = await self._begin(request)
         await self._words(response, TOKENS[:40])
         await self._send(response, {}, "content_filter")
@@ -194,7 +194,7 @@ class DoubleUpstream:
         await self._clock.sleep(30)
         return response
 
-    async def gave_up(self, request: web.Request, body: dict[str, Any]) -> Any:
+    async def aborted(self, request: web.Request, body: dict[str, Any]) -> Any:
         response = await self._begin(request)
         await self._words(response, TOKENS[:39])
         await self._raw(response, {"content": TOKENS[39]}, "abort")
@@ -202,7 +202,7 @@ class DoubleUpstream:
         return response
 
     async def thinking(self, request: web.Request, body: dict[str, Any]) -> Any:
-        """Think for a while, under the newer name for it, then answer."""
+        """Stream reasoning under its newer field name, then answer."""
         response = await self._begin(request)
         for thought in THOUGHTS:
             await self._clock.sleep(2)
@@ -216,7 +216,7 @@ class DoubleUpstream:
         response = await self._begin(request)
         await self._raw(response, {"reasoning": THOUGHTS[0]})
         await self._words(response, TOKENS[:1])
-        await self._told(request)
+        await self._wait_until_read(request)
         _reset(request)
         return response
 
@@ -237,18 +237,18 @@ class DoubleUpstream:
     async def no_prefill(self, request: web.Request, body: dict[str, Any]) -> Any:
         if body["messages"][-1]["role"] == "assistant":
             return _error(400, "the last message must be the user's", "invalid_request_error")
-        return await self.well(request, body)
+        return await self.healthy(request, body)
 
     async def echo(self, request: web.Request, body: dict[str, Any]) -> Any:
-        """Say all of it again, as an engine does that gives a beginning back with its answer."""
-        return await self.well(request, body | {"messages": body["messages"][:1]})
+        """Repeat the prefix in the answer, as some engines do."""
+        return await self.healthy(request, body | {"messages": body["messages"][:1]})
 
-    async def well_elsewhere(self, request: web.Request) -> Any:
-        """Answer where nobody was to go."""
-        return await self.well(request, await request.json())
+    async def redirected(self, request: web.Request) -> Any:
+        """Answer at the target of the redirect."""
+        return await self.healthy(request, await request.json())
 
-    async def _told(self, request: web.Request) -> None:
-        """Return when the client has read what was written: a reset would take back what it has not."""
+    async def _wait_until_read(self, request: web.Request) -> None:
+        """Wait until the client has read all written bytes; a reset would discard them."""
         assert request.transport is not None
         plug = request.transport.get_extra_info("socket")
         while _unread(plug):
@@ -274,26 +274,26 @@ class DoubleUpstream:
         await self._chunk(response, choices=[{"index": 0, "delta": delta, "finish_reason": finish}])
 
     async def _raw(self, response: web.StreamResponse, delta: dict[str, str], finish: str | None = None) -> None:
-        """Send what OpenAI's own types do not have."""
+        """Send fields that OpenAI's types do not have."""
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         await response.write(b"data: " + json.dumps({"id": "up", "choices": [choice]}).encode() + b"\n\n")
 
-    async def _chunk(self, response: web.StreamResponse, **said: Any) -> None:
+    async def _chunk(self, response: web.StreamResponse, **fields: Any) -> None:
         head = {"id": "up", "object": "chat.completion.chunk", "created": 1, "model": self.name}
-        chunk = ChatCompletionChunk.model_validate(head | said)
+        chunk = ChatCompletionChunk.model_validate(head | fields)
         await response.write(b"data: " + chunk.model_dump_json(exclude_none=True).encode() + b"\n\n")
 
 
 def _left(body: dict[str, Any]) -> list[str]:
-    """Return what is to be said: after a beginning, the rest of the text, as an engine with its template would."""
+    """Return the tokens to send: after a prefix, the rest of the text."""
     last = body["messages"][-1]
     if last["role"] != "assistant":
         return TOKENS
     assert body["continue_final_message"] is True
     assert body["add_generation_prompt"] is False
-    begun = last["content"]
-    assert TEXT.startswith(begun), f"{begun!r} is no beginning of the answer"
-    rest = TEXT[len(begun) :]
+    prefix = last["content"]
+    assert TEXT.startswith(prefix), f"{prefix!r} is no beginning of the answer"
+    rest = TEXT[len(prefix) :]
     words = rest.split(" ")
     return [piece for piece in [words[0], *(f" {word}" for word in words[1:])] if piece]
 
@@ -311,7 +311,7 @@ def _reset(request: web.Request) -> None:
 
 
 def _unread(plug: Any) -> int:
-    """Return the bytes that the other side's kernel has not acknowledged."""
+    """Return the number of sent bytes that the peer has not acknowledged."""
     import fcntl
     import termios
 
@@ -328,7 +328,7 @@ async def double_upstream(name: str) -> AsyncIterator[DoubleUpstream]:
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", upstream.serve)
-    app.router.add_post("/elsewhere", upstream.well_elsewhere)
+    app.router.add_post("/elsewhere", upstream.redirected)
     app.router.add_get("/v1/models", models)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
     await runner.setup()

@@ -1,4 +1,4 @@
-"""What a call leaves behind: nothing that only the garbage collector can take away, since it would hold the body."""
+"""Calls leave no reference cycles that would keep request bodies in memory until garbage collection."""
 
 from __future__ import annotations
 
@@ -11,29 +11,40 @@ import pytest
 from drw.models.serving.observability.call_record import CallRecord
 from models.failover.world import World
 
-BEHAVIOURS = ["well", "status_500", "status_400", "limited", "reset", "silent", "cut", "stall", "malformed", "no_done"]
+BEHAVIOURS = [
+    "healthy",
+    "status_500",
+    "status_400",
+    "limited",
+    "reset",
+    "silent",
+    "cut",
+    "stall",
+    "malformed",
+    "no_done",
+]
 
 
-def left() -> list[CallRecord]:
+def live_call_records() -> list[CallRecord]:
     return [each for each in gc.get_objects() if isinstance(each, CallRecord)]
 
 
 async def leaves_nothing(world: World, **request: Any) -> None:
     await world.ask(**request)
     gc.collect()
-    before = len(left())
+    before = len(live_call_records())
     gc.disable()
     try:
         for _ in range(3):
             await world.ask(**request)
-        assert len(left()) <= max(1, before)  # the task of the last one may not have ended yet
+        assert len(live_call_records()) <= max(1, before)  # the task of the last one may not have ended yet
     finally:
         gc.enable()
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_call_leaves_nothing_in_a_cycle(in_world: Callable[..., None], behaviour: Any, stream: bool) -> None:
+def test_a_call_leaves_no_reference_cycle(in_world: Callable[..., None], behaviour: Any, stream: bool) -> None:
     async def run(world: World) -> None:
         for each in world.upstreams.values():
             each.script = [behaviour]
@@ -43,5 +54,5 @@ def test_a_call_leaves_nothing_in_a_cycle(in_world: Callable[..., None], behavio
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 9}, {"model": "nobody"}, {"max_tokens": 1 << 30}], ids=str)
-def test_a_refused_call_leaves_nothing_in_a_cycle(in_world: Callable[..., None], wrong: Any) -> None:
+def test_a_rejected_call_leaves_no_reference_cycle(in_world: Callable[..., None], wrong: Any) -> None:
     in_world(lambda world: leaves_nothing(world, **{"stream": False, **wrong}))

@@ -1,4 +1,4 @@
-"""The parts of failover by themselves: seams, spreading, circuits, the budget of retries, what errors mean."""
+"""Units of failover: continuation, load balancing, circuit breakers, retry budget, error mapping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from drw.api.models.v1.discovery_pb2 import Model, ResolvedModel
 from drw.kernel.errors import InvalidRequest, RateLimited, Unavailable
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList
-from drw.models.serving.engines.upstream_errors import in_band, refusal
+from drw.models.serving.engines.upstream_errors import stream_error, upstream_error
 from drw.models.serving.errors import (
     ContentFiltered,
     ContextLengthExceeded,
@@ -28,23 +28,23 @@ from drw.models.serving.errors import (
     UpstreamModelNotFound,
     UpstreamQuotaExhausted,
 )
-from drw.models.serving.failover.continuation import ECHO_CHARACTERS, Continuation, continued, may_continue
-from drw.models.serving.failover.failure_policy import cause
+from drw.models.serving.failover.continuation import ECHO_CHARACTERS, Continuation, continuation_request, may_continue
+from drw.models.serving.failover.failure_policy import classify
 from drw.models.serving.failover.retries import RetryBudget
-from drw.models.serving.openai.chunks import has_token, is_filtered, is_whole
+from drw.models.serving.openai.chunks import has_token, is_complete, is_filtered
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import EngineTarget
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker, State
-from drw.models.serving.routing.load_balancing import LOAD_BOUND, Affinity, Replica, by_weight, pick
+from drw.models.serving.routing.load_balancing import LOAD_BOUND, Affinity, Replica, choose_replica, weighted_order
 from drw.models.serving.routing.model_directory import ModelDirectory
 from drw.models.serving.settings import CircuitSettings, RetrySettings
 
 TARGET = EngineTarget("m", "http://h/v1", "up", "")
 
 
-class HandClock(Clock):
-    """Stands still until it is moved."""
+class ManualClock(Clock):
+    """A clock that the test advances."""
 
     now = 100.0
 
@@ -52,43 +52,41 @@ class HandClock(Clock):
         return self.now
 
 
-def joined(so_far: str, pieces: list[str]) -> str:
-    seam = Continuation(so_far)
-    return so_far + "".join(seam.take(piece) for piece in pieces) + seam.rest()
+def continue_text(so_far: str, pieces: list[str]) -> str:
+    continuation = Continuation(so_far)
+    return so_far + "".join(continuation.feed(piece) for piece in pieces) + continuation.flush()
 
 
 @settings(deadline=None)
 @given(st.text("ab \n", max_size=40), st.lists(st.text("ab \n", max_size=8), max_size=12))
-def test_a_seam_takes_out_an_echo_and_white_space_and_nothing_else(so_far: Any, pieces: Any) -> None:
+def test_a_continuation_removes_only_repeated_text_and_white_space(so_far: Any, pieces: Any) -> None:
     rest = "".join(pieces)
-    begun = so_far.rstrip()
-    said = joined(so_far, pieces)
-    if len(begun) >= ECHO_CHARACTERS and rest.startswith(begun):
-        rest = rest[len(begun) :]
-    space, same = so_far[len(begun) :], 0
+    stripped = so_far.rstrip()
+    result = continue_text(so_far, pieces)
+    if len(stripped) >= ECHO_CHARACTERS and rest.startswith(stripped):
+        rest = rest[len(stripped) :]
+    space, same = so_far[len(stripped) :], 0
     while same < min(len(space), len(rest)) and space[same] == rest[same]:
         same += 1
-    assert said == so_far + rest[same:]
+    assert result == so_far + rest[same:]
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=20), st.integers(0, 20), st.booleans())
-def test_an_engine_that_goes_on_makes_the_text_whole_whether_it_echoes_or_not(
-    tokens: Any, cut: Any, echoes: Any
-) -> None:
+def test_a_continuation_completes_the_text_with_and_without_an_echo(tokens: Any, cut: Any, echoes: Any) -> None:
     so_far, text = "".join(tokens[:cut]), "".join(tokens)
-    begun = so_far.rstrip()
-    rest = text[len(begun) :]
-    if rest.startswith(begun) and len(begun) >= ECHO_CHARACTERS:
+    stripped = so_far.rstrip()
+    rest = text[len(stripped) :]
+    if rest.startswith(stripped) and len(stripped) >= ECHO_CHARACTERS:
         return  # a text that says the same twice cannot be told from an echo
-    if echoes and len(begun) < ECHO_CHARACTERS:
+    if echoes and len(stripped) < ECHO_CHARACTERS:
         return
-    assert joined(so_far, list(begun * echoes + rest)) == text
+    assert continue_text(so_far, list(stripped * echoes + rest)) == text
 
 
-def test_figures_at_a_seam_are_never_taken_for_an_echo() -> None:
-    assert joined("The limit is 100", ["00", "0 USD"]) == "The limit is 10000" + "0 USD"
-    assert joined("no, no,", [" no, no,", " no."]) == "no, no, no, no, no."
+def test_short_repetitions_are_not_removed_as_an_echo() -> None:
+    assert continue_text("The limit is 100", ["00", "0 USD"]) == "The limit is 10000" + "0 USD"
+    assert continue_text("no, no,", [" no, no,", " no."]) == "no, no, no, no, no."
 
 
 @pytest.mark.parametrize(
@@ -103,19 +101,19 @@ def test_figures_at_a_seam_are_never_taken_for_an_echo() -> None:
         ),
     ],
 )
-def test_a_continuation_in_each_engines_words(how: str, last: Any, more: Any) -> None:
+def test_a_continuation_request_for_each_prefill_mode(how: str, last: Any, more: Any) -> None:
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 10}
-    sent = continued("chat/completions", body, "So \n", 4, how)
+    sent = continuation_request("chat/completions", body, "So \n", 4, how)
     assert sent == {"messages": [*body["messages"], last], "max_tokens": 6, **more}
     assert body["max_tokens"] == 10
-    assert continued("chat/completions", body, "So", 10, how) is None
-    assert continued("completions", {"prompt": "1, 2,"}, " 3,", 2, how) == {"prompt": "1, 2, 3,"}
-    assert continued("chat/completions", body, " \n", 1, how) == body | {"max_tokens": 9}
+    assert continuation_request("chat/completions", body, "So", 10, how) is None
+    assert continuation_request("completions", {"prompt": "1, 2,"}, " 3,", 2, how) == {"prompt": "1, 2, 3,"}
+    assert continuation_request("chat/completions", body, " \n", 1, how) == body | {"max_tokens": 9}
 
 
-def test_a_callers_own_beginning_is_gone_on_with() -> None:
+def test_a_partial_assistant_message_of_the_caller_is_continued() -> None:
     body = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "One, "}]}
-    sent = continued("chat/completions", body, "two", 1, "assistant")
+    sent = continuation_request("chat/completions", body, "two", 1, "assistant")
     assert sent is not None
     assert sent["messages"][1:] == [{"role": "assistant", "content": "One, two"}]
 
@@ -131,7 +129,7 @@ def test_a_callers_own_beginning_is_gone_on_with() -> None:
         ({"response_format": {"type": "json_object"}}, False),
     ],
 )
-def test_what_cannot_be_gone_on_with(more: Any, may: bool) -> None:
+def test_only_plain_text_answers_can_be_continued(more: Any, may: bool) -> None:
     answer = Answer("chat/completions", "m", 1)
     answer.add({"choices": [{"delta": {"content": "So"}}]})
     assert may_continue("chat/completions", more, answer) is may
@@ -149,50 +147,52 @@ def replicas(count, settings=None, clock=None):
         Replica(
             name,
             EngineTarget("m", url, "m", ""),
-            CircuitBreaker(settings or CircuitSettings(), clock or HandClock(), "m", name),
+            CircuitBreaker(settings or CircuitSettings(), clock or ManualClock(), "m", name),
         )
         for url, name in made
     ]
 
 
-def test_the_least_busy_place_takes_a_request() -> None:
-    places = replicas(4)
+def test_the_least_busy_replica_receives_the_request() -> None:
+    pool = replicas(4)
     for _ in range(400):
-        pick(places, "", Random(1)).outstanding += 1
-    assert [place.outstanding for place in places] == [100] * 4
+        choose_replica(pool, "", Random(1)).outstanding += 1
+    assert [replica.outstanding for replica in pool] == [100] * 4
 
 
-def test_one_key_stays_at_one_place_and_keys_spread() -> None:
-    places = replicas(5)
-    first = {f"s{i}": pick(places, f"s{i}", Random(1)).name for i in range(1000)}
-    assert first == {key: pick(places, key, Random(2)).name for key in first}
+def test_a_key_stays_at_one_replica_and_keys_spread() -> None:
+    pool = replicas(5)
+    first = {f"s{i}": choose_replica(pool, f"s{i}", Random(1)).name for i in range(1000)}
+    assert first == {key: choose_replica(pool, key, Random(2)).name for key in first}
     assert min(Counter(first.values()).values()) > 150
-    gone = places[2].name
-    moved = {key for key in first if pick([p for p in places if p.name != gone], key, Random(1)).name != first[key]}
-    assert moved == {key for key, name in first.items() if name == gone}  # only those that had to
+    gone = pool[2].name
+    moved = {
+        key for key in first if choose_replica([p for p in pool if p.name != gone], key, Random(1)).name != first[key]
+    }
+    assert moved == {key for key, name in first.items() if name == gone}  # only keys of the removed replica
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["hot", "a", "b", "c"]), max_size=200), st.integers(2, 6))
-def test_no_place_has_more_than_its_bound_however_hot_a_key(keys: Any, count: Any) -> None:
-    places = replicas(count)
+def test_replicas_stay_within_the_load_bound_with_hot_keys(keys: Any, count: Any) -> None:
+    pool = replicas(count)
     for number, key in enumerate(keys, 1):
-        pick(places, key, Random(1)).outstanding += 1
-        assert max(place.outstanding for place in places) <= -(-LOAD_BOUND * number // count)
+        choose_replica(pool, key, Random(1)).outstanding += 1
+        assert max(replica.outstanding for replica in pool) <= -(-LOAD_BOUND * number // count)
 
 
-def test_weights_are_kept_and_a_change_moves_only_its_part() -> None:
+def test_weighted_order_respects_weights_and_moves_few_keys() -> None:
     keys = [f"acme/key_{i}/" for i in range(4000)]
-    before = {key: by_weight([("a", 90), ("b", 10), ("c", 0)], key) for key in keys}
+    before = {key: weighted_order([("a", 90), ("b", 10), ("c", 0)], key) for key in keys}
     share = Counter(order[0] for order in before.values())
     assert 0.07 < share["b"] / len(keys) < 0.13
     assert share["c"] == 0
     assert {order[-1] for order in before.values()} == {"c"}
-    after = {key: by_weight([("a", 80), ("b", 20), ("c", 0)], key) for key in keys}
-    assert all(after[key][0] == "b" for key in keys if before[key][0] == "b")  # nobody moves back
+    after = {key: weighted_order([("a", 80), ("b", 20), ("c", 0)], key) for key in keys}
+    assert all(after[key][0] == "b" for key in keys if before[key][0] == "b")  # no key moves back
 
 
-def test_the_key_of_a_request_is_its_session_or_its_beginning_and_always_its_owners() -> None:
+def test_the_affinity_key_is_the_session_or_prompt_prefix_of_an_owner() -> None:
     body = {"messages": [{"role": "system", "content": "x" * 5000}, {"role": "user", "content": "a"}]}
     other = {"messages": [{"role": "system", "content": "x" * 5000}, {"role": "user", "content": "b"}]}
     assert Affinity("acme/k", "", body).key("prefix") == Affinity("acme/k", "", other).key("prefix")
@@ -205,8 +205,8 @@ def test_the_key_of_a_request_is_its_session_or_its_beginning_and_always_its_own
     assert tokens[0] != tokens[1] == tokens[2]
 
 
-def test_a_circuit_opens_probes_once_and_closes_on_trial() -> None:
-    clock = HandClock()
+def test_a_circuit_opens_probes_once_and_closes_after_the_first_token() -> None:
+    clock = ManualClock()
     circuit = CircuitBreaker(CircuitSettings(), clock, "m", "test")
     for _ in range(4):
         circuit.failed(circuit.enter())
@@ -221,32 +221,32 @@ def test_a_circuit_opens_probes_once_and_closes_on_trial() -> None:
         State.HALF_OPEN,
         float("inf"),
     )  # nobody else while the probe is under way
-    circuit.answering(probe)
+    circuit.first_token(probe)
     assert circuit.state is State.CLOSED
     circuit.failed(probe)  # on trial: once is enough
     assert (circuit.state, circuit.ready_at) == (State.OPEN, clock.now + 4)
     clock.now += 4
-    circuit.left(circuit.enter())
+    circuit.abandoned(circuit.enter())
     assert (circuit.state, circuit.ready_at <= clock.now) == (State.OPEN, True)  # the next one probes
     probe = circuit.enter()
-    circuit.answering(probe)
+    circuit.first_token(probe)
     circuit.succeeded(probe)
     for _ in range(4):
         circuit.failed(circuit.enter())
     assert circuit.state is State.CLOSED
 
 
-def test_what_began_before_a_circuit_opened_says_nothing_of_the_probe() -> None:
-    clock = HandClock()
+def test_outcomes_from_before_the_circuit_opened_are_ignored() -> None:
+    clock = ManualClock()
     circuit = CircuitBreaker(CircuitSettings(consecutive_failures=1), clock, "m", "test")
     old = circuit.enter()
     circuit.failed(circuit.enter())
     clock.now += 2
     probe = circuit.enter()
-    for told in (circuit.left, circuit.answering, circuit.succeeded, circuit.failed):
-        told(old)
+    for report in (circuit.abandoned, circuit.first_token, circuit.succeeded, circuit.failed):
+        report(old)
         assert circuit.state is State.HALF_OPEN
-    circuit.left(probe)
+    circuit.abandoned(probe)
     probe, left = circuit.enter(), probe
     circuit.failed(left)
     assert circuit.state is State.HALF_OPEN
@@ -254,8 +254,8 @@ def test_what_began_before_a_circuit_opened_says_nothing_of_the_probe() -> None:
     assert (circuit.state, circuit.ready_at) == (State.OPEN, clock.now + 4)  # doubled once
 
 
-def test_an_open_circuit_is_probed_ever_later_and_at_most_so_late() -> None:
-    clock = HandClock()
+def test_the_open_time_of_a_circuit_doubles_up_to_its_maximum() -> None:
+    clock = ManualClock()
     circuit = CircuitBreaker(CircuitSettings(consecutive_failures=1), clock, "m", "test")
     waits = []
     for _ in range(8):
@@ -266,8 +266,8 @@ def test_an_open_circuit_is_probed_ever_later_and_at_most_so_late() -> None:
     assert set(waits[4:]) == {20}
 
 
-def test_every_second_failure_opens_a_circuit_too() -> None:
-    circuit = CircuitBreaker(CircuitSettings(window=10), HandClock(), "m", "test")
+def test_a_failure_rate_of_one_half_opens_the_circuit() -> None:
+    circuit = CircuitBreaker(CircuitSettings(window=10), ManualClock(), "m", "test")
     for number in range(10):
         assert circuit.state is State.CLOSED
         if number % 2:
@@ -277,22 +277,22 @@ def test_every_second_failure_opens_a_circuit_too() -> None:
     assert circuit.state is State.OPEN
 
 
-def test_retries_are_a_part_of_the_requests_and_a_floor() -> None:
-    clock = HandClock()
+def test_the_retry_budget_is_a_share_of_requests_plus_a_floor() -> None:
+    clock = ManualClock()
     retries = RetryBudget(RetrySettings(budget_ratio=0.25, budget_floor=1), clock, Random(1))
     assert sum(retries.spend() for _ in range(100)) == 10  # the floor's ten seconds
     for _ in range(40):
-        retries.request()
+        retries.add_request()
     assert sum(retries.spend() for _ in range(100)) == 10
     clock.now += 3
     assert sum(retries.spend() for _ in range(100)) == 3
 
 
-def test_waits_double_with_some_chance_up_to_the_most() -> None:
-    retries = RetryBudget(RetrySettings(first_wait_seconds=0.1, max_wait_seconds=3), HandClock(), Random(1))
+def test_backoff_doubles_with_jitter_up_to_its_maximum() -> None:
+    retries = RetryBudget(RetrySettings(first_wait_seconds=0.1, max_wait_seconds=3), ManualClock(), Random(1))
     for attempts in range(1, 10):
         longest = min(0.1 * 2 ** (attempts - 1), 3)
-        waits = [retries.wait(attempts) for _ in range(50)]
+        waits = [retries.backoff(attempts) for _ in range(50)]
         assert longest / 2 <= min(waits) < max(waits) <= longest
         assert len(set(waits)) > 40
 
@@ -305,12 +305,12 @@ def test_waits_double_with_some_chance_up_to_the_most() -> None:
         *((reason, False, False) for reason in ("abort", "error", "repetition", "insufficient_system_resource", "?")),
     ],
 )
-def test_what_engines_call_the_end_of_an_answer(reason: Any, whole: Any, filtered: Any) -> None:
-    assert (is_whole(reason), is_filtered(reason)) == (whole, filtered)
+def test_finish_reasons_are_complete_filtered_or_neither(reason: Any, whole: Any, filtered: Any) -> None:
+    assert (is_complete(reason), is_filtered(reason)) == (whole, filtered)
 
 
 @pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning", "refusal"])
-def test_every_kind_of_words_is_a_token(name: str) -> None:
+def test_every_text_field_counts_as_a_token(name: str) -> None:
     assert has_token({"choices": [{"delta": {name: "hm"}, "finish_reason": None}]})
     assert not has_token({"choices": [{"delta": {"role": "assistant", name: ""}, "finish_reason": None}]})
 
@@ -341,57 +341,57 @@ def body(**error):
         (400, b"7", InvalidRequest),
     ],
 )
-def test_what_an_upstream_says_is_understood(status: int, raw: Any, cls) -> None:
-    assert type(refusal(TARGET, status, raw)) is cls
+def test_upstream_errors_are_mapped_by_status_code_and_message(status: int, raw: Any, cls) -> None:
+    assert type(upstream_error(TARGET, status, raw)) is cls
 
 
-def test_an_error_inside_a_stream_is_understood_by_its_code() -> None:
-    assert type(in_band(TARGET, {"message": "m", "code": "content_filter"})) is ContentFiltered
-    assert type(in_band(TARGET, {"message": "m", "code": "rate_limit_exceeded"})) is EngineLimited
-    assert type(in_band(TARGET, {"message": "m", "code": 503})) is EngineUnavailable
-    assert type(in_band(TARGET, "it broke")) is EngineUnavailable
-    assert cause(in_band(TARGET, "it broke")).blames
+def test_an_error_event_is_mapped_by_its_code() -> None:
+    assert type(stream_error(TARGET, {"message": "m", "code": "content_filter"})) is ContentFiltered
+    assert type(stream_error(TARGET, {"message": "m", "code": "rate_limit_exceeded"})) is EngineLimited
+    assert type(stream_error(TARGET, {"message": "m", "code": 503})) is EngineUnavailable
+    assert type(stream_error(TARGET, "it broke")) is EngineUnavailable
+    assert classify(stream_error(TARGET, "it broke")).blames_upstream
 
 
 @pytest.mark.parametrize("error", [RateLimited("the caller's own limit"), Unavailable("a part of ours")])
-def test_what_is_no_engines_fault_is_final(error: Any) -> None:
-    assert cause(error) == ("refused", False, False, False)
+def test_errors_that_are_not_of_the_engine_are_final(error: Any) -> None:
+    assert classify(error) == ("refused", False, False, False)
 
 
 @pytest.mark.parametrize(
     ("given", "seconds"),
     [("7", "7"), ("0.5", "1"), ("soon", None), ("nan", "3600"), ("99999", "3600"), ("-3", "0"), (None, None)],
 )
-def test_a_retry_after_is_a_number_of_seconds(given: str | None, seconds: str | None) -> None:
-    assert refusal(TARGET, 429, b"", given).metadata.get("retry_after") == seconds
+def test_retry_after_is_converted_to_whole_seconds(given: str | None, seconds: str | None) -> None:
+    assert upstream_error(TARGET, 429, b"", given).metadata.get("retry_after") == seconds
 
 
-def test_a_retry_after_may_be_a_date() -> None:
-    after = refusal(TARGET, 503, b"", formatdate(time.time() + 90, usegmt=True)).metadata["retry_after"]
+def test_retry_after_can_be_a_date() -> None:
+    after = upstream_error(TARGET, 503, b"", formatdate(time.time() + 90, usegmt=True)).metadata["retry_after"]
     assert 0 < int(after) <= 91
 
 
 class DoubleDiscovery:
-    """Knows one model, and may be gone."""
+    """Double of discovery with one model; can be down."""
 
-    gone = False
-    asked = 0
+    is_down = False
+    request_count = 0
 
     async def resolve_plan(self, request, timeout):
-        self.asked += 1
-        if self.gone:
+        self.request_count += 1
+        if self.is_down:
             raise Unavailable("gone")
         model = ResolvedModel(model=Model(id="m", kind=Model.CHAT, engine="openai"), base_urls=["http://h/v1"])
         return discovery_pb2.Plan(id=request.id, targets=[discovery_pb2.Target(model=model, weight=1)])
 
 
-async def test_plans_are_remembered_and_outlive_discovery(tmp_path: Path) -> None:
-    clock, discovery = HandClock(), DoubleDiscovery()
-    line = lambda model, most: AdmissionQueue(model, 1, 1, 1)  # noqa: E731
+async def test_candidates_are_cached_and_used_while_discovery_is_down(tmp_path: Path) -> None:
+    clock, discovery = ManualClock(), DoubleDiscovery()
+    queue = lambda model, most: AdmissionQueue(model, 1, 1, 1)  # noqa: E731
     models = ModelDirectory(
         cast(Any, discovery),
         cast(Any, lambda name: None),
-        line,
+        queue,
         CircuitSettings(),
         clock,
         5,
@@ -400,12 +400,12 @@ async def test_plans_are_remembered_and_outlive_discovery(tmp_path: Path) -> Non
     first = await models.plan("a")
     clock.now += 4
     assert await models.plan("a") is first
-    assert discovery.asked == 1
+    assert discovery.request_count == 1
     clock.now += 2
     again = await models.plan("a")
-    assert discovery.asked == 2
-    assert again.targets[0][0] is first.targets[0][0]  # with its line and its circuits
-    discovery.gone = True
+    assert discovery.request_count == 2
+    assert again.targets[0][0] is first.targets[0][0]  # with its queue and circuits
+    discovery.is_down = True
     clock.now += 60
     assert await models.plan("a") is again
     with pytest.raises(Unavailable):

@@ -1,4 +1,4 @@
-"""Several places of one model, aliases that change while requests come, and deadlines, through serving itself."""
+"""Replicas, aliases and deadlines through the serving service."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from models.failover.time_loop import passing
 from models.failover.world import Reply, World, fallbacks
 
 BEHAVIOURS = [
-    *["well"] * 6,
+    *["healthy"] * 6,
     *(
         "limited",
         "status_500",
@@ -38,112 +38,114 @@ BEHAVIOURS = [
         "stall",
         "malformed",
     ),
-    *("no_field", "no_done", "no_finish", "too_long", "filtered", "filtered_end", "no_prefill", "echo", "elsewhere"),
-    *("gave_up", "heartbeats"),
+    *("no_field", "no_done", "no_finish", "too_long", "filtered", "filtered_end", "no_prefill", "echo", "redirect"),
+    *("aborted", "heartbeats"),
 ]
 ADMIN = Principal("acme", "research", "key_admin", frozenset({"platform:admin", "models:invoke"}))
 SESSION = {"x-session-id": "s1"}
 
 
 @pytest.fixture
-def in_places(in_world: Callable[..., None]) -> Callable[..., None]:
-    """Run a case with the model `primary` in three places: `primary`, `b` and `c`."""
-    return lambda case, **primary: in_world(case, places=("b", "c"), primary=primary)
+def in_replicas(in_world: Callable[..., None]) -> Callable[..., None]:
+    """Run a case with three replicas of `primary`: `primary`, `b` and `c`."""
+    return lambda case, **primary: in_world(case, replicas=("b", "c"), primary=primary)
 
 
-async def asked(world: World, *requests: dict) -> list[str]:
-    """Ask one after the other; return which place answered each."""
-    found = []
+async def answering_upstreams(world: World, *requests: dict) -> list[str]:
+    """Send requests one after the other; return the upstream that answered each."""
+    records = []
     for more in requests:
-        before = {name: each.asked for name, each in world.upstreams.items()}
+        before = {name: each.request_count for name, each in world.upstreams.items()}
         reply = await world.ask(stream=False, **more)
         assert reply.verdict == "whole", reply
-        found.append(next(name for name, each in world.upstreams.items() if each.asked > before[name]))
-    return found
+        records.append(next(name for name, each in world.upstreams.items() if each.request_count > before[name]))
+    return records
 
 
-def test_requests_spread_over_the_places_and_a_session_stays(in_places: Callable[..., None]) -> None:
+def test_requests_spread_over_replicas_and_a_session_stays(in_replicas: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         busy = [asyncio.ensure_future(world.ask(stream=False)) for _ in range(9)]
         await asyncio.gather(*busy)
-        assert {world[name].asked for name in ("primary", "b", "c")} <= {2, 3, 4}
+        assert {world[name].request_count for name in ("primary", "b", "c")} <= {2, 3, 4}
         for more in ({"headers": SESSION}, {"prompt_cache_key": "k"}, {"user": "u"}):
-            assert len(set(await asked(world, *[more] * 6))) == 1
-        homes = await asked(world, *({"headers": {"x-session-id": f"s{i}"}} for i in range(20)))
-        assert len(set(homes)) == 3
+            assert len(set(await answering_upstreams(world, *[more] * 6))) == 1
+        replicas_used = await answering_upstreams(world, *({"headers": {"x-session-id": f"s{i}"}} for i in range(20)))
+        assert len(set(replicas_used)) == 3
 
-    in_places(run)
+    in_replicas(run)
 
 
-def test_a_place_that_is_broken_is_passed_by_and_its_sessions_move(in_places: Callable[..., None]) -> None:
+def test_a_broken_replica_is_skipped_and_its_sessions_move(in_replicas: Callable[..., None]) -> None:
     async def run(world: World) -> None:
-        (home,) = set(await asked(world, {"headers": SESSION}))
-        world[home].script = ["status_503"]
+        (replica_used,) = set(await answering_upstreams(world, {"headers": SESSION}))
+        world[replica_used].script = ["status_503"]
         for _ in range(12):
             reply = await world.ask(stream=True, headers=SESSION)
-            assert (reply.verdict, reply.model) == ("whole", "primary")  # another place of the same model
-        assert world[home].asked == 1 + 5  # then its circuit was open
-        assert world["fallback"].asked == 0
-        world[home].script = ["well"]
+            assert (reply.verdict, reply.model) == ("whole", "primary")  # another replica of the same model
+        assert world[replica_used].request_count == 1 + 5  # then its circuit was open
+        assert world["fallback"].request_count == 0
+        world[replica_used].script = ["healthy"]
         await world.wait(3)
-        assert await asked(world, {"headers": SESSION}) == [home]  # the probe; and the session is at home again
+        assert await answering_upstreams(world, {"headers": SESSION}) == [
+            replica_used
+        ]  # the probe; the session is back at its replica
 
-    in_places(run)
+    in_replicas(run)
 
 
-def test_prompts_that_begin_alike_go_to_one_place(in_places: Callable[..., None]) -> None:
+def test_prompts_with_the_same_prefix_go_to_one_replica(in_replicas: Callable[..., None]) -> None:
     async def run(world: World) -> None:
-        began = [{"role": "system", "content": "All that the desk must know. " * 60}]
-        same = [{"messages": [*began, {"role": "user", "content": f"question {i}"}]} for i in range(6)]
-        assert len(set(await asked(world, *same))) == 1
+        prefix = [{"role": "system", "content": "All that the desk must know. " * 60}]
+        same = [{"messages": [*prefix, {"role": "user", "content": f"question {i}"}]} for i in range(6)]
+        assert len(set(await answering_upstreams(world, *same))) == 1
         other = [{"messages": [{"role": "user", "content": f"{i} is how it begins"}]} for i in range(20)]
-        assert len(set(await asked(world, *other))) == 3
+        assert len(set(await answering_upstreams(world, *other))) == 3
 
-    in_places(run, affinity="prefix")
+    in_replicas(run, affinity="prefix")
 
 
-def test_a_conversation_keeps_its_place_from_its_first_question_on(in_places: Callable[..., None]) -> None:
+def test_a_conversation_stays_at_the_replica_of_its_first_question(in_replicas: Callable[..., None]) -> None:
     async def run(world: World) -> None:
-        homes = []
+        replicas_used = []
         for first in range(12):
             said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"question {first}"}]
             turns = []
             for turn in range(3):
                 turns.append({"messages": list(said)})
                 said += [{"role": "assistant", "content": f"answer {turn}"}, {"role": "user", "content": "and then?"}]
-            (home,) = set(await asked(world, *turns))
-            homes.append(home)
-        assert len(set(homes)) > 1
+            (replica_used,) = set(await answering_upstreams(world, *turns))
+            replicas_used.append(replica_used)
+        assert len(set(replicas_used)) > 1
 
-    in_places(run, affinity="prefix")
+    in_replicas(run, affinity="prefix")
 
 
-def test_all_places_broken_means_the_fallback(in_places: Callable[..., None]) -> None:
+def test_the_fallback_answers_when_all_replicas_are_broken(in_replicas: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         for name in ("primary", "b", "c"):
             world[name].script = ["reset"]
         reply = await world.ask(stream=True)
         assert (reply.verdict, reply.model) == ("whole", "fallback")
-        assert [world[name].asked for name in ("primary", "b", "c", "fallback")] == [1, 1, 1, 1]
+        assert [world[name].request_count for name in ("primary", "b", "c", "fallback")] == [1, 1, 1, 1]
 
-    in_places(run)
+    in_replicas(run)
 
 
-def test_a_stream_is_gone_on_with_at_another_place_of_the_same_model(in_places: Callable[..., None]) -> None:
+def test_a_stream_continues_at_another_replica_of_the_model(in_replicas: Callable[..., None]) -> None:
     async def run(world: World) -> None:
-        (home,) = set(await asked(world, {"headers": SESSION}))
-        world[home].script = ["cut"]
+        (replica_used,) = set(await answering_upstreams(world, {"headers": SESSION}))
+        world[replica_used].script = ["cut"]
         reply = await world.ask(stream=True, headers=SESSION)
         assert (reply.verdict, reply.models) == ("whole", ["primary"])
 
-    in_places(run)
+    in_replicas(run)
 
 
-def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world: Callable[..., None]) -> None:
+def test_a_new_alias_applies_to_the_next_request_and_is_listed(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         discovery = world.host.client(DiscoveryClient)
 
-        async def becomes(**weights: int) -> None:
+        async def set_targets(**weights: int) -> None:
             targets = [WeightedTarget(model=model, weight=weight) for model, weight in weights.items()]
             with acting_for(ADMIN):
                 await discovery.set_alias(Alias(name="fast", targets=targets))
@@ -152,19 +154,19 @@ def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world:
             replies = [await world.ask(stream=False, model="fast", user=f"u{i}") for i in range(40)]
             return Counter(reply.model for reply in replies)
 
-        async def known(users: range, is_new: Callable[[Reply], bool]) -> None:
-            """Return when the watch has told serving of the change, as an answer to one of the users shows."""
+        async def wait_until_effective(users: range, is_new: Callable[[Reply], bool]) -> None:
+            """Wait until serving has received the change, as an answer for one of the users shows."""
             async with asyncio.timeout(30):
                 while not any([is_new(await world.ask(stream=False, model="fast", user=f"u{i}")) for i in users]):
                     await asyncio.sleep(0)
 
-        await becomes(primary=1)
+        await set_targets(primary=1)
         assert await shares() == {"primary": 40}
-        await becomes(fallback=1)
-        await known(range(1), lambda reply: reply.model == "fallback")
+        await set_targets(fallback=1)
+        await wait_until_effective(range(1), lambda reply: reply.model == "fallback")
         assert await shares() == {"fallback": 40}
-        await becomes(primary=50, fallback=50)
-        await known(range(40), lambda reply: reply.model == "primary")
+        await set_targets(primary=50, fallback=50)
+        await wait_until_effective(range(40), lambda reply: reply.model == "primary")
         first = await shares()
         assert 8 < first["primary"] < 32
         assert await shares() == first  # sticky
@@ -173,14 +175,14 @@ def test_an_alias_counts_for_the_next_request_and_is_listed_as_a_model(in_world:
         assert (await world.http.get("/v1/models/fast")).json()["owned_by"] == "openai"
         with acting_for(ADMIN):
             await discovery.delete_alias(DeleteAliasRequest(name="fast"))
-        await known(range(1), lambda reply: reply.status == 404)
+        await wait_until_effective(range(1), lambda reply: reply.status == 404)
         reply = await world.ask(stream=False, model="fast")
         assert (reply.status, reply.error["code"]) == (404, "model_not_found")
 
     in_world(run, remember_models_seconds=300)
 
 
-def test_the_other_target_of_an_alias_answers_before_its_fallbacks(in_world: Callable[..., None]) -> None:
+def test_other_targets_of_an_alias_are_tried_before_its_fallbacks(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_500"]
         reply = await world.ask(stream=False, model="canary")
@@ -193,7 +195,7 @@ def test_the_other_target_of_an_alias_answers_before_its_fallbacks(in_world: Cal
     in_world(run, third={}, aliases=aliases)
 
 
-def test_a_service_that_asks_over_the_contract_gets_the_same(in_world: Callable[..., None]) -> None:
+def test_rpc_calls_have_the_same_failover(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut", "silent"]
         client = world.host.client(ServingClient)
@@ -212,7 +214,7 @@ def test_a_service_that_asks_over_the_contract_gets_the_same(in_world: Callable[
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_whole_has_a_deadline_whoever_answers(in_world: Callable[..., None], stream: bool) -> None:
+def test_the_deadline_covers_all_attempts(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         for name in ("primary", "fallback"):
             world[name].script = ["silent"]
@@ -227,7 +229,7 @@ def test_the_whole_has_a_deadline_whoever_answers(in_world: Callable[..., None],
     in_world(run, primary={"deadlines": deadlines}, fallback={"deadlines": deadlines})
 
 
-def test_a_probe_that_hangs_costs_little(in_world: Callable[..., None]) -> None:
+def test_a_hanging_probe_delays_the_request_only_briefly(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"] * 5 + ["silent"]
         for _ in range(5):
@@ -243,24 +245,24 @@ def test_a_probe_that_hangs_costs_little(in_world: Callable[..., None]) -> None:
     in_world(run, primary={"deadlines": deadlines}, circuits={"probe_seconds": 2})
 
 
-def test_a_fallback_that_is_killed_in_the_meantime_is_passed_by(
+def test_a_fallback_killed_during_the_request_is_skipped(
     in_world: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run(world: World) -> None:
-        def find_model(kills, who, model):
-            return Kill(name=model) if world["primary"].asked and model == "fallback" else None
+        def find_model(kills, principal, model):
+            return Kill(name=model) if world["primary"].request_count and model == "fallback" else None
 
         monkeypatch.setattr(KillList, "find_model", find_model)
         world["primary"].script = ["status_500"]
         reply = await world.ask(stream=False)
-        assert (reply.verdict, reply.model, world["fallback"].asked) == ("whole", "third", 0)
+        assert (reply.verdict, reply.model, world["fallback"].request_count) == ("whole", "third", 0)
 
     in_world(run, third={})
 
 
-def test_while_one_request_probes_the_others_are_told(in_world: Callable[..., None]) -> None:
+def test_requests_during_a_probe_receive_503_with_retry_after(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["status_503"] * 5 + ["held", "well"]
+        world["primary"].script = ["status_503"] * 5 + ["held", "healthy"]
         for _ in range(2):
             await world.ask(stream=False)
         await world.wait(21)
@@ -270,7 +272,7 @@ def test_while_one_request_probes_the_others_are_told(in_world: Callable[..., No
         assert "half-open: probing" in await world.status()
         reply = await world.ask(stream=False)
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
-        assert "tried by another request" in reply.error["message"]
+        assert "another request probes it" in reply.error["message"]
         world["primary"].go.set()
         assert (await probing).status_code == 200
         assert world.circuit("primary") == 0
@@ -279,7 +281,7 @@ def test_while_one_request_probes_the_others_are_told(in_world: Callable[..., No
     in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
 
 
-def test_who_leaves_a_stream_lets_no_second_probe_in(in_world: Callable[..., None]) -> None:
+def test_a_stream_abandoned_before_the_circuit_opened_does_not_end_the_probe(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["held_stream"] + ["status_503"] * 5 + ["held"]
         live = BODY | {"stream": True}
@@ -297,55 +299,55 @@ def test_who_leaves_a_stream_lets_no_second_probe_in(in_world: Callable[..., Non
         assert (await world.ask(stream=False)).status == 503
         world["primary"].go.set()
         assert (await probing).status_code == 200
-        assert world["primary"].asked == 1 + 5 + 1
+        assert world["primary"].request_count == 1 + 5 + 1
 
     patient = {"first_token_seconds": 100, "between_tokens_seconds": 100, "total_seconds": 300}
     in_world(run, primary={"fallbacks": [], "deadlines": patient}, circuits={"open_seconds": 20})
 
 
-def test_who_waited_in_line_while_a_circuit_opened_goes_elsewhere(
+def test_a_queued_request_moves_on_when_the_circuit_opens(
     in_world: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class SeenLine(AdmissionQueue):
+    class CountingQueue(AdmissionQueue):
         waiting = 0
 
         async def _wait(self, seconds: float) -> None:
-            SeenLine.waiting += 1
+            CountingQueue.waiting += 1
             await super()._wait(seconds)
 
     async def run(world: World) -> None:
         world["primary"].script = ["held_500"]
-        both = [asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY)) for _ in range(2)]
-        await until(lambda: SeenLine.waiting == 1 and world["primary"].under_way == 1)
+        requests = [asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY)) for _ in range(2)]
+        await until(lambda: CountingQueue.waiting == 1 and world["primary"].under_way == 1)
         world["primary"].go.set()
-        assert [(await each).json()["model"] for each in both] == ["fallback"] * 2
-        assert world["primary"].asked == 1
+        assert [(await each).json()["model"] for each in requests] == ["fallback"] * 2
+        assert world["primary"].request_count == 1
         outcomes = [[a["outcome"] for a in r["details"]["attempts"]] for r in world.records()]
         assert sorted(outcomes) == [["circuit_open", "ok"], ["unavailable", "ok"]]
 
-    monkeypatch.setattr(service, "AdmissionQueue", SeenLine)
+    monkeypatch.setattr(service, "AdmissionQueue", CountingQueue)
     in_world(run, primary={"max_concurrent": 1}, circuits={"consecutive_failures": 1})
 
 
-def test_with_nobody_left_the_caller_hears_when_to_come_back(in_world: Callable[..., None]) -> None:
+def test_without_candidates_the_error_has_a_retry_after(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]
         for _ in range(3):
             reply = await world.ask(stream=False)
         assert (reply.status, reply.error["code"]) == (503, "service_unavailable")
-        asked = world["primary"].asked
+        asked = world["primary"].request_count
         reply = await world.ask(stream=False)
-        assert (reply.status, "is left alone for" in reply.error["message"]) == (503, True)
+        assert (reply.status, "receives no requests for" in reply.error["message"]) == (503, True)
         assert 1 <= int(reply.headers["retry-after"]) <= 20
-        assert world["primary"].asked == asked
+        assert world["primary"].request_count == asked
         await world.wait(20)
-        world["primary"].script = ["well"]
+        world["primary"].script = ["healthy"]
         assert (await world.ask(stream=False)).verdict == "whole"
 
     in_world(run, primary={"fallbacks": []}, circuits={"open_seconds": 20})
 
 
-def test_a_fallback_that_gives_the_beginning_back_says_nothing_twice(in_world: Callable[..., None]) -> None:
+def test_a_fallback_that_repeats_the_text_causes_no_duplicate_text(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script, world["fallback"].script = ["cut"], ["echo"]
         assert (await world.ask(stream=True)).verdict == "whole"
@@ -353,21 +355,21 @@ def test_a_fallback_that_gives_the_beginning_back_says_nothing_twice(in_world: C
     in_world(run)
 
 
-def test_a_pause_that_a_failing_upstream_asks_for_is_told(in_world: Callable[..., None]) -> None:
+def test_the_retry_after_of_a_failing_upstream_reaches_the_caller(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["resting"]
-        for said in ("in maintenance", "wants to be left alone for 40 s"):
+        world["primary"].script = ["maintenance"]
+        for said in ("in maintenance", "accepts no requests for 40 s"):
             reply = await world.ask(stream=False)
             assert (reply.status, reply.headers["retry-after"]) == (503, "40")
             assert said in reply.error["message"]
-        assert world["primary"].asked == 1
+        assert world["primary"].request_count == 1
 
     in_world(run, primary={"fallbacks": []})
 
 
-def test_an_upstream_cannot_send_a_request_elsewhere(in_world: Callable[..., None]) -> None:
+def test_redirects_of_an_upstream_are_not_followed(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["elsewhere"]
+        world["primary"].script = ["redirect"]
         reply = await world.ask(stream=False)
         assert (reply.verdict, reply.model) == ("whole", "fallback")
 
@@ -384,19 +386,17 @@ def test_an_upstream_cannot_send_a_request_elsewhere(in_world: Callable[..., Non
     ],
     ids=["n", "logprobs", "tools", "json"],
 )
-def test_what_cannot_be_gone_on_with_ends_with_an_error_inside_the_stream(
-    in_world: Callable[..., None], more: Any
-) -> None:
+def test_a_stream_that_cannot_be_continued_ends_with_an_error_event(in_world: Callable[..., None], more: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut"]
         reply = await world.ask(stream=True, **more)
         assert (reply.status, reply.verdict, reply.done) == (200, "error", False)
-        assert world["fallback"].asked == 0
+        assert world["fallback"].request_count == 0
 
     in_world(run)
 
 
-def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world: Callable[..., None]) -> None:
+def test_a_stream_at_max_tokens_is_not_continued(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut"]
         assert (await world.ask(stream=True, max_tokens=40)).verdict == "error"
@@ -408,9 +408,9 @@ def test_a_stream_at_its_most_tokens_is_not_gone_on_with(in_world: Callable[...,
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_engine_that_gives_an_answer_up_has_not_given_it(in_world: Callable[..., None], stream: bool) -> None:
+def test_an_aborted_answer_is_not_complete(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["gave_up"]
+        world["primary"].script = ["aborted"]
         reply = await world.ask(stream=stream)
         assert (reply.verdict, reply.model) == ("whole", "fallback")
         assert [a["outcome"] for a in world.records()[0]["details"]["attempts"]] == ["cut", "ok"]
@@ -419,7 +419,7 @@ def test_an_engine_that_gives_an_answer_up_has_not_given_it(in_world: Callable[.
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_signs_of_life_are_no_tokens(in_world: Callable[..., None], stream: bool) -> None:
+def test_keep_alive_events_do_not_extend_the_deadline(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["heartbeats"]
         reply = await world.ask(stream=stream)
@@ -429,7 +429,7 @@ def test_signs_of_life_are_no_tokens(in_world: Callable[..., None], stream: bool
     in_world(run)
 
 
-def test_reasoning_is_a_part_of_the_answer_under_its_engines_name(in_world: Callable[..., None]) -> None:
+def test_reasoning_keeps_the_field_name_of_the_engine(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["thinking"]
         reply = await world.ask(stream=True)
@@ -441,24 +441,26 @@ def test_reasoning_is_a_part_of_the_answer_under_its_engines_name(in_world: Call
         events = [orjson.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
         deltas = [choice["delta"] for event in events for choice in event["choices"]]
         assert [delta["reasoning"] for delta in deltas if "reasoning" in delta] == THOUGHTS
-        assert world["fallback"].asked == 0
+        assert world["fallback"].request_count == 0
         assert world.circuit("primary") == 0
 
     in_world(run)
 
 
-def test_a_thought_is_not_gone_on_with(in_world: Callable[..., None]) -> None:
+def test_a_stream_with_reasoning_is_not_continued(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut_thinking"]
         reply = await world.ask(stream=True)
         assert (reply.verdict, reply.done) == ("error", False)
-        assert world["fallback"].asked == 0
+        assert world["fallback"].request_count == 0
 
     in_world(run)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_fails_an_answer_is_whole_or_an_error_and_in_time(in_world: Callable[..., None], seed: Any) -> None:
+def test_with_random_failures_an_answer_is_complete_or_an_error_in_time(
+    in_world: Callable[..., None], seed: Any
+) -> None:
     async def run(world: World) -> None:
         chance = Random(seed)
         verdicts: Counter[str] = Counter()
@@ -475,22 +477,22 @@ def test_whatever_fails_an_answer_is_whole_or_an_error_and_in_time(in_world: Cal
             await world.wait(4)
         assert min(verdicts["whole"], verdicts["error"]) > 5
 
-    never = {"consecutive_failures": 1000, "window": 1000}
-    in_world(run, third={"context_length": 32768}, circuits=never)
+    never_open = {"consecutive_failures": 1000, "window": 1000}
+    in_world(run, third={"context_length": 32768}, circuits=never_open)
 
 
-def test_retries_have_a_budget(in_world: Callable[..., None]) -> None:
+def test_retries_stop_when_the_budget_is_exhausted(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_500"]
         for _ in range(20):
             assert (await world.ask(stream=False)).verdict == "error"
-        assert 20 <= world["primary"].asked <= 20 + 4  # 20 % of them
+        assert 20 <= world["primary"].request_count <= 20 + 4  # 20 % of them
 
     retries = {"budget_floor": 0, "budget_ratio": 0.2}
     in_world(run, primary={"fallbacks": []}, retries=retries, circuits={"consecutive_failures": 1000, "window": 1000})
 
 
-def test_a_longer_answer_than_the_model_takes_goes_to_one_that_takes_it(in_world: Callable[..., None]) -> None:
+def test_a_long_answer_goes_to_a_model_with_a_sufficient_context(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         before = fallbacks("primary", "third", "context_length")
         reply = await world.ask(stream=False, max_tokens=9000)
@@ -503,10 +505,10 @@ def test_a_longer_answer_than_the_model_takes_goes_to_one_that_takes_it(in_world
     in_world(run, third={"context_length": 32768})
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(in_world: Callable[..., None]) -> None:
+def test_a_pooled_connection_closed_while_idle_is_not_a_failure(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         assert (await world.ask(stream=False)).verdict == "whole"
-        world["primary"].script = ["reset", "well"]  # the first over the kept connection
+        world["primary"].script = ["reset", "healthy"]  # the first over the kept connection
         reply = await world.ask(stream=False)
         assert (reply.verdict, reply.model) == ("whole", "primary")
         assert len(world.records()[-1]["details"]["attempts"]) == 1
@@ -514,22 +516,22 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(in_world: Cal
     in_world(run)
 
 
-def test_a_caller_who_leaves_is_nobodys_failure(in_world: Callable[..., None]) -> None:
+def test_a_disconnected_caller_is_not_counted_as_a_failure(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["silent"]
         asking = asyncio.ensure_future(world.http.post("/v1/chat/completions", json=BODY))
         await until(lambda: world["primary"].under_way == 1)
         asking.cancel()
         await until(lambda: world["primary"].under_way == 0)
-        found: list[dict[str, Any]] = []
+        records: list[dict[str, Any]] = []
 
         def arrived() -> bool:
-            found.extend(world.records())
-            return bool(found)
+            records.extend(world.records())
+            return bool(records)
 
         await until(arrived)
-        assert [a["outcome"] for a in found[0]["details"]["attempts"]] == ["client_gone"]
-        assert world["fallback"].asked == 0
+        assert [a["outcome"] for a in records[0]["details"]["attempts"]] == ["client_gone"]
+        assert world["fallback"].request_count == 0
         assert world.circuit("primary") == 0
 
     in_world(run)

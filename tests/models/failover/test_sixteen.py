@@ -22,8 +22,8 @@ def case(number: int, name: str, best: str) -> pytest.MarkDecorator:
     return pytest.mark.case(number, name, best)
 
 
-def is_whole(reply: Reply, model: str = "fallback", within: float = 1.0) -> None:
-    """Assert that the answer is whole, by whom, and that nobody waited longer than that for it."""
+def is_complete(reply: Reply, model: str = "fallback", within: float = 1.0) -> None:
+    """Assert that the answer is complete, from this model, and in time."""
     assert (reply.verdict, reply.error) == ("whole", {}), reply
     assert reply.model == model
     assert reply.seconds < within, f"took {reply.seconds} s"
@@ -39,23 +39,23 @@ def is_error(reply: Reply, code: str) -> None:
 @BOTH
 def test_a_429_with_retry_after(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["limited_long", "well"]
-        is_whole(await world.ask(stream=stream))
-        is_whole(await world.ask(stream=stream))
-        assert world["primary"].asked == 1
+        world["primary"].script = ["limited_long", "healthy"]
+        is_complete(await world.ask(stream=stream))
+        is_complete(await world.ask(stream=stream))
+        assert world["primary"].request_count == 1
         await world.wait(40)
-        is_whole(await world.ask(stream=stream), "primary")
+        is_complete(await world.ask(stream=stream), "primary")
 
     in_world(run)
 
 
 @case(1, "429 with Retry-After", "without a fallback: whole, by the primary after its pause")
 @BOTH
-def test_a_429_without_a_fallback_is_waited_for(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_429_without_a_fallback_is_retried_after_its_delay(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["limited", "well"]
+        world["primary"].script = ["limited", "healthy"]
         reply = await world.ask(stream=stream)
-        is_whole(reply, "primary", within=5)
+        is_complete(reply, "primary", within=5)
         assert reply.seconds > 3
         world["primary"].script = ["limited_long"]
         reply = await world.ask(stream=stream)
@@ -72,9 +72,9 @@ def test_b_lasting_429(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["limited_long"]
         for _ in range(12):
-            is_whole(await world.ask(stream=stream))
+            is_complete(await world.ask(stream=stream))
             await world.wait(5)
-        assert world["primary"].asked == 2
+        assert world["primary"].request_count == 2
         assert world.circuit("primary") == 0  # a limit is no fault
 
     in_world(run)
@@ -84,22 +84,22 @@ def test_b_lasting_429(in_world: Callable[..., None], stream: Any) -> None:
 @BOTH
 def test_c_one_500(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["status_500", "well"]
-        is_whole(await world.ask(stream=stream))
-        is_whole(await world.ask(stream=stream), "primary")
+        world["primary"].script = ["status_500", "healthy"]
+        is_complete(await world.ask(stream=stream))
+        is_complete(await world.ask(stream=stream), "primary")
 
     in_world(run)
 
 
 @case(3, "one 500", "without a fallback: whole, by the primary's second attempt")
 @BOTH
-def test_c_one_500_without_a_fallback_is_tried_again(in_world: Callable[..., None], stream: Any) -> None:
+def test_c_one_500_without_a_fallback_is_retried(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
-        world["primary"].script = ["status_500", "well"]
-        is_whole(await world.ask(stream=stream), "primary")
+        world["primary"].script = ["status_500", "healthy"]
+        is_complete(await world.ask(stream=stream), "primary")
         world["primary"].script = ["status_400"]
         is_error(await world.ask(stream=stream), "invalid_value")
-        assert world["primary"].asked == 3  # what the caller did wrong is not tried again
+        assert world["primary"].request_count == 3  # what the caller did wrong is not tried again
 
     in_world(run, primary={"fallbacks": []})
 
@@ -110,8 +110,8 @@ def test_d_lasting_503(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]
         for _ in range(20):
-            is_whole(await world.ask(stream=stream))
-        assert world["primary"].asked == 5
+            is_complete(await world.ask(stream=stream))
+        assert world["primary"].request_count == 5
         assert world.circuit("primary") == 2
         assert "circuit of primary at" in await world.status()
 
@@ -123,8 +123,8 @@ def test_d_lasting_503(in_world: Callable[..., None], stream: Any) -> None:
 def test_e_tcp_reset(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["reset"]
-        is_whole(await world.ask(stream=stream))
-        assert world["primary"].asked == 1  # not twice in a row where there is another
+        is_complete(await world.ask(stream=stream))
+        assert world["primary"].request_count == 1  # not twice in a row where there is another
 
     in_world(run)
 
@@ -134,7 +134,7 @@ def test_e_tcp_reset(in_world: Callable[..., None], stream: Any) -> None:
 def test_f_no_answer(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["silent"]
-        is_whole(await world.ask(stream=stream), within=8)
+        is_complete(await world.ask(stream=stream), within=8)
         await world.wait(0.1)
         assert world["primary"].under_way == 0  # the work nobody waits for is stopped
 
@@ -147,7 +147,7 @@ def test_g_slow_first_token(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["slow_start"]
         reply = await world.ask(stream=stream)
-        is_whole(reply, within=8)
+        is_complete(reply, within=8)
         assert reply.headers["x-drw-model"] == "fallback"
 
     in_world(run)
@@ -159,7 +159,7 @@ def test_h_cut(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut"]
         reply = await world.ask(stream=stream)
-        is_whole(reply)
+        is_complete(reply)
         assert reply.models == (["primary", "fallback"] if stream else [])
         assert len(world["fallback"].bodies[0]["messages"]) == (2 if stream else 1)
 
@@ -171,7 +171,7 @@ def test_h_cut(in_world: Callable[..., None], stream: Any) -> None:
 def test_i_stall(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["stall"]
-        is_whole(await world.ask(stream=stream), within=8)
+        is_complete(await world.ask(stream=stream), within=8)
 
     in_world(run)
 
@@ -182,7 +182,7 @@ def test_i_stall(in_world: Callable[..., None], stream: Any) -> None:
 def test_j_malformed(in_world: Callable[..., None], stream: Any, how: str) -> None:
     async def run(world: World) -> None:
         world["primary"].script = [how]
-        is_whole(await world.ask(stream=stream))
+        is_complete(await world.ask(stream=stream))
 
     in_world(run)
 
@@ -193,7 +193,7 @@ def test_j_malformed(in_world: Callable[..., None], stream: Any, how: str) -> No
 def test_k_missing_done(in_world: Callable[..., None], stream: Any, how: str) -> None:
     async def run(world: World) -> None:
         world["primary"].script = [how]
-        is_whole(await world.ask(stream=stream))
+        is_complete(await world.ask(stream=stream))
         assert fallbacks("primary", "fallback", "cut") > 0
 
     in_world(run)
@@ -204,8 +204,8 @@ def test_k_missing_done(in_world: Callable[..., None], stream: Any, how: str) ->
 def test_l_context_length(in_world: Callable[..., None], stream: Any) -> None:
     async def with_room(world: World) -> None:
         world["primary"].script = ["too_long"]
-        is_whole(await world.ask(stream=stream), "third")
-        assert (world["fallback"].asked, world["third"].asked) == (0, 1)
+        is_complete(await world.ask(stream=stream), "third")
+        assert (world["fallback"].request_count, world["third"].request_count) == (0, 1)
         assert world.circuit("primary") == 0
 
     in_world(with_room, third={"context_length": 32768})
@@ -213,12 +213,12 @@ def test_l_context_length(in_world: Callable[..., None], stream: Any) -> None:
 
 @case(12, "context_length_exceeded", "an error at once where no model has more room")
 @BOTH
-def test_l_context_length_without_more_room(in_world: Callable[..., None], stream: Any) -> None:
+def test_l_context_length_without_a_longer_context(in_world: Callable[..., None], stream: Any) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["too_long"]
         reply = await world.ask(stream=stream)
         is_error(reply, "context_length_exceeded")
-        assert (reply.status, world["primary"].asked, world["fallback"].asked) == (400, 1, 0)
+        assert (reply.status, world["primary"].request_count, world["fallback"].request_count) == (400, 1, 0)
 
     in_world(run)
 
@@ -237,7 +237,7 @@ def test_m_content_filter(in_world: Callable[..., None], stream: Any, how: str) 
         else:
             is_error(reply, "content_filter")
         assert not reply.text or TEXT.startswith(reply.text)
-        assert (world["primary"].asked, world["fallback"].asked) == (1, 0)
+        assert (world["primary"].request_count, world["fallback"].request_count) == (1, 0)
         assert world.circuit("primary") == 0
 
     in_world(run)
@@ -253,18 +253,18 @@ def test_n_fallback_without_prefill(in_world: Callable[..., None], stream: Any, 
         if stream:
             is_error(reply, "service_unavailable")
             assert not reply.done
-            assert world["fallback"].asked == (0 if prefill == "none" else 1)
+            assert world["fallback"].request_count == (0 if prefill == "none" else 1)
         else:
-            is_whole(reply)
+            is_complete(reply)
 
     in_world(run, primary=NONE, fallback={"prefill": prefill})
 
 
 @case(14, "fallback refuses a prefill", "whole where a further fallback takes one")
-def test_n_another_fallback_goes_on(in_world: Callable[..., None]) -> None:
+def test_n_another_fallback_continues(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script, world["fallback"].script = ["cut"], ["no_prefill"]
-        is_whole(await world.ask(stream=True), "third")
+        is_complete(await world.ask(stream=True), "third")
 
     in_world(run, third={})
 
@@ -276,16 +276,16 @@ def test_o_flap(in_world: Callable[..., None], stream: Any) -> None:
         world["primary"].script = ["status_503"]
         began, states = world.now(), []
         while world.now() - began < 60:
-            is_whole(await world.ask(stream=stream))
+            is_complete(await world.ask(stream=stream))
             states.append(world.circuit("primary"))
             await world.wait(1)
         assert states == [0] * 4 + [2] * (len(states) - 4)
-        assert 5 + 3 <= world["primary"].asked <= 5 + 6  # five opened it; then came probes, ever later
-        world["primary"].script, well = ["well"], world.now()
+        assert 5 + 3 <= world["primary"].request_count <= 5 + 6  # five opened it; then came probes, ever later
+        world["primary"].script, well = ["healthy"], world.now()
         while (reply := await world.ask(stream=stream)).model != "primary":
-            is_whole(reply)
+            is_complete(reply)
             await world.wait(1)
-        is_whole(reply, "primary")
+        is_complete(reply, "primary")
         assert world.now() - well < 30
         assert world.circuit("primary") == 0
 
@@ -299,7 +299,7 @@ def test_p_accounting(in_world: Callable[..., None], stream: Any) -> None:
         before = fallbacks("primary", "fallback", "cut")
         world["primary"].script = ["cut"]
         reply = await world.ask(stream=stream)
-        is_whole(reply)
+        is_complete(reply)
         assert reply.usage["total_tokens"] == 67 == reply.usage["prompt_tokens"] + reply.usage["completion_tokens"]
         assert abs(reply.usage["completion_tokens"] - 60) <= 1  # the white space at the seam is counted twice
         assert fallbacks("primary", "fallback", "cut") == before + 1

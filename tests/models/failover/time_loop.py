@@ -1,7 +1,7 @@
-"""An event loop whose time a test moves on, with real sockets: deadlines of minutes pass in no time.
+"""Event loop with simulated time and real sockets: deadlines of minutes pass immediately.
 
-It jumps only while somebody sleeps on the `DoubleClock`, which is never while an answer, the database or any
-other real part is waited for; so a slow machine makes a test slow, and never wrong.
+Time advances only while a task sleeps on the `DoubleClock`, never while one waits for a response, the database or
+another real dependency. A slow machine therefore makes a test slow, but not wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STEP_SECONDS = 0.05
 
 
 class TimeLoop(asyncio.SelectorEventLoop):
-    """A loop whose time can be moved on."""
+    """An event loop with an adjustable offset of its time."""
 
     shift = 0.0
 
@@ -27,7 +27,7 @@ class TimeLoop(asyncio.SelectorEventLoop):
 
 
 class DoubleClock(Clock):
-    """The loop's time; knows whether anybody waits for it to pass."""
+    """The loop's time; counts the tasks that sleep on it."""
 
     sleepers = 0
 
@@ -40,14 +40,14 @@ class DoubleClock(Clock):
 
 
 def passed() -> float:
-    """Return the seconds by which the present loop's time was moved on."""
+    """Return the seconds by which the time of the running loop was advanced."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, TimeLoop)
     return loop.shift
 
 
 async def passing(work: Coroutine[Any, Any, T]) -> T:
-    """Return what the work returns, while time passes as fast as it may."""
+    """Run a coroutine while the simulated time advances; return its result."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     assert isinstance(loop, TimeLoop)
@@ -64,7 +64,7 @@ async def passing(work: Coroutine[Any, Any, T]) -> T:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run the work in a loop of its own."""
+    """Run a coroutine in a new loop."""
     DoubleClock.sleepers = 0
     with asyncio.Runner(loop_factory=TimeLoop) as runner:
         return runner.run(work)

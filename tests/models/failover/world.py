@@ -1,4 +1,4 @@
-"""Serving with two or three upstreams that misbehave as told, asked over its own socket, in a time that can pass."""
+"""Test harness of failover: serving with scripted upstreams, over its socket, with simulated time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _numbers = itertools.count()
 
 @dataclass
 class Reply:
-    """What a caller got, and how long it took."""
+    """The response that a caller received, and its duration."""
 
     status: int
     headers: Mapping[str, str]
@@ -40,14 +40,14 @@ class Reply:
     finish_reason: str | None = None
     error: dict[str, Any] = field(default_factory=dict)
     done: bool = True
-    """Whether it claims to be at its end."""
+    """Whether the stream ended with `[DONE]`."""
     usage: dict[str, Any] | None = None
     models: list[str] = field(default_factory=list)
-    """Every model that a stream named, in its order."""
+    """The models of a stream in order."""
 
     @property
     def verdict(self) -> str:
-        """In a word: `whole`, `error`, or what must never be: `truncated`."""
+        """`whole`, `error`, or `truncated`, which must never occur."""
         if self.error:
             return "truncated" if self.done and self.status == 200 else "error"
         return "whole" if self.text == TEXT and self.finish_reason == "stop" and self.done else "truncated"
@@ -67,74 +67,74 @@ class World:
         return self.upstreams[name]
 
     async def ask(self, *, stream: bool, model: str = "primary", headers: dict[str, str] | None = None, **more: Any):
-        """Ask once, and return what came."""
+        """Send one request and return the reply."""
         body = {"model": model, "messages": [{"role": "user", "content": "Count."}], "stream": stream, **more}
         if stream:
             body["stream_options"] = {"include_usage": True}
-        began = self.now()
-        reply = await passing(self._asked(body, headers or {}))
-        reply.seconds = self.now() - began
+        started_at = self.now()
+        reply = await passing(self._post(body, headers or {}))
+        reply.seconds = self.now() - started_at
         return reply
 
     async def wait(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the simulated time."""
         await passing(DoubleClock().sleep(seconds))
 
     def now(self) -> float:
-        """Return how much time was made to pass; what the machine itself takes is not in it."""
+        """Return the simulated time in seconds; real time does not count."""
         return passed()
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the audit records that are new since the last look."""
+        """Return the audit records since the last call."""
         with psycopg.connect(self.database) as connection:
             rows = connection.execute("select record::jsonb from audit.inbox order by id").fetchall()
         new, self.seen = [row[0] for row in rows][self.seen :], len(rows)
         return new
 
     def circuit(self, model: str) -> float | None:
-        """Return the metric of the circuit of a model with one place."""
+        """Return the metric of the circuit of a model with one replica."""
         replica = self[model].base_url.removeprefix("http://").removesuffix("/v1")
         return REGISTRY.get_sample_value("drw_circuit_state", {"model": model, "replica": replica})
 
     async def status(self) -> str:
-        """Return what `drw status` says of serving."""
+        """Return the status of serving."""
         return next(s.detail for s in (await self.host.status()).services if s.name == "serving")
 
-    async def _asked(self, body: dict[str, Any], headers: dict[str, str]) -> Reply:
+    async def _post(self, body: dict[str, Any], headers: dict[str, str]) -> Reply:
         answer = await self.http.post("/v1/chat/completions", json=body, headers=headers)
-        made = Reply(answer.status_code, answer.headers, "", 0.0)
+        reply = Reply(answer.status_code, answer.headers, "", 0.0)
         if not answer.headers["content-type"].startswith("text/event-stream"):
-            said = answer.json()
-            made.error = said.get("error") or {}
-            if not made.error:
-                (choice,) = said["choices"]
-                made.text, made.finish_reason = choice["message"]["content"], choice["finish_reason"]
-                made.model, made.usage = said["model"], said["usage"]
-            return made
-        made.done = False
+            content = answer.json()
+            reply.error = content.get("error") or {}
+            if not reply.error:
+                (choice,) = content["choices"]
+                reply.text, reply.finish_reason = choice["message"]["content"], choice["finish_reason"]
+                reply.model, reply.usage = content["model"], content["usage"]
+            return reply
+        reply.done = False
         for line in answer.text.splitlines():
             if line == "data: [DONE]":
-                made.done = True
+                reply.done = True
             elif line:
-                _take(made, orjson.loads(line.removeprefix("data: ")))
-        return made
+                _take(reply, orjson.loads(line.removeprefix("data: ")))
+        return reply
 
 
-def _take(made: Reply, event: dict[str, Any]) -> None:
+def _take(reply: Reply, event: dict[str, Any]) -> None:
     if error := event.get("error"):
-        made.error = error
+        reply.error = error
         return
-    if made.model != event["model"]:
-        made.model = event["model"]
-        made.models.append(made.model)
-    made.usage = event.get("usage") or made.usage
+    if reply.model != event["model"]:
+        reply.model = event["model"]
+        reply.models.append(reply.model)
+    reply.usage = event.get("usage") or reply.usage
     for choice in event["choices"]:
-        made.text += choice["delta"].get("content") or ""
-        made.finish_reason = choice.get("finish_reason") or made.finish_reason
+        reply.text += choice["delta"].get("content") or ""
+        reply.finish_reason = choice.get("finish_reason") or reply.finish_reason
 
 
 def fallbacks(before: str, after: str, reason: str) -> float:
-    """Return how often requests went from one model to another for a reason."""
+    """Return the number of fallbacks from one model to another for a reason."""
     labels = {"from": before, "to": after, "reason": reason}
     return REGISTRY.get_sample_value("drw_fallbacks_total", labels) or 0.0
 
@@ -147,15 +147,19 @@ async def world(
     primary: dict[str, Any] | None = None,
     fallback: dict[str, Any] | None = None,
     third: dict[str, Any] | None = None,
-    places: tuple[str, ...] = (),
+    replicas: tuple[str, ...] = (),
     aliases: dict[str, Any] | None = None,
     **serving: Any,
 ) -> AsyncIterator[World]:
-    """Run serving with `primary`, `fallback` and, where given, `third`; `places` are further ones of `primary`."""
+    """Run serving with `primary`, `fallback` and optionally `third`; `replicas` are more replicas of `primary`."""
     base = f"{folder}/f{next(_numbers)}"
-    own = {"primary": primary or {}, "fallback": fallback or {}} | ({} if third is None else {"third": third})
+    model_settings = {"primary": primary or {}, "fallback": fallback or {}} | (
+        {} if third is None else {"third": third}
+    )
     async with AsyncExitStack() as stack:
-        upstreams = {name: await stack.enter_async_context(double_upstream(name)) for name in (*own, *places)}
+        upstreams = {
+            name: await stack.enter_async_context(double_upstream(name)) for name in (*model_settings, *replicas)
+        }
         models: dict[str, Any] = {
             name: {
                 "engine": "openai",
@@ -165,13 +169,13 @@ async def world(
                 "prefill": PREFILL,
                 **more,
             }
-            for name, more in own.items()
+            for name, more in model_settings.items()
         }
-        models["primary"].setdefault("fallbacks", [name for name in own if name != "primary"])
-        if places:
+        models["primary"].setdefault("fallbacks", [name for name in model_settings if name != "primary"])
+        if replicas:
             models["primary"] |= {
                 "base_url": "",
-                "base_urls": [upstreams[name].base_url for name in ("primary", *places)],
+                "base_urls": [upstreams[name].base_url for name in ("primary", *replicas)],
             }
         discovery = {"models": models, "default_model": "primary", "aliases": aliases or {}}
         rag = ServiceAddress(services=("embedding",), grpc=f"unix:{base}.r", http="")
@@ -186,9 +190,9 @@ async def world(
         await host.start(f"unix:{base}.g", f"unix:{base}.h")
         transport = httpx.AsyncHTTPTransport(uds=f"{base}.h")
         http = httpx.AsyncClient(transport=transport, base_url="http://drw", headers=KEY, timeout=None)
-        made = World(await stack.enter_async_context(http), upstreams, host, profile.postgres)
-        made.records()  # those of others
-        yield made
+        running = World(await stack.enter_async_context(http), upstreams, host, profile.postgres)
+        running.records()  # drop records of other tests
+        yield running
 
 
 @pytest.fixture
@@ -198,8 +202,8 @@ def in_world(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def go(case: Any, **settings: Any) -> None:
         async def inside() -> None:
-            async with world(profile, folder, **settings) as made:
-                await case(made)
+            async with world(profile, folder, **settings) as running:
+                await case(running)
 
         run(inside())
 

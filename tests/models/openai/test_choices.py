@@ -1,4 +1,4 @@
-"""Every choice of every engine is counted: in the usage, in the ledger, and against the budget."""
+"""All choices of all engines are counted: in usage, ledger and budget."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Policy, Price, W
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.models.serving.adapters.vertex import VertexEngine
+from drw.models.serving.engines.prompts import PromptTokenizer
 from models.openai.test_openai_api import TOOLS
-from support.money import counters_open
+from support.money import until_counters_open
 
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 EACH = 6
@@ -86,9 +87,9 @@ def priced(
             "base_url": f"unix:{engine if kind == 'llama_cpp' else f'{folder}/one.sock'}",
             "context_length": 1024,
         }
-        async with start(double=double, more=("rate_limiting",), metering={"min_tokens": 1}) as web:
-            client = web.host.client(RateLimitingClient)
-            await counters_open(web.host.profile)
+        async with start(double=double, more=("rate_limiting",), metering={"min_tokens": 1}) as cluster:
+            client = cluster.host.client(RateLimitingClient)
+            await until_counters_open(cluster.host.profile)
             with acting_for(BOSS):
                 price: dict[str, Any] = {"prompt_usd_per_million": "0", "completion_usd_per_million": "1"}
                 await client.set_price(Price(model="double", **price))
@@ -97,20 +98,20 @@ def priced(
                 )
             async with aclosing(client.watch_policy(WatchPolicyRequest())) as news:
                 policy = await anext(news)
-            file = web.host.profile.data / "serving" / "policy.pb"
-            await web.until(lambda: file.exists() and Policy.FromString(file.read_bytes()) == policy, "the price")
-            yield web
+            file = cluster.host.profile.data / "serving" / "policy.pb"
+            await cluster.until(lambda: file.exists() and Policy.FromString(file.read_bytes()) == policy, "the price")
+            yield cluster
 
     return begin
 
 
-def ledger(web) -> list[tuple[int, int]]:
-    with psycopg.connect(web.database) as connection:
+def ledger(cluster) -> list[tuple[int, int]]:
+    with psycopg.connect(cluster.database) as connection:
         return connection.execute("select completion_tokens, cost from metering.ledger order by at, id").fetchall()
 
 
-async def usage_of(web, path, body):
-    answer = await web.http.post(f"/v1/{path}", json={"model": "double", "max_tokens": EACH, **body})
+async def usage_of(cluster, path, body):
+    answer = await cluster.http.post(f"/v1/{path}", json={"model": "double", "max_tokens": EACH, **body})
     assert answer.status_code == 200, answer.text
     if not body.get("stream"):
         return answer.json()["usage"]
@@ -124,53 +125,71 @@ ENDLESS: dict[str, Any] = {"logit_bias": {"0": -100, "2": -100}}
 
 
 @pytest.mark.parametrize("kind", ["llama_cpp", "openai", "vertex"])
-async def test_each_choice_is_in_the_usage_and_the_ledger(
+async def test_usage_and_ledger_count_all_choices(
     priced: Callable[..., Any], upstream: CountsOneChoice, kind: str
 ) -> None:
-    asked = [("chat/completions", CHAT), ("chat/completions", CHAT | STREAM)]
+    requests = [("chat/completions", CHAT), ("chat/completions", CHAT | STREAM)]
     if kind != "vertex":
-        asked += [("completions", PROMPT), ("completions", PROMPT | STREAM)]
+        requests += [("completions", PROMPT), ("completions", PROMPT | STREAM)]
     if kind == "llama_cpp":
-        asked = [(path, body | ENDLESS) for path, body in asked]
-        asked += [("chat/completions", CHAT | more | {"tools": TOOLS, "max_tokens": 3}) for more in ({}, STREAM)]
-    async with priced(kind, 10_000) as web:
+        requests = [(path, body | ENDLESS) for path, body in requests]
+        requests += [("chat/completions", CHAT | more | {"tools": TOOLS, "max_tokens": 3}) for more in ({}, STREAM)]
+    async with priced(kind, 10_000) as cluster:
         for n in (1, 3):
-            for path, body in asked:
-                before = len(ledger(web))
-                usage = await usage_of(web, path, body | {"n": n})
+            for path, body in requests:
+                before = len(ledger(cluster))
+                usage = await usage_of(cluster, path, body | {"n": n})
                 each = body.get("max_tokens", EACH)
                 assert usage["completion_tokens"] == n * each, (path, body)
                 assert usage["total_tokens"] == usage["prompt_tokens"] + n * each
-                assert ledger(web)[before:] == [(n * each, n * each * 1000)]
+                assert ledger(cluster)[before:] == [(n * each, n * each * 1000)]
                 if kind != "llama_cpp":
                     assert "cached_tokens" not in orjson.dumps(usage).decode()
 
 
+async def test_the_prompt_of_a_metered_chat_is_tokenized_once(
+    priced: Callable[..., Any], upstream: CountsOneChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized, chat = [], PromptTokenizer.chat
+
+    async def counting(self: PromptTokenizer, *arguments: Any) -> list[int]:
+        tokenized.append(arguments)
+        return await chat(self, *arguments)
+
+    monkeypatch.setattr(PromptTokenizer, "chat", counting)
+    async with priced("llama_cpp", 10_000) as cluster:
+        for number, more in enumerate(({}, STREAM, {"tools": TOOLS}), start=1):
+            await usage_of(cluster, "chat/completions", CHAT | more)
+            assert len(tokenized) == number
+
+
 @pytest.mark.parametrize("kind", ["llama_cpp", "openai"])
-async def test_choices_together_do_not_pass_the_budget(
+async def test_all_choices_together_stay_within_the_budget(
     priced: Callable[..., Any], upstream: CountsOneChoice, kind: str
 ) -> None:
-    async with priced(kind, 2 * EACH + 3) as web:
+    async with priced(kind, 2 * EACH + 3) as cluster:
         body = {"model": "double", "max_tokens": EACH, "n": 4, **CHAT, **(ENDLESS if kind == "llama_cpp" else {})}
-        refused = await web.http.post("/v1/chat/completions", json=body)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
-        cut = await web.http.post("/v1/chat/completions", json=body | STREAM)
+        rejected = await cluster.http.post("/v1/chat/completions", json=body)
+        assert (rejected.status_code, rejected.json()["error"]["code"]) == (429, "insufficient_quota")
+        cut = await cluster.http.post("/v1/chat/completions", json=body | STREAM)
         assert "insufficient_quota" in cut.text
-        assert [tokens for tokens, _ in ledger(web)] == [2 * EACH + 3]
+        assert [tokens for tokens, _ in ledger(cluster)] == [2 * EACH + 3]
 
 
-async def test_a_salt_of_the_tenant_goes_to_an_upstream_that_takes_one(
+async def test_the_cache_salt_of_the_tenant_is_sent_if_enabled(
     start: Callable[..., Any], folder: Path, upstream: CountsOneChoice
 ) -> None:
     one = {"base_url": f"unix:{folder}/one.sock"}
-    async with start(double=one, openai={"cache_salt": True, "cache_salt_key": "k" * 32}) as web:
+    async with start(double=one, openai={"cache_salt": True, "cache_salt_key": "k" * 32}) as cluster:
         usages = []
         for tenant in ({}, {"x-drw-key": "key_2"}, {"x-drw-desk": "fx"}, {"x-drw-walls": "w"}, {"x-drw-org": "b"}):
-            answer = await web.http.post("/v1/chat/completions", json={"model": "double", **CHAT}, headers=tenant)
+            answer = await cluster.http.post("/v1/chat/completions", json={"model": "double", **CHAT}, headers=tenant)
             usages.append(answer.json()["usage"])
-        mine, again, *others = [body["cache_salt"] for body in upstream.bodies]
-        assert mine == again and len({mine, *others}) == 4
-        assert all("acme" not in salt and len(salt) == 32 for salt in (mine, *others))
+        first_salt, again, *others = [body["cache_salt"] for body in upstream.bodies]
+        assert first_salt == again and len({first_salt, *others}) == 4
+        assert all("acme" not in salt and len(salt) == 32 for salt in (first_salt, *others))
         assert usages[0]["prompt_tokens_details"] == {"cached_tokens": 3}
-        answer = await web.http.post("/v1/chat/completions", json={"model": "double", **CHAT, "cache_salt": mine})
+        answer = await cluster.http.post(
+            "/v1/chat/completions", json={"model": "double", **CHAT, "cache_salt": first_salt}
+        )
         assert answer.status_code == 400

@@ -1,4 +1,4 @@
-"""Every generated token has its logprobs, also where several make up one character: by the bundled engine."""
+"""Logprobs of the bundled engine, including tokens that are parts of a character."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from drw.models.serving.adapters.llama_cpp import _greedy
+from drw.models.serving.adapters.llama_cpp import _is_greedy
 from drw.models.serving.engines.logprobs import Logprobs
-from models.cluster import Web
+from models.cluster import ModelsCluster
 
 EMOJI = [{"role": "user", "content": "Repeat: 🎉🎉🎉🎉🎉"}]
 FORCED = "🎉é日"
@@ -18,25 +18,25 @@ CONST = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "sc
 
 
 @pytest.fixture
-async def web(start: Callable[..., Any], engine: Path) -> AsyncIterator[Web]:
-    async with start(small=engine) as found:
-        yield found
+async def cluster(start: Callable[..., Any], engine: Path) -> AsyncIterator[ModelsCluster]:
+    async with start(small=engine) as cluster:
+        yield cluster
 
 
 @pytest.mark.parametrize(
     ("more", "text"),
     [({"max_tokens": 9, "temperature": 0}, "🎉🎉🎉"), ({"max_tokens": 30, "response_format": CONST}, f'"{FORCED}"')],
 )
-async def test_each_token_of_a_character_has_its_entry_whole_and_streamed(web: Web, more: Any, text: Any) -> None:
-    asked = {"model": "small", "messages": EMOJI, "logprobs": True, "top_logprobs": 2, **more}
-    whole = await web.client.chat.completions.create(**asked)
-    (choice,) = whole.choices
+async def test_each_token_of_a_character_has_a_logprob_entry(cluster: ModelsCluster, more: Any, text: Any) -> None:
+    request = {"model": "small", "messages": EMOJI, "logprobs": True, "top_logprobs": 2, **more}
+    complete = await cluster.client.chat.completions.create(**request)
+    (choice,) = complete.choices
     assert choice.message.content == text
     entries = choice.logprobs.content
-    assert len(entries) == whole.usage.completion_tokens
+    assert len(entries) == complete.usage.completion_tokens
     assert b"".join(bytes(entry.bytes) for entry in entries) == text.encode()
     assert all(-100 < entry.logprob <= 0 and len(entry.top_logprobs) == 2 for entry in entries)
-    stream = await web.client.chat.completions.create(**asked, stream=True)
+    stream = await cluster.client.chat.completions.create(**request, stream=True)
     parts = [part async for chunk in stream for part in chunk.choices]
     assert parts[0].delta.role == "assistant" and [p.delta.role for p in parts[1:]] == [None] * (len(parts) - 1)
     streamed = [entry for part in parts if part.logprobs for entry in part.logprobs.content]
@@ -45,53 +45,56 @@ async def test_each_token_of_a_character_has_its_entry_whole_and_streamed(web: W
 
 
 def entry(id_, data, *likely):
-    own = [{"id": id_, "token": "", "bytes": data, "logprob": -1.0}] if not likely else list(likely)
-    return {"id": id_, "token": "", "bytes": data, "logprob": -1.0, "top_logprobs": own}
+    candidates = [{"id": id_, "token": "", "bytes": data, "logprob": -1.0}] if not likely else list(likely)
+    return {"id": id_, "token": "", "bytes": data, "logprob": -1.0, "top_logprobs": candidates}
 
 
-async def test_a_greedy_answer_that_is_cut_in_a_character_has_the_likeliest_tokens() -> None:
-    told = Logprobs(greedy=True)
-    told.take({"logprobs": None}, 1)
+async def test_a_greedy_answer_truncated_inside_a_character_uses_the_most_likely_token() -> None:
+    logprobs = Logprobs(greedy=True)
+    logprobs.add({"logprobs": None}, 1)
 
-    async def probe(ids, most):
+    async def probe(ids, count):
         return [{"id": 5, "token": "", "bytes": [240, 159], "logprob": -0.25}]
 
-    (cut,) = await told.rest(probe)
+    (cut,) = await logprobs.remaining_entries(probe)
     assert (cut["bytes"], cut["logprob"]) == ([240, 159], -0.25)
 
 
-async def never(ids, most):
-    raise AssertionError("asked for what is known")
+async def fail_on_probe(ids, count):
+    raise AssertionError("probed although no token is missing")
 
 
-def test_an_engine_that_bends_the_odds_is_not_asked_for_the_likeliest() -> None:
-    assert _greedy({"temperature": 0})
-    assert not _greedy({"temperature": 0, "repeat_penalty": 1.1})
+def test_sampling_with_penalties_is_not_greedy() -> None:
+    assert _is_greedy({"temperature": 0})
+    assert not _is_greedy({"temperature": 0, "repeat_penalty": 1.1})
 
 
-async def test_events_keep_their_entries_until_one_is_missing() -> None:
-    told = Logprobs(greedy=False)
+async def test_events_have_entries_until_the_first_missing_token() -> None:
+    logprobs = Logprobs(greedy=False)
     choice = {"logprobs": {"content": [entry(1, [65])]}}
-    told.take(choice, 1)
-    assert choice["logprobs"]["content"][0]["token"] == "A" and not told.missing
+    logprobs.add(choice, 1)
+    assert choice["logprobs"]["content"][0]["token"] == "A" and not logprobs.missing
     end = {"logprobs": None}
-    told.take(end, 3)  # two more that are no whole character when the answer is cut
-    assert told.missing and [e["logprob"] for e in await told.rest(never)] == [-9999.0, -9999.0]
+    logprobs.add(end, 3)  # two more that are no whole character when the answer is cut
+    assert logprobs.missing and [e["logprob"] for e in await logprobs.remaining_entries(fail_on_probe)] == [
+        -9999.0,
+        -9999.0,
+    ]
 
 
-@pytest.mark.parametrize("own", [True, False])
-async def test_the_likeliest_tokens_that_fit_the_bytes_are_taken(own: bool) -> None:
-    told = Logprobs(greedy=False)
+@pytest.mark.parametrize("has_own_candidate", [True, False])
+async def test_missing_tokens_are_the_most_likely_ones_that_match_the_bytes(has_own_candidate: bool) -> None:
+    logprobs = Logprobs(greedy=False)
     other = {"id": 8, "token": "", "bytes": [9], "logprob": -9.0}
     last = {"id": 7, "token": "", "bytes": [137], "logprob": -1.0}
-    told.take({"logprobs": {"content": [entry(7, [240, 159, 142, 137], last if own else other)]}}, 3)
-    asked = []
+    logprobs.add({"logprobs": {"content": [entry(7, [240, 159, 142, 137], last if has_own_candidate else other)]}}, 3)
+    requests = []
 
-    async def probe(ids, most):
-        asked.append((list(ids), most))
+    async def probe(ids, count):
+        requests.append((list(ids), count))
         likely = {0: [[240, 159, 142], [65], [240, 159], [240]], 1: [[142, 137], [142]]}[len(ids)]
         return [{"id": n, "token": "", "bytes": b, "logprob": -n} for n, b in enumerate(likely)]
 
-    entries = await told.rest(probe)
+    entries = await logprobs.remaining_entries(probe)
     assert [e["bytes"] for e in entries] == [[240, 159], [142], [137]]
-    assert asked == [([], 200), ([2], 200)]
+    assert requests == [([], 200), ([2], 200)]

@@ -1,4 +1,4 @@
-"""Messages as the official client's types have them, and as SDKs send answers back: taken, or refused by their path."""
+"""Validation of messages: types of the official client, and messages that SDKs send back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.openai.messages import StrictObject, without_reasoning
-from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding, read
+from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding, parse_request
 
 CALL: dict[str, Any] = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 PARTS: dict[Any, dict[str, Any]] = {
@@ -46,36 +46,36 @@ MESSAGES: dict[Any, dict[str, Any]] = {
 USER = {"role": "user", "content": "hi"}
 
 
-def taken(message: dict[str, Any]) -> dict[str, Any]:
-    """Return what an engine gets of a message."""
-    return read(ChatCompletion, orjson.dumps({"model": "m", "messages": [message]})).body()["messages"][0]
+def forwarded(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message as the engine receives it."""
+    return parse_request(ChatCompletion, orjson.dumps({"model": "m", "messages": [message]})).body()["messages"][0]
 
 
-def refused(message: dict[str, Any], **more: Any) -> tuple[str, str]:
-    """Return the message of the error, and the parameter that it names."""
+def rejection(message: dict[str, Any], **more: Any) -> tuple[str, str]:
+    """Return the message and parameter of the error."""
     with pytest.raises(InvalidRequest) as caught:
-        read(ChatCompletion, orjson.dumps({"model": "m", "messages": [message], **more}))
+        parse_request(ChatCompletion, orjson.dumps({"model": "m", "messages": [message], **more}))
     return caught.value.message, str(caught.value.metadata["param"])
 
 
 def null(kind: Any) -> dict[str, None]:
-    """Return every field of a type, with null; one that a later release may have is among them."""
+    """Return all fields of a type as null, and an unknown field."""
     return dict.fromkeys(typing.get_type_hints(kind)) | {"of_a_later_release": None}
 
 
 @pytest.mark.parametrize(("kind", "least"), list(MESSAGES.items()), ids=lambda x: getattr(x, "__name__", ""))
-def test_null_fields_of_a_message_say_nothing(kind: Any, least: Any) -> None:
-    assert taken(null(kind) | least) == least
+def test_null_fields_of_a_message_are_ignored(kind: Any, least: Any) -> None:
+    assert forwarded(null(kind) | least) == least
 
 
 @pytest.mark.parametrize(("kind", "least"), list(PARTS.items()), ids=lambda x: getattr(x, "__name__", ""))
 @pytest.mark.parametrize("role", ["user", "assistant", "system", "developer", "tool"])
-def test_null_fields_of_a_part_say_nothing(kind: Any, least: Any, role: str) -> None:
+def test_null_fields_of_a_content_part_are_ignored(kind: Any, least: Any, role: str) -> None:
     message = {"role": role, "content": [null(kind) | least]}
-    assert taken(message)["content"] == [least]
+    assert forwarded(message)["content"] == [least]
 
 
-def test_every_message_and_part_of_the_official_client_is_in_the_tables_or_refused() -> None:
+def test_every_message_and_part_type_of_the_client_is_covered() -> None:
     from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
 
     messages = set(typing.get_args(ChatCompletionMessageParam)) - MESSAGES.keys()
@@ -85,16 +85,22 @@ def test_every_message_and_part_of_the_official_client_is_in_the_tables_or_refus
 
 
 def answers() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield messages of the assistant as SDKs put them back."""
-    said = {"role": "assistant", "content": "hi"}
+    """Yield assistant messages as SDKs send them back."""
+    assistant_message = {"role": "assistant", "content": "hi"}
     calls = {"role": "assistant", "tool_calls": [CALL]}
-    yield "openai", ChatCompletionMessage.model_validate(said).model_dump()
+    yield "openai", ChatCompletionMessage.model_validate(assistant_message).model_dump()
     yield "openai, calls", ChatCompletionMessage.model_validate(calls).model_dump()
-    yield "openai, parsed", ParsedChatCompletionMessage[dict].model_validate(said | {"parsed": {"a": 1}}).model_dump()
+    yield (
+        "openai, parsed",
+        ParsedChatCompletionMessage[dict].model_validate(assistant_message | {"parsed": {"a": 1}}).model_dump(),
+    )
     yield "parsed arguments", {**calls, "tool_calls": [CALL | {"function": CALL["function"] | {"parsed_arguments": 1}}]}
-    yield "annotations", {**said, "annotations": [{"type": "url_citation", "url_citation": {}}]}
+    yield "annotations", {**assistant_message, "annotations": [{"type": "url_citation", "url_citation": {}}]}
     yield "index of a stream", {**calls, "content": None, "tool_calls": [CALL | {"index": 0}]}
-    yield "litellm", {**said, "provider_specific_fields": {"x": 1}, "thinking_blocks": [{}], "cache_control": {"t": 1}}
+    yield (
+        "litellm",
+        {**assistant_message, "provider_specific_fields": {"x": 1}, "thinking_blocks": [{}], "cache_control": {"t": 1}},
+    )
     yield (
         "names that models make up",
         {**calls, "tool_calls": [CALL | {"function": {"name": "a.b:0", "arguments": ""}}]},
@@ -102,41 +108,44 @@ def answers() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(("name", "message"), list(answers()), ids=lambda x: x if isinstance(x, str) else "")
-def test_what_sdks_put_back_is_taken(name: Any, message: Any) -> None:
-    got = taken(message)
-    assert got.keys() <= {"role", "content", "tool_calls"}
-    for call in got.get("tool_calls", ()):
+def test_assistant_messages_from_sdks_are_accepted(name: Any, message: Any) -> None:
+    result = forwarded(message)
+    assert result.keys() <= {"role", "content", "tool_calls"}
+    for call in result.get("tool_calls", ()):
         assert call.keys() == {"id", "type", "function"} and call["function"].keys() == {"name", "arguments"}
 
 
 @pytest.mark.parametrize("field", ["cache_control", "prompt_cache_breakpoint"])
 @pytest.mark.parametrize("part", [p for p in PARTS.values() if p["type"] != "refusal"], ids=lambda p: p["type"])
-def test_a_hint_to_anothers_cache_is_taken_and_not_passed_on(field: str, part: Any) -> None:
-    assert taken({"role": "user", "content": [part | {field: {"type": "ephemeral"}}]})["content"] == [part]
+def test_cache_hints_are_accepted_and_not_forwarded(field: str, part: Any) -> None:
+    assert forwarded({"role": "user", "content": [part | {field: {"type": "ephemeral"}}]})["content"] == [part]
 
 
-def test_reasoning_is_kept_for_the_models_that_take_it() -> None:
+def test_reasoning_is_sent_only_to_models_that_support_it() -> None:
     reasoning = {"reasoning_content": "a", "reasoning": "b", "reasoning_details": [{"text": "c"}]}
-    said = {"role": "assistant", "content": "hi"}
-    assert taken(said | reasoning) == said | reasoning
-    assert without_reasoning({"messages": [said | reasoning], "n": 1}) == {"messages": [said], "n": 1}
-    body = {"messages": [said]}
+    assistant_message = {"role": "assistant", "content": "hi"}
+    assert forwarded(assistant_message | reasoning) == assistant_message | reasoning
+    assert without_reasoning({"messages": [assistant_message | reasoning], "n": 1}) == {
+        "messages": [assistant_message],
+        "n": 1,
+    }
+    body = {"messages": [assistant_message]}
     assert without_reasoning(body) is body
 
 
-def test_an_earlier_call_has_a_type_whoever_left_it_out() -> None:
+def test_a_missing_type_of_a_tool_call_is_added() -> None:
     untyped = {name: value for name, value in CALL.items() if name != "type"}
-    assert taken({"role": "assistant", "tool_calls": [untyped]})["tool_calls"] == [CALL]
+    assert forwarded({"role": "assistant", "tool_calls": [untyped]})["tool_calls"] == [CALL]
 
 
 @pytest.mark.parametrize("more", [{}, {"max_completion_tokens": 5}, {"max_completion_tokens": None}])
-def test_a_bound_that_is_given_twice_is_one(more: Any) -> None:
+def test_equal_max_tokens_and_max_completion_tokens_are_accepted(more: Any) -> None:
     raw = orjson.dumps({"model": "m", "messages": [USER], "max_tokens": 5, **more})
-    assert read(ChatCompletion, raw).max_answer_tokens()[1] == 5
+    assert parse_request(ChatCompletion, raw).max_answer_tokens()[1] == 5
 
 
 def many(count: int = 1000) -> Iterator[tuple[str, type[StrictObject], dict[str, Any]]]:
-    """Yield requests with so many faults."""
+    """Yield requests with many errors."""
     chat, wrong, names = {"model": "m", "messages": [USER]}, [5] * count, {f"x{n}": 5 for n in range(count)}
     of_role = {"role": "assistant"}
     yield "messages", ChatCompletion, chat | {"messages": wrong}
@@ -152,33 +161,33 @@ def many(count: int = 1000) -> Iterator[tuple[str, type[StrictObject], dict[str,
     yield "metadata", ChatCompletion, chat | {"metadata": names}
 
 
-@pytest.mark.parametrize(("name", "kind", "asked"), list(many()), ids=lambda x: x if isinstance(x, str) else "")
-def test_of_many_faults_one_is_found(name: Any, kind: Any, asked: Any) -> None:
+@pytest.mark.parametrize(("name", "kind", "request_body"), list(many()), ids=lambda x: x if isinstance(x, str) else "")
+def test_only_the_first_of_many_errors_is_collected(name: Any, kind: Any, request_body: Any) -> None:
     with pytest.raises((InvalidRequest, ValidationError)) as no:
-        kind.model_validate_json(orjson.dumps(asked))
+        kind.model_validate_json(orjson.dumps(request_body))
     assert not isinstance(no.value, ValidationError) or no.value.error_count() == 1
 
 
 @pytest.mark.parametrize(("kind", "field"), [(Completion, "prompt"), (Embedding, "input")])
-def test_prompts_are_counted_before_they_are_looked_at(kind: Any, field: str) -> None:
+def test_the_number_of_prompts_is_checked_before_their_content(kind: Any, field: str) -> None:
     with pytest.raises(InvalidRequest, match="has 2049 texts"):
-        read(kind, orjson.dumps({"model": "m", field: [[1]] * 2048 + [["x"]]}))
+        parse_request(kind, orjson.dumps({"model": "m", field: [[1]] * 2048 + [["x"]]}))
 
 
-def test_null_fields_of_a_request_say_nothing() -> None:
+def test_null_fields_of_a_request_are_ignored() -> None:
     later = {"of_a_later_release": None}
     nothing = dict.fromkeys(typing.get_type_hints(EmbeddingCreateParams)) | later
-    assert read(Embedding, orjson.dumps(nothing | {"model": "m", "input": "x"})).inputs() == ["x"]
+    assert parse_request(Embedding, orjson.dumps(nothing | {"model": "m", "input": "x"})).inputs() == ["x"]
     options = {"stream_options": dict.fromkeys(typing.get_type_hints(ChatCompletionStreamOptionsParam)) | later}
     form = {"response_format": {"type": "text"} | later}
     raw = orjson.dumps({"model": "m", "messages": [USER]} | options | form)
-    assert read(ChatCompletion, raw).usage_in_stream is False
+    assert parse_request(ChatCompletion, raw).usage_in_stream is False
 
 
-def test_a_thought_signature_goes_back_to_the_upstream() -> None:
+def test_thought_signatures_are_sent_back_to_the_upstream() -> None:
     extra = {"google": {"thought_signature": "abc"}}
-    said = {"role": "assistant", "tool_calls": [CALL | {"extra_content": extra}], "extra_content": extra}
-    assert taken(said) == said
+    assistant_message = {"role": "assistant", "tool_calls": [CALL | {"extra_content": extra}], "extra_content": extra}
+    assert forwarded(assistant_message) == assistant_message
 
 
 TEXT = PARTS[ChatCompletionContentPartTextParam]
@@ -203,10 +212,10 @@ TEXT = PARTS[ChatCompletionContentPartTextParam]
         ({"role": "function", "name": "f", "content": "x"}, "messages[0].role"),
     ],
 )
-def test_the_rest_is_refused_by_its_path(message: Any, param: str) -> None:
-    said, found = refused(message)
-    assert found == param
-    assert said.startswith(param)
+def test_invalid_fields_are_rejected_with_their_path(message: Any, param: str) -> None:
+    message_text, error_param = rejection(message)
+    assert error_param == param
+    assert message_text.startswith(param)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +232,7 @@ def test_the_rest_is_refused_by_its_path(message: Any, param: str) -> None:
         ({"stream_options": {"bogus": 1}}, "stream_options.bogus", "not supported"),
         ({"tool_choice": "required"}, "tool_choice", "needs tools"),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}, "tools": []}, "tool_choice", "needs tools"),
-        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "different things"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "differ; give one"),
         ({"logit_bias": {"a": 1}}, "logit_bias", "not the id of a token"),
         ({"logit_bias": {"-5": 1}}, "logit_bias", "not the id of a token"),
         ({"logit_bias": {"9" * 5000: 1}}, "logit_bias", "not the id of a token"),
@@ -232,7 +241,7 @@ def test_the_rest_is_refused_by_its_path(message: Any, param: str) -> None:
         ({"metadata": {"a": 1}}, "metadata.a", "string"),
     ],
 )
-def test_a_value_of_several_forms_is_refused_for_what_is_wrong_with_its_own(more: Any, param: str, why: str) -> None:
-    said, found = refused(USER, **more)
-    assert found == param
-    assert why in said and "valid string" not in said.replace(why, "")
+def test_errors_in_union_values_name_the_error_of_the_matching_type(more: Any, param: str, why: str) -> None:
+    message_text, error_param = rejection(USER, **more)
+    assert error_param == param
+    assert why in message_text and "valid string" not in message_text.replace(why, "")

@@ -1,4 +1,4 @@
-"""OpenAI's API through OpenAI's own client, with a real model: what is asserted is the protocol, not the words."""
+"""OpenAI's API through OpenAI's client with a real model."""
 
 from __future__ import annotations
 
@@ -12,80 +12,80 @@ import openai
 import orjson
 import pytest
 
-from models.cluster import CONTEXT, KEY, SLOTS, Web
+from models.cluster import CONTEXT, KEY, SLOTS, ModelsCluster
 
 HELLO = [{"role": "user", "content": "Say hello."}]
 
 
 @pytest.fixture
-async def web(start: Callable[..., Any], engine: Path) -> AsyncIterator[Web]:
-    async with start(small=engine) as found:
-        yield found
+async def cluster(start: Callable[..., Any], engine: Path) -> AsyncIterator[ModelsCluster]:
+    async with start(small=engine) as cluster:
+        yield cluster
 
 
-async def chat(web, messages=HELLO, **more):
-    return await web.client.chat.completions.create(model="small", messages=messages, **{"max_tokens": 8, **more})
+async def chat(cluster, messages=HELLO, **more):
+    return await cluster.client.chat.completions.create(model="small", messages=messages, **{"max_tokens": 8, **more})
 
 
-async def test_models_are_listed(web: Web) -> None:
-    listed = await web.client.models.list()
+async def test_models_are_listed(cluster: ModelsCluster) -> None:
+    listed = await cluster.client.models.list()
     assert {model.id for model in listed.data} == {"small", "double", "vectors"}
-    assert (await web.client.models.retrieve("small")).owned_by == "llama_cpp"
+    assert (await cluster.client.models.retrieve("small")).owned_by == "llama_cpp"
     with pytest.raises(openai.NotFoundError):
-        await web.client.models.retrieve("gone")
+        await cluster.client.models.retrieve("gone")
 
 
-async def test_a_chat_whole_and_as_a_stream_says_the_same(web: Web) -> None:
-    whole = await chat(web, seed=7, temperature=1.0)
-    stream = await chat(web, seed=7, temperature=1.0, stream=True, stream_options={"include_usage": True})
+async def test_a_streamed_chat_equals_the_complete_one(cluster: ModelsCluster) -> None:
+    complete = await chat(cluster, seed=7, temperature=1.0)
+    stream = await chat(cluster, seed=7, temperature=1.0, stream=True, stream_options={"include_usage": True})
     chunks = [chunk async for chunk in stream]
     text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
-    assert text == whole.choices[0].message.content
+    assert text == complete.choices[0].message.content
     assert text
     (usage,) = (chunk.usage for chunk in chunks if chunk.usage)
-    assert usage.completion_tokens == whole.usage.completion_tokens <= 8
-    assert usage.prompt_tokens == whole.usage.prompt_tokens
-    assert {r["details"]["completion_tokens"] for r in web.records()} == {usage.completion_tokens}
+    assert usage.completion_tokens == complete.usage.completion_tokens <= 8
+    assert usage.prompt_tokens == complete.usage.prompt_tokens
+    assert {r["details"]["completion_tokens"] for r in cluster.records()} == {usage.completion_tokens}
 
 
-async def test_a_models_own_sampling_counts_where_the_request_does_not_say(
+async def test_default_sampling_of_the_model_applies_without_parameters(
     start: Callable[..., Any], engine: Path
 ) -> None:
-    asked = {"temperature": 0, "max_tokens": 40, "messages": [{"role": "user", "content": "Say a a a a a a a a"}]}
-    said = {}
-    for name, own in {"free": {}, "own": {"repeat_penalty": 1.9}}.items():
-        async with start(small=engine, sampling=own) as web:
-            said[name] = (await chat(web, **asked)).choices[0].message.content
-            said[f"{name} with a penalty of the caller"] = (
-                (await chat(web, **asked, frequency_penalty=0)).choices[0].message.content
+    parameters = {"temperature": 0, "max_tokens": 40, "messages": [{"role": "user", "content": "Say a a a a a a a a"}]}
+    texts = {}
+    for name, sampling in {"free": {}, "own": {"repeat_penalty": 1.9}}.items():
+        async with start(small=engine, sampling=sampling) as cluster:
+            texts[name] = (await chat(cluster, **parameters)).choices[0].message.content
+            texts[f"{name} with a penalty of the caller"] = (
+                (await chat(cluster, **parameters, frequency_penalty=0)).choices[0].message.content
             )
-    assert said["own"] != said["free"]
-    assert said["own with a penalty of the caller"] == said["free with a penalty of the caller"] == said["free"]
+    assert texts["own"] != texts["free"]
+    assert texts["own with a penalty of the caller"] == texts["free with a penalty of the caller"] == texts["free"]
 
 
-async def test_a_callers_sampling_wins_over_the_models(start: Callable[..., Any]) -> None:
-    async with start(double={"sampling": {"temperature": 0.2, "top_p": 0.9}}) as web:
+async def test_sampling_of_the_request_overrides_the_model_default(start: Callable[..., Any]) -> None:
+    async with start(double={"sampling": {"temperature": 0.2, "top_p": 0.9}}) as cluster:
         hello = {"model": "double", "messages": HELLO}
-        await web.client.chat.completions.create(**hello)
-        await web.client.chat.completions.create(**hello, temperature=1.5)
-        bodies = [{k: v for k, v in body.items() if k in ("temperature", "top_p")} for body in web.double.bodies]
+        await cluster.client.chat.completions.create(**hello)
+        await cluster.client.chat.completions.create(**hello, temperature=1.5)
+        bodies = [{k: v for k, v in body.items() if k in ("temperature", "top_p")} for body in cluster.double.bodies]
     assert bodies == [{"temperature": 0.2, "top_p": 0.9}, {"temperature": 1.5, "top_p": 0.9}]
 
 
-async def test_the_parameters_do_what_they_say(web: Web) -> None:
-    (first, second) = (await chat(web, n=2, temperature=1.5, max_tokens=None, max_completion_tokens=4)).choices
+async def test_parameters_have_their_effect(cluster: ModelsCluster) -> None:
+    (first, second) = (await chat(cluster, n=2, temperature=1.5, max_tokens=None, max_completion_tokens=4)).choices
     assert (first.index, second.index) == (0, 1)
     counting = [{"role": "user", "content": "Count from 1 to 9, separated by commas."}]
-    whole = (await chat(web, counting, temperature=0, max_tokens=30)).choices[0].message.content
-    stopped = await chat(web, counting, temperature=0, max_tokens=30, stop=[whole[5]])
-    assert stopped.choices[0].message.content == whole[: whole.index(whole[5])]
+    complete = (await chat(cluster, counting, temperature=0, max_tokens=30)).choices[0].message.content
+    stopped = await chat(cluster, counting, temperature=0, max_tokens=30, stop=[complete[5]])
+    assert stopped.choices[0].message.content == complete[: complete.index(complete[5])]
     assert stopped.choices[0].finish_reason == "stop"
-    told = await chat(web, logprobs=True, top_logprobs=2, max_tokens=3, temperature=0)
-    assert [len(token.top_logprobs) for token in told.choices[0].logprobs.content] == [2, 2, 2]
-    assert told.choices[0].finish_reason == "length"
+    with_logprobs = await chat(cluster, logprobs=True, top_logprobs=2, max_tokens=3, temperature=0)
+    assert [len(token.top_logprobs) for token in with_logprobs.choices[0].logprobs.content] == [2, 2, 2]
+    assert with_logprobs.choices[0].finish_reason == "length"
 
 
-async def test_an_answer_fits_its_schema(web: Web) -> None:
+async def test_an_answer_conforms_to_its_schema(cluster: ModelsCluster) -> None:
     schema = {
         "type": "object",
         "properties": {"risk": {"enum": ["low", "high"]}, "limit": {"type": "integer", "maximum": 9, "minimum": 0}},
@@ -93,11 +93,11 @@ async def test_an_answer_fits_its_schema(web: Web) -> None:
         "additionalProperties": False,
     }
     form = {"type": "json_schema", "json_schema": {"name": "risk", "schema": schema}}
-    answer = await chat(web, response_format=form, max_tokens=200, temperature=0)
+    answer = await chat(cluster, response_format=form, max_tokens=200, temperature=0)
     jsonschema.validate(orjson.loads(answer.choices[0].message.content), schema)
     broken = {"type": "json_schema", "json_schema": {"name": "risk", "schema": {"type": "bogus"}}}
     with pytest.raises(openai.BadRequestError, match="bogus"):
-        await chat(web, response_format=broken)
+        await chat(cluster, response_format=broken)
 
 
 def tool(name, **properties):
@@ -109,17 +109,17 @@ TOOLS = [tool("get_price", ticker={"enum": ["AAPL", "MSFT"]}), tool("cancel_orde
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_tool_that_must_be_called_is_called(web: Web, stream: bool) -> None:
+async def test_a_required_tool_is_called(cluster: ModelsCluster, stream: bool) -> None:
     ask = [{"role": "user", "content": "What is the price of AAPL?"}]
     named = {"type": "function", "function": {"name": "get_price"}}
     for choice, names in (("required", {"get_price", "cancel_order"}), (named, {"get_price"})):
         more = {"tools": TOOLS, "tool_choice": choice, "max_tokens": 60, "stream": stream}
         if stream:
-            parts = [part async for chunk in await chat(web, ask, **more) for part in chunk.choices]
+            parts = [part async for chunk in await chat(cluster, ask, **more) for part in chunk.choices]
             (call,) = (call for part in parts for call in part.delta.tool_calls or ())
             reason = parts[-1].finish_reason
         else:
-            (choice_made,) = (await chat(web, ask, **more)).choices
+            (choice_made,) = (await chat(cluster, ask, **more)).choices
             (call,) = choice_made.message.tool_calls
             reason = choice_made.finish_reason
         assert reason == "tool_calls"
@@ -133,58 +133,68 @@ async def test_a_tool_that_must_be_called_is_called(web: Web, stream: bool) -> N
         },
         {"role": "tool", "tool_call_id": call.id, "content": "190.5"},
     ]
-    assert (await chat(web, again, tools=TOOLS, tool_choice="none")).choices[0].message.content
+    assert (await chat(cluster, again, tools=TOOLS, tool_choice="none")).choices[0].message.content
 
 
-async def test_completions(web: Web) -> None:
-    whole = await web.client.completions.create(model="small", prompt="The capital of France is", max_tokens=4, seed=1)
-    assert whole.choices[0].text
-    assert whole.usage is not None and whole.usage.completion_tokens == 4
-    stream = await web.client.completions.create(
+async def test_completions_are_returned_complete_and_streamed(cluster: ModelsCluster) -> None:
+    complete = await cluster.client.completions.create(
+        model="small", prompt="The capital of France is", max_tokens=4, seed=1
+    )
+    assert complete.choices[0].text
+    assert complete.usage is not None and complete.usage.completion_tokens == 4
+    stream = await cluster.client.completions.create(
         model="small", prompt="The capital of France is", max_tokens=4, seed=1, stream=True
     )
-    assert "".join([choice.text async for chunk in stream for choice in chunk.choices]) == whole.choices[0].text
-    assert [r["action"] for r in web.records()] == ["model.completion"] * 2
+    assert "".join([choice.text async for chunk in stream for choice in chunk.choices]) == complete.choices[0].text
+    assert [r["action"] for r in cluster.records()] == ["model.completion"] * 2
 
 
-async def test_an_embedding_of_a_text_that_is_too_long_is_refused_or_truncated_as_asked(web: Web) -> None:
+async def test_an_overlong_text_to_embed_is_rejected_or_truncated_on_request(cluster: ModelsCluster) -> None:
     texts = ["a"] * 300 + ["b" * 101]
     with pytest.raises(
         openai.BadRequestError, match="input 300 has 101 tokens; this model takes at most 100"
     ) as caught:
-        await web.client.embeddings.create(model="vectors", input=texts)
+        await cluster.client.embeddings.create(model="vectors", input=texts)
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
     extra = {"truncate_prompt_tokens": -1}
-    cut = await web.client.embeddings.create(model="vectors", input=texts, encoding_format="float", extra_body=extra)
+    cut = await cluster.client.embeddings.create(
+        model="vectors", input=texts, encoding_format="float", extra_body=extra
+    )
     assert cut.data[300].embedding == [100.0, 0.5]
-    with pytest.raises(openai.BadRequestError, match="truncate_prompt_tokens: 0 would read nothing") as caught:
-        await web.client.embeddings.create(model="vectors", input="a", extra_body={"truncate_prompt_tokens": 0})
+    with pytest.raises(openai.BadRequestError, match="truncate_prompt_tokens: it cannot be 0") as caught:
+        await cluster.client.embeddings.create(model="vectors", input="a", extra_body={"truncate_prompt_tokens": 0})
     assert caught.value.param == "truncate_prompt_tokens"
 
 
-async def test_a_text_that_surely_is_too_long_is_refused_or_cut_at_a_character_before_it_is_read(
+async def test_an_embedding_of_a_blank_text_is_an_error_that_names_its_position(cluster: ModelsCluster) -> None:
+    with pytest.raises(openai.BadRequestError, match="input 300 is not valid; it must be 1 to 32,768") as caught:
+        await cluster.client.embeddings.create(model="vectors", input=["a"] * 300 + [" "])
+    assert caught.value.param == "input"
+
+
+async def test_an_overlong_text_is_rejected_or_truncated_at_a_character_by_bytes(
     start: Callable[..., Any],
 ) -> None:
     text = "a" + 64 * "é"
-    async with start(vectors={"context_length": 2}) as web:
+    async with start(vectors={"context_length": 2}) as cluster:
         with pytest.raises(openai.BadRequestError, match="input 1 has 129 bytes; 'vectors' takes 2 tokens") as caught:
-            await web.client.embeddings.create(model="vectors", input=["x", text])
+            await cluster.client.embeddings.create(model="vectors", input=["x", text])
         assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
         extra = {"truncate_prompt_tokens": -1}
-        cut = await web.client.embeddings.create(
+        cut = await cluster.client.embeddings.create(
             model="vectors", input=["x", text], encoding_format="float", extra_body=extra
         )
         assert [item.embedding[0] for item in cut.data] == [1.0, 64.0]
 
 
-async def test_embeddings(web: Web) -> None:
-    one = await web.client.embeddings.create(model="vectors", input="four")
+async def test_embeddings_are_returned_in_both_encodings(cluster: ModelsCluster) -> None:
+    one = await cluster.client.embeddings.create(model="vectors", input="four")
     assert one.data[0].embedding == [4.0, 0.5]
     assert one.usage.total_tokens == 1
-    many = await web.client.embeddings.create(model="vectors", input=["a"] * 300 + ["bb"], encoding_format="float")
+    many = await cluster.client.embeddings.create(model="vectors", input=["a"] * 300 + ["bb"], encoding_format="float")
     assert [d.index for d in many.data] == list(range(301))
     assert many.data[300].embedding == [2.0, 0.5]
-    assert [(r["action"], r["details"]["prompt_tokens"]) for r in web.records()] == [
+    assert [(r["action"], r["details"]["prompt_tokens"]) for r in cluster.records()] == [
         ("model.embedding", 1),
         ("model.embedding", 301),
     ]
@@ -235,62 +245,64 @@ HUGE = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [
         ("embeddings", {"model": "vectors", "input": "x", "encoding_format": "hex"}, 400, "encoding_format", None),
     ],
 )
-async def test_a_wrong_request_names_its_fault_and_leaves_a_record(
-    web: Web, path: str, change: Any, status: int, param: str, code: str | None
+async def test_an_invalid_request_names_the_parameter_and_writes_a_record(
+    cluster: ModelsCluster, path: str, change: Any, status: int, param: str, code: str | None
 ) -> None:
     body = {"model": "small", **({"messages": HELLO} if path == "chat/completions" else {}), **change}
-    answer = await web.http.post(f"/v1/{path}", json=body)
+    answer = await cluster.http.post(f"/v1/{path}", json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (status, param), error
     assert error["code"] == (code or "invalid_request")
     assert error["message"]
-    assert [r["outcome"] for r in web.records()] == ["refused"]
+    assert [r["outcome"] for r in cluster.records()] == ["refused"]
 
 
-async def test_a_body_that_is_no_json_object_is_refused(web: Web) -> None:
+async def test_a_body_that_is_not_a_json_object_is_rejected(cluster: ModelsCluster) -> None:
     for raw in (b"{", b"[]", b'"x"', b"\xff"):
-        answer = await web.http.post("/v1/chat/completions", content=raw)
+        answer = await cluster.http.post("/v1/chat/completions", content=raw)
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
-    answer = await web.http.post("/v1/chat/completions", content=b" " * ((33 << 20) + 1))
+    answer = await cluster.http.post("/v1/chat/completions", content=b" " * ((33 << 20) + 1))
     assert answer.status_code == 413
 
 
-async def test_a_prompt_over_the_models_own_or_the_operators_limit_is_counted(
-    web: Web, start: Callable[..., Any], engine: Path
+async def test_a_prompt_above_the_context_length_or_configured_limit_is_rejected(
+    cluster: ModelsCluster, start: Callable[..., Any], engine: Path
 ) -> None:
     with pytest.raises(openai.BadRequestError, match=rf"has \d+ tokens; this model takes at most {CONTEXT // SLOTS}"):
-        await chat(web, LONG)
+        await chat(cluster, LONG)
     limited = {"engine": "llama_cpp", "base_url": f"unix:{engine}", "max_prompt_tokens": 64}
-    async with start(small=engine, double=limited) as found:
+    async with start(small=engine, double=limited) as limited_cluster:
         ask = {"model": "double", "max_tokens": 1}
         fits = [{"role": "user", "content": "risk " * 20}]
-        await found.client.chat.completions.create(messages=fits, **ask)
+        await limited_cluster.client.chat.completions.create(messages=fits, **ask)
         with pytest.raises(openai.BadRequestError, match="this model takes at most 64") as caught:
-            await found.client.chat.completions.create(messages=[{"role": "user", "content": "risk " * 99}], **ask)
+            await limited_cluster.client.chat.completions.create(
+                messages=[{"role": "user", "content": "risk " * 99}], **ask
+            )
         assert caught.value.code == "context_length_exceeded"
         with pytest.raises(openai.BadRequestError, match="this model takes at most 64"):
-            await found.client.completions.create(prompt="risk " * 99, **ask)
+            await limited_cluster.client.completions.create(prompt="risk " * 99, **ask)
 
 
-async def test_callers_need_a_key_with_the_scope(web: Web) -> None:
+async def test_a_key_without_the_scope_is_rejected(cluster: ModelsCluster) -> None:
     body = {"model": "small", "messages": HELLO}
     nobody = {"x-drw-key": ""}
-    assert (await web.http.post("/v1/chat/completions", json=body, headers=nobody)).status_code == 401
+    assert (await cluster.http.post("/v1/chat/completions", json=body, headers=nobody)).status_code == 401
     reader = KEY | {"x-drw-scopes": "models:read"}
-    assert (await web.http.post("/v1/chat/completions", json=body, headers=reader)).status_code == 403
-    assert [r["outcome"] for r in web.records()] == ["refused"]
+    assert (await cluster.http.post("/v1/chat/completions", json=body, headers=reader)).status_code == 403
+    assert [r["outcome"] for r in cluster.records()] == ["refused"]
 
 
-async def test_several_at_once_share_the_engine(web: Web) -> None:
+async def test_more_requests_than_slots_share_the_engine(cluster: ModelsCluster) -> None:
     many = 2 * SLOTS
-    answers = await asyncio.gather(*(chat(web, seed=i, max_tokens=16) for i in range(many)))
+    answers = await asyncio.gather(*(chat(cluster, seed=i, max_tokens=16) for i in range(many)))
     assert all(answer.choices[0].message.content for answer in answers)
-    assert [r["outcome"] for r in web.records()] == ["ok"] * many
+    assert [r["outcome"] for r in cluster.records()] == ["ok"] * many
 
 
-async def test_metrics_tell_the_first_token_and_the_tokens_by_model(web: Web) -> None:
-    await chat(web)
-    text = (await web.http.get("/metrics/test", headers=KEY | {"x-drw-scopes": "platform:read"})).text
+async def test_metrics_have_time_to_first_token_and_tokens_per_model(cluster: ModelsCluster) -> None:
+    await chat(cluster)
+    text = (await cluster.http.get("/metrics/test", headers=KEY | {"x-drw-scopes": "platform:read"})).text
     for name in ("time_to_first_token_seconds_count", "request_duration_seconds_count"):
         assert f"gen_ai_server_{name}{{" in text
     labels = (

@@ -1,4 +1,4 @@
-"""Whole answers have all that their stream has: calls apart from each other, signatures, logprobs, foreign fields."""
+"""Complete answers contain all of a stream: separate tool calls, logprobs, extension fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from drw.models.serving.engines.openai_client import _well_formed
+from drw.models.serving.engines.openai_client import _is_well_formed
 from drw.models.serving.openai.responses import Answer
 
 
@@ -17,7 +17,7 @@ def chunk(delta, **choice):
     head = {"id": "u", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     made = head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None, **choice}]}
     assert ChatCompletionChunk.model_validate(made)
-    assert _well_formed(made)
+    assert _is_well_formed(made)
     return made
 
 
@@ -49,7 +49,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("name", "deltas"), CALLS, ids=[name for name, _ in CALLS])
-def test_parallel_calls_stay_apart_whole_and_for_who_merges_a_stream(name: Any, deltas: Any) -> None:
+def test_parallel_tool_calls_are_separate_complete_and_streamed(name: Any, deltas: Any) -> None:
     answer = Answer("chat/completions", "m", 1)
     merged: dict[int, list[str]] = {}
     for calls in deltas:
@@ -63,12 +63,12 @@ def test_parallel_calls_stay_apart_whole_and_for_who_merges_a_stream(name: Any, 
             seen[1] += call.get("function", {}).get("arguments", "")
     answer.add(chunk({}, finish_reason="tool_calls"))
     (choice,) = ChatCompletion.model_validate_json(answer.body()).choices
-    whole: list[Any] = choice.message.tool_calls or []
-    assert [(c.id, c.function.name, c.function.arguments) for c in whole] == [("a", "f", PARIS), ("b", "g", ROME)]
+    complete: list[Any] = choice.message.tool_calls or []
+    assert [(c.id, c.function.name, c.function.arguments) for c in complete] == [("a", "f", PARIS), ("b", "g", ROME)]
     assert list(merged.values()) == [["f", PARIS], ["g", ROME]]
 
 
-def test_calls_without_ids_get_one_each() -> None:
+def test_tool_calls_without_ids_receive_ids() -> None:
     answer = Answer("chat/completions", "m", 1)
     for arguments in (PARIS, ROME):
         answer.add(chunk({"tool_calls": [part(0, "", "f", arguments)]}))
@@ -77,7 +77,7 @@ def test_calls_without_ids_get_one_each() -> None:
     assert len({call["id"] for call in message["tool_calls"]} - {""}) == 2
 
 
-def test_a_call_that_comes_late_with_a_lower_index_takes_no_others_place() -> None:
+def test_a_late_tool_call_with_a_lower_index_is_kept_separate() -> None:
     answer = Answer("chat/completions", "m", 1)
     for call in (part(1, "b", "g", ROME), part(0, "a", "f", PARIS)):
         answer.add(chunk({"tool_calls": [call]}))
@@ -85,7 +85,7 @@ def test_a_call_that_comes_late_with_a_lower_index_takes_no_others_place() -> No
     assert [call["id"] for call in message["tool_calls"]] == ["a", "b"]
 
 
-def test_calls_of_other_functions_are_others_though_nothing_else_tells() -> None:
+def test_calls_of_different_functions_with_one_index_are_separate() -> None:
     answer = Answer("chat/completions", "m", 1)
     for name in ("f", "g"):
         answer.add(chunk({"tool_calls": [part(0, "", name)]}))
@@ -93,7 +93,7 @@ def test_calls_of_other_functions_are_others_though_nothing_else_tells() -> None
     assert [call["function"]["name"] for call in message["tool_calls"]] == ["f", "g"]
 
 
-def test_fields_that_only_an_upstream_knows_are_in_the_whole_answer() -> None:
+def test_extension_fields_of_an_upstream_are_in_the_complete_answer() -> None:
     answer = Answer("chat/completions", "m", 1)
     signature = {"google": {"thought_signature": "abc"}}
     answer.add(chunk({"content": "hi", "reasoning_details": [{"text": "a"}]}, content_filter_results={"hate": 0}))
@@ -109,7 +109,7 @@ def test_fields_that_only_an_upstream_knows_are_in_the_whole_answer() -> None:
     assert "unset" not in message
 
 
-def test_logprobs_of_a_completion_and_of_a_refusal_are_in_the_whole_answer() -> None:
+def test_logprobs_of_completions_and_refusals_are_in_the_complete_answer() -> None:
     answer = Answer("completions", "m", 1)
     for token, offset in (("Al", 0), ("pha", 2)):
         logprobs = {
@@ -126,9 +126,9 @@ def test_logprobs_of_a_completion_and_of_a_refusal_are_in_the_whole_answer() -> 
     chat = Answer("chat/completions", "m", 1)
     refusal: dict[str, Any] = {"token": "no", "logprob": -1.0, "bytes": None, "top_logprobs": []}
     chat.add(chunk({"refusal": "no"}, logprobs={"content": None, "refusal": [refusal]}, finish_reason="stop"))
-    (said,) = ChatCompletion.model_validate_json(chat.body()).choices
-    assert said.logprobs is not None and said.logprobs.refusal is not None
-    assert said.logprobs.content is None and said.logprobs.refusal[0].token == "no"
+    (parsed,) = ChatCompletion.model_validate_json(chat.body()).choices
+    assert parsed.logprobs is not None and parsed.logprobs.refusal is not None
+    assert parsed.logprobs.content is None and parsed.logprobs.refusal[0].token == "no"
 
 
 @pytest.mark.parametrize(
@@ -141,5 +141,5 @@ def test_logprobs_of_a_completion_and_of_a_refusal_are_in_the_whole_answer() -> 
         {"delta": {}, "logprobs": [1]},
     ],
 )
-def test_a_call_that_is_none_is_no_part_of_an_answer(choice: Any) -> None:
-    assert not _well_formed({"choices": [choice]})
+def test_a_malformed_tool_call_is_a_malformed_response(choice: Any) -> None:
+    assert not _is_well_formed({"choices": [choice]})

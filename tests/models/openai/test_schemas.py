@@ -1,4 +1,4 @@
-"""JSON schemas and patterns that would cost an engine too much: refused by name, before any engine is asked."""
+"""Limits of JSON schemas and patterns, and their enforcement by the engine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import Principal, acting_for
-from drw.models.serving.adapters.llama_cpp import translated
+from drw.models.serving.adapters.llama_cpp import server_request
 from drw.models.serving.engines import schema_compiler
 from drw.models.serving.engines.schema_compiler import SchemaCompilers
 from drw.models.serving.errors import EngineBusy, EngineMisconfigured
 from drw.models.serving.openai.regex_limits import PatternError, check_pattern
 from drw.models.serving.openai.schema_limits import SchemaError, check_schema
-from drw.models.serving.openai.tools import chosen_tools, constrained
-from models.cluster import Web
+from drw.models.serving.openai.tools import allowed_tools, with_tool_schema
+from models.cluster import ModelsCluster
 
 TEXT = {"type": "string"}
 
@@ -62,7 +62,7 @@ def nested(depth, key="items"):
         ("a\\", "backslash"),
     ],
 )
-def test_a_pattern_that_costs_too_much_or_is_none_is_refused_with_the_reason(pattern: Any, why: str) -> None:
+def test_an_expensive_or_malformed_pattern_is_rejected_with_the_reason(pattern: Any, why: str) -> None:
     with pytest.raises(PatternError) as caught:
         check_pattern(pattern)
     assert why in str(caught.value)
@@ -83,7 +83,7 @@ def test_a_pattern_that_costs_too_much_or_is_none_is_refused_with_the_reason(pat
         "{x}",
     ],
 )
-def test_an_ordinary_pattern_is_taken(pattern: str) -> None:
+def test_an_ordinary_pattern_is_accepted(pattern: str) -> None:
     check_pattern(pattern)
 
 
@@ -108,36 +108,36 @@ def test_an_ordinary_pattern_is_taken(pattern: str) -> None:
         ({"items": {"$ref": "file:///etc/passwd"}}, "#/items/$ref"),
     ],
 )
-def test_a_schema_out_of_bounds_is_refused_at_its_place(schema: Any, why: str) -> None:
+def test_a_schema_above_a_limit_is_rejected_with_its_pointer(schema: Any, why: str) -> None:
     with pytest.raises(SchemaError) as caught:
         check_schema(schema)
     assert why in str(caught.value)
 
 
-def test_what_only_looks_like_a_keyword_is_taken() -> None:
+def test_data_that_looks_like_a_keyword_is_accepted() -> None:
     check_schema({"properties": {"pattern": TEXT, "maxItems": {"const": {"pattern": "(a*)*", "maxItems": 10**9}}}})
     check_schema({"enum": [{"pattern": "(a*)*"}], "default": {"$ref": "http://x"}})
 
 
 @pytest.mark.parametrize("where", ["response_format", "tools[1].function"])
-async def test_a_request_with_such_a_schema_is_a_400_whatever_the_engine(web: Web, where: str) -> None:
+async def test_an_invalid_schema_is_a_400_for_every_engine(cluster: ModelsCluster, where: str) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^a{3,1}$"}}}
     good, bad = ({"type": "function", "function": {"name": "f", "parameters": s}} for s in (TEXT, schema))
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     more = {"response_format": form} if where == "response_format" else {"tools": [good, bad]}
     body = {"model": "double", "messages": [{"role": "user", "content": "plain"}], **more}
-    answer = await web.http.post("/v1/chat/completions", json=body)
+    answer = await cluster.http.post("/v1/chat/completions", json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, where)
     assert "#/properties/a/pattern" in error["message"] and "{3,1}" in error["message"]
-    assert web.double.bodies == []
+    assert cluster.double.bodies == []
 
 
-async def test_the_schemas_of_all_tools_have_a_bound_together(web: Web) -> None:
+async def test_the_total_size_of_tool_schemas_is_limited(cluster: ModelsCluster) -> None:
     parameters = {"type": "object", "description": "x" * 30_000}
     tools = [{"type": "function", "function": {"name": f"f{n}", "parameters": parameters}} for n in range(5)]
     body = {"model": "double", "messages": [{"role": "user", "content": "plain"}], "tools": tools}
-    answer = await web.http.post("/v1/chat/completions", json=body)
+    answer = await cluster.http.post("/v1/chat/completions", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
 
 
@@ -145,36 +145,34 @@ DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
 """As pydantic 2.12 has it for `Decimal`."""
 
 
-async def test_a_pattern_that_looks_around_is_passed_by_where_a_schema_is_not_strict(
-    start: Callable[..., Any], engine: Path
-) -> None:
+async def test_look_around_is_ignored_in_schemas_that_are_not_strict(start: Callable[..., Any], engine: Path) -> None:
     price = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": DECIMAL}]}
     schema = {"type": "object", "properties": {"price": price}, "required": ["price"]}
     tool: dict[str, Any] = {"type": "function", "function": {"name": "order", "parameters": schema}}
-    asked = {"model": "small", "messages": [{"role": "user", "content": "Sell at 3."}], "max_tokens": 100}
-    async with start(small=engine) as web:
-        create = web.client.chat.completions.create
-        made = await create(**asked, tools=[tool], tool_choice="required", temperature=0)
-        assert "price" in orjson.loads(made.choices[0].message.tool_calls[0].function.arguments)
+    parameters = {"model": "small", "messages": [{"role": "user", "content": "Sell at 3."}], "max_tokens": 100}
+    async with start(small=engine) as cluster:
+        create = cluster.client.chat.completions.create
+        created = await create(**parameters, tools=[tool], tool_choice="required", temperature=0)
+        assert "price" in orjson.loads(created.choices[0].message.tool_calls[0].function.arguments)
         tool["function"]["strict"] = True
         with pytest.raises(openai.BadRequestError, match="no look-around"):
-            await create(**asked, tools=[tool])
+            await create(**parameters, tools=[tool])
 
 
 @pytest.mark.parametrize("pattern", ["(?=(a*)*)b", "(?!a)*", "(?<!a", "(?=a{1,5000})b"])
-def test_what_looks_around_has_the_same_bounds(pattern: str) -> None:
+def test_look_around_patterns_have_the_same_limits(pattern: str) -> None:
     with pytest.raises(PatternError):
         check_pattern(pattern, look_around=True)
 
 
 @pytest.fixture
 async def compilers() -> AsyncIterator[SchemaCompilers]:
-    made = SchemaCompilers()
-    yield made
-    await made.close()
+    created = SchemaCompilers()
+    yield created
+    await created.close()
 
 
-async def test_the_engines_own_compiler_says_what_it_cannot_follow(compilers: SchemaCompilers) -> None:
+async def test_the_compiler_rejects_invalid_schemas(compilers: SchemaCompilers) -> None:
     await compilers.check({"type": "object", "properties": {"p": {"type": "number", "maximum": 1.5}}}, "x")
     for schema, why in (({"type": "bogus"}, "bogus"), ({"type": "integer", "minimum": 5, "maximum": 1}, "greater")):
         with pytest.raises(InvalidRequest, match=why):
@@ -211,64 +209,64 @@ REFUSED = [
 
 
 def strictly(schema):
-    whole = {"type": "object", "properties": {"x": schema}, "required": ["x"], "additionalProperties": False}
-    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": whole}}
+    object_schema = {"type": "object", "properties": {"x": schema}, "required": ["x"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": object_schema}}
     return {"model": "small", "messages": [{"role": "user", "content": "x?"}], "response_format": form}
 
 
 @pytest.mark.parametrize("schema", HELD, ids=str)
-async def test_what_a_strict_schema_says_is_held_to(start: Callable[..., Any], engine: Path, schema: Any) -> None:
+async def test_strict_schemas_are_enforced(start: Callable[..., Any], engine: Path, schema: Any) -> None:
     body = strictly(schema) | {"max_tokens": 100, "temperature": 0}
-    async with start(small=engine) as web:
-        answer = (await web.client.chat.completions.create(**body)).choices[0]
+    async with start(small=engine) as cluster:
+        answer = (await cluster.client.chat.completions.create(**body)).choices[0]
     assert answer.finish_reason == "stop"
     formats = jsonschema.FormatChecker()
     jsonschema.validate(orjson.loads(answer.message.content)["x"], schema, format_checker=formats)
 
 
 @pytest.mark.parametrize(("schema", "name"), REFUSED, ids=str)
-async def test_what_cannot_be_held_to_is_refused_by_its_name(
+async def test_unsupported_keywords_in_strict_schemas_are_rejected_by_name(
     start: Callable[..., Any], engine: Path, schema: Any, name: Any
 ) -> None:
-    async with start(small=engine) as web:
+    async with start(small=engine) as cluster:
         with pytest.raises(openai.BadRequestError) as caught:
-            await web.client.chat.completions.create(**strictly(schema))
+            await cluster.client.chat.completions.create(**strictly(schema))
     assert caught.value.param == "response_format" and name in caught.value.message
 
 
-async def test_between_the_tokens_of_json_is_no_white_space_to_fill_an_answer_with(
-    start: Callable[..., Any], engine: Path
-) -> None:
+async def test_constrained_json_has_no_optional_white_space(start: Callable[..., Any], engine: Path) -> None:
     schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"enum": [[], [3]]}}}
     named = {"name": "x", "strict": True, "schema": schema | {"required": ["a", "b"], "additionalProperties": False}}
     form, messages = {"type": "json_schema", "json_schema": named}, [{"role": "user", "content": "Where is Ann?"}]
-    async with start(small=engine) as web:
+    async with start(small=engine) as cluster:
         for seed in range(5):
-            answer = await web.client.chat.completions.create(
+            answer = await cluster.client.chat.completions.create(
                 model="small", messages=messages, response_format=form, max_tokens=120, seed=seed
             )
-            said = answer.choices[0].message.content
-            assert said == orjson.dumps(orjson.loads(said)).decode()
+            content = answer.choices[0].message.content
+            assert content == orjson.dumps(orjson.loads(content)).decode()
 
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
-async def test_a_strict_function_is_held_to_keywords_that_are_known(compilers: SchemaCompilers, choice: str) -> None:
+async def test_a_strict_function_rejects_unsupported_keywords(compilers: SchemaCompilers, choice: str) -> None:
     parameters = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
     for strict in (False, True):
         tool = {"type": "function", "function": {"name": "f", "parameters": parameters, "strict": strict}}
         body = {"messages": [], "tools": [tool], "tool_choice": choice}
-        asked = translated(constrained(body, chosen_tools(body)), "chat/completions")["json_schema"]
+        answer_schema = server_request(with_tool_schema(body, allowed_tools(body)), "chat/completions")["json_schema"]
         if strict:
             with pytest.raises(InvalidRequest, match="uniqueItems"):
-                await compilers.check(asked, "tools")
+                await compilers.check(answer_schema, "tools")
         else:
-            await compilers.check(asked, "tools")
+            await compilers.check(answer_schema, "tools")
 
 
-async def test_a_schema_that_takes_too_much_ends_its_compiler_and_is_remembered(
+async def test_a_schema_above_the_compiler_limits_is_rejected_and_cached(
     compilers: SchemaCompilers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema_compiler, "SECONDS", 120.0)  # a machine that is busy takes longer for its processor time
+    monkeypatch.setattr(
+        schema_compiler, "TIMEOUT_SECONDS", 120.0
+    )  # a machine that is busy takes longer for its processor time
     await compilers.check(TEXT, "x")  # started
     huge = {"type": "array", "items": TEXT, "maxItems": 10**6}
     for _ in range(2):
@@ -289,8 +287,8 @@ for line in sys.stdin:
 """
 
 
-async def test_a_tenant_whose_schemas_are_slow_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema_compiler, "SECONDS", 600.0)
+async def test_slow_schemas_of_one_tenant_do_not_block_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema_compiler, "TIMEOUT_SECONDS", 600.0)
     compilers = SchemaCompilers((sys.executable, "-c", SLOW), processes=2)
     mine, other = (Principal(org, "d", "k") for org in ("slow", "quick"))
     with acting_for(mine):
@@ -300,7 +298,7 @@ async def test_a_tenant_whose_schemas_are_slow_holds_up_nobody_else(monkeypatch:
             for number in range(5):
                 await compilers.check({"const": number}, "x")
         assert not any(task.done() for task in hanging)
-        monkeypatch.setattr(schema_compiler, "SECONDS", 0.01)
+        monkeypatch.setattr(schema_compiler, "TIMEOUT_SECONDS", 0.01)
         with acting_for(mine), pytest.raises(EngineBusy, match="try again"):
             await compilers.check({"const": "one more"}, "x")
     finally:
@@ -310,7 +308,7 @@ async def test_a_tenant_whose_schemas_are_slow_holds_up_nobody_else(monkeypatch:
         await compilers.close()
 
 
-async def test_a_caller_who_leaves_gives_the_compiler_back() -> None:
+async def test_a_cancelled_check_releases_the_compiler() -> None:
     compilers = SchemaCompilers((sys.executable, "-c", SLOW), processes=1)
     for number in range(3):
         leaving = asyncio.create_task(compilers.check({"const": f"slow {number}"}, "x"))
@@ -321,7 +319,7 @@ async def test_a_caller_who_leaves_gives_the_compiler_back() -> None:
     await compilers.close()
 
 
-async def test_a_compiler_that_does_not_start_is_a_fault_of_the_platform() -> None:
+async def test_a_compiler_that_does_not_start_is_a_configuration_error() -> None:
     compilers = SchemaCompilers((sys.executable, "-c", "raise SystemExit(1)"))
     with pytest.raises(EngineMisconfigured, match="does not start"):
         await compilers.check(TEXT, "x")

@@ -1,4 +1,4 @@
-"""Tool calls by schema, and what callers get of one that `max_tokens` cuts."""
+"""Tool calls by JSON schema, including truncated ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import openai
 import orjson
 import pytest
 
-from drw.models.serving.openai.tools import ANSWER_SCHEMA, _ended
-from models.cluster import Web
+from drw.models.serving.openai.tools import ANSWER_SCHEMA, _parse_call
+from models.cluster import ModelsCluster
 from models.openai.test_openai_api import tool
 
 ADDRESS = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
@@ -27,57 +27,59 @@ ASK = [{"role": "user", "content": "Where is Ann?"}]
 
 
 @pytest.fixture
-async def web(start: Callable[..., Any], engine: Path) -> AsyncIterator[Web]:
-    async with start(small=engine) as found:
-        yield found
+async def cluster(start: Callable[..., Any], engine: Path) -> AsyncIterator[ModelsCluster]:
+    async with start(small=engine) as cluster:
+        yield cluster
 
 
-async def asked(web, **more):
-    return await web.client.chat.completions.create(**{"model": "small", "messages": ASK, "max_tokens": 120, **more})
+async def complete_chat(cluster, **more):
+    return await cluster.client.chat.completions.create(
+        **{"model": "small", "messages": ASK, "max_tokens": 120, **more}
+    )
 
 
-async def test_a_tool_with_definitions_that_it_refers_to(web: Web) -> None:
+async def test_a_tool_schema_with_references_is_supported(cluster: ModelsCluster) -> None:
     person = {"type": "function", "function": {"name": "person", "parameters": NESTED}}
     for tools in ([person], [tool("other", a={"const": 1}), person]):
         named = {"type": "function", "function": {"name": "person"}}
-        (choice,) = (await asked(web, tools=tools, tool_choice=named)).choices
+        (choice,) = (await complete_chat(cluster, tools=tools, tool_choice=named)).choices
         (call,) = choice.message.tool_calls
         jsonschema.validate(orjson.loads(call.function.arguments), NESTED)
 
 
-async def test_a_tool_may_have_the_name_that_the_platform_uses_itself(web: Web) -> None:
-    mine = tool("final_answer", answer={"enum": [41, 42]})
-    (choice,) = (await asked(web, tools=[mine], tool_choice="required")).choices
+async def test_a_tool_can_have_the_internal_function_name(cluster: ModelsCluster) -> None:
+    tool_of_caller = tool("final_answer", answer={"enum": [41, 42]})
+    (choice,) = (await complete_chat(cluster, tools=[tool_of_caller], tool_choice="required")).choices
     (call,) = choice.message.tool_calls
     assert call.function.name == "final_answer" and orjson.loads(call.function.arguments)["answer"] in (41, 42)
-    (choice,) = (await asked(web, tools=[mine])).choices
+    (choice,) = (await complete_chat(cluster, tools=[tool_of_caller])).choices
     if choice.message.tool_calls:
         assert "answer" in orjson.loads(choice.message.tool_calls[0].function.arguments)
     else:
         assert choice.message.content is not None
 
 
-@pytest.mark.parametrize("most", [1, 5, 12, 20])
+@pytest.mark.parametrize("max_tokens", [1, 5, 12, 20])
 @pytest.mark.parametrize("choice", ["auto", "required"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_most_tokens_end_an_answer_with_tools_and_nothing_of_its_form_is_seen(
-    web: Web, most: int, choice: str, stream: bool
+async def test_an_answer_with_tools_truncated_by_max_tokens_shows_no_json(
+    cluster: ModelsCluster, max_tokens: int, choice: str, stream: bool
 ) -> None:
     long = tool("write", text={"type": "string", "minLength": 500})
     story = [{"role": "user", "content": "Tell me the whole story of the city of Rome, from its beginning."}]
-    more = {"messages": story, "tools": [long], "tool_choice": choice, "max_tokens": most, "temperature": 0}
+    more = {"messages": story, "tools": [long], "tool_choice": choice, "max_tokens": max_tokens, "temperature": 0}
     more["stream"] = stream
     if stream:
-        parts = [part async for chunk in await asked(web, **more) for part in chunk.choices]
-        reason, said = parts[-1].finish_reason, "".join(part.delta.content or "" for part in parts)
+        parts = [part async for chunk in await complete_chat(cluster, **more) for part in chunk.choices]
+        reason, expected = parts[-1].finish_reason, "".join(part.delta.content or "" for part in parts)
         calls = [call for part in parts for call in part.delta.tool_calls or ()]
     else:
-        answer = await asked(web, **more)
-        assert answer.usage.completion_tokens == most
+        answer = await complete_chat(cluster, **more)
+        assert answer.usage.completion_tokens == max_tokens
         reason, message = answer.choices[0].finish_reason, answer.choices[0].message
-        said, calls = message.content or "", list(message.tool_calls or ())
+        expected, calls = message.content or "", list(message.tool_calls or ())
     assert reason == "length"
-    assert "arguments" not in said and "final_answer" not in said
+    assert "arguments" not in expected and "final_answer" not in expected
     assert all(call.function.name == "write" for call in calls)
 
 
@@ -87,18 +89,18 @@ STRICT: dict[str, Any] = {"type": "function", "function": {"name": "strict", "pa
 
 @pytest.mark.parametrize("others", [[], [tool("other", a={"const": 1})]])
 @pytest.mark.parametrize("choice", ["auto", "required"])
-async def test_a_strict_function_is_held_to_its_schema_whatever_stands_beside_it(
-    web: Web, others: Any, choice: str
-) -> None:
+async def test_a_strict_function_is_enforced_beside_others(cluster: ModelsCluster, others: Any, choice: str) -> None:
     with pytest.raises(openai.BadRequestError, match="Unknown format: no such one"):
-        await asked(web, tools=[STRICT, *others], tool_choice=choice)
+        await complete_chat(cluster, tools=[STRICT, *others], tool_choice=choice)
     lenient = {"type": "function", "function": STRICT["function"] | {"strict": False}}
-    assert (await asked(web, tools=[lenient, *others], tool_choice=choice, max_tokens=1)).usage
+    assert (await complete_chat(cluster, tools=[lenient, *others], tool_choice=choice, max_tokens=1)).usage
 
 
 @pytest.mark.parametrize("stop", ['"', ["{", "}"]])
-async def test_a_text_that_stops_an_answer_does_not_break_a_call(web: Web, stop: Any) -> None:
-    (choice,) = (await asked(web, tools=[tool("f", a={"const": "x"})], tool_choice="required", stop=stop)).choices
+async def test_a_stop_sequence_does_not_break_a_call(cluster: ModelsCluster, stop: Any) -> None:
+    (choice,) = (
+        await complete_chat(cluster, tools=[tool("f", a={"const": "x"})], tool_choice="required", stop=stop)
+    ).choices
     (call,) = choice.message.tool_calls
     assert orjson.loads(call.function.arguments) == {"a": "x"}
 
@@ -109,16 +111,16 @@ TOOLS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_a_text_that_is_cut_anywhere_is_the_beginning_of_the_whole() -> None:
-    whole = '{"name": "final_answer", "arguments": {\n "text": "a\\\\b \\n \\ud83c\\udf89 \\u00e9 \\"q\\""}}'
-    said = [_ended(whole[:cut], "length", TOOLS)[0].get("content", "") for cut in range(len(whole) + 1)]
-    assert said[-1] == 'a\\b \n 🎉 é "q"'
-    assert all(said[-1].startswith(text) for text in said)
-    assert len(set(said)) == len(said[-1]) + 1
+def test_a_truncated_text_answer_is_a_prefix() -> None:
+    complete = '{"name": "final_answer", "arguments": {\n "text": "a\\\\b \\n \\ud83c\\udf89 \\u00e9 \\"q\\""}}'
+    expected = [_parse_call(complete[:cut], "length", TOOLS)[0].get("content", "") for cut in range(len(complete) + 1)]
+    assert expected[-1] == 'a\\b \n 🎉 é "q"'
+    assert all(expected[-1].startswith(text) for text in expected)
+    assert len(set(expected)) == len(expected[-1]) + 1
 
 
 @pytest.mark.parametrize(
-    ("stops", "said", "reason"),
+    ("stops", "expected", "reason"),
     [
         ([], "one. two.", "length"),
         ([" two", "."], "one", "stop"),
@@ -126,16 +128,16 @@ def test_a_text_that_is_cut_anywhere_is_the_beginning_of_the_whole() -> None:
         (["one"], "", "stop"),
     ],
 )
-def test_a_text_in_place_of_a_call_ends_where_it_is_to_stop(stops: Any, said: str, reason: str) -> None:
-    whole = '{"name": "final_answer", "arguments": {"text": "one. two."}}'
-    assert _ended(whole, "length", TOOLS, stops) == ({"content": said}, reason)
+def test_stop_sequences_apply_to_a_text_answer_with_tools(stops: Any, expected: str, reason: str) -> None:
+    complete = '{"name": "final_answer", "arguments": {"text": "one. two."}}'
+    assert _parse_call(complete, "length", TOOLS, stops) == ({"content": expected}, reason)
 
 
-def test_a_call_that_is_cut_anywhere_has_the_beginning_of_its_arguments() -> None:
-    whole = '{"name": "f", "arguments": {"a": "b\\"}", "c": [1,2]}}'
-    for cut in range(len(whole)):
-        delta, reason = _ended(whole[:cut], "length", TOOLS)
+def test_a_truncated_call_has_a_prefix_of_its_arguments() -> None:
+    complete = '{"name": "f", "arguments": {"a": "b\\"}", "c": [1,2]}}'
+    for cut in range(len(complete)):
+        delta, reason = _parse_call(complete[:cut], "length", TOOLS)
         assert reason == "length" and "content" not in delta
         for call in delta.get("tool_calls", ()):
             assert '{"a": "b\\"}", "c": [1,2]}'.startswith(call["function"]["arguments"])
-    assert _ended(whole, "stop", TOOLS)[1] == "tool_calls"
+    assert _parse_call(complete, "stop", TOOLS)[1] == "tool_calls"

@@ -1,4 +1,4 @@
-"""What chunks say about usage, in the neutral form that metering counts."""
+"""Conversion of chunks to `UsageUpdate`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def word(index: int = 0, **more) -> dict:
 @pytest.mark.parametrize(
     ("chunk", "update"),
     [
-        ({"choices": [word()]}, UsageUpdate(pieces=1, continues=True)),
-        ({"choices": [word(0), word(1)]}, UsageUpdate(pieces=2, continues=True)),
-        ({"choices": [word(finish_reason="stop")]}, UsageUpdate(pieces=1)),
+        ({"choices": [word()]}, UsageUpdate(deltas=1, continues=True)),
+        ({"choices": [word(0), word(1)]}, UsageUpdate(deltas=2, continues=True)),
+        ({"choices": [word(finish_reason="stop")]}, UsageUpdate(deltas=1)),
         ({"choices": [{"delta": {"role": "assistant"}}]}, UsageUpdate(continues=True)),
-        ({"choices": [{"text": "x"}]}, UsageUpdate(pieces=1, continues=True)),
+        ({"choices": [{"text": "x"}]}, UsageUpdate(deltas=1, continues=True)),
         ({"choices": []}, UsageUpdate()),
         (
             {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}},
@@ -31,11 +31,11 @@ def word(index: int = 0, **more) -> dict:
         ({"choices": [], "usage": {"prompt_tokens": 3}}, UsageUpdate(input_tokens=3, output_tokens=0, final=True)),
         (
             {"choices": [word(1)], "usage": {"prompt_tokens": 3, "completion_tokens": 4}},
-            UsageUpdate(pieces=1, continues=True, input_tokens=3, output_tokens=4, outputs=(1,)),
+            UsageUpdate(deltas=1, continues=True, input_tokens=3, output_tokens=4, outputs=(1,)),
         ),
         (
             {"choices": [word()], "timings": {"prompt_n": 2, "cache_n": 7, "predicted_n": 5}},
-            UsageUpdate(pieces=1, continues=True, input_tokens=9, output_tokens=5, outputs=(0,)),
+            UsageUpdate(deltas=1, continues=True, input_tokens=9, output_tokens=5, outputs=(0,)),
         ),
         ({"choices": [], "timings": {"predicted_n": 5}}, UsageUpdate(input_tokens=0, output_tokens=5)),
         (
@@ -56,13 +56,13 @@ def word(index: int = 0, **more) -> dict:
         ),
     ],
 )
-def test_a_chunk_is_read_as_a_neutral_update(chunk: Any, update: Any) -> None:
+def test_a_chunk_is_converted_to_a_usage_update(chunk: Any, update: Any) -> None:
     assert usage_update(chunk) == update
 
 
 @pytest.mark.parametrize("count", [-1, 1 << 31, 1.0, "7", True])
 @pytest.mark.parametrize("place", ["usage", "timings"])
-def test_a_count_that_is_no_number_of_tokens_ends_the_answer(place: str, count: Any) -> None:
+def test_an_invalid_token_count_ends_the_answer(place: str, count: Any) -> None:
     name = {"usage": "completion_tokens", "timings": "predicted_n"}[place]
     with pytest.raises(ResponseTruncated, match=name):
         usage_update({"choices": [], place: {name: count}})

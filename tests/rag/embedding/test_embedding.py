@@ -1,4 +1,4 @@
-"""The embedding service: what it takes, what it gives, and in which order."""
+"""The embedding service: validation, fair queueing and batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Tokens
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
-from drw.kernel.errors import InvalidRequest, NotFound, RateLimited, TooLarge
+from drw.kernel.errors import InvalidRequest, NotFound, RateLimited
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.rag.embedding.adapters.hashing import Hashing
@@ -23,7 +23,7 @@ TEXTS = ["the desk hedges gamma", "the desk hedges its gamma daily", "coffee is 
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_texts_that_share_words_are_near(hashing: Profile, how: str) -> None:
+async def test_texts_that_share_words_have_similar_vectors(hashing: Profile, how: str) -> None:
     async with hosted(hashing, ["embedding"], how) as host:
         answer = await host.client(EmbeddingClient).embed(EmbedRequest(texts=TEXTS))
     vectors = np.array([v.values for v in answer.vectors])
@@ -36,55 +36,44 @@ async def test_texts_that_share_words_are_near(hashing: Profile, how: str) -> No
 @pytest.mark.parametrize(
     ("request_", "error", "words"),
     [
-        (EmbedRequest(), InvalidRequest, "0 texts; it must be 1 to 256"),
-        (EmbedRequest(texts=["a"] * 257), InvalidRequest, "257 texts"),
-        (EmbedRequest(texts=["a", " \n"]), InvalidRequest, "text 1 is empty"),
-        (EmbedRequest(texts=["a" * 40_000]), TooLarge, "40000 characters; at most 32768"),
+        (EmbedRequest(), InvalidRequest, "must have either texts or tokens"),
         (EmbedRequest(texts=["a"], truncate_prompt_tokens=-2), InvalidRequest, "truncate_prompt_tokens is -2"),
-        (EmbedRequest(tokens=[Tokens(ids=[1]), Tokens()]), InvalidRequest, "text 1 is empty"),
-        (EmbedRequest(texts=["a"], tokens=[Tokens(ids=[1])]), InvalidRequest, "texts or tokens, not both"),
+        (EmbedRequest(texts=["a"], tokens=[Tokens(ids=[1])]), InvalidRequest, "must have either texts or tokens"),
         (EmbedRequest(texts=["a"], model="gpt"), NotFound, "there is 'hashing'"),
     ],
 )
-async def test_what_cannot_be_embedded_is_refused(hashing: Profile, request_: Any, error: Any, words: str) -> None:
+async def test_invalid_requests_are_rejected(hashing: Profile, request_: Any, error: Any, words: str) -> None:
     async with hosted(hashing, ["embedding"]) as host:
         with pytest.raises(error, match=words):
             await host.client(EmbeddingClient).embed(request_)
 
 
-async def test_an_empty_text_is_told_by_its_place(hashing: Profile) -> None:
-    async with hosted(hashing, ["embedding"]) as host:
-        with pytest.raises(InvalidRequest) as no:
-            await host.client(EmbeddingClient).embed(EmbedRequest(texts=["a", "b", " "]))
-        assert no.value.metadata["index"] == "2"
-
-
 class DoubleEncoder(TextEncoder):
-    """Notes the order in which it is asked, and waits where it is told to."""
+    """Records the sizes of its batches in order, and fails for one text."""
 
     model, dimensions = "double", 2
 
     def __init__(self):
         self.order = []
 
-    def read(self, texts, lengths):
-        return Hashing().read(texts, lengths)
+    def tokenize(self, texts, lengths):
+        return Hashing().tokenize(texts, lengths)
 
-    def encode(self, portion):
-        if portion.ids[0] == BROKEN:
+    def encode(self, batch):
+        if batch.ids[0] == BROKEN:
             raise RuntimeError("broken")
-        self.order.append(len(portion.ids))
-        return np.ones((len(portion.ids), 2), np.float32)
+        self.order.append(len(batch.ids))
+        return np.ones((len(batch.ids), 2), np.float32)
 
 
-BROKEN = Hashing().read(["broken"], LengthPolicy())[0].ids[0]
+BROKEN = Hashing().tokenize(["broken"], LengthPolicy())[0].ids[0]
 
 
-async def test_a_question_does_not_wait_behind_a_document() -> None:
+async def test_short_requests_take_precedence_over_long_ones() -> None:
     queue = EncoderQueue(encoder := DoubleEncoder(), max_texts=1000)
-    long = await queue.read(["a"] * 200, LengthPolicy())
-    short = await queue.read(["b"] * MAX_SHORT_TEXTS, LengthPolicy())
-    waiting = [asyncio.create_task(queue.encode(portions)) for portions in (long, short)]
+    long = await queue.tokenize(["a"] * 200, LengthPolicy())
+    short = await queue.tokenize(["b"] * MAX_SHORT_TEXTS, LengthPolicy())
+    waiting = [asyncio.create_task(queue.encode(batches)) for batches in (long, short)]
     await asyncio.sleep(0)
     worker = asyncio.create_task(queue.work())
     await asyncio.gather(*waiting)
@@ -92,13 +81,13 @@ async def test_a_question_does_not_wait_behind_a_document() -> None:
     assert encoder.order == [MAX_SHORT_TEXTS, 64, 64, 64, 8]
 
 
-async def test_orgs_take_turns_by_tokens_whoever_came_first() -> None:
+async def test_orgs_get_fair_shares_of_tokens_regardless_of_arrival_order() -> None:
     queue = EncoderQueue(encoder := DoubleEncoder(), max_texts=10_000)
     tasks = []
     for org, text, count in (("a", "a", 640), ("b", "b", 63)):
         with acting_for(Principal(org, "desk", "key")):
-            portions = await queue.read([text] * count, LengthPolicy())
-            tasks.append(asyncio.create_task(queue.encode(portions)))
+            batches = await queue.tokenize([text] * count, LengthPolicy())
+            tasks.append(asyncio.create_task(queue.encode(batches)))
         await asyncio.sleep(0)
     worker = asyncio.create_task(queue.work())
     await tasks[1]
@@ -107,46 +96,46 @@ async def test_orgs_take_turns_by_tokens_whoever_came_first() -> None:
     worker.cancel()
 
 
-async def test_one_org_has_half_of_the_queue() -> None:
+async def test_one_org_can_occupy_half_of_the_queue() -> None:
     queue = EncoderQueue(DoubleEncoder(), max_texts=100)
     with acting_for(Principal("a", "desk", "key")):
-        waiting = asyncio.create_task(queue.encode(await queue.read(["a"] * 50, LengthPolicy())))
+        waiting = asyncio.create_task(queue.encode(await queue.tokenize(["a"] * 50, LengthPolicy())))
         await asyncio.sleep(0)
         with pytest.raises(RateLimited, match="has 50 texts"):
-            await queue.read(["a"], LengthPolicy())
+            await queue.tokenize(["a"], LengthPolicy())
     with acting_for(Principal("b", "desk", "key")):
-        assert await queue.read(["b"] * 50, LengthPolicy())
+        assert await queue.tokenize(["b"] * 50, LengthPolicy())
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def test_texts_count_as_waiting_while_they_are_read() -> None:
+async def test_texts_count_as_queued_while_they_are_tokenized() -> None:
     queue = EncoderQueue(DoubleEncoder(), max_texts=100)
-    reads = (queue.read(["a"] * 50, LengthPolicy()) for _ in range(5))
+    reads = (queue.tokenize(["a"] * 50, LengthPolicy()) for _ in range(5))
     found = await asyncio.gather(*reads, return_exceptions=True)
     assert sum(isinstance(each, RateLimited) for each in found) == 4
-    assert await queue.read(["a"] * 50, LengthPolicy())
+    assert await queue.tokenize(["a"] * 50, LengthPolicy())
 
 
-async def test_what_waits_is_bounded_and_a_request_given_up_is_not_encoded() -> None:
+async def test_the_queue_is_bounded_and_a_cancelled_request_is_not_encoded() -> None:
     queue = EncoderQueue(encoder := DoubleEncoder(), max_texts=10)
-    given_up = asyncio.create_task(queue.encode(await queue.read(["a"] * 9, LengthPolicy())))
+    cancelled = asyncio.create_task(queue.encode(await queue.tokenize(["a"] * 9, LengthPolicy())))
     await asyncio.sleep(0)
     with pytest.raises(RateLimited, match="has 9 texts"):
-        await queue.read(["b"] * 2, LengthPolicy())
-    given_up.cancel()
-    await asyncio.gather(given_up, return_exceptions=True)
+        await queue.tokenize(["b"] * 2, LengthPolicy())
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
     worker = asyncio.create_task(queue.work())
-    await queue.encode(await queue.read(["b"] * 2, LengthPolicy()))
+    await queue.encode(await queue.tokenize(["b"] * 2, LengthPolicy()))
     worker.cancel()
     assert encoder.order == [2]
 
 
-async def test_a_portion_that_fails_fails_its_request_only() -> None:
+async def test_a_batch_that_fails_fails_only_its_request() -> None:
     queue = EncoderQueue(DoubleEncoder(), max_texts=10)
     worker = asyncio.create_task(queue.work())
     with pytest.raises(RuntimeError, match="broken"):
-        await queue.encode(await queue.read(["broken"], LengthPolicy()))
-    (vectors,) = await queue.encode(await queue.read(["whole"], LengthPolicy()))
+        await queue.encode(await queue.tokenize(["broken"], LengthPolicy()))
+    (vectors,) = await queue.encode(await queue.tokenize(["whole"], LengthPolicy()))
     worker.cancel()
     assert vectors.shape == (1, 2)

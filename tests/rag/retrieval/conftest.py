@@ -21,7 +21,7 @@ def serving() -> DoubleServing:
 
 @pytest.fixture
 def doubles(monkeypatch: pytest.MonkeyPatch, serving: DoubleServing) -> None:
-    """Builds the doubles where a host would build the models."""
+    """Replaces the services of the models by doubles."""
 
     async def build_serving(scope):
         return serving
@@ -40,7 +40,7 @@ def how(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def host(profile: Profile, caller: Principal, doubles: None, how: str) -> AsyncIterator[Host]:
-    """A host of retrieval and all that it calls, acting for a desk that has two filings."""
+    """A host of retrieval and the services that it calls, acting for a desk with two filings."""
     async with hosted(profile, ["vector_store", "embedding", "serving", "retrieval"], how) as running:
         with acting_for(caller):
             await fill(running.client(VectorStoreClient))

@@ -1,4 +1,4 @@
-"""Two filings, and doubles for the two models, whose words and vectors must be known beforehand."""
+"""Two filings, and doubles for the two models, with predictable answers and vectors."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ INTEL = "Intel Corporation · Form 10-Q · period ended July 1, 2023"
 
 
 class DoubleEmbedding(embedding_rpc.Embedding):
-    """Gives texts that share words vectors that are near."""
+    """Gives texts that share words similar vectors."""
 
     async def embed(self, request):
         return EmbedResponse(vectors=[vector(text) for text in request.texts], model="double")
 
 
 class DoubleServing(serving_rpc.Serving):
-    """Says what it is told to, and remembers what it was asked."""
+    """Streams the configured answer and records the requests."""
 
     def __init__(self):
-        self.pieces = ["ok"]
+        self.texts = ["ok"]
         self.finish = "stop"
-        self.breaks = None
-        self.asked = []
+        self.error = None
+        self.requests = []
 
     async def chat(self, request):
-        self.asked.append(request)
-        for piece in self.pieces:
-            yield ChatChunk(text=piece, model="double-1")
-        if self.breaks:
-            raise Unavailable(self.breaks)
+        self.requests.append(request)
+        for text in self.texts:
+            yield ChatChunk(text=text, model="double-1")
+        if self.error:
+            raise Unavailable(self.error)
         yield ChatChunk(finish_reason=self.finish, model="double-1")
 
 

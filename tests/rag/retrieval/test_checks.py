@@ -1,4 +1,4 @@
-"""What counts as the same figure, and which words of a passage are quoted."""
+"""Matching of figures, and selection of quotes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from drw.rag.retrieval import figures, prompt, quotes
 
 
 @pytest.mark.parametrize(
-    ("said", "passage"),
+    ("answer", "passage"),
     [
         ("81,797", "Total net sales $ 81,797"),
         ("$81,797 million", "Total net sales $ 81,797"),
@@ -21,13 +21,13 @@ from drw.rag.retrieval import figures, prompt, quotes
         ("(1,234)", "Loss 1,234"),
     ],
 )
-def test_a_figure_stands_in_a_passage(said: str, passage: str) -> None:
-    (figure,) = figures.find(said)
-    assert figures.stands_in(figure, passage)
+def test_equal_figures_match(answer: str, passage: str) -> None:
+    (figure,) = figures.find(answer)
+    assert figures.occurs_in(figure, passage)
 
 
 @pytest.mark.parametrize(
-    ("said", "passage"),
+    ("answer", "passage"),
     [
         ("81,798", "Total net sales $ 81,797"),
         ("$81.8 billion", "(in millions) Total net sales $ 81,797"),
@@ -42,25 +42,25 @@ def test_a_figure_stands_in_a_passage(said: str, passage: str) -> None:
         ("3", "in Q3 and on the H3"),
     ],
 )
-def test_a_figure_does_not_stand_in_a_passage(said: str, passage: str) -> None:
-    (figure,) = figures.find(said)
-    assert not figures.stands_in(figure, passage)
+def test_different_figures_do_not_match(answer: str, passage: str) -> None:
+    (figure,) = figures.find(answer)
+    assert not figures.occurs_in(figure, passage)
 
 
-def test_figures_are_found_where_they_stand() -> None:
+def test_figures_have_their_offsets() -> None:
     text = "1. Sales were $81,797 million, or 3.1% more; see Form 10-Q, Q3 2023.\n2. Cash: 62,482."
     found = figures.find(text)
     assert [f.text for f in found] == ["$81,797 million", "3.1%", "2023", "62,482"]
     assert [text[f.start : f.end] for f in found] == [f.text for f in found]
 
 
-def test_a_plain_number_of_the_question_is_no_claim() -> None:
+def test_a_number_of_the_question_is_not_a_claim() -> None:
     year, sales = figures.find("in 2023 sales were $2,023")
-    assert figures.only_named(year, "What were sales in 2023?")
-    assert not figures.only_named(sales, "Were sales $2,023?")
+    assert figures.repeats_question(year, "What were sales in 2023?")
+    assert not figures.repeats_question(sales, "Were sales $2,023?")
 
 
-def test_a_quote_is_a_part_of_the_passage_that_has_the_figure() -> None:
+def test_a_quote_is_the_sentence_with_the_figure() -> None:
     passage = "Apple sells phones.\nTotal net sales $ 81,797 $ 82,959\nCost of sales 45,384 47,074"
     assert quotes.best(passage, "Sales were $81,797 million [1].") == "Total net sales $ 81,797 $ 82,959"
     long = "word " * 100 + "81,797 " + "word " * 100
@@ -69,10 +69,10 @@ def test_a_quote_is_a_part_of_the_passage_that_has_the_figure() -> None:
     assert quotes.best("", "81,797") == ""
 
 
-def test_a_long_passage_keeps_the_lines_that_the_question_is_about() -> None:
+def test_a_long_passage_is_shortened_to_the_relevant_lines() -> None:
     lines = [f"row {n} {n:06}" for n in range(200)]
     lines[150] = "total net sales 81,797"
-    kept = prompt.shortened("\n".join(lines), "What were total net sales?", 60)
+    kept = prompt.shorten("\n".join(lines), "What were total net sales?", 60)
     assert "total net sales 81,797" in kept
     assert prompt.estimate(kept) <= 60
-    assert prompt.estimate(prompt.shortened("9" * 500, "x", 60)) <= 60
+    assert prompt.estimate(prompt.shorten("9" * 500, "x", 60)) <= 60

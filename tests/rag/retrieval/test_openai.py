@@ -1,4 +1,4 @@
-"""The search of a vector store as OpenAI's own client makes it."""
+"""OpenAI's search of a vector store, called with OpenAI's client."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def client(host: Host) -> Callable[..., openai.AsyncOpenAI]:
     return make
 
 
-def told(page: openai.BaseModel) -> dict[str, Any]:
-    """Return the fields that the client has no names for."""
+def extra_fields(page: openai.BaseModel) -> dict[str, Any]:
+    """Return the fields that are not part of OpenAI's API."""
     return page.model_extra or {}
 
 
-async def test_results_come_in_openais_shape(client: Callable[..., openai.AsyncOpenAI]) -> None:
+async def test_results_have_openais_form(client: Callable[..., openai.AsyncOpenAI]) -> None:
     async with client() as api:
         page = await api.vector_stores.search("filings", query="What were Apple's total net sales?", max_num_results=2)
-    assert (page.object, told(page)["search_query"]) == (
+    assert (page.object, extra_fields(page)["search_query"]) == (
         "vector_store.search_results.page",
         ["What were Apple's total net sales?"],
     )
@@ -56,14 +56,16 @@ async def test_results_come_in_openais_shape(client: Callable[..., openai.AsyncO
     assert not page.has_next_page()
 
 
-async def test_automatic_filters_are_shown_and_can_be_switched_off(client: Callable[..., openai.AsyncOpenAI]) -> None:
+async def test_automatic_filters_are_returned_and_can_be_disabled(client: Callable[..., openai.AsyncOpenAI]) -> None:
     async with client() as api:
         page = await api.vector_stores.search("filings", query="Intel's gross margin")
-        assert told(page)["applied_filters"] == [{"type": "in", "key": "company", "value": ["Intel Corporation"]}]
+        assert extra_fields(page)["applied_filters"] == [
+            {"type": "in", "key": "company", "value": ["Intel Corporation"]}
+        ]
         assert {r.file_id for r in page.data} == {"file-i"}
         off = {"auto_filters": False}
         page = await api.vector_stores.search("filings", query="Intel's gross margin", extra_body=off)
-        assert told(page)["applied_filters"] == []
+        assert extra_fields(page)["applied_filters"] == []
         assert {r.file_id for r in page.data} == {"file-a", "file-i"}
 
 
@@ -79,7 +81,7 @@ async def test_filters_and_thresholds_narrow_the_results(client: Callable[..., o
         )
         assert all(r.score >= 0.999 for r in page.data)
         both = await api.vector_stores.search("filings", query=["apple net sales", "intel gross margin"])
-        assert told(both)["search_query"] == ["apple net sales", "intel gross margin"]
+        assert extra_fields(both)["search_query"] == ["apple net sales", "intel gross margin"]
         assert {r.file_id for r in both.data} == {"file-a", "file-i"}
 
 
@@ -88,6 +90,7 @@ async def test_filters_and_thresholds_narrow_the_results(client: Callable[..., o
     [
         ({"query": ""}, "query"),
         ({"query": []}, "query"),
+        ({"query": " "}, "query must be a string of 1 to 4,000 characters, not only white space"),
         ({"query": "x", "max_num_results": 51}, "max_num_results"),
         ({"query": "x", "filters": {"type": "like", "key": "a", "value": 1}}, "filters.type is 'like'; it can be: eq"),
         ({"query": "x", "filters": {"type": "or", "filters": []}}, "filters.filters must be a list of at least one"),
@@ -104,14 +107,14 @@ async def test_an_invalid_search_is_a_bad_request(
             await api.vector_stores.search("filings", **body)
 
 
-async def test_null_fields_say_nothing(client: Callable[..., openai.AsyncOpenAI]) -> None:
+async def test_null_fields_are_ignored(client: Callable[..., openai.AsyncOpenAI]) -> None:
     fields = ("max_num_results", "filters", "ranking_options", "rewrite_query", "of_a_later_release")
     async with client() as api:
         page = await api.vector_stores.search("filings", query="apple net sales", extra_body=dict.fromkeys(fields))
         assert page.data
 
 
-async def test_errors_are_those_that_the_client_knows(client: Callable[..., openai.AsyncOpenAI]) -> None:
+async def test_errors_raise_the_clients_exceptions(client: Callable[..., openai.AsyncOpenAI]) -> None:
     async with client() as api:
         with pytest.raises(openai.NotFoundError, match="no collection 'nothing'"):
             await api.vector_stores.search("nothing", query="x")

@@ -1,4 +1,4 @@
-"""BM25 over packed postings gives what the formula gives."""
+"""BM25 over packed postings equals the formula."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def postings():
     for (document, number), text in TEXTS.items():
         for term, count in Counter(text.split()).items():
             hits.setdefault((term, document), []).extend((number, count, len(text.split())))
-    return [(term, document, bm25.packed(packed)) for (term, document), packed in hits.items()]
+    return [(term, document, bm25.pack_hits(packed)) for (term, document), packed in hits.items()]
 
 
 def by_formula(terms):
@@ -43,26 +43,26 @@ def found(terms):
 
 
 @pytest.mark.parametrize("terms", [["cash"], ["cash", "flow", "net"], ["lease", "of"]])
-def test_scores_are_those_of_the_formula(terms: Any) -> None:
-    best = found(terms).at([PassagePosition(*place) for place in TEXTS])
+def test_scores_equal_the_formula(terms: Any) -> None:
+    best = found(terms).of([PassagePosition(*place) for place in TEXTS])
     assert {(p.document, p.number): score for p, score in best.items()} == pytest.approx(by_formula(terms))
 
 
-def test_the_best_come_first_and_any_chunk_can_be_looked_up() -> None:
+def test_top_chunks_are_in_order_and_any_chunk_has_its_score() -> None:
     cash = found(["cash"])
-    assert cash.best(1) == [PassagePosition(1, 0)]
-    assert cash.best(9) == [PassagePosition(1, 0), PassagePosition(2, 0)]
-    assert cash.at([PassagePosition(2, 0), PassagePosition(9, 9), PassagePosition(1, 1)]).keys() == {
+    assert cash.top(1) == [PassagePosition(1, 0)]
+    assert cash.top(9) == [PassagePosition(1, 0), PassagePosition(2, 0)]
+    assert cash.of([PassagePosition(2, 0), PassagePosition(9, 9), PassagePosition(1, 1)]).keys() == {
         PassagePosition(2, 0)
     }
 
 
-def test_the_bound_counts_each_term_of_the_question_whether_found_or_not() -> None:
+def test_the_upper_bound_counts_every_term_of_the_question() -> None:
     one, two = found(["lease"]), found(["lease", "zebra"])
-    assert max(one.scores) < one.bound < two.bound
+    assert max(one.scores) < one.upper_bound < two.upper_bound
 
 
-def test_nothing_found_is_empty() -> None:
+def test_a_search_without_hits_is_empty() -> None:
     empty = bm25.scores(["zebra"], [], 4, 2.0)
-    assert (empty.best(10), empty.at([PassagePosition(1, 0)])) == ([], {})
-    assert bm25.scores([], [], 0, 1.0).bound == 0
+    assert (empty.top(10), empty.of([PassagePosition(1, 0)])) == ([], {})
+    assert bm25.scores([], [], 0, 1.0).upper_bound == 0

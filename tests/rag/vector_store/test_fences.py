@@ -1,4 +1,4 @@
-"""Fencing tokens: a delayed write or a repeated deletion never undoes what was done later."""
+"""Fencing tokens: a delayed write or a repeated deletion never undoes a later change."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_a_write_that_is_older_than_a_deletion_is_rejected(store: Any) -> 
     assert await texts(store) == {"f": "Copper rose."}
 
 
-async def test_a_repeated_deletion_keeps_what_was_written_later(store: Any) -> None:
+async def test_a_repeated_deletion_keeps_later_writes(store: Any) -> None:
     await put(store, 6)
     assert await delete(store, 7) == 1
     await put(store, 8)
@@ -95,7 +95,7 @@ async def test_an_older_deletion_does_not_lower_the_fence_of_a_newer_one(store: 
         await put(store, 8)
 
 
-async def test_a_fenced_deletion_is_of_one_set_of_walls(store: Any) -> None:
+async def test_a_fenced_deletion_applies_to_one_set_of_walls(store: Any) -> None:
     await put(store, 6, "inside a")
     await put(store, 6, "inside both", walls=("a", "b"))
     assert await delete(store, 7, walls=("b",)) == 1  # with those of the collection: a and b
@@ -105,7 +105,7 @@ async def test_a_fenced_deletion_is_of_one_set_of_walls(store: Any) -> None:
         await put(store, 6, walls=("a", "b"))
 
 
-async def test_no_copy_is_made_of_a_document_that_was_deleted_later(store: Any) -> None:
+async def test_a_document_that_was_deleted_later_is_not_copied(store: Any) -> None:
     await put(store, 5, id_="source")
     request = UpdateDocumentAttributesRequest(collection="c", same_content_as="source", fence=6)
     attributes = to_values({"text": "copied"})

@@ -1,4 +1,4 @@
-"""Filters over attributes: what each takes, which are refused, and that the answer is exact when few documents fit."""
+"""Attribute filters: matching documents, invalid filters, and exact results when few documents match."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_each_filter_matches_its_documents(store: VectorStoreClient) -> No
         assert await found(store, value) == right, value
 
 
-async def test_a_filter_and_equal_attributes_must_both_be_met(store: VectorStoreClient) -> None:
+async def test_a_filter_and_equal_attributes_both_apply(store: VectorStoreClient) -> None:
     assert await found(store, compare("ne", "s", "b"), attributes={"n": {"number_value": 3}}) == set()
     assert await found(store, compare("ne", "s", "x"), attributes={"n": {"number_value": 3}}) == {"three"}
 
@@ -142,12 +142,12 @@ def test_an_invalid_filter_is_rejected_with_its_path(value: Any, message: str) -
     assert refused.value.metadata["param"].startswith("f")
 
 
-async def test_random_filters_take_what_a_plain_reading_of_them_takes(store: VectorStoreClient) -> None:
+async def test_random_filters_match_the_same_documents_as_a_reference_implementation(store: VectorStoreClient) -> None:
     """Against the same filters in Python, with the same rules: types differ, and what is not there is not equal."""
     chance = random.Random(15)
     for _ in range(300):
         value = some_filter(chance, 3)
-        right = {name for name, attributes in DOCUMENTS.items() if takes(value, attributes)}
+        right = {name for name, attributes in DOCUMENTS.items() if matches(value, attributes)}
         assert await found(store, value) == right, value
 
 
@@ -161,13 +161,13 @@ def some_filter(chance, levels):
     return compare(kind, key, value)
 
 
-def takes(value, attributes):
+def matches(value, attributes):
     kind = value["type"]
     if kind in ("and", "or"):
-        return (all if kind == "and" else any)(takes(part, attributes) for part in value["filters"])
+        return (all if kind == "and" else any)(matches(part, attributes) for part in value["filters"])
     has, wanted = attributes.get(value["key"]), value["value"]
     if kind in ("in", "nin"):
-        return any(takes(compare("eq", value["key"], one), attributes) for one in wanted) is (kind == "in")
+        return any(matches(compare("eq", value["key"], one), attributes) for one in wanted) is (kind == "in")
     if has is None or kind_of(has) is not kind_of(wanted):
         return kind == "ne"
     return {"eq": eq, "ne": ne, "gt": gt, "gte": ge, "lt": lt, "lte": le}[kind](has, wanted)
@@ -177,18 +177,18 @@ def kind_of(value):
     return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
 
 
-async def test_what_is_a_small_share_of_all_vectors_is_compared_one_by_one(
+async def test_a_filter_that_leaves_few_vectors_is_searched_exactly(
     profile: Profile, caller: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The graph is of everybody's vectors: it would look at what is nearest, most of which the filter leaves out."""
     asked = []
-    prepare = PostgresSnapshot._prepare_graph
+    prepare = PostgresSnapshot._configure_graph_search
 
     async def prepared(self):
         asked.append(self)
         await prepare(self)
 
-    monkeypatch.setattr(PostgresSnapshot, "_prepare_graph", prepared)
+    monkeypatch.setattr(PostgresSnapshot, "_configure_graph_search", prepared)
     services = {"vector_store": {"index": "pgvector", "pgvector": {"exact_up_to": 2}}}
     async with hosted(profile.model_copy(update={"services": services}), ["vector_store"]) as host:
         with acting_for(caller):

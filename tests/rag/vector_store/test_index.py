@@ -1,4 +1,4 @@
-"""What every index must do: collections, documents, desks apart; by each adapter, together, strict and apart."""
+"""Behaviour of every adapter: collections, documents and isolation of desks, on every transport."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ ADAPTERS = {
 
 
 @pytest.fixture(params=ADAPTERS)
-def chosen(request: pytest.FixtureRequest, profile: Profile) -> Profile:
-    """The profile with one adapter chosen."""
+def profile_with_adapter(request: pytest.FixtureRequest, profile: Profile) -> Profile:
+    """A profile that selects one adapter."""
     return profile.model_copy(update={"services": {"vector_store": ADAPTERS[request.param]}})
 
 
 @pytest.fixture
-async def store(chosen: Profile, caller: Principal) -> AsyncIterator[VectorStoreClient]:
+async def store(profile_with_adapter: Profile, caller: Principal) -> AsyncIterator[VectorStoreClient]:
     """A client of the vector store, acting for a desk."""
-    async with hosted(chosen, ["vector_store"], "strict") as host:
+    async with hosted(profile_with_adapter, ["vector_store"], "strict") as host:
         with acting_for(caller):
             yield host.client(VectorStoreClient)
 
@@ -57,16 +57,18 @@ async def search(store, text, collection="filings", **more):
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
 async def test_writes_and_deletions_are_visible_to_searches_at_once(
-    chosen: Profile, caller: Principal, how: str
+    profile_with_adapter: Profile, caller: Principal, how: str
 ) -> None:
-    async with hosted(chosen, ["vector_store"], how) as host:
+    async with hosted(profile_with_adapter, ["vector_store"], how) as host:
         store = host.client(VectorStoreClient)
         with acting_for(caller):
-            made = await store.create_collection(CreateCollectionRequest(name="filings"))
-            written = await store.put_document(put(made.id, "a", ["net sales were 81,797", "cash fell"], year="2023"))
+            created = await store.create_collection(CreateCollectionRequest(name="filings"))
+            written = await store.put_document(
+                put(created.id, "a", ["net sales were 81,797", "cash fell"], year="2023")
+            )
             assert (written.id, written.chunks, from_values(written.attributes)) == ("a", 2, {"year": "2023"})
             assert await search(store, "net sales") == [("a", 0)]
-            assert await search(store, "net sales", made.id, vector=vector("net sales")) == [("a", 0), ("a", 1)]
+            assert await search(store, "net sales", created.id, vector=vector("net sales")) == [("a", 0), ("a", 1)]
             counted = await store.get_collection(GetCollectionRequest(collection="filings"))
             assert (counted.documents, counted.chunks, counted.bytes) == (1, 2, 30)
             await store.delete_document(DeleteDocumentRequest(collection="filings", document="a"))
@@ -75,7 +77,7 @@ async def test_writes_and_deletions_are_visible_to_searches_at_once(
             assert (emptied.documents, emptied.chunks, emptied.bytes) == (0, 0, 0)
 
 
-async def test_a_passage_comes_with_all_that_a_citation_needs(store: VectorStoreClient) -> None:
+async def test_a_passage_has_the_fields_of_a_citation(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     await store.put_document(put("filings", "file-1", ["first page", "sales were 5"], title="10-Q.pdf", firm="Apple"))
     (passage,) = (await store.search(VectorSearchRequest(collection="filings", text="sales"))).passages
@@ -86,7 +88,7 @@ async def test_a_passage_comes_with_all_that_a_citation_needs(store: VectorStore
     assert 0 < passage.score <= 1
 
 
-async def test_the_same_id_again_replaces_the_document_whole(store: VectorStoreClient) -> None:
+async def test_putting_the_same_id_replaces_the_document(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     await store.put_document(put("filings", "a", ["copper", "zinc", "lead"]))
     await store.put_document(put("filings", "a", ["silver"]))
@@ -96,7 +98,7 @@ async def test_the_same_id_again_replaces_the_document_whole(store: VectorStoreC
     assert (counted.documents, counted.chunks) == (1, 1)
 
 
-async def test_a_name_is_used_once_in_a_desk(store: VectorStoreClient, caller: Principal) -> None:
+async def test_names_are_unique_within_a_desk(store: VectorStoreClient, caller: Principal) -> None:
     first = await store.create_collection(CreateCollectionRequest(name="filings", metadata={"a": "1"}))
     other = await store.create_collection(CreateCollectionRequest(name="memos"))
     with pytest.raises(Conflict, match="named 'filings' already"):
@@ -110,15 +112,15 @@ async def test_a_name_is_used_once_in_a_desk(store: VectorStoreClient, caller: P
     assert (renamed.id, renamed.name, dict(renamed.metadata)) == (first.id, "reports", {"a": "1"})
 
 
-@pytest.mark.parametrize("stranger", [{"desk": "trading"}, {"org": "other"}])
-async def test_another_desk_finds_nothing_by_id_or_by_name(
-    store: VectorStoreClient, caller: Principal, stranger: Any
+@pytest.mark.parametrize("other_caller", [{"desk": "trading"}, {"org": "other"}])
+async def test_collections_of_another_desk_are_not_found_by_id_or_name(
+    store: VectorStoreClient, caller: Principal, other_caller: Any
 ) -> None:
-    made = await store.create_collection(CreateCollectionRequest(name="filings"))
+    created = await store.create_collection(CreateCollectionRequest(name="filings"))
     await store.put_document(put("filings", "a", ["net sales"]))
-    with acting_for(replace(caller, **stranger)):
+    with acting_for(replace(caller, **other_caller)):
         assert not (await store.list_collections(ListCollectionsRequest())).collections
-        for named in (made.id, "filings"):
+        for named in (created.id, "filings"):
             for call in (
                 store.get_collection(GetCollectionRequest(collection=named)),
                 store.update_collection(UpdateCollectionRequest(collection=named, name="mine")),
@@ -133,19 +135,19 @@ async def test_another_desk_finds_nothing_by_id_or_by_name(
     assert await search(store, "net sales") == [("a", 0)]
 
 
-async def test_collections_do_not_mix(store: VectorStoreClient) -> None:
+async def test_a_search_covers_one_collection(store: VectorStoreClient) -> None:
     for name in ("filings", "memos"):
         await store.create_collection(CreateCollectionRequest(name=name))
         await store.put_document(put(name, f"in-{name}", ["net sales"]))
     assert await search(store, "net sales", vector=vector("net sales")) == [("in-filings", 0)]
-    gone = await store.delete_collection(DeleteCollectionRequest(collection="filings"))
-    assert gone.documents == 1
+    deleted = await store.delete_collection(DeleteCollectionRequest(collection="filings"))
+    assert deleted.documents == 1
     with pytest.raises(NotFound):
         await search(store, "net sales")
     assert await search(store, "net sales", "memos", vector=vector("net sales")) == [("in-memos", 0)]
 
 
-async def test_lists_come_in_pages(store: VectorStoreClient) -> None:
+async def test_lists_are_paged(store: VectorStoreClient) -> None:
     for n in range(5):
         await store.create_collection(CreateCollectionRequest(name=f"c{n}"))
         await store.put_document(put("c0", f"d{n}", ["x"]))
@@ -164,7 +166,7 @@ async def test_lists_come_in_pages(store: VectorStoreClient) -> None:
     assert ids == [f"d{n}" for n in range(5)]
 
 
-async def test_only_documents_with_the_attributes_are_found(store: VectorStoreClient) -> None:
+async def test_attributes_restrict_a_search(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     for n in range(30):
         await store.put_document(put("filings", f"d{n}", [f"net sales {n}"], year=str(2000 + n % 3), firm="A"))
@@ -174,7 +176,7 @@ async def test_only_documents_with_the_attributes_are_found(store: VectorStoreCl
         assert await search(store, "net sales", attributes=to_values({"year": "1999"}), **more) == []
 
 
-async def test_searches_with_nothing_to_find_are_empty(store: VectorStoreClient) -> None:
+async def test_searches_without_matches_are_empty(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     assert await search(store, "net sales", vector=vector("net sales")) == []
     await store.put_document(put("filings", "none", []))
@@ -185,68 +187,89 @@ async def test_searches_with_nothing_to_find_are_empty(store: VectorStoreClient)
         assert await search(store, text, vector=vector("net")) == [("a", 0)]
 
 
-async def test_a_chunk_without_a_vector_is_found_by_words(store: VectorStoreClient) -> None:
+async def test_a_chunk_without_a_vector_is_found_by_keywords(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
-    bare = put("filings", "a", ["net sales", "cash"])
-    bare.chunks[0].ClearField("vector")
-    await store.put_document(bare)
+    without_vector = put("filings", "a", ["net sales", "cash"])
+    without_vector.chunks[0].ClearField("vector")
+    await store.put_document(without_vector)
     assert await search(store, "net sales") == [("a", 0)]
     assert await search(store, "", vector=vector("cash")) == [("a", 1)]
 
 
-async def test_the_context_is_searched_and_is_not_part_of_the_text(store: VectorStoreClient) -> None:
+async def test_context_is_searched_but_not_part_of_the_text(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     await store.put_document(put("filings", "a", ["81,797"], context="Apple Inc. total net sales"))
     await store.put_document(put("filings", "b", ["81,797"], context="Intel"))
     assert (await search(store, "apple 81797"))[0] == ("a", 0)
 
 
-async def test_one_page_does_not_fill_the_answer(store: VectorStoreClient) -> None:
+async def test_one_page_does_not_fill_the_results(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
-    crowded = put("filings", "a", ["net sales"] * 6)
-    for chunk in crowded.chunks:
+    one_page = put("filings", "a", ["net sales"] * 6)
+    for chunk in one_page.chunks:
         chunk.page = 1
-    await store.put_document(crowded)
+    await store.put_document(one_page)
     await store.put_document(put("filings", "b", ["net sales and much else that is of no use here"]))
     assert ("b", 0) in await search(store, "net sales", limit=3)
     assert len(await search(store, "net sales", limit=7)) == 7
 
 
+def numbered(*numbers: int) -> PutDocumentRequest:
+    """A document whose chunks have these numbers."""
+    request = put("filings", "a", ["x"] * len(numbers))
+    for chunk, number in zip(request.chunks, numbers, strict=True):
+        chunk.number = number
+    return request
+
+
+def backwards() -> PutDocumentRequest:
+    """A document with a chunk that ends before it starts."""
+    request = put("filings", "a", ["x"])
+    request.chunks[0].start = 2
+    return request
+
+
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("invalid", "param", "message"),
     [
-        (VectorSearchRequest(collection="filings", text="x", limit=51), "limit is 51"),
-        (VectorSearchRequest(collection="filings", text="x", limit=-1), "limit is -1"),
-        (VectorSearchRequest(collection="filings", text="x" * 8001), "8001 characters; at most 8000"),
-        (VectorSearchRequest(collection="filings", vector={"values": [1.0, 0.0]}), "a vector of 2 values"),
-        (VectorSearchRequest(collection="filings", vector={"values": [float("nan")] * 384}), "not a number"),
-        (VectorSearchRequest(collection="filings", attributes=to_values({"\0": "x"})), "a key has 1 to 64 characters"),
-        (VectorSearchRequest(collection=""), "collection ''"),
-        (CreateCollectionRequest(name=""), "name ''"),
-        (CreateCollectionRequest(name="x" * 129), "1 to 128"),
-        (CreateCollectionRequest(name="a\nb"), "printable"),
-        (CreateCollectionRequest(name="a", metadata={str(n): "" for n in range(33)}), "33 metadata"),
-        (ListCollectionsRequest(page_size=1001), "page_size is 1001"),
-        (ListCollectionsRequest(page_token="x'; drop"), "is not a page token"),
-        (put("filings", "", ["x"]), "document.id ''"),
-        (put("filings", "a", [""]), "chunk 0 must have 1 to"),
-        (put("filings", "a", ["a\0b"]), "NUL"),
-        (put("filings", "a", ["x"], year="x" * 513), "'year'"),
+        (
+            VectorSearchRequest(collection="filings", vector={"values": [1.0, 0.0]}),
+            "vector",
+            "vector has 2 dimensions; the index has 384",
+        ),
+        (
+            VectorSearchRequest(collection="filings", vector={"values": [float("nan")] * 384}),
+            "vector",
+            "vector has a value that is not a finite number",
+        ),
+        (ListCollectionsRequest(page_token="x'; drop"), "page_token", '"x\'; drop" is not a page token'),
+        (numbered(0, 1, 1), "chunks", "chunks has the number 1 twice"),
+        (backwards(), "chunks[0].end", "chunks[0].end is 1; it must be at least start, 2"),
+        (
+            PutDocumentRequest(
+                collection="filings", document={"id": "a"}, chunks=[{"text": "x", "page": 1, "vector": {"values": [1]}}]
+            ),
+            "chunks[0].vector",
+            "chunks[0].vector has 1 dimensions; the index has 384",
+        ),
     ],
 )
-async def test_what_is_out_of_bounds_is_refused(store: VectorStoreClient, wrong: Any, message: str) -> None:
+async def test_requests_that_do_not_fit_the_index_are_rejected(
+    store: VectorStoreClient, invalid: Any, param: str, message: str
+) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     methods: dict[type, Callable[..., Any]] = {
         VectorSearchRequest: store.search,
-        CreateCollectionRequest: store.create_collection,
         ListCollectionsRequest: store.list_collections,
         PutDocumentRequest: store.put_document,
     }
-    with pytest.raises(InvalidRequest, match=message):
-        await methods[type(wrong)](wrong)
+    with pytest.raises(InvalidRequest) as caught:
+        await methods[type(invalid)](invalid)
+    assert caught.value.metadata["param"] == param
+    assert caught.value.message.startswith(message)
 
 
-async def test_writers_of_one_collection_leave_its_counts_exact(store: VectorStoreClient) -> None:
+async def test_counts_are_exact_after_concurrent_writes(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     await asyncio.gather(*(store.put_document(put("filings", f"d{n % 4}", ["net sales"] * 3)) for n in range(16)))
     counted = await store.get_collection(GetCollectionRequest(collection="filings"))
@@ -254,7 +277,7 @@ async def test_writers_of_one_collection_leave_its_counts_exact(store: VectorSto
 
 
 async def test_a_deleted_document_never_reappears_under_load(store: VectorStoreClient) -> None:
-    """Each search that begins after a delete has been answered must not find the document."""
+    """A search that begins after the response to a deletion must not find the document."""
     await store.create_collection(CreateCollectionRequest(name="filings"))
     for n in range(100):
         await store.put_document(put("filings", f"d{n}", [f"net sales of {n}"]))
@@ -264,9 +287,9 @@ async def test_a_deleted_document_never_reappears_under_load(store: VectorStoreC
     async def ask() -> None:
         nonlocal searches
         while len(deleted) < 100:
-            gone = set(deleted)
+            deleted_before = set(deleted)
             found = await search(store, "net sales", limit=50, vector=vector("net sales"))
-            assert not gone & {document for document, _ in found}
+            assert not deleted_before & {document for document, _ in found}
             searches += 1
 
     async def delete() -> None:
@@ -279,7 +302,7 @@ async def test_a_deleted_document_never_reappears_under_load(store: VectorStoreC
     assert await search(store, "net sales", vector=vector("net sales")) == []
 
 
-async def test_the_status_says_what_keeps_the_passages(chosen: Profile) -> None:
-    async with hosted(chosen, ["vector_store"]) as host:
+async def test_the_status_names_the_vector_database(profile_with_adapter: Profile) -> None:
+    async with hosted(profile_with_adapter, ["vector_store"]) as host:
         (status,) = (await host.status()).services
     assert (status.state, status.detail[:9]) == (ServiceStatus.READY, "pgvector ")

@@ -1,4 +1,4 @@
-"""What is read off documents and questions for automatic filters, and what searches make of it."""
+"""Metadata extraction from documents and questions, and automatic filters of searches."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from support.passages import put, vector
 COVER = "Common Stock, $0.00001 par value per share\nHLMT\nThe Nasdaq Stock Market LLC"
 
 
-def read(title, context, text="", **attributes):
+def extract(title, context, text="", **attributes):
     chunks = [Chunk(number=0, page=1, text=text or "x", context=f"{context}\nItem 1"), Chunk(page=2, context=context)]
-    return metadata.extracted(Document(title=title, attributes=to_values(attributes)), chunks)
+    return metadata.extract(Document(title=title, attributes=to_values(attributes)), chunks)
 
 
-def test_a_filing_gives_its_company_ticker_type_and_period() -> None:
+def test_a_filing_has_company_ticker_type_and_period() -> None:
     subject = "Helmet Systems, Inc. · Form 10-Q · quarterly period ended July 1, 2023 · 2023 Q3 filing"
-    found = read("2023_Q3 filing.pdf", subject, COVER)
+    found = extract("2023_Q3 filing.pdf", subject, COVER)
     assert found == {
         "company": "Helmet Systems, Inc.",
         "ticker": "HLMT",
@@ -42,7 +42,7 @@ def test_a_filing_gives_its_company_ticker_type_and_period() -> None:
         "period": "2023-07-01",
         "quarter": "2023 Q3",
     }
-    assert set(metadata.names(found)) == {
+    assert set(metadata.name_terms(found)) == {
         "company:helmet systems",
         "company:$HLMT",
         "document_type:10-q",
@@ -61,18 +61,18 @@ def test_a_filing_gives_its_company_ticker_type_and_period() -> None:
         ("a.txt", ""),
     ],
 )
-def test_what_is_no_filing_gives_nothing(title: str, context: str) -> None:
-    assert read(title, context) == {}
+def test_other_documents_have_no_metadata(title: str, context: str) -> None:
+    assert extract(title, context) == {}
 
 
-def test_attributes_come_before_what_was_read() -> None:
-    found = read("x.pdf", "Helmet Systems, Inc. · Form 10-Q", company="Helm Ltd", year="2023")
+def test_attributes_override_extracted_metadata() -> None:
+    found = extract("x.pdf", "Helmet Systems, Inc. · Form 10-Q", company="Helm Ltd", year="2023")
     assert found == {"company": "Helm Ltd", "document_type": "10-Q"}
-    assert read("notes.txt", "Notes", ticker="HLMT", period="2023 Q2") == {"ticker": "HLMT", "period": "2023 Q2"}
+    assert extract("notes.txt", "Notes", ticker="HLMT", period="2023 Q2") == {"ticker": "HLMT", "period": "2023 Q2"}
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "normalised"),
     [
         ("Amazon.Com, Inc.", "amazon"),
         ("The Boeing Company", "boeing"),
@@ -82,8 +82,8 @@ def test_attributes_come_before_what_was_read() -> None:
         ("Inc.", ""),
     ],
 )
-def test_a_company_is_known_by_its_name_without_the_legal_form(name: str, wanted: str) -> None:
-    assert metadata.company_name(name) == wanted
+def test_company_names_are_normalised_without_the_legal_form(name: str, normalised: str) -> None:
+    assert metadata.company_name(name) == normalised
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_company_is_known_by_its_name_without_the_legal_form(name: str, wanted
     ],
 )
 def test_a_question_names_companies_types_and_periods(text: str, names: Any, names_not: Any) -> None:
-    found = {term for terms in metadata.asked(text).values() for term in terms}
+    found = {term for terms in metadata.question_terms(text).values() for term in terms}
     assert names <= found
     assert not names_not & found
 
@@ -128,9 +128,9 @@ async def store(profile: Profile, caller: Principal) -> AsyncIterator[VectorStor
             yield store
 
 
-async def narrowed(store, text, **more):
-    wanted = VectorSearchRequest(collection="filings", text=text, vector=vector("net sales"), **more)
-    found = await store.search(wanted)
+async def search_with_filters(store, text, **more):
+    normalised = VectorSearchRequest(collection="filings", text=text, vector=vector("net sales"), **more)
+    found = await store.search(normalised)
     return {p.document for p in found.passages}, {f.key: list(f.values) for f in found.applied_filters}
 
 
@@ -160,25 +160,25 @@ HELM = {"company": ["Helmet Systems, Inc."]}
         ("net sales", ALL, {}),
     ],
 )
-async def test_a_search_is_narrowed_to_what_the_question_names_and_documents_have(
+async def test_automatic_filters_apply_the_named_metadata_that_documents_have(
     store: VectorStoreClient, text: str, documents: Any, filters: Any
 ) -> None:
-    assert await narrowed(store, text) == (documents, filters)
-    assert await narrowed(store, text, no_auto_filters=True) == (ALL, {})
+    assert await search_with_filters(store, text) == (documents, filters)
+    assert await search_with_filters(store, text, no_auto_filters=True) == (ALL, {})
 
 
 async def test_documents_without_metadata_are_searched_too(store: VectorStoreClient) -> None:
     await store.put_document(put("filings", "memo", ["net sales of Helmet Systems"]))
-    assert await narrowed(store, "HLMT net sales in Q3 2023") == (
+    assert await search_with_filters(store, "HLMT net sales in Q3 2023") == (
         {"helm-q3", "memo"},
         HELM | {"period": ["2023-07-01"]},
     )
 
 
-async def test_values_come_from_documents_that_the_callers_filter_takes(store: VectorStoreClient) -> None:
+async def test_filter_values_come_from_documents_that_match_the_callers_filter(store: VectorStoreClient) -> None:
     await store.put_document(put("filings", "mine", ["net sales"], company="Ore Ltd", shelf="a"))
-    assert await narrowed(store, "Brass net sales", attributes=to_values({"shelf": "a"})) == ({"mine"}, {})
-    assert await narrowed(store, "Ore net sales", attributes=to_values({"shelf": "a"})) == (
+    assert await search_with_filters(store, "Brass net sales", attributes=to_values({"shelf": "a"})) == ({"mine"}, {})
+    assert await search_with_filters(store, "Ore net sales", attributes=to_values({"shelf": "a"})) == (
         {"mine"},
         {"company": ["Ore Ltd"]},
     )
@@ -194,39 +194,41 @@ async def test_changed_attributes_change_the_metadata_at_once(store: VectorStore
         "period": "2023",
         "quarter": "2023 Q3",
     }
-    assert await narrowed(store, "Ore net sales") == ({"brass-q3"}, {"company": ["Ore Ltd"]})
-    assert await narrowed(store, "Brass net sales") == (ALL, {})
+    assert await search_with_filters(store, "Ore net sales") == ({"brass-q3"}, {"company": ["Ore Ltd"]})
+    assert await search_with_filters(store, "Brass net sales") == (ALL, {})
     change.document.id, change.same_content_as = "copy", "brass-q3"
     await store.update_document_attributes(change)
-    assert await narrowed(store, "Ore net sales") == ({"brass-q3", "copy"}, {"company": ["Ore Ltd"]})
+    assert await search_with_filters(store, "Ore net sales") == ({"brass-q3", "copy"}, {"company": ["Ore Ltd"]})
     change.document.attributes.clear()
     change.document.attributes_version = 2
     await store.update_document_attributes(change)
-    assert await narrowed(store, "Brass net sales") == ({"copy"}, {"company": ["Brass Corp"]})
+    assert await search_with_filters(store, "Brass net sales") == ({"copy"}, {"company": ["Brass Corp"]})
 
 
-async def test_values_come_from_documents_inside_the_callers_walls(store: VectorStoreClient, caller: Principal) -> None:
+async def test_filter_values_come_from_documents_inside_the_callers_walls(
+    store: VectorStoreClient, caller: Principal
+) -> None:
     inside = replace(caller, walls=frozenset({"m-and-a"}))
     context = "Ore Ltd · Form 8-K · period ended December 31, 2030"
     with acting_for(inside):
         await store.put_document(put("filings", "deal", ["net sales"], context=context))
-        assert await narrowed(store, "Ore net sales") == ({"deal"}, {"company": ["Ore Ltd"]})
+        assert await search_with_filters(store, "Ore net sales") == ({"deal"}, {"company": ["Ore Ltd"]})
     for text in ("Ore net sales", "net sales in the 8-K", "net sales on December 31, 2030"):
-        assert await narrowed(store, text) == (ALL, {})
-    assert "2030-12-31" not in (await narrowed(store, "the latest net sales"))[1]["period"]
+        assert await search_with_filters(store, text) == (ALL, {})
+    assert "2030-12-31" not in (await search_with_filters(store, "the latest net sales"))[1]["period"]
 
 
-async def test_what_was_read_is_shown_with_the_document(store: VectorStoreClient) -> None:
+async def test_extracted_metadata_is_listed_with_the_document(store: VectorStoreClient) -> None:
     listed = await store.list_documents(ListDocumentsRequest(collection="filings"))
     shown = {d.id: dict(d.metadata) for d in listed.documents}
     assert shown["helm-q3"]["ticker"] == "HLMT"
     assert shown["zinc-q3"]["period"] == "2023-06-30"
 
 
-async def test_a_title_does_not_outvote_the_passages(store: VectorStoreClient) -> None:
+async def test_a_title_does_not_outrank_the_passages(store: VectorStoreClient) -> None:
     await store.put_document(put("filings", "titled", ["the weather"], title="Gadolinium pricing Q3 2023.txt"))
     await store.put_document(put("filings", "right", ["the price of gadolinium rose by a tenth in Q3 2023"]))
-    wanted = VectorSearchRequest(
+    normalised = VectorSearchRequest(
         collection="filings", text="gadolinium pricing in Q3 2023", vector=vector("gadolinium")
     )
-    assert (await store.search(wanted)).passages[0].document == "right"
+    assert (await store.search(normalised)).passages[0].document == "right"

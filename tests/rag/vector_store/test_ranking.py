@@ -1,4 +1,4 @@
-"""How the legs of a search are put together."""
+"""Fusion of keyword and vector scores, and diversification by page."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def order(scored):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_leg_counts_by_its_weight(fusion: Any) -> None:
+def test_scores_are_weighted(fusion: Any) -> None:
     words, vectors = {A: 9.0, B: 1.0}, {B: 0.9, C: 0.2}
     assert order(ranking.fuse(words, 10.0, vectors, 0.01, fusion))[0] == A
     assert order(ranking.fuse(words, 10.0, vectors, 0.9, fusion))[0] == B
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_missing_leg_leaves_the_scores_of_the_other(fusion: Any) -> None:
+def test_without_results_of_one_search_the_other_has_full_weight(fusion: Any) -> None:
     both = {A: 0.9, B: 0.3}
     for words, vectors in ((both, {}), ({}, both)):
         scored = ranking.fuse(words, 1.0, vectors, 0.5, fusion)
@@ -49,6 +49,6 @@ def test_keywords_weigh_less_if_no_chunk_covers_the_question() -> None:
 
 @pytest.mark.parametrize(("limit", "numbers"), [(2, [0, 1]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])])
 def test_a_page_has_at_most_two_results_while_there_are_other_pages(limit: int, numbers: Any) -> None:
-    scored = [ranking.Scored(PassagePosition(1, n), 1 - n / 10, 0, 0) for n in range(4)]
+    scored = [ranking.ScoredChunk(PassagePosition(1, n), 1 - n / 10, 0, 0) for n in range(4)]
     chosen = ranking.distinct_pages(zip(scored, [1, 1, 1, 2], strict=True), limit, 2)
     assert [s.position.number for s in chosen] == numbers

@@ -36,7 +36,7 @@ from support.passages import put, vector
 WALLS = ("m-and-a", "research", "credit", "prime")
 WORDS = ("copper", "zinc", "lead", "silver", "gold", "tin", "nickel", "iron")
 WORLDS, CALLERS, QUESTIONS = {"exact": 20, "graph": 5}, 16, 25
-"""10,000 questions, each by a caller with walls of its own in a world of its own."""
+"""10,000 questions by random callers in random worlds."""
 DOCUMENTS = 14
 MUTATIONS = {
     "overlap": "select cardinality(object_walls) = 0 or object_walls && caller_walls",
@@ -45,13 +45,13 @@ MUTATIONS = {
 }
 
 
-class Leaked(AssertionError):
-    """A caller has learnt of what stands inside a wall that it is outside of."""
+class Leak(AssertionError):
+    """A response reveals an object inside a wall that the caller is outside of."""
 
 
 @dataclass(frozen=True)
-class Put:
-    """A document as the model knows it: whose it is, its walls with those of its collection, its words."""
+class StoredDocument:
+    """A document in the reference model: owner, walls including those of the collection, words."""
 
     org: str
     desk: str
@@ -61,73 +61,79 @@ class Put:
     text: str
     year: int
 
-    def is_seen_by(self, who: Principal) -> bool:
-        return (self.org, self.desk) == (who.org, who.desk) and all(wall in who.walls for wall in self.walls)
+    def is_seen_by(self, caller: Principal) -> bool:
+        return (self.org, self.desk) == (caller.org, caller.desk) and all(wall in caller.walls for wall in self.walls)
 
 
 @dataclass
 class World:
-    """Some desks' collections and documents in a real store, and the model of them."""
+    """Collections and documents of several desks in a real store, with a reference model."""
 
     store: VectorStoreClient
     name: str
     collections: dict[str, tuple[Principal, frozenset[str]]]
-    documents: list[Put]
+    documents: list[StoredDocument]
 
 
-def someone(chance: random.Random, world: str) -> Principal:
+def random_caller(chance: random.Random, world: str) -> Principal:
     org, desk = chance.choice(("acme", "other")), chance.choice(("rates", "equities"))
     walls = frozenset(chance.sample(WALLS, chance.randint(0, len(WALLS))))
     return Principal(f"{org}-{world}", desk, "key", frozenset({"documents:read"}), walls)
 
 
-async def made(store: VectorStoreClient, chance: random.Random, called: str) -> World:
+async def create_world(store: VectorStoreClient, chance: random.Random, called: str) -> World:
     world = World(store, called, {}, [])
     names: set[tuple[str, str, frozenset[str]]] = set()
     for _ in range(4):
-        who = replace(someone(chance, called), desk="rates")
-        given = chance.sample(sorted(who.walls), chance.randint(0, len(who.walls)))
-        walls, name = frozenset(given or who.walls), chance.choice("ab")
-        taken = (who.org, name, walls) in names
-        with acting_for(who):
+        caller = replace(random_caller(chance, called), desk="rates")
+        given = chance.sample(sorted(caller.walls), chance.randint(0, len(caller.walls)))
+        walls, name = frozenset(given or caller.walls), chance.choice("ab")
+        taken = (caller.org, name, walls) in names
+        with acting_for(caller):
             try:
                 found = await store.create_collection(CreateCollectionRequest(name=name, walls=given))
             except Conflict:
-                same(taken, True, "is told that a name is taken")
+                assert_equal(taken, True, "is told that a name is taken")
                 continue
-        same(taken, False, "is given the name")
-        names.add((who.org, name, walls))
-        world.collections[found.id] = (who, walls)
+        assert_equal(taken, False, "is given the name")
+        names.add((caller.org, name, walls))
+        world.collections[found.id] = (caller, walls)
     for number in range(DOCUMENTS):
         collection, (maker, walls) = chance.choice(sorted(world.collections.items(), key=lambda c: c[0]))
-        who = replace(maker, walls=walls | frozenset(chance.sample(WALLS, chance.randint(0, 2))))
+        caller = replace(maker, walls=walls | frozenset(chance.sample(WALLS, chance.randint(0, 2))))
         text, year = " ".join(chance.sample(WORDS, 3)), 2020 + number % 3
-        with acting_for(who):
+        with acting_for(caller):
             await store.put_document(put(collection, f"d{number}", [text, f"{text} again"], year=year))
-        world.documents.append(Put(who.org, who.desk, collection, f"d{number}", walls | who.walls, text, year))
+        world.documents.append(
+            StoredDocument(caller.org, caller.desk, collection, f"d{number}", walls | caller.walls, text, year)
+        )
     return world
 
 
-async def ask(world: World, chance: random.Random, who: Principal) -> None:
-    """Put one question as a caller, and compare all that comes back with what the model says it may see."""
+async def check_random_question(world: World, chance: random.Random, caller: Principal) -> None:
+    """Ask one random question and compare the response with the reference model."""
     collection, (maker, walls) = chance.choice(sorted(world.collections.items(), key=lambda c: c[0]))
-    is_there = (maker.org, maker.desk) == (who.org, who.desk) and all(wall in who.walls for wall in walls)
-    seen = {d.id: d for d in world.documents if d.collection == collection and d.is_seen_by(who)}
-    with acting_for(who):
+    is_there = (maker.org, maker.desk) == (caller.org, caller.desk) and all(wall in caller.walls for wall in walls)
+    seen = {d.id: d for d in world.documents if d.collection == collection and d.is_seen_by(caller)}
+    with acting_for(caller):
         try:
-            await chance.choice((ask_to_search, ask_to_list, ask_to_count))(world, chance, collection, seen)
+            await chance.choice((check_search, check_list, check_counts))(world, chance, collection, seen)
         except NotFound:
-            same(is_there, False, "is refused")
+            assert_equal(is_there, False, "is refused")
         else:
-            same(is_there, True, "is let in")
+            assert_equal(is_there, True, "is let in")
         if chance.random() < 0.8:
             return
         listed = {c.id for c in (await world.store.list_collections(ListCollectionsRequest())).collections}
-    may = {i for i, (by, w) in world.collections.items() if (by.org, by.desk) == (who.org, who.desk) and w <= who.walls}
-    same(listed, may, "lists collections")
+    may = {
+        i
+        for i, (by, w) in world.collections.items()
+        if (by.org, by.desk) == (caller.org, caller.desk) and w <= caller.walls
+    }
+    assert_equal(listed, may, "lists collections")
 
 
-async def ask_to_list(world: World, chance: random.Random, collection: str, seen: dict[str, Put]) -> None:
+async def check_list(world: World, chance: random.Random, collection: str, seen: dict[str, StoredDocument]) -> None:
     found: list[str] = []
     token, size = "", chance.randint(1, 5)
     while token or not found:
@@ -136,16 +142,16 @@ async def ask_to_list(world: World, chance: random.Random, collection: str, seen
         found += [d.id for d in page.documents]
         if not (token := page.next_page_token):
             break
-    same(found, list(seen), "lists documents")
+    assert_equal(found, list(seen), "lists documents")
 
 
-async def ask_to_count(world: World, chance: random.Random, collection: str, seen: dict[str, Put]) -> None:
+async def check_counts(world: World, chance: random.Random, collection: str, seen: dict[str, StoredDocument]) -> None:
     found = await world.store.get_collection(GetCollectionRequest(collection=collection))
     size = sum(2 * len(d.text) + len(" again") for d in seen.values())
-    same((found.documents, found.chunks, found.bytes), (len(seen), 2 * len(seen), size), "counts")
+    assert_equal((found.documents, found.chunks, found.bytes), (len(seen), 2 * len(seen), size), "counts")
 
 
-async def ask_to_search(world: World, chance: random.Random, collection: str, seen: dict[str, Put]) -> None:
+async def check_search(world: World, chance: random.Random, collection: str, seen: dict[str, StoredDocument]) -> None:
     words, legs = chance.sample(WORDS, 3), chance.choice(("words", "vector", "both"))
     request = VectorSearchRequest(collection=collection, limit=50)
     if legs != "vector":
@@ -158,32 +164,32 @@ async def ask_to_search(world: World, chance: random.Random, collection: str, se
     if chance.random() < 0.3:
         request.filter.update({"type": "ne", "key": "year", "value": 2021})
         right = {id_ for id_ in right if seen[id_].year != 2021}
-    same({passage.document for passage in (await world.store.search(request)).passages}, right, "finds")
+    assert_equal({passage.document for passage in (await world.store.search(request)).passages}, right, "finds")
 
 
-def same(found: object, right: object, what: str) -> None:
+def assert_equal(found: object, right: object, what: str) -> None:
     if found != right:
-        raise Leaked(f"{what} {found}, not {right}")
+        raise Leak(f"{what} {found}, not {right}")
 
 
 async def check(store: VectorStoreClient, seed: int, worlds: int) -> int:
-    """Ask in random worlds, and return how many questions that were."""
+    """Ask random questions in random worlds; return their number."""
     chance = random.Random(seed)
     asked = 0
     for number in range(worlds):
-        world = await made(store, chance, f"{seed}-{number}")
+        world = await create_world(store, chance, f"{seed}-{number}")
         for _ in range(CALLERS):
-            org_and_desk, who = chance.choice(list(world.collections.values()))[0], someone(chance, world.name)
+            org_and_desk, caller = chance.choice(list(world.collections.values()))[0], random_caller(chance, world.name)
             if chance.random() < 0.9:
-                who = replace(who, org=org_and_desk.org, desk=org_and_desk.desk)
+                caller = replace(caller, org=org_and_desk.org, desk=org_and_desk.desk)
             for _ in range(QUESTIONS):
-                await ask(world, chance, who)
+                await check_random_question(world, chance, caller)
                 asked += 1
     return asked
 
 
 @pytest.mark.parametrize("how", WORLDS)
-async def test_ten_thousand_random_walls_callers_and_questions_find_no_leak(profile: Profile, how: Any) -> None:
+async def test_ten_thousand_random_questions_reveal_nothing_behind_walls(profile: Profile, how: Any) -> None:
     adapter = {"exact_up_to": 0} if how == "graph" else {}
     services = {"vector_store": {"index": "pgvector", "pgvector": adapter}}
     async with hosted(profile.model_copy(update={"services": services}), ["vector_store"]) as host:
@@ -192,14 +198,14 @@ async def test_ten_thousand_random_walls_callers_and_questions_find_no_leak(prof
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-async def test_a_changed_filter_is_seen_by_the_same_checker(profile: Profile, mutation: Any) -> None:
+async def test_the_checker_detects_a_mutated_filter(profile: Profile, mutation: Any) -> None:
     async with hosted(profile, ["vector_store"]) as host:
         with psycopg.connect(profile.postgres) as connection:
             connection.execute(
                 "create or replace function vector_store.inside(object_walls text[], caller_walls text[])"
                 f" returns boolean language sql immutable parallel safe as $$ {MUTATIONS[mutation]} $$"
             )
-        with pytest.raises(Leaked):
+        with pytest.raises(Leak):
             await check(host.client(VectorStoreClient), 8, 3)
 
 
@@ -220,13 +226,13 @@ async def search(store, collection, text="falcon target"):
     return (await store.search(request)).passages
 
 
-async def test_what_is_inside_a_wall_is_as_what_has_never_been(store: VectorStoreClient) -> None:
+async def test_objects_inside_a_wall_are_invisible_outside(store: VectorStoreClient) -> None:
     with acting_for(INSIDE):
-        made = await store.create_collection(CreateCollectionRequest(name="deals"))
+        created = await store.create_collection(CreateCollectionRequest(name="deals"))
         await store.put_document(put("deals", "a", ["falcon target"]))
-    for who in (OUTSIDE, replace(OUTSIDE, walls=frozenset({"credit"}))):
-        with acting_for(who):
-            for named in (made.id, "deals"):
+    for caller in (OUTSIDE, replace(OUTSIDE, walls=frozenset({"credit"}))):
+        with acting_for(caller):
+            for named in (created.id, "deals"):
                 for call in (
                     store.get_collection(GetCollectionRequest(collection=named)),
                     store.update_collection(UpdateCollectionRequest(collection=named, name="mine")),
@@ -247,7 +253,7 @@ async def test_what_is_inside_a_wall_is_as_what_has_never_been(store: VectorStor
         assert [p.document for p in await search(store, "deals")] == ["a"]
 
 
-async def test_a_name_that_is_taken_inside_a_wall_is_free_outside(store: VectorStoreClient) -> None:
+async def test_a_name_used_inside_a_wall_is_available_outside(store: VectorStoreClient) -> None:
     with acting_for(INSIDE):
         inside = await store.create_collection(CreateCollectionRequest(name="deals"))
         with pytest.raises(Conflict, match="named 'deals' already"):
@@ -259,20 +265,20 @@ async def test_a_name_that_is_taken_inside_a_wall_is_free_outside(store: VectorS
         assert (await store.get_collection(GetCollectionRequest(collection="deals"))).id == inside.id
 
 
-async def test_walls_are_given_from_among_those_held_and_never_left(store: VectorStoreClient) -> None:
+async def test_new_objects_get_walls_of_the_caller_only(store: VectorStoreClient) -> None:
     with acting_for(BOTH):
         chosen = await store.create_collection(CreateCollectionRequest(name="one", walls=["m-and-a"]))
         default = await store.create_collection(CreateCollectionRequest(name="all"))
         assert (list(chosen.walls), list(default.walls)) == (["m-and-a"], ["credit", "m-and-a"])
         written = await store.put_document(put("all", "a", ["x"], walls=["credit"]))
         assert list(written.walls) == ["credit", "m-and-a"]  # those of its collection stay
-    for who in (INSIDE, OUTSIDE):
-        with acting_for(who), pytest.raises(Forbidden, match="is outside the wall 'credit'"):
+    for caller in (INSIDE, OUTSIDE):
+        with acting_for(caller), pytest.raises(Forbidden, match="is outside the wall 'credit'"):
             await store.create_collection(CreateCollectionRequest(name="x", walls=["credit"]))
 
 
-async def test_what_is_inside_does_not_move_the_ranking_outside(store: VectorStoreClient) -> None:
-    """The statistics of words are those of what the caller sees, or the scores would tell what is inside."""
+async def test_documents_inside_a_wall_do_not_affect_ranking_outside(store: VectorStoreClient) -> None:
+    """Term statistics cover visible documents only; otherwise scores would reveal the others."""
     with acting_for(OUTSIDE):
         await store.create_collection(CreateCollectionRequest(name="c"))
         await store.put_document(put("c", "a", ["falcon flies", "copper sinks"]))
@@ -286,33 +292,33 @@ async def test_what_is_inside_does_not_move_the_ranking_outside(store: VectorSto
         assert [p.SerializeToString(deterministic=True) for p in await search(store, "c")] == before
 
 
-async def test_a_collection_is_deleted_for_those_who_see_all_of_it(store: VectorStoreClient) -> None:
+async def test_deleting_a_collection_keeps_documents_that_the_caller_cannot_see(store: VectorStoreClient) -> None:
     with acting_for(OUTSIDE):
-        made = await store.create_collection(CreateCollectionRequest(name="shared"))
+        created = await store.create_collection(CreateCollectionRequest(name="shared"))
         await store.put_document(put("shared", "open", ["falcon"]))
     with acting_for(INSIDE):
         await store.put_document(put("shared", "closed", ["falcon"]))
     with acting_for(OUTSIDE):
         assert (await store.delete_collection(DeleteCollectionRequest(collection="shared"))).documents == 1
         with pytest.raises(NotFound):
-            await store.get_collection(GetCollectionRequest(collection=made.id))
+            await store.get_collection(GetCollectionRequest(collection=created.id))
         again = await store.create_collection(CreateCollectionRequest(name="shared"))
-        assert again.id != made.id
+        assert again.id != created.id
     with acting_for(INSIDE):
-        assert [p.document for p in await search(store, made.id)] == ["closed"]
-        await store.delete_document(DeleteDocumentRequest(collection=made.id, document="closed"))
+        assert [p.document for p in await search(store, created.id)] == ["closed"]
+        await store.delete_document(DeleteDocumentRequest(collection=created.id, document="closed"))
         with pytest.raises(NotFound):
-            await store.get_collection(GetCollectionRequest(collection=made.id))
+            await store.get_collection(GetCollectionRequest(collection=created.id))
 
 
-async def test_the_same_document_inside_and_outside_are_two_and_each_caller_sees_one(store: VectorStoreClient) -> None:
+async def test_the_same_document_inside_and_outside_a_wall_is_stored_twice(store: VectorStoreClient) -> None:
     with acting_for(OUTSIDE):
         await store.create_collection(CreateCollectionRequest(name="c"))
         await store.put_document(put("c", "a", ["falcon"], note="open"))
     with acting_for(INSIDE):
         await store.put_document(put("c", "a", ["falcon"], note="closed"))
-    for who, note in ((INSIDE, "closed"), (OUTSIDE, "open")):
-        with acting_for(who):
+    for caller, note in ((INSIDE, "closed"), (OUTSIDE, "open")):
+        with acting_for(caller):
             (found,) = await search(store, "c")
             (listed,) = (await store.list_documents(ListDocumentsRequest(collection="c"))).documents
             assert dict(found.attributes) == dict(listed.attributes) == to_values({"note": note})

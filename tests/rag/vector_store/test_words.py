@@ -1,4 +1,4 @@
-"""What text becomes: terms and periods."""
+"""Tokenisation into terms, dates and fiscal quarters."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from drw.rag.vector_store.terms import terms
         ("July 1, 2023", "1 July 2023"),
     ],
 )
-def test_the_same_thing_is_the_same_terms(one: str, other: str) -> None:
+def test_equivalent_texts_have_the_same_terms(one: str, other: str) -> None:
     assert set(terms(one)) == set(terms(other))
 
 
-def test_numbers_stay_whole_and_stop_words_go() -> None:
+def test_numbers_are_one_term_and_stop_words_are_removed() -> None:
     assert terms("What were the net sales of 1,496.5 and 12.5%?") == ["net", "sale", "1496.5", "12.5"]
 
 
@@ -42,12 +42,12 @@ def test_numbers_stay_whole_and_stop_words_go() -> None:
         "JULY 1, 2023",
     ],
 )
-def test_a_date_is_found_in_each_form(text: str) -> None:
+def test_dates_are_parsed_in_every_notation(text: str) -> None:
     assert dates(f"the quarter ended {text}.") == [date(2023, 7, 1)]
 
 
 @pytest.mark.parametrize("text", ["decline 1, 2023", "February 30, 2023", "market 2023", "July 2023", "12023-07-011"])
-def test_what_is_no_date_is_none(text: str) -> None:
+def test_invalid_dates_are_ignored(text: str) -> None:
     assert dates(text) == []
 
 
@@ -68,17 +68,17 @@ def test_what_is_no_date_is_none(text: str) -> None:
         "3rd quarter 2023",
     ],
 )
-def test_a_quarter_is_found_in_each_form(text: str) -> None:
+def test_quarters_are_parsed_in_every_notation(text: str) -> None:
     assert set(quarters(text)) == {(2023, 3)}
     assert "2023q3" in terms(text)
 
 
 def test_a_question_can_ask_for_the_newest() -> None:
-    assert question.read("the most recent 10-Q").newest
-    assert not question.read("What were Apple's total net sales in the third quarter of 2023?").newest
+    assert question.analyse("the most recent 10-Q").asks_for_newest
+    assert not question.analyse("What were Apple's total net sales in the third quarter of 2023?").asks_for_newest
 
 
 def test_a_question_has_a_bounded_number_of_terms() -> None:
-    assert len(question.read(" ".join(f"word{n}" for n in range(500))).terms) == question.MAX_TERMS
+    assert len(question.analyse(" ".join(f"word{n}" for n in range(500))).terms) == question.MAX_TERMS
     lower = " ".join(f"word{n}" for n in range(5000))
-    assert len(question.read(lower).named["company"]) == metadata.MAX_NAMES
+    assert len(question.analyse(lower).metadata_terms["company"]) == metadata.MAX_NAMES

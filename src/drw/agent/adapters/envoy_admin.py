@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,19 +15,19 @@ from drw.agent.xds import listener, routes
 from drw.agent.xds.translation import FILTER_KINDS
 from drw.kernel.errors import Unavailable
 
-STATS = {
+STAT_PREFIXES = {
     "clusters": "cluster_manager.cds",
     "listeners": "listener_manager.lds",
     "routes": f"http.{listener.NAME}.rds.{routes.NAME}",
     **{kind: f"extension_config_discovery.http_filter.{name}" for name, kind in FILTER_KINDS.items()},
 }
-"""Envoy's counters of accepted and rejected updates of each kind."""
+"""Prefix of Envoy's statistics about the updates of each kind."""
 
-ACTIVE = f"http.{listener.NAME}.downstream_rq_active"
-CONNECTIONS = f"http.{listener.NAME}.downstream_cx_active"
-ASK_SECONDS = 2.0
-PAUSE_SECONDS = 0.02
-TAKE_SECONDS = 10.0
+ACTIVE_REQUESTS = f"http.{listener.NAME}.downstream_rq_active"
+OPEN_CONNECTIONS = f"http.{listener.NAME}.downstream_cx_active"
+TIMEOUT_SECONDS = 2.0
+POLL_SECONDS = 0.02
+CONFIRM_SECONDS = 10.0
 
 
 class NotRunning(Unavailable):
@@ -37,33 +37,44 @@ class NotRunning(Unavailable):
 class EnvoyAdmin:
     """The admin interface of one Envoy."""
 
-    def __init__(self, where: str) -> None:
-        self._where = where
+    def __init__(self, address: str) -> None:
+        self._address = address
 
-    async def refusals(self, kinds: Iterable[str] = tuple(STATS)) -> dict[str, int]:
+    async def rejections(self, kinds: Iterable[str] = tuple(STAT_PREFIXES)) -> dict[str, int]:
         """Return the number of rejected updates of each of these kinds.
 
         Raises:
             Unavailable: Envoy does not answer.
         """
-        return _refusals(await self._stats(), kinds)
+        return _rejections(await self._stats(), kinds)
 
-    async def taken(self, versions: Mapping[str, str], before: Mapping[str, int]) -> tuple[str, ...]:
-        """Wait until these versions are active; return the kinds that were rejected since `before`.
+    async def rejections_so_far(self, kinds: Sequence[str]) -> dict[str, int]:
+        """Return the number of rejected updates of each of these kinds, 0 if Envoy does not run yet."""
+        try:
+            return await self.rejections(kinds)
+        except Unavailable:
+            return dict.fromkeys(kinds, 0)
+
+    async def wait_until_active(
+        self, versions: Mapping[str, str], rejections_before: Mapping[str, int]
+    ) -> tuple[str, ...]:
+        """Wait until these versions are active; return the kinds that were rejected since then.
 
         Raises:
             Unavailable: Envoy does not answer, or neither accepts nor rejects in time.
         """
         try:
-            async with asyncio.timeout(TAKE_SECONDS):
+            async with asyncio.timeout(CONFIRM_SECONDS):
                 while True:
                     stats = await self._stats()
-                    refused = tuple(k for k, count in _refusals(stats, versions).items() if count > before.get(k, 0))
-                    if refused or all(stats.get(f"{STATS[k]}.version_text") == v for k, v in versions.items()):
-                        return refused
-                    await asyncio.sleep(PAUSE_SECONDS)
+                    rejected = tuple(
+                        k for k, count in _rejections(stats, versions).items() if count > rejections_before.get(k, 0)
+                    )
+                    if rejected or all(stats.get(f"{STAT_PREFIXES[k]}.version_text") == v for k, v in versions.items()):
+                        return rejected
+                    await asyncio.sleep(POLL_SECONDS)
         except TimeoutError as error:
-            raise Unavailable(f"Envoy at {self._where!r} has not taken the configuration yet") from error
+            raise Unavailable(f"Envoy at {self._address!r} has not applied the configuration yet") from error
 
     async def hosts(self) -> list[tuple[str, dict[str, Any]]]:
         """Return all hosts with their clusters, as in Envoy's `/clusters?format=json`.
@@ -71,7 +82,7 @@ class EnvoyAdmin:
         Raises:
             Unavailable: Envoy does not answer.
         """
-        document = orjson.loads(await self._ask("GET", "/clusters?format=json"))
+        document = orjson.loads(await self._request("GET", "/clusters?format=json"))
         clusters = document.get("cluster_statuses", ())
         return [(cluster["name"], host) for cluster in clusters for host in cluster.get("host_statuses", ())]
 
@@ -81,7 +92,7 @@ class EnvoyAdmin:
         Raises:
             Unavailable: Envoy does not answer.
         """
-        await self._ask("POST", "/reopen_logs")
+        await self._request("POST", "/reopen_logs")
 
     async def prometheus(self) -> bytes:
         """Return all statistics in Prometheus' text format.
@@ -89,72 +100,69 @@ class EnvoyAdmin:
         Raises:
             Unavailable: Envoy does not answer.
         """
-        return (await self._ask("GET", "/stats/prometheus")).encode()
+        return (await self._request("GET", "/stats/prometheus")).encode()
 
     async def drain(self, seconds: float) -> None:
         """Drain: close connections as their requests end, and wait up to a time-out until none is active.
 
-        SIGTERM then cuts nothing. New connections are still accepted meanwhile, so that none is refused.
+        SIGTERM then cuts nothing. New connections are still accepted meanwhile, so that none is rejected.
 
         Raises:
             Unavailable: Envoy does not answer.
         """
-        await self._ask("POST", "/drain_listeners?graceful&skip_exit")
+        await self._request("POST", "/drain_listeners?graceful&skip_exit")
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while True:
-                    if not await self.active():
+                    if not await self.active_requests():
                         return
-                    await asyncio.sleep(PAUSE_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
 
-    async def active(self) -> int:
+    async def active_requests(self) -> int:
         """Return the number of active requests.
 
         Raises:
             Unavailable: Envoy does not answer.
         """
-        return await self._stat(ACTIVE)
+        _, _, value = (await self._request("GET", f"/stats?filter=^{ACTIVE_REQUESTS}$")).partition(": ")
+        return int(value)
 
     async def connections(self) -> tuple[int, int]:
-        """Return the number of open client connections, and of those refused since Envoy started.
+        """Return the number of open client connections, and of those rejected since Envoy started.
 
-        Refused means over the limit per client, not over the overall limit.
+        Counted are rejections over the limit per client, not over the overall limit.
 
         Raises:
             Unavailable: Envoy does not answer.
         """
-        text = await self._ask("GET", f"/stats?filter=^({CONNECTIONS}|{clients.REFUSED})$")
+        text = await self._request("GET", f"/stats?filter=^({OPEN_CONNECTIONS}|{clients.REJECTED_STAT})$")
         stats = {name: int(value) for name, _, value in (line.partition(": ") for line in text.splitlines())}
-        return stats.get(CONNECTIONS, 0), stats.get(clients.REFUSED, 0)
-
-    async def _stat(self, name: str) -> int:
-        _, _, value = (await self._ask("GET", f"/stats?filter=^{name}$")).partition(": ")
-        return int(value)
+        return stats.get(OPEN_CONNECTIONS, 0), stats.get(clients.REJECTED_STAT, 0)
 
     async def _stats(self) -> dict[str, str]:
-        text = await self._ask("GET", "/stats?filter=(version_text|update_rejected)$")
+        text = await self._request("GET", "/stats?filter=(version_text|update_rejected)$")
         pairs = (line.partition(": ") for line in text.splitlines())
         return {name: value.strip('"') for name, _, value in pairs}
 
-    async def _ask(self, verb: str, path: str) -> str:
+    async def _request(self, method: str, path: str) -> str:
         try:
-            return await self._send(verb, path)
+            return await self._send(method, path)
         except aiohttp.ClientConnectorError as error:
-            raise NotRunning(f"Envoy does not answer at {self._where!r}") from error
+            raise NotRunning(f"Envoy does not answer at {self._address!r}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(f"Envoy does not answer at {self._where!r}") from error
+            raise Unavailable(f"Envoy does not answer at {self._address!r}") from error
 
-    async def _send(self, verb: str, path: str) -> str:
-        unix = self._where.startswith("unix:")
-        connector = aiohttp.UnixConnector(self._where.removeprefix("unix:")) if unix else aiohttp.TCPConnector()
-        base = "http://envoy" if unix else f"http://{self._where}"
-        timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
+    async def _send(self, method: str, path: str) -> str:
+        unix = self._address.startswith("unix:")
+        connector = aiohttp.UnixConnector(self._address.removeprefix("unix:")) if unix else aiohttp.TCPConnector()
+        base = "http://envoy" if unix else f"http://{self._address}"
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-            session.request(verb, f"{base}{path}", raise_for_status=True) as answer,
+            session.request(method, f"{base}{path}", raise_for_status=True) as response,
         ):
-            return await answer.text()
+            return await response.text()
 
 
-def _refusals(stats: Mapping[str, str], kinds: Iterable[str]) -> dict[str, int]:
-    return {kind: int(stats.get(f"{STATS[kind]}.update_rejected", "0")) for kind in kinds}
+def _rejections(stats: Mapping[str, str], kinds: Iterable[str]) -> dict[str, int]:
+    return {kind: int(stats.get(f"{STAT_PREFIXES[kind]}.update_rejected", "0")) for kind in kinds}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from drw.agent.delivery.files import replace
+from drw.agent.delivery.files import write_json
 from drw.agent.xds.builders import Json, typed
 from drw.agent.xds.translation import EdgeOptions
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
@@ -31,16 +31,16 @@ class EnvoyCredentials:
             if not (name := upstream.credential):
                 continue
             file = self._edge.plane.folder / "credentials" / name
-            if not (value := _read(file)):
+            if not (value := _read_credential(file)):
                 missing.append(f"the upstream {upstream.name!r} needs its credential in the file {str(file)!r}")
-            written = Path(self._edge.secret(name))
-            if self._written.get(name) != value or not written.exists():
-                replace(written, {"resources": [_secret(name, value)]})
+            secret_file = Path(self._edge.secret(name))
+            if self._written.get(name) != value or not secret_file.exists():
+                write_json(secret_file, {"resources": [_generic_secret(name, value)]})
                 self._written[name] = value
         return missing
 
 
-def _read(file: Path) -> str:
+def _read_credential(file: Path) -> str:
     try:
         with file.open("rb") as stream:
             text = stream.read(MAX_BYTES + 1).decode("ascii").strip()
@@ -49,7 +49,7 @@ def _read(file: Path) -> str:
     return text if len(text) <= MAX_BYTES and text.isprintable() else ""
 
 
-def _secret(name: str, value: str) -> Json:
+def _generic_secret(name: str, value: str) -> Json:
     # Without one Envoy rejects the request, so that none is sent without its credential.
     secret = {"secret": {"inline_string": value}}
     return typed("envoy.extensions.transport_sockets.tls.v3.Secret", name=name, generic_secret=secret)

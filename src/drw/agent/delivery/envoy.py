@@ -17,11 +17,11 @@ from drw.kernel.runtime.settings import DataPlane, Profile
 
 MAX_WORKERS = 4
 VALIDATION_SECONDS = 60.0
-QUIET = "warning"
+LOG_LEVEL = "warning"
 
 
-def plane(profile: Profile) -> DataPlane:
-    """Return the data plane section of the profile.
+def data_plane_settings(profile: Profile) -> DataPlane:
+    """Return the data plane settings of the profile.
 
     Raises:
         ConfigError: the section is missing or invalid.
@@ -31,7 +31,7 @@ def plane(profile: Profile) -> DataPlane:
 
 def ready_file(profile: Profile) -> Path:
     """Return the file that exists once Envoy can start. It stays, for restarts without the control plane."""
-    return plane(profile).folder / "bootstrap.json"
+    return data_plane_settings(profile).folder / "bootstrap.json"
 
 
 def command(profile: Profile) -> list[str]:
@@ -47,7 +47,7 @@ def command(profile: Profile) -> list[str]:
         *("--file-flush-interval-msec", "10"),
         *("--file-flush-min-size-kb", "4"),
         *("--drain-time-s", "30"),
-        *("--log-level", QUIET),
+        *("--log-level", LOG_LEVEL),
         # Otherwise each request with a non-string model logs an error, so that callers could fill the log.
         *("--component-log-level", "dynamic_modules:critical"),
     ]

@@ -10,17 +10,17 @@ from pathlib import Path
 import orjson
 from google.protobuf.message import DecodeError
 
-from drw.agent.cutter import SEED
+from drw.agent.native_filter import ZERO_SEED
 from drw.agent.xds import tls
 from drw.agent.xds.builders import Json
-from drw.agent.xds.clusters import THEN
+from drw.agent.xds.clusters import FALLBACK_SEPARATOR
 from drw.agent.xds.routes import entries
 from drw.agent.xds.translation import KINDS, EdgeOptions, bootstrap
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.runtime.settings import Tls
 
-READ_BY_PEOPLE = ("clusters", "routes", "listeners")
-"""The other files grow with the number of keys."""
+INDENTED_KINDS = ("clusters", "routes", "listeners")
+"""Kinds written for people to read. The other files grow with the number of keys."""
 
 
 class ConfigFiles:
@@ -44,12 +44,14 @@ class ConfigFiles:
         for kind in kinds:
             resource_list = resources[kind]
             if kind == "clusters":
-                resource_list = _with_leaving(resource_list, self._read(kind), self._read("routes"))
-            seen = orjson.dumps(resource_list)
-            if seen != self._present(kind)[1]:
+                resource_list = _with_referenced_clusters(
+                    resource_list, self._resources(kind), self._resources("routes")
+                )
+            serialized = orjson.dumps(resource_list)
+            if serialized != self._current(kind)[1]:
                 content = {"version_info": version, "resources": resource_list}
-                replace(self._edge.file(kind), content, indented=kind in READ_BY_PEOPLE)
-                self._written[kind] = version, seen
+                write_json(self._edge.file(kind), content, indented=kind in INDENTED_KINDS)
+                self._written[kind] = version, serialized
                 written.append(kind)
         return tuple(written)
 
@@ -57,52 +59,52 @@ class ConfigFiles:
         """Write the bootstrap file. Envoy can start afterwards."""
         if self._edge.plane.tls:
             self._write_secrets(self._edge.plane.tls)
-        replace(self._edge.plane.folder / "bootstrap.json", bootstrap(self._edge))
+        write_json(self._edge.plane.folder / "bootstrap.json", bootstrap(self._edge))
 
     def _write_secrets(self, settings: Tls) -> None:
         for name, secret in tls.secrets(settings).items():
             file, content = self._edge.secrets / name / f"{name}.json", {"resources": [secret]}
             if not file.exists() or orjson.loads(file.read_bytes()) != content:
-                replace(file, content)
+                write_json(file, content)
 
     def versions(self, kinds: Sequence[str] = KINDS) -> dict[str, str]:
         """Return the last written version of each kind."""
-        return {kind: self._present(kind)[0] for kind in kinds}
+        return {kind: self._current(kind)[0] for kind in kinds}
 
-    def copy(self, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
-        """Return a copy of the files, for `put_back`."""
+    def backup(self, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
+        """Return a copy of the files, for `restore`."""
         return {kind: self._edge.file(kind).read_bytes() for kind in kinds if self._edge.file(kind).exists()}
 
-    def put_back(self, copy: Mapping[str, bytes]) -> None:
-        """Restore the result of `copy`."""
-        for kind, content in copy.items():
+    def restore(self, backup: Mapping[str, bytes]) -> None:
+        """Restore files from a backup."""
+        for kind, content in backup.items():
             if self._edge.file(kind).read_bytes() != content:
-                _write(self._edge.file(kind), content)
+                _write_atomically(self._edge.file(kind), content)
                 self._written.pop(kind, None)
 
-    def _present(self, kind: str) -> tuple[str, bytes]:
+    def _current(self, kind: str) -> tuple[str, bytes]:
         """Return the version and resources on disk, cached because no other process writes there."""
         if kind not in self._written:
-            self._written[kind] = _parsed(self._edge.file(kind))
+            self._written[kind] = _parse(self._edge.file(kind))
         return self._written[kind]
 
-    def write_good(self, configuration: Configuration) -> None:
+    def write_last_good(self, configuration: Configuration) -> None:
         """Store the state that Envoy accepted, as fallback when part of a newer one is rejected."""
-        _write(self._good, configuration.SerializeToString())
+        _write_atomically(self._last_good, configuration.SerializeToString())
 
-    def read_good(self) -> Configuration | None:
-        """Return the state stored by `write_good`, or None."""
+    def read_last_good(self) -> Configuration | None:
+        """Return the state stored by `write_last_good`, or None."""
         try:
-            return Configuration.FromString(self._good.read_bytes())
+            return Configuration.FromString(self._last_good.read_bytes())
         except (OSError, DecodeError):
             return None
 
     @property
-    def _good(self) -> Path:
+    def _last_good(self) -> Path:
         return self._edge.plane.folder / "good" / "configuration.binpb"
 
-    def _read(self, kind: str) -> list[Json]:
-        document: list[Json] = orjson.loads(self._present(kind)[1])
+    def _resources(self, kind: str) -> list[Json]:
+        document: list[Json] = orjson.loads(self._current(kind)[1])
         return document
 
 
@@ -113,28 +115,30 @@ def read_seed(folder: Path) -> bytes:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = folder / ".seed.new"
         draft.touch(mode=0o600)
-        draft.write_bytes(secrets.token_bytes(len(SEED)))
+        draft.write_bytes(secrets.token_bytes(len(ZERO_SEED)))
         draft.replace(file)
     return file.read_bytes()
 
 
-def _with_leaving(clusters: list[Json], present: list[Json], table: list[Json]) -> list[Json]:
+def _with_referenced_clusters(clusters: list[Json], current: list[Json], table: list[Json]) -> list[Json]:
     names = {cluster["name"] for cluster in clusters}
-    named = {name for entry in _routes(table) if "route" in entry for name in _named(entry["route"])}
-    return [*clusters, *(cluster for cluster in present if cluster["name"] in named - names)]
+    referenced = {
+        name for entry in _route_entries(table) if "route" in entry for name in _target_clusters(entry["route"])
+    }
+    return [*clusters, *(cluster for cluster in current if cluster["name"] in referenced - names)]
 
 
-def _named(action: Json) -> list[str]:
+def _target_clusters(action: Json) -> list[str]:
     shares = action.get("weighted_clusters", {}).get("clusters", [])
     targets = [share["name"] for share in shares] or [action["cluster"]]
-    return [name for target in targets for name in (target, *target.split(THEN))]
+    return [name for target in targets for name in (target, *target.split(FALLBACK_SEPARATOR))]
 
 
-def _routes(table: list[Json]) -> list[Json]:
-    return [entry for part in table for host in part["virtual_hosts"] for entry in entries(host)]
+def _route_entries(table: list[Json]) -> list[Json]:
+    return [entry for table_part in table for host in table_part["virtual_hosts"] for entry in entries(host)]
 
 
-def _parsed(file: Path) -> tuple[str, bytes]:
+def _parse(file: Path) -> tuple[str, bytes]:
     try:
         document = orjson.loads(file.read_bytes())
         return document["version_info"], orjson.dumps(document["resources"])
@@ -142,12 +146,12 @@ def _parsed(file: Path) -> tuple[str, bytes]:
         return "", b"[]"
 
 
-def replace(file: Path, content: Json, *, indented: bool = True) -> None:
+def write_json(file: Path, content: Json, *, indented: bool = True) -> None:
     """Replace a file with JSON atomically."""
-    _write(file, orjson.dumps(content, option=orjson.OPT_INDENT_2 if indented else 0))
+    _write_atomically(file, orjson.dumps(content, option=orjson.OPT_INDENT_2 if indented else 0))
 
 
-def _write(file: Path, content: bytes) -> None:
+def _write_atomically(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Beside the folder, because Envoy reloads its folder whenever anything moves into it.
     draft = file.parent.parent / f".{file.name}.new"

@@ -22,9 +22,9 @@ SECONDS = Histogram(
     ["route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-MODEL_CALLS = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}
+MODEL_PATHS = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}
 """Envoy's own latency is measured for these only."""
-PORTION = 1 << 18
+READ_BYTES = 1 << 18
 """Bytes to read before yielding to other tasks."""
 
 
@@ -34,17 +34,17 @@ def count(line: Mapping[str, Any]) -> None:
     _requests(route, str(status)).inc()
     if isinstance(ms := line.get("ms"), int):
         _seconds(route).observe(ms / 1000)
-    if line.get("path") not in MODEL_CALLS:
+    if line.get("path") not in MODEL_PATHS:
         return
-    before, after = _microseconds(line, "before_us"), _microseconds(line, "after_us")
-    if before is not None and after is not None:
-        EDGE.observe((before - _upload(line, before) + after) / 1e6)
+    before_us, after_us = _microseconds(line, "before_us"), _microseconds(line, "after_us")
+    if before_us is not None and after_us is not None:
+        EDGE.observe((before_us - _upload_us(line, before_us) + after_us) / 1e6)
 
 
-def _upload(line: Mapping[str, Any], before: int) -> int:
+def _upload_us(line: Mapping[str, Any], before_us: int) -> int:
     """Return the time that Envoy waited for the whole body, if it buffered it."""
-    received = _microseconds(line, "received_us")
-    return received if received is not None and received <= before else 0
+    received_us = _microseconds(line, "received_us")
+    return received_us if received_us is not None and received_us <= before_us else 0
 
 
 def _microseconds(line: Mapping[str, Any], name: str) -> int | None:
@@ -93,11 +93,11 @@ class LogTail:
             self._open()
         if self._file is None:
             return b""
-        new = self._put_aside()
-        if not (data := self._file.read(PORTION)) and new:
+        rotated = self._rotated()
+        if not (data := self._file.read(READ_BYTES)) and rotated:
             self._file.close()
             self._open()
-            data = self._file.read(PORTION) if self._file else b""
+            data = self._file.read(READ_BYTES) if self._file else b""
         return data
 
     def _open(self) -> None:
@@ -106,8 +106,8 @@ class LogTail:
         except OSError:
             self._file = None
 
-    def _put_aside(self) -> bool:
-        """Tell whether Envoy has switched to a new file."""
+    def _rotated(self) -> bool:
+        """Return whether Envoy has switched to a new file."""
         assert self._file is not None
         try:
             return self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino

@@ -12,12 +12,12 @@ from drw.kernel.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
-CROWDED = 0.87
-"""Minimum pressure after a client was refused for too many connections. Idle connections then close after about 5 s
-instead of 60 s, which frees room for others behind the same address."""
-CROWDED_LOOKS = 20
-"""Number of readings after the last refusal."""
+READ_SECONDS = 0.5
+MIN_PRESSURE = 0.87
+"""Minimum pressure after a client was rejected for too many connections. Idle connections then close after about 5 s
+instead of 60 s, which frees connections for others behind the same address."""
+PRESSURE_READINGS = 20
+"""Number of readings for which it lasts after the last rejection."""
 
 
 class ConnectionPressure:
@@ -27,18 +27,18 @@ class ConnectionPressure:
         self._file = edge.pressure
         self._max_connections = edge.plane.connections.max
         self._admin = admin
-        self._last_share = -1.0
-        self._refused = 0
-        self._crowded = 0
+        self._last_level = -1.0
+        self._rejected = 0
+        self._readings_left = 0
 
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(READ_SECONDS)
             try:
                 await self.step()
             except (Unavailable, OSError) as error:
-                log.debug("nobody knows how full of connections Envoy is: %s", error)
+                log.debug("cannot read the number of connections: %s", error)
 
     async def step(self) -> None:
         """Read the number, and report it if it changed.
@@ -46,10 +46,10 @@ class ConnectionPressure:
         Raises:
             Unavailable: Envoy does not answer.
         """
-        open_now, refused = await self._admin.connections()
-        self._crowded = CROWDED_LOOKS if refused > self._refused else max(0, self._crowded - 1)
-        self._refused = refused
-        share = round(max(open_now / self._max_connections, CROWDED if self._crowded else 0.0), 2)
-        if share != self._last_share:
-            overload.tell(self._file, share)
-            self._last_share = share
+        connections, rejected = await self._admin.connections()
+        self._readings_left = PRESSURE_READINGS if rejected > self._rejected else max(0, self._readings_left - 1)
+        self._rejected = rejected
+        level = round(max(connections / self._max_connections, MIN_PRESSURE if self._readings_left else 0.0), 2)
+        if level != self._last_level:
+            overload.write_fill_level(self._file, level)
+            self._last_level = level

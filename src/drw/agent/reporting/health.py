@@ -19,7 +19,7 @@ from drw.api.gateway.v1.request_router_pb2 import Health
 from drw.kernel.errors import Unavailable
 
 MAX_HOSTS = 2000
-STATES = (Health.CLOSED, Health.OPEN, Health.HALF_OPEN)
+CIRCUIT_STATES = (Health.CLOSED, Health.OPEN, Health.HALF_OPEN)
 HOSTS = Gauge("drw_upstream_hosts", "Hosts of each upstream, by the state of their circuit.", ["upstream", "circuit"])
 
 
@@ -28,50 +28,50 @@ class UpstreamHealth:
 
     def __init__(self, admin: EnvoyAdmin) -> None:
         self._admin = admin
-        self._tried: dict[tuple[str, str], int] = {}
+        self._ejected: dict[tuple[str, str], int] = {}
         """Ejected hosts, with their number of successes at that time."""
 
-    async def seen(self, upstreams: Iterable[Upstream]) -> list[Health]:
+    async def read(self, upstreams: Iterable[Upstream]) -> list[Health]:
         """Return the sorted hosts of these upstreams and update the metrics; an empty list if Envoy does not answer."""
         names = {upstream.name for upstream in upstreams}
         try:
-            hosts_now = await self._admin.hosts()
+            statuses = await self._admin.hosts()
         except Unavailable:
             HOSTS.clear()
             return []
-        hosts = [self._health(name, host) for name, host in hosts_now if name in names]
+        hosts = [self._health(name, host) for name, host in statuses if name in names]
         present = {(host.upstream, host.address) for host in hosts}
-        self._tried = {host: count for host, count in self._tried.items() if host in present}
-        _count(hosts)
+        self._ejected = {host: count for host, count in self._ejected.items() if host in present}
+        _update_metrics(hosts)
         return sorted(hosts, key=lambda host: (host.upstream, host.address))[:MAX_HOSTS]
 
     def _health(self, upstream: str, host: dict[str, Any]) -> Health:
         stats = {stat["name"]: int(stat.get("value", 0)) for stat in host.get("stats", ())}
-        address, good = _address(host["address"]), stats.get("rq_success", 0)
+        address, successes = _address(host["address"]), stats.get("rq_success", 0)
         return Health(
             upstream=upstream,
             address=address,
-            circuit=self._circuit((upstream, address), host.get("health_status", {}), good),
+            circuit=self._circuit((upstream, address), host.get("health_status", {}), successes),
             requests=stats.get("rq_total", 0),
             errors=stats.get("rq_error", 0) + stats.get("cx_connect_fail", 0),
             active=stats.get("rq_active", 0),
         )
 
-    def _circuit(self, host: tuple[str, str], status: dict[str, Any], good: int) -> Health.Circuit:
+    def _circuit(self, host: tuple[str, str], status: dict[str, Any], successes: int) -> Health.Circuit:
         if status.get("failed_outlier_check"):
-            self._tried[host] = good
+            self._ejected[host] = successes
             return Health.OPEN
-        if host in self._tried and self._tried[host] >= good:
+        if host in self._ejected and self._ejected[host] >= successes:
             return Health.HALF_OPEN
-        self._tried.pop(host, None)
+        self._ejected.pop(host, None)
         return Health.CLOSED
 
 
-def _count(hosts: Sequence[Health]) -> None:
+def _update_metrics(hosts: Sequence[Health]) -> None:
     counts = Counter((host.upstream, host.circuit) for host in hosts)
     HOSTS.clear()
     for upstream in {host.upstream for host in hosts}:
-        for state in STATES:
+        for state in CIRCUIT_STATES:
             HOSTS.labels(upstream, Health.Circuit.Name(state).lower()).set(counts[upstream, state])
 
 

@@ -17,7 +17,7 @@ from drw.kernel.rpc.http_server import HttpServer, app
 log = logging.getLogger(__name__)
 
 NAME = "agent"
-LOOK_SECONDS = 1.0
+READ_SECONDS = 1.0
 CURRENT = Gauge("drw_data_plane_current", "1: Envoy runs the newest configuration that its agent has; 0: it does not.")
 UP = Gauge("drw_data_plane_up", "1: Envoy answers its agent; 0: it does not.")
 
@@ -29,26 +29,26 @@ class AgentMetrics:
         self._address = address
         self._admin = admin
         self._logs = [LogTail(file) for file in access_logs]
-        self._server = HttpServer(app([], NAME, self._measure))
+        self._server = HttpServer(app([], NAME, self._envoy_stats))
 
     async def run(self) -> None:
         """Serve metrics and follow the access logs, until cancelled."""
         try:
             await self._server.start(self._address)
         except Unavailable as error:
-            log.warning("nobody can read the metrics: %s", error.message)
+            log.warning("cannot serve metrics: %s", error.message)
             return
         try:
             while True:
-                await asyncio.sleep(LOOK_SECONDS)
-                for lines in self._logs:
-                    await lines.count()
+                await asyncio.sleep(READ_SECONDS)
+                for tail in self._logs:
+                    await tail.count()
         finally:
-            for lines in self._logs:
-                lines.close()
+            for tail in self._logs:
+                tail.close()
             await self._server.stop(0)
 
-    async def _measure(self) -> bytes:
+    async def _envoy_stats(self) -> bytes:
         try:
             stats = await self._admin.prometheus()
         except Unavailable as error:

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from drw.agent.adapters.envoy_admin import EnvoyAdmin
-from drw.agent.delivery.files import replace
+from drw.agent.delivery.files import write_json
 from drw.agent.xds.translation import EdgeOptions
 from drw.api.gateway.v1.rate_limiting_pb2 import ReportUsageRequest, Usage
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
@@ -25,20 +25,20 @@ from drw.kernel.errors import DrwError, InvalidRequest
 
 log = logging.getLogger(__name__)
 
-FULL_BYTES = 16 << 20
+MAX_FILE_BYTES = 16 << 20
 CHUNK_BYTES = 256 << 10
-BATCH = 500
-LOOK_SECONDS = 0.2
-AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+BATCH_SIZE = 500
+POLL_SECONDS = 0.2
+RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 REPORT_SECONDS = 10.0
-MAX_TEXT = 200
+MAX_TEXT_LENGTH = 200
 MAX_TOKENS = 100_000_000
 """Maximum plausible token count."""
-NOTHING = "-"
+MISSING = "-"
 """Envoy's placeholder for a missing value."""
 
-REFUSED = "usage.refused.log"
-TEXTS = ("request_id", "org", "desk", "key", "model", "route", "upstream", "flags", "trace_id")
+REJECTED_FILE = "usage.refused.log"
+TEXT_FIELDS = ("request_id", "org", "desk", "key", "model", "route", "upstream", "flags", "trace_id")
 
 
 class UsageLog:
@@ -50,16 +50,16 @@ class UsageLog:
         data_plane: str,
         limiting: RateLimitingClient,
         *,
-        full: int = FULL_BYTES,
-        again: Sequence[float] = AGAIN_SECONDS,
+        max_file_bytes: int = MAX_FILE_BYTES,
+        retry_seconds: Sequence[float] = RETRY_SECONDS,
     ) -> None:
         self._file = edge.usage
         self._state = self._file.with_suffix(".json")
         self._admin = EnvoyAdmin(edge.plane.admin)
         self._data_plane = data_plane
         self._limiting = limiting
-        self._full = full
-        self._again = again
+        self._max_file_bytes = max_file_bytes
+        self._retry_seconds = retry_seconds
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -69,11 +69,11 @@ class UsageLog:
                 has_more = await self.step()
                 failures = 0
                 if not has_more:
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
             except (DrwError, OSError) as error:
-                pause = self._again[min(failures, len(self._again) - 1)]
+                pause = self._retry_seconds[min(failures, len(self._retry_seconds) - 1)]
                 failures += 1
-                log.warning("usage waits to be counted, again in %s s: %s", pause, error)
+                log.warning("cannot report usage, retrying in %s s: %s", pause, error)
                 await asyncio.sleep(pause)
 
     async def step(self) -> bool:
@@ -85,38 +85,38 @@ class UsageLog:
         files = self._files()
         if not files:
             return False
-        current, offset = self._where(files)
-        for done in files[: files.index(current)]:
-            done.unlink()  # already counted
-        lines, end = _lines(current, offset)
+        current, offset = self._position(files)
+        for counted_file in files[: files.index(current)]:
+            counted_file.unlink()  # already counted
+        lines, end = _read_lines(current, offset)
         if lines:
-            await self._report([usage for line in lines if (usage := _usage(line))])
+            await self._report([usage for line in lines if (usage := _parse_usage(line))])
         if end > offset:
-            self._note(current, end)
+            self._store_position(current, end)
             return True
-        return await self._turn(current, files)
+        return await self._advance(current, files)
 
     def _files(self) -> list[Path]:
         """Return the files, oldest first."""
-        aside = sorted(self._file.parent.glob("usage.[0-9]*.log"))
-        return [*aside, *([self._file] if self._file.exists() else [])]
+        rotated = sorted(self._file.parent.glob("usage.[0-9]*.log"))
+        return [*rotated, *([self._file] if self._file.exists() else [])]
 
-    def _where(self, files: Sequence[Path]) -> tuple[Path, int]:
+    def _position(self, files: Sequence[Path]) -> tuple[Path, int]:
         """Return the current file and offset, or the oldest file if unknown."""
         try:
-            noted = orjson.loads(self._state.read_bytes())
+            stored = orjson.loads(self._state.read_bytes())
         except (OSError, orjson.JSONDecodeError):
-            noted = {}
+            stored = {}
         for file in files:
             stat = file.stat()
-            if stat.st_ino == noted.get("inode") and noted["offset"] <= stat.st_size:
-                return file, noted["offset"]
+            if stat.st_ino == stored.get("inode") and stored["offset"] <= stat.st_size:
+                return file, stored["offset"]
         return files[0], 0
 
-    def _note(self, file: Path, offset: int) -> None:
-        replace(self._state, {"inode": file.stat().st_ino, "offset": offset})
+    def _store_position(self, file: Path, offset: int) -> None:
+        write_json(self._state, {"inode": file.stat().st_ino, "offset": offset})
 
-    async def _turn(self, current: Path, files: Sequence[Path]) -> bool:
+    async def _advance(self, current: Path, files: Sequence[Path]) -> bool:
         """Advance to the next file, or rotate a full one; return whether there is more to read."""
         if current != self._file:
             following = files[files.index(current) + 1 :]
@@ -125,24 +125,25 @@ class UsageLog:
                 return False
             self._finish(current, following[0])
             return True
-        if self._put_aside(current, files):
+        if self._rotate(current, files):
             await self._admin.reopen_logs()
         return False
 
     def _finish(self, current: Path, following: Path) -> None:
-        self._note(following, 0)  # first, so that the position is always recorded
+        self._store_position(following, 0)  # first, so that the position is always recorded
         current.unlink()
 
-    def _put_aside(self, current: Path, files: Sequence[Path]) -> bool:
-        if current.stat().st_size < self._full:
+    def _rotate(self, current: Path, files: Sequence[Path]) -> bool:
+        """Rename the current file if it is full; return whether it was."""
+        if current.stat().st_size < self._max_file_bytes:
             return False
         number = 1 + max((int(file.name.split(".")[1]) for file in files[:-1]), default=0)
         current.rename(self._file.with_suffix(f".{number:06}.log"))
         return True
 
     async def _report(self, usages: Sequence[Usage]) -> None:
-        for start in range(0, len(usages), BATCH):
-            batch = usages[start : start + BATCH]
+        for start in range(0, len(usages), BATCH_SIZE):
+            batch = usages[start : start + BATCH_SIZE]
             try:
                 await self._send(batch)
             except InvalidRequest:
@@ -154,8 +155,8 @@ class UsageLog:
             try:
                 await self._send([usage])
             except InvalidRequest as error:
-                log.error("the usage of the request %s is refused: %s", usage.request_id, error.message)
-                with self._file.with_name(REFUSED).open("ab") as out:
+                log.error("the usage of request %s is rejected: %s", usage.request_id, error.message)
+                with self._file.with_name(REJECTED_FILE).open("ab") as out:
                     out.write(usage.SerializeToString().hex().encode() + b"\n")
 
     async def _send(self, usages: Sequence[Usage]) -> None:
@@ -163,37 +164,37 @@ class UsageLog:
         await self._limiting.report_usage(request, timeout=REPORT_SECONDS)
 
 
-def _lines(file: Path, offset: int) -> tuple[list[bytes], int]:
+def _read_lines(file: Path, offset: int) -> tuple[list[bytes], int]:
     """Return the complete lines from an offset, and the offset after them."""
     with file.open("rb") as stream:
         stream.seek(offset)
         chunk = stream.read(CHUNK_BYTES)
-    whole, newline, _ = chunk.rpartition(b"\n")
+    complete, newline, _ = chunk.rpartition(b"\n")
     if not newline and len(chunk) == CHUNK_BYTES:
-        log.error("%s has no line that can be read at byte %d", file.name, offset)
+        log.error("%s has an oversized line at byte %d", file.name, offset)
         return [], offset + len(chunk)
-    return whole.splitlines(), offset + len(whole) + len(newline)
+    return complete.splitlines(), offset + len(complete) + len(newline)
 
 
-def _usage(line: bytes) -> Usage | None:
+def _parse_usage(line: bytes) -> Usage | None:
     try:
         entry = orjson.loads(line)
         usage = Usage(status=int(entry["status"] or 0))
-        for name in TEXTS:
+        for name in TEXT_FIELDS:
             text = str(entry[name] or "")
-            setattr(usage, name, "" if text == NOTHING else text[:MAX_TEXT])
+            setattr(usage, name, "" if text == MISSING else text[:MAX_TEXT_LENGTH])
         usage.at.FromDatetime(datetime.fromisoformat(entry["at"].replace("Z", "+00:00")))
         usage.bytes_in = int(entry.get("bytes_in") or 0)
-        if (tokens := _tokens(entry)) is not None:
+        if (tokens := _token_counts(entry)) is not None:
             usage.counted = True
             usage.prompt_tokens, usage.completion_tokens = tokens
     except (orjson.JSONDecodeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        log.error("a line of the log of usage cannot be read: %s", error)
+        log.error("invalid line in the usage log: %s", error)
         return None
     return usage
 
 
-def _tokens(entry: dict[str, Any]) -> tuple[int, int] | None:
+def _token_counts(entry: dict[str, Any]) -> tuple[int, int] | None:
     """Return the token counts of the upstream, or None if missing or implausible."""
     counts = entry["prompt_tokens"], entry["completion_tokens"]
     if counts == (None, None):

@@ -24,17 +24,17 @@ def header(name: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") ->
     return {"header": {"key": name, "value": value}, "append_action": action}
 
 
-def address(where: str) -> Json:
+def address(endpoint: str) -> Json:
     """Return the address of `unix:/path` or `host:port`."""
-    if where.startswith("unix:"):
-        return {"pipe": {"path": where.removeprefix("unix:")}}
-    host, _, port = where.rpartition(":")
+    if endpoint.startswith("unix:"):
+        return {"pipe": {"path": endpoint.removeprefix("unix:")}}
+    host, _, port = endpoint.rpartition(":")
     return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
 
 
-def private(where: str) -> Json:
+def private_address(endpoint: str) -> Json:
     """Return the address of `unix:/path`, accessible to this user only, or of `host:port`."""
-    socket_address = address(where)
+    socket_address = address(endpoint)
     if "pipe" in socket_address:
         socket_address["pipe"]["mode"] = 0o600
     return socket_address
@@ -43,5 +43,5 @@ def private(where: str) -> Json:
 def file_source(path: str) -> Json:
     """Return a configuration source: one file, alone in its folder, replaced by renaming."""
     folder = path.rpartition("/")[0]
-    watched = {"path": path, "watched_directory": {"path": folder}}
-    return {"path_config_source": watched, "resource_api_version": "V3"}
+    path_config = {"path": path, "watched_directory": {"path": folder}}
+    return {"path_config_source": path_config, "resource_api_version": "V3"}

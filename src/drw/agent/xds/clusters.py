@@ -13,26 +13,28 @@ from drw.routing.request_matching import CONNECT_MS, is_platform_process
 
 CLUSTER = "envoy.config.cluster.v3.Cluster"
 AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
-PROTOCOL = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 IDLE_SECONDS = 300
 """Less than the services' 600 s, so that Envoy always closes idle connections first."""
 
 TRACES = "traces"
-POLICIES = {"ring_hash": "RING_HASH", "round_robin": "ROUND_ROBIN", "random": "RANDOM"}
-THEN = ">"
+LB_POLICIES = {"ring_hash": "RING_HASH", "round_robin": "ROUND_ROBIN", "random": "RANDOM"}
+FALLBACK_SEPARATOR = ">"
 
 
-def first(route: Route) -> str:
+def primary_upstream(route: Route) -> str:
     """Return the upstream that error messages name."""
     return route.split[0].upstream if route.split else route.upstream
 
 
-def target(upstream: str, fallbacks: Sequence[str]) -> str:
+def aggregate_name(upstream: str, fallbacks: Sequence[str]) -> str:
     """Return the name of the aggregate cluster of an upstream and its fallbacks."""
-    return THEN.join(dict.fromkeys([upstream, *fallbacks]))
+    return FALLBACK_SEPARATOR.join(dict.fromkeys([upstream, *fallbacks]))
 
 
-def chains(routes: Iterable[Route], upstreams: Iterable[Upstream], secret: Callable[[str], str]) -> list[Json]:
+def aggregate_clusters(
+    routes: Iterable[Route], upstreams: Iterable[Upstream], secret: Callable[[str], str]
+) -> list[Json]:
     """Return the aggregate clusters of upstreams with fallbacks.
 
     Headers are set before Envoy chooses a member, so all members share one credential (the request router enforces
@@ -40,16 +42,16 @@ def chains(routes: Iterable[Route], upstreams: Iterable[Upstream], secret: Calla
     """
     by_name = {upstream.name: upstream for upstream in upstreams}
     aggregates = {
-        target(upstream, route.fallbacks)
+        aggregate_name(upstream, route.fallbacks)
         for route in routes
         if route.fallbacks
         for upstream in ([share.upstream for share in route.split] or [route.upstream])
     }
-    return [_chain(name, by_name, secret) for name in sorted(aggregates) if THEN in name]
+    return [_aggregate(name, by_name, secret) for name in sorted(aggregates) if FALLBACK_SEPARATOR in name]
 
 
-def _chain(name: str, by_name: Mapping[str, Upstream], secret: Callable[[str], str]) -> Json:
-    members = [by_name[member] for member in name.split(THEN)]
+def _aggregate(name: str, by_name: Mapping[str, Upstream], secret: Callable[[str], str]) -> Json:
+    members = [by_name[member] for member in name.split(FALLBACK_SEPARATOR)]
     aggregate = typed(
         CLUSTER,
         name=name,
@@ -59,34 +61,34 @@ def _chain(name: str, by_name: Mapping[str, Upstream], secret: Callable[[str], s
             "envoy.clusters.aggregate", typed(AGGREGATE, clusters=[member.name for member in members])
         ),
         # The limits of member clusters do not apply to the aggregate.
-        circuit_breakers=_bounds(Upstream()),
+        circuit_breakers=_circuit_breakers(Upstream()),
     )
-    (credential, *others) = {member.credential for member in members}
-    credential_name = "" if others else credential
-    outbound = [
+    (credential, *other_credentials) = {member.credential for member in members}
+    credential_name = "" if other_credentials else credential
+    upstream_filters = [
         *([] if all(map(is_platform_process, members)) else boundary.filters()),
         *_credential(credential_name, secret(credential_name)),
     ]
-    if outbound:
-        aggregate["typed_extension_protocol_options"] = {PROTOCOL: _protocol(outbound)}
+    if upstream_filters:
+        aggregate["typed_extension_protocol_options"] = {PROTOCOL_OPTIONS: _protocol_options(upstream_filters)}
     return aggregate
 
 
-def cluster(upstream: Upstream, secret: str = "", authorities: str = "") -> Json:
-    """Return the cluster of one upstream; `secret` is its credential file, `authorities` its CA file."""
+def cluster(upstream: Upstream, secret: str = "", ca_file: str = "") -> Json:
+    """Return the cluster of one upstream; `secret` is its credential file, `ca_file` its CA file."""
     config = _cluster(upstream.name, list(upstream.addresses), upstream.connect_ms or CONNECT_MS)
-    config["circuit_breakers"] = _bounds(upstream)
+    config["circuit_breakers"] = _circuit_breakers(upstream)
     if len(upstream.addresses) > 1:
-        config["lb_policy"] = POLICIES.get(upstream.balancing, "LEAST_REQUEST")
+        config["lb_policy"] = LB_POLICIES.get(upstream.balancing, "LEAST_REQUEST")
     if len(upstream.addresses) > 1 or upstream.eject_after:
-        config["outlier_detection"] = _outliers(upstream)
+        config["outlier_detection"] = _outlier_detection(upstream)
     if upstream.tls:
-        config["transport_socket"] = _tls(authorities)
-    outbound = [
+        config["transport_socket"] = _tls(ca_file)
+    upstream_filters = [
         *([] if is_platform_process(upstream) else boundary.filters()),
         *_credential(upstream.credential, secret),
     ]
-    config["typed_extension_protocol_options"] = {PROTOCOL: _protocol(outbound)}
+    config["typed_extension_protocol_options"] = {PROTOCOL_OPTIONS: _protocol_options(upstream_filters)}
     return config
 
 
@@ -97,30 +99,30 @@ def trace_collector(endpoint: str) -> Json:
 
 
 def _cluster(name: str, addresses: list[str], connect_ms: int) -> Json:
-    note = {"filter_metadata": {"drw": {"upstream": name}}}  # overwrites, because the access log shows it
-    ends = [{"endpoint": {"address": address(where)}, "metadata": note} for where in addresses]
-    resolved = any(not where.startswith("unix:") for where in addresses)
+    metadata = {"filter_metadata": {"drw": {"upstream": name}}}  # overwrites, because the access log shows it
+    endpoints = [{"endpoint": {"address": address(endpoint)}, "metadata": metadata} for endpoint in addresses]
+    uses_dns = any(not endpoint.startswith("unix:") for endpoint in addresses)
     return typed(
         CLUSTER,
         name=name,
-        type="STRICT_DNS" if resolved else "STATIC",
-        **({"dns_lookup_family": "ALL"} if resolved else {}),
+        type="STRICT_DNS" if uses_dns else "STATIC",
+        **({"dns_lookup_family": "ALL"} if uses_dns else {}),
         connect_timeout=f"{connect_ms / 1000:g}s",
-        load_assignment={"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},
+        load_assignment={"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
         common_lb_config={"healthy_panic_threshold": {"value": 0}},
-        typed_extension_protocol_options={PROTOCOL: _protocol()},
+        typed_extension_protocol_options={PROTOCOL_OPTIONS: _protocol_options()},
     )
 
 
-def _protocol(outbound: Sequence[Json] = ()) -> Json:
+def _protocol_options(upstream_filters: Sequence[Json] = ()) -> Json:
     options = {"common_http_protocol_options": {"idle_timeout": f"{IDLE_SECONDS}s"}}
     codec = typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")
-    filters = [*outbound, extension("envoy.filters.http.upstream_codec", codec)]
-    extra = {"http_filters": filters} if outbound else {}
-    return typed(PROTOCOL, **options, explicit_http_config={"http_protocol_options": {}}, **extra)
+    filters = [*upstream_filters, extension("envoy.filters.http.upstream_codec", codec)]
+    extra_options = {"http_filters": filters} if upstream_filters else {}
+    return typed(PROTOCOL_OPTIONS, **options, explicit_http_config={"http_protocol_options": {}}, **extra_options)
 
 
-def _bounds(upstream: Upstream) -> Json:
+def _circuit_breakers(upstream: Upstream) -> Json:
     # Envoy's default of three concurrent retries fails requests as soon as a host dies.
     budget = {"budget_percent": {"value": upstream.retry_percent or 20}, "min_retry_concurrency": 10}
     thresholds = {
@@ -132,7 +134,7 @@ def _bounds(upstream: Upstream) -> Json:
     return {"thresholds": [thresholds]}
 
 
-def _outliers(upstream: Upstream) -> Json:
+def _outlier_detection(upstream: Upstream) -> Json:
     # For platform processes only connection failures count, because their own 503 responses are deliberate.
     return {
         "split_external_local_origin_errors": True,
@@ -147,9 +149,9 @@ def _outliers(upstream: Upstream) -> Json:
     }
 
 
-def _tls(authorities: str) -> Json:
+def _tls(ca_file: str) -> Json:
     common = {
-        "validation_context": {"trusted_ca": {"filename": authorities}},
+        "validation_context": {"trusted_ca": {"filename": ca_file}},
         "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
     }
     context = typed(

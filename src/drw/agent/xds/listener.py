@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from drw.agent import clients
-from drw.agent.cutter import CUTTER, NOTED
-from drw.agent.xds.builders import Json, address, extension, private, typed
+from drw.agent.native_filter import CALLER_METADATA, NATIVE_FILTER
+from drw.agent.xds.builders import Json, address, extension, private_address, typed
 from drw.agent.xds.clusters import TRACES
 from drw.agent.xds.http_filters import body_extraction, filters, local_replies
 from drw.agent.xds.http_filters.deny_list import BLOCKED, MODELS
@@ -31,29 +31,29 @@ STALLED_TIMEOUT = "120s"
 REQUEST_TIMEOUT = "900s"
 """Time-out for the whole request: the largest upload at 600 kB/s. It bounds slow uploads."""
 
-MAX_PATH = 512
-PATH = f"%CEL(request.url_path.contains('.eyJ') ? '(a key)' : request.url_path):{MAX_PATH}%"
+MAX_PATH_LENGTH = 512
+LOGGED_PATH = f"%CEL(request.url_path.contains('.eyJ') ? '(a key)' : request.url_path):{MAX_PATH_LENGTH}%"
 """The logged path: truncated, without query, and omitted if it contains an API key.
 
 The second part of every key starts with this: JSON in base64.
 """
 
 
-def _either(*operators: str) -> str:
+def _coalesce(*operators: str) -> str:
     parts = [dict(zip(("command", "param"), operator.rstrip(")").split("("), strict=False)) for operator in operators]
     return f"%COALESCE({json.dumps({'operators': parts})})%"
 
 
 def _trace_id(*, traced: bool) -> str:
     """Return the source of the trace id: Envoy if tracing is on, else the responding service."""
-    return _either("TRACE_ID", "RESP(X-TRACE-ID)") if traced else "%RESP(X-TRACE-ID)%"
+    return _coalesce("TRACE_ID", "RESP(X-TRACE-ID)") if traced else "%RESP(X-TRACE-ID)%"
 
 
-LOGGED = {
+LOG_FIELDS = {
     "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
     "request_id": "%REQ(X-REQUEST-ID)%",
-    **{name: f"%REQ({header})%" for name, header in body_extraction.IDENTITY.items()},
-    "path": PATH,
+    **{name: f"%REQ({header})%" for name, header in body_extraction.IDENTITY_HEADERS.items()},
+    "path": LOGGED_PATH,
     "path_length": "%CEL(size(request.url_path))%",
     "method": "%REQ(:METHOD)%",
     "route": "%ROUTE_NAME%",
@@ -76,31 +76,32 @@ LOGGED = {
 }
 """Fields of the access log: caller, request, outcome, duration; never a key or a body."""
 
-NUMBERS = ("status", "ms", "bytes_in", "bytes_out", "attempts")
+NUMBER_FIELDS = ("status", "ms", "bytes_in", "bytes_out", "attempts")
 """Fields that are always present."""
 
-CHOSEN = (*body_extraction.IDENTITY, "request_id", "method", "path", "path_length")
-"""Caller fields, and all fields chosen by the caller."""
+CALLER_FIELDS = (*body_extraction.IDENTITY_HEADERS, "request_id", "method", "path", "path_length")
+"""Fields that identify the caller, or that the caller chooses."""
 
 
-def _line(fields: Mapping[str, str]) -> str:
+def _log_line(fields: Mapping[str, str]) -> str:
     """Return the log line as text, which Envoy formats faster; optional numbers are strings.
 
     Fields chosen by the caller are escaped by the native filter.
     """
-    formatted = {name: value for name, value in fields.items() if name not in CHOSEN}
-    parts = [f'"{name}":' + (value if name in NUMBERS else f'"{value}"') for name, value in formatted.items()]
-    return f"{{{','.join(parts)},%DYNAMIC_METADATA({NOTED}:line)%}}\n"
+    formatted = {name: value for name, value in fields.items() if name not in CALLER_FIELDS}
+    parts = [f'"{name}":' + (value if name in NUMBER_FIELDS else f'"{value}"') for name, value in formatted.items()]
+    return f"{{{','.join(parts)},%DYNAMIC_METADATA({CALLER_METADATA}:line)%}}\n"
 
 
-METERED = {
-    **{name: LOGGED[name] for name in ("at", "request_id", "route", "status", "flags")},
+USAGE_FIELDS = {
+    **{name: LOG_FIELDS[name] for name in ("at", "request_id", "route", "status", "flags")},
     **{
-        name: f"%DYNAMIC_METADATA({body_extraction.USAGE}:{name})%"
-        for name in (*body_extraction.IDENTITY, *body_extraction.COUNTS.values())
+        name: f"%DYNAMIC_METADATA({body_extraction.USAGE_METADATA}:{name})%"
+        for name in (*body_extraction.IDENTITY_HEADERS, *body_extraction.TOKEN_FIELDS.values())
     },
-    "model": _either(
-        f"DYNAMIC_METADATA({body_extraction.USAGE}:model)", f"DYNAMIC_METADATA({body_extraction.NAMESPACE}:model)"
+    "model": _coalesce(
+        f"DYNAMIC_METADATA({body_extraction.USAGE_METADATA}:model)",
+        f"DYNAMIC_METADATA({body_extraction.NAMESPACE}:model)",
     ),
     "upstream": "%UPSTREAM_METADATA(drw:upstream)%",
     "bytes_in": "%BYTES_RECEIVED%",
@@ -123,79 +124,76 @@ def listener(
     listen: str,
     logs: LogPaths,
     otlp_endpoint: str,
-    changing: Mapping[str, Json],
+    dynamic_filters: Mapping[str, Json],
     routes: Json,
     connections: Connections,
-    front: Sequence[Json] = (),
-    socket: Json | None = None,
+    first_filters: Sequence[Json] = (),
+    transport_socket: Json | None = None,
     *,
     operators: bool = False,
 ) -> Json:
     """Return the listener, with dynamic filters (by name) and routes inline or as references.
 
-    `front`: filters that run first. With a TLS socket it terminates TLS; the operators' listener has its own
-    connection limit. All else is the same.
+    With a TLS socket it terminates TLS. The operators' listener has its own connection limit. All else is the same.
     """
     trace = {"trace_id": _trace_id(traced=bool(otlp_endpoint))}
     manager = typed(
         MANAGER,
         stat_prefix="drw",
-        http_filters=[*front, *_chain(changing)],
+        http_filters=[*first_filters, *_http_filters(dynamic_filters)],
         local_reply_config=local_replies.local_replies(),
         access_log=[
-            _log(logs.identified, _text(_line(LOGGED | trace))) | {"filter": _identified()},
-            _log(logs.anonymous, _json(LOGGED | trace)) | {"filter": _anonymous()},
-            _log(logs.usage, _json(METERED | trace)) | {"filter": _has_noted(body_extraction.USAGE, "key")},
+            _log(logs.identified, _text(_log_line(LOG_FIELDS | trace))) | {"filter": _identified()},
+            _log(logs.anonymous, _json(LOG_FIELDS | trace)) | {"filter": _anonymous()},
+            _log(logs.usage, _json(USAGE_FIELDS | trace))
+            | {"filter": _metadata_present(body_extraction.USAGE_METADATA, "key")},
         ],
         **routes,
-        **_reading(connections.idle_seconds),
+        **_http_options(connections.idle_seconds),
         **(_tracing(otlp_endpoint) if otlp_endpoint else {}),
     )
+    handshake = {"transport_socket": transport_socket, "transport_socket_connect_timeout": HANDSHAKE_TIMEOUT}
     return typed(
         "envoy.config.listener.v3.Listener",
-        name=f"{NAME}.operators" if operators else f"{NAME}.tls" if socket else NAME,
-        address=private(listen) if operators else address(listen),
+        name=f"{NAME}.operators" if operators else f"{NAME}.tls" if transport_socket else NAME,
+        address=private_address(listen) if operators else address(listen),
         enable_reuse_port=False,  # otherwise a second Envoy would silently share the port
         per_connection_buffer_limit_bytes=1 << 20,
-        # Bounds the memory held by a client that does not read.
+        # Limits the memory of a client that does not read.
         per_connection_buffer_high_watermark_timeout=STALLED_TIMEOUT,
-        filter_chains=[_filters(manager, connections, operators) | (_handshake(socket) if socket else {})],
+        filter_chains=[_network_filters(manager, connections, operators) | (handshake if transport_socket else {})],
         **({"ignore_global_conn_limit": True, "bypass_overload_manager": True} if operators else {}),
     )
 
 
-def _filters(manager: Json, connections: Connections, operators: bool) -> Json:
-    connection_manager = typed(
+def _network_filters(manager: Json, connections: Connections, operators: bool) -> Json:
+    operator_limit = typed(
         "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
         stat_prefix="operators",
         max_connections=connections.operators,
     )
-    of_operators = extension("envoy.filters.network.connection_limit", connection_manager)
-    limit = of_operators if operators else clients.per_client(connections.per_client)
+    operators_filter = extension("envoy.filters.network.connection_limit", operator_limit)
+    limit = operators_filter if operators else clients.per_client(connections.per_client)
     return {"filters": [limit, extension("http", manager)]}
 
 
-def _handshake(socket: Json) -> Json:
-    return {"transport_socket": socket, "transport_socket_connect_timeout": HANDSHAKE_TIMEOUT}
-
-
-def _chain(changing: Mapping[str, Json]) -> list[Json]:
+def _http_filters(dynamic_filters: Mapping[str, Json]) -> list[Json]:
     return [
-        changing[filters.KEYS],
-        changing[filters.IDENTITY],
-        filters.known(),
-        changing[CUTTER],
-        changing[BLOCKED],
+        dynamic_filters[filters.KEYS],
+        dynamic_filters[filters.IDENTITY],
+        filters.reroute_by_caller(),
+        dynamic_filters[NATIVE_FILTER],
+        dynamic_filters[BLOCKED],
         filters.drain(),
-        filters.sizes(),
+        filters.body_size_filter(),
         filters.body(),
-        changing[MODELS],
-        filters.further(),
+        dynamic_filters[MODELS],
+        filters.route_filters(),
         filters.router(),
     ]
 
 
-def _reading(idle_seconds: int) -> Json:
+def _http_options(idle_seconds: int) -> Json:
     return {
         "server_name": "drw",
         "use_remote_address": True,
@@ -226,8 +224,8 @@ def _reading(idle_seconds: int) -> Json:
     }
 
 
-def _log(path: str, how: Json) -> Json:
-    message = typed("envoy.extensions.access_loggers.file.v3.FileAccessLog", path=path, log_format=how)
+def _log(path: str, log_format: Json) -> Json:
+    message = typed("envoy.extensions.access_loggers.file.v3.FileAccessLog", path=path, log_format=log_format)
     return extension("envoy.access_loggers.file", message)
 
 
@@ -241,24 +239,24 @@ def _text(line: str) -> Json:
 
 def _identified() -> Json:
     """Return the log filter for verified callers. Requests with revoked keys (401) do not count as verified."""
-    return {"and_filter": {"filters": [_status("NE", 401), _has_noted(NOTED, "line")]}}
+    return {"and_filter": {"filters": [_status("NE", 401), _metadata_present(CALLER_METADATA, "line")]}}
 
 
 def _anonymous() -> Json:
-    return {"or_filter": {"filters": [_status("EQ", 401), _has_not_noted(NOTED, "line")]}}
+    return {"or_filter": {"filters": [_status("EQ", 401), _metadata_absent(CALLER_METADATA, "line")]}}
 
 
-def _has_noted(where: str, what: str) -> Json:
-    return _noted(where, what, {"present_match": True}, absent=False)
+def _metadata_present(namespace: str, key: str) -> Json:
+    return _metadata_filter(namespace, key, {"present_match": True}, absent=False)
 
 
-def _has_not_noted(where: str, what: str) -> Json:
+def _metadata_absent(namespace: str, key: str) -> Json:
     # This filter ignores `invert` of a matcher; a string is not null.
-    return _noted(where, what, {"null_match": {}}, absent=True)
+    return _metadata_filter(namespace, key, {"null_match": {}}, absent=True)
 
 
-def _noted(where: str, what: str, value: Json, *, absent: bool) -> Json:
-    matcher = {"filter": where, "path": [{"key": what}], "value": value}
+def _metadata_filter(namespace: str, key: str, value: Json, *, absent: bool) -> Json:
+    matcher = {"filter": namespace, "path": [{"key": key}], "value": value}
     return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": absent}}
 
 
@@ -276,7 +274,7 @@ def _tracing(endpoint: str) -> Json:
         "random_sampling": {"value": 100},
         "spawn_upstream_span": True,
         "max_path_tag_length": 0,
-        "custom_tags": [{"tag": "url.path", "value": PATH}],
+        "custom_tags": [{"tag": "url.path", "value": LOGGED_PATH}],
         "provider": extension("envoy.tracers.opentelemetry", config),
     }
     return {"tracing": tracing}

@@ -11,7 +11,7 @@ from pathlib import Path
 from drw.agent.xds.builders import Json, typed
 
 MAX_HEAP_BYTES = 1 << 30
-SCALED = {
+MIN_TIMEOUTS = {
     "HTTP_DOWNSTREAM_CONNECTION_IDLE": "1s",
     "HTTP_DOWNSTREAM_STREAM_FLUSH": "1s",
     "TRANSPORT_SOCKET_CONNECT": "1s",
@@ -19,7 +19,7 @@ SCALED = {
 """Minimum time-outs under pressure: idle connections, finished responses, TLS handshakes. None of them ends an active
 request."""
 
-EASY, FULL = 0.5, 0.9
+SCALING_START, SATURATED = 0.5, 0.9
 """Fill levels at which time-outs start to shrink, and reach their minimum."""
 
 MONITORS = "envoy.resource_monitors"
@@ -27,7 +27,7 @@ ACTIONS = "envoy.overload_actions"
 
 
 def manager(max_connections: int, pressure: str) -> Json:
-    """Return the overload manager with the maximum of client connections; `pressure` is the file written by `tell`."""
+    """Return the overload manager with a maximum of client connections and the file with their fill level."""
     monitors = {
         "global_downstream_max_connections": typed(
             "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
@@ -45,26 +45,30 @@ def manager(max_connections: int, pressure: str) -> Json:
         "resource_monitors": [
             {"name": f"{MONITORS}.{name}", "typed_config": config} for name, config in monitors.items()
         ],
-        "actions": [_at(0.9, "shrink_heap"), _at(0.97, "stop_accepting_requests"), _shorten()],
+        "actions": [
+            _heap_action(0.9, "shrink_heap"),
+            _heap_action(0.97, "stop_accepting_requests"),
+            _reduce_timeouts(),
+        ],
     }
 
 
-def tell(file: Path, share: float) -> None:
+def write_fill_level(file: Path, level: float) -> None:
     """Write the connection fill level, from 0 to 1. The file is moved into place, which Envoy watches for."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = file.with_suffix(".new")
-    draft.write_text(f"{min(share, 1.0):.2f}", encoding="ascii")
+    draft.write_text(f"{min(level, 1.0):.2f}", encoding="ascii")
     draft.replace(file)
 
 
-def _at(share: float, action: str) -> Json:
-    trigger = {"name": f"{MONITORS}.fixed_heap", "threshold": {"value": share}}
+def _heap_action(fill_level: float, action: str) -> Json:
+    trigger = {"name": f"{MONITORS}.fixed_heap", "threshold": {"value": fill_level}}
     return {"name": f"{ACTIONS}.{action}", "triggers": [trigger]}
 
 
-def _shorten() -> Json:
-    scaled = {"scaling_threshold": EASY, "saturation_threshold": FULL}
-    factors = [{"timer": timer, "min_timeout": least} for timer, least in SCALED.items()]
+def _reduce_timeouts() -> Json:
+    scaled = {"scaling_threshold": SCALING_START, "saturation_threshold": SATURATED}
+    factors = [{"timer": timer, "min_timeout": min_timeout} for timer, min_timeout in MIN_TIMEOUTS.items()]
     return {
         "name": f"{ACTIONS}.reduce_timeouts",
         "triggers": [{"name": f"{MONITORS}.injected_resource", "scaled": scaled}],

@@ -15,16 +15,22 @@ CERTIFICATE, CLIENT_CA = "certificate", "client_ca"
 
 
 def secrets(tls: Tls) -> dict[str, Json]:
-    """Return the secrets delivered separately, by file name."""
-    resources = {CERTIFICATE: typed(SECRET, name=CERTIFICATE, tls_certificate=_certificate(tls) | _watched(tls))}
+    """Return the certificate resources of Envoy's secret discovery service (SDS), by file name."""
+    resources = {
+        CERTIFICATE: typed(
+            SECRET,
+            name=CERTIFICATE,
+            tls_certificate=_certificate(tls) | {"watched_directory": {"path": str(tls.certificate.parent)}},
+        )
+    }
     if tls.client_ca:
-        context = _authority(tls) | {"watched_directory": {"path": str(tls.client_ca.parent)}}
+        context = _ca(tls) | {"watched_directory": {"path": str(tls.client_ca.parent)}}
         resources[CLIENT_CA] = typed(SECRET, name=CLIENT_CA, validation_context=context)
     return resources
 
 
-def delivered(tls: Tls, folder: str) -> Json:
-    """Return the TLS transport socket with certificates from these files."""
+def sds_socket(tls: Tls, folder: str) -> Json:
+    """Return the TLS transport socket whose certificates are SDS resources in this folder."""
 
     def source(name: str) -> Json:
         return {"name": name, "sds_config": file_source(f"{folder}/{name}/{name}.json")}
@@ -32,18 +38,18 @@ def delivered(tls: Tls, folder: str) -> Json:
     common: Json = {"tls_certificate_sds_secret_configs": [source(CERTIFICATE)]}
     if tls.client_ca:
         common["validation_context_sds_secret_config"] = source(CLIENT_CA)
-    return _socket(common)
+    return _tls_socket(common)
 
 
-def inline(tls: Tls) -> Json:
-    """Return the same as one static configuration."""
+def static_socket(tls: Tls) -> Json:
+    """Return the TLS transport socket with the paths of the certificates, for validation."""
     common: Json = {"tls_certificates": [_certificate(tls)]}
     if tls.client_ca:
-        common["validation_context"] = _authority(tls)
-    return _socket(common)
+        common["validation_context"] = _ca(tls)
+    return _tls_socket(common)
 
 
-def _socket(common: Json) -> Json:
+def _tls_socket(common: Json) -> Json:
     context = typed(
         CONTEXT,
         common_tls_context={
@@ -67,9 +73,5 @@ def _certificate(tls: Tls) -> Json:
     }
 
 
-def _watched(tls: Tls) -> Json:
-    return {"watched_directory": {"path": str(tls.certificate.parent)}}
-
-
-def _authority(tls: Tls) -> Json:
+def _ca(tls: Tls) -> Json:
     return {"trusted_ca": {"filename": str(tls.client_ca)}}

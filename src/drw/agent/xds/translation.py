@@ -1,7 +1,7 @@
 """Translation of the desired state to Envoy resources: a pure function, with golden files in tests/agent/xds/golden.
 
-Each resource kind is a file in a separate folder, because Envoy reloads a whole folder on any change. `whole` combines
-all kinds into one static configuration for validation.
+Each resource kind is a file in a separate folder, because Envoy reloads a whole folder on any change.
+`static_configuration` combines all kinds into one static configuration for validation.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from drw.agent.cutter import CUTTER, SEED, cutter
+from drw.agent.native_filter import NATIVE_FILTER, ZERO_SEED, filter_config
 from drw.agent.xds import clusters, listener, overload, routes, tls
-from drw.agent.xds.builders import Json, file_source, private, typed
+from drw.agent.xds.builders import Json, file_source, private_address, typed
 from drw.agent.xds.http_filters import cors, filters, identity
-from drw.agent.xds.http_filters.deny_list import BLOCKED, MODELS, blocked, models
+from drw.agent.xds.http_filters.deny_list import BLOCKED, MODELS, deny_list_filter, model_filter
 from drw.api.gateway.v1.request_router_pb2 import Configuration
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import ConfigError, DataPlane, Profile, Tls
@@ -26,17 +26,17 @@ FILTER_KINDS = {
     filters.KEYS: "keys",
     BLOCKED: "blocked",
     MODELS: "models",
-    CUTTER: "cutter",
+    NATIVE_FILTER: "native_filter",
 }
-KINDS = ("clusters", "routes", "identity", "keys", "blocked", "models", "cutter", "listeners")
+KINDS = ("clusters", "routes", "identity", "keys", "blocked", "models", "native_filter", "listeners")
 """Delivery order: referenced kinds first."""
 
-AT_ONCE = ("cutter", "models")
-SETTLED = ("blocked",)
-REFUSALS = (*AT_ONCE, *SETTLED)
-"""Kinds of deny lists and limits, delivered before all others, in this order."""
+FIRST_KINDS = ("native_filter", "models")
+DELAYED_KINDS = ("blocked",)
+DENY_LIST_KINDS = (*FIRST_KINDS, *DELAYED_KINDS)
+"""Kinds of deny lists and limits, delivered before all others in this order."""
 
-OTHERS = tuple(kind for kind in KINDS if kind not in REFUSALS)
+OTHER_KINDS = tuple(kind for kind in KINDS if kind not in DENY_LIST_KINDS)
 
 
 class BadConfiguration(InvalidRequest):
@@ -49,8 +49,8 @@ class EdgeOptions:
 
     plane: DataPlane
     otlp_endpoint: str = ""
-    seed: bytes = SEED
-    """Hash seed of subjects. Callers who knew it could choose names with colliding hashes."""
+    seed: bytes = ZERO_SEED
+    """Secret hash seed of subjects, so that callers cannot choose names with colliding hashes."""
 
     @classmethod
     def of(cls, profile: Profile) -> EdgeOptions:
@@ -110,30 +110,37 @@ def translate(configuration: Configuration, edge: EdgeOptions) -> dict[str, list
     Raises:
         BadConfiguration: a route names an unknown upstream.
     """
-    _check(configuration)
-    resources = {name: [_discovered(name, message)] for name, message in _changing(configuration, edge).items()}
+    _check_upstreams(configuration)
+    resources = {
+        name: [_extension_resource(name, message)] for name, message in _dynamic_filters(configuration, edge).items()
+    }
     return {
         "clusters": _clusters(configuration, edge),
         "routes": [routes.route_configuration(configuration, edge.plane.cors.origins)],
         **{kind: resources[name] for name, kind in FILTER_KINDS.items()},
         "listeners": _listeners(
-            edge, {name: _reference(edge, name) for name in FILTER_KINDS}, _asked_routes(edge), _socket(edge)
+            edge,
+            {name: _discovery_reference(edge, name) for name in FILTER_KINDS},
+            {"rds": routes.reference(edge.source("routes"))},
+            partial(tls.sds_socket, folder=str(edge.secrets)),
         ),
     }
 
 
-def refusals(configuration: Configuration, edge: EdgeOptions, kinds: Sequence[str] = REFUSALS) -> dict[str, list[Json]]:
+def deny_list_resources(
+    configuration: Configuration, edge: EdgeOptions, kinds: Sequence[str] = DENY_LIST_KINDS
+) -> dict[str, list[Json]]:
     """Return the resources of deny lists and limits."""
     builders: dict[str, Callable[[], tuple[str, Json]]] = {
-        "cutter": lambda: (CUTTER, cutter(configuration, edge.seed)),
-        "models": lambda: (MODELS, models(configuration)),
-        "blocked": lambda: (BLOCKED, blocked(configuration)),
+        "native_filter": lambda: (NATIVE_FILTER, filter_config(configuration, edge.seed)),
+        "models": lambda: (MODELS, model_filter(configuration)),
+        "blocked": lambda: (BLOCKED, deny_list_filter(configuration)),
     }
-    return {kind: [_discovered(*make())] for kind, make in builders.items() if kind in kinds}
+    return {kind: [_extension_resource(*build())] for kind, build in builders.items() if kind in kinds}
 
 
-def others(configuration: Configuration) -> Configuration:
-    """Return the configuration without version, deny lists and limits."""
+def without_deny_list(configuration: Configuration) -> Configuration:
+    """Return the configuration without version, deny lists and limits, which are delivered separately."""
     remaining = Configuration()
     remaining.CopyFrom(configuration)
     remaining.ClearField("version")
@@ -144,108 +151,105 @@ def others(configuration: Configuration) -> Configuration:
     return remaining
 
 
-def whole(configuration: Configuration, edge: EdgeOptions) -> Json:
-    """Return the same as one static configuration.
+def static_configuration(configuration: Configuration, edge: EdgeOptions) -> Json:
+    """Return all resources as one static configuration, for validation.
 
     Raises:
         BadConfiguration: a route names an unknown upstream.
     """
-    _check(configuration)
-    changing = {
-        name: {"name": name, "typed_config": message} | _off(name)
-        for name, message in _changing(configuration, edge).items()
+    _check_upstreams(configuration)
+    dynamic_filters = {
+        name: {"name": name, "typed_config": message} | _disabled(name)
+        for name, message in _dynamic_filters(configuration, edge).items()
     }
-    table = {"route_config": _untyped(routes.route_configuration(configuration, edge.plane.cors.origins))}
+    route_config = {"route_config": _untyped(routes.route_configuration(configuration, edge.plane.cors.origins))}
     static = {
         "clusters": [_untyped(cluster) for cluster in _clusters(configuration, edge)],
-        "listeners": [_untyped(one) for one in _listeners(edge, changing, table, tls.inline)],
+        "listeners": [
+            _untyped(listener_config)
+            for listener_config in _listeners(edge, dynamic_filters, route_config, tls.static_socket)
+        ],
     }
-    return _process(edge) | {"static_resources": static}
+    return _process_options(edge) | {"static_resources": static}
 
 
 def bootstrap(edge: EdgeOptions) -> Json:
     """Return Envoy's bootstrap: admin interface, and references to everything else."""
     dynamic = {"cds_config": edge.source("clusters"), "lds_config": edge.source("listeners")}
-    return _process(edge) | {"dynamic_resources": dynamic}
+    return _process_options(edge) | {"dynamic_resources": dynamic}
 
 
-def _changing(configuration: Configuration, edge: EdgeOptions) -> dict[str, Json]:
+def _dynamic_filters(configuration: Configuration, edge: EdgeOptions) -> dict[str, Json]:
     return {
         filters.IDENTITY: identity.identity(configuration.credentials),
         filters.KEYS: filters.keys(configuration.credentials),
-        BLOCKED: blocked(configuration),
-        MODELS: models(configuration),
-        CUTTER: cutter(configuration, edge.seed),
+        BLOCKED: deny_list_filter(configuration),
+        MODELS: model_filter(configuration),
+        NATIVE_FILTER: filter_config(configuration, edge.seed),
     }
 
 
-def _discovered(name: str, message: Json) -> Json:
+def _extension_resource(name: str, message: Json) -> Json:
     return typed("envoy.config.core.v3.TypedExtensionConfig", name=name, typed_config=message)
 
 
-def _reference(edge: EdgeOptions, name: str) -> Json:
+def _discovery_reference(edge: EdgeOptions, name: str) -> Json:
     source = edge.source(FILTER_KINDS[name])
     type_url = f"type.googleapis.com/{filters.DISCOVERED[name]}"
-    return {"name": name, "config_discovery": {"config_source": source, "type_urls": [type_url]}} | _off(name)
+    return {"name": name, "config_discovery": {"config_source": source, "type_urls": [type_url]}} | _disabled(name)
 
 
-def _off(name: str) -> Json:
-    return {"disabled": True} if name in filters.OFF else {}
-
-
-def _asked_routes(edge: EdgeOptions) -> Json:
-    return {"rds": routes.reference(edge.source("routes"))}
+def _disabled(name: str) -> Json:
+    return {"disabled": True} if name in filters.DISABLED_BY_DEFAULT else {}
 
 
 def _listeners(
-    edge: EdgeOptions, changing: Mapping[str, Json], table: Json, socket: Callable[[Tls], Json]
+    edge: EdgeOptions, dynamic_filters: Mapping[str, Json], route_config: Json, transport_socket: Callable[[Tls], Json]
 ) -> list[Json]:
     logs = listener.LogPaths(edge.log, edge.anonymous_log, str(edge.usage))
-    make = partial(
+    build = partial(
         listener.listener,
         logs=logs,
         otlp_endpoint=edge.otlp_endpoint,
-        changing=changing,
-        routes=table,
+        dynamic_filters=dynamic_filters,
+        routes=route_config,
         connections=edge.plane.connections,
-        front=[cors.cors()] if edge.plane.cors.origins else [],
+        first_filters=[cors.cors()] if edge.plane.cors.origins else [],
     )
-    listeners = [make(edge.plane.listen)]
+    listeners = [build(edge.plane.listen)]
     if tls_settings := edge.plane.tls:
-        listeners.append(make(tls_settings.listen, socket=socket(tls_settings)))
+        listeners.append(build(tls_settings.listen, transport_socket=transport_socket(tls_settings)))
     if edge.plane.operators:
-        listeners.append(make(edge.plane.operators, operators=True))
+        listeners.append(build(edge.plane.operators, operators=True))
     return listeners
 
 
-def _socket(edge: EdgeOptions) -> Callable[[Tls], Json]:
-    return lambda own: tls.delivered(own, str(edge.secrets))
-
-
 def _clusters(configuration: Configuration, edge: EdgeOptions) -> list[Json]:
-    upstreams, authorities = configuration.upstreams.upstreams, str(edge.plane.authorities)
-    configs = [clusters.cluster(upstream, edge.secret(upstream.credential), authorities) for upstream in upstreams]
-    chains = clusters.chains(configuration.routes.routes, upstreams, edge.secret)
+    upstreams, ca_file = configuration.upstreams.upstreams, str(edge.plane.authorities)
+    configs = [clusters.cluster(upstream, edge.secret(upstream.credential), ca_file) for upstream in upstreams]
+    aggregates = clusters.aggregate_clusters(configuration.routes.routes, upstreams, edge.secret)
     return [
         *configs,
-        *chains,
+        *aggregates,
         *([clusters.trace_collector(edge.otlp_endpoint)] if edge.otlp_endpoint else []),
     ]
 
 
-def _check(configuration: Configuration) -> None:
+def _check_upstreams(configuration: Configuration) -> None:
     names = sorted(upstream.name for upstream in configuration.upstreams.upstreams)
     for route in configuration.routes.routes:
         for upstream in upstreams_of(route):
             if upstream not in names:
-                there = ", ".join(names) or "none"
-                raise BadConfiguration(f"the route {route.name!r} names the upstream {upstream!r}; there are: {there}")
+                existing = ", ".join(names) or "none"
+                raise BadConfiguration(
+                    f"the route {route.name!r} names the upstream {upstream!r}; there are: {existing}"
+                )
 
 
-def _process(edge: EdgeOptions) -> Json:
+def _process_options(edge: EdgeOptions) -> Json:
     return {
         "node": {"id": "data-plane", "cluster": "drw"},
-        "admin": {"address": private(edge.plane.admin), "ignore_global_conn_limit": True},
+        "admin": {"address": private_address(edge.plane.admin), "ignore_global_conn_limit": True},
         "overload_manager": overload.manager(edge.plane.connections.max, str(edge.pressure)),
     }
 

@@ -1,1 +1,1 @@
-"""Stores audit records in an append-only Merkle tree and proves that they are unchanged."""
+"""Service of the audit log: stores records in an append-only Merkle tree, and proves that they are unchanged."""

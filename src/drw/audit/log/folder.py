@@ -1,4 +1,4 @@
-"""The files of the log in a folder: each appears whole or not at all, and is never changed."""
+"""Folder of the log's files: files are written atomically, and never changed."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ class Folder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other writer out, of this process and of others, until the block ends."""
+        """Exclude all other writers, of this process and of others, during the block."""
         self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (self._path / ".lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def put_once(self, path: str, data: bytes) -> None:
-        """Write a file that is never written again.
+        """Write a file that never changes; writing the same content again has no effect.
 
         Raises:
-            LogDamaged: it is there already, with something else in it.
+            LogDamaged: the file exists with other content.
         """
-        if (present := self.read(path)) is None:
+        if (existing := self.read(path)) is None:
             self.replace(path, data)
-        elif present != data:
-            raise LogDamaged(f"{path} is there already, with something else in it")
+        elif existing != data:
+            raise LogDamaged(f"{path} exists already, with other content")
 
     def replace(self, path: str, data: bytes) -> None:
-        """Write a file; after a crash at any moment the old one or the new one is there."""
+        """Write a file atomically: after a crash, either the old or the new content exists."""
         file = self._path / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-        with unfinished.open("wb") as out:
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        with temporary.open("wb") as out:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
-        unfinished.replace(file)
+        temporary.replace(file)
         _sync_folder(file.parent)
 
-    def drop_partial(self, full_path: str) -> None:
-        """Remove the partial forms of a file that is full."""
+    def remove_partial(self, full_path: str) -> None:
+        """Remove the partial files of a full file."""
         shutil.rmtree(self._path / f"{full_path}.p", ignore_errors=True)
 
 

@@ -12,25 +12,25 @@ from drw.api.audit.v1.log_pb2 import Record
 from drw.audit.tlog.merkle import leaf_hash
 from drw.kernel.rpc.json_messages import json_message
 
-WORDS = ("service", "action", "org", "desk", "actor", "resource", "outcome", "trace_id")
-"""Columns that repeat fields of the line."""
-COLUMNS = ("index", "entry", "leaf_hash", "at", "walls", *WORDS)
-UNREADABLE = ["*"]
-"""The walls of an entry with malformed walls: no caller is inside of it."""
+TEXT_COLUMNS = ("service", "action", "org", "desk", "actor", "resource", "outcome", "trace_id")
+"""Columns that repeat text fields of the entry."""
+COLUMNS = ("index", "entry", "leaf_hash", "at", "walls", *TEXT_COLUMNS)
+INVALID_WALLS = ["*"]
+"""The walls of an entry with malformed walls: no caller is inside of them."""
 UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 
 
 def row(index: int, entry: str) -> dict[str, Any]:
-    """Return the row of an entry. Every line gets a row, even a malformed one, since nothing can stop the log."""
+    """Return the row of an entry. A malformed entry gets a row too, so that it cannot stop the log."""
     fields = _fields(entry)
-    words = {word: _word(fields.get(word)) for word in WORDS}
+    texts = {column: _text(fields.get(column)) for column in TEXT_COLUMNS}
     return {
         "index": index,
         "entry": entry,
         "leaf_hash": leaf_hash(entry.encode()),
         "at": _time(fields.get("at")),
         "walls": _walls(fields.get("walls", [])),
-        **words,
+        **texts,
     }
 
 
@@ -42,7 +42,7 @@ def message(row: Mapping[str, Any]) -> Record:
         leaf_hash=row["leaf_hash"].hex(),
         details=json_message(details if isinstance(details, dict) else {}),
         walls=row["walls"],
-        **{word: row[word] for word in WORDS},
+        **{column: row[column] for column in TEXT_COLUMNS},
     )
     record.at.FromDatetime(row["at"])
     return record
@@ -62,14 +62,14 @@ def _fields(entry: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _word(value: Any) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) and "\x00" not in value else ""
 
 
 def _walls(value: Any) -> list[str]:
     if isinstance(value, list) and all(isinstance(wall, str) and wall and "\x00" not in wall for wall in value):
         return value
-    return UNREADABLE
+    return INVALID_WALLS
 
 
 def _time(value: Any) -> datetime:

@@ -1,8 +1,8 @@
 """Sequencer: moves records from the inbox into the log, in two crash-safe steps.
 
 First, records get their index in one transaction, which fixes their order. Then their tiles are written, and a
-checkpoint over them is signed. The second step is deterministic: after an interruption it writes the same bytes, and
-two processes cannot fork the log.
+checkpoint is signed. The second step is deterministic: after an interruption it writes the same bytes, so that two
+processes cannot fork the log.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from drw.audit.log import records
 from drw.audit.log.folder import Folder
 from drw.audit.log.store import Store
 from drw.audit.tlog.damage import LogDamaged
-from drw.audit.tlog.merkle import consistency_proof, is_extended, leaf_hash
+from drw.audit.tlog.file_verification import read_checkpoint
+from drw.audit.tlog.merkle import consistency_proof, leaf_hash, verify_consistency
 from drw.audit.tlog.note import Checkpoint, Signer
-from drw.audit.tlog.tiles import CHECKPOINT, WIDTH, Tile, TiledTree, Tree, bundled, read_bundle, tile_at
-from drw.audit.tlog.walk import read_checkpoint
+from drw.audit.tlog.tiles import CHECKPOINT, WIDTH, Tile, TiledTree, Tree, encode_bundle, read_bundle, tile_at
 from drw.kernel.storage.database import Connection
 
 BATCH = 2_048
-"""Records that are taken, or signed over, in one transaction."""
+"""Maximum records that get an index, or are signed, in one transaction."""
 
 
 class Sequencer:
-    """Makes one log of one inbox."""
+    """Writes the records of the inbox to the log."""
 
     def __init__(self, store: Store, folder: Folder, signer: Signer) -> None:
         self._store = store
         self._folder = folder
         self._signer = signer
-        self._taking = asyncio.Lock()
+        self._assigning = asyncio.Lock()
         self._signing = asyncio.Lock()
 
-    async def take(self) -> None:
-        """Give every record that is committed now its place."""
-        async with self._taking:
-            while (await self._store.state()).waiting and await self._store.take(BATCH) == BATCH:
+    async def assign_indexes(self) -> None:
+        """Assign an index to every record that is committed now."""
+        async with self._assigning:
+            while (await self._store.state()).pending and await self._store.assign_indexes(BATCH) == BATCH:
                 pass
 
     async def sign(self) -> tuple[str, Checkpoint]:
-        """Return a checkpoint, as a note and read, over every record that is committed now.
+        """Return a signed checkpoint, as a note and parsed, that covers every record that is committed now.
 
         Raises:
-            LogDamaged: tiles, checkpoint and database do not fit together. Nothing is signed over that.
+            LogDamaged: tiles, checkpoint and database are inconsistent. A damaged log is not signed.
         """
-        await self.take()
+        await self.assign_indexes()
         expected = (await self._store.state()).records
         async with self._signing:
             while True:
                 state = await self._store.state()
-                note, checkpoint = await asyncio.to_thread(self.published)
+                note, checkpoint = await asyncio.to_thread(self.last_checkpoint)
                 if expected <= checkpoint.size == state.signed:
                     return note, checkpoint
-                await self._extend()
+                await self._sign_batch()
 
     async def begin(self) -> None:
         """Sign the empty log if there is no checkpoint yet."""
@@ -65,21 +65,21 @@ class Sequencer:
                 self._folder.put_once(CHECKPOINT, empty.encode())
                 await self._store.add_checkpoint(connection, 0, empty)
 
-    def published(self) -> tuple[str, Checkpoint]:
-        """Return the newest checkpoint that was signed, as a note and read."""
+    def last_checkpoint(self) -> tuple[str, Checkpoint]:
+        """Return the newest signed checkpoint, as a note and parsed."""
         return read_checkpoint(self._folder.read, self._signer.verifier)
 
-    async def _extend(self) -> None:
+    async def _sign_batch(self) -> None:
         async with self._store.lock() as connection:
-            _, last = await asyncio.to_thread(self.published)
-            count = min(BATCH, await self._unsigned(connection, last))
+            _, last = await asyncio.to_thread(self.last_checkpoint)
+            count = min(BATCH, await self._count_unsigned(connection, last))
             rows = await self._store.rows(last.size, last.size + count, connection)
-            entries = _entries(rows, last.size, count)
-            size, note = await asyncio.to_thread(self._write_alone, last, entries)
+            entries = _unchanged_entries(rows, last.size, count)
+            size, note = await asyncio.to_thread(self._write_locked, last, entries)
             await self._store.add_checkpoint(connection, size, note)
 
-    async def _unsigned(self, connection: Connection, last: Checkpoint) -> int:
-        """Return how many records follow those that are signed, which must be the database's."""
+    async def _count_unsigned(self, connection: Connection, last: Checkpoint) -> int:
+        """Return the number of records after the last checkpoint, which must match the database."""
         state = await self._store.state(connection)
         if last.size < state.signed:
             raise LogDamaged(f"the folder's checkpoint is over {last.size} records; one over {state.signed} was signed")
@@ -92,27 +92,27 @@ class Sequencer:
                 raise LogDamaged(f"record {last.size - 1} in the database is not the one that was signed")
         return state.records - last.size
 
-    def _write_alone(self, last: Checkpoint, entries: Sequence[bytes]) -> tuple[int, str]:
-        # The lock of the database is lost with its connection, or when a request is given up; that of the
-        # folder is held as long as anything is written, so that no older checkpoint replaces a newer one.
+    def _write_locked(self, last: Checkpoint, entries: Sequence[bytes]) -> tuple[int, str]:
+        # The lock of the database is lost with its connection, or when a request is cancelled. The lock of the
+        # folder is held until all files are written, so that no older checkpoint replaces a newer one.
         with self._folder.locked():
-            note, now = self.published()
-            return self._write(last, entries) if now == last else (now.size, note)
+            note, now = self.last_checkpoint()
+            return self._write_tiles(last, entries) if now == last else (now.size, note)
 
-    def _write(self, last: Checkpoint, entries: Sequence[bytes]) -> tuple[int, str]:
+    def _write_tiles(self, last: Checkpoint, entries: Sequence[bytes]) -> tuple[int, str]:
         tree = Tree.load(self._folder.read, last.size)
         if tree.root() != last.root:
             raise LogDamaged(f"the tiles of the {last.size} records are not those that the checkpoint signs")
         bundles = self._bundles(last.size, entries)
         tiles = [*tree.append([leaf_hash(entry) for entry in entries]), *tree.partial_tiles()]
         for tile, content in bundles:
-            self._folder.put_once(tile.path, bundled(content))
+            self._folder.put_once(tile.path, encode_bundle(content))
         for tile, hashes in tiles:
             self._folder.put_once(tile.path, b"".join(hashes))
-        note = self._signed(last, tree)
+        note = self._sign_verified(last, tree)
         for tile, _ in [*bundles, *tiles]:
             if tile.width == WIDTH:
-                self._folder.drop_partial(tile.full_path)
+                self._folder.remove_partial(tile.full_path)
         return tree.size, note
 
     def _bundles(self, size: int, entries: Sequence[bytes]) -> list[tuple[Tile, Sequence[bytes]]]:
@@ -123,17 +123,17 @@ class Sequencer:
         starts = range(0, len(content), WIDTH) if entries else ()
         return [(tile_at(None, index + at // WIDTH, end), content[at : at + WIDTH]) for at in starts]
 
-    def _signed(self, last: Checkpoint, tree: Tree) -> str:
-        # Read back from the files: what is signed is what anybody will read.
+    def _sign_verified(self, last: Checkpoint, tree: Tree) -> str:
+        # The proof is computed from the files, because readers verify the files.
         proof = consistency_proof(TiledTree(self._folder.read, tree.size).subtree, last.size, tree.size)
-        if not is_extended(last.size, tree.size, last.root, tree.root(), proof):
+        if not verify_consistency(last.size, tree.size, last.root, tree.root(), proof):
             raise LogDamaged(f"the tiles of {tree.size} records do not extend those of {last.size}")
         note = self._signer.sign(tree.size, tree.root())
         self._folder.replace(CHECKPOINT, note.encode())
         return note
 
 
-def _entries(rows: Sequence[dict[str, Any]], start: int, count: int) -> list[bytes]:
+def _unchanged_entries(rows: Sequence[dict[str, Any]], start: int, count: int) -> list[bytes]:
     by_index = {row["index"]: row for row in rows}
     entries = []
     for index in range(start, start + count):

@@ -8,7 +8,7 @@ from drw.kernel.runtime.settings import Settings as Base
 
 
 class Settings(Base):
-    """The service's settings."""
+    """Settings of the audit log."""
 
     origin: str = Field("drw.local/audit", min_length=1, max_length=200, pattern=r"^[^\s+]+$")
     """The log's name, in its key and its checkpoints; it cannot change."""

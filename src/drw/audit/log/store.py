@@ -1,4 +1,4 @@
-"""The log's tables: the inbox that all services fill, the records in order, the checkpoints."""
+"""Tables of the log: the inbox that all services write to, the records in order, the checkpoints."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from drw.kernel.storage.database import Connection, Database
 
 SEQUENCER_LOCK = 0x617564  # "aud"
 
-# Rows are taken by deleting them, and never by a position that was reached: numbers commit out of order.
-TAKE = """
+# Rows are taken by deleting them instead of by a position, because their ids are not committed in order.
+TAKE_FROM_INBOX = """
 with taken as (
     delete from audit.inbox where id in (select id from audit.inbox order by id limit %s) returning id, record
 )
@@ -23,11 +23,11 @@ NEXT_INDEX = """
 select greatest((select coalesce(max(index) + 1, 0) from record), (select coalesce(max(size), 0) from checkpoint)) as n
 """
 STATE = """
-select exists (select from audit.inbox) as waiting,
+select exists (select from audit.inbox) as pending,
        (select coalesce(max(index) + 1, 0) from record) as records,
        (select coalesce(max(size), -1) from checkpoint) as signed
 """
-BEHIND = """
+BACKLOG = """
 select count(*) as records, coalesce(extract(epoch from clock_timestamp() - min(at)), 0)::float8 as seconds
 from (
     select (record::json ->> 'at')::timestamptz as at from audit.inbox
@@ -35,8 +35,8 @@ from (
     select at from record where index >= (select coalesce(max(size), 0) from checkpoint)
 ) as unsigned
 """
-# A fraction of the time that as many inserts take.
-ADD = """
+# Much faster than inserts.
+COPY_RECORDS = """
 copy record (index, entry, leaf_hash, at, walls, service, action, org, desk, actor, resource, outcome, trace_id)
 from stdin
 """
@@ -52,13 +52,14 @@ order by index desc limit %(limit)s
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far the log is."""
+    """Progress of the log."""
 
-    waiting: bool
-    """Whether the inbox has something."""
+    pending: bool
+    """Whether the inbox has records."""
     records: int
+    """Number of records with an index."""
     signed: int
-    """The size of the newest checkpoint; -1: none."""
+    """Size of the newest checkpoint; -1: none."""
 
 
 class Store:
@@ -69,34 +70,34 @@ class Store:
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator[Connection]:
-        """Give a transaction during which no other process sequences or signs."""
+        """Yield a transaction during which no other process assigns indexes or signs."""
         async with self._database.transaction() as connection:
             await connection.execute("select pg_advisory_xact_lock(%s)", (SEQUENCER_LOCK,))
             yield connection
 
     async def state(self, connection: Connection | None = None) -> State:
-        """Return how far the log is."""
+        """Return the progress of the log."""
         if connection is None:
-            async with self._database.transaction() as own:
-                return await self.state(own)
+            async with self._database.transaction() as transaction:
+                return await self.state(transaction)
         row = await (await connection.execute(STATE)).fetchone()
         assert row is not None
         return State(**row)
 
     async def backlog(self) -> tuple[int, float]:
-        """Return how many records are not signed yet, and the age of the oldest in seconds."""
-        row = await self._database.one(BEHIND)
+        """Return the number of unsigned records, and the age of the oldest in seconds."""
+        row = await self._database.one(BACKLOG)
         assert row is not None
         return row["records"], max(0.0, row["seconds"])
 
-    async def take(self, limit: int) -> int:
-        """Give at most `limit` records of the inbox their places; return how many there were."""
+    async def assign_indexes(self, limit: int) -> int:
+        """Assign indexes to at most `limit` records of the inbox; return how many."""
         async with self.lock() as connection:
-            lines = [r["record"] for r in await (await connection.execute(TAKE, (limit,))).fetchall()]
+            lines = [r["record"] for r in await (await connection.execute(TAKE_FROM_INBOX, (limit,))).fetchall()]
             newest = await (await connection.execute(NEXT_INDEX)).fetchone()
             assert newest is not None
             rows = [records.row(newest["n"] + offset, line) for offset, line in enumerate(lines)]
-            async with connection.cursor() as cursor, cursor.copy(ADD) as copy:
+            async with connection.cursor() as cursor, cursor.copy(COPY_RECORDS) as copy:
                 for row in rows:
                     await copy.write_row([row[column] for column in records.COLUMNS])
         return len(lines)
@@ -109,7 +110,7 @@ class Store:
         return await (await connection.execute(query, (start, end))).fetchall()
 
     async def add_checkpoint(self, connection: Connection, size: int, note: str) -> None:
-        """Keep a signed checkpoint."""
+        """Store a signed checkpoint."""
         query = "insert into checkpoint (size, note) values (%s, %s) on conflict do nothing"
         await connection.execute(query, (size, note))
 
@@ -118,12 +119,12 @@ class Store:
 
         None for the desk: all desks.
         """
-        named = {**filters, "walls": sorted(walls), "before": before, "limit": limit}
+        parameters = {**filters, "walls": sorted(walls), "before": before, "limit": limit}
         async with self._database.transaction() as connection:
-            answer = await connection.execute(LIST, named)
-            return await answer.fetchall()
+            cursor = await connection.execute(LIST, parameters)
+            return await cursor.fetchall()
 
     async def one(self, index: int, walls: Iterable[str]) -> dict[str, Any] | None:
-        """Return the row with this index, where it is seen from inside these walls."""
+        """Return the row with this index, if it is visible inside these walls."""
         query = "select * from record where index = %s and inside(walls, %s::text[])"
         return await self._database.one(query, index, sorted(walls))

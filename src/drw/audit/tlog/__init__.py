@@ -1,1 +1,1 @@
-"""The Merkle log as its standards describe it, without any I/O: hashes (RFC 6962), tiles and notes (C2SP)."""
+"""Transparency log by its standards, without I/O: Merkle tree (RFC 6962), tiles and signed notes (C2SP)."""

@@ -19,8 +19,8 @@ ED25519 = b"\x01"
 PRIVATE = "PRIVATE+KEY+"
 
 
-class NotANote(InvalidRequest):
-    """The text is not a signed note, not a checkpoint, or not a key."""
+class InvalidNote(InvalidRequest):
+    """The text is not a valid signed note, checkpoint or key."""
 
 
 class WrongSignature(InvalidRequest):
@@ -29,23 +29,25 @@ class WrongSignature(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The size and the root of a log."""
+    """Size and root of a log."""
 
     origin: str
     size: int
     root: bytes
 
     def __str__(self) -> str:
-        return f"{self.origin}\n{self.size}\n{_encoded(self.root)}\n"
+        return f"{self.origin}\n{self.size}\n{_base64(self.root)}\n"
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
-        """Read the text of a note as a checkpoint; lines after the third are extensions, and are passed over."""
+        """Parse the text of a note as a checkpoint; lines after the third are extensions, which are ignored."""
         origin, size, root, *_ = [*text.split("\n"), "", ""]
         if not origin or not size.isascii() or not size.isdigit() or (size[0] == "0" and size != "0"):
-            raise NotANote(f"a checkpoint has an origin, a size and a root, each on a line; this begins {text[:80]!r}")
-        if len(decoded := _decoded(root)) != sha256().digest_size:
-            raise NotANote(f"the root of a checkpoint is 32 bytes in base64, and not {root[:80]!r}")
+            raise InvalidNote(
+                f"a checkpoint has an origin, a size and a root, each on a line; this begins {text[:80]!r}"
+            )
+        if len(decoded := _from_base64(root)) != sha256().digest_size:
+            raise InvalidNote(f"the root of a checkpoint is 32 bytes in base64, and not {root[:80]!r}")
         return cls(origin, int(size), decoded)
 
 
@@ -54,52 +56,55 @@ class Verifier:
 
     def __init__(self, name: str, key: bytes) -> None:
         if not name or "+" in name or any(c.isspace() for c in name):
-            raise NotANote(f"the name of a log has no spaces and no plus sign; {name!r} does")
+            raise InvalidNote(f"the name of a log has no spaces and no plus sign; {name!r} does")
         self.name = name
         self._key = key
         self._public = Ed25519PublicKey.from_public_bytes(key)
 
     @classmethod
     def parse(cls, text: str) -> Verifier:
-        """Read a verifier key: `name+hash+base64`."""
-        name, _, rest = text.strip().partition("+")
-        hash_, _, encoded = rest.partition("+")
-        key = _decoded(encoded)
+        """Parse a verifier key: `name+hash+base64`."""
+        name, _, remainder = text.strip().partition("+")
+        hash_, _, encoded = remainder.partition("+")
+        key = _from_base64(encoded)
         if key[:1] != ED25519 or len(key) != 33:
-            raise NotANote(f"{text.strip()[:200]!r} is not an Ed25519 verifier key: name+hash+base64")
+            raise InvalidNote(f"{text.strip()[:200]!r} is not an Ed25519 verifier key: name+hash+base64")
         verifier = cls(name, key[1:])
         if verifier.key_id.hex() != hash_:
-            raise NotANote(f"the hash in the verifier key {text.strip()[:200]!r} is not the one of its key")
+            raise InvalidNote(f"the hash in the verifier key {text.strip()[:200]!r} is not the one of its key")
         return verifier
 
     @property
     def key_id(self) -> bytes:
-        """The four bytes that name the key in a signature."""
+        """Four bytes that identify the key in a signature."""
         return sha256(self.name.encode() + b"\n" + ED25519 + self._key).digest()[:4]
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.key_id.hex()}+{_encoded(ED25519 + self._key)}"
+        return f"{self.name}+{self.key_id.hex()}+{_base64(ED25519 + self._key)}"
 
     def open(self, note: str) -> Checkpoint:
-        """Return the checkpoint in a signed note.
+        """Verify a signed note and return its checkpoint.
 
         Raises:
-            NotANote: it is not one.
-            WrongSignature: this key has not signed it.
+            InvalidNote: the note is invalid, or belongs to another log.
+            WrongSignature: the note is not signed by this key.
         """
         text, blank, signatures = note.rpartition("\n\n")
         if not blank or not note.endswith("\n"):
-            raise NotANote("a signed note is a text, an empty line, and lines of signatures")
-        signed = f"{text}\n"
+            raise InvalidNote("a signed note is a text, an empty line, and lines of signatures")
+        signed_text = f"{text}\n"
         for line in signatures.splitlines():
-            if self._signed(signed, line):
-                return self._own(Checkpoint.parse(signed))
+            if self._is_signature(signed_text, line):
+                checkpoint = Checkpoint.parse(signed_text)
+                if checkpoint.origin != self.name:
+                    raise InvalidNote(f"the checkpoint is of {checkpoint.origin!r}, and not of {self.name!r}")
+                return checkpoint
         raise WrongSignature(f"the note is not signed by the key {self}")
 
-    def _signed(self, text: str, line: str) -> bool:
-        dash, _, rest = line.partition(" ")
-        name, _, encoded = rest.partition(" ")
-        signature = _decoded(encoded)
+    def _is_signature(self, text: str, line: str) -> bool:
+        dash, _, remainder = line.partition(" ")
+        name, _, encoded = remainder.partition(" ")
+        signature = _from_base64(encoded)
         if dash != "\u2014" or name != self.name or signature[:4] != self.key_id:
             return False
         try:
@@ -107,11 +112,6 @@ class Verifier:
         except InvalidSignature:
             return False
         return True
-
-    def _own(self, checkpoint: Checkpoint) -> Checkpoint:
-        if checkpoint.origin != self.name:
-            raise NotANote(f"the checkpoint is of {checkpoint.origin!r}, and not of {self.name!r}")
-        return checkpoint
 
 
 class Signer:
@@ -124,36 +124,36 @@ class Signer:
 
     @classmethod
     def generate(cls, name: str) -> Signer:
-        """Make a new key."""
+        """Generate a new key."""
         return cls(name, Ed25519PrivateKey.generate().private_bytes_raw())
 
     @classmethod
     def parse(cls, text: str) -> Signer:
         """Parse the output of `secret_text`."""
-        name, _, rest = text.strip().removeprefix(PRIVATE).partition("+")
-        seed = _decoded(rest.partition("+")[2])
+        name, _, remainder = text.strip().removeprefix(PRIVATE).partition("+")
+        seed = _from_base64(remainder.partition("+")[2])
         if not text.startswith(PRIVATE) or seed[:1] != ED25519 or len(seed) != 33:
-            raise NotANote("this is not the private key of a log")
+            raise InvalidNote("this is not the private key of a log")
         return cls(name, seed[1:])
 
     def secret_text(self) -> str:
-        """Return the private key as Go's note package writes it."""
+        """Return the private key in the format of Go's note package."""
         verifier = self.verifier
-        return f"{PRIVATE}{verifier.name}+{verifier.key_id.hex()}+{_encoded(ED25519 + self._seed)}"
+        return f"{PRIVATE}{verifier.name}+{verifier.key_id.hex()}+{_base64(ED25519 + self._seed)}"
 
     def sign(self, size: int, root: bytes) -> str:
-        """Return the signed checkpoint of a tree; the same tree has the same note."""
+        """Return the signed checkpoint of a tree; deterministic."""
         verifier = self.verifier
         text = str(Checkpoint(verifier.name, size, root))
         signature = verifier.key_id + self._key.sign(text.encode())
-        return f"{text}\n\u2014 {verifier.name} {_encoded(signature)}\n"
+        return f"{text}\n\u2014 {verifier.name} {_base64(signature)}\n"
 
 
-def _encoded(data: bytes) -> str:
+def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _decoded(text: str) -> bytes:
+def _from_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""Runs scripts in Valkey: scripts that wait at the same time share one round trip over one connection."""
+"""Script runner for Valkey: concurrent scripts share one round trip over one connection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
 MAX_SCRIPTS = 64
-"""Scripts in one exchange."""
+"""Maximum scripts in one round trip."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,16 +27,16 @@ class _Call:
     args: Sequence[Any]
     packed: bytes
     end: float
-    answer: asyncio.Future[Any]
+    future: asyncio.Future[Any]
 
 
 class ScriptRunner:
-    """Asks for an answer twice, for `seconds` each, since it may be the connection that died, or this process that had
-    no processor for so long. All scripts must be safe to run twice.
+    """Runs scripts in batches. A batch without a response within `seconds` is sent a second time, because the
+    connection may be dead, or this process was not scheduled. All scripts must be idempotent.
     """
 
     def __init__(self, url: str, seconds: float) -> None:
-        # No timeout of its own for each read: the whole exchange has one.
+        # No timeout for each read: the exchange has one.
         options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": seconds, "protocol": 2}
         pool = ConnectionPool.from_url(url, **options, retry=Retry(NoBackoff(), 0))
         self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
@@ -45,26 +45,26 @@ class ScriptRunner:
         self._running: asyncio.Task[None] | None = None
 
     async def run(self, script: str, args: Sequence[Any]) -> Any:
-        """Return the result of a script. A script whose caller gave up before it is sent is not sent.
+        """Run a script and return its result. A script whose caller is cancelled before it is sent is not sent.
 
         Raises:
-            RedisError: Valkey refuses it, or cannot be reached.
-            TimeoutError: no answer in time.
+            RedisError: Valkey rejects the script, or cannot be reached.
+            TimeoutError: Valkey does not respond in time.
         """
         loop = asyncio.get_running_loop()
-        packed = hiredis.pack_command(("EVALSHA", _sha(script), 0, *args))
+        packed = hiredis.pack_command(("EVALSHA", _script_hash(script), 0, *args))
         call = _Call(script, args, packed, loop.time() + 2 * self._seconds, loop.create_future())
         self._waiting.append(call)
         if self._running is None:
             self._running = asyncio.create_task(self._run_all())
-        late = loop.call_at(call.end, _give_up, call)
+        timer = loop.call_at(call.end, _time_out, call)
         try:
-            return await call.answer
+            return await call.future
         finally:
-            late.cancel()
+            timer.cancel()
 
     async def close(self) -> None:
-        """Fail what is under way, and close the connection."""
+        """Fail all waiting scripts, and close the connection."""
         if self._running:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -76,27 +76,27 @@ class ScriptRunner:
         try:
             while self._waiting:
                 calls = [self._waiting.popleft() for _ in range(min(MAX_SCRIPTS, len(self._waiting)))]
-                if calls := [call for call in calls if not call.answer.done()]:
+                if calls := [call for call in calls if not call.future.done()]:
                     await self._run_together(calls)
         finally:
             self._running = None
 
     async def _run_together(self, calls: Sequence[_Call]) -> None:
         try:
-            answers = await self._exchange_or_again(calls)
+            results = await self._exchange_with_retry(calls)
         except asyncio.CancelledError:
             _fail(calls, ConnectionError("stopped"))
             raise
-        except Exception as error:  # noqa: BLE001 - every caller must hear of it, whatever it is
+        except Exception as error:  # noqa: BLE001 - every error is passed to the callers
             _fail(calls, error)
             return
-        for call, answer in zip(calls, answers, strict=True):
-            if isinstance(answer, Exception):
-                _fail([call], answer)
-            elif not call.answer.done():
-                call.answer.set_result(answer)
+        for call, result in zip(calls, results, strict=True):
+            if isinstance(result, Exception):
+                _fail([call], result)
+            elif not call.future.done():
+                call.future.set_result(result)
 
-    async def _exchange_or_again(self, calls: Sequence[_Call]) -> list[Any]:
+    async def _exchange_with_retry(self, calls: Sequence[_Call]) -> list[Any]:
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._exchange(calls)
@@ -105,38 +105,38 @@ class ScriptRunner:
                 return await self._exchange(calls)
 
     async def _exchange(self, calls: Sequence[_Call]) -> list[Any]:
-        answers = await self._send([call.packed for call in calls])
-        unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if unknown:  # to Valkey after its start; it knows them from now on
-            again = await self._send(
-                [hiredis.pack_command(("EVAL", calls[i].script, 0, *calls[i].args)) for i in unknown]
+        results = await self._send([call.packed for call in calls])
+        missing = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
+        if missing:  # Valkey has restarted and caches the scripts again with `EVAL`
+            retried = await self._send(
+                [hiredis.pack_command(("EVAL", calls[i].script, 0, *calls[i].args)) for i in missing]
             )
-            for i, answer in zip(unknown, again, strict=True):
-                answers[i] = answer
-        return answers
+            for i, result in zip(missing, retried, strict=True):
+                results[i] = result
+        return results
 
     async def _send(self, commands: Sequence[bytes]) -> list[Any]:
-        """Return the answer to each command, or the error with which Valkey refuses it alone."""
+        """Return the result of each command, or its error."""
         await self._connection.send_packed_command(commands, check_health=False)
         return [await self._read() for _ in commands]
 
     async def _read(self) -> Any:
         try:
             return await self._connection.read_response()
-        except ResponseError as refused:
-            return refused
+        except ResponseError as error:
+            return error
 
 
 def _fail(calls: Sequence[_Call], error: Exception) -> None:
     for call in calls:
-        if not call.answer.done():
-            call.answer.set_exception(error)
+        if not call.future.done():
+            call.future.set_exception(error)
 
 
-def _give_up(call: _Call) -> None:
+def _time_out(call: _Call) -> None:
     _fail([call], TimeoutError())
 
 
 @lru_cache(maxsize=64)
-def _sha(script: str) -> str:
+def _script_hash(script: str) -> str:
     return sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -1,6 +1,6 @@
-"""The scripts that Valkey runs, from `lua/`: each is one atomic step of the protocol in docs/concepts/metering.md.
+"""Lua scripts of the counters: each is one atomic step of the protocol in docs/concepts/metering.md.
 
-`lua/prelude.lua` comes before each of them; its head describes the keys and fields.
+`lua/prelude.lua` is prepended to each script, and describes the keys and fields.
 """
 
 from __future__ import annotations

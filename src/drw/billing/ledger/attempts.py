@@ -1,4 +1,4 @@
-"""What a request has used so far, by attempt: written ahead of the answer, and settled at its end."""
+"""Attempts of a request and their usage: written ahead of the answer, and settled at its end."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from drw.billing.amounts import FREE, Price
 
 @dataclass(slots=True)
 class Attempt:
-    """One attempt at a request, by one engine."""
+    """One attempt of a request at one engine."""
 
     model: str
     upstream: str = ""
     price: Price = FREE
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    """The most that was delivered: tokens are written ahead of their delivery."""
+    """Upper bound of the delivered tokens, because tokens are written ahead of delivery."""
     started: bool = False
-    """Whether the engine has been asked; before that nothing is charged."""
+    """Whether the engine has been called; before that nothing is charged."""
 
     @property
     def cost(self) -> int:
-        """What it costs in nano-dollars."""
+        """Cost in nano-dollars."""
         return self.price.cost(self.prompt_tokens, self.completion_tokens) if self.started else 0
 
     @property
     def tokens(self) -> int:
-        """Its tokens, prompt and answer."""
+        """Tokens, prompt and completion."""
         return self.prompt_tokens + self.completion_tokens if self.started else 0
 
 
 @dataclass(slots=True)
 class AttemptHistory:
-    """A request with its attempts: what the reaper needs to settle it for a process that died."""
+    """A request with its attempts, which the reaper needs to settle the request of a dead process."""
 
     org: str
     desk: str
@@ -45,12 +45,12 @@ class AttemptHistory:
     attempts: list[Attempt] = field(default_factory=list)
 
     def dump(self) -> bytes:
-        """Return it as JSON."""
+        """Serialise the request as JSON."""
         return orjson.dumps(self)
 
     @classmethod
     def load(cls, data: bytes) -> AttemptHistory:
-        """Read what `dump` wrote."""
+        """Parse the output of `dump`."""
         fields: dict[str, Any] = orjson.loads(data)
-        attempts = [Attempt(**{**one, "price": Price(**one["price"])}) for one in fields.pop("attempts")]
+        attempts = [Attempt(**{**values, "price": Price(**values["price"])}) for values in fields.pop("attempts")]
         return cls(**fields, attempts=attempts)

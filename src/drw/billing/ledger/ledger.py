@@ -1,4 +1,4 @@
-"""The ledger in PostgreSQL: one row for each attempt at a call, written before the answer is acknowledged."""
+"""Ledger in PostgreSQL: one row for each attempt of a call, written before the response is acknowledged."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.group_commit import GroupCommit
 from drw.kernel.storage.sql import DatabaseError
 
-BATCH = 500
-ADD = """
+MAX_UNPOSTED = 500
+INSERT = """
 insert into metering.ledger select * from jsonb_populate_recordset(null::metering.ledger, %s::jsonb)
 on conflict (id) do nothing returning id
 """
-ADD_RECORDED = " ".join(("with recorded as (", audit.INSERT, "), added as (", ADD, ") select id from added"))
-# What a process says of a call that was settled in its place: the difference, once. Its reservation is gone by then,
-# so that what it says beyond is charged to nobody.
+INSERT_WITH_AUDIT = " ".join(("with recorded as (", audit.INSERT, "), added as (", INSERT, ") select id from added"))
+# Correction of a call that the reaper has settled: the difference to the row of the process, once. Its reservation has
+# ended, so that usage beyond the settled amount is not charged.
 CORRECT = """
 insert into metering.ledger
 select new.id || '/late', new.at, new.org, new.desk, new.key, new.model, new.upstream,
@@ -41,88 +41,86 @@ on conflict (id) do nothing returning id
 
 
 @dataclass(slots=True)
-class Written:
-    """One write of a call."""
+class LedgerWrite:
+    """Rows and audit record of one call."""
 
     rows: Sequence[Row]
     record: str
     new: bool = True
-    """Whether none of the rows was there before."""
+    """Whether none of the rows existed before."""
 
 
 class Ledger:
-    """Writes rows in batches, each row once: one statement writes the rows and audit records that wait together."""
+    """Writes rows idempotently in batches: one statement writes all waiting rows and audit records."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._batches = GroupCommit(self._write)
 
     async def put(self, rows: Sequence[Row], record: str = "") -> bool:
-        """Return when the rows are durable. A row that exists stays, and a difference is added as a correction.
+        """Write the rows of a call and its audit record (`AuditWriter.line`) durably.
 
-        False: one existed already, and what it says counts.
-
-        With them goes the audit record of the call, where there is one: `AuditWriter.line`.
+        An existing row stays; a difference is added as a correction. Returns False if a row existed, which then counts.
 
         Raises:
-            Unavailable: the database does not answer; nothing may be acknowledged.
+            Unavailable: the database does not respond; the caller must not acknowledge anything.
         """
-        written = Written(rows, record)
+        write = LedgerWrite(rows, record)
         try:
-            await self._batches.put(written)
-        except DatabaseError as refused:
-            what = "the ledger and the audit record cannot be written, so there is no answer"
-            raise Unavailable(what, part="postgres") from refused
-        return written.new
+            await self._batches.put(write)
+        except DatabaseError as error:
+            message = "the ledger and the audit record cannot be written, so there is no answer"
+            raise Unavailable(message, part="postgres") from error
+        return write.new
 
     async def rows(self, ids: Iterable[str]) -> list[Row]:
         """Return the rows with these ids."""
         rows = await self._database.all("select * from metering.ledger where id = any(%s) order by id", list(ids))
         return [Row(**row) for row in rows]
 
-    async def unposted(self, max_rows: int = BATCH) -> list[Row]:
-        """Return rows that the counters may not have."""
+    async def unposted(self, max_rows: int = MAX_UNPOSTED) -> list[Row]:
+        """Return rows that are not marked as posted to the counters."""
         query = "select * from metering.ledger where not posted order by id limit %s"
         return [Row(**row) for row in await self._database.all(query, max_rows)]
 
     async def mark_posted(self, ids: Sequence[str]) -> None:
-        """Mark rows as counted."""
+        """Mark rows as posted to the counters."""
         await self._database.run("update metering.ledger set posted = true where id = any(%s)", list(ids))
 
     async def unpost(self, ids: Sequence[str]) -> None:
-        """Mark rows as not counted."""
+        """Mark rows as not posted to the counters."""
         await self._database.run("update metering.ledger set posted = false where id = any(%s)", list(ids))
 
     async def add_holder(self, process: str) -> None:
-        """Record that a process holds reservations."""
+        """Record that a process can have reservations."""
         query = "insert into metering.holder (id) values (%s) on conflict (id) do update set seen = clock_timestamp()"
         await self._database.run(query, process)
 
     async def remove_holder(self, process: str) -> None:
-        """Record that a process holds none any more."""
+        """Record that a process has no reservations."""
         await self._database.run("delete from metering.holder where id = %s", process)
 
     async def holders(self) -> set[str]:
-        """Return the processes that may hold reservations."""
+        """Return the processes that can have reservations."""
         return {row["id"] for row in await self._database.all("select id from metering.holder")}
 
-    async def _write(self, calls: Sequence[Written]) -> None:
+    async def _write(self, calls: Sequence[LedgerWrite]) -> None:
         rows = {row.id: row for call in calls for row in call.rows}
         records = [call.record for call in calls if call.record]
-        query, args = (ADD_RECORDED, [records]) if records else (ADD, [])
+        query, args = (INSERT_WITH_AUDIT, [records]) if records else (INSERT, [])
         added = {row["id"] for row in await self._database.fetch(query, *args, dump(rows.values()))}
-        if late := [row for id, row in rows.items() if id not in added]:
-            await self._database.fetch(CORRECT, dump(late))
+        if existing := [row for id, row in rows.items() if id not in added]:
+            await self._database.fetch(CORRECT, dump(existing))
         for call in calls:
             call.new = all(row.id in added for row in call.rows)
 
 
 async def add(connection: Connection, rows: Iterable[Row]) -> set[str]:
-    """Add rows as part of a transaction; return the ids of those that were not there."""
-    answer = await connection.execute(ADD, (dump(rows),))
-    return {row["id"] for row in await answer.fetchall()}
+    """Insert rows as part of a transaction; return the ids of those that did not exist."""
+    cursor = await connection.execute(INSERT, (dump(rows),))
+    return {row["id"] for row in await cursor.fetchall()}
 
 
 def dump(rows: Iterable[Row]) -> str:
-    """Return rows as PostgreSQL reads them."""
+    """Serialise rows as JSON for PostgreSQL."""
     return orjson.dumps(list(rows)).decode()

@@ -1,4 +1,4 @@
-"""Rows of the ledger: tokens and cost of each attempt at a call, and its charges by subject."""
+"""Rows of the ledger: tokens and cost of each attempt of a call, and its charges by subject."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from drw.billing.counters.client import Charge, Posting
 from drw.billing.ledger.attempts import AttemptHistory
-from drw.billing.subjects import of_call, of_model
+from drw.billing.subjects import caller_subjects, model_subject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Tokens and cost of one attempt at a call; see the migration for the units."""
+    """Tokens and cost of one attempt of a call; the migration describes the units."""
 
     id: str
     at: datetime
@@ -36,13 +36,13 @@ class Row:
     excess_tokens: int = 0
 
     def charges(self) -> list[Charge]:
-        """Return what each of its subjects spent."""
+        """Return the charges of each subject."""
         tokens = self.prompt_tokens + self.completion_tokens - self.excess_tokens
-        subjects = (*of_call(self.org, self.desk, self.key), of_model(self.model))
+        subjects = (*caller_subjects(self.org, self.desk, self.key), model_subject(self.model))
         return [(subject, self.cost, tokens) for subject in subjects]
 
     def posting(self) -> Posting:
-        """Return the row as the counters post it."""
+        """Return the row in the form that is posted to the counters."""
         return self.id, self.at.timestamp() * 1000, self.charges()
 
 
@@ -59,7 +59,7 @@ def settlement_rows(
 ) -> list[Row]:
     """Return the rows that settle a reservation of `max_cost` nano-dollars and `max_tokens`: one for each attempt.
 
-    What the attempts took beyond the reservation is charged to nobody, and stands in `excess` and `excess_tokens`.
+    Usage beyond the reservation is not charged, and is recorded in `excess` and `excess_tokens`.
     """
     tokens_left = sum(attempt.tokens for attempt in history.attempts) if max_tokens is None else max_tokens
     cost_left = max_cost
@@ -95,11 +95,11 @@ def settlement_rows(
     return rows
 
 
-def total(rows: Iterable[Row]) -> list[Charge]:
-    """Return what the subjects of these rows spent, each once."""
+def total_charges(rows: Iterable[Row]) -> list[Charge]:
+    """Return the charges of several rows, added up by subject."""
     sums: dict[Any, tuple[int, int]] = {}
     for row in rows:
         for subject, nano, tokens in row.charges():
-            before = sums.get(subject, (0, 0))
-            sums[subject] = before[0] + nano, before[1] + tokens
+            previous = sums.get(subject, (0, 0))
+            sums[subject] = previous[0] + nano, previous[1] + tokens
     return [(subject, nano, tokens) for subject, (nano, tokens) in sums.items()]

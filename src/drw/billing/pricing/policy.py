@@ -1,4 +1,4 @@
-"""Prices, budgets and limits that bind a call, as rate limiting publishes them."""
+"""Pricing policy: prices, budgets and limits, as published by rate limiting."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from drw.billing.subjects import Subject
 
 @dataclass(frozen=True, slots=True)
 class CallPricing:
-    """What binds one call."""
+    """Budgets and limits that apply to one call."""
 
     exact: bool
-    """Whether it costs money or a budget binds it. Then it is reserved, or refused."""
+    """Whether the call has a price or a budget. If so, it must be reserved, or is denied."""
     limits: Sequence[tuple[Subject, Limit]]
-    """Of tokens and requests a minute and of calls at once."""
+    """Limits of tokens and requests per minute and of concurrent calls."""
 
     @property
-    def free(self) -> bool:
-        """Whether nothing binds it at all."""
+    def unlimited(self) -> bool:
+        """Whether no price, budget or limit applies."""
         return not self.exact and not self.limits
 
 
 class PricingPolicy:
-    """One state of prices, budgets and limits."""
+    """One version of prices, budgets and limits."""
 
     def __init__(self, policy: Policy) -> None:
         self._prices: dict[tuple[str, str], list[tuple[datetime, Price]]] = {}
@@ -42,18 +42,18 @@ class PricingPolicy:
         for prices in self._prices.values():
             prices.sort(key=lambda pair: pair[0])
         self._budgets = {Subject(b.subject, b.org, b.name) for b in policy.budgets}
-        self._limits = {subject_of(limit): limit for limit in policy.limits if _counted(limit)}
+        self._limits = {subject_of(limit): limit for limit in policy.limits if _is_counted_here(limit)}
 
     def price(self, model: str, version: str, at: datetime) -> Price:
         """Return the price of a model at a time; the price of its version takes precedence."""
         for name in ((model, version), (model, "")):
-            past = [price for since, price in self._prices.get(name, ()) if since <= at]
-            if past:
-                return past[-1]
+            effective = [price for since, price in self._prices.get(name, ()) if since <= at]
+            if effective:
+                return effective[-1]
         return FREE
 
     def for_call(self, subjects: Sequence[Subject], prices: Sequence[Price]) -> CallPricing:
-        """Return what binds a call of these subjects."""
+        """Return the budgets and limits that apply to a call of these subjects."""
         exact = any(price != FREE for price in prices) or not self._budgets.isdisjoint(subjects)
         return CallPricing(exact, [(subject, self._limits[subject]) for subject in subjects if subject in self._limits])
 
@@ -62,32 +62,32 @@ class CurrentPricing:
     """The newest policy that rate limiting published."""
 
     def __init__(self) -> None:
-        self._newest: PricingPolicy | None = None
+        self._current: PricingPolicy | None = None
 
     @classmethod
     def fixed(cls, policy: Policy) -> CurrentPricing:
-        """Return one that never changes."""
+        """Return a constant policy."""
         pricing = cls()
         pricing.apply(policy)
         return pricing
 
-    def newest(self) -> PricingPolicy:
+    def current(self) -> PricingPolicy:
         """Return the newest policy.
 
         Raises:
-            CountersUnavailable: none has ever come, so that it is not known what is free.
+            CountersUnavailable: no policy has been received, so prices are unknown.
         """
-        if self._newest is None:
+        if self._current is None:
             raise CountersUnavailable(
                 "rate limiting has not published its budgets and prices yet; try again",
                 part="rate_limiting",
                 retry_after="2",
             )
-        return self._newest
+        return self._current
 
     def apply(self, policy: Policy) -> None:
-        """Put a newer policy in force."""
-        self._newest = PricingPolicy(policy)
+        """Apply a newer policy."""
+        self._current = PricingPolicy(policy)
 
 
 def subject_of(limit: Limit) -> Subject:
@@ -97,7 +97,7 @@ def subject_of(limit: Limit) -> Subject:
     return Subject(kind, "" if kind == Block.MODEL else limit.org, name)
 
 
-def _counted(limit: Limit) -> bool:
-    """Tell whether a limit is counted here. The data plane counts requests, except those of a model."""
+def _is_counted_here(limit: Limit) -> bool:
+    """Return whether a limit is enforced here. The data plane enforces requests per minute, except those of models."""
     requests = limit.requests_per_minute if limit.subject == Block.MODEL else 0
     return bool(requests or limit.tokens_per_minute or limit.concurrent)

@@ -1,4 +1,4 @@
-"""Limits while Valkey is unavailable: each process lets its share of every limit through; never money."""
+"""Local quota: limits while Valkey is unavailable. Each process enforces its share of every limit, never of money."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit
-from drw.billing.counters.client import CountersUnavailable, ReservationRefused
+from drw.billing.counters.client import CountersUnavailable, ReservationDenied
 from drw.billing.reservations.errors import quota_error
 from drw.billing.subjects import Subject
 
@@ -15,7 +15,7 @@ Limits = Sequence[tuple[Subject, Limit]]
 
 
 class LocalQuota:
-    """Counts in this process alone; a window is a minute of its own clock."""
+    """Counts the calls of this process in windows of a minute."""
 
     def __init__(self, processes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._processes = processes
@@ -24,25 +24,25 @@ class LocalQuota:
         self._used: dict[Subject, int] = {}
         self._requests: dict[Subject, int] = {}
         self._reserved: dict[Subject, int] = {}
-        """Tokens of calls under way, whichever window they began in."""
-        self._under_way: dict[Subject, int] = {}
+        """Tokens of calls in flight, in whichever window they started."""
+        self._concurrent: dict[Subject, int] = {}
 
-    def enter(self, limits: Limits, tokens: int, away: CountersUnavailable) -> None:
-        """Admit a call that can take so many tokens.
+    def enter(self, limits: Limits, tokens: int, unavailable: CountersUnavailable) -> None:
+        """Admit a call that can use so many tokens.
 
         Raises:
             CountersUnavailable: one of its limits is set to fail closed.
-            LimitReached, ModelAtCapacity: the share is used up.
+            LimitReached, ModelAtCapacity: the share is exhausted.
         """
         self._start_window()
         for subject, limit in limits:
             if limit.when_lost == Limit.FAIL_CLOSED:
-                raise away
-            if refused := self._refused(subject, limit, tokens):
-                raise quota_error(refused, 0, tokens)
+                raise unavailable
+            if denial := self._denial(subject, limit, tokens):
+                raise quota_error(denial, 0, tokens)
         for subject, limit in limits:
             self._reserved[subject] = self._reserved.get(subject, 0) + tokens
-            self._under_way[subject] = self._under_way.get(subject, 0) + 1
+            self._concurrent[subject] = self._concurrent.get(subject, 0) + 1
             if limit.subject == Block.MODEL:
                 self._requests[subject] = self._requests.get(subject, 0) + 1
 
@@ -50,25 +50,25 @@ class LocalQuota:
         """End a call that was admitted."""
         self._start_window()
         for subject, _ in limits:
-            self._under_way[subject] -= 1
+            self._concurrent[subject] -= 1
             self._reserved[subject] -= reserved
             self._used[subject] = self._used.get(subject, 0) + used
 
-    def _refused(self, subject: Subject, limit: Limit, tokens: int) -> ReservationRefused | None:
-        wait = int((MINUTE - self._clock() % MINUTE) * 1000)
-        if limit.concurrent and (cap := self._share(limit.concurrent)) <= self._under_way.get(subject, 0):
-            return ReservationRefused(subject, "concurrent", "", cap, 0, 0)
+    def _denial(self, subject: Subject, limit: Limit, tokens: int) -> ReservationDenied | None:
+        wait_ms = int((MINUTE - self._clock() % MINUTE) * 1000)
+        if limit.concurrent and (cap := self._share(limit.concurrent)) <= self._concurrent.get(subject, 0):
+            return ReservationDenied(subject, "concurrent", "", cap, 0, 0)
         requests = limit.requests_per_minute if limit.subject == Block.MODEL else 0
         if requests and (cap := self._share(requests)) <= self._requests.get(subject, 0):
-            return ReservationRefused(subject, "requests", "minute", cap, 0, wait)
+            return ReservationDenied(subject, "requests", "minute", cap, 0, wait_ms)
         if limit.tokens_per_minute:
             cap = self._share(limit.tokens_per_minute)
             if (left := cap - self._used.get(subject, 0) - self._reserved.get(subject, 0)) < tokens:
-                return ReservationRefused(subject, "tokens", "minute", cap, max(0, left), wait)
+                return ReservationDenied(subject, "tokens", "minute", cap, max(0, left), wait_ms)
         return None
 
-    def _share(self, whole: int) -> int:
-        return max(1, whole // self._processes)
+    def _share(self, limit: int) -> int:
+        return max(1, limit // self._processes)
 
     def _start_window(self) -> None:
         if (window := int(self._clock() // MINUTE)) != self._window:
@@ -78,19 +78,19 @@ class LocalQuota:
 
 
 class QuotaShare:
-    """The share of one call; `limits` are all that may come to bind it."""
+    """Quota of one call; `limits` are all limits that can apply to it."""
 
-    def __init__(self, quota: LocalQuota, limits: Limits, tokens: int, away: CountersUnavailable) -> None:
+    def __init__(self, quota: LocalQuota, limits: Limits, tokens: int, unavailable: CountersUnavailable) -> None:
         self._quota = quota
         self._limits = limits
         self.tokens = tokens
-        self._away = away
+        self._unavailable = unavailable
         self._entered: list[tuple[Subject, Limit]] = []
 
     def enter(self, subjects: Collection[Subject]) -> None:
-        """Count the call for these subjects too; see `LocalQuota.enter`."""
+        """Count the call for these subjects in addition; see `LocalQuota.enter`."""
         new = [pair for pair in self._limits if pair[0] in subjects and pair not in self._entered]
-        self._quota.enter(new, self.tokens, self._away)
+        self._quota.enter(new, self.tokens, self._unavailable)
         self._entered += new
 
     def leave(self, used: int) -> None:

@@ -1,4 +1,4 @@
-"""What is reserved for one call, and what the call is charged at its end."""
+"""Reservation and settlement of one call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from drw.billing.subjects import Subject
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """What one call may cost and take, reserved against every budget and limit that binds it."""
+    """Maximum cost and tokens of one call, reserved in every budget and limit that applies to it."""
 
     history: AttemptHistory
     subjects: Sequence[Subject]
@@ -23,40 +23,40 @@ class Reservation:
     tokens: int = 0
     window: Window | None = None
     process: str = ""
-    """The lease that it belongs to."""
+    """Lease of the reservation."""
     step: int = 0
-    """How often it was extended."""
+    """Number of requests to the counters: the first reserves, later ones extend."""
     lost: bool = False
-    """Whether its lease ended: the answer must not go on."""
+    """Whether the lease has ended: the answer must not continue."""
 
     def active(self) -> ActiveReservation:
-        """Return it as the counters store it."""
+        """Return the reservation in the form that the counters store."""
         return ActiveReservation(self.id, self.step, self.subjects, self.nano, self.tokens, self.history.dump())
 
 
 @dataclass(slots=True)
 class Settlement:
-    """What one call is charged: one ledger row for each attempt."""
+    """Charges of one call: one ledger row for each attempt."""
 
     rows: list[Row]
     reservation: Reservation | None = None
-    """What it releases; None where nothing bound the call."""
+    """The reservation to release; None if no budget or limit applied."""
     details: Mapping[str, int] = field(default_factory=dict)
-    """Further counts of the engine that cost nothing, by name."""
+    """Further counts of the engine, by name, which have no price."""
     written: bool = False
     """Whether the ledger has the rows."""
 
     @property
     def id(self) -> str:
-        """The id of its first row."""
+        """Id of the first row."""
         return self.rows[0].id
 
     @property
     def cost(self) -> int:
-        """Nano-dollars, of all attempts."""
+        """Cost of all attempts in nano-dollars."""
         return sum(row.cost for row in self.rows)
 
     @property
     def counted_by(self) -> str:
-        """Who counted the tokens of the last attempt."""
+        """Source of the token counts of the last attempt."""
         return self.rows[-1].counted_by

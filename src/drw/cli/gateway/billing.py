@@ -10,21 +10,21 @@ import typer
 
 from drw.cli import completion
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, when, write, write_json, write_table
+from drw.cli.options import DataDir, Json, format_time, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest
 
-limits = typer.Typer(help="Bound requests, tokens and calls at once.", no_args_is_help=True)
-budgets = typer.Typer(help="Bound what may be spent.", no_args_is_help=True)
-prices = typer.Typer(help="Say what models cost.", no_args_is_help=True)
+limits = typer.Typer(help="Limit requests, tokens and concurrent calls.", no_args_is_help=True)
+budgets = typer.Typer(help="Limit the spend of keys, desks, orgs and models.", no_args_is_help=True)
+prices = typer.Typer(help="Set and list the prices of models.", no_args_is_help=True)
 
 Key = Annotated[str, typer.Option(help="Key id.", show_default=False, autocompletion=completion.keys)]
 Desk = Annotated[str, typer.Option(help="Desk name.", show_default=False)]
 Org = Annotated[bool, typer.Option("--org", help="The whole org.")]
 Model = Annotated[
-    str, typer.Option(help="The id of a model, whoever calls it.", show_default=False, autocompletion=completion.models)
+    str, typer.Option(help="Model id; applies to all callers.", show_default=False, autocompletion=completion.models)
 ]
 InOrg = Annotated[
-    str, typer.Option(help="Of another org than your own; needs platform:admin.", metavar="NAME", show_default=False)
+    str, typer.Option(help="Org; any other than yours requires platform:admin.", metavar="NAME", show_default=False)
 ]
 
 
@@ -57,7 +57,7 @@ class WhenLost(StrEnum):
     fail_closed = "fail_closed"
 
 
-class By(StrEnum):
+class GroupBy(StrEnum):
     """Grouping of the sums."""
 
     key = "key"
@@ -81,16 +81,21 @@ def set_limit(
     model: Model = "",
     in_org: InOrg = "",
     rpm: Annotated[
-        int, typer.Option(min=0, help="Requests a minute; 0: no bound. A model's: not on pass-through routes.")
+        int,
+        typer.Option(
+            min=0, help="Requests per minute; 0: unlimited. Model limits do not apply to pass-through routes."
+        ),
     ] = 0,
-    tpm: Annotated[int, typer.Option(min=0, help="Tokens a minute, prompt and answer; 0: no bound.")] = 0,
-    concurrent: Annotated[int, typer.Option(min=0, help="Calls at once; 0: no bound. Not on pass-through routes.")] = 0,
+    tpm: Annotated[int, typer.Option(min=0, help="Tokens per minute, prompt and completion; 0: unlimited.")] = 0,
+    concurrent: Annotated[
+        int, typer.Option(min=0, help="Concurrent calls; 0: unlimited. Does not apply to pass-through routes.")
+    ] = 0,
     algorithm: Annotated[
-        Algorithm, typer.Option(help="fixed: by the minute of the clock, but for requests. sliding: any 60 seconds.")
+        Algorithm, typer.Option(help="Window of token limits: fixed (clock minute) or sliding (60 seconds).")
     ] = Algorithm.fixed,
     when_lost: Annotated[
         WhenLost,
-        typer.Option(help="What holds while the counters are away: each process its share, or nothing passes."),
+        typer.Option(help="Without the counters: each process enforces its share, or rejects all calls."),
     ] = WhenLost.local_share,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -105,9 +110,9 @@ def set_limit(
         "algorithm": algorithm.value.upper(),
         "when_lost": when_lost.value.upper(),
         **({} if subject == "ORG" else {subject.lower(): name}),
-    } | _of(in_org)
-    done = Api.of(data_dir).post("/api/v1/limits", body)
-    _said(done, as_json, f"the {_whose(subject, name)} has new limits{_pending(done)}")
+    } | _org_parameter(in_org)
+    response = Api.of(data_dir).post("/api/v1/limits", body)
+    _print_result(response, as_json, f"the {_subject_label(subject, name)} has new limits{_pending(response)}")
 
 
 @limits.command("remove")
@@ -122,20 +127,24 @@ def remove_limit(
 ) -> None:
     """Remove the limits of a key, a desk, the org or a model."""
     subject, name = _subject(key, desk, org, model)
-    done = Api.of(data_dir).post("/api/v1/limits:remove", {"subject": subject, "name": name} | _of(in_org))
-    _said(done, as_json, f"the {_whose(subject, name)} has no limits of its own any more{_pending(done)}")
+    response = Api.of(data_dir).post(
+        "/api/v1/limits:remove", {"subject": subject, "name": name} | _org_parameter(in_org)
+    )
+    _print_result(
+        response, as_json, f"the {_subject_label(subject, name)} has no limits of its own any more{_pending(response)}"
+    )
 
 
 @limits.command("list")
 def list_limits(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the limits, and the subjects that are over a limit or budget."""
-    response = Api.of(data_dir).get("/api/v1/limits", **_of(in_org))
+    response = Api.of(data_dir).get("/api/v1/limits", **_org_parameter(in_org))
     if as_json:
         write_json(response)
         return
     rows = [
         (
-            _whose(limit["subject"], limit["key"] or limit["model"] or limit["desk"]),
+            _subject_label(limit["subject"], limit["key"] or limit["model"] or limit["desk"]),
             limit["requests_per_minute"] or "-",
             limit["tokens_per_minute"] or "-",
             limit["concurrent"] or "-",
@@ -152,23 +161,25 @@ def list_limits(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = Fa
 
 @budgets.command("set")
 def set_budget(
-    amount: Annotated[str, typer.Argument(help="Dollars as in 12.50, or a number of tokens with --unit tokens.")],
+    amount: Annotated[str, typer.Argument(help="Dollars, for example 12.50; with --unit tokens a number of tokens.")],
     key: Key = "",
     desk: Desk = "",
     org: Org = False,
     model: Model = "",
     in_org: InOrg = "",
-    period: Annotated[Period, typer.Option(help="In which time; UTC.")] = Period.month,
-    unit: Annotated[Unit, typer.Option(help="What is counted.")] = Unit.usd,
+    period: Annotated[Period, typer.Option(help="Period of the budget, in UTC.")] = Period.month,
+    unit: Annotated[Unit, typer.Option(help="Unit of the amount.")] = Unit.usd,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Set the budget of a key, a desk, the org or a model."""
     subject, name = _subject(key, desk, org, model)
-    body = _budget(subject, name, period, unit) | {"amount": amount} | _of(in_org)
+    body = _budget(subject, name, period, unit) | {"amount": amount} | _org_parameter(in_org)
     response = Api.of(data_dir).post("/api/v1/budgets", body)
-    _said(
-        response, as_json, f"the {_whose(subject, name)} may spend {response['amount']} {unit.value} ({period.value})"
+    _print_result(
+        response,
+        as_json,
+        f"the {_subject_label(subject, name)} may spend {response['amount']} {unit.value} ({period.value})",
     )
 
 
@@ -179,34 +190,38 @@ def remove_budget(
     org: Org = False,
     model: Model = "",
     in_org: InOrg = "",
-    period: Annotated[Period, typer.Option(help="Of which time.")] = Period.month,
-    unit: Annotated[Unit, typer.Option(help="What it counts.")] = Unit.usd,
+    period: Annotated[Period, typer.Option(help="Period of the budget.")] = Period.month,
+    unit: Annotated[Unit, typer.Option(help="Unit of the budget.")] = Unit.usd,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Remove a budget."""
     subject, name = _subject(key, desk, org, model)
-    done = Api.of(data_dir).post("/api/v1/budgets:remove", _budget(subject, name, period, unit) | _of(in_org))
-    _said(done, as_json, f"the {_whose(subject, name)} has no such budget any more ({period.value})")
+    response = Api.of(data_dir).post(
+        "/api/v1/budgets:remove", _budget(subject, name, period, unit) | _org_parameter(in_org)
+    )
+    _print_result(
+        response, as_json, f"the {_subject_label(subject, name)} has no such budget any more ({period.value})"
+    )
 
 
 @budgets.command("list")
 def list_budgets(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the budgets with the amounts spent, reserved for calls in progress, and left."""
-    records = Api.of(data_dir).get("/api/v1/budgets", **_of(in_org))["budgets"]
+    records = Api.of(data_dir).get("/api/v1/budgets", **_org_parameter(in_org))["budgets"]
     if as_json:
         write_json(records)
         return
     rows = [
         (
-            _whose(b["subject"], b["name"]),
+            _subject_label(b["subject"], b["name"]),
             b["period"].lower(),
             b["unit"].lower(),
             b["amount"],
             b["spent"] or "?",
             b["reserved"] or "?",
             b["left"] or "?",
-            when(b.get("resets_at")) or "never",
+            format_time(b.get("resets_at")) or "never",
         )
         for b in records
     ]
@@ -215,11 +230,11 @@ def list_budgets(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = F
 
 @prices.command("set")
 def set_price(
-    model: Annotated[str, typer.Argument(help="The id of the model.", autocompletion=completion.models)],
-    prompt: Annotated[str, typer.Option(help="USD for a million tokens of prompts.")],
-    completion: Annotated[str, typer.Option(help="USD for a million tokens of answers.")] = "0",
-    version: Annotated[str, typer.Option(help="The upstream's own name for what it serves; by default any.")] = "",
-    since: Annotated[str, typer.Option("--from", help="From when on, as in 2026-01-01; by default now.")] = "",
+    model: Annotated[str, typer.Argument(help="Model id.", autocompletion=completion.models)],
+    prompt: Annotated[str, typer.Option(help="USD per million prompt tokens.")],
+    completion: Annotated[str, typer.Option(help="USD per million completion tokens.")] = "0",
+    version: Annotated[str, typer.Option(help="Model version as reported by the upstream. Default: any.")] = "",
+    since: Annotated[str, typer.Option("--from", help="Start date, for example 2026-01-01. Default: now.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -231,12 +246,12 @@ def set_price(
         "completion_usd_per_million": completion,
     }
     if since:
-        body["effective_from"] = _moment(since, "--from")
+        body["effective_from"] = _timestamp(since, "--from")
     response = Api.of(data_dir).post("/api/v1/prices", body)
-    _said(
+    _print_result(
         response,
         as_json,
-        f"{model} costs {prompt} and {completion} USD a million from {when(response['effective_from'])}",
+        f"{model} costs {prompt} and {completion} USD a million from {format_time(response['effective_from'])}",
     )
 
 
@@ -251,7 +266,7 @@ def list_prices(data_dir: DataDir = None, as_json: Json = False) -> None:
         (
             p["model"],
             p["version"] or "any",
-            when(p["effective_from"]),
+            format_time(p["effective_from"]),
             p["prompt_usd_per_million"],
             p["completion_usd_per_million"],
         )
@@ -261,16 +276,16 @@ def list_prices(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 def spend(
-    by: Annotated[By, typer.Option(help="What to sum up.")] = By.desk,
+    by: Annotated[GroupBy, typer.Option(help="Group by.")] = GroupBy.desk,
     since: Annotated[
-        str, typer.Option(help="From when on, as in 2026-01-01; by default this month.", show_default=False)
+        str, typer.Option(help="Start date, for example 2026-01-01. Default: this month.", show_default=False)
     ] = "",
     in_org: InOrg = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Show the spend recorded in the ledger."""
-    query = {"by": by.value, "since": _moment(since, "--since") if since else None} | _of(in_org)
+    query = {"by": by.value, "since": _timestamp(since, "--since") if since else None} | _org_parameter(in_org)
     response = Api.of(data_dir).get("/api/v1/spend", **query)
     if as_json:
         write_json(response)
@@ -280,7 +295,7 @@ def spend(
         for line in response["lines"]
     ]
     write_table((by.value.upper(), "CALLS", "PROMPT TOKENS", "ANSWER TOKENS", "USD"), rows, "nothing spent")
-    write(f"since {when(response['since'])} UTC: {response['usd']} USD")
+    write(f"since {format_time(response['since'])} UTC: {response['usd']} USD")
 
 
 def _subject(key: str, desk: str, org: bool, model: str) -> tuple[str, str]:
@@ -295,11 +310,11 @@ def _budget(subject: str, name: str, period: Period, unit: Unit) -> dict[str, st
     return {"subject": subject, "name": name, "period": period.value.upper(), "unit": unit.value.upper()}
 
 
-def _of(org: str) -> dict[str, str]:
+def _org_parameter(org: str) -> dict[str, str]:
     return {"org": org} if org else {}
 
 
-def _whose(subject: str, name: str) -> str:
+def _subject_label(subject: str, name: str) -> str:
     kind = subject.lower().removeprefix("subject_")
     return kind if kind == "org" else f"{kind} {name}"
 
@@ -310,11 +325,11 @@ def _pending(limit: dict[str, Any]) -> str:
 
 def _reasons(blocks: list[dict[str, Any]], limit: dict[str, Any]) -> str:
     name = {"KEY": limit["key"], "DESK": limit["desk"], "MODEL": limit["model"]}.get(limit["subject"], "")
-    mine = [b["reason"].lower() for b in blocks if (b["subject"], b["name"]) == (limit["subject"], name)]
-    return " ".join(mine)
+    reasons = [b["reason"].lower() for b in blocks if (b["subject"], b["name"]) == (limit["subject"], name)]
+    return " ".join(reasons)
 
 
-def _moment(text: str, option: str) -> str:
+def _timestamp(text: str, option: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -324,8 +339,8 @@ def _moment(text: str, option: str) -> str:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _said(answer: Any, as_json: bool, text: str) -> None:
+def _print_result(response: Any, as_json: bool, text: str) -> None:
     if as_json:
-        write_json(answer)
+        write_json(response)
     else:
         write(text)

@@ -8,21 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, when, write, write_json, write_table
+from drw.cli.options import DataDir, Json, format_time, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest
 
-orgs = typer.Typer(help="Orgs: what the desks of each may hold.", no_args_is_help=True)
-desks = typer.Typer(help="Desks: what the keys of each may hold.", no_args_is_help=True)
-issuers = typer.Typer(help="Issuers whose tokens the gateway takes besides its own keys.", no_args_is_help=True)
-certificates = typer.Typer(help="Client certificates, and for whom they stand.", no_args_is_help=True)
+orgs = typer.Typer(help="Manage orgs and the scopes of their desks.", no_args_is_help=True)
+desks = typer.Typer(help="Manage desks and the scopes of their keys.", no_args_is_help=True)
+issuers = typer.Typer(help="Manage the token issuers that the gateway trusts.", no_args_is_help=True)
+certificates = typer.Typer(help="Manage client certificates and their principals.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Small letters, digits, '-' and '_'.", show_default=False)]
-Org = Annotated[str, typer.Option("--org", help="By default your own; another one needs platform:admin.")]
-Title = Annotated[str, typer.Option("--title", help="A title for people.")]
-Scopes = Annotated[list[str] | None, typer.Option("--scope", "-s", help="A scope it may hold; repeat it.")]
-Walls = Annotated[list[str] | None, typer.Option("--wall", help="A wall inside which it may stand; repeat it.")]
-KeepChildren = Annotated[bool, typer.Option("--keep-children", help="Keys that were made with it stay good.")]
-RevokeWider = Annotated[bool, typer.Option("--revoke-wider", help="Revoke the keys that hold more than this.")]
+Name = Annotated[str, typer.Argument(help="Lowercase letters, digits, '-' and '_'.", show_default=False)]
+Org = Annotated[str, typer.Option("--org", help="Org; any other than yours requires platform:admin.")]
+Title = Annotated[str, typer.Option("--title", help="Display name.")]
+Scopes = Annotated[list[str] | None, typer.Option("--scope", "-s", help="Allowed scope; repeatable.")]
+Walls = Annotated[list[str] | None, typer.Option("--wall", help="Allowed wall (information barrier); repeatable.")]
+KeepChildren = Annotated[bool, typer.Option("--keep-children", help="Keep the keys that were created with it valid.")]
+RevokeWider = Annotated[bool, typer.Option("--revoke-wider", help="Revoke keys with more scopes or walls than this.")]
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -44,7 +44,7 @@ def whoami(data_dir: DataDir = None, as_json: Json = False) -> None:
         ("identified by", response["identified_by"].lower()),
         ("scopes", " ".join(response["scopes"]) or "none"),
         ("walls", " ".join(response["walls"]) or "none"),
-        ("valid until", when(response.get("expires_at")) or "its token or certificate ends"),
+        ("valid until", format_time(response.get("expires_at")) or "its token or certificate ends"),
     ]
     write_table(("", ""), rows)
 
@@ -61,7 +61,7 @@ def put_org(
 ) -> None:
     """Create an org, or set the scopes of its desks. Narrowing existing desks needs --revoke-wider."""
     body = {"title": title, "scopes": scope or [], "walls": wall or [], "revoke_wider": revoke_wider}
-    _told(Api.of(data_dir).put(f"/api/v1/orgs/{name}", body), f"the org {name} is set", as_json)
+    _print_change(Api.of(data_dir).put(f"/api/v1/orgs/{name}", body), f"the org {name} is set", as_json)
 
 
 @orgs.command("list")
@@ -69,13 +69,13 @@ def list_orgs(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the orgs."""
     records = Api.of(data_dir).pages("/api/v1/orgs", "orgs")
     rows = [(o["name"], o["title"], " ".join(o["walls"]), " ".join(o["scopes"])) for o in records]
-    _table(records, ("ORG", "TITLE", "WALLS", "SCOPES"), rows, "no orgs", as_json)
+    _print_table(records, ("ORG", "TITLE", "WALLS", "SCOPES"), rows, "no orgs", as_json)
 
 
 @orgs.command("delete")
 def delete_org(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Delete an org without desks and issuers."""
-    _told(Api.of(data_dir).delete(f"/api/v1/orgs/{name}"), f"the org {name} is deleted", as_json)
+    _print_change(Api.of(data_dir).delete(f"/api/v1/orgs/{name}"), f"the org {name} is deleted", as_json)
 
 
 @desks.command("put")
@@ -91,7 +91,7 @@ def put_desk(
 ) -> None:
     """Create a desk, or set the scopes of its keys."""
     body = {"org": org, "title": title, "scopes": scope or [], "walls": wall or [], "revoke_wider": revoke_wider}
-    _told(Api.of(data_dir).put(f"/api/v1/desks/{name}", body), f"the desk {name} is set", as_json)
+    _print_change(Api.of(data_dir).put(f"/api/v1/desks/{name}", body), f"the desk {name} is set", as_json)
 
 
 @desks.command("list")
@@ -99,39 +99,39 @@ def list_desks(org: Org = "", data_dir: DataDir = None, as_json: Json = False) -
     """List the desks of an org."""
     records = Api.of(data_dir).pages("/api/v1/desks", "desks", org=org or None)
     rows = [(d["name"], d["title"], " ".join(d["walls"]), " ".join(d["scopes"])) for d in records]
-    _table(records, ("DESK", "TITLE", "WALLS", "SCOPES"), rows, "no desks", as_json)
+    _print_table(records, ("DESK", "TITLE", "WALLS", "SCOPES"), rows, "no desks", as_json)
 
 
 @desks.command("delete")
 def delete_desk(
     name: Name,
     org: Org = "",
-    revoke_keys: Annotated[bool, typer.Option("--revoke-keys", help="Revoke its good keys first.")] = False,
+    revoke_keys: Annotated[bool, typer.Option("--revoke-keys", help="Revoke its valid keys first.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Delete a desk without valid keys and certificates."""
     query = f"?revoke_keys={str(revoke_keys).lower()}" + (f"&org={org}" if org else "")
-    _told(Api.of(data_dir).delete(f"/api/v1/desks/{name}{query}"), f"the desk {name} is deleted", as_json)
+    _print_change(Api.of(data_dir).delete(f"/api/v1/desks/{name}{query}"), f"the desk {name} is deleted", as_json)
 
 
 @issuers.command("put")
 def put_issuer(
     name: Name,
-    issuer: Annotated[str, typer.Option("--issuer", help="What its tokens say in `iss`, to the letter.")],
-    org: Annotated[str, typer.Option("--org", help="The one org whose callers it may name.")],
-    audience: Annotated[list[str], typer.Option("--audience", help="What `aud` must have; repeat it.")],
-    jwks_uri: Annotated[str, typer.Option("--jwks-uri", help="Where its keys are, as in https://HOST/jwks.")] = "",
-    jwks: Annotated[Path | None, typer.Option("--jwks", help="A file with its keys, in place of a URI.")] = None,
+    issuer: Annotated[str, typer.Option("--issuer", help="Exact value of `iss` in its tokens.")],
+    org: Annotated[str, typer.Option("--org", help="Org of its callers.")],
+    audience: Annotated[list[str], typer.Option("--audience", help="Accepted value of `aud`; repeatable.")],
+    jwks_uri: Annotated[str, typer.Option("--jwks-uri", help="URI of its JWKS, for example https://HOST/jwks.")] = "",
+    jwks: Annotated[Path | None, typer.Option("--jwks", help="JWKS file, instead of a URI.")] = None,
     role: Annotated[
         list[str] | None,
-        typer.Option("--role", help="What a role lets do, as in trader=models:invoke,models:read; repeat it."),
+        typer.Option("--role", help="Scopes of a role, for example trader=models:invoke,models:read; repeatable."),
     ] = None,
-    desk: Annotated[str, typer.Option("--default-desk", help="The desk of tokens that name none.")] = "",
-    desk_claim: Annotated[str, typer.Option("--desk-claim", help="The claim that names the desk.")] = "desk",
-    roles_claim: Annotated[str, typer.Option("--roles-claim", help="The claim that lists the roles.")] = "roles",
-    walls_claim: Annotated[str, typer.Option("--walls-claim", help="The claim that lists the walls.")] = "",
-    org_claim: Annotated[str, typer.Option("--org-claim", help="A claim that must name the org.")] = "",
+    desk: Annotated[str, typer.Option("--default-desk", help="Desk of tokens without a desk claim.")] = "",
+    desk_claim: Annotated[str, typer.Option("--desk-claim", help="Claim with the desk.")] = "desk",
+    roles_claim: Annotated[str, typer.Option("--roles-claim", help="Claim with the roles.")] = "roles",
+    walls_claim: Annotated[str, typer.Option("--walls-claim", help="Claim with the walls.")] = "",
+    org_claim: Annotated[str, typer.Option("--org-claim", help="Claim that must equal the org.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -141,13 +141,13 @@ def put_issuer(
         "org": org,
         "audiences": audience,
         "jwks_uri": jwks_uri,
-        "jwks": _read(jwks) if jwks else "",
-        "roles": [_role(one) for one in role or ()],
+        "jwks": _read_file(jwks) if jwks else "",
+        "roles": [_parse_role(item) for item in role or ()],
         "default_desk": desk,
         "claims": {"desk": desk_claim, "roles": roles_claim, "walls": walls_claim, "org": org_claim},
     }
     response = Api.of(data_dir).put(f"/api/v1/issuers/{name}", body)
-    _told(
+    _print_change(
         response, f"the issuer {name} counts, with the keys {', '.join(response['kids']) or '(without ids)'}", as_json
     )
 
@@ -157,17 +157,17 @@ def list_issuers(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the issuers."""
     records = Api.of(data_dir).get("/api/v1/issuers")["issuers"]
     rows = [
-        (i["name"], i["org"], i["issuer"], len(i["kids"]), when(i.get("fetched_at")), i["fetch_error"] or "good")
+        (i["name"], i["org"], i["issuer"], len(i["kids"]), format_time(i.get("fetched_at")), i["fetch_error"] or "good")
         for i in records
     ]
-    _table(records, ("ISSUER", "ORG", "ISS", "KEYS", "FETCHED", "LAST FETCH"), rows, "no issuers", as_json)
+    _print_table(records, ("ISSUER", "ORG", "ISS", "KEYS", "FETCHED", "LAST FETCH"), rows, "no issuers", as_json)
 
 
 @issuers.command("refresh")
 def refresh_issuer(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Fetch the keys of an issuer now."""
     response = Api.of(data_dir).post(f"/api/v1/issuers/{name}:refresh")
-    _told(response, f"the issuer {name} has the keys {', '.join(response['kids'])}", as_json)
+    _print_change(response, f"the issuer {name} has the keys {', '.join(response['kids'])}", as_json)
 
 
 @issuers.command("delete")
@@ -176,14 +176,18 @@ def delete_issuer(
 ) -> None:
     """Stop trusting an issuer, and revoke the keys created with its tokens."""
     query = f"?keep_children={str(keep_children).lower()}"
-    _told(Api.of(data_dir).delete(f"/api/v1/issuers/{name}{query}"), f"the issuer {name} counts no more", as_json)
+    _print_change(
+        Api.of(data_dir).delete(f"/api/v1/issuers/{name}{query}"), f"the issuer {name} counts no more", as_json
+    )
 
 
 @certificates.command("put")
 def put_certificate(
     name: Name,
-    san: Annotated[str, typer.Option("--san", help="The URI or DNS name in it, as in spiffe://firm/desk/pricing.")],
-    desk: Annotated[str, typer.Option("--desk", help="Whose it is.")],
+    san: Annotated[
+        str, typer.Option("--san", help="Its URI or DNS name (SAN), for example spiffe://firm/desk/pricing.")
+    ],
+    desk: Annotated[str, typer.Option("--desk", help="Desk of the certificate.")],
     scope: Scopes = None,
     wall: Walls = None,
     org: Org = "",
@@ -193,7 +197,7 @@ def put_certificate(
     """Map a client certificate to a principal."""
     body = {"san": san, "org": org, "desk": desk, "scopes": scope or [], "walls": wall or []}
     response = Api.of(data_dir).put(f"/api/v1/certificates/{name}", body)
-    _told(response, f"{san} is cert:{name} of the desk {desk}", as_json)
+    _print_change(response, f"{san} is cert:{name} of the desk {desk}", as_json)
 
 
 @certificates.command("list")
@@ -201,7 +205,7 @@ def list_certificates(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List the certificates."""
     records = Api.of(data_dir).get("/api/v1/certificates")["certificates"]
     rows = [(c["name"], c["san"], c["org"], c["desk"], " ".join(c["walls"]), " ".join(c["scopes"])) for c in records]
-    _table(records, ("CERTIFICATE", "SAN", "ORG", "DESK", "WALLS", "SCOPES"), rows, "no certificates", as_json)
+    _print_table(records, ("CERTIFICATE", "SAN", "ORG", "DESK", "WALLS", "SCOPES"), rows, "no certificates", as_json)
 
 
 @certificates.command("delete")
@@ -210,34 +214,36 @@ def delete_certificate(
 ) -> None:
     """Remove a client certificate, and revoke the keys created with it."""
     query = f"?keep_children={str(keep_children).lower()}"
-    _told(Api.of(data_dir).delete(f"/api/v1/certificates/{name}{query}"), f"cert:{name} is nobody any more", as_json)
+    _print_change(
+        Api.of(data_dir).delete(f"/api/v1/certificates/{name}{query}"), f"cert:{name} is nobody any more", as_json
+    )
 
 
-def _told(response: dict[str, Any], text: str, as_json: bool) -> None:
+def _print_change(response: dict[str, Any], text: str, as_json: bool) -> None:
     if as_json:
         write_json(response)
         return
     write(text)
     for kind, verb in (("narrowed_desks", "narrowed"), ("revoked_keys", "revoked")):
-        for one in response.get(kind, ()):
-            write(f"{verb} {one}")
+        for name in response.get(kind, ()):
+            write(f"{verb} {name}")
 
 
-def _table(response: Any, columns: tuple[str, ...], rows: list[Any], empty: str, as_json: bool) -> None:
+def _print_table(response: Any, columns: tuple[str, ...], rows: list[Any], empty: str, as_json: bool) -> None:
     if as_json:
         write_json(response)
     else:
         write_table(columns, rows, empty)
 
 
-def _role(text: str) -> dict[str, Any]:
-    name, is_there, scopes = text.rpartition("=")
-    if not is_there:
+def _parse_role(text: str) -> dict[str, Any]:
+    name, separator, scopes = text.rpartition("=")
+    if not separator:
         raise InvalidRequest(f"--role is {text!r}; write it as in trader=models:invoke,models:read")
     return {"name": name, "scopes": [scope for scope in scopes.split(",") if scope]}
 
 
-def _read(file: Path) -> str:
+def _read_file(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -9,7 +9,7 @@ import typer
 
 from drw.cli import completion
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_table
+from drw.cli.options import DataDir, Json, format_time, warn, write, write_json, write_table
 from drw.cli.terminal import console
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.scopes import SCOPES
@@ -60,12 +60,12 @@ def create_key(
         "desk": desk,
         "name": name,
         "scopes": scope,
-        "ttl_seconds": _seconds(ttl) if ttl else 0,
+        "ttl_seconds": _parse_duration(ttl) if ttl else 0,
         "requests_per_minute": rpm,
         "walls": wall or [],
         "org": org,
     }
-    _show_secret(Api.of(data_dir).post("/api/v1/keys", body), as_json)
+    _print_secret(Api.of(data_dir).post("/api/v1/keys", body), as_json)
 
 
 @keys.command("list")
@@ -86,7 +86,7 @@ def list_keys(
             k["desk"],
             k["name"],
             f"…{k['last_characters']}",
-            "revoked" if k.get("revoked_at") else when(k["expires_at"]),
+            "revoked" if k.get("revoked_at") else format_time(k["expires_at"]),
             k["requests_per_minute"] or "default",
             k["created_by"],
             " ".join(k["scopes"]),
@@ -139,10 +139,10 @@ def show_key(
         ("walls", " ".join(response["walls"]) or "none"),
         ("ends in", f"…{response['last_characters']}"),
         ("requests a minute", response["requests_per_minute"] or "the default"),
-        ("made", when(response["created_at"])),
+        ("made", format_time(response["created_at"])),
         ("made by", response["created_by"] or "unknown"),
-        ("valid until", when(response.get("ends_at") or response["expires_at"])),
-        ("revoked", when(response.get("revoked_at")) or "no"),
+        ("valid until", format_time(response.get("ends_at") or response["expires_at"])),
+        ("revoked", format_time(response.get("revoked_at")) or "no"),
         ("successor", response["successor"] or "none"),
         ("signed with", response["signed_with"]),
     ]
@@ -158,9 +158,9 @@ def rotate_key(
     as_json: Json = False,
 ) -> None:
     """Create the successor of a key with the same rights, limits and budgets. The old key expires after the overlap."""
-    body = {"overlap_seconds": _seconds(overlap), "org": org}
+    body = {"overlap_seconds": _parse_duration(overlap), "org": org}
     response = Api.of(data_dir).post(f"/api/v1/keys/{key}:rotate", body)
-    _show_secret(response, as_json)
+    _print_secret(response, as_json)
 
 
 @keys.command("signing")
@@ -171,7 +171,13 @@ def list_signing_keys(data_dir: DataDir = None, as_json: Json = False) -> None:
         write_json(signing_keys)
         return
     rows = [
-        (k["kid"], k["state"].lower(), when(k["signs_from"]), k["good_keys"], when(k.get("last_key_ends_at")))
+        (
+            k["kid"],
+            k["state"].lower(),
+            format_time(k["signs_from"]),
+            k["good_keys"],
+            format_time(k.get("last_key_ends_at")),
+        )
         for k in signing_keys
     ]
     write_table(("SIGNING KEY", "STATE", "SIGNS FROM", "GOOD KEYS", "THE LAST ENDS"), rows)
@@ -184,7 +190,7 @@ def rotate_signing_key(data_dir: DataDir = None, as_json: Json = False) -> None:
     if as_json:
         write_json(response)
     else:
-        write(f"{response['kid']} is on all data planes, and signs new keys from {when(response['signs_from'])}")
+        write(f"{response['kid']} is on all data planes, and signs new keys from {format_time(response['signs_from'])}")
 
 
 @keys.command("retire-signing")
@@ -200,26 +206,28 @@ def retire_signing_key(
         typer.confirm(
             f"All keys signed with {kid} become invalid, possibly including yours. Continue?", abort=True, err=True
         )
-    done = api.post(f"/api/v1/signingKeys/{kid}:retire")
+    response = api.post(f"/api/v1/signingKeys/{kid}:retire")
     if as_json:
-        write_json(done)
+        write_json(response)
     else:
-        write(f"{kid} is retired; {done['revoked_keys']} keys are invalid. `drw up` creates a new first key if needed")
+        write(
+            f"{kid} is retired; {response['revoked_keys']} keys are invalid. `drw up` creates a new first key if needed"
+        )
 
 
-def _show_secret(created: dict[str, Any], as_json: bool) -> None:
+def _print_secret(created: dict[str, Any], as_json: bool) -> None:
     if as_json:
         write_json(created)
         return
     write(created["secret"])
     key = created["key"]
     console().print(
-        f"\n[dim]{key['id']} of the desk {key['desk']}, valid until {when(key['expires_at'])}. "
+        f"\n[dim]{key['id']} of the desk {key['desk']}, valid until {format_time(key['expires_at'])}. "
         "It is not shown again.[/dim]"
     )
 
 
-def _seconds(text: str) -> int:
+def _parse_duration(text: str) -> int:
     if not (match := re.fullmatch(r"(\d{1,9})([smhd])", text)):
         raise InvalidRequest(f"{text!r} is not a duration: use for example 30d, 12h, 15m or 90s")
     return int(match[1]) * UNITS[match[2]]

@@ -9,7 +9,7 @@ import typer
 
 from drw.cli import completion
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_table
+from drw.cli.options import DataDir, Json, format_time, warn, write, write_json, write_table
 from drw.cli.terminal import console
 from drw.kernel.errors import DrwError, InvalidRequest, NotFound
 
@@ -51,15 +51,17 @@ def make_kill(
     if context.invoked_subcommand:
         return
     subjects = {"KEY": key, "DESK": desk, "MODEL": model, "WORKFLOW": workflow}
-    named = {subject: name for subject, name in subjects.items() if name}
-    if len(named) != 1:
-        raise InvalidRequest("name one thing, as in `drw kill --model NAME --reason TEXT`; see `drw kill --help`")
-    ((subject, name),) = named.items()
+    chosen = {subject: name for subject, name in subjects.items() if name}
+    if len(chosen) != 1:
+        raise InvalidRequest(
+            "name exactly one subject, as in `drw kill --model NAME --reason TEXT`; see `drw kill --help`"
+        )
+    ((subject, name),) = chosen.items()
     api = Api.of(data_dir)
     response = api.post("/api/v1/kills", {"subject": subject, "name": name, "org": org, "reason": reason})
-    if not as_json and not org and not _known(api, subject, name):
+    if not as_json and not org and not _exists(api, subject, name):
         warn(f"drw: no {subject.lower()} {name!r} exists: check the name. It is killed all the same.")
-    _show(response, as_json)
+    _print_kill(response, as_json)
 
 
 @kill.command("list")
@@ -78,8 +80,8 @@ def list_kills(
             k["id"],
             k["subject"].lower(),
             f"{k['org']}/{k['name']}" if k["org"] else f"{k['name']} (every org)",
-            _state(k),
-            when(k.get("killed_at") or k["proposed_at"]),
+            _state_label(k),
+            format_time(k.get("killed_at") or k["proposed_at"]),
             " ".join(k["killed_by"]),
             k["reason"],
         )
@@ -96,17 +98,17 @@ def lift(
     as_json: Json = False,
 ) -> None:
     """Lift a kill, or withdraw a proposed one. You cannot lift a kill of your own key or desk."""
-    _show(Api.of(data_dir).post(f"/api/v1/kills/{kill_id}:lift", {"reason": reason}), as_json)
+    _print_kill(Api.of(data_dir).post(f"/api/v1/kills/{kill_id}:lift", {"reason": reason}), as_json)
 
 
 @kill.command("approve")
 def approve(kill_id: KillId, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Approve a kill or lift proposed by another person. A key that you rotated or created is not another person."""
-    _show(Api.of(data_dir).post(f"/api/v1/kills/{kill_id}:approve"), as_json)
+    _print_kill(Api.of(data_dir).post(f"/api/v1/kills/{kill_id}:approve"), as_json)
 
 
-def _known(api: Api, subject: str, name: str) -> bool:
-    """Tell whether the name exists; True if that cannot be determined."""
+def _exists(api: Api, subject: str, name: str) -> bool:
+    """Return whether the name exists; True if that cannot be determined."""
     paths = {"KEY": "/api/v1/keys/", "MODEL": "/v1/models/", "WORKFLOW": "/api/v1/templates/"}
     if subject not in paths:
         return True
@@ -119,21 +121,21 @@ def _known(api: Api, subject: str, name: str) -> bool:
     return True
 
 
-def _show(response: dict[str, Any], as_json: bool) -> None:
+def _print_kill(response: dict[str, Any], as_json: bool) -> None:
     if as_json:
         write_json(response)
         return
-    where = "" if response["subject"] in ("KEY", "DESK") else f" for {response['org'] or 'every org'}"
-    write(f"{response['id']}: the {response['subject'].lower()} {response['name']} is {_state(response)}{where}")
+    scope = "" if response["subject"] in ("KEY", "DESK") else f" for {response['org'] or 'every org'}"
+    write(f"{response['id']}: the {response['subject'].lower()} {response['name']} is {_state_label(response)}{scope}")
     if response["approvals_missing"]:
-        ends = when(response["proposal_ends_at"])
+        deadline = format_time(response["proposal_ends_at"])
         console().print(
-            f"[dim]Another person's key must approve it by {ends}: drw kill approve {response['id']}[/dim]",
+            f"[dim]Another person's key must approve it by {deadline}: drw kill approve {response['id']}[/dim]",
             highlight=False,
         )
 
 
-def _state(response: dict[str, Any]) -> str:
+def _state_label(response: dict[str, Any]) -> str:
     if response["approvals_missing"] and response["state"] == "ACTIVE":
         return "killed; a lift is proposed"
     return "killed" if response["state"] == "ACTIVE" else str(response["state"]).lower()

@@ -17,10 +17,10 @@ upstreams = typer.Typer(help="List and change upstreams.", no_args_is_help=True)
 
 ROLLOUT_SECONDS = 15.0
 UNCHANGED_SECONDS = 1.0
-PAUSE_SECONDS = 0.1
+POLL_SECONDS = 0.1
 PERIODS = {"DAY": "a day", "MONTH": "a month"}
 
-Words = list[str] | None
+Strings = list[str] | None
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -43,7 +43,7 @@ def list_routes(data_dir: DataDir = None, as_json: Json = False) -> None:
             " ".join(r["methods"]) or "any",
             " or ".join(r["scopes"]) or "the service checks",
             _conditions(r) or "none",
-            _where(r),
+            _upstreams_of(r),
             r["origin"],
         )
         for r in records
@@ -56,18 +56,18 @@ def set_route(
     name: Annotated[str, typer.Argument(help="Route name. An existing route is replaced.")],
     path: Annotated[str, typer.Option(help="Path prefix, for example /v1/chat/completions.")],
     upstream: Annotated[str, typer.Option(help="Upstream; or use --split.")] = "",
-    split: Annotated[Words, typer.Option(help="Weighted upstream, for example NAME=20; repeatable.")] = None,
-    fallback: Annotated[Words, typer.Option(help="Fallback upstream; repeatable, in order.")] = None,
-    method: Annotated[Words, typer.Option(help="HTTP method; repeatable. Default: any.")] = None,
-    scope: Annotated[Words, typer.Option("--scope", "-s", help="Required scope, any of them; repeatable.")] = None,
-    model: Annotated[Words, typer.Option(help="Match the model in the body; repeatable.")] = None,
+    split: Annotated[Strings, typer.Option(help="Weighted upstream, for example NAME=20; repeatable.")] = None,
+    fallback: Annotated[Strings, typer.Option(help="Fallback upstream; repeatable, in order.")] = None,
+    method: Annotated[Strings, typer.Option(help="HTTP method; repeatable. Default: any.")] = None,
+    scope: Annotated[Strings, typer.Option("--scope", "-s", help="Required scope, any of them; repeatable.")] = None,
+    model: Annotated[Strings, typer.Option(help="Match the model in the body; repeatable.")] = None,
     model_header: Annotated[
         bool, typer.Option(help="Match the model in the header x-model instead, without reading the body.")
     ] = False,
-    header: Annotated[Words, typer.Option(help="Match a header: NAME, NAME=VALUE or NAME=PREFIX*.")] = None,
-    tenant: Annotated[Words, typer.Option(help="Match the tenant: ORG or ORG/DESK; repeatable.")] = None,
+    header: Annotated[Strings, typer.Option(help="Match a header: NAME, NAME=VALUE or NAME=PREFIX*.")] = None,
+    tenant: Annotated[Strings, typer.Option(help="Match the tenant: ORG or ORG/DESK; repeatable.")] = None,
     affinity: Annotated[
-        Words, typer.Option(help="Session affinity: key, header:NAME or body:FIELD; repeatable, in order.")
+        Strings, typer.Option(help="Session affinity: key, header:NAME or body:FIELD; repeatable, in order.")
     ] = None,
     pass_through: Annotated[
         bool, typer.Option(help="Third-party upstream: strip identity headers, count usage.")
@@ -84,13 +84,13 @@ def set_route(
     body = {
         "path": path,
         "upstream": upstream,
-        "split": [_share(text) for text in split or ()],
+        "split": [_parse_share(text) for text in split or ()],
         "fallbacks": fallback or [],
         "methods": method or [],
         "scopes": scope or [],
         "models": model or [],
         "model_header": model_header,
-        "headers": [_header(text) for text in header or ()],
+        "headers": [_parse_header(text) for text in header or ()],
         "tenants": tenant or [],
         "affinity": affinity or [],
         "pass_through": pass_through,
@@ -100,7 +100,7 @@ def set_route(
         "first_byte_ms": first_byte_ms,
         "total_ms": total_ms,
     }
-    _change(Api.of(data_dir), "PUT", f"/api/v1/routes/{name}", body, f"the route {name}", as_json=as_json)
+    _apply_change(Api.of(data_dir), "PUT", f"/api/v1/routes/{name}", body, f"the route {name}", as_json=as_json)
 
 
 @routes.command("delete")
@@ -108,17 +108,17 @@ def delete_route(
     name: Annotated[str, typer.Argument(help="Route name.")], data_dir: DataDir = None, as_json: Json = False
 ) -> None:
     """Delete a route created with `set`."""
-    _change(Api.of(data_dir), "DELETE", f"/api/v1/routes/{name}", None, f"the route {name}", as_json=as_json)
+    _apply_change(Api.of(data_dir), "DELETE", f"/api/v1/routes/{name}", None, f"the route {name}", as_json=as_json)
 
 
 @routes.command("explain")
 def explain_route(
     path: Annotated[str, typer.Argument(help="Request path, for example /v1/chat/completions.")],
-    method: Annotated[str, typer.Option(help="Its HTTP method.")] = "POST",
+    method: Annotated[str, typer.Option(help="HTTP method.")] = "POST",
     model: Annotated[str, typer.Option(help="Model in the body.", autocompletion=completion.models)] = "",
-    header: Annotated[Words, typer.Option(help="Request header, for example x-team=quant; repeatable.")] = None,
+    header: Annotated[Strings, typer.Option(help="Request header, for example x-team=quant; repeatable.")] = None,
     key: Annotated[str, typer.Option(help="Key id. Default: your key.", autocompletion=completion.keys)] = "",
-    desk: Annotated[str, typer.Option(help="As which desk.")] = "",
+    desk: Annotated[str, typer.Option(help="Desk. Default: your desk.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -129,7 +129,7 @@ def explain_route(
     if as_json:
         write_json(response)
     else:
-        _explain(response)
+        _print_explanation(response)
 
 
 @upstreams.command("list")
@@ -187,7 +187,7 @@ def set_upstream(
         "eject_on_errors": eject_on_errors,
         "when_gone": when_gone,
     }
-    _change(Api.of(data_dir), "PUT", f"/api/v1/upstreams/{name}", body, f"the upstream {name}", as_json=as_json)
+    _apply_change(Api.of(data_dir), "PUT", f"/api/v1/upstreams/{name}", body, f"the upstream {name}", as_json=as_json)
 
 
 @upstreams.command("delete")
@@ -197,40 +197,42 @@ def delete_upstream(
     as_json: Json = False,
 ) -> None:
     """Delete an upstream created with `set`."""
-    _change(Api.of(data_dir), "DELETE", f"/api/v1/upstreams/{name}", None, f"the upstream {name}", as_json=as_json)
+    _apply_change(
+        Api.of(data_dir), "DELETE", f"/api/v1/upstreams/{name}", None, f"the upstream {name}", as_json=as_json
+    )
 
 
-def _change(api: Api, verb: str, path: str, body: dict[str, Any] | None, what: str, *, as_json: bool) -> None:
-    before = api.get("/api/v1/rollout")["version"]
-    answer = api.delete(path) if verb == "DELETE" else api.put(path, body or {})
-    rollout = _rolled_out(api, before)
+def _apply_change(api: Api, method: str, path: str, body: dict[str, Any] | None, label: str, *, as_json: bool) -> None:
+    version_before = api.get("/api/v1/rollout")["version"]
+    response = api.delete(path) if method == "DELETE" else api.put(path, body or {})
+    rollout = _wait_for_rollout(api, version_before)
     if as_json:
-        write_json({"answer": answer, "rollout": rollout})
+        write_json({"answer": response, "rollout": rollout})
     else:
         planes = ", ".join(repr(plane["data_plane"]) for plane in rollout["data_planes"]) or "no data plane yet"
-        write(f"{what} is {'deleted' if verb == 'DELETE' else 'set'}; applied by: {planes}")
+        write(f"{label} is {'deleted' if method == 'DELETE' else 'set'}; applied by: {planes}")
         for text in [*rollout["lost"], *(note for plane in rollout["data_planes"] for note in plane["notes"])]:
             write(f"note: {text}")
 
 
-def _rolled_out(api: Api, before: str) -> dict[str, Any]:
+def _wait_for_rollout(api: Api, version_before: str) -> dict[str, Any]:
     """Return the rollout once every data plane has applied the desired state.
 
     Raises:
         InvalidRequest: a data plane rejects it and keeps its configuration.
         Unavailable: a data plane has not reported in time.
     """
-    begun = time.monotonic()
-    while (waited := time.monotonic() - begun) < ROLLOUT_SECONDS:
+    started_at = time.monotonic()
+    while (elapsed := time.monotonic() - started_at) < ROLLOUT_SECONDS:
         response = api.get("/api/v1/rollout")
-        changed = response["version"] != before or waited > UNCHANGED_SECONDS
+        changed = response["version"] != version_before or elapsed > UNCHANGED_SECONDS
         if changed and all(plane["version"] == response["version"] for plane in response["data_planes"]):
-            if refused := [f"{p['data_plane']!r}: {p['error']}" for p in response["data_planes"] if p["error"]]:
+            if rejected := [f"{p['data_plane']!r}: {p['error']}" for p in response["data_planes"] if p["error"]]:
                 raise InvalidRequest(
-                    f"stored, but a data plane rejected it and keeps its previous routes: {'; '.join(refused)}"
+                    f"stored, but a data plane rejected it and keeps its previous routes: {'; '.join(rejected)}"
                 )
             return response
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(POLL_SECONDS)
     raise Unavailable(f"stored, but a data plane has not applied it within {ROLLOUT_SECONDS:.0f} s: see `drw status`")
 
 
@@ -239,23 +241,23 @@ def _conditions(route: dict[str, Any]) -> str:
     return ", ".join([*(f"model {model}" for model in route["models"]), *route["tenants"], *headers])
 
 
-def _where(route: dict[str, Any]) -> str:
+def _upstreams_of(route: dict[str, Any]) -> str:
     shares = " ".join(f"{share['upstream']}={share['weight']}" for share in route["split"])
     text = " > ".join([shares or route["upstream"], *route["fallbacks"]])
     return f"{text} (pass-through)" if route["pass_through"] else text
 
 
 def _circuits(rollout: dict[str, Any], upstream: str, address: str) -> str:
-    seen = [
+    states = [
         h["circuit"].lower().replace("_", "-")
         for plane in rollout["data_planes"]
         for h in plane["upstreams"]
         if h["upstream"] == upstream and (h["address"] == address or not address.startswith("unix:"))
     ]
-    return ", ".join(dict.fromkeys(seen)) or "not seen"
+    return ", ".join(dict.fromkeys(states)) or "not seen"
 
 
-def _explain(response: dict[str, Any]) -> None:
+def _print_explanation(response: dict[str, Any]) -> None:
     write(f"route: {response['route'] or 'none'}")
     write(f"why: {response['why']}")
     principal = f"{response['key'] or 'any key'} of {response['org']}/{response['desk']}"
@@ -267,38 +269,38 @@ def _explain(response: dict[str, Any]) -> None:
     for target in response["targets"]:
         share = "if those before it fail" if target["fallback"] else f"{target['percent']:g} %"
         write(f"to: {target['upstream']} at {', '.join(target['addresses'])} ({share})")
-    for one in response["models"]:
-        share = f"{one['percent']:g} %" if one["percent"] else "if those before it fail"
-        write(f"model: {one['model']} ({share})")
+    for model in response["models"]:
+        share = f"{model['percent']:g} %" if model["percent"] else "if those before it fail"
+        write(f"model: {model['model']} ({share})")
     if response["deadlines"]:
         write(f"deadlines: {'; '.join(response['deadlines'])}")
-    for bound in response["limits"]:
-        mark = " (the tightest)" if bound["tightest"] else ""
-        write(f"limit: {bound['max']} {bound['what']}, {_whose(bound)}{mark}")
+    for limit in response["limits"]:
+        mark = " (the tightest)" if limit["tightest"] else ""
+        write(f"limit: {limit['max']} {limit['what']}, {_limit_subject(limit)}{mark}")
     for budget in response["budgets"]:
         left = f"; {budget['left']} left" if budget["left"] else ""
         period = PERIODS.get(budget["period"], "in all")
-        write(f"budget: {budget['amount']} {budget['unit']} {period}, {_whose(budget)}{left}")
+        write(f"budget: {budget['amount']} {budget['unit']} {period}, {_limit_subject(budget)}{left}")
     for miss in response["misses"]:
         write(f"not {miss['route']}: {miss['why']}")
     for note in response["notes"]:
         write(f"note: {note}")
 
 
-def _whose(bound: dict[str, Any]) -> str:
+def _limit_subject(limit: dict[str, Any]) -> str:
     """Return the subject of a limit or budget."""
-    name = bound["name"] or bound.get("org", "")
-    return f"{bound['subject'].lower()} {name}" if name else "keys without a limit of their own"
+    name = limit["name"] or limit.get("org", "")
+    return f"{limit['subject'].lower()} {name}" if name else "keys without a limit of their own"
 
 
-def _share(text: str) -> dict[str, Any]:
+def _parse_share(text: str) -> dict[str, Any]:
     name, _, weight = text.partition("=")
     if not weight.isdigit():
         raise InvalidRequest(f"{text!r} is not a share: use for example vllm=20")
     return {"upstream": name, "weight": int(weight)}
 
 
-def _header(text: str) -> dict[str, str]:
+def _parse_header(text: str) -> dict[str, str]:
     name, _, value = text.partition("=")
     prefix = value.removesuffix("*") if value.endswith("*") else ""
     return {"name": name.lower(), "exact": "" if prefix else value, "prefix": prefix}

@@ -27,7 +27,7 @@ class Conversation:
         self._system = [{"role": "system", "content": system}] if system else []
         self._history: list[dict[str, str]] = []
         self._as_json = as_json
-        self._finish = ""
+        self._finish_reason = ""
 
     def ask(self, text: str) -> None:
         """Send a message with the history and print the streamed answer. Ctrl-C stops it and keeps the received part.
@@ -37,22 +37,22 @@ class Conversation:
         """
         self._history.append({"role": "user", "content": text})
         answer: list[str] = []
-        self._finish = ""
+        self._finish_reason = ""
         try:
-            self._forget_what_is_too_much()
-            self._answer_into(answer)
+            self._trim_history()
+            self._collect_answer(answer)
         except DrwError:
             self._history.pop()
             self._end_line(answer)
             raise
         except KeyboardInterrupt:
-            self._keep(answer)
+            self._store_answer(answer)
             raise
-        self._keep(answer)
-        if self._finish == "length":
+        self._store_answer(answer)
+        if self._finish_reason == "length":
             warn(f"drw: the answer was cut off after {self._request['max_tokens']} tokens; --max-tokens allows more")
 
-    def _keep(self, answer: list[str]) -> None:
+    def _store_answer(self, answer: list[str]) -> None:
         self._end_line(answer)
         if answer:
             self._history.append({"role": "assistant", "content": "".join(answer)})
@@ -63,14 +63,14 @@ class Conversation:
         if answer and not self._as_json and not answer[-1].endswith("\n"):
             stream("\n")
 
-    def _answer_into(self, answer: list[str]) -> None:
+    def _collect_answer(self, answer: list[str]) -> None:
         """Append the answer's chunks to a list. If the prompt is too long for the model, drop the oldest messages."""
         while True:
             try:
-                for piece in self._pieces():
-                    answer.append(piece)
+                for chunk in self._chunks():
+                    answer.append(chunk)
                     if not self._as_json:
-                        stream(piece)
+                        stream(chunk)
                 return
             except InvalidRequest as error:
                 if error.metadata.get("code") != "context_length_exceeded" or len(self._history) < 3:
@@ -78,7 +78,7 @@ class Conversation:
                 warn("drw: the model's context is full; the oldest message and its answer are left out from now on")
                 del self._history[:2]
 
-    def _pieces(self) -> Iterator[str]:
+    def _chunks(self) -> Iterator[str]:
         body = {**self._request, "messages": [*self._system, *self._history]}
         if self._as_json:
             response = self._api.post(PATH, body)
@@ -89,41 +89,41 @@ class Conversation:
         with closing(self._api.events("POST", PATH, {**body, "stream": True})) as events:
             for event in events:
                 for choice in event["choices"]:
-                    self._finish = choice.get("finish_reason") or self._finish
+                    self._finish_reason = choice.get("finish_reason") or self._finish_reason
                     if text := choice["delta"].get("content"):
                         yield text
 
-    def _forget_what_is_too_much(self) -> None:
+    def _trim_history(self) -> None:
         while len(self._history) > MAX_MESSAGES or (
             len(self._history) > 1 and sum(len(message["content"]) for message in self._history) > MAX_CHARACTERS
         ):
             del self._history[:2]
 
 
-def hold(conversation: Conversation) -> None:
+def run_conversation(conversation: Conversation) -> None:
     """Send each input line until the input ends. From a pipe, the first error ends the session too."""
-    typed = sys.stdin.isatty()
-    if typed:
-        import readline  # noqa: F401 - gives the lines of a terminal editing and a history
+    interactive = sys.stdin.isatty()
+    if interactive:
+        import readline  # noqa: F401 - adds line editing and history to input()
 
         warn("Ctrl-C ends an answer, Ctrl-D the conversation.")
-    while (line := _line(typed)) is not None:
+    while (line := _read_line(interactive)) is not None:
         if not line.strip():
             continue
         try:
             conversation.ask(line)
         except KeyboardInterrupt:
-            if not typed:
+            if not interactive:
                 raise
         except DrwError as error:
-            if not typed:
+            if not interactive:
                 raise
             warn(f"drw: {error.message}")
 
 
-def _line(typed: bool) -> str | None:
+def _read_line(interactive: bool) -> str | None:
     """Return the next line, or None at the end."""
-    if not typed:
+    if not interactive:
         line = sys.stdin.readline()
         return line.rstrip("\r\n") if line else None
     while True:

@@ -11,7 +11,7 @@ import typer
 from drw.cli import completion
 from drw.cli.api import Api
 from drw.cli.models.check import check
-from drw.cli.models.conversation import Conversation, hold
+from drw.cli.models.conversation import Conversation, run_conversation
 from drw.cli.options import DataDir, Json, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest, NotFound
 
@@ -106,7 +106,7 @@ def set_alias(
     if not target:
         raise InvalidRequest("an alias needs a target, as in `drw aliases set fast --target MODEL=1`")
     body = {
-        "targets": [_target(each) for each in target],
+        "targets": [_parse_target(text) for text in target],
         "fallbacks": fallback or [],
         "total_seconds": total_seconds,
     }
@@ -159,24 +159,24 @@ def chat(
     if text is not None and not text.strip():
         raise InvalidRequest("the prompt is empty: give a prompt, or `-` and text on standard input")
     api = Api.of(data_dir)
-    request: dict[str, Any] = {"model": model or _default(api), "max_tokens": max_tokens}
+    request: dict[str, Any] = {"model": model or _default_model(api), "max_tokens": max_tokens}
     if temperature is not None:
         request["temperature"] = temperature
     conversation = Conversation(api, request, system, as_json=as_json)
     if text is None:
-        hold(conversation)
+        run_conversation(conversation)
     else:
         conversation.ask(text)
 
 
-def _default(api: Api) -> str:
+def _default_model(api: Api) -> str:
     for model in api.get("/api/v1/models")["models"]:
         if model["default"] and model["kind"] == "CHAT":
             return str(model["id"])
     raise NotFound("the platform has no default chat model: name one with --model; `drw models` lists them")
 
 
-def _target(text: str) -> dict[str, Any]:
+def _parse_target(text: str) -> dict[str, Any]:
     model, separator, weight = text.rpartition("=")
     if not separator:
         return {"model": text, "weight": 1}

@@ -10,13 +10,13 @@ import typer
 
 from drw.cli.options import DataDir, Json, warn, write, write_json
 from drw.kernel.errors import InvalidRequest, NotFound
-from drw.local.credentials import local
+from drw.local.credentials import local_paths
 from drw.local.paths import PlatformPaths
 
 if TYPE_CHECKING:
     from drw.kernel.runtime.settings import SettingLayers
 
-FAULTY = 2
+EXIT_CODE = 2
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -37,16 +37,16 @@ def config(
     """
     from drw.local import configuration  # imported here, because pydantic is slow to import
 
-    layout = local(data_dir)
-    if not layout.profile.exists():
-        raise NotFound(f"no platform was started in {layout.data}: start one with `drw up`")
-    layers = _layers(layout.files)
+    paths = local_paths(data_dir)
+    if not paths.profile.exists():
+        raise NotFound(f"no platform was started in {paths.data}: start one with `drw up`")
+    layers = _layers(paths.files)
     check(layers)
-    matching = [s for s in configuration.listed(layers) if name in s.name]
+    matching = [s for s in configuration.current_settings(layers) if name in s.name]
     if not matching:
         raise NotFound(f"no setting has {name!r} in its name; `drw config` lists all")
-    public = configuration.public
-    shown = [s._replace(value=public(s.name, s.value), default=public(s.name, s.default)) for s in matching]
+    redacted = configuration.redacted
+    shown = [s._replace(value=redacted(s.name, s.value), default=redacted(s.name, s.default)) for s in matching]
     if as_json:
         write_json([s._asdict() for s in shown])
         return
@@ -57,19 +57,19 @@ def config(
 
 def check(layers: SettingLayers) -> None:
     """Print an error for each invalid setting and exit; return if all are valid."""
-    from drw.local.configuration import faults
+    from drw.local.configuration import errors
 
-    if problems := faults(layers):
-        for fault in problems:
-            warn(f"drw: {fault}")
-        raise typer.Exit(FAULTY)
+    if messages := errors(layers):
+        for message in messages:
+            warn(f"drw: {message}")
+        raise typer.Exit(EXIT_CODE)
 
 
-def check_before_start(layout: PlatformPaths, listen: str) -> None:
+def check_before_start(paths: PlatformPaths, listen: str) -> None:
     """Validate the settings that `drw up` would start with."""
-    layout.make_secrets()
-    local_profile = str(layout.profile), layout.profile_of(listen)
-    check(_layers([layout.secrets, layout.settings], local_profile))
+    paths.create_secrets()
+    local_profile = str(paths.profile), paths.profile_values(listen)
+    check(_layers([paths.secrets, paths.settings], local_profile))
 
 
 def _layers(files: list[Path], local_profile: tuple[str, dict[str, Any]] | None = None) -> SettingLayers:

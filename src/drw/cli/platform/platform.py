@@ -22,7 +22,7 @@ from drw.cli.options import DataDir, Json, warn, write, write_json, write_line, 
 from drw.cli.platform.config import check_before_start
 from drw.cli.terminal import stream
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
-from drw.local.credentials import Credentials, local
+from drw.local.credentials import Credentials, local_paths
 from drw.local.paths import PlatformPaths
 from drw.local.preflight import free_port, locked
 
@@ -49,60 +49,60 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start the platform and keep it running until Ctrl-C."""
-    layout = local(data_dir)
-    layout.prepare()
+    paths = local_paths(data_dir)
+    paths.prepare()
     listen = f"127.0.0.1:{port or free_port('127.0.0.1')}"
 
     def ready(response: dict[str, Any]) -> None:
         if as_json:
             write_json(response)
         elif not no_welcome:
-            _welcome(layout, response)
+            _print_welcome(paths, response)
 
-    with locked(layout):  # clear errors before any process starts
-        check_before_start(layout, listen)
+    with locked(paths):  # clear errors before any process starts
+        check_before_start(paths, listen)
     if detach:
-        ready(_start_detached(layout, listen, quiet=as_json))
+        ready(_start_detached(paths, listen, quiet=as_json))
         return
     import asyncio  # imported here to keep other commands fast
 
     from drw.local.processes.supervisor import Supervisor
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         warn(f"  {line}") if as_json else stream(f"  {line}\n")
 
-    asyncio.run(Supervisor(layout, listen, say).run(ready))
+    asyncio.run(Supervisor(paths, listen, print_line).run(ready))
 
 
 def down(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Stop the platform."""
-    layout = local(data_dir)
-    ran = _ask(layout, "stop") is not None
-    end = time.monotonic() + STOP_SECONDS
-    while ran and layout.control.exists() and _ask(layout, "status") is not None:
-        if time.monotonic() > end:
-            raise Unavailable(f"the platform did not stop within {STOP_SECONDS} s; see {layout.log('supervisor')}")
+    paths = local_paths(data_dir)
+    was_running = _send_command(paths, "stop") is not None
+    deadline = time.monotonic() + STOP_SECONDS
+    while was_running and paths.control.exists() and _send_command(paths, "status") is not None:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"the platform did not stop within {STOP_SECONDS} s; see {paths.log('supervisor')}")
         time.sleep(0.1)
     if as_json:
-        write_json({"stopped": ran})
+        write_json({"stopped": was_running})
     else:
-        write("stopped" if ran else f"no platform runs in {layout.data}")
+        write("stopped" if was_running else f"no platform runs in {paths.data}")
 
 
 def status(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Show all processes and services. Exits with 0 only if all are healthy."""
-    layout = local(data_dir)
-    response = _ask(layout, "status")
+    paths = local_paths(data_dir)
+    response = _send_command(paths, "status")
     if response is None:
         if as_json:
-            write_json({"healthy": False, "ready": False, "data": str(layout.data), "processes": [], "services": []})
+            write_json({"healthy": False, "ready": False, "data": str(paths.data), "processes": [], "services": []})
             raise typer.Exit(1)
-        warn(f"no platform runs in {layout.data}: start one with `drw up`")
+        warn(f"no platform runs in {paths.data}: start one with `drw up`")
         raise typer.Exit(1)
     if as_json:
         write_json(response)
     else:
-        _show(response)
+        _print_status(response)
     if not response["healthy"]:
         raise typer.Exit(1)
 
@@ -110,39 +110,39 @@ def status(data_dir: DataDir = None, as_json: Json = False) -> None:
 def logs(
     name: Annotated[str, typer.Argument(help=f"A service, or a process: {', '.join(PROCESSES)}.", show_default=False)],
     data_dir: DataDir = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="How many lines.")] = 50,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="Number of lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the log of a service or a process."""
-    layout = local(data_dir)
-    part = _part_of(name)
-    file = layout.log(part)
+    paths = local_paths(data_dir)
+    process = _process_of(name)
+    file = paths.log(process)
     if not file.exists():
-        raise NotFound(f"{part} has written no log in {layout.data}")
-    with ExitStack() as opened:
-        stream = opened.enter_context(_opened(file))
+        raise NotFound(f"{process} has written no log in {paths.data}")
+    with ExitStack() as stack:
+        stream = stack.enter_context(_open_log(file))
         for line in deque(stream, maxlen=lines):
             _write_log(line, as_json)
         sys.stdout.flush()
         while follow:
-            aside = _put_aside(file, stream)  # checked before the last read, so that no line is missed
+            rotated = _rotated(file, stream)  # checked before the last read, so that no line is missed
             if line := stream.readline():
                 _write_log(line, as_json)
                 sys.stdout.flush()
-            elif aside:
+            elif rotated:
                 stream.close()
-                stream = opened.enter_context(_opened(file))
+                stream = stack.enter_context(_open_log(file))
             else:
                 time.sleep(0.2)
 
 
-def _opened(file: Path) -> TextIO:
+def _open_log(file: Path) -> TextIO:
     return file.open(encoding="utf-8", errors="replace")
 
 
-def _put_aside(file: Path, stream: TextIO) -> bool:
-    """Tell whether the log was rotated since it was opened."""
+def _rotated(file: Path, stream: TextIO) -> bool:
+    """Return whether the log was rotated since it was opened."""
     try:
         return file.stat().st_ino != os.fstat(stream.fileno()).st_ino
     except FileNotFoundError:
@@ -170,7 +170,7 @@ def _write_log(line: str, as_json: bool) -> None:
         stream(line)
 
 
-def _part_of(name: str) -> str:
+def _process_of(name: str) -> str:
     if name in PROCESSES:
         return name
     if name in BY_NAME:
@@ -178,59 +178,59 @@ def _part_of(name: str) -> str:
     raise InvalidRequest(f"no service or process {name!r}. Known: {', '.join([*BY_NAME, *PROCESSES])}")
 
 
-def _start_detached(layout: PlatformPaths, listen: str, *, quiet: bool) -> dict[str, Any]:
-    log = layout.log("supervisor")
+def _start_detached(paths: PlatformPaths, listen: str, *, quiet: bool) -> dict[str, Any]:
+    log = paths.log("supervisor")
     command = [
         sys.executable,
         "-m",
         "drw.cli.main",
         "up",
         "--data-dir",
-        str(layout.data),
+        str(paths.data),
         "--port",
         listen.split(":")[1],
         "--no-welcome",  # its output goes to a log, which must not contain a key
     ]
     with log.open("wb") as out:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-    end = time.monotonic() + START_SECONDS
-    last = ""
+    deadline = time.monotonic() + START_SECONDS
+    last_line = ""
     with log.open(encoding="utf-8", errors="replace") as output:
-        while time.monotonic() < end:
-            ended = child.poll() is not None
-            response = _ask(layout, "status")
+        while time.monotonic() < deadline:
+            exited = child.poll() is not None
+            response = _send_command(paths, "status")
             for line in output:
                 if line.startswith("  ") and not quiet and not (response and response["ready"]):
                     stream(line)
-                last = line.strip()
+                last_line = line.strip()
             if response and response["ready"]:
                 return response
-            if ended:
-                raise InternalError(last.removeprefix("drw: "))
+            if exited:
+                raise InternalError(last_line.removeprefix("drw: "))
             time.sleep(0.1)
     child.terminate()
     raise Unavailable(f"the platform was not ready within {START_SECONDS} s; see {log}")
 
 
-def _ask(layout: PlatformPaths, what: str) -> dict[str, Any] | None:
+def _send_command(paths: PlatformPaths, command: str) -> dict[str, Any] | None:
     try:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(15)
-            sock.connect(str(layout.control))
-            sock.sendall(what.encode() + b"\n")
+            sock.connect(str(paths.control))
+            sock.sendall(command.encode() + b"\n")
             with sock.makefile("rb") as answer:
                 response: dict[str, Any] = json.loads(answer.readline() or b"null")
                 return response
     except (FileNotFoundError, ConnectionError):
         return None
     except OSError as error:
-        raise Unavailable(f"the platform in {layout.data} runs and does not answer: {error}") from error
+        raise Unavailable(f"the platform in {paths.data} runs and does not answer: {error}") from error
 
 
-def _welcome(layout: PlatformPaths, response: dict[str, Any]) -> None:
-    _show(response)
-    credentials = Credentials.read(layout)
-    drw = _command(layout)
+def _print_welcome(paths: PlatformPaths, response: dict[str, Any]) -> None:
+    _print_status(response)
+    credentials = Credentials.read(paths)
+    drw = _command_prefix(paths)
     write(f"\nThe gateway listens at {credentials.url}.")
     if response["new_key"]:
         write(f"Your first API key, shown this once (`{drw} env` prints it again):\n\n{credentials.key}")
@@ -240,16 +240,16 @@ def _welcome(layout: PlatformPaths, response: dict[str, Any]) -> None:
     write(f'  {drw} ask "Who signs a waiver of a risk limit?" --collection demo')
 
 
-def _command(layout: PlatformPaths) -> str:
-    near = Path(sys.prefix) / "bin" / "drw"
+def _command_prefix(paths: PlatformPaths) -> str:
+    executable = Path(sys.prefix) / "bin" / "drw"
     try:
-        shown = str(near.relative_to(Path.cwd()))
+        command = str(executable.relative_to(Path.cwd()))
     except ValueError:
-        shown = str(near)
-    return shown if layout == PlatformPaths.of(None) else f"DRW_DATA_DIR={shlex.quote(str(layout.data))} {shown}"
+        command = str(executable)
+    return command if paths == PlatformPaths.of(None) else f"DRW_DATA_DIR={shlex.quote(str(paths.data))} {command}"
 
 
-def _show(response: dict[str, Any]) -> None:
+def _print_status(response: dict[str, Any]) -> None:
     if response["processes"]:
         rows = [
             (p["name"], p["state"], p["pid"] or "", p["restarts"] or "", p["detail"]) for p in response["processes"]

@@ -11,17 +11,17 @@ import typer
 from drw.cli import completion
 from drw.cli.api import Api
 from drw.cli.escaping import visible
-from drw.cli.options import DataDir, Json, Walls, warn, when, write, write_json, write_line, write_table
+from drw.cli.options import DataDir, Json, Walls, format_time, warn, write, write_json, write_line, write_table
 from drw.cli.rag import filters
 from drw.cli.rag.files import files
-from drw.cli.rag.filters import FORM
+from drw.cli.rag.filters import SYNTAX
 from drw.cli.rag.ingest import Ingestion
 from drw.cli.terminal import console, stream
 from drw.kernel.errors import InvalidRequest
 
 Filters = Annotated[
     list[str] | None,
-    typer.Option("--filter", "-f", help="Attribute filter, for example 'year>=2023'; repeatable. " + FORM),
+    typer.Option("--filter", "-f", help="Attribute filter, for example 'year>=2023'; repeatable. " + SYNTAX),
 ]
 Collection = Annotated[str, typer.Option("--collection", "-c", help="Collection, by name or id.")]
 
@@ -41,7 +41,7 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 
 def ingest(
-    path: Annotated[Path, typer.Argument(help="A file, or a folder (recursive).", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="File or folder (recursive).", show_default=False)],
     collection: Collection = "default",
     wall: Walls = None,
     password: Annotated[
@@ -73,7 +73,7 @@ def ingest(
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="Question.", show_default=False)],
     collection: Collection = "default",
     model: Annotated[
         str,
@@ -83,7 +83,7 @@ def ask(
         ),
     ] = "",
     passages: Annotated[int, typer.Option(min=1, max=20, help="Number of passages.")] = 4,
-    where: Filters = None,
+    filter_texts: Filters = None,
     auto_filters: AutoFilters = True,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -93,43 +93,48 @@ def ask(
         "question": question,
         "model": model,
         "limit": passages,
-        "filter": filters.of(where),
+        "filter": filters.parse_filters(filter_texts),
         "auto_filters": auto_filters,
     }
     answer: dict[str, Any] = {}
-    found: dict[str, Any] = {}
+    sources: dict[str, Any] = {}
     for event in Api.of(data_dir).events("POST", f"/api/v1/collections/{collection}:ask", body):
         if "sources" in event:
-            found = event["sources"]
+            sources = event["sources"]
             if not as_json:
-                _show_found(found)
+                _print_passages(sources)
                 console().print("\n[bold]Answer[/bold]")
         elif "text" in event and not as_json:
             stream(event["text"])
         elif "answer" in event:
             answer = event["answer"]
     if as_json:
-        write_json({**found, "answer": answer})
+        write_json({**sources, "answer": answer})
     else:
-        _show_checks(answer)
+        _print_checks(answer)
 
 
 def search(
-    question: Annotated[str, typer.Argument(help="The query.", show_default=False)],
+    question: Annotated[str, typer.Argument(help="Query.", show_default=False)],
     collection: Collection = "default",
-    limit: Annotated[int, typer.Option(min=1, max=50, help="How many passages.")] = 8,
-    where: Filters = None,
+    limit: Annotated[int, typer.Option(min=1, max=50, help="Maximum number of passages.")] = 8,
+    filter_texts: Filters = None,
     auto_filters: AutoFilters = True,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Search a collection without generating an answer."""
-    body = {"question": question, "limit": limit, "filter": filters.of(where), "auto_filters": auto_filters}
+    body = {
+        "question": question,
+        "limit": limit,
+        "filter": filters.parse_filters(filter_texts),
+        "auto_filters": auto_filters,
+    }
     response = Api.of(data_dir).post(f"/api/v1/collections/{collection}:search", body)
     if as_json:
         write_json(response["passages"])
     else:
-        _show_found(response)
+        _print_passages(response)
 
 
 @collections.command("list")
@@ -140,7 +145,7 @@ def list_collections(data_dir: DataDir = None, as_json: Json = False) -> None:
         write_json(records)
         return
     rows = [
-        (c["name"], c["id"], c["documents"], c["chunks"], when(c.get("created_at")), " ".join(c["walls"]))
+        (c["name"], c["id"], c["documents"], c["chunks"], format_time(c.get("created_at")), " ".join(c["walls"]))
         for c in records
     ]
     write_table(
@@ -150,7 +155,9 @@ def list_collections(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @collections.command("show")
 def show_collection(
-    collection: Annotated[str, typer.Argument(help="By name or id.")], data_dir: DataDir = None, as_json: Json = False
+    collection: Annotated[str, typer.Argument(help="Collection, by name or id.")],
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """List the documents of a collection."""
     documents = Api.of(data_dir).pages(f"/api/v1/collections/{collection}/documents", "documents")
@@ -158,7 +165,7 @@ def show_collection(
         write_json(documents)
         return
     rows = [
-        (d["title"], d["id"], d["pages"], d["chunks"], when(d.get("indexed_at")), " ".join(d["walls"]))
+        (d["title"], d["id"], d["pages"], d["chunks"], format_time(d.get("indexed_at")), " ".join(d["walls"]))
         for d in documents
     ]
     write_table(("DOCUMENT", "ID", "PAGES", "CHUNKS", "INDEXED", "WALLS"), rows, "no documents")
@@ -166,7 +173,7 @@ def show_collection(
 
 @collections.command("update")
 def update_document(
-    collection: Annotated[str, typer.Argument(help="By name or id.")],
+    collection: Annotated[str, typer.Argument(help="Collection, by name or id.")],
     document: Annotated[str, typer.Argument(help="Document id.")],
     attribute: Annotated[
         list[str] | None,
@@ -180,33 +187,33 @@ def update_document(
     """Replace the attributes of a document. Searches use them at once, without re-indexing."""
     api = Api.of(data_dir)
     store = api.get(f"/api/v1/collections/{collection}")["id"]
-    body = {"attributes": filters.attributes_of(attribute or [])}
-    done = api.post(f"/v1/vector_stores/{store}/files/{document}", body)
+    body = {"attributes": filters.parse_attributes(attribute or [])}
+    response = api.post(f"/v1/vector_stores/{store}/files/{document}", body)
     if as_json:
-        write_json(done)
+        write_json(response)
     else:
-        write(f"{document}: {done['attributes']}")
+        write(f"{document}: {response['attributes']}")
 
 
 @collections.command("delete")
 def delete_collection(
-    collection: Annotated[str, typer.Argument(help="By name or id.")],
+    collection: Annotated[str, typer.Argument(help="Collection, by name or id.")],
     document: Annotated[str, typer.Option(help="Delete only this document (id).")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Delete a collection with all its documents, or one document."""
-    what = f"the document {document} of {collection}" if document else f"the collection {collection} and all in it"
+    label = f"the document {document} of {collection}" if document else f"the collection {collection} and all in it"
     if not yes:
-        typer.confirm(visible(f"Delete {what}?"), abort=True)
+        typer.confirm(visible(f"Delete {label}?"), abort=True)
     api = Api.of(data_dir)
     store = api.get(f"/api/v1/collections/{collection}")["id"]
-    done = api.delete(f"/v1/vector_stores/{store}" + (f"/files/{document}" if document else ""))
+    response = api.delete(f"/v1/vector_stores/{store}" + (f"/files/{document}" if document else ""))
     if as_json:
-        write_line(done)
+        write_line(response)
     else:
-        write(f"deleted {what}")
+        write(f"deleted {label}")
 
 
 def files_of(path: Path) -> list[Path]:
@@ -239,31 +246,34 @@ def files_of(path: Path) -> list[Path]:
     return files
 
 
-def _show_found(response: dict[str, Any]) -> None:
+def _print_passages(response: dict[str, Any]) -> None:
     from rich.markup import escape
 
     passages = response["passages"]
-    for narrowed in response.get("applied_filters", ()):
-        write(f"only {narrowed['key']} {', '.join(narrowed['values'])} (--no-auto-filters searches everything)")
+    for applied in response.get("applied_filters", ()):
+        write(f"only {applied['key']} {', '.join(applied['values'])} (--no-auto-filters searches everything)")
     if not passages:
         write("no matching passage")
-    for number, p in enumerate(passages, 1):
+    for number, passage in enumerate(passages, 1):
         console().print(
-            f"[bold][{number}] {escape(p['title'])}, page {p['page']}[/bold]  [dim]score {p['score']:.2f}[/dim]"
+            f"[bold][{number}] {escape(passage['title'])}, page {passage['page']}[/bold]"
+            f"  [dim]score {passage['score']:.2f}[/dim]"
         )
-        text = " ".join(p["text"].split())
+        text = " ".join(passage["text"].split())
         write(f"    {text[:400]}{'…' if len(text) > 400 else ''}")
 
 
-def _show_checks(answer: dict[str, Any]) -> None:
+def _print_checks(answer: dict[str, Any]) -> None:
     from rich.markup import escape
 
     console().print("\n")
     if reason := answer.get("incomplete"):
         warn(f"The answer is incomplete: {reason}")
     for citation in answer.get("citations", ()):
-        p = citation["passage"]
-        console().print(f"[bold][{citation['number']}][/bold] {escape(p['title'])}, page {p['page']}", end=": ")
+        passage = citation["passage"]
+        console().print(
+            f"[bold][{citation['number']}][/bold] {escape(passage['title'])}, page {passage['page']}", end=": "
+        )
         write(f"“{' '.join(citation['quote'].split())}”")
     for figure in answer.get("unsupported_figures", ()):
         console().print(f"[bold red]✗ {escape(figure['figure'])}[/bold red] is not in a cited passage")

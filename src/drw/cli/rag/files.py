@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, when, write, write_json, write_line, write_table
+from drw.cli.options import DataDir, Json, format_time, write, write_json, write_line, write_table
 
 files = typer.Typer(help="List and delete uploaded files and their attachments.", no_args_is_help=True)
 
@@ -25,21 +25,21 @@ def list_files(
         write_json(data)
         return
     rows = [
-        (f["filename"], f["id"], f["bytes"], f["parent_id"] or "", len(f["warnings"]), _when(f["created_at"]))
+        (f["filename"], f["id"], f["bytes"], f["parent_id"] or "", len(f["warnings"]), _format_seconds(f["created_at"]))
         for f in data
     ]
     write_table(("FILE", "ID", "BYTES", "PARENT", "WARNINGS", "CREATED"), rows, "no files")
 
 
 @files.command("show")
-def show_file(file: Annotated[str, typer.Argument(help="By id.")], data_dir: DataDir = None) -> None:
+def show_file(file: Annotated[str, typer.Argument(help="File id.")], data_dir: DataDir = None) -> None:
     """Show a file: encoding, parent, warnings."""
     write_json(Api.of(data_dir).get(f"/v1/files/{file}"))
 
 
 @files.command("delete")
 def delete_file(
-    file: Annotated[str, typer.Argument(help="By id.")],
+    file: Annotated[str, typer.Argument(help="File id.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -47,12 +47,12 @@ def delete_file(
     """Delete a file and its attachments from all collections."""
     if not yes:
         typer.confirm(f"Delete the file {file} and those attached to it?", abort=True)
-    done = Api.of(data_dir).delete(f"/v1/files/{file}")
+    response = Api.of(data_dir).delete(f"/v1/files/{file}")
     if as_json:
-        write_line(done)
+        write_line(response)
     else:
         write(f"deleted {file}")
 
 
-def _when(seconds: int) -> str:
-    return when(datetime.fromtimestamp(seconds, UTC).isoformat())
+def _format_seconds(seconds: int) -> str:
+    return format_time(datetime.fromtimestamp(seconds, UTC).isoformat())

@@ -31,13 +31,13 @@ class Result:
     def summary(self) -> str:
         """Return a one-line summary."""
         speed = f"{self.chunks / self.seconds:.0f} chunks/s" if self.indexed and self.seconds else ""
-        counted = f"{self.indexed} indexed ({self.pages} pages, {self.chunks} chunks), {self.unchanged} there already"
-        return f"{self.collection}: {counted}, {len(self.failed)} failed; {self.seconds:.1f} s  {speed}".rstrip()
+        counts = f"{self.indexed} indexed ({self.pages} pages, {self.chunks} chunks), {self.unchanged} there already"
+        return f"{self.collection}: {counts}, {len(self.failed)} failed; {self.seconds:.1f} s  {speed}".rstrip()
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON."""
-        failed = [{"file": name, "error": why} for name, why in self.failed]
-        warnings = [{"file": name, "warning": what} for name, what in self.warnings]
+        failed = [{"file": name, "error": reason} for name, reason in self.failed]
+        warnings = [{"file": name, "warning": warning} for name, warning in self.warnings]
         return {**self.__dict__, "seconds": round(self.seconds, 2), "failed": failed, "warnings": warnings}
 
 
@@ -69,18 +69,18 @@ class Ingestion:
 
     def run(self, files: list[Path]) -> Result:
         """Ingest the files; return when each is indexed or has failed."""
-        began = time.monotonic()
+        started_at = time.monotonic()
         collection = self._collection()
-        there = self._api.pages(f"{collection}/documents", "documents", limit=100_000)
-        known_hashes = {d["content_hash"] for d in there if set(self._walls) <= set(d["walls"])}
+        documents = self._api.pages(f"{collection}/documents", "documents", limit=100_000)
+        existing_hashes = {d["content_hash"] for d in documents if set(self._walls) <= set(d["walls"])}
         with self._progress:
             bar = self._progress.add_task("uploading", total=len(files), counts="")
             for file in files:
-                self._put(file, collection, known_hashes)
+                self._upload(file, collection, existing_hashes)
                 self._progress.advance(bar)
             if self._uploaded:
-                self._follow(collection)
-        self._result.seconds = time.monotonic() - began
+                self._follow_indexing(collection)
+        self._result.seconds = time.monotonic() - started_at
         return self._result
 
     def _collection(self) -> str:
@@ -91,12 +91,12 @@ class Ingestion:
         self._id = response["id"]
         return f"/api/v1/collections/{self._id}"
 
-    def _put(self, file: Path, collection: str, known_hashes: set[str]) -> None:
-        content_hash = _hash(file)
-        if content_hash in known_hashes:
+    def _upload(self, file: Path, collection: str, existing_hashes: set[str]) -> None:
+        content_hash = _content_hash(file)
+        if content_hash in existing_hashes:
             self._result.unchanged += 1
             return
-        known_hashes.add(content_hash)
+        existing_hashes.add(content_hash)
         try:
             form = {"walls": " ".join(self._walls)} if self._walls else {}
             uploaded = self._api.upload("/v1/files", file, **self._fields, **form)
@@ -107,35 +107,35 @@ class Ingestion:
         except (InvalidRequest, TooLarge) as error:
             self._result.failed.append((file.name, error.message))
 
-    def _follow(self, collection: str) -> None:
+    def _follow_indexing(self, collection: str) -> None:
         bar = self._progress.add_task("indexing", total=len(self._uploaded), counts="")
-        began, first = time.monotonic(), None
+        started_at, first = time.monotonic(), None
         for event in self._api.events("GET", f"{collection}/indexing"):
             first = first or event
             done = event["completed"] + event["failed"]
             chunks = event["chunks"] - first["chunks"]
-            speed = chunks / (time.monotonic() - began + 1e-9)
+            speed = chunks / (time.monotonic() - started_at + 1e-9)
             counts = f"{event['pages']} pages, {event['chunks']} chunks, {speed:.0f} chunks/s, {event['failed']} failed"
             self._progress.update(bar, completed=min(len(self._uploaded), done), counts=counts)
         for file_id, name in self._uploaded.items():
-            self._count(name, self._api.get(f"/v1/vector_stores/{self._id}/files/{file_id}"))
-        ours = {d["id"]: d for d in self._api.pages(f"{collection}/documents", "documents", limit=100_000)}
-        for file_id in self._uploaded.keys() & ours.keys():
-            self._result.pages += ours[file_id]["pages"]
-            self._result.chunks += ours[file_id]["chunks"]
+            self._record_outcome(name, self._api.get(f"/v1/vector_stores/{self._id}/files/{file_id}"))
+        documents = {d["id"]: d for d in self._api.pages(f"{collection}/documents", "documents", limit=100_000)}
+        for file_id in self._uploaded.keys() & documents.keys():
+            self._result.pages += documents[file_id]["pages"]
+            self._result.chunks += documents[file_id]["chunks"]
 
-    def _count(self, name: str, file: dict[str, Any]) -> None:
+    def _record_outcome(self, name: str, file: dict[str, Any]) -> None:
         self._warn(name, file)
         if file["status"] == "completed":
             self._result.indexed += 1
         else:
-            why = (file.get("last_error") or {}).get("message") or f"it is {file['status']}"
-            self._result.failed.append((name, why))
+            reason = (file.get("last_error") or {}).get("message") or f"it is {file['status']}"
+            self._result.failed.append((name, reason))
 
     def _warn(self, name: str, file: dict[str, Any]) -> None:
-        self._result.warnings += [(name, what) for what in file.get("warnings", ())]
+        self._result.warnings += [(name, warning) for warning in file.get("warnings", ())]
 
 
-def _hash(file: Path) -> str:
+def _content_hash(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""`drw workflows`, `drw runs`: templates, and what runs from them."""
+"""`drw workflows`, `drw runs`: list templates, start, watch and cancel runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, when, write, write_json, write_line, write_table
+from drw.cli.options import DataDir, Json, format_time, write, write_json, write_line, write_table
 from drw.cli.rag.documents import files_of
 from drw.cli.terminal import console
 from drw.kernel.errors import InvalidRequest
@@ -41,7 +41,7 @@ def list_templates(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 @workflows.command("show")
 def show_template(
-    name: Annotated[str, typer.Argument(help="The template.")], data_dir: DataDir = None, as_json: Json = False
+    name: Annotated[str, typer.Argument(help="Template name.")], data_dir: DataDir = None, as_json: Json = False
 ) -> None:
     """Show a template as it was written."""
     response = Api.of(data_dir).get(f"/api/v1/templates/{name}")
@@ -53,7 +53,7 @@ def show_template(
 
 @workflows.command("run")
 def run_template(
-    name: Annotated[str, typer.Argument(help="The template.")],
+    name: Annotated[str, typer.Argument(help="Template name.")],
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", "-i", help="NAME=VALUE; for a file input, the path of a file or folder."),
@@ -65,7 +65,7 @@ def run_template(
     """Start a run."""
     api = Api.of(data_dir)
     template = api.get(f"/api/v1/templates/{name}")
-    values = _values(api, template, inputs or [])
+    values = _parse_inputs(api, template, inputs or [])
     run = api.post("/api/v1/runs", {"template": name, "inputs": values, "request_id": str(uuid.uuid4())})
     if watch:
         _watch(api, run["id"], as_json)
@@ -87,7 +87,8 @@ def list_runs(
         write_json(records)
         return
     rows = [
-        (r["id"], r["template"], r["state"].lower(), when(r.get("created_at")), r.get("error", "")) for r in records
+        (r["id"], r["template"], r["state"].lower(), format_time(r.get("created_at")), r.get("error", ""))
+        for r in records
     ]
     write_table(("RUN", "TEMPLATE", "STATE", "STARTED", ""), rows, "no runs: start one with `drw workflows run`")
 
@@ -101,7 +102,8 @@ def show_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
         return
     write(f"{response['id']}  {response['template']}  {response['state'].lower()}  {response.get('error', '')}")
     rows = [
-        (s["id"], s["state"].lower(), s["attempts"], when(s.get("ended_at")), s["error"]) for s in response["steps"]
+        (s["id"], s["state"].lower(), s["attempts"], format_time(s.get("ended_at")), s["error"])
+        for s in response["steps"]
     ]
     write_table(("STEP", "STATE", "ATTEMPTS", "ENDED", ""), rows)
     _show_output(response.get("output"))
@@ -126,13 +128,12 @@ def cancel_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> Non
 def _watch(api: Api, run: str, as_json: bool) -> None:
     for event in api.events("GET", f"/api/v1/runs/{run}:watch"):
         if not event["event_id"]:
-            continue  # nothing has happened; the stream only shows that it lives
+            continue  # keep-alive
         if as_json:
             write_line(event)
         else:
-            write(
-                f"{when(event.get('at'))}  {event['step'] or 'run':<20} {event['state']:<10} {event['detail']}".rstrip()
-            )
+            at, step = format_time(event.get("at")), event["step"] or "run"
+            write(f"{at}  {step:<20} {event['state']:<10} {event['detail']}".rstrip())
     response = api.get(f"/api/v1/runs/{run}")
     if not as_json:
         _show_output(response.get("output"))
@@ -149,25 +150,25 @@ def _show_output(output: Any) -> None:
         write(f"\n{output}")
 
 
-def _values(api: Api, template: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+def _parse_inputs(api: Api, template: dict[str, Any], texts: list[str]) -> dict[str, Any]:
     declared = {i["name"]: i for i in template["inputs"]}
     values: dict[str, Any] = {}
-    for item in texts:
-        name, separator, value = item.partition("=")
+    for text in texts:
+        name, separator, value = text.partition("=")
         if not separator or name not in declared:
-            raise InvalidRequest(f"{item!r} is not NAME=VALUE with one of the inputs: {', '.join(declared)}")
-        values[name] = _value(api, declared[name]["type"], value)
+            raise InvalidRequest(f"{text!r} is not NAME=VALUE with one of the inputs: {', '.join(declared)}")
+        values[name] = _parse_input(api, declared[name]["type"], value)
     if missing := [n for n, i in declared.items() if i["required"] and n not in values]:
         raise InvalidRequest(f"the template needs --input {missing[0]}=...")
     return values
 
 
-def _value(api: Api, kind: str, text: str) -> Any:
-    if kind == "INTEGER":
+def _parse_input(api: Api, input_type: str, text: str) -> Any:
+    if input_type == "INTEGER":
         try:
             return int(text)
         except ValueError:
             raise InvalidRequest(f"{text!r} is not a whole number") from None
-    if kind == "FILES":
+    if input_type == "FILES":
         return [api.upload("/v1/files", file, purpose="assistants")["id"] for file in files_of(Path(text))]
     return text

@@ -6,8 +6,8 @@ from prometheus_client import Gauge
 
 from drw.kernel.storage.database import Database
 
-AGE = Gauge("drw_signing_key_age_seconds", "Age of the key that signs API keys now.")
-SIGNS = """
+SIGNING_KEY_AGE = Gauge("drw_signing_key_age_seconds", "Age of the key that signs API keys now.")
+AGE_QUERY = """
 select coalesce((
     select extract(epoch from clock_timestamp() - created_at) from signing_key
     where retired_at is null and signs_from <= now() order by signs_from desc, created_at desc, kid limit 1
@@ -16,7 +16,7 @@ select coalesce((
 
 
 async def measure(database: Database) -> None:
-    """Bring the metrics up to date."""
-    row = await database.one(SIGNS)
+    """Update the metric."""
+    row = await database.one(AGE_QUERY)
     assert row is not None
-    AGE.set(max(0.0, row["seconds"]))
+    SIGNING_KEY_AGE.set(max(0.0, row["seconds"]))

@@ -1,4 +1,4 @@
-"""What the authentication service needs from outside: the key sets of other issuers."""
+"""Port of the authentication service: the source of the key sets of issuers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FetchedKeys:
-    """A JSON Web Key Set, and for how many seconds it need not be fetched again."""
+    """A JSON Web Key Set with its cache time in seconds."""
 
     jwks: str
     max_age: int
@@ -23,6 +23,6 @@ class KeySetSource(ABC):
 
         Raises:
             InvalidRequest: the platform does not fetch from this URI, or the response is not a key set.
-            Unavailable: no response came in time. The log alone says why, so that a caller who names a URI does not
-                learn which hosts and ports exist.
+            Unavailable: no valid response came in time. Only the log has the reason, so that callers cannot use URIs to
+                scan hosts and ports.
         """

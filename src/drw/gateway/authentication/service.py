@@ -28,8 +28,8 @@ from drw.gateway.authentication.tenants.me import me
 from drw.gateway.authentication.tenants.queries import CHANNEL, as_desk
 from drw.kernel.runtime.host import ServiceContext
 
-LOOK_SECONDS = 2.0
-"""How often one looks for keys whose successors take over, and for issuers whose keys are due."""
+POLL_SECONDS = 2.0
+"""Interval of checks for rotated keys to revoke and for key sets to fetch."""
 
 
 class Authentication(contract.Authentication):
@@ -123,7 +123,7 @@ class Authentication(contract.Authentication):
         return await self._signing.retire(request.kid)
 
     async def put_issuer(self, request: wire.PutIssuerRequest, /) -> wire.Issuer:
-        """PutIssuer makes the data planes take tokens of an issuer of JSON Web Tokens, for one org."""
+        """PutIssuer makes the data planes accept JSON Web Tokens of an issuer, for one org."""
         return await self._issuers.put(request)
 
     async def list_issuers(self, request: wire.ListIssuersRequest, /) -> wire.ListIssuersResponse:
@@ -159,7 +159,7 @@ class Authentication(contract.Authentication):
         return await self._certificates.delete(request)
 
     async def compare_principals(self, request: wire.ComparePrincipalsRequest, /) -> wire.ComparePrincipalsResponse:
-        """ComparePrincipals returns whether callers are one principal, by the recorded lineage of their keys."""
+        """ComparePrincipals compares the caller with other callers by the recorded lineage of their keys."""
         return await self._lineage.compare(request)
 
     async def watch_credentials(self, request: wire.WatchCredentialsRequest, /) -> AsyncIterator[wire.Credentials]:
@@ -169,23 +169,23 @@ class Authentication(contract.Authentication):
                 yield await self._credentials()
 
     async def detail(self) -> str:
-        """Return the number of keys and the unreachable issuers."""
-        good, revoked = await self._store.counts()
-        lost = [issuer.name for issuer in (await self._issuers.list_all()).issuers if issuer.fetch_error]
-        unreachable = f"; using the last key sets of unreachable issuers: {', '.join(lost)}" if lost else ""
-        return f"{good} valid keys, {revoked} revoked{unreachable}"
+        """Return the number of keys and the unreachable issuers, for the status of the service."""
+        valid, revoked = await self._store.counts()
+        unreachable = [issuer.name for issuer in (await self._issuers.list_all()).issuers if issuer.fetch_error]
+        note = f"; using the last key sets of unreachable issuers: {', '.join(unreachable)}" if unreachable else ""
+        return f"{valid} valid keys, {revoked} revoked{note}"
 
     async def refresh_issuers(self) -> None:
-        """Fetch the keys of issuers that are due, again and again."""
+        """Fetch due key sets of issuers periodically."""
         while True:
             await self._issuers.refresh_due()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def end_rotated(self) -> None:
-        """Revoke the keys whose successors take over, again and again."""
+    async def revoke_rotated(self) -> None:
+        """Revoke rotated keys at the end of their overlap."""
         while True:
-            soon = await self._keys.end_rotated()
-            await asyncio.sleep(LOOK_SECONDS if soon is None else max(0.1, min(soon, LOOK_SECONDS)))
+            seconds = await self._keys.revoke_rotated()
+            await asyncio.sleep(POLL_SECONDS if seconds is None else max(0.1, min(seconds, POLL_SECONDS)))
 
     async def _credentials(self) -> wire.Credentials:
         issuers = await self._issuers.for_data_planes()
@@ -193,14 +193,15 @@ class Authentication(contract.Authentication):
         return wire.Credentials(
             issuer=self._settings.issuer,
             audience=self._settings.audience,
-            jwks=jwks(await self._signing.verifying()),
+            jwks=jwks(await self._signing.verifiers()),
             revoked=await self._store.revoked(),
             issuers=issuers,
             certificates=certificates,
-            desks=await self._desks({one.org for one in issuers} | {one.org for one in certificates}),
+            desks=await self._desks({record.org for record in issuers} | {record.org for record in certificates}),
         )
 
     async def _desks(self, orgs: set[str]) -> list[wire.Desk]:
+        """Return the desks of some orgs with the fields that data planes use."""
         query = "select * from desk where org = any(%s) order by org, name"
         desks = [as_desk(row) for row in await self._store.database.all(query, sorted(orgs))] if orgs else []
         return [wire.Desk(org=d.org, name=d.name, scopes=d.scopes, walls=d.walls) for d in desks]
@@ -217,20 +218,20 @@ async def build(scope: ServiceContext) -> Authentication:
     audit = scope.audit()
     encryption = [EnvelopeEncryption(secret) for secret in settings.secrets()]
     signing = SigningKeys(
-        database, audit, encryption, settings.issuer, settings.audience, lead=settings.new_signing_key_seconds
+        database, audit, encryption, settings.issuer, settings.audience, lead_seconds=settings.new_signing_key_seconds
     )
-    await signing.begin()
+    await signing.initialise()
     store = KeyStore(database)
     tenants = Tenants(database, audit)
-    borrowed = timedelta(seconds=settings.borrowed_key_seconds)
+    max_borrowed_life = timedelta(seconds=settings.borrowed_key_seconds)
     limits = scope.client(RateLimitingClient)
-    keys = Keys(store, tenants, signing, audit, limits, borrowed)
+    keys = Keys(store, tenants, signing, audit, limits, max_borrowed_life)
     fetcher = scope.make_adapter(KeySetSource, "jwks_http", {"hosts": settings.jwks_hosts})  # type: ignore[type-abstract]
     issuers = Issuers(database, audit, tenants, fetcher, settings.issuer)
     service = Authentication(settings, store, tenants, keys, signing, issuers, Certificates(database, audit, tenants))
-    scope.background(service.end_rotated)
+    scope.background(service.revoke_rotated)
     scope.background(service.refresh_issuers)
     scope.background(KeyAnnouncer(database, limits).run)
     scope.describe(service.detail)
-    scope.measure(partial(measure, store.database))
+    scope.on_scrape(partial(measure, store.database))
     return service

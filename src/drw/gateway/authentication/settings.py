@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 
-from drw.gateway.authentication.keys.secret import why_weak
+from drw.egress.addresses import parse_target
+from drw.gateway.authentication.keys.secret import weakness
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import Settings as Base
-from drw.routing.egress_allowlist import parse_target
 
 
 class Settings(Base):
@@ -25,7 +25,7 @@ class Settings(Base):
     former_secret: SecretStr | None = None
     """The previous secret. Signing keys encrypted with it are encrypted again at the next start."""
     new_signing_key_seconds: float = Field(30, ge=0, le=3600)
-    """How long a new signing key is known to the data planes before it signs."""
+    """Time between the publication of a new signing key to the data planes and its first signature."""
     borrowed_key_seconds: int = Field(86400, ge=60, le=366 * 86400)
     """Maximum lifetime of keys that callers with a token or a certificate create."""
     jwks_hosts: tuple[str, ...] = Field((), max_length=50)
@@ -33,14 +33,14 @@ class Settings(Base):
 
     @field_validator("secret")
     @classmethod
-    def _strong(cls, value: SecretStr) -> SecretStr:
-        if why := why_weak(value.get_secret_value()):
-            raise PydanticCustomError("weak_secret", "{why}", {"why": why})
+    def _reject_weak(cls, value: SecretStr) -> SecretStr:
+        if problem := weakness(value.get_secret_value()):
+            raise PydanticCustomError("weak_secret", "{why}", {"why": problem})
         return value
 
     @field_validator("jwks_hosts")
     @classmethod
-    def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
             for host in value:
                 parse_target(host)
@@ -50,4 +50,4 @@ class Settings(Base):
 
     def secrets(self) -> list[str]:
         """Return the secrets that can decrypt signing keys, the newest first."""
-        return [one.get_secret_value() for one in (self.secret, self.former_secret) if one is not None]
+        return [secret.get_secret_value() for secret in (self.secret, self.former_secret) if secret is not None]

@@ -15,13 +15,13 @@ from drw.api.gateway.v1.load_balancer_pb2 import (
     Upstreams,
     WatchUpstreamsRequest,
 )
+from drw.egress.allowlist import EgressAllowlist
 from drw.gateway.load_balancer import validation
 from drw.gateway.load_balancer.settings import Settings
 from drw.gateway.load_balancer.upstreams import from_profile, with_records
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import ConfigError
-from drw.routing.egress_allowlist import EgressAllowlist
 from drw.routing.resource_store import ResourceKind, ResourceStore
 
 UPSTREAMS = ResourceKind(Upstream, "upstream", "load_balancer_changed")
@@ -32,27 +32,27 @@ class UpstreamNotFound(NotFound):
 
 
 class UpstreamIsFixed(Conflict):
-    """The upstream is defined by the profile or the settings, and only they can change it."""
+    """The profile or the settings define the upstream."""
 
 
 class LoadBalancer(contract.LoadBalancer):
     """Serves `drw.api.gateway.v1.LoadBalancer`."""
 
-    def __init__(self, fixed: list[Upstream], allowed: EgressAllowlist, records: ResourceStore[Upstream]) -> None:
+    def __init__(self, fixed: list[Upstream], allowlist: EgressAllowlist, records: ResourceStore[Upstream]) -> None:
         self._fixed = {upstream.name: upstream for upstream in fixed}
-        self._allowed = allowed
+        self._allowlist = allowlist
         self._records = records
 
     async def list_upstreams(self, request: ListUpstreamsRequest, /) -> Upstreams:
-        """ListUpstreams."""
-        upstreams, _ = await self._present()
+        """ListUpstreams lists all upstreams by name."""
+        upstreams, _ = await self._usable_upstreams()
         return Upstreams(upstreams=upstreams)
 
     async def set_upstream(self, request: Upstream, /) -> Upstream:
         """SetUpstream creates or replaces an upstream, and returns it."""
         validation.check(request)
-        self._refuse_fixed(request.name)
-        await asyncio.gather(*map(self._allowed.check_now, request.addresses))
+        self._check_not_fixed(request.name)
+        await asyncio.gather(*map(self._allowlist.check_resolved, request.addresses))
         record = Upstream()
         record.CopyFrom(request)
         record.origin = "record"
@@ -61,7 +61,7 @@ class LoadBalancer(contract.LoadBalancer):
 
     async def delete_upstream(self, request: DeleteUpstreamRequest, /) -> DeleteUpstreamResponse:
         """DeleteUpstream deletes an upstream that SetUpstream created."""
-        self._refuse_fixed(request.name)
+        self._check_not_fixed(request.name)
         if not await self._records.delete(request.name):
             raise UpstreamNotFound(f"there is no upstream {request.name[:80]!r}; `drw upstreams list` shows all")
         return DeleteUpstreamResponse()
@@ -70,55 +70,60 @@ class LoadBalancer(contract.LoadBalancer):
         """WatchUpstreams streams all upstreams, now and after each change."""
         async with aclosing(self._records.changes()) as changes:
             async for _ in changes:
-                upstreams, _ = await self._present()
+                upstreams, _ = await self._usable_upstreams()
                 yield Upstreams(upstreams=upstreams)
 
     async def detail(self) -> str:
         """Return the names of the upstreams.
 
         Raises:
-            Unavailable: an upstream is left out, since its address is no longer allowed.
+            Unavailable: a stored upstream is not used, since its address is no longer allowed.
         """
-        upstreams, left_out = await self._present()
+        upstreams, rejected = await self._usable_upstreams()
         text = "upstreams: " + (", ".join(upstream.name for upstream in upstreams) or "none")
-        if left_out:
-            raise Unavailable(f"{text}; left out: {'; '.join(left_out)}")
+        if rejected:
+            raise Unavailable(f"{text}; left out: {'; '.join(rejected)}")
         return text
 
-    async def _present(self) -> tuple[list[Upstream], list[str]]:
-        """Return the upstreams, and the stored ones that the allow-list no longer allows, with the reason."""
-        good = []
-        left_out = []
+    async def _usable_upstreams(self) -> tuple[list[Upstream], list[str]]:
+        """Return the upstreams, and the stored ones that the allow-list no longer allows, each with its error."""
+        usable = []
+        rejected = []
         for record in await self._records.all():
             try:
                 for address in record.addresses:
-                    self._allowed.check(address)
-                good.append(record)
+                    self._allowlist.check(address)
+                usable.append(record)
             except InvalidRequest as error:
-                left_out.append(f"{record.name!r}: {error.message}")
-        return with_records(self._fixed, good), left_out
+                rejected.append(f"{record.name!r}: {error.message}")
+        return with_records(self._fixed, usable), rejected
 
-    def _refuse_fixed(self, name: str) -> None:
+    def _check_not_fixed(self, name: str) -> None:
         if name in self._fixed:
-            where = self._fixed[name].origin
-            raise UpstreamIsFixed(f"the {where} says where {name!r} is: change it there, or take another name")
+            origin = self._fixed[name].origin
+            raise UpstreamIsFixed(f"{name!r} is an upstream of the {origin}: change it there, or use another name")
 
 
-async def _checked(settings: Settings) -> EgressAllowlist:
-    allowed = EgressAllowlist(settings.allowed_upstreams)
+async def _checked_allowlist(settings: Settings) -> EgressAllowlist:
+    """Return the allow-list of the settings after checking the upstreams of the settings.
+
+    Raises:
+        ConfigError: the address of an upstream is not allowed.
+    """
+    allowlist = EgressAllowlist(settings.allowed_upstreams)
     for name, upstream in settings.upstreams.items():
         try:
-            await asyncio.gather(*map(allowed.check_now, upstream.addresses))
+            await asyncio.gather(*map(allowlist.check_resolved, upstream.addresses))
         except InvalidRequest as error:
             raise ConfigError(f"load_balancer.upstreams.{name}: {error.message}") from error
-    return allowed
+    return allowlist
 
 
 async def build(scope: ServiceContext) -> LoadBalancer:
     """Build the service from the configuration."""
     settings = scope.settings(Settings)
     records = ResourceStore(UPSTREAMS, await scope.database(), scope.audit())
-    fixed = from_profile(scope.profile.http_places(), settings.upstreams)
-    service = LoadBalancer(fixed, await _checked(settings), records)
+    fixed = from_profile(scope.profile.http_addresses(), settings.upstreams)
+    service = LoadBalancer(fixed, await _checked_allowlist(settings), records)
     scope.describe(service.detail)
     return service

@@ -1,1 +1,1 @@
-"""Stores limits, budgets and prices. Requests a minute are counted in `drw.agent.cutter`."""
+"""Stores limits, budgets and prices. Requests a minute are counted in `drw.agent.native_filter`."""

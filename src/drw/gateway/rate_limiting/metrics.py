@@ -1,4 +1,4 @@
-"""Metrics: used budgets, pass-through usage, and reservations that the reaper has left."""
+"""Metrics: spent budgets, pass-through usage, abandoned reservations and memory of the counters."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from drw.billing.counters.client import Counters, CountersUnavailable
 from drw.billing.ledger.rows import Row
 from drw.billing.subjects import KINDS, Subject
 from drw.gateway.rate_limiting.spend import PERIOD_NAMES
-from drw.gateway.rate_limiting.store import PERIODS, LimitStore
+from drw.gateway.rate_limiting.store import PERIOD_LETTERS, LimitStore
 from drw.kernel.observability import gen_ai
 
 LABELS = ("kind", "org", "name", "period")
-SPENT = Gauge("drw_budget_spent_usd", "Spent in the present period, of budgets of desks, orgs and models.", LABELS)
-RESERVED = Gauge("drw_budget_reserved_usd", "Held for calls under way: the most that each can cost.", LABELS)
-CAP = Gauge("drw_budget_cap_usd", "The most that may be spent in a period.", LABELS)
+SPENT = Gauge("drw_budget_spent_usd", "Spent in the current period, of budgets of desks, orgs and models.", LABELS)
+RESERVED = Gauge("drw_budget_reserved_usd", "Reserved for active calls: the maximum cost of each.", LABELS)
+CAP = Gauge("drw_budget_cap_usd", "Maximum spending in a period.", LABELS)
 ABANDONED = Gauge("drw_reservations_abandoned", "Reservations of processes that died, not settled yet.")
-FULLNESS = Gauge("drw_counters_memory_used_ratio", "How much of Valkey's memory is used; full, it takes nothing more.")
+MEMORY_USED = Gauge("drw_counters_memory_used_ratio", "Share of Valkey's memory in use; at 1 it rejects writes.")
 
 GRACE_MS = 10_000
 PASS_THROUGH = "pass_through"
@@ -43,7 +43,7 @@ def record_usage(row: Row, priced: Container[str]) -> None:
 
 
 async def measure(store: LimitStore, counters: Counters) -> None:
-    """Bring the metrics up to date; while the counters are away they stay as they were."""
+    """Update the metrics; they keep their values while the counters are unavailable."""
     budgets = [
         budget for budget, _ in await store.budgets() if budget.unit == Budget.USD and budget.subject != Block.KEY
     ]
@@ -52,12 +52,12 @@ async def measure(store: LimitStore, counters: Counters) -> None:
         values = await counters.peek(subjects)
         ABANDONED.set(len(await counters.expired(GRACE_MS)))
         for metric in (SPENT, RESERVED, CAP):
-            metric.clear()  # of budgets that there were
+            metric.clear()  # of deleted budgets
         for budget, subject, value in zip(budgets, subjects, values, strict=True):
             labels = (KINDS[subject.kind], budget.org, budget.name, PERIOD_NAMES[budget.period])
-            field = f"{PERIODS[Budget.Period.Name(budget.period)]}n"
+            field = f"{PERIOD_LETTERS[Budget.Period.Name(budget.period)]}n"
             SPENT.labels(*labels).set(value[field] / NANO)
             RESERVED.labels(*labels).set(value["n"] / NANO)
             CAP.labels(*labels).set(value.get(f"C{field}", 0) / NANO)
-    with suppress(CountersUnavailable):  # by itself: not everybody who may count may ask for it
-        FULLNESS.set(await counters.fullness())
+    with suppress(CountersUnavailable):  # separate, since a user of Valkey can lack permission for this command alone
+        MEMORY_USED.set(await counters.memory_usage())

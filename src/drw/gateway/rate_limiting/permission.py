@@ -31,7 +31,7 @@ async def desk_to_change(connection: Connection, subject: Subject, desk: str = "
         return validation.owner(subject).desk
     if desk:
         tenancy.check_change(Owner(subject.org, desk))
-    context.caller().must_hold(validation.LIMITS)
+    context.caller().require_scope(validation.LIMITS_SCOPE)
     owner = await owner_of(connection, subject)
     if owner is None or not tenancy.may_change(owner) or desk not in ("", owner.desk or desk):
         raise KeyNotFound(
@@ -51,7 +51,7 @@ async def is_removable(connection: Connection, subject: Subject, row: dict[str, 
     if subject.kind != Block.KEY:
         validation.check_change(subject)
         return True
-    context.caller().must_hold(validation.LIMITS)
+    context.caller().require_scope(validation.LIMITS_SCOPE)
     owner = await owner_of(connection, subject)
     desk = (owner.desk if owner else "") or (row["desk"] if row else "")
     return tenancy.may_change(Owner(subject.org, desk))

@@ -1,10 +1,10 @@
-"""Manages limits, budgets, prices and the ledger."""
+"""Rate limiting: limits, budgets, prices, spending and usage reports."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -46,7 +46,7 @@ from drw.billing.ledger.ledger import Ledger
 from drw.billing.reservations.reaper import post, reap
 from drw.billing.subjects import Subject
 from drw.gateway.rate_limiting import key_directory, spend, store, validation
-from drw.gateway.rate_limiting.enforcement import Enforcement
+from drw.gateway.rate_limiting.enforcement_reports import EnforcementReports
 from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects
 from drw.gateway.rate_limiting.limit_inheritance import bind, unbind
 from drw.gateway.rate_limiting.metrics import measure
@@ -58,9 +58,9 @@ from drw.gateway.rate_limiting.store import (
     as_budget,
     as_limit,
     as_price,
-    changed,
-    key,
-    one,
+    fetch_one,
+    record_change,
+    subject_columns,
     subject_of,
 )
 from drw.gateway.rate_limiting.usage import UsageReports
@@ -95,7 +95,7 @@ class RateLimiting(contract.RateLimiting):
         self._ledger = ledger
         self._reports = reports
         self._exhausted = exhausted
-        self.enforcement = Enforcement(store.database)
+        self.enforcement_reports = EnforcementReports(store)
         self._rebuild = CounterRebuild(
             counters, store.database, self.push_caps, store.newest_change, settings.lease_seconds
         )
@@ -104,7 +104,7 @@ class RateLimiting(contract.RateLimiting):
         """SetLimit replaces the limits of a key, desk, org or model."""
         subject = validation.subject_of_limit(request)
         validation.check_limit(request)
-        row = key(subject) | {
+        row = subject_columns(subject) | {
             "requests_per_minute": request.requests_per_minute,
             "tokens_per_minute": request.tokens_per_minute,
             "concurrent": request.concurrent,
@@ -114,65 +114,67 @@ class RateLimiting(contract.RateLimiting):
         }
         async with self._store.database.transaction() as connection:
             desk = await desk_to_change(connection, subject, request.desk)
-            before = await one(connection, SHOWN_LIMIT, *key(subject).values())
-            await connection.execute(store.LIMIT, row | {"desk": desk})
-            after = await one(connection, SHOWN_LIMIT, *key(subject).values())
+            before = await fetch_one(connection, SELECT_LIMIT, *subject_columns(subject).values())
+            await connection.execute(store.PUT_LIMIT, row | {"desk": desk})
+            after = await fetch_one(connection, SELECT_LIMIT, *subject_columns(subject).values())
             assert after is not None
-            await self._changed(connection, "limit.set", subject, _limit_details(before), _limit_details(after))
-        await self._caps_changed(subject)
-        return await self._enforced(as_limit(after))
+            await self._record_change(connection, "limit.set", subject, _limit_details(before), _limit_details(after))
+        await self._apply_caps(subject)
+        return await self._wait_until_enforced(as_limit(after))
 
     async def remove_limit(self, request: RemoveLimitRequest, /) -> Limit:
         """RemoveLimit removes the limits of a key, desk, org or model."""
         subject = validation.subject(request.subject, request.org, request.name)
         query = "delete from subject_limit where kind = %s and org = %s and name = %s"
         async with self._store.database.transaction() as connection:
-            before = await one(connection, f"{SHOWN_LIMIT} for update", *key(subject).values())
+            before = await fetch_one(connection, f"{SELECT_LIMIT} for update", *subject_columns(subject).values())
             if not await is_removable(connection, subject, before) or before is None:
-                raise NotFound(f"{subject} has no limit of its own")
-            await connection.execute(query, tuple(key(subject).values()))
-            await self._changed(connection, "limit.remove", subject, _limit_details(before), None)
-        await self._caps_changed(subject)
-        return await self._enforced(as_limit(before))
+                raise NotFound(f"{subject} has no limit")
+            await connection.execute(query, tuple(subject_columns(subject).values()))
+            await self._record_change(connection, "limit.remove", subject, _limit_details(before), None)
+        await self._apply_caps(subject)
+        return await self._wait_until_enforced(as_limit(before))
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
         """ListLimits lists the limits of the caller's desk, or of its org with "org:admin", and the default."""
-        orgs = ("", tenancy.named_org(request.org))
+        orgs = ("", tenancy.requested_org(request.org))
         limits = await self._store.limits()
         blocks = await self._store.blocks_with_desks(self._now())
-        return self._limits(
-            [one for one in limits if one.org in orgs and validation.may_see(subject_of(one), one.desk)],
-            [one for one, desk in blocks if one.org in orgs and validation.may_see(subject_of(one), desk)],
+        return self._limits_message(
+            [limit for limit in limits if limit.org in orgs and validation.may_see(subject_of(limit), limit.desk)],
+            [block for block, desk in blocks if block.org in orgs and validation.may_see(subject_of(block), desk)],
         )
 
     async def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
         """WatchLimits streams all limits, now and after each change."""
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
-                change = await self._store.newest_change()  # first, as there may be more by the time of the rest
-                limits = self._limits(await self._store.limits(), await self._store.blocks(self._now()))
+                change = await self._store.newest_change()  # before the limits, which can be newer than the change
+                limits = self._limits_message(await self._store.limits(), await self._store.blocks(self._now()))
                 limits.change = change
                 yield limits
 
     async def report_enforcement(self, request: ReportEnforcementRequest, /) -> ReportEnforcementResponse:
         """ReportEnforcement records which change of the limits each data plane enforces."""
-        await self.enforcement.report(request)
+        await self.enforcement_reports.record(request)
         return ReportEnforcementResponse()
 
     async def announce_keys(self, request: AnnounceKeysRequest, /) -> AnnounceKeysResponse:
         """AnnounceKeys records the org and desk of each key."""
         async with self._store.database.transaction() as connection:
             await key_directory.announce(connection, request.owners, external=request.external)
-            limits, budgets = await key_directory.correct(connection, [owner.key for owner in request.owners])
-            lines = [self._line("limit.remove", _key(row), _limit_details(row), None) for row in limits]
-            lines += [self._line("budget.remove", _key(row), _budget_details(row), None) for row in budgets]
+            limits, budgets = await key_directory.correct_limits(connection, [owner.key for owner in request.owners])
+            lines = [self._audit_line("limit.remove", _key_subject(row), _limit_details(row), None) for row in limits]
+            lines += [
+                self._audit_line("budget.remove", _key_subject(row), _budget_details(row), None) for row in budgets
+            ]
             if lines:
-                await self._audit.write(lines, connection)  # all in one: there may be thousands
-                await changed(connection)
+                await self._audit.write(lines, connection)  # in one statement, since there can be thousands
+                await record_change(connection)
         if lines:
-            log.warning("limits that other orgs had set on keys are gone: %d limits, %d budgets",
+            log.warning("deleted limits that other orgs had set on keys: %d limits, %d budgets",
                         len(limits), len(budgets))  # fmt: skip
-            await self._caps_changed(*map(_key, (*limits, *budgets)))
+            await self._apply_caps(*map(_key_subject, (*limits, *budgets)))
         return AnnounceKeysResponse()
 
     async def bind_key(self, request: BindKeyRequest, /) -> Limit:
@@ -184,15 +186,16 @@ class RateLimiting(contract.RateLimiting):
             await key_directory.announce(connection, [owner])
             changed = await bind(connection, self._counters, request, default, self._now())
             for row in changed.limits:
-                await self._changed(connection, "limit.set", subject, None, _limit_details(row))
+                await self._record_change(connection, "limit.set", subject, None, _limit_details(row))
             for row in changed.budgets:
-                await self._changed(connection, "budget.set", subject, None, _budget_details(row))
-            limit = await one(connection, SHOWN_LIMIT, *key(subject).values())
+                await self._record_change(connection, "budget.set", subject, None, _budget_details(row))
+            limit = await fetch_one(connection, SELECT_LIMIT, *subject_columns(subject).values())
         if changed.limits or changed.budgets:
-            await self._caps_changed(subject)
-        if changed.limits and (late := await self.enforcement.wait()):
+            await self._apply_caps(subject)
+        if changed.limits and (pending := await self.enforcement_reports.wait_until_enforced()):
+            planes = f"the data plane{'s' * (len(pending) > 1)} {', '.join(map(repr, pending))}"
             raise Unavailable(
-                f"the limits of the new key are not enforced yet by {_planes(late)}; there is no new key: try again"
+                f"the limits of the new key are not enforced yet by {planes}; there is no new key: try again"
             )
         return as_limit(limit) if limit else Limit(key=request.key, org=request.org)
 
@@ -201,13 +204,13 @@ class RateLimiting(contract.RateLimiting):
         subject = Subject(Block.KEY, request.org, request.key)
         async with self._store.database.transaction() as connection:
             changed = await unbind(connection, subject)
-            await key_directory.forget(connection, subject)
+            await key_directory.delete_owner(connection, subject)
             for row in changed.limits:
-                await self._changed(connection, "limit.remove", subject, _limit_details(row), None)
+                await self._record_change(connection, "limit.remove", subject, _limit_details(row), None)
             for row in changed.budgets:
-                await self._changed(connection, "budget.remove", subject, _budget_details(row), None)
+                await self._record_change(connection, "budget.remove", subject, _budget_details(row), None)
         if changed.limits or changed.budgets:
-            await self._caps_changed(subject)
+            await self._apply_caps(subject)
         return UnbindKeyResponse()
 
     async def set_budget(self, request: Budget, /) -> Budget:
@@ -216,13 +219,13 @@ class RateLimiting(contract.RateLimiting):
         row = _budget_key(subject, request) | {"amount": validation.check_budget(request)}
         async with self._store.database.transaction() as connection:
             desk = await desk_to_change(connection, subject)
-            before = await one(connection, SHOWN_BUDGET, *_budget_key(subject, request).values())
-            await connection.execute(store.BUDGET, row | {"desk": desk})
-            await self._changed(connection, "budget.set", subject, _budget_details(before), _budget_details(row))
+            before = await fetch_one(connection, SELECT_BUDGET, *_budget_key(subject, request).values())
+            await connection.execute(store.PUT_BUDGET, row | {"desk": desk})
+            await self._record_change(connection, "budget.set", subject, _budget_details(before), _budget_details(row))
         if before is None and request.unit == Budget.TOKENS:
             await self._load_tokens(subject)
-        await self._caps_changed(subject)
-        return (await spend.with_spent([as_budget(row)], self._counters))[0]
+        await self._apply_caps(subject)
+        return (await spend.with_spending([as_budget(row)], self._counters))[0]
 
     async def remove_budget(self, request: Budget, /) -> Budget:
         """RemoveBudget removes a budget."""
@@ -230,25 +233,25 @@ class RateLimiting(contract.RateLimiting):
         query = "delete from budget where kind = %s and org = %s and name = %s and period = %s and unit = %s"
         row = tuple(_budget_key(subject, request).values())
         async with self._store.database.transaction() as connection:
-            before = await one(connection, f"{SHOWN_BUDGET} for update", *row)
+            before = await fetch_one(connection, f"{SELECT_BUDGET} for update", *row)
             if not await is_removable(connection, subject, before) or before is None:
-                raise NotFound(f"{subject} has no such budget; `drw budgets list` shows those there are")
+                raise NotFound(f"{subject} has no such budget; `drw budgets list` shows the existing ones")
             await connection.execute(query, row)
-            await self._changed(connection, "budget.remove", subject, _budget_details(before), None)
-        await self._caps_changed(subject)
+            await self._record_change(connection, "budget.remove", subject, _budget_details(before), None)
+        await self._apply_caps(subject)
         return as_budget(before)
 
     async def list_budgets(self, request: ListBudgetsRequest, /) -> ListBudgetsResponse:
         """ListBudgets lists the budgets that the caller can see, with the amounts spent and left."""
-        return ListBudgetsResponse(budgets=await spend.budgets(self._store, self._counters, request.org))
+        return ListBudgetsResponse(budgets=await spend.visible_budgets(self._store, self._counters, request.org))
 
     async def set_price(self, request: Price, /) -> Price:
         """SetPrice sets the price of a model from a given time."""
         tenancy.check_change(tenancy.PLATFORM)
         since, prompt, completion = validation.check_price(request, datetime.now(UTC))
         async with self._store.database.transaction() as connection:
-            before = await one(connection, PRICE_AT, request.model, request.version, since)
-            await connection.execute(store.PRICE, (request.model, request.version, since, prompt, completion))
+            before = await fetch_one(connection, SELECT_PRICE, request.model, request.version, since)
+            await connection.execute(store.PUT_PRICE, (request.model, request.version, since, prompt, completion))
             after = {"effective_from": since, "prompt": prompt, "completion": completion}
             details = {"before": _price_details(before), "after": _price_details(after), "version": request.version}
             await self._audit.record("price.set", f"model/{request.model}", details=details, connection=connection)
@@ -265,7 +268,7 @@ class RateLimiting(contract.RateLimiting):
 
     async def watch_policy(self, request: WatchPolicyRequest, /) -> AsyncIterator[Policy]:
         """WatchPolicy streams the prices, limits and budgets that model serving applies, now and after each change."""
-        seen = None
+        previous = None
         async with aclosing(self._store.database.notifications(CHANNEL)) as changes:
             async for _ in changes:
                 policy = Policy(
@@ -273,8 +276,8 @@ class RateLimiting(contract.RateLimiting):
                     limits=await self._store.limits(),
                     budgets=[budget for budget, _ in await self._store.budgets()],
                 )
-                if policy != seen:
-                    seen = policy
+                if policy != previous:
+                    previous = policy
                     yield policy
 
     async def report_usage(self, request: ReportUsageRequest, /) -> ReportUsageResponse:
@@ -282,7 +285,7 @@ class RateLimiting(contract.RateLimiting):
         await self._reports.record(request)
         return ReportUsageResponse()
 
-    async def begin(self) -> None:
+    async def check_counters(self) -> None:
         """Close the counters if they do not match the ledger."""
         with suppress(CountersUnavailable):
             await self._rebuild.check()
@@ -291,7 +294,7 @@ class RateLimiting(contract.RateLimiting):
         """Write the current caps to the counters."""
         version, caps = await self._store.caps()
         if not await self._counters.set_caps(version, caps):
-            await self._rebuild.check()  # another was faster, or they are of changes that the database has lost
+            await self._rebuild.check()  # the counters have newer caps: of another process, or of a lost database
 
     async def follow(self) -> None:
         """Write the caps to the counters after each change by any process."""
@@ -310,8 +313,8 @@ class RateLimiting(contract.RateLimiting):
                 await post(self._counters, self._ledger)
         await self._exhausted.renew()
 
-    async def keep(self) -> None:
-        """Tick for ever."""
+    async def run_ticks(self) -> None:
+        """Run `tick` periodically."""
         while True:
             await self.tick()
             await asyncio.sleep(TICK_SECONDS)
@@ -332,35 +335,37 @@ class RateLimiting(contract.RateLimiting):
             raise Unavailable(f"{text}; money cannot be spent until the counters are rebuilt", part="valkey")
         return text
 
-    async def _changed(self, connection: Connection, action: str, subject: Subject, before: Any, after: Any) -> None:
+    async def _record_change(
+        self, connection: Connection, action: str, subject: Subject, before: Any, after: Any
+    ) -> None:
         if before == after:
             return
-        await self._audit.write([self._line(action, subject, before, after)], connection)
-        await changed(connection)
+        await self._audit.write([self._audit_line(action, subject, before, after)], connection)
+        await record_change(connection)
 
-    def _line(self, action: str, subject: Subject, before: Any, after: Any) -> str:
+    def _audit_line(self, action: str, subject: Subject, before: Any, after: Any) -> str:
         resource = str(subject).replace(" ", "/", 1).replace("'", "")
         return self._audit.line(action, resource, "ok", {"org": subject.org, "before": before, "after": after})
 
-    async def _enforced(self, limit: Limit) -> Limit:
-        """Wait until data planes enforce a change; set the data planes that do not yet."""
-        limit.pending.extend(await self.enforcement.wait())
+    async def _wait_until_enforced(self, limit: Limit) -> Limit:
+        """Wait until data planes enforce a limit, and return it with the data planes that do not yet."""
+        limit.pending.extend(await self.enforcement_reports.wait_until_enforced())
         return limit
 
-    async def _caps_changed(self, *subjects: Subject) -> None:
-        """Tell the counters at once; where they are away, `follow` and a rebuild do it later."""
+    async def _apply_caps(self, *subjects: Subject) -> None:
+        """Write the caps to the counters; if they are unavailable, `follow` and a rebuild do it later."""
         with suppress(CountersUnavailable):
             await self.push_caps()
         await self._exhausted.renew(subjects)
 
     async def _load_tokens(self, subject: Subject) -> None:
-        """Load the tokens used so far into the counters: tokens without a budget are not always counted."""
+        """Load the used tokens of the ledger into the counters, which do not count all tokens without a budget."""
         async with self._store.database.transaction() as connection:
-            spent = (await sums.spent(connection, [subject], self._now()))[subject]
+            spent = (await sums.spending(connection, [subject], self._now()))[subject]
         with suppress(CountersUnavailable):
             await self._counters.set_tokens(subject, spent["dt"], spent["mt"], spent["tt"])
 
-    def _limits(self, limits: list[Limit], blocks: list[Block]) -> Limits:
+    def _limits_message(self, limits: list[Limit], blocks: list[Block]) -> Limits:
         return Limits(
             default_requests_per_minute=self._settings.default_requests_per_minute,
             limits=limits,
@@ -372,9 +377,9 @@ class RateLimiting(contract.RateLimiting):
         return datetime.fromtimestamp(self._counters.now_ms() / 1000, UTC)
 
 
-SHOWN_LIMIT = "select * from subject_limit where kind = %s and org = %s and name = %s"
-SHOWN_BUDGET = "select * from budget where kind = %s and org = %s and name = %s and period = %s and unit = %s"
-PRICE_AT = """
+SELECT_LIMIT = "select * from subject_limit where kind = %s and org = %s and name = %s"
+SELECT_BUDGET = "select * from budget where kind = %s and org = %s and name = %s and period = %s and unit = %s"
+SELECT_PRICE = """
 select * from price where model = %s and version = %s and effective_from <= %s order by effective_from desc limit 1
 """
 COUNTS = """
@@ -384,16 +389,12 @@ select (select count(*) from subject_limit where expires_at is null or expires_a
 """
 
 
-def _planes(names: Sequence[str]) -> str:
-    return f"the data plane{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"
-
-
 def _budget_key(subject: Subject, budget: Budget) -> dict[str, Any]:
     unit = Budget.Unit.Name(budget.unit or Budget.USD)
-    return key(subject) | {"period": Budget.Period.Name(budget.period), "unit": unit}
+    return subject_columns(subject) | {"period": Budget.Period.Name(budget.period), "unit": unit}
 
 
-def _key(row: dict[str, Any]) -> Subject:
+def _key_subject(row: dict[str, Any]) -> Subject:
     return Subject(Block.KEY, row["org"], row["name"])
 
 
@@ -432,10 +433,10 @@ async def build(scope: ServiceContext) -> RateLimiting:
     exhausted = ExhaustedSubjects(store, counters)
     reports = UsageReports(store, ledger, counters, exhausted, scope.audit(), settings.uncounted_tokens)
     service = RateLimiting(settings, store, scope.audit(), counters, ledger, reports, exhausted)
-    await service.begin()
+    await service.check_counters()
     scope.background(service.follow)
-    scope.background(service.keep)
-    scope.background(service.enforcement.follow)
+    scope.background(service.run_ticks)
+    scope.background(service.enforcement_reports.follow)
     scope.describe(service.detail)
-    scope.measure(partial(measure, store, counters))
+    scope.on_scrape(partial(measure, store, counters))
     return service

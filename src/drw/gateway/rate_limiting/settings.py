@@ -1,4 +1,4 @@
-"""Settings of limits, and of how money is counted."""
+"""Settings of rate limiting: the default limit, the number of data planes and the counters of money."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of limits, budgets, prices and blocks."""
+"""Repository of limits, budgets, prices and blocks in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from drw.kernel.storage.database import Connection, Database
 CHANNEL = "rate_limiting_changed"
 CHANGED = "update change set number = number + 1"
 NOTIFY = f"notify {CHANNEL}"
-LIMIT = """
+PUT_LIMIT = """
 insert into subject_limit values (%(kind)s, %(org)s, %(name)s, %(desk)s, %(requests_per_minute)s,
     %(tokens_per_minute)s, %(concurrent)s, %(algorithm)s, %(when_lost)s, %(expires_at)s)
 on conflict (kind, org, name) do update set requests_per_minute = excluded.requests_per_minute,
@@ -22,17 +22,17 @@ on conflict (kind, org, name) do update set requests_per_minute = excluded.reque
     when_lost = excluded.when_lost, expires_at = coalesce(excluded.expires_at, subject_limit.expires_at),
     desk = excluded.desk
 """
-BUDGET = """
+PUT_BUDGET = """
 insert into budget values (%(kind)s, %(org)s, %(name)s, %(desk)s, %(period)s, %(unit)s, %(amount)s)
 on conflict (kind, org, name, period, unit) do update set amount = excluded.amount, desk = excluded.desk
 """
-PRICE = """
+PUT_PRICE = """
 insert into price values (%s, %s, %s, %s, %s)
 on conflict (model, version, effective_from) do update
 set prompt = excluded.prompt, completion = excluded.completion
 """
-# With the desk of each key, which has a limit or a budget where it is blocked.
-BLOCKS = """
+# The desk of a blocked key comes from its limit or budget; every blocked key has one.
+BLOCKS_WITH_DESKS = """
 select block.*, coalesce(bound.desk, '') as desk from block left join lateral (
     select desk from subject_limit l where (l.kind, l.org, l.name) = (block.kind, block.org, block.name)
     union all select desk from budget b where (b.kind, b.org, b.name) = (block.kind, block.org, block.name)
@@ -40,79 +40,82 @@ select block.*, coalesce(bound.desk, '') as desk from block left join lateral (
 ) bound on true
 where until is null or until > %s order by kind, org, name, reason
 """
-GOOD = """
+ACTIVE_LIMITS = """
 select subject_limit.*, counted_as
 from subject_limit left join counted_as on kind = 'KEY' and counted_as.org = subject_limit.org and key = name
 where expires_at is null or expires_at > now() order by name, kind, subject_limit.org
 """
-KINDS = {"KEY": Block.KEY, "DESK": Block.DESK, "ORG": Block.ORG, "MODEL": Block.MODEL}
-UNITS = {"USD": "n", "TOKENS": "t"}
-PERIODS = {"DAY": "d", "MONTH": "m", "TOTAL": "t"}
+SUBJECT_KINDS = {"KEY": Block.KEY, "DESK": Block.DESK, "ORG": Block.ORG, "MODEL": Block.MODEL}
+UNIT_LETTERS = {"USD": "n", "TOKENS": "t"}
+PERIOD_LETTERS = {"DAY": "d", "MONTH": "m", "TOTAL": "t"}
 
 
 class LimitStore:
-    """Reads and writes them."""
+    """Reads limits, budgets, prices, blocks and the caps of the counters."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     async def limits(self) -> list[Limit]:
-        """Return every limit that holds."""
-        return [as_limit(row) for row in await self.database.all(GOOD)]
+        """Return all limits that have not expired."""
+        return [as_limit(row) for row in await self.database.all(ACTIVE_LIMITS)]
 
     async def budgets(self) -> list[tuple[Budget, str]]:
-        """Return every budget with the desk of its subject."""
+        """Return all budgets, each with the desk of its subject."""
         rows = await self.database.all("select * from budget order by kind, org, name, period, unit")
         return [(as_budget(row), row["desk"]) for row in rows]
 
     async def prices(self) -> list[Price]:
-        """Return every price."""
+        """Return all prices, by model, version and start."""
         rows = await self.database.all("select * from price order by model, version, effective_from")
         return [as_price(row) for row in rows]
 
     async def blocks(self, now: datetime) -> list[Block]:
-        """Return every block that holds now."""
+        """Return all blocks that have not expired."""
         query = "select * from block where until is null or until > %s order by kind, org, name, reason"
         return [as_block(row) for row in await self.database.all(query, now)]
 
     async def blocks_with_desks(self, now: datetime) -> list[tuple[Block, str]]:
-        """Return every block that holds now, with the desk of its key."""
-        return [(as_block(row), row["desk"]) for row in await self.database.all(BLOCKS, now)]
+        """Return all blocks that have not expired, each with the desk of its key."""
+        return [(as_block(row), row["desk"]) for row in await self.database.all(BLOCKS_WITH_DESKS, now)]
 
     async def newest_change(self) -> int:
         """Return the number of the newest change."""
         return int((await self.database.all("select number from change"))[0]["number"])
 
     async def caps(self) -> tuple[int, list[tuple[Subject, str, str | int]]]:
-        """Return all caps as the counters keep them, with the number of the newest change."""
+        """Return the number of the newest change, and all caps as (subject, field of the counters, value)."""
         async with self.database.transaction() as connection:
             await connection.execute("set transaction isolation level repeatable read")
-            number = await one(connection, "select number from change")
-            limits = await (await connection.execute(GOOD)).fetchall()
+            number = await fetch_one(connection, "select number from change")
+            limits = await (await connection.execute(ACTIVE_LIMITS)).fetchall()
             budgets = await (await connection.execute("select * from budget")).fetchall()
         caps = [cap for row in limits for cap in _limit_caps(row)]
-        caps += [(_subject(row), f"C{PERIODS[row['period']]}{UNITS[row['unit']]}", row["amount"]) for row in budgets]
+        caps += [
+            (_subject(row), f"C{PERIOD_LETTERS[row['period']]}{UNIT_LETTERS[row['unit']]}", row["amount"])
+            for row in budgets
+        ]
         return (number or {"number": 0})["number"], caps
 
 
-async def one(connection: Connection, query: Any, *args: Any) -> dict[str, Any] | None:
+async def fetch_one(connection: Connection, query: Any, *args: Any) -> dict[str, Any] | None:
     """Return the first row of a query inside a transaction, or None."""
     return await (await connection.execute(query, args)).fetchone()
 
 
-async def changed(connection: Connection) -> None:
+async def record_change(connection: Connection) -> None:
     """Number a change and notify listeners at commit."""
     await connection.execute(CHANGED)
     await connection.execute(NOTIFY.encode())
 
 
-def key(subject: Subject) -> dict[str, str]:
-    """Return a subject as the tables name it."""
+def subject_columns(subject: Subject) -> dict[str, str]:
+    """Return the columns that identify a subject in the tables."""
     return {"kind": Block.Subject.Name(subject.kind), "org": subject.org, "name": subject.name}
 
 
 def as_limit(row: dict[str, Any]) -> Limit:
-    """Return a limit."""
+    """Convert a row to a limit."""
     limit = Limit(
         key=row["name"] if row["kind"] == "KEY" else "",
         requests_per_minute=row["requests_per_minute"],
@@ -132,14 +135,14 @@ def as_limit(row: dict[str, Any]) -> Limit:
 
 
 def as_budget(row: dict[str, Any]) -> Budget:
-    """Return a budget without its spending."""
+    """Convert a row to a budget, without its spending."""
     return Budget(
         subject=row["kind"],
         org=row["org"],
         name=row["name"],
         period=row["period"],
         unit=row["unit"],
-        amount=amount(row["unit"], row["amount"]),
+        amount=format_amount(row["unit"], row["amount"]),
     )
 
 
@@ -153,7 +156,7 @@ def subject_of(record: Limit | Budget | Block) -> Subject:
 
 
 def as_price(row: dict[str, Any]) -> Price:
-    """Return a price."""
+    """Convert a row to a price."""
     price = Price(
         model=row["model"],
         version=row["version"],
@@ -165,7 +168,7 @@ def as_price(row: dict[str, Any]) -> Price:
 
 
 def as_block(row: dict[str, Any]) -> Block:
-    """Return a block."""
+    """Convert a row to a block."""
     return Block(
         subject=row["kind"],
         org=row["org"],
@@ -174,13 +177,13 @@ def as_block(row: dict[str, Any]) -> Block:
     )
 
 
-def amount(unit: str, value: int) -> str:
-    """Return an amount as it is shown."""
+def format_amount(unit: str, value: int) -> str:
+    """Format a number of tokens, or nano-dollars as dollars."""
     return str(value) if unit == "TOKENS" else to_usd(value)
 
 
 def _subject(row: dict[str, Any]) -> Subject:
-    return Subject(KINDS[row["kind"]], row["org"], row["name"])
+    return Subject(SUBJECT_KINDS[row["kind"]], row["org"], row["name"])
 
 
 def _limit_caps(row: dict[str, Any]) -> Sequence[tuple[Subject, str, str | int]]:

@@ -14,8 +14,8 @@ from drw.kernel.rpc.context import MAX_ID
 from drw.kernel.tenancy import PLATFORM, Owner
 
 MAX_USD_PER_MILLION = 1_000_000
-LATE = timedelta(minutes=1)
-LIMITS = "limits:write"
+CLOCK_TOLERANCE = timedelta(minutes=1)
+LIMITS_SCOPE = "limits:write"
 
 
 def subject_of_limit(limit: Limit) -> Subject:
@@ -27,25 +27,25 @@ def subject_of_limit(limit: Limit) -> Subject:
 
 
 def subject(kind: Block.Subject, org: str, name: str, param: str = "name") -> Subject:
-    """Return a subject of the named org, by default the caller's own, or a model.
+    """Return a key, desk or org of an org, by default the caller's, or a model.
 
     Raises:
-        InvalidRequest: it has no name, or one too many.
+        InvalidRequest: the name is missing, or an org has a name beside `org`.
         Forbidden: the org is not the caller's.
     """
     kind = kind or Block.KEY
     if kind == Block.MODEL:
-        return Subject(kind, "", _name(name, param, "a model"))
-    org = tenancy.named_org(org)
+        return Subject(kind, "", _checked_name(name, param, "a model"))
+    org = tenancy.requested_org(org)
     if kind == Block.ORG:
         if name:
             raise InvalidRequest(f"name is {name!r}; an org has none beside org", param=param)
         return Subject(kind, org, "")
-    return Subject(kind, org, _name(name, param, f"a {KINDS[kind]}"))
+    return Subject(kind, org, _checked_name(name, param, f"a {KINDS[kind]}"))
 
 
 def owner(subject: Subject) -> Owner:
-    """Return whose a desk, an org or a model is."""
+    """Return the tenant that owns a desk or an org; the platform owns models."""
     if subject.kind == Block.MODEL:
         return PLATFORM
     return Owner(subject.org, subject.name if subject.kind == Block.DESK else "")
@@ -59,7 +59,7 @@ def check_change(subject: Subject) -> None:
     """
     tenancy.check_change(owner(subject))
     if subject.kind != Block.MODEL:
-        context.caller().must_hold(LIMITS)
+        context.caller().require_scope(LIMITS_SCOPE)
 
 
 def may_see(subject: Subject, desk: str) -> bool:
@@ -71,10 +71,10 @@ def may_see(subject: Subject, desk: str) -> bool:
 
 
 def check_limit(limit: Limit) -> None:
-    """Raise where a limit bounds nothing."""
+    """Raise `InvalidRequest` if a limit has no values."""
     if not (limit.requests_per_minute or limit.tokens_per_minute or limit.concurrent):
         raise InvalidRequest(
-            "give one of requests_per_minute, tokens_per_minute and concurrent; limits:remove takes a limit away",
+            "give one of requests_per_minute, tokens_per_minute and concurrent; limits:remove removes a limit",
             param="requests_per_minute",
         )
 
@@ -83,7 +83,7 @@ def check_budget(budget: Budget) -> int:
     """Return the amount of a budget in nano-dollars or tokens.
 
     Raises:
-        InvalidRequest: the amount is none.
+        InvalidRequest: the amount is invalid.
     """
     if budget.unit != Budget.TOKENS:
         return from_usd(budget.amount, "amount")
@@ -95,26 +95,28 @@ def check_budget(budget: Budget) -> int:
 
 
 def check_price(price: Price, now: datetime) -> tuple[datetime, int, int]:
-    """Return the start of a price, and its two parts in nano-dollars.
+    """Return the start of a price, and its nano-dollars per million prompt and completion tokens.
 
     Raises:
         InvalidRequest: the start is in the past, or an amount is invalid.
     """
-    since = price.effective_from.ToDatetime(UTC) if price.HasField("effective_from") else now
-    if since < now - LATE:
+    start = price.effective_from.ToDatetime(UTC) if price.HasField("effective_from") else now
+    if start < now - CLOCK_TOLERANCE:
         raise InvalidRequest(
-            f"effective_from is {since.isoformat()}; the past keeps its prices: give a future time, or none",
+            f"effective_from is {start.isoformat()}; prices cannot change in the past: give a future time, or none",
             param="effective_from",
         )
-    parts = []
+    amounts = []
     for name in ("prompt_usd_per_million", "completion_usd_per_million"):
-        parts.append(nano := from_usd(getattr(price, name) or "0", name))
+        amounts.append(nano := from_usd(getattr(price, name) or "0", name))
         if nano > MAX_NANO * MAX_USD_PER_MILLION // 9_000_000:
             raise InvalidRequest(f"{name} is {getattr(price, name)!r}; at most {MAX_USD_PER_MILLION}", param=name)
-    return since, parts[0], parts[1]
+    return start, amounts[0], amounts[1]
 
 
-def _name(name: str, param: str, what: str) -> str:
+def _checked_name(name: str, param: str, subject_text: str) -> str:
     if not 0 < len(name) <= MAX_ID:
-        raise InvalidRequest(f"{param} is {name[:50]!r}; the name of {what} has 1 to {MAX_ID} characters", param=param)
+        raise InvalidRequest(
+            f"{param} is {name[:50]!r}; the name of {subject_text} has 1 to {MAX_ID} characters", param=param
+        )
     return name

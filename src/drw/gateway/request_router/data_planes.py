@@ -11,32 +11,32 @@ from drw.api.gateway.v1.rate_limiting_pb2 import ReportEnforcementRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.errors import DrwError
 
-BEAT_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 
 
 class DataPlanes:
-    """Those whose agents hold a stream, and the newest change of limits that each enforces."""
+    """Data planes whose agents watch the desired state, with the newest change of limits that each enforces."""
 
     def __init__(self, limiting: RateLimitingClient) -> None:
         self._limiting = limiting
-        self._watching: Counter[str] = Counter()
+        self._streams: Counter[str] = Counter()
         self._changes: dict[str, int] = {}
         self._reported: set[str] = set()
         self._changed = asyncio.Event()
 
     @contextmanager
-    def watching(self, name: str) -> Iterator[None]:
-        """Count a data plane among those that are there, for as long as the block lasts."""
-        self._watching[name] += 1
+    def connected(self, name: str) -> Iterator[None]:
+        """Count a data plane as connected while the block runs."""
+        self._streams[name] += 1
         try:
             yield
         finally:
-            self._watching[name] -= 1
+            self._streams[name] -= 1
 
-    def enforces(self, name: str, change: int) -> None:
+    def record_change(self, name: str, change: int) -> None:
         """Record the change of limits that a data plane enforces; 0: its Envoy does not run, or has not reported yet.
 
-        `keep_telling` reports it later: an agent that waited for rate limiting would delay the next kill.
+        `keep_reporting` reports it later, since an agent that waits for rate limiting would delay the next kill.
         """
         if change != self._changes.get(name, 0):
             self._changes[name] = change
@@ -48,15 +48,17 @@ class DataPlanes:
             self._changed.clear()
             await self._report()
             with suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_SECONDS):
+                async with asyncio.timeout(REPORT_SECONDS):
                     await self._changed.wait()
 
     async def _report(self) -> None:
-        present = {name: change for name, change in self._changes.items() if change and self._watching[name] > 0}
-        gone = self._reported - present.keys()
-        if not present and not gone:
+        connected = {name: change for name, change in self._changes.items() if change and self._streams[name] > 0}
+        disconnected = self._reported - connected.keys()
+        if not connected and not disconnected:
             return
-        planes = [ReportEnforcementRequest.DataPlane(name=name, change=change) for name, change in present.items()]
-        with suppress(DrwError):  # it is said again in a moment
-            await self._limiting.report_enforcement(ReportEnforcementRequest(data_planes=planes, gone=sorted(gone)))
-            self._reported = set(present)
+        planes = [ReportEnforcementRequest.DataPlane(name=name, change=change) for name, change in connected.items()]
+        with suppress(DrwError):  # the next report contains it again
+            await self._limiting.report_enforcement(
+                ReportEnforcementRequest(data_planes=planes, gone=sorted(disconnected))
+            )
+            self._reported = set(connected)

@@ -10,12 +10,12 @@ from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.api.gateway.v1.load_balancer_pb2 import Upstreams
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limits
 from drw.api.gateway.v1.request_router_pb2 import Configuration, Kills, Route, Routes
-from drw.gateway.request_router.kills.switch import block
-from drw.gateway.request_router.routes.table import RouteSettings, table
+from drw.gateway.request_router.kills.switch import as_block
+from drw.gateway.request_router.routes.table import RouteSettings, route_table
 from drw.routing.request_matching import is_platform_process
 
 Part = Credentials | Limits | Upstreams | Kills | Routes
-"""Routes: those that operators made."""
+"""A part of the desired state. `Routes` contains the routes that operators created."""
 
 
 def assemble(
@@ -26,7 +26,7 @@ def assemble(
     kills: Kills | None = None,
     records: Routes | None = None,
 ) -> Configuration:
-    """Return the whole desired state; equal parts give an equal version."""
+    """Return the complete desired state; equal parts give the same version."""
     routes, _ = _routes(upstreams, settings, records or Routes())
     configuration = Configuration(
         credentials=credentials,
@@ -35,17 +35,17 @@ def assemble(
         routes=Routes(routes=routes),
         blocks=_blocks(limits, kills or Kills()),
     )
-    refused = Configuration(
+    refusals = Configuration(
         credentials=Credentials(revoked=credentials.revoked), blocks=configuration.blocks, limits=limits
     )
-    configuration.refusals = _digest(refused)
+    configuration.refusals = _digest(refusals)
     configuration.version = _digest(configuration)
     return configuration
 
 
 def _blocks(limits: Limits, kills: Kills) -> list[Block]:
-    killed = [refused for kill in kills.kills if (refused := block(kill)) is not None]
-    return sorted((*limits.blocks, *killed), key=lambda b: (b.subject, b.org, b.name, b.reason))
+    kill_blocks = [block for kill in kills.kills if (block := as_block(kill)) is not None]
+    return sorted((*limits.blocks, *kill_blocks), key=lambda b: (b.subject, b.org, b.name, b.reason))
 
 
 def _digest(state: Configuration) -> str:
@@ -53,26 +53,26 @@ def _digest(state: Configuration) -> str:
 
 
 class DesiredState:
-    """The desired state as it is now, for any number of watchers."""
+    """The current desired state, for any number of watchers."""
 
     def __init__(self, settings: Sequence[RouteSettings]) -> None:
         self._settings = settings
         self._parts: dict[type[Part], Part] = {}
         self._changed = asyncio.Condition()
         self.configuration: Configuration | None = None
-        """None until every part has come once."""
+        """None until all parts have been received."""
 
     async def put(self, part: Part) -> None:
-        """Take the newest of one part."""
+        """Replace a part and notify watchers."""
         self._parts[type(part)] = part
         if self.missing():
             return
         async with self._changed:
-            self.configuration = self._assembled()
+            self.configuration = self._assemble_parts()
             self._changed.notify_all()
 
     def missing(self) -> list[str]:
-        """Return the sources that have not sent their part yet."""
+        """Return the sources of parts that have not been received."""
         sources = {
             Credentials: "authentication",
             Limits: "rate_limiting",
@@ -83,19 +83,19 @@ class DesiredState:
         return [name for part, name in sources.items() if part not in self._parts]
 
     async def versions(self) -> AsyncIterator[Configuration]:
-        """Yield the state once it is complete, and after changes of its version; intermediate states can be skipped."""
-        newest = await self._other_than("")
+        """Yield the state when it is complete, and after each change of its version; it can skip some versions."""
+        newest = await self._wait_for_other_version("")
         while True:
             yield newest
-            newest = await self._other_than(newest.version)
+            newest = await self._wait_for_other_version(newest.version)
 
-    async def _other_than(self, version: str) -> Configuration:
+    async def _wait_for_other_version(self, version: str) -> Configuration:
         async with self._changed:
             while self.configuration is None or self.configuration.version == version:
                 await self._changed.wait()
             return self.configuration
 
-    def _assembled(self) -> Configuration:
+    def _assemble_parts(self) -> Configuration:
         credentials, limits, upstreams = (self._parts[part] for part in (Credentials, Limits, Upstreams))
         assert isinstance(credentials, Credentials) and isinstance(limits, Limits) and isinstance(upstreams, Upstreams)
         kills = self._parts[Kills]
@@ -115,4 +115,4 @@ class DesiredState:
 def _routes(upstreams: Upstreams, settings: Sequence[RouteSettings], records: Routes) -> tuple[list[Route], list[str]]:
     credentials = {upstream.name: upstream.credential for upstream in upstreams.upstreams}
     processes = [upstream.name for upstream in upstreams.upstreams if is_platform_process(upstream)]
-    return table(credentials, settings, records.routes, credentials, processes)
+    return route_table(credentials, settings, records.routes, credentials, processes)

@@ -10,12 +10,12 @@ from drw.api.gateway.v1.request_router_pb2 import Configuration, ConfigurationRe
 
 DATA_PLANES = Gauge(
     "drw_data_planes",
-    "Data planes that have reported, by the configuration they run. newest: the one that is wanted;"
-    " older: not yet; refused: they cannot run it.",
+    "Data planes that have reported, by the configuration they run. newest: the desired version;"
+    " older: an earlier version; refused: the desired version failed.",
     ["configuration"],
 )
 NEWEST, OLDER, REFUSED = (DATA_PLANES.labels(which) for which in ("newest", "older", "refused"))
-COMPLETE = Gauge("drw_configuration_complete", "1: there is a configuration to send; 0: a part of it is missing.")
+COMPLETE = Gauge("drw_configuration_complete", "1: the desired state is complete; 0: a part is missing.")
 
 
 def measure(configuration: Configuration | None, reports: Iterable[ConfigurationReport]) -> None:

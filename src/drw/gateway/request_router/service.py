@@ -42,7 +42,7 @@ from drw.gateway.request_router.data_planes import DataPlanes
 from drw.gateway.request_router.desired_state import DesiredState, Part
 from drw.gateway.request_router.explain.enrichment import ExplanationEnricher
 from drw.gateway.request_router.explain.explanation import ExplainedRequest, explain
-from drw.gateway.request_router.kills.principals import Principals
+from drw.gateway.request_router.kills.approval_rules import PrincipalComparer
 from drw.gateway.request_router.kills.store import KillStore
 from drw.gateway.request_router.kills.switch import KillSwitch
 from drw.gateway.request_router.metrics import measure
@@ -85,7 +85,7 @@ class RequestRouter(contract.RequestRouter):
         balancer: LoadBalancerClient,
         authentication: AuthenticationClient,
         enricher: ExplanationEnricher,
-        planes: DataPlanes,
+        data_planes: DataPlanes,
     ) -> None:
         self._desired = desired
         self._kills = kills
@@ -94,27 +94,27 @@ class RequestRouter(contract.RequestRouter):
         self._balancer = balancer
         self._authentication = authentication
         self._enricher = enricher
-        self._planes = planes
+        self._data_planes = data_planes
         self._reports: dict[str, ConfigurationReport] = {}
 
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
-        """ListRoutes."""
+        """ListRoutes lists the routes that the caller can see."""
         if (configuration := self._desired.configuration) is None:
-            raise self._incomplete()
+            raise self._incomplete_error()
         return Routes(routes=visibility.visible_routes(configuration.routes.routes))
 
     async def set_route(self, request: Route, /) -> Route:
         """SetRoute creates or replaces a route."""
-        upstreams = await self._upstreams()
-        self._refuse_fixed(request.name, upstreams)
+        credentials = await self._credentials_by_upstream()
+        self._check_not_fixed(request.name, credentials)
         route = validation.with_defaults(request)
-        validation.check(route, upstreams)
+        validation.check(route, credentials)
         await self._records.put(route.name, route)
         return route
 
     async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
         """DeleteRoute deletes a route that SetRoute created."""
-        self._refuse_fixed(request.name, await self._upstreams())
+        self._check_not_fixed(request.name, await self._credentials_by_upstream())
         if not await self._records.delete(request.name):
             raise RouteNotFound(f"there is no route {request.name[:80]!r}; `drw routes list` shows all")
         return DeleteRouteResponse()
@@ -122,27 +122,27 @@ class RequestRouter(contract.RequestRouter):
     async def explain_route(self, request: ExplainRouteRequest, /) -> Explanation:
         """ExplainRoute explains which route, limits, budgets and models apply to a request."""
         if (configuration := self._desired.configuration) is None:
-            raise self._incomplete()
+            raise self._incomplete_error()
         headers = {name.lower(): value for name, value in request.headers.items()}
         path = request.path.partition("?")[0]
-        explained = ExplainedRequest(request.method.upper() or "POST", path, headers, request.model)
-        principal = await self._as(request)
+        explained_request = ExplainedRequest(request.method.upper() or "POST", path, headers, request.model)
+        principal = await self._explained_principal(request)
         routes = visibility.redact_routes(configuration.routes.routes)
-        explanation = explain(configuration, explained, principal, routes)
-        await self._enricher.add(explanation, configuration, explained, principal)
+        explanation = explain(configuration, explained_request, principal, routes)
+        await self._enricher.add(explanation, configuration, explained_request, principal)
         return visibility.redact_explanation(explanation, routes)
 
     async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
         """GetRollout returns the desired version, and the last report of each data plane."""
         if (configuration := self._desired.configuration) is None:
-            raise self._incomplete()
-        planes = [report for _, report in sorted(self._reports.items())]
-        complete = Rollout(version=configuration.version, data_planes=planes, lost=self._desired.unusable_routes())
+            raise self._incomplete_error()
+        reports = [report for _, report in sorted(self._reports.items())]
+        complete = Rollout(version=configuration.version, data_planes=reports, lost=self._desired.unusable_routes())
         return visibility.redact_rollout(complete)
 
     async def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
         """WatchConfiguration streams the desired state, now and after each change."""
-        with self._planes.watching(request.data_plane):
+        with self._data_planes.connected(request.data_plane):
             async with aclosing(self._desired.versions()) as versions:  # type: ignore[type-var]
                 async for configuration in versions:
                     yield configuration
@@ -161,7 +161,7 @@ class RequestRouter(contract.RequestRouter):
             notes=[note[:MAX_ERROR] for note in request.notes[:MAX_NOTES]],
         )
         self._reports[request.data_plane] = report
-        self._planes.enforces(request.data_plane, request.limits_change)
+        self._data_planes.record_change(request.data_plane, request.limits_change)
         return ReportConfigurationResponse()
 
     async def create_kill(self, request: CreateKillRequest, /) -> Kill:
@@ -173,7 +173,7 @@ class RequestRouter(contract.RequestRouter):
         return await self._kills.list(request)
 
     async def get_kill(self, request: GetKillRequest, /) -> Kill:
-        """GetKill."""
+        """GetKill returns a kill."""
         return await self._kills.get(request.id)
 
     async def approve_kill(self, request: ApproveKillRequest, /) -> Kill:
@@ -186,46 +186,46 @@ class RequestRouter(contract.RequestRouter):
 
     async def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
         """WatchKills streams all active kills, now and after each change."""
-        async with aclosing(self._kills.watch()) as news:  # type: ignore[type-var]
-            async for kills in news:
+        async with aclosing(self._kills.watch()) as changes:  # type: ignore[type-var]
+            async for kills in changes:
                 yield kills
 
     async def measure(self) -> None:
-        """Bring the metrics up to date."""
+        """Update the metrics."""
         measure(self._desired.configuration, self._reports.values())
 
     async def detail(self) -> str:
-        """Return which version each data plane runs.
+        """Return the version that each data plane runs, for the status of the service.
 
         Raises:
-            Unavailable: a part of the desired state is missing, a data plane is not where it should be, or a route
-                leads nowhere.
+            Unavailable: a part of the desired state is missing, a data plane reports an error, or a route has no
+                upstream.
         """
         if (configuration := self._desired.configuration) is None:
-            raise self._incomplete()
+            raise self._incomplete_error()
         reports = "; ".join(_report_text(report, configuration) for _, report in sorted(self._reports.items()))
         killed = sum(block.reason == Block.KILLED for block in configuration.blocks)
         text = f"version {configuration.version}; {reports or 'no data plane has reported yet'}"
         text += f"; killed: {killed}, see `drw kill list`" if killed else ""
-        if lost := self._desired.unusable_routes():
-            text = f"{text}; routes without an upstream: {'; '.join(lost)}"
-        if lost or any(report.error or report.notes for report in self._reports.values()):
+        if unusable := self._desired.unusable_routes():
+            text = f"{text}; routes without an upstream: {'; '.join(unusable)}"
+        if unusable or any(report.error or report.notes for report in self._reports.values()):
             raise Unavailable(text)
         return text
 
-    async def _upstreams(self) -> dict[str, str]:
+    async def _credentials_by_upstream(self) -> dict[str, str]:
         """Return the current upstreams with their credentials."""
         response = await self._balancer.list_upstreams(ListUpstreamsRequest())
         return {upstream.name: upstream.credential for upstream in response.upstreams}
 
-    def _refuse_fixed(self, name: str, upstreams: Iterable[str]) -> None:
+    def _check_not_fixed(self, name: str, upstreams: Iterable[str]) -> None:
         if name in reserved_names(upstreams, self._settings):
             raise RouteIsFixed(
                 f"{name!r} is a route of the platform or its settings: take another name; a route with the same path "
                 "and more conditions is tried first"
             )
 
-    async def _as(self, request: ExplainRouteRequest) -> Principal:
+    async def _explained_principal(self, request: ExplainRouteRequest) -> Principal:
         """Return the principal to explain for: the caller, or a key or desk that the caller can see."""
         principal = context.caller()
         if request.key and request.desk:
@@ -238,32 +238,32 @@ class RequestRouter(contract.RequestRouter):
             return Principal(key.org, key.desk, key.id, frozenset(key.scopes))
         return principal
 
-    def _incomplete(self) -> Unavailable:
+    def _incomplete_error(self) -> Unavailable:
         return Unavailable(f"waiting for {' and '.join(self._desired.missing())}")
 
 
 def _report_text(report: ConfigurationReport, configuration: Configuration) -> str:
-    fate = f"does not run version {report.version}: {report.error}" if report.error else f"runs {report.version}"
-    # Who is revoked, killed or over a limit is in force before the rest of a version is.
-    late = "" if report.refusals == configuration.refusals else ", and has not applied all refusals yet"
+    status = f"does not run version {report.version}: {report.error}" if report.error else f"runs {report.version}"
+    # Data planes apply revoked keys, kills and limits before the other parts of a version.
+    pending = "" if report.refusals == configuration.refusals else ", and has not applied all refusals yet"
     notes = f" ({'; '.join(report.notes)})" if report.notes else ""
-    return f"data plane {report.data_plane!r} {fate}{late}{notes}{_circuits(report)}"
+    return f"data plane {report.data_plane!r} {status}{pending}{notes}{_unclosed_circuits(report)}"
 
 
-def _circuits(report: ConfigurationReport) -> str:
-    """Return which circuits are not closed."""
+def _unclosed_circuits(report: ConfigurationReport) -> str:
+    """List circuits that are open or half-open."""
     text = ""
-    for state, word in ((Health.OPEN, "open"), (Health.HALF_OPEN, "half-open")):
+    for state, state_name in ((Health.OPEN, "open"), (Health.HALF_OPEN, "half-open")):
         if hosts := [f"{h.upstream} at {h.address}" for h in report.upstreams if h.circuit == state]:
-            text += f"; circuit {word}: {', '.join(hosts)}"
+            text += f"; circuit {state_name}: {', '.join(hosts)}"
     return text
 
 
 async def _follow(desired: DesiredState, watch: Callable[[], AsyncIterator[Part]]) -> None:
     while True:
-        with suppress(DeadlineExceeded):  # no stream lasts for ever
-            async with aclosing(watch()) as news:  # type: ignore[type-var]
-                async for part in news:
+        with suppress(DeadlineExceeded):  # streams have a maximum duration
+            async with aclosing(watch()) as parts:  # type: ignore[type-var]
+                async for part in parts:
                     await desired.put(part)
 
 
@@ -277,7 +277,7 @@ async def build(scope: ServiceContext) -> RequestRouter:
     switch = KillSwitch(
         KillStore(database),
         audit,
-        Principals(authentication),
+        PrincipalComparer(authentication),
         settings.kill_approvals,
         settings.kill_limits,
         settings.kill_proposal_seconds,
@@ -287,8 +287,8 @@ async def build(scope: ServiceContext) -> RequestRouter:
     balancer = scope.client(LoadBalancerClient)
     discovery = scope.client(DiscoveryClient) if scope.has("discovery") else None
     enricher = ExplanationEnricher(discovery, limiting)
-    planes = DataPlanes(limiting)
-    service = RequestRouter(desired, switch, records, settings.routes, balancer, authentication, enricher, planes)
+    data_planes = DataPlanes(limiting)
+    service = RequestRouter(desired, switch, records, settings.routes, balancer, authentication, enricher, data_planes)
 
     async def credentials() -> None:
         await _follow(desired, lambda: authentication.watch_credentials(WatchCredentialsRequest()))
@@ -307,8 +307,8 @@ async def build(scope: ServiceContext) -> RequestRouter:
             async for _ in changes:
                 await desired.put(Routes(routes=await records.all()))
 
-    for source in (credentials, limits, upstreams, kills, routes, switch.expire, planes.keep_reporting):
+    for source in (credentials, limits, upstreams, kills, routes, switch.expire, data_planes.keep_reporting):
         scope.background(source)
     scope.describe(service.detail)
-    scope.measure(service.measure)
+    scope.on_scrape(service.measure)
     return service

@@ -1,8 +1,8 @@
-"""OpenTelemetry's semantic conventions for generative AI: names of attributes and metrics, and their values.
+"""OpenTelemetry's semantic conventions for generative AI: names and values of attributes and metrics.
 
 Source: open-telemetry/semantic-conventions-genai, docs/gen-ai (gen-ai-spans.md, gen-ai-metrics.md), status
-"development". In Prometheus a metric has its name with underscores and its unit at the end, as
-OpenTelemetry's rules for Prometheus say; an attribute becomes a label in the same way.
+"development". OpenTelemetry's rules for Prometheus determine the names there: underscores, with the unit at the end
+of a metric.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ COST = "drw.cost.usd"
 CHAT, COMPLETION, EMBEDDINGS, RETRIEVAL = "chat", "text_completion", "embeddings", "retrieval"
 WORKFLOW, WORKFLOW_NAME = "invoke_workflow", "gen_ai.workflow.name"
 PROVIDERS = {"openai": "openai", "vertex": "gcp.vertex_ai"}
-"""Our engines under the conventions' names; an engine without one goes by its own."""
+"""Engines with a name in the conventions. Other engines keep their name."""
 
-SENT = {
+REQUEST_PARAMETERS = {
     "temperature": "gen_ai.request.temperature",
     "top_p": "gen_ai.request.top_p",
     "max_tokens": "gen_ai.request.max_tokens",
@@ -45,20 +45,20 @@ SENT = {
     "seed": "gen_ai.request.seed",
     "dimensions": "gen_ai.embeddings.dimension.count",
 }
-"""Parameters of OpenAI's API under the conventions' names. Stop sequences are omitted: they are the caller's text."""
+"""Parameters of OpenAI's API with their attribute. Stop sequences are omitted, because they are text of the caller."""
 
 DURATION_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_TOKEN_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TOKENS = tuple(4**power for power in range(14))
-"""Buckets as the conventions give them."""
+"""Buckets from the conventions."""
 
 LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model")
-"""Models are names in the registry: unknown names of callers never become labels."""
+"""Labels. Models are names of the registry, so that names sent by callers never become labels."""
 
 CLIENT_DURATION = Histogram(
     "gen_ai_client_operation_duration_seconds",
-    "Time an operation took of the model, the retrieval or whatever else was asked.",
+    "Duration of a model call, an embedding or a retrieval.",
     [*LABELS, "error_type"],
     buckets=DURATION_SECONDS,
 )
@@ -68,7 +68,7 @@ CLIENT_TOKENS = Histogram(
     [*LABELS, "gen_ai_token_type"],
     buckets=TOKENS,
 )
-COST_USD = Counter("drw_cost_usd", "What calls have cost, in US dollars.", ["org", "desk", "gen_ai_response_model"])
+COST_USD = Counter("drw_cost_usd", "Cost of model calls in US dollars.", ["org", "desk", "gen_ai_response_model"])
 
 
 @lru_cache(maxsize=4096)
@@ -83,8 +83,8 @@ def provider(engine: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def server(base_url: str) -> Mapping[str, str | int]:
-    """Return where an engine answers, as attributes: host and port, or the path of a socket."""
+def server_attributes(base_url: str) -> Mapping[str, str | int]:
+    """Return the address of an engine as attributes: host and port, or the path of a socket."""
     if base_url.startswith("unix:"):
         return {"server.address": base_url.removeprefix("unix:")}
     url = urlsplit(base_url)
@@ -94,8 +94,8 @@ def server(base_url: str) -> Mapping[str, str | int]:
 
 
 def request_attributes(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a request as attributes: numbers and types, never text."""
-    attributes = {name: body[key] for key, name in SENT.items() if isinstance(body.get(key), int | float)}
+    """Return the parameters of a request as attributes: only numbers and types, never text."""
+    attributes = {name: body[key] for key, name in REQUEST_PARAMETERS.items() if isinstance(body.get(key), int | float)}
     if (count := body.get("n", 1)) != 1:
         attributes["gen_ai.request.choice.count"] = count
     if kind := (body.get("response_format") or {}).get("type"):
@@ -111,15 +111,15 @@ def operation(
 
     `subject` is the model or data source in the span's name.
     """
-    began = perf_counter()
-    failure = ""
+    started = perf_counter()
+    error_type = ""
     all_attributes = {OPERATION: name, PROVIDER: provider(engine), **attributes}
     try:
         with telemetry.span(f"{name} {subject}", kind, all_attributes) as span:
             yield span
     except BaseException as error:
-        failure = telemetry.error_type(error)
+        error_type = telemetry.error_type(error)
         raise
     finally:
         model = attributes.get(REQUEST_MODEL, "")
-        CLIENT_DURATION.labels(name, provider(engine), model, model, failure).observe(perf_counter() - began)
+        CLIENT_DURATION.labels(name, provider(engine), model, model, error_type).observe(perf_counter() - started)

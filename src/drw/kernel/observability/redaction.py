@@ -1,7 +1,7 @@
 """Redaction of secrets, email addresses, account and card numbers in text.
 
-A short list of patterns that prefers false positives: ten digits can be a card or a quantity. It cannot find secrets
-without a pattern, such as passphrases. Redacted text is still confidential.
+The patterns prefer false positives: ten digits can be a card or a quantity. Secrets without a pattern, such as
+passphrases, are not found, so redacted text is still confidential.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ PATTERNS = {
     "credentials": r"(?i:\b(?:bearer|basic)\s{1,4}[\w.~+/=-]{8,})|(?<=://)[^\s/@:]{1,100}:[^\s/@]{1,200}(?=@)",
     "secret": r"(?i:(?:api[_-]?key|secret|passwor[dt]|passwd|passphrase|token|credential)[\w-]{0,20}"
     r"(?:\\{0,3}[\"'])?\s{0,4}(?::=|[:=])\s{0,4}"
-    # To the closing quote, which has as many backslashes as the opening one: JSON may stand inside of JSON.
+    # To the closing quote, with the same number of backslashes as the opening one: JSON can be nested in JSON.
     r"(?:(?P<quote>\\{0,3}[\"'])(?:(?!(?<!\\)(?P=quote)).){1,1000}|[^\s\"',;]{4,}))",
     "email": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+",
     "account": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"  # an IBAN
-    r"|(?i:\b[a-z]{2}\d{2} ?[a-z0-9]{4}(?: ?\d{4}){1,6} ?\d{1,4}\b)",  # and in small letters, with more digits
-    # Cards, accounts, social security, telephones; where there are dots, only between groups: prices have them too.
+    r"|(?i:\b[a-z]{2}\d{2} ?[a-z0-9]{4}(?: ?\d{4}){1,6} ?\d{1,4}\b)",  # in lower case, with more digits
+    # Card, account, social security and telephone numbers. Dots match only between groups, because prices have dots.
     "number": r"(?<![\w.])\+?\d(?:[ ()-]{0,2}\d){8,}(?![\w.]\d)"
     r"|(?<![\w.])\+?(?=(?:\.?\d){9})\d{1,4}(?:\.\d{2,4}){2,6}(?![\w.]\d)",
 }
-"""Patterns in the order of application; the name replaces a match."""
+"""Patterns in the order of application; `[redacted: NAME]` replaces a match."""
 
-FOUND = re.compile("|".join(f"(?P<{name.replace(' ', '_')}>{p})" for name, p in PATTERNS.items()), re.DOTALL)
+ANY_PATTERN = re.compile("|".join(f"(?P<{name.replace(' ', '_')}>{p})" for name, p in PATTERNS.items()), re.DOTALL)
 
 TOKEN = re.compile(PATTERNS["token"])
-LONGEST = 4096
-"""A secret is not longer than this, so a text that is cut loses this much more at the cut."""
+MAX_SECRET_LENGTH = 4096
+"""Maximum length of a secret. A truncated text loses this many more characters, which can be a part of a secret."""
 
 
 def redacted(text: str) -> str:
     """Return the text with matches replaced by `[redacted: NAME]`."""
-    return FOUND.sub(lambda match: f"[redacted: {(match.lastgroup or '').replace('_', ' ')}]", text)
+    return ANY_PATTERN.sub(lambda match: f"[redacted: {(match.lastgroup or '').replace('_', ' ')}]", text)
 
 
 def without_tokens(text: str) -> str:
@@ -46,8 +46,8 @@ def without_tokens(text: str) -> str:
 
 
 def excerpt(text: str, max_length: int) -> str:
-    """Return at most `max_length` characters of the text, redacted; no part of a secret stays at the cut."""
+    """Return at most `max_length` characters of the text, redacted, without a partial secret at the end."""
     if len(text) <= max_length:
         return redacted(text)[:max_length]
-    clean = redacted(text[: max_length + LONGEST])
-    return f"{clean[: max(0, min(max_length, len(clean) - LONGEST))]}[... {len(text)} characters]"
+    clean = redacted(text[: max_length + MAX_SECRET_LENGTH])
+    return f"{clean[: max(0, min(max_length, len(clean) - MAX_SECRET_LENGTH))]}[... {len(text)} characters]"

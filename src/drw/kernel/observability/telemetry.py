@@ -1,4 +1,4 @@
-"""Logs, traces and metrics: one JSON line a request, W3C trace context, Prometheus."""
+"""Logs, traces and metrics: one JSON line per request, W3C trace context, Prometheus."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from prometheus_client import Counter, Histogram
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.kernel.observability.redaction import redacted, without_tokens
 
-FAILURES = {"500", "501", "502", "503", "504"} | {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"}
-"""Which ends of a request are the server's fault, by the conventions for HTTP and gRPC."""
-PROBED = "process"
-"""Methods for status probes, which are not logged."""
+SERVER_FAULTS = {"500", "501", "502", "503", "504"} | {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"}
+"""Status codes that mark a server span as failed, by the conventions for HTTP and gRPC."""
+PROBE_SERVICE = "process"
+"""Service of the status probes, which are not logged."""
 
 EXPORT_SECONDS = 3.0
 """Timeout for exporting a batch of spans, including retries."""
@@ -37,33 +37,33 @@ FLUSH_SECONDS = 5.0
 ERROR_TYPE = "error.type"
 QUOTES = "quotes"
 """Metadata of errors whose message contains third-party text after the first colon."""
-KEY = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
+API_KEY = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 """Pattern of API keys, which are redacted in all log lines."""
 
 REQUESTS = logging.getLogger("drw.request")
 tracer = trace.get_tracer("drw")
 PROPAGATOR = TraceContextTextMapPropagator()
 """W3C trace context only: baggage is client input, and would be forwarded to third-party engines."""
-PLAIN = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-"""The usual form of a traceparent."""
+TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+"""The common form of a traceparent."""
 
 CALLS = Histogram(
     "drw_call_seconds",
-    "Time a call took on the side that served it, in seconds.",
+    "Duration of a call, measured by the service, in seconds.",
     ["service", "method", "code"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-IN_FLIGHT = Counter("drw_calls_started", "Calls begun; less the finished ones, these are in flight.", ["service"])
+STARTED = Counter("drw_calls_started", "Calls begun; less the finished ones, these are in flight.", ["service"])
 
 
 @lru_cache(maxsize=4096)
-def _calls(service: str, method: str, code: str) -> Histogram:
+def _duration(service: str, method: str, code: str) -> Histogram:
     return CALLS.labels(service, method, code)
 
 
 @lru_cache(maxsize=256)
-def _begun(service: str) -> Counter:
-    return IN_FLIGHT.labels(service)
+def _started(service: str) -> Counter:
+    return STARTED.labels(service)
 
 
 def _log_request(level: int, fields: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ def _log_request(level: int, fields: dict[str, Any]) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats log records as JSON lines."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -92,11 +92,11 @@ class JsonFormatter(logging.Formatter):
             line["trace_id"] = trace_id
         if record.exc_info:
             line["exception"] = redacted(self.formatException(record.exc_info))
-        return KEY.sub("(a key)", orjson.dumps(line, default=str).decode())
+        return API_KEY.sub("(a key)", orjson.dumps(line, default=str).decode())
 
 
 def set_up(process: str, otlp_endpoint: str = "") -> None:
-    """Start logging to standard error and, with an endpoint, sending traces there."""
+    """Configure logging to standard error, and the export of traces if there is an endpoint."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(process))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -107,14 +107,14 @@ def set_up(process: str, otlp_endpoint: str = "") -> None:
 
 
 def _export_spans(process: str, endpoint: str) -> None:
-    # Imported here: without a collector none of it is needed, and it takes its share of a start.
+    # Imported here: these imports are slow, and only needed with a collector.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     resource = Resource.create({"service.name": f"drw-{process}"})
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # `flush` does it, and does not wait for ever
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # `flush` shuts it down, with a timeout
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
@@ -123,9 +123,9 @@ def _export_spans(process: str, endpoint: str) -> None:
 def flush(seconds: float = FLUSH_SECONDS) -> None:
     """Flush spans within a timeout, so that an unreachable collector does not delay shutdown."""
     if shutdown := getattr(trace.get_tracer_provider(), "shutdown", None):  # only the provider that exports has one
-        sending = Thread(target=shutdown, daemon=True)
-        sending.start()
-        sending.join(seconds)
+        shutting_down = Thread(target=shutdown, daemon=True)
+        shutting_down.start()
+        shutting_down.join(seconds)
 
 
 def exports() -> bool:
@@ -136,13 +136,13 @@ def exports() -> bool:
 
 
 def current_trace_id() -> str:
-    """Return the id of the present trace in hex, or an empty string."""
+    """Return the id of the current trace in hex, or an empty string."""
     context = trace.get_current_span().get_span_context()
     return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
 
 def outgoing_headers() -> dict[str, str]:
-    """Return the headers that carry the trace to the next process."""
+    """Return the headers that propagate the trace to the next process."""
     context = trace.get_current_span().get_span_context()
     if context.is_valid and not context.trace_state:
         trace_id = trace.format_trace_id(context.trace_id)
@@ -154,10 +154,10 @@ def outgoing_headers() -> dict[str, str]:
 
 
 def incoming_context(headers: Mapping[str, str]) -> Context:
-    """Return the trace context that came with a request."""
-    match = PLAIN.fullmatch(headers.get("traceparent", ""))
+    """Extract the trace context of a request from its headers."""
+    match = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     if match is None or "tracestate" in headers:
-        return PROPAGATOR.extract(headers)  # which knows every form, and takes four times as long
+        return PROPAGATOR.extract(headers)  # supports every form, and takes four times as long
     trace_id, span_id, flags = (int(part, 16) for part in match.groups())
     parent = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
     return trace.set_span_in_context(NonRecordingSpan(parent), Context()) if parent.is_valid else Context()
@@ -165,7 +165,7 @@ def incoming_context(headers: Mapping[str, str]) -> Context:
 
 @contextmanager
 def continuing(context: Context) -> Iterator[None]:
-    """Make the block part of the trace of this context, or of none, and not of the present one."""
+    """Run the block in the trace of this context instead of the current trace."""
     token = attach(context)
     try:
         yield
@@ -174,7 +174,7 @@ def continuing(context: Context) -> Iterator[None]:
 
 
 def error_type(error: BaseException) -> str:
-    """Return the class of an error as spans, metrics and log lines name it; where it was raised does not matter."""
+    """Return the class name of an error for spans, metrics and logs; for an error of another process, its class."""
     return error.reason if isinstance(error, DrwError) else type(error).__name__
 
 
@@ -189,7 +189,7 @@ def loggable(error: DrwError) -> str:
     return error.message.partition(": ")[0] if QUOTES in error.metadata else error.message
 
 
-def failed(span: Span, kind: str) -> None:
+def mark_failed(span: Span, kind: str) -> None:
     """Mark a span as failed, without the error message, which can quote input."""
     span.set_attribute(ERROR_TYPE, kind)
     span.set_status(StatusCode.ERROR)
@@ -209,15 +209,15 @@ def span(
         try:
             yield created
         except BaseException as error:
-            failed(created, error_type(error))
+            mark_failed(created, error_type(error))
             raise
 
 
 class AttachedSpan:
-    """A span that is the present one from here to `end`, though code of others runs in between, as in a generator."""
+    """A span that stays the current span until `end`, for generators, where other code runs in between."""
 
     def __init__(self, name: str, kind: SpanKind, attributes: Mapping[str, Any]) -> None:
-        self._before = get_current()
+        self._previous = get_current()
         self.span = tracer.start_span(name, kind=kind, attributes=attributes)
         self._context = trace.set_span_in_context(self.span)
         attach(self._context)
@@ -226,11 +226,11 @@ class AttachedSpan:
         """End the span and restore the previous one, unless the task has entered another."""
         self.span.end()
         if get_current() is self._context:
-            attach(self._before)
+            attach(self._previous)
 
 
 class Request:
-    """Measures one served request: a span, a line of log, a histogram."""
+    """Telemetry of one served request: a span, a log line, a histogram."""
 
     def __init__(self, service: str, method: str, headers: dict[str, str]) -> None:
         self._service = service
@@ -239,33 +239,33 @@ class Request:
         self.fields: dict[str, Any] = {}
 
     def __enter__(self) -> Request:
-        self._began = time.perf_counter()
-        _begun(self._service).inc()
+        self._start_time = time.perf_counter()
+        _started(self._service).inc()
         context = incoming_context(self._headers)
         self.span: Span = trace.get_current_span(context)
         if exports():
             self.span = tracer.start_span(f"{self._service}/{self._method}", context=context, kind=SpanKind.SERVER)
         if not self.span.get_span_context().is_valid:
-            # Nobody records it; its id still ties log lines and audit records together.
+            # The span is not exported; its id still correlates log lines and audit records.
             ids = SpanContext(random.getrandbits(128), random.getrandbits(64), is_remote=False)
             self.span = NonRecordingSpan(ids)
         self._token = attach(trace.set_span_in_context(self.span, context))
         return self
 
-    def fails(self, error: DrwError) -> None:
-        """Say which error the answer is."""
+    def record_error(self, error: DrwError) -> None:
+        """Record the error that the request fails with."""
         self.fields |= {ERROR_TYPE: error.reason, "error": loggable(error)}
 
     def finish(self, code: str, level: int = logging.INFO) -> None:
-        """Say how it ended; call once."""
-        seconds = time.perf_counter() - self._began
+        """Record the status code and the duration; call once."""
+        seconds = time.perf_counter() - self._start_time
         if self.span.is_recording():
             self.span.set_attributes(self._attributes(code))
-            if code in FAILURES:
-                failed(self.span, self.fields.get(ERROR_TYPE, code))
-        _calls(self._service, self._method, code).observe(seconds)
+            if code in SERVER_FAULTS:
+                mark_failed(self.span, self.fields.get(ERROR_TYPE, code))
+        _duration(self._service, self._method, code).observe(seconds)
         fields = {"service": self._service, "method": self._method, "code": code, "ms": round(seconds * 1000, 2)}
-        if self._service != PROBED or level > logging.INFO:
+        if self._service != PROBE_SERVICE or level > logging.INFO:
             _log_request(level, fields | self.fields)
 
     def _attributes(self, code: str) -> dict[str, str | int]:
@@ -282,6 +282,6 @@ class Request:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if error is not None:
-            failed(self.span, error_type(error))
+            mark_failed(self.span, error_type(error))
         detach(self._token)
         self.span.end()

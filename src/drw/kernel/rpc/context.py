@@ -13,7 +13,7 @@ from drw.kernel.errors import DeadlineExceeded, Forbidden, Unauthenticated
 from drw.kernel.scopes import SCOPES as SCOPES
 
 MAX_ID = 200
-"""The longest id of a caller: "oidc:", an issuer's name of 32, ":" and a subject of 128 are within it."""
+"""Maximum length of a caller's id, such as "oidc:", an issuer of 32 characters, ":" and a subject of 128."""
 
 ANY_SCOPE = "*"
 """The scope of methods that any authenticated caller can call."""
@@ -29,27 +29,27 @@ class Principal:
     scopes: frozenset[str] = frozenset()
     walls: frozenset[str] = frozenset()
 
-    def must_hold(self, *scopes: str) -> None:
-        """Raise `Forbidden` where the key holds none of these scopes."""
+    def require_scope(self, *scopes: str) -> None:
+        """Raise `Forbidden` if the key has none of these scopes."""
         if self.scopes.isdisjoint(scopes):
             alternatives = " or ".join(repr(scope) for scope in scopes)
             raise Forbidden(f"the key {self.key!r} lacks the scope {alternatives}", scope=scopes[0])
 
     def to_wire(self) -> bytes:
-        """Return the caller as it travels between processes."""
+        """Serialise the caller for a call to another process."""
         return kernel_pb2.Caller(
             org=self.org, desk=self.desk, key=self.key, scopes=sorted(self.scopes), walls=sorted(self.walls)
         ).SerializeToString()
 
     @classmethod
     def from_wire(cls, data: bytes) -> Principal:
-        """Read what `to_wire` wrote."""
-        wire = kernel_pb2.Caller.FromString(data)
-        return cls(wire.org, wire.desk, wire.key, frozenset(wire.scopes), frozenset(wire.walls))
+        """Parse the output of `to_wire`."""
+        message = kernel_pb2.Caller.FromString(data)
+        return cls(message.org, message.desk, message.key, frozenset(message.scopes), frozenset(message.walls))
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> Principal | None:
-        """Read the headers that the data plane sets from a verified key; None where there was no key."""
+        """Read the headers that the data plane sets from a verified key; None without a key."""
         if not (key := headers.get("x-drw-key")):
             return None
         scopes, walls = (frozenset(headers.get(f"x-drw-{name}", "").split()) for name in ("scopes", "walls"))
@@ -88,11 +88,11 @@ def acting_for(principal: Principal | None) -> Iterator[None]:
 
 @contextmanager
 def deadline(seconds: float | None) -> Iterator[None]:
-    """Set a deadline for the block; an earlier deadline stays."""
-    present = _deadline.get()
+    """Set the deadline of the block; an earlier deadline takes precedence."""
+    current = _deadline.get()
     requested = None if seconds is None else time.monotonic() + seconds
-    soonest = min((d for d in (present, requested) if d is not None), default=None)
-    token = _deadline.set(soonest)
+    earliest = min((d for d in (current, requested) if d is not None), default=None)
+    token = _deadline.set(earliest)
     try:
         yield
     finally:
@@ -107,6 +107,6 @@ def time_left() -> float | None:
     """
     if (end := _deadline.get()) is None:
         return None
-    if (left := end - time.monotonic()) <= 0:
+    if (remaining := end - time.monotonic()) <= 0:
         raise DeadlineExceeded("the time for this request has run out")
-    return left
+    return remaining

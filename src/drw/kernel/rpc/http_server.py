@@ -1,4 +1,4 @@
-"""The HTTP side of a process: REST and hand-written routes under one middleware, served by uvicorn."""
+"""HTTP server of a process: REST and hand-written routes with one middleware, served by uvicorn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import orjson
 import uvicorn
@@ -27,108 +26,109 @@ from drw.kernel.errors import (
     TooLarge,
     Unavailable,
     http_body,
-    http_form,
+    http_error,
     http_headers,
 )
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context, start_times
 from drw.kernel.rpc.content_encoding import decoded
-from drw.kernel.rpc.joined_writes import HttpProtocol
-from drw.kernel.rpc.json_bodies import json_object
-from drw.kernel.rpc.lost_connections import LOST, unavailable
+from drw.kernel.rpc.lost_connections import LOST_CONNECTION_ERRORS, connection_lost
 from drw.kernel.rpc.metrics_page import page
+from drw.kernel.rpc.write_coalescing import HttpProtocol
 
 log = logging.getLogger(__name__)
 
-Measure = Callable[[], Awaitable[bytes]]
-"""Brings the gauges of a process up to date, and returns further metrics in Prometheus' text format."""
+UpdateMetrics = Callable[[], Awaitable[bytes]]
+"""Updates the gauges of a process, and returns further metrics in Prometheus' text format."""
 
 JSON = "application/json"
 ALIVE = "/healthz"
 """Liveness path: responds from the event loop, without any dependency."""
-VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-OTHER = "_OTHER"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OTHER_METHOD = "_OTHER"
 """Label of unknown HTTP methods, as in OpenTelemetry's conventions, to bound cardinality."""
-CLIENT_GONE = 499
+CLIENT_CLOSED_REQUEST = 499
 """Status in the log for requests whose client disconnected, as in nginx."""
 
 
-async def _nothing_to_measure() -> bytes:
+async def _no_metrics() -> bytes:
     return b""
 
 
-def app(routes: Sequence[BaseRoute], process: str, measure: Measure = _nothing_to_measure) -> ASGIApp:
-    """Return the ASGI application of a process; `measure` runs before metrics are read."""
+def app(routes: Sequence[BaseRoute], process: str, update_metrics: UpdateMetrics = _no_metrics) -> ASGIApp:
+    """Return the ASGI application of a process; `update_metrics` runs before each scrape."""
 
     async def metrics(_: Request) -> Response:
         if (principal := context.caller_or_none()) is not None:
-            principal.must_hold("platform:read")
-        return Response(page(await measure()), media_type=CONTENT_TYPE_LATEST)
+            principal.require_scope("platform:read")
+        return Response(page(await update_metrics()), media_type=CONTENT_TYPE_LATEST)
 
-    own_routes = [
+    process_routes = [
         Route(ALIVE, _alive, methods=["GET"]),
         Route(f"/metrics/{process}", metrics, methods=["GET"]),
     ]
-    return RequestMiddleware(Router([*routes, *own_routes], redirect_slashes=False, default=_nothing_here))
+    return RequestMiddleware(Router([*routes, *process_routes], redirect_slashes=False, default=_not_found))
 
 
 class RequestMiddleware:
-    """Around every request: the caller, the trace, one line of log, errors in OpenAI's shape."""
+    """Sets the caller and the trace of each request, logs it, and returns errors in OpenAI's format."""
 
     def __init__(self, inner: Router) -> None:
         self._inner = inner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"] == ALIVE:  # probed often, and worth no line of log each time
+        if scope["type"] != "http" or scope["path"] == ALIVE:  # probes are frequent and not logged
             await self._inner(scope, receive, send)
             return
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
-        answer = _Answer(send)
+        response = _TrackedResponse(send)
         with (
-            telemetry.Request("http", scope["method"] if scope["method"] in VERBS else OTHER, headers) as request,
+            telemetry.Request(
+                "http", scope["method"] if scope["method"] in METHODS else OTHER_METHOD, headers
+            ) as request,
             context.acting_for(context.Principal.from_headers(headers)),
         ):
             scope["state"] = {"log": request.fields}
-            scope["path"] = scope["path"].rstrip("/") or "/"  # a list's path is never that of an item without a name
-            scope["app"] = self  # so that a wrong verb is raised, not answered in plain text
+            scope["path"] = scope["path"].rstrip("/") or "/"  # "/runs/" is the list, not an item with an empty name
+            scope["app"] = self  # makes Starlette raise on a wrong method, instead of responding with plain text
             request.fields |= {"path": scope["path"]}
             if principal := context.caller_or_none():
                 request.fields |= {"key": principal.key, "desk": principal.desk}
             try:
                 if encoding := headers.get("content-encoding", "").strip().lower():
                     receive = decoded(receive, encoding)
-                await self._inner(scope, receive, answer.send)
+                await self._inner(scope, receive, response.send)
             except ClientDisconnect:
-                answer.status = CLIENT_GONE
+                response.status = CLIENT_CLOSED_REQUEST
             except asyncio.CancelledError:
-                answer.status = CLIENT_GONE
+                response.status = CLIENT_CLOSED_REQUEST
                 raise
             except HTTPException:
-                verbs = self._verbs(scope)
-                message = f"{scope['path']} takes {verbs}, not {scope['method']}"
-                await answer.fail(MethodNotAllowed(message, allow=verbs))
+                methods = self._allowed_methods(scope)
+                message = f"{scope['path']} takes {methods}, not {scope['method']}"
+                await response.fail(MethodNotAllowed(message, allow=methods))
             except DrwError as error:
-                request.fails(error)
-                await answer.fail(error)
-            except LOST as lost:
-                log.warning("a connection was lost", exc_info=lost)
-                gone = unavailable()
-                request.fails(gone)
-                await answer.fail(gone)
+                request.record_error(error)
+                await response.fail(error)
+            except LOST_CONNECTION_ERRORS as error:
+                log.warning("a connection was lost", exc_info=error)
+                unavailable_error = connection_lost()
+                request.record_error(unavailable_error)
+                await response.fail(unavailable_error)
             except Exception:
                 log.exception("unexpected error")
-                await answer.fail(InternalError("unexpected error; the log has more under this trace id"))
+                await response.fail(InternalError("unexpected error; the log has more under this trace id"))
             finally:
-                request.finish(str(answer.status or CLIENT_GONE))
+                request.finish(str(response.status or CLIENT_CLOSED_REQUEST))
 
-    def _verbs(self, scope: Scope) -> str:
+    def _allowed_methods(self, scope: Scope) -> str:
         routes = (r for r in self._inner.routes if isinstance(r, Route) and r.matches(scope)[0] is not Match.NONE)
-        return ", ".join(sorted({verb for route in routes for verb in route.methods or ()}))
+        return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
 
 
-class _Answer:
-    """The answer to one request; an error can still become it while nothing has been sent."""
+class _TrackedResponse:
+    """Tracks the status of a response; an error can replace the response until it starts."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -143,14 +143,14 @@ class _Answer:
 
     async def fail(self, error: DrwError) -> None:
         if self.status:
-            # What has gone out cannot be called back: break the connection, so that nobody takes it for whole.
+            # The response has started: break the connection, so that the client does not take it for complete.
             raise error
         response = error_response(error)
         await response({"type": "http"}, _no_body, self.send)
 
 
 def error_response(error: DrwError) -> Response:
-    """Return the error as an HTTP answer."""
+    """Return the error as an HTTP response."""
     if (
         isinstance(error, Unavailable)
         and "retry_after" not in error.metadata
@@ -158,23 +158,14 @@ def error_response(error: DrwError) -> Response:
     ):
         error.metadata["retry_after"] = str(after)
     body = orjson.dumps(http_body(error))
-    return Response(body, http_form(error).status, headers=http_headers(error), media_type=JSON)
-
-
-async def read_json(request: Request, limit: int) -> dict[str, Any]:
-    """Return the body of a request, which must be a JSON object of at most `limit` bytes.
-
-    Raises:
-        InvalidRequest: it is not.
-    """
-    return json_object(await read_body(request, limit))
+    return Response(body, http_error(error).status, headers=http_headers(error), media_type=JSON)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body of a request; of a larger one no more than the limit is read.
+    """Return the body of a request; stop reading at the limit.
 
     Raises:
-        TooLarge: it has more than `limit` bytes.
+        TooLarge: the body has more than `limit` bytes.
     """
     parts: list[bytes] = []
     size = 0
@@ -197,8 +188,8 @@ class HttpServer:
             loop="none",
             http=HttpProtocol,
             ws="none",
-            timeout_keep_alive=600,  # longer than the data plane keeps idle connections, so that it closes them
-            proxy_headers=False,  # who calls is said by the data plane, in headers of its own
+            timeout_keep_alive=600,  # longer than that of the data plane, so that the data plane closes connections
+            proxy_headers=False,  # the data plane sets its own headers for the caller
             server_header=False,
             date_header=False,
         )
@@ -206,7 +197,7 @@ class HttpServer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, address: str) -> str:
-        """Listen, and return the address (with the port, where it was 0)."""
+        """Listen, and return the address. Port 0 selects a free port."""
         sock = _listen(address)
         config = self._server.config
         config.load()
@@ -219,15 +210,15 @@ class HttpServer:
         return f"{host}:{port}"
 
     async def stop(self, grace: float) -> None:
-        """Take no more requests, and wait `grace` seconds for those under way."""
+        """Stop accepting requests, and wait `grace` seconds for those in flight."""
         self._server.should_exit = True
         self._server.config.timeout_graceful_shutdown = max(1, int(grace))
         if self._task:
-            self._task.cancel()  # it would look only every tenth of a second whether it should exit
+            self._task.cancel()  # the main loop checks `should_exit` only ten times a second
             await asyncio.gather(self._task, return_exceptions=True)
             if self._server.server_state.connections:
                 await self._server.shutdown()
-            else:  # nothing to wait for, which it would do all the same
+            else:  # `shutdown` waits even without connections
                 for server in self._server.servers:
                     server.close()
 
@@ -256,7 +247,7 @@ async def _alive(_: Request) -> Response:
     return Response(b"ok\n", media_type="text/plain")
 
 
-async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise NotFound(f"there is nothing at {scope['method']} {scope['path']}")
 
 

@@ -11,10 +11,10 @@ from drw.kernel.errors import InvalidRequest
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
-    """Return a JSON object.
+    """Parse a JSON object.
 
     Raises:
-        InvalidRequest: it is none, or has a key twice.
+        InvalidRequest: the body is not a JSON object, or has a duplicate key.
     """
     try:
         value = orjson.loads(raw)

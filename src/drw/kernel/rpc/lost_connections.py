@@ -1,6 +1,6 @@
 """Exceptions of client libraries for connections lost during a call.
 
-Services raise `Unavailable` where they expect it. Elsewhere these exceptions become a 503, which callers can retry.
+Services handle expected losses. All other lost connections become `Unavailable` (503), so that callers can retry.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import redis.exceptions
 
 from drw.kernel.errors import Unavailable
 
-LOST = (
+LOST_CONNECTION_ERRORS = (
     ConnectionError,
     aiohttp.ClientConnectionError,
     aiohttp.ClientPayloadError,
@@ -22,7 +22,7 @@ LOST = (
 )
 
 
-def unavailable(service: str = "") -> Unavailable:
-    """Return the error for the caller."""
-    what = f"the {service} service lost" if service else "the service lost"
-    return Unavailable(f"{what} a part that it needs, in the middle of the call: try again")
+def connection_lost(service: str = "") -> Unavailable:
+    """Return the error for a call during which a service lost a connection."""
+    name = f"the {service} service" if service else "the service"
+    return Unavailable(f"{name} lost a connection during the call: try again")

@@ -8,7 +8,7 @@ labels never leak tenants.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import copy
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_latest
@@ -50,30 +50,33 @@ class TenantView(CollectorRegistry):
     def collect(self) -> Iterator[Metric]:
         """Yield each metric with the visible series."""
         for metric in REGISTRY.collect():
-            seen = copy(metric)  # some collectors give the same one each time
-            seen.samples = [sample for sample in metric.samples if may_see(sample.labels, self._principal)]
-            if seen.samples:
-                yield seen
+            visible = copy(metric)  # some collectors return the same object each time
+            visible.samples = [sample for sample in metric.samples if may_see(sample.labels, self._principal)]
+            if visible.samples:
+                yield visible
 
 
 def page(other_metrics: bytes) -> bytes:
-    """Return the metrics of this process and `other_metrics` without the series that the caller may not see."""
-    if tenancy.sees_platform():
+    """Return the series of this process and of `other_metrics` that the caller can see."""
+    if tenancy.may_read_platform():
         return generate_latest() + other_metrics
     principal = context.caller()
-    return generate_latest(TenantView(principal)) + b"".join(
-        _visible_lines(other_metrics.splitlines(keepends=True), principal)
+    visible_lines = (
+        line
+        for line in other_metrics.splitlines(keepends=True)
+        if line.startswith(b"#") or ((labels := _labels(line)) is not None and may_see(labels, principal))
     )
+    return generate_latest(TenantView(principal)) + b"".join(visible_lines)
 
 
 def may_see(labels: Mapping[str, str], principal: Principal) -> bool:
     """Return whether a principal can see a series with these labels."""
-    known = PLATFORM_LABELS | TENANT_LABELS | ({"name"} if "kind" in labels else set())
-    return labels.keys() <= known and _may_read(labels, principal)
+    expected = PLATFORM_LABELS | TENANT_LABELS | ({"name"} if "kind" in labels else set())
+    return labels.keys() <= expected and _may_read(labels, principal)
 
 
 def _may_read(labels: Mapping[str, str], principal: Principal) -> bool:
-    """Return whether a principal can see series of these tenants. The `name` of the kind "desk" is a desk."""
+    """Return whether a principal can see series with these tenant labels. With `kind="desk"`, `name` is a desk."""
     kind = labels.get("kind")
     name = labels.get("name", "")
     desk = labels.get("desk", "") or (name if kind == "desk" else "")
@@ -86,14 +89,8 @@ def _may_read(labels: Mapping[str, str], principal: Principal) -> bool:
     return may_read(owner, principal)
 
 
-def _visible_lines(lines: Iterable[bytes], principal: Principal) -> Iterator[bytes]:
-    for line in lines:
-        if line.startswith(b"#") or ((labels := _labels(line)) is not None and may_see(labels, principal)):
-            yield line
-
-
 def _labels(line: bytes) -> dict[str, str] | None:
-    """Return the labels of a series; None for a line that is none, or whose labels cannot be read."""
+    """Parse the labels of a series; None for a line that is not a valid series."""
     match = SERIES.match(line)
     if not match or not LABELS.fullmatch(text := match[2] or b""):
         return None

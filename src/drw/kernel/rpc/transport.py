@@ -1,4 +1,4 @@
-"""Transports between services: in-process or gRPC, with the same client, deadlines and errors."""
+"""Transports between services: in-process or over gRPC, with the same clients, deadlines and errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from drw.api.contract import Client, Method, Servicer, Transport, Unwritten
+from drw.api.contract import Client, Method, MethodNotImplemented, Servicer
 from drw.catalog import BY_NAME, callers
 from drw.kernel.errors import (
     DeadlineExceeded,
@@ -25,7 +25,7 @@ from drw.kernel.errors import (
 )
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
-from drw.kernel.rpc.lost_connections import LOST, unavailable
+from drw.kernel.rpc.lost_connections import LOST_CONNECTION_ERRORS, connection_lost
 from drw.kernel.rpc.wire_errors import from_wire, to_wire
 from drw.kernel.validation import validate
 
@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 UNARY_SECONDS = 30.0
 STREAM_SECONDS = 900.0
 PING_MS = 10_000
-"""Keepalive: after this time without data a connection is pinged; after the same time again it is closed."""
+"""Keepalive: an idle connection is pinged after this time, and closed after the same time without a response."""
 MAX_MESSAGE_BYTES = 64 << 20
 OPERATOR = "operator"
-"""The caller name of clients other than services: the command line, probes, the agent."""
+"""Caller name of clients that are not services: the command line, probes, the agent."""
 
 ERROR_KEY = "drw-error-bin"
 CALLER_KEY = "drw-caller-bin"
@@ -47,83 +47,83 @@ C = TypeVar("C", bound=Client)
 
 
 class LocalTransport:
-    """Calls a service object in this process, with the deadline and the errors it would have over the wire."""
+    """Calls a service in this process, with the same deadlines and errors as over gRPC."""
 
     def __init__(self, servicer: Callable[[], Servicer], service: str) -> None:
         self._servicer = servicer
         self._service = service
 
     async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
-        with context.deadline(timeout or UNARY_SECONDS), translated(self._service, method.name):
+        with context.deadline(timeout or UNARY_SECONDS), translated_errors(self._service, method.name):
             validate(request)
             async with asyncio.timeout(context.time_left()):
-                answer: Message = await getattr(self._servicer(), method.python_name)(request)
-                return answer
+                response: Message = await getattr(self._servicer(), method.python_name)(request)
+                return response
 
     async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncGenerator[Message, None]:
         end = asyncio.get_running_loop().time() + min(timeout or STREAM_SECONDS, context.time_left() or STREAM_SECONDS)
-        with translated(self._service, method.name):
+        with translated_errors(self._service, method.name):
             validate(request)
-            async with aclosing(getattr(self._servicer(), method.python_name)(request)) as answers:
+            async with aclosing(getattr(self._servicer(), method.python_name)(request)) as responses:
                 while True:
-                    # Around each step: around the whole it would also cut short what the caller does in between.
+                    # Around each message: the deadline must not interrupt the caller between messages.
                     async with asyncio.timeout_at(end):
-                        if (answer := await anext(answers, None)) is None:
+                        if (response := await anext(responses, None)) is None:
                             return
-                    yield answer
+                    yield response
 
 
 class GrpcTransport:
     """Calls a service in another process."""
 
-    def __init__(self, channel: grpc.aio.Channel, service: str, calling: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, service: str, caller: str) -> None:
         self._channel = channel
         self._service = service
-        self._calling = calling
+        self._caller = caller
         self._calls: dict[str, Any] = {}
 
     async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
-        bounded = min(timeout or UNARY_SECONDS, context.time_left() or UNARY_SECONDS)
+        seconds = min(timeout or UNARY_SECONDS, context.time_left() or UNARY_SECONDS)
         try:
-            answer: Message = await self._call(method)(request, timeout=bounded, metadata=self._metadata())
+            response: Message = await self._call(method)(request, timeout=seconds, metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
-            translated = self._translated(error)
-            if type(translated) is DeadlineExceeded and bounded > UNARY_SECONDS - 1:  # no bound that a caller chose
-                raise Unavailable(translated.message, service=self._service) from None
-            raise translated from None
-        return answer
+            drw_error = self._to_error(error)
+            if type(drw_error) is DeadlineExceeded and seconds > UNARY_SECONDS - 1:  # the default, not a caller's limit
+                raise Unavailable(drw_error.message, service=self._service) from None
+            raise drw_error from None
+        return response
 
     async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncGenerator[Message, None]:
-        bounded = min(timeout or STREAM_SECONDS, context.time_left() or STREAM_SECONDS)
-        answers = self._call(method)(request, timeout=bounded, metadata=self._metadata())
+        seconds = min(timeout or STREAM_SECONDS, context.time_left() or STREAM_SECONDS)
+        responses = self._call(method)(request, timeout=seconds, metadata=self._metadata())
         try:
-            async for answer in answers:
-                yield answer
+            async for response in responses:
+                yield response
         except grpc.aio.AioRpcError as error:
-            raise self._translated(error) from None
+            raise self._to_error(error) from None
         finally:
-            answers.cancel()
+            responses.cancel()
 
     def _call(self, method: Method) -> Any:
         if method.name not in self._calls:
-            make = self._channel.unary_stream if method.streams else self._channel.unary_unary
-            self._calls[method.name] = make(
+            factory = self._channel.unary_stream if method.streams else self._channel.unary_unary
+            self._calls[method.name] = factory(
                 method.path, request_serializer=_to_bytes, response_deserializer=method.response.FromString
             )
         return self._calls[method.name]
 
     def _metadata(self) -> list[tuple[str, str | bytes]]:
-        sent: list[tuple[str, str | bytes]] = [(SERVICE_KEY, self._calling)]
-        sent += telemetry.outgoing_headers().items()
+        metadata: list[tuple[str, str | bytes]] = [(SERVICE_KEY, self._caller)]
+        metadata += telemetry.outgoing_headers().items()
         if principal := context.caller_or_none():
-            sent.append((CALLER_KEY, principal.to_wire()))
-        return sent
+            metadata.append((CALLER_KEY, principal.to_wire()))
+        return metadata
 
-    def _translated(self, error: grpc.aio.AioRpcError) -> DrwError:
+    def _to_error(self, error: grpc.aio.AioRpcError) -> DrwError:
         info = next((v for k, v in error.trailing_metadata() or () if k == ERROR_KEY), None)
         if info is not None:
             return from_wire(error.code(), error.details() or "", cast(bytes, info))
-        # What follows is gRPC's own: the service has not answered.
+        # Errors of gRPC itself: the service has not responded.
         match error.code():
             case grpc.StatusCode.UNAVAILABLE:
                 return Unavailable(f"the {self._service} service does not answer", service=self._service)
@@ -134,22 +134,6 @@ class GrpcTransport:
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 return TooLarge(f"{self._service}: {error.details()}", service=self._service)
         return from_wire(error.code(), error.details() or "", None)
-
-
-class StrictTransport:
-    """For tests: serialises messages of in-process calls, and repeats every safe call."""
-
-    def __init__(self, inner: Transport) -> None:
-        self._inner = inner
-
-    async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
-        if method.safe:
-            await self._inner.unary(method, _copy(request), timeout)
-        return _copy(await self._inner.unary(method, _copy(request), timeout))
-
-    async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncGenerator[Message, None]:
-        async for answer in self._inner.stream(method, _copy(request), timeout):
-            yield _copy(answer)
 
 
 class Server:
@@ -165,7 +149,7 @@ class Server:
         self._server.add_generic_rpc_handlers([_handler(s) for s in servicers])
 
     async def start(self, address: str) -> str:
-        """Listen at `unix:/path` or `host:port` (port 0: a free one), and return the address."""
+        """Listen at `unix:/path` or `host:port` (port 0 selects a free port), and return the address."""
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -174,17 +158,17 @@ class Server:
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, and wait `grace` seconds for those under way."""
+        """Stop accepting calls, and wait `grace` seconds for those in flight."""
         await self._server.stop(grace)
 
 
 class Channels:
-    """The connections of this process, one for each address."""
+    """gRPC channels of this process, one for each address."""
 
     def __init__(self) -> None:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
-    def client(self, cls: type[C], address: str, calling: str = OPERATOR) -> C:
+    def client(self, cls: type[C], address: str, caller: str = OPERATOR) -> C:
         """Return a client of the service at the address."""
         if address not in self._channels:
             options = [
@@ -197,27 +181,27 @@ class Channels:
                 ("grpc.http2.max_pings_without_data", 0),
             ]
             self._channels[address] = grpc.aio.insecure_channel(address, options=options)
-        return cls(GrpcTransport(self._channels[address], cls.contract.service, calling))
+        return cls(GrpcTransport(self._channels[address], cls.contract.service, caller))
 
     async def close(self) -> None:
-        """Close them all."""
+        """Close all channels."""
         async with AsyncExitStack() as stack:
             for channel in self._channels.values():
                 stack.push_async_callback(channel.close)
 
 
 @contextmanager
-def translated(service: str, method: str) -> Iterator[None]:
-    """Let only the errors of the tree out of a service."""
+def translated_errors(service: str, method: str) -> Iterator[None]:
+    """Convert exceptions of a service to `DrwError`."""
     try:
         yield
     except (DrwError, asyncio.CancelledError, GeneratorExit):
         raise
-    except Unwritten:
+    except MethodNotImplemented:
         raise Unimplemented(f"{service}.{method} is not implemented in this release", service=service) from None
-    except LOST as error:  # before TimeoutError, which is one of them where a connection times out
+    except LOST_CONNECTION_ERRORS as error:  # before TimeoutError, which some of them derive from
         log.warning("a connection was lost in %s.%s", service, method, exc_info=error)
-        raise unavailable(service) from error
+        raise connection_lost(service) from error
     except TimeoutError as error:
         raise DeadlineExceeded(f"{service}.{method} did not end in time", service=service) from error
     except Exception as error:
@@ -229,10 +213,10 @@ def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
     contract = servicer.contract
     handlers = {}
     for method in contract.methods.values():
-        make = grpc.unary_stream_rpc_method_handler if method.streams else grpc.unary_unary_rpc_method_handler
-        behaviour = _serve_stream if method.streams else _serve_unary
-        handlers[method.name] = make(
-            behaviour(servicer, method), request_deserializer=method.request.FromString, response_serializer=_to_bytes
+        factory = grpc.unary_stream_rpc_method_handler if method.streams else grpc.unary_unary_rpc_method_handler
+        serve = _serve_stream if method.streams else _serve_unary
+        handlers[method.name] = factory(
+            serve(servicer, method), request_deserializer=method.request.FromString, response_serializer=_to_bytes
         )
     return grpc.method_handlers_generic_handler(contract.name, handlers)
 
@@ -242,10 +226,10 @@ def _serve_unary(servicer: Servicer, method: Method) -> Any:
     run = getattr(servicer, method.python_name)
 
     async def serve(request: Message, grpc_context: Any) -> Message:
-        async with _Served(service, method, grpc_context):
+        async with _ServedCall(service, method, grpc_context):
             validate(request)
-            answer: Message = await run(request)
-            return answer
+            response: Message = await run(request)
+            return response
         raise AssertionError("unreachable: aborting raises")
 
     return serve
@@ -255,19 +239,19 @@ def _serve_stream(servicer: Servicer, method: Method) -> Any:
     service = servicer.contract.service
     run = getattr(servicer, method.python_name)
 
-    # Not a generator, which a call that is cancelled while it sends would leave open until it is collected.
+    # Not a generator: a call that is cancelled while it sends would leave it open until garbage collection.
     async def serve(request: Message, grpc_context: Any) -> None:
-        async with _Served(service, method, grpc_context):
+        async with _ServedCall(service, method, grpc_context):
             validate(request)
-            async with aclosing(run(request)) as answers:
-                async for answer in answers:
-                    await grpc_context.write(answer)
+            async with aclosing(run(request)) as responses:
+                async for response in responses:
+                    await grpc_context.write(response)
 
     return serve
 
 
-class _Served:
-    """One call on the side that serves it: caller, deadline, permission, errors, telemetry."""
+class _ServedCall:
+    """Context of one served call: caller, deadline, permission, errors, telemetry."""
 
     def __init__(self, service: str, method: Method, grpc_context: Any) -> None:
         self._service = service
@@ -288,17 +272,17 @@ class _Served:
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         try:
-            with translated(self._service, self._method.name):
+            with translated_errors(self._service, self._method.name):
                 if error is not None:
                     raise error
             self._request.finish("OK")
-        except DrwError as failed:
-            self._request.fails(failed)
-            level = logging.ERROR if isinstance(failed, InternalError) else logging.INFO
-            self._request.finish(failed.code, level)
-            message, info = to_wire(failed, self._service)
+        except DrwError as served_error:
+            self._request.record_error(served_error)
+            level = logging.ERROR if isinstance(served_error, InternalError) else logging.INFO
+            self._request.finish(served_error.code, level)
+            message, info = to_wire(served_error, self._service)
             self._context.set_trailing_metadata(((ERROR_KEY, info),))
-            await self._context.abort(grpc.StatusCode[failed.code], message)
+            await self._context.abort(grpc.StatusCode[served_error.code], message)
         except BaseException:
             self._request.finish("CANCELLED")
             raise
@@ -306,15 +290,11 @@ class _Served:
             await self._stack.aclose()
 
 
-def _check_permission(service: str, calling: str) -> None:
-    if service not in BY_NAME or calling == OPERATOR or calling in callers(service):
+def _check_permission(service: str, caller: str) -> None:
+    if service not in BY_NAME or caller == OPERATOR or caller in callers(service):
         return
-    raise Forbidden(f"{calling!r} may not call {service!r}: its row in the catalog does not say so")
+    raise Forbidden(f"{caller!r} may not call {service!r}: the catalog does not list this call")
 
 
 def _to_bytes(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-def _copy(message: Message) -> Message:
-    return type(message).FromString(message.SerializeToString())

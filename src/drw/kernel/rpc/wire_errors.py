@@ -1,4 +1,4 @@
-"""Errors between processes: the class name, message and metadata of an error in the trailers of a gRPC call."""
+"""Errors between processes: class name, message and metadata in the trailers of a gRPC call."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from drw.api.kernel.v1.kernel_pb2 import ErrorInfo
 from drw.kernel.errors import DrwError, InternalError
 
 MESSAGE_BYTES, METADATA_BYTES, METADATA_VALUES = 1_200, 300, 8
-"""How much of an error travels: gRPC drops answers whose trailers have over 8 KiB, in which it triples some bytes."""
+"""Limits of a serialised error: gRPC drops responses with trailers over 8 KiB, and encodes some bytes as three."""
 
 
 def to_wire(error: DrwError, service: str) -> tuple[str, bytes]:
-    """Return the message and the serialised details of an error."""
-    metadata = {k: _cut(v, METADATA_BYTES) for k, v in list(error.metadata.items())[:METADATA_VALUES]}
+    """Serialise an error: its message, and its class and metadata."""
+    metadata = {k: _truncated(v, METADATA_BYTES) for k, v in list(error.metadata.items())[:METADATA_VALUES]}
     info = ErrorInfo(reason=error.reason, service=service, metadata=metadata)
-    return _cut(error.message, MESSAGE_BYTES), info.SerializeToString()
+    return _truncated(error.message, MESSAGE_BYTES), info.SerializeToString()
 
 
 def from_wire(code: grpc.StatusCode, message: str, info: bytes | None) -> DrwError:
-    """Return the error that the service raised, or the nearest class by its code."""
-    by_code = next((c for c in _classes(DrwError) if c.code == code.name and c.code != DrwError.code), InternalError)
+    """Restore the error that a service raised; if its class is unknown here, the class with the same code."""
+    by_code = next((c for c in _subclasses(DrwError) if c.code == code.name and c.code != DrwError.code), InternalError)
     if info is None:
-        return _make(by_code, message, {}, by_code.__name__)
+        return _restored(by_code, message, {}, by_code.__name__)
     detail = ErrorInfo.FromString(info)
-    cls = next((c for c in _classes(DrwError) if c.__name__ == detail.reason), by_code)
-    return _make(cls, message, dict(detail.metadata), detail.reason)
+    cls = next((c for c in _subclasses(DrwError) if c.__name__ == detail.reason), by_code)
+    return _restored(cls, message, dict(detail.metadata), detail.reason)
 
 
-def _cut(text: str, max_bytes: int) -> str:
+def _truncated(text: str, max_bytes: int) -> str:
     data = text.encode(errors="replace")
     return text if len(data) <= max_bytes else data[:max_bytes].decode(errors="ignore") + "..."
 
 
-def _make(cls: type[DrwError], message: str, metadata: dict[str, str], reason: str) -> DrwError:
+def _restored(cls: type[DrwError], message: str, metadata: dict[str, str], reason: str) -> DrwError:
     error = cls.__new__(cls)
     DrwError.__init__(error, message, **metadata)
-    error.reason = reason  # kept where this process does not know the class
+    error.reason = reason  # the name of the class, even if this process does not have it
     return error
 
 
-def _classes(cls: type[DrwError]) -> list[type[DrwError]]:
-    return [s for c in cls.__subclasses__() for s in (c, *_classes(c))]
+def _subclasses(cls: type[DrwError]) -> list[type[DrwError]]:
+    return [s for c in cls.__subclasses__() for s in (c, *_subclasses(c))]

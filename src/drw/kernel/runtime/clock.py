@@ -1,4 +1,4 @@
-"""Injectable clock, so that tests can replace time."""
+"""Injectable clock, which tests can replace."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 
 
 class Clock:
-    """The event loop's own time, which `asyncio.timeout` and every socket's deadline go by too."""
+    """The clock of the event loop, which `asyncio.timeout` uses too."""
 
     def time(self) -> float:
-        """Return the present in seconds; only differences mean something."""
+        """Return the time in seconds since an arbitrary moment."""
         return asyncio.get_running_loop().time()
 
     async def sleep(self, seconds: float) -> None:
-        """Return after so many seconds."""
+        """Sleep for this number of seconds."""
         await asyncio.sleep(seconds)

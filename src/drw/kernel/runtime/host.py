@@ -32,14 +32,14 @@ from drw.kernel.storage.database import Database
 log = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 1.0
-"""Interval for logging background tasks that do not end."""
+"""Interval at which background tasks that have not ended are cancelled again."""
 
 C = TypeVar("C", bound=Client)
 P = TypeVar("P")
 S = TypeVar("S", bound=Settings)
 
-MEASURE_SECONDS = 2.0
-READY = Gauge("drw_service_ready", "1: the service does all it should; 0: `drw status` says why not.", ["service"])
+SCRAPE_SECONDS = 2.0
+READY = Gauge("drw_service_ready", "1: the service works; 0: `drw status` shows the reason.", ["service"])
 
 State = ServiceStatus.State
 Hook = Callable[[], Awaitable[None]]
@@ -57,7 +57,7 @@ class Host:
         profile: Profile,
         name: str,
         services: Sequence[str] | None = None,
-        wrap: Callable[[Transport], Transport] = lambda plain: plain,
+        wrap: Callable[[Transport], Transport] = lambda transport: transport,
     ) -> None:
         self.profile = profile
         self.name = name
@@ -82,16 +82,16 @@ class Host:
         http_address = http_address or (address.http if address else "127.0.0.1:0")
         self._server = transport.Server([*self._servicers.values(), Status(self)])
         self._http = http_server.HttpServer(self.app())
-        bound = await self._server.start(grpc), await self._http.start(http_address)
+        addresses = await self._server.start(grpc), await self._http.start(http_address)
         for name in self._names:
-            await self._scopes[name].begin()
-            self._states[name] = State.READY if self._servicers[name].written() else State.UNIMPLEMENTED
-        log.info("ready", extra={"fields": {"services": list(self._names), "grpc": bound[0], "http": bound[1]}})
-        return bound
+            await self._scopes[name].run_start_hooks()
+            self._states[name] = State.READY if self._servicers[name].implemented_methods() else State.UNIMPLEMENTED
+        log.info("ready", extra={"fields": {"services": list(self._names), "grpc": addresses[0], "http": addresses[1]}})
+        return addresses
 
     async def stop(self, grace: float = 10.0) -> None:
-        """Take no more requests, end those under way within `grace` seconds, stop the services in reverse order."""
-        async with AsyncExitStack() as stack:  # from the last to the first, all of them, even where one fails
+        """Stop accepting requests, drain those in flight within `grace` seconds, stop services in reverse order."""
+        async with AsyncExitStack() as stack:  # runs all callbacks, last to first, even if one fails
             stack.push_async_callback(self._audit_database.stop)
             stack.push_async_callback(self._channels.close)
             for scope in self._scopes.values():
@@ -102,22 +102,22 @@ class Host:
                 stack.push_async_callback(self._http.stop, grace)
 
     def app(self) -> Any:
-        """Return the ASGI application of the process: every service's REST and hand-written routes."""
+        """Return the ASGI application of the process, with the REST and hand-written routes of all services."""
         resources = [route for servicer in self._servicers.values() for route in rest.routes(servicer)]
-        # "/runs/{run}:watch" before "/runs/{run}", which would take "x:watch" for the name of a run.
+        # "/runs/{run}:watch" before "/runs/{run}", which also matches "/runs/x:watch".
         resources.sort(key=lambda route: "}:" not in route.path)
-        by_hand = [route for scope in self._scopes.values() for route in scope.routes]
-        return http_server.app([*by_hand, *resources], self.name, self._measure)
+        hand_written = [route for scope in self._scopes.values() for route in scope.routes]
+        return http_server.app([*hand_written, *resources], self.name, self._update_gauges)
 
-    def client(self, cls: type[C], calling: str = transport.OPERATOR) -> C:
-        """Return a client of a service: in this process where it is built here."""
+    def client(self, cls: type[C], caller: str = transport.OPERATOR) -> C:
+        """Return a client of a service: in-process if the service runs in this process, otherwise over gRPC."""
         name = cls.contract.service
         if name in self._names:
             return cls(self._wrap(transport.LocalTransport(lambda: self._servicers[name], name)))
-        return self._channels.client(cls, self.profile.place(name).grpc, calling)
+        return self._channels.client(cls, self.profile.address_of(name).grpc, caller)
 
     def has(self, service: str) -> bool:
-        """Tell whether the service is built here or has a place in the profile."""
+        """Return whether the service runs in this process or in another process of the profile."""
         return service in self._names or any(service in address.services for address in self.profile.processes.values())
 
     def audit(self, service: str) -> AuditWriter:
@@ -125,19 +125,19 @@ class Host:
         return AuditWriter(self._audit_database, service)
 
     async def status(self) -> ProcessStatus:
-        """Return how each service of the process is."""
+        """Return the status of each service of the process."""
         return ProcessStatus(name=self.name, services=[await self._status_of(name) for name in self._names])
 
-    async def _measure(self) -> bytes:
-        """Update the gauges within the scrape timeout; slower updates finish later."""
-        await asyncio.gather(*(self._measure_one(name) for name in self._names))
+    async def _update_gauges(self) -> bytes:
+        """Update the gauges of all services before a scrape, each within `SCRAPE_SECONDS`."""
+        await asyncio.gather(*(self._update_gauges_of(name) for name in self._names))
         return b""
 
-    async def _measure_one(self, name: str) -> None:
+    async def _update_gauges_of(self, name: str) -> None:
         ready = False
         try:
-            async with asyncio.timeout(MEASURE_SECONDS):
-                await self._scopes[name].measured()
+            async with asyncio.timeout(SCRAPE_SECONDS):
+                await self._scopes[name].run_scrape_hooks()
                 ready = (await self._status_of(name)).state in (State.READY, State.UNIMPLEMENTED)
         except (DrwError, TimeoutError) as error:
             log.warning("%s cannot be measured: %s", name, telemetry.error_type(error))
@@ -157,12 +157,12 @@ class Host:
         return ServiceStatus(name=name, cluster=BY_NAME[name].cluster, state=state, detail=detail)
 
     async def _build(self, name: str) -> None:
-        row = BY_NAME[name]
-        module = importlib.import_module(f"{row.package}.service")
-        scope = ServiceContext(self, row)
+        service = BY_NAME[name]
+        module = importlib.import_module(f"{service.package}.service")
+        scope = ServiceContext(self, service)
         self._scopes[name] = scope
         self._servicers[name] = await module.build(scope)
-        scope.check_all_read()
+        scope.check_unknown_settings()
 
 
 class Status(Process):
@@ -177,14 +177,14 @@ class Status(Process):
 
 
 class ServiceContext:
-    """What one service sees of its host while it is built."""
+    """Dependencies that a host provides to one service while the service is built."""
 
-    def __init__(self, host: Host, row: Service) -> None:
+    def __init__(self, host: Host, service: Service) -> None:
         self._host = host
-        self._row = row
-        self._section = host.profile.services.get(row.name, {})
-        self._read: set[str] = set()
-        self._hooks: dict[str, list[Hook]] = {"start": [], "stop": [], "measure": []}
+        self._service = service
+        self._section = host.profile.services.get(service.name, {})
+        self._read_settings: set[str] = set()
+        self._hooks: dict[str, list[Hook]] = {"start": [], "stop": [], "scrape": []}
         self._detail: Detail | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.routes: list[BaseRoute] = []
@@ -197,80 +197,82 @@ class ServiceContext:
 
     @property
     def folder(self) -> Path:
-        """A folder of the service's own, for files."""
-        path = self._host.profile.data / self._row.name
+        """The data folder of the service."""
+        path = self._host.profile.data / self._service.name
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return path
 
     def settings(self, cls: type[S]) -> S:
-        """Return the service's own settings."""
-        self._read |= cls.model_fields.keys()
+        """Return the settings of the service."""
+        self._read_settings |= cls.model_fields.keys()
         section = {k: v for k, v in self._section.items() if k in cls.model_fields}
-        return validated(cls, section, self._row.name)
+        return validated(cls, section, self._service.name)
 
     def has(self, service: str) -> bool:
-        """Tell whether the profile, or this process, has the service at all."""
+        """Return whether the profile or this process runs the service."""
         return self._host.has(service)
 
     def client(self, cls: type[C]) -> C:
         """Return a client of another service, which the catalog must list under `calls`."""
         name = cls.contract.service
-        if name not in self._row.calls:
-            raise ConfigError(f"{self._row.name!r} calls {name!r}, which its row in the catalog does not say")
-        return self._host.client(cls, self._row.name)
+        if name not in self._service.calls:
+            raise ConfigError(f"{self._service.name!r} calls {name!r}, which its row in the catalog does not say")
+        return self._host.client(cls, self._service.name)
 
     def adapter(self, port: type[P], default: str | None = None) -> P:
-        """Return the adapter of a port that the settings name; without such a setting, the default.
+        """Return the adapter of a port that the settings select, or the default adapter.
 
-        The setting is the last word of the port's name, its value a module in the service's `adapters`,
-        and the module's own settings stand in a table of its name: for the port `TextEncoder`,
-        `encoder = "onnx"` takes adapters/onnx.py with the settings in `[services.embedding.onnx]`.
+        The name of the setting is the last word of the port's name. Its value is a module in the service's
+        `adapters`. The settings of that module are in a table with its name. For the port `TextEncoder`,
+        `encoder = "onnx"` selects adapters/onnx.py with the settings in `[services.embedding.onnx]`.
         """
         key = re.findall("[A-Z][a-z0-9]*", port.__name__)[-1].lower()
         choice = self._section.get(key, default)
         names = self.adapters()
-        self._read |= {key, *names}
+        self._read_settings |= {key, *names}
         if choice not in names:
-            raise ConfigError(f"{self._row.name}.{key} is {choice!r}; it can be: {', '.join(names)}")
+            raise ConfigError(f"{self._service.name}.{key} is {choice!r}; it can be: {', '.join(names)}")
         return self.make_adapter(port, choice, self._section.get(choice, {}))
 
     def adapters(self) -> list[str]:
         """Return the names of the service's adapters."""
-        package = importlib.import_module(f"{self._row.package}.adapters")
+        package = importlib.import_module(f"{self._service.package}.adapters")
         return [m.name for m in pkgutil.iter_modules(package.__path__)]
 
     def make_adapter(self, port: type[P], name: str, section: dict[str, Any]) -> P:
         """Return the adapter of a port in the module `name`, with these settings."""
-        module = importlib.import_module(f"{self._row.package}.adapters.{name}")
+        module = importlib.import_module(f"{self._service.package}.adapters.{name}")
         adapter = _only_subclass(module, port)
         if settings := getattr(adapter, "Settings", None):
-            return adapter(validated(settings, section, f"{self._row.name}.{name}"))
+            return adapter(validated(settings, section, f"{self._service.name}.{name}"))
         return adapter()
 
     async def database(self, *, pool_size: int = 4) -> Database:
-        """Return the service's own schema in PostgreSQL, brought up to date."""
-        database = Database(self._host.profile.postgres, self._row.name, pool_size=pool_size)
-        await database.start(self._row.package)
+        """Return the PostgreSQL schema of the service, migrated to the newest version."""
+        database = Database(self._host.profile.postgres, self._service.name, pool_size=pool_size)
+        await database.start(self._service.package)
         self.on_stop(database.stop)
         return database
 
     def audit(self) -> AuditWriter:
         """Return the writer of the service's audit records."""
-        return self._host.audit(self._row.name)
+        return self._host.audit(self._service.name)
 
     def on_start(self, hook: Hook) -> None:
-        """Run this once all services of the process listen."""
+        """Run the hook once all services of the process listen."""
         self._hooks["start"].append(hook)
 
     def on_stop(self, hook: Hook) -> None:
-        """Run this when the process stops; the last one given runs first."""
+        """Run the hook when the process stops; hooks run in reverse order."""
         self._hooks["stop"].insert(0, hook)
 
-    def background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Keep this running from start to stop; it is begun again a second after it fails."""
+    def background(self, task_function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a task from start to stop; a task that fails is restarted after a second."""
 
         async def begin() -> None:
-            task = asyncio.create_task(self._keep(work), name=f"{self._row.name}:{work.__name__}")
+            task = asyncio.create_task(
+                self._restart_on_failure(task_function), name=f"{self._service.name}:{task_function.__name__}"
+            )
             self._tasks.add(task)
 
         self.on_start(begin)
@@ -279,54 +281,54 @@ class ServiceContext:
         """Set the function that returns the status detail; an error shows the service as degraded."""
         self._detail = detail
 
-    def measure(self, hook: Hook) -> None:
-        """Run this before metrics are read, to update gauges."""
-        self._hooks["measure"].append(hook)
+    def on_scrape(self, hook: Hook) -> None:
+        """Run the hook before a scrape of the metrics, to update gauges."""
+        self._hooks["scrape"].append(hook)
 
-    async def measured(self) -> None:
-        """Run the hooks of `measure`."""
-        for hook in self._hooks["measure"]:
+    async def run_scrape_hooks(self) -> None:
+        """Run the hooks of `on_scrape`."""
+        for hook in self._hooks["scrape"]:
             await hook()
 
     async def detail(self) -> str:
         """Return the status detail of the service."""
         return await self._detail() if self._detail else ""
 
-    async def begin(self) -> None:
+    async def run_start_hooks(self) -> None:
         """Run the hooks of `on_start`."""
         for hook in self._hooks["start"]:
             await hook()
 
     async def close(self) -> None:
         """Cancel the background tasks, then run the hooks of `on_stop`."""
-        waiting = self._tasks
-        while waiting:  # more than once: an error on the way out can take the place of a cancellation
-            for task in waiting:
+        pending = self._tasks
+        while pending:  # repeatedly: an error during cleanup can replace a cancellation
+            for task in pending:
                 task.cancel()
-            _, waiting = await asyncio.wait(waiting, timeout=CANCEL_SECONDS)
-        async with AsyncExitStack() as stack:  # which runs all of them, even where one fails
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
+        async with AsyncExitStack() as stack:  # runs all hooks, even if one fails
             for hook in reversed(self._hooks["stop"]):
                 stack.push_async_callback(hook)
 
-    def check_all_read(self) -> None:
-        """Raise if the section has an unknown key, most often a typo."""
-        for key in self._section.keys() - self._read:
-            known = ", ".join(sorted(self._read)) or "none"
-            raise ConfigError(f"{self._row.name}.{key} is not a setting; there are: {known}")
+    def check_unknown_settings(self) -> None:
+        """Raise `ConfigError` if the section has an unknown setting, often a typo."""
+        for key in self._section.keys() - self._read_settings:
+            available = ", ".join(sorted(self._read_settings)) or "none"
+            raise ConfigError(f"{self._service.name}.{key} is not a setting; there are: {available}")
 
-    async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _restart_on_failure(self, task_function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             try:
-                await work()
+                await task_function()
                 return
             except DrwError as error:
-                log.warning("%s: %s; again in a second", self._row.name, error.message)
+                log.warning("%s: %s; again in a second", self._service.name, error.message)
             except Exception:
-                log.exception("%s failed; again in a second", self._row.name)
+                log.exception("%s failed; again in a second", self._service.name)
             await asyncio.sleep(1)
 
 
-def validated(cls: type[S], section: dict[str, Any], what: str) -> S:
+def validated(cls: type[S], section: dict[str, Any], name: str) -> S:
     """Return the settings of a section.
 
     Raises:
@@ -335,7 +337,7 @@ def validated(cls: type[S], section: dict[str, Any], what: str) -> S:
     try:
         return cls.model_validate(section)
     except ValidationError as error:
-        raise ConfigError(explain(error, what)) from error
+        raise ConfigError(explain(error, name)) from error
 
 
 def check_sections(profile: Profile) -> None:

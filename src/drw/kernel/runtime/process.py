@@ -1,4 +1,4 @@
-"""Runs one process of a profile until it is told to stop: `python -m drw.kernel.runtime.process NAME FILE...`."""
+"""Runs one process of a profile until SIGTERM: `python -m drw.kernel.runtime.process NAME FILE...`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, SettingLayers
 
 YOUNG_OBJECTS = 7_000
-"""After so many more objects than before the garbage collector looks at them; with Python's 700 it would look at those
-of calls under way again and again. A call leaves it nothing, also where it fails."""
+"""Threshold of the garbage collector's youngest generation. Python's default of 700 makes it traverse the objects of
+calls in flight repeatedly. Calls leave no reference cycles, even if they fail."""
 
 
 def main(name: str, files: Sequence[Path]) -> int:
@@ -48,7 +48,7 @@ async def _run(profile: Profile, name: str) -> None:
     try:
         await host.start()
         gc.collect()
-        gc.freeze()  # what stands now stands until the end: no collection needs to look at it again
+        gc.freeze()  # these objects live until the end: exclude them from collections
         gc.set_threshold(YOUNG_OBJECTS)
         await stop_requested.wait()
     finally:

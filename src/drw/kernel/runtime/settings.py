@@ -1,4 +1,4 @@
-"""Settings: defaults in the code, one TOML file a profile, the operator's own file, the environment; then fixed."""
+"""Settings: defaults in the code, the TOML file of the profile, the operator's file, the environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from drw.kernel.errors import ConfigError as ConfigError
 
 ORIGIN = r"^(\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?)$"
-"""What a browser sends in `Origin`: no path, lower case (RFC 6454, 6.2)."""
+"""Form of the header `Origin`: no path, lower case (RFC 6454, 6.2)."""
 Origin = Annotated[str, StringConstraints(pattern=ORIGIN)]
 
 
@@ -28,20 +28,20 @@ HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 
 
 class Settings(BaseModel):
-    """Base of the settings of a service or an adapter: frozen, unknown keys refused."""
+    """Base class of the settings of a service or an adapter: frozen, rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ServiceAddress(Settings):
-    """Where the services of one process answer: `unix:/path` or `host:port`."""
+    """Addresses of one process."""
 
     services: tuple[str, ...]
     """The services that the process runs."""
     grpc: str
-    """Where they answer each other: `unix:/path` or `host:port`."""
+    """Address for calls of other services over gRPC: `unix:/path` or `host:port`."""
     http: str
-    """Where they answer the data plane: `unix:/path` or `host:port`."""
+    """Address for requests of the data plane: `unix:/path` or `host:port`."""
 
 
 class Tls(Settings):
@@ -129,14 +129,14 @@ class Profile(Settings):
     otlp_endpoint: str = ""
     """Where traces go, as in `http://127.0.0.1:4318`; empty: nowhere."""
 
-    def http_places(self) -> dict[str, ServiceAddress]:
-        """Return the HTTP upstreams of the data plane: every process, and the agent's metrics."""
+    def http_addresses(self) -> dict[str, ServiceAddress]:
+        """Return the HTTP upstreams of the data plane: all processes, and the metrics of the agent."""
         if self.data_plane is None or not self.data_plane.metrics:
             return self.processes
         return {**self.processes, "agent": ServiceAddress(services=(), grpc="", http=self.data_plane.metrics)}
 
-    def place(self, service: str) -> ServiceAddress:
-        """Return the address of a service."""
+    def address_of(self, service: str) -> ServiceAddress:
+        """Return the addresses of the process that runs a service."""
         for address in self.processes.values():
             if service in address.services:
                 return address
@@ -152,13 +152,13 @@ class SettingLayers:
         environ: Mapping[str, str] = os.environ,
         base: tuple[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Read the layers, the later ones on top; `base` is one below them, not written yet, with its origin."""
+        """Read the files in order; later layers override earlier ones. `base` is a lowest layer with its origin."""
         self.origins: dict[str, str] = {}
         self.data: dict[str, Any] = {}
         if base:
             self._merge(self.data, base[1], base[0], "")
         for file in files:
-            self._merge(self.data, _read(file), str(file), "")
+            self._merge(self.data, _read_toml(file), str(file), "")
         for key, value in sorted(environ.items()):
             if key.startswith("DRW__"):
                 self._set_from_environment(key, value)
@@ -167,7 +167,7 @@ class SettingLayers:
         """Return the profile.
 
         Raises:
-            ConfigError: a value is missing, wrong, or not a setting.
+            ConfigError: a value is missing or wrong, or a setting does not exist.
         """
         try:
             return Profile.model_validate(self.data)
@@ -179,7 +179,7 @@ class SettingLayers:
             path = f"{prefix}{key}"
             if isinstance(value, dict):
                 if not isinstance(target.get(key), dict):
-                    target[key] = {}  # a table replaces a single value, as a later value replaces a table
+                    target[key] = {}  # a table replaces a value, just as a value replaces a table
                 self._merge(target[key], value, origin, f"{path}.")
             else:
                 target[key] = value
@@ -195,17 +195,17 @@ class SettingLayers:
         self._merge(self.data, nested, f"${variable}", "")
 
 
-def explain(error: ValidationError, what: str, origins: Mapping[str, str] | None = None) -> str:
+def explain(error: ValidationError, subject: str, origins: Mapping[str, str] | None = None) -> str:
     """Return a pydantic error as a sentence with each setting, the problem and its origin."""
     parts = []
-    for fault in error.errors():
-        path = ".".join(str(p) for p in fault["loc"])
+    for problem in error.errors():
+        path = ".".join(str(p) for p in problem["loc"])
         origin = (origins or {}).get(path)
-        parts.append(f"{path}: {fault['msg']}" + (f" (from {origin})" if origin else ""))
-    return f"{what}: {'; '.join(parts)}"
+        parts.append(f"{path}: {problem['msg']}" + (f" (from {origin})" if origin else ""))
+    return f"{subject}: {'; '.join(parts)}"
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

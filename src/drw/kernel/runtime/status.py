@@ -11,29 +11,29 @@ from drw.kernel.errors import DrwError
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 
-ANSWER_SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0
 
 State = ServiceStatus.State
 
 
 async def report(profile: Profile, channels: Channels) -> list[ServiceStatus]:
-    """Return the status of each service of the profile, in the profile's order.
+    """Return the status of each service of the profile, in the order of the profile.
 
-    The services of a process that does not answer within two seconds are DOWN.
+    The services of a process that does not respond within two seconds are DOWN.
     """
-    requests = [_of(name, address, channels) for name, address in profile.processes.items()]
+    requests = [_process_status(name, address, channels) for name, address in profile.processes.items()]
     return [status for statuses in await asyncio.gather(*requests) for status in statuses]
 
 
 def healthy(services: list[ServiceStatus]) -> bool:
-    """Tell whether all are ready; those that this release does not implement do not count."""
+    """Return whether all services are ready, except those that this release does not implement."""
     return all(service.state in (State.READY, State.UNIMPLEMENTED) for service in services)
 
 
-async def _of(name: str, address: ServiceAddress, channels: Channels) -> list[ServiceStatus]:
+async def _process_status(name: str, address: ServiceAddress, channels: Channels) -> list[ServiceStatus]:
     try:
         client = channels.client(ProcessClient, address.grpc)
-        status = await client.get_status(GetStatusRequest(), timeout=ANSWER_SECONDS)
+        status = await client.get_status(GetStatusRequest(), timeout=TIMEOUT_SECONDS)
     except DrwError as error:
         detail = f"the process {name!r} does not answer: {error.message}"
         return [_down(service, detail) for service in address.services]

@@ -1,8 +1,8 @@
 """Session-level advisory locks of PostgreSQL, for leader election and for the liveness of workers.
 
-A lock belongs to a connection of its own, outside the pool. PostgreSQL releases it as soon as that connection ends, so
-that another process takes over from a dead one without waiting. A frozen process keeps its connection and its locks:
-what it writes after it wakes must be rejected by a fence, and a worker needs a lease that expires.
+Each lock has a dedicated connection outside the pool. PostgreSQL releases the lock when the connection ends, so that
+another process takes over from a dead one immediately. A frozen process keeps its connection and its locks: a fence
+must reject its writes after it wakes, and a worker needs a lease that expires.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from drw.kernel.errors import Unavailable
-from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.database import Connection, Database, database_unavailable
 
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
-ANSWER_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class LockId:
 
     @classmethod
     def named(cls, kind: int, name: str) -> LockId:
-        """Return the lock of a kind that stands for a name."""
+        """Return the lock of a kind for a name."""
         return cls(kind, int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], signed=True))
 
 
@@ -52,7 +51,7 @@ class AdvisoryLock:
         try:
             await self._connection.execute(query, args)
         except psycopg.OperationalError as error:
-            raise Unavailable("the database does not answer", part="postgres") from error
+            raise database_unavailable() from error
 
     async def run(self, *work: Coroutine[Any, Any, None]) -> None:
         """Run coroutines together until the first one ends or the lock is lost; the others are cancelled then.
@@ -60,7 +59,7 @@ class AdvisoryLock:
         Raises:
             Unavailable: the connection, and with it the lock, is lost.
         """
-        tasks = [asyncio.create_task(each) for each in (self._watch(), *work)]
+        tasks = [asyncio.create_task(coroutine) for coroutine in (self._watch(), *work)]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -82,27 +81,27 @@ async def acquired(database: Database, lock: LockId) -> AsyncIterator[AdvisoryLo
     """Wait for a lock and hold it for the block.
 
     Raises:
-        Unavailable: the database does not answer.
+        Unavailable: the database does not respond.
     """
-    async with database.dedicated_connection(ANSWER_SECONDS) as connection:
-        # Polled: a waiting statement would keep PostgreSQL from vacuuming old rows.
-        while not await _try(connection, lock):  # noqa: ASYNC110 - another process has it
+    async with database.dedicated_connection(TIMEOUT_SECONDS) as connection:
+        # Polled: a statement that waits would prevent PostgreSQL from vacuuming old rows.
+        while not await _try_acquire(connection, lock):  # noqa: ASYNC110 - another process holds it
             await asyncio.sleep(POLL_SECONDS)
         try:
             yield AdvisoryLock(connection)
         finally:
-            # Released now: PostgreSQL learns of a closed connection a moment later.
+            # Released explicitly: PostgreSQL notices a closed connection a moment later.
             with suppress(psycopg.OperationalError):
                 await connection.execute("select pg_advisory_unlock(%s, %s)", (lock.kind, lock.number))
 
 
-async def _try(connection: Connection, lock: LockId) -> bool:
+async def _try_acquire(connection: Connection, lock: LockId) -> bool:
     cursor = await connection.execute("select pg_try_advisory_lock(%s, %s) as held", (lock.kind, lock.number))
     return bool((await cursor.fetchone() or {})["held"])
 
 
-def holders(kind: int) -> str:
-    """Return a query for the numbers of the locks of a kind that are held, as column `number`."""
+def holders_query(kind: int) -> str:
+    """Return a query for the numbers of all held locks of a kind, as column `number`."""
     return f"""
         select objid::bigint as number from pg_locks
         where locktype = 'advisory' and granted and classid = {kind:d} and objsubid = 2

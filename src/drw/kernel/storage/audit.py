@@ -17,15 +17,14 @@ from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.group_commit import GroupCommit
 
 MAX_RECORD_BYTES = 60_000
-# Binary, since the text form of an array has every quote of the JSON escaped one by one.
+# Binary: the text form of an array escapes every quote of the JSON.
 INSERT = "insert into audit.inbox (record) select unnest(%b::text[])"
 
 
 class AuditWriter:
     """Writes the records of one service.
 
-    A record holds hashes and ids, never prompts, answers or secrets. It contains the walls that its caller is inside
-    of.
+    A record contains hashes and ids, never prompts, answers or secrets. It contains the walls of its caller.
     """
 
     def __init__(self, database: Database, service: str) -> None:
@@ -44,12 +43,11 @@ class AuditWriter:
     ) -> None:
         """Write one record, and return when it is committed.
 
-        With a connection it is part of that transaction; without one it is committed together with other waiting
-        records.
+        With a connection, the record is part of that transaction. Without one, it is committed together with other
+        waiting records.
 
         Raises:
-            Unavailable: the database does not answer; nothing may be acknowledged.
-
+            Unavailable: the database does not respond; the caller must not acknowledge anything.
         """
         line = self.line(action, resource, outcome, details or {})
         if connection is not None:
@@ -58,10 +56,10 @@ class AuditWriter:
             await self.put(line)
 
     async def put(self, line: str) -> None:
-        """Write a record that `line` has made, committed with all other records that wait at this moment.
+        """Write a record made by `line`, in one commit with all other waiting records.
 
         Raises:
-            Unavailable: it cannot be written; nothing may be acknowledged.
+            Unavailable: the record cannot be written; the caller must not acknowledge anything.
         """
         try:
             await self._batches.put(line)
@@ -70,7 +68,7 @@ class AuditWriter:
             raise Unavailable(message, part="postgres") from error
 
     def line(self, action: str, resource: str, outcome: str, details: Mapping[str, Any]) -> str:
-        """Return a serialised record, to write it together with other data: see `INSERT`."""
+        """Serialise a record, to write it together with other data: see `INSERT`."""
         principal = context.caller_or_none()
         record = {
             "at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
@@ -84,7 +82,7 @@ class AuditWriter:
             "trace_id": telemetry.current_trace_id(),
             "details": dict(details),
         }
-        if principal and principal.walls:  # most keys stand inside none
+        if principal and principal.walls:  # most keys have none
             record["walls"] = sorted(principal.walls)
         line = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
         if len(line) > MAX_RECORD_BYTES:
@@ -92,7 +90,7 @@ class AuditWriter:
         return line.decode()
 
     async def write(self, lines: Sequence[str], connection: Connection) -> None:
-        """Write records that `line` has made, as part of a transaction."""
+        """Write records made by `line` as part of a transaction."""
         await connection.execute(INSERT, (list(lines),))
 
     async def _write(self, lines: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from drw.kernel.errors import ConfigError, InvalidRequest, Unavailable
 
 log = logging.getLogger(__name__)
 
-LINK = {
+CONNECTION_DEFAULTS = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -34,41 +34,41 @@ LINK = {
 
 HEARTBEAT_SECONDS = 10.0
 """Interval of connection checks without notifications."""
-ANSWER_SECONDS = 10.0
-"""Timeout of a single-statement transaction."""
-PATIENT_SECONDS = 60.0
-"""Timeout of other statements."""
+SHORT_TIMEOUT_SECONDS = 10.0
+"""Timeout of single-statement transactions, in seconds."""
+TIMEOUT_SECONDS = 60.0
+"""Timeout of other statements, in seconds."""
 WAIT_SECONDS = 0.1
-"""Interval in which psycopg checks for interruptions while it waits."""
-NUL = "cannot contain NUL"
-"""psycopg's error for a text with a NUL character."""
+"""Interval at which psycopg checks for interruptions while it waits."""
+NUL_MESSAGE = "cannot contain NUL"
+"""Part of psycopg's error message for a text with a NUL character."""
 MIGRATION_LOCK = 0x647277  # "drw"
 
 
 class Connection(psycopg.AsyncConnection[DictRow]):
-    """A connection that ends where the database does not answer in time, instead of waiting for ever."""
+    """A connection with a timeout for each statement: it closes if the database does not respond in time."""
 
-    seconds: float | None = PATIENT_SECONDS
-    """None: however long it takes."""
+    seconds: float | None = TIMEOUT_SECONDS
+    """Timeout of a statement; None: no timeout."""
 
     async def wait(self, gen: PQGen[RV], interval: float = WAIT_SECONDS, timeout: float | None = None) -> RV:
         """Wait as psycopg does, with a timeout."""
         try:
             return await super().wait(gen, interval, self.seconds if timeout is None else timeout)
         except psycopg.errors._WaitTimeout:
-            self.pgconn.finish()  # it may answer yet, and nobody would know what
+            self.pgconn.finish()  # a late response would be taken for that of the next statement
             raise
 
 
 class Database:
-    """The part of the database that belongs to one service.
+    """The schema of one service, with a connection pool.
 
     Raises:
         ConfigError: `dsn` is not a connection string.
     """
 
     def __init__(self, dsn: str, schema: str, *, pool_size: int = 4) -> None:
-        self._dsn = _bounded(dsn)
+        self._dsn = _with_connection_defaults(dsn)
         self._schema = schema
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self._dsn,
@@ -78,15 +78,15 @@ class Database:
             max_size=pool_size,
             timeout=5.0,
             max_idle=60.0,
-            check=_check,
+            check=_check_not_closed,
             open=False,
             name=schema,
         )
-        self._alone: Connection | None = None
+        self._autocommit: Connection | None = None
         self._connecting = asyncio.Lock()
 
     async def start(self, package: str) -> None:
-        """Open the pool, and bring the schema up to the newest of `package`/migrations/NNNN_name.sql."""
+        """Open the pool and apply the migrations `package`/migrations/NNNN_name.sql."""
         await self._pool.open()
         async with self.transaction(seconds=None) as connection:
             await migrate(connection, self._schema, package)
@@ -94,17 +94,17 @@ class Database:
     async def stop(self) -> None:
         """Close the pool."""
         await self._pool.close()
-        if self._alone is not None:
-            await self._alone.close()
+        if self._autocommit is not None:
+            await self._autocommit.close()
 
     @asynccontextmanager
-    async def transaction(self, seconds: float | None = PATIENT_SECONDS) -> AsyncIterator[Connection]:
+    async def transaction(self, seconds: float | None = TIMEOUT_SECONDS) -> AsyncIterator[Connection]:
         """Yield a connection in a transaction: committed at the end, rolled back on an error.
 
         `seconds` is the timeout of each statement; None: no timeout.
 
         Raises:
-            Unavailable: the database does not answer.
+            Unavailable: the database does not respond.
             InvalidRequest: a text has a NUL character, which PostgreSQL does not support.
         """
         try:
@@ -112,9 +112,9 @@ class Database:
                 connection.seconds = seconds
                 yield connection
         except (PoolTimeout, psycopg.OperationalError) as error:
-            raise Unavailable("the database does not answer", part="postgres") from error
+            raise database_unavailable() from error
         except psycopg.DataError as error:
-            if NUL not in str(error):
+            if NUL_MESSAGE not in str(error):
                 raise
             raise InvalidRequest("a text has a NUL character (U+0000), which is not supported") from error
 
@@ -122,50 +122,49 @@ class Database:
         """Run one statement in its own transaction, with one round trip instead of three.
 
         Raises:
-            Unavailable: the database does not answer.
-
+            Unavailable: the database does not respond.
         """
         await self._execute(query, args)
 
     async def fetch(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
-        """Run one statement as `run` does, and return the rows that it gives.
+        """Run one statement like `run`, and return its rows.
 
         Raises:
-            Unavailable: the database does not answer.
+            Unavailable: the database does not respond.
         """
         cursor = await self._execute(query, args)
         return await cursor.fetchall()
 
     async def _execute(self, query: LiteralString, args: Sequence[Any]) -> psycopg.AsyncCursor[DictRow]:
         try:
-            connection = await self._own_connection()
+            connection = await self._autocommit_connection()
             return await connection.execute(query, args)
         except psycopg.OperationalError as error:
-            raise Unavailable("the database does not answer", part="postgres") from error
+            raise database_unavailable() from error
 
-    async def _own_connection(self) -> Connection:
-        """Return the dedicated connection of `run`."""
+    async def _autocommit_connection(self) -> Connection:
+        """Return the connection of single-statement transactions; reconnect if it is closed."""
         async with self._connecting:
             if self._pool.closed:
                 raise psycopg.OperationalError("stopped")
-            if self._alone is None or not await _is_alive(self._alone):
-                self._alone = await Connection.connect(
+            if self._autocommit is None or not await _is_alive(self._autocommit):
+                self._autocommit = await Connection.connect(
                     self._dsn,
                     autocommit=True,
                     row_factory=dict_row,
-                    options=f"-c statement_timeout={ANSWER_SECONDS * 1000:.0f}",
+                    options=f"-c statement_timeout={SHORT_TIMEOUT_SECONDS * 1000:.0f}",
                 )
-                self._alone.seconds = ANSWER_SECONDS
-            return self._alone
+                self._autocommit.seconds = SHORT_TIMEOUT_SECONDS
+            return self._autocommit
 
     @asynccontextmanager
-    async def dedicated_connection(self, seconds: float = ANSWER_SECONDS) -> AsyncIterator[Connection]:
+    async def dedicated_connection(self, seconds: float = SHORT_TIMEOUT_SECONDS) -> AsyncIterator[Connection]:
         """Open a connection outside the pool, in autocommit mode, and close it at the end of the block.
 
-        It is for what belongs to a session, such as advisory locks. Each statement may take so many seconds.
+        For state of a session, such as advisory locks. `seconds` is the timeout of each statement.
 
         Raises:
-            Unavailable: the database does not answer.
+            Unavailable: the database does not respond.
         """
         try:
             connection = await Connection.connect(
@@ -175,69 +174,74 @@ class Database:
                 connection.seconds = seconds
                 yield connection
         except psycopg.OperationalError as error:
-            raise Unavailable("the database does not answer", part="postgres") from error
+            raise database_unavailable() from error
 
     async def all(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
-        """Return the rows of one query in a transaction of its own."""
+        """Run one query in a transaction, with a pooled connection, and return its rows."""
         async with self.transaction() as connection:
             return await (await connection.execute(query, args)).fetchall()
 
     async def one(self, query: LiteralString, *args: Any) -> dict[str, Any] | None:
-        """Return the first row of one query in a transaction of its own, or None."""
+        """Run one query like `all`, and return its first row, or None."""
         rows = await self.all(query, *args)
         return rows[0] if rows else None
 
     async def notifications(self, channel: str) -> AsyncGenerator[None, None]:
-        """Yield immediately, and after each `NOTIFY channel`; simultaneous notifications are joined.
+        """Yield immediately and after each `NOTIFY channel`; simultaneous notifications are merged.
 
-        It also yields after a lost connection, since notifications can be missed.
+        Also yields after a reconnect, because notifications can be missed.
         """
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as connection:
-                    await _ask(connection, sql.SQL("listen {}").format(sql.Identifier(channel)))
+                    await _execute_or_disconnect(connection, sql.SQL("listen {}").format(sql.Identifier(channel)))
                     yield
                     while True:
                         if await _wait_for_notification(connection):
                             yield
             except psycopg.OperationalError as error:
-                if _is_cancelled():  # which the driver's own trouble with ending its wait would hide
+                if _is_cancelled():  # the driver can raise its own error instead of the cancellation
                     raise asyncio.CancelledError from error
                 log.warning("lost the database; listening again to %s", channel)
                 await asyncio.sleep(0.5)
 
 
-def _bounded(dsn: str) -> str:
+def database_unavailable() -> Unavailable:
+    """Return the error for a database that does not respond."""
+    return Unavailable("the database does not answer", part="postgres")
+
+
+def _with_connection_defaults(dsn: str) -> str:
     try:
-        return make_conninfo("", **LINK | conninfo_to_dict(dsn))
-    except psycopg.ProgrammingError:  # which may quote a password
+        return make_conninfo("", **CONNECTION_DEFAULTS | conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:  # its message can contain a password
         example = "host=db.example user=drw dbname=drw"
-        raise ConfigError(f"postgres is not a connection string of libpq, which is as {example!r}") from None
+        raise ConfigError(f"postgres is not a connection string of libpq, such as {example!r}") from None
 
 
 async def _wait_for_notification(connection: psycopg.AsyncConnection[Any]) -> bool:
-    """Return whether notifications came; raise where the server is not there any more."""
-    heard = False
+    """Return whether a notification arrived; raise `OperationalError` if the server does not respond."""
+    notified = False
     async for _ in connection.notifies(timeout=HEARTBEAT_SECONDS, stop_after=1):
-        heard = True  # whoever reads the state anew has seen what all of them tell
-    if not heard:
-        await _ask(connection, sql.SQL("select 1"))
-    return heard
+        notified = True  # one read of the state covers all notifications
+    if not notified:
+        await _execute_or_disconnect(connection, sql.SQL("select 1"))
+    return notified
 
 
-async def _ask(connection: psycopg.AsyncConnection[Any], query: sql.SQL | sql.Composed) -> None:
-    """Run a statement; raise `OperationalError` where the server does not answer in time."""
-    late = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _disconnect, connection)
+async def _execute_or_disconnect(connection: psycopg.AsyncConnection[Any], query: sql.SQL | sql.Composed) -> None:
+    """Run a statement; disconnect and raise `OperationalError` if the server does not respond in time."""
+    timer = asyncio.get_running_loop().call_later(SHORT_TIMEOUT_SECONDS, _disconnect, connection)
     try:
         await connection.execute(query)
     finally:
-        late.cancel()
+        timer.cancel()
 
 
 def _disconnect(connection: psycopg.AsyncConnection[Any]) -> None:
-    # The driver's own way out of a wait is to ask the server to cancel, which cannot be asked anything.
-    with socket.socket(fileno=os.dup(connection.fileno())) as link, suppress(OSError):
-        link.shutdown(socket.SHUT_RDWR)
+    # The driver would ask the server to cancel, but the server does not respond.
+    with socket.socket(fileno=os.dup(connection.fileno())) as sock, suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _is_cancelled() -> bool:
@@ -245,18 +249,18 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _check(connection: Connection) -> None:
+async def _check_not_closed(connection: Connection) -> None:
     """Raise if the server has closed a pooled connection."""
-    waiting = select.poll()
-    waiting.register(connection.fileno(), select.POLLIN)
-    if waiting.poll(0):
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    if poller.poll(0):
         await AsyncConnectionPool.check_connection(connection)
 
 
 async def _is_alive(connection: Connection) -> bool:
     if not connection.closed:
         try:
-            await _check(connection)
+            await _check_not_closed(connection)
             return True
         except psycopg.OperationalError:
             await connection.close()

@@ -1,4 +1,4 @@
-"""Group commit: writes waiting items together, so that many callers share one commit."""
+"""Group commit: batches concurrent writes into one commit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 class GroupCommit(Generic[T]):
     """Passes items to `write` in batches, in order.
 
-    A rejected batch is written item by item, so that only invalid items fail.
+    A batch that is rejected is written item by item, so that only invalid items fail.
     """
 
     def __init__(self, write: Callable[[Sequence[T]], Awaitable[None]]) -> None:
@@ -24,7 +24,7 @@ class GroupCommit(Generic[T]):
         self._writing: asyncio.Task[None] | None = None
 
     async def put(self, item: T) -> None:
-        """Return when the item is written; raise the error of `write` for it.
+        """Return when the item is written, or raise the error of `write`.
 
         Cancelling the caller does not cancel the write.
         """
@@ -46,14 +46,14 @@ class GroupCommit(Generic[T]):
         error: Exception | None = None
         try:
             await self._write([item for item, _ in batch])
-        except Unavailable as away:
-            error = away
-        except Exception as refused:  # noqa: BLE001 - every caller must hear of it, whatever it is
-            if len(batch) > 1:  # one of them is at fault, and no other has to do with it
-                for one in batch:
-                    await self._write_batch([one])
+        except Unavailable as unavailable:
+            error = unavailable
+        except Exception as rejected:  # noqa: BLE001 - every error is passed to the callers
+            if len(batch) > 1:  # only the invalid items must fail
+                for entry in batch:
+                    await self._write_batch([entry])
                 return
-            error = refused
+            error = rejected
         for _, written in batch:
             if not written.done():
                 written.set_exception(error) if error else written.set_result(None)

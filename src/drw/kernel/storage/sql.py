@@ -1,6 +1,6 @@
-"""What a store needs of psycopg besides a connection: JSON values, composed SQL and errors.
+"""Re-exports of psycopg for stores: JSON values, composed SQL and errors.
 
-Only `drw.kernel.storage` and folders named `adapters` import psycopg; stores with SQL import from here.
+Only `drw.kernel.storage` and folders named `adapters` import psycopg; other stores import from this module.
 """
 
 from __future__ import annotations

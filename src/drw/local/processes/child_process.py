@@ -21,7 +21,7 @@ from drw.local.processes.output import ProcessOutput
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 
 
 class ProcessState(StrEnum):
@@ -45,10 +45,10 @@ class ProcessSpec:
     ready: Probe
     alive: Probe | None = None
     """Liveness probe, independent of the dependencies of the process."""
-    patience: LivenessPolicy = LivenessPolicy()
-    needs: tuple[str, ...] = ()
-    """What must be ready before this is started."""
-    stops: int = 0
+    liveness_policy: LivenessPolicy = LivenessPolicy()
+    depends_on: tuple[str, ...] = ()
+    """Names of the processes that must be ready first."""
+    stop_order: int = 0
     """Stop order: higher numbers stop first, equal numbers together."""
     prepare: Callable[[], Awaitable[None]] | None = None
     """Runs before each start."""
@@ -67,7 +67,11 @@ class ChildProcess:
     """A running process, restarted when it exits or freezes."""
 
     def __init__(
-        self, spec: ProcessSpec, log: Path, write_log: Callable[[str], None], started: Callable[[], None] = lambda: None
+        self,
+        spec: ProcessSpec,
+        log: Path,
+        write_log: Callable[[str], None],
+        on_started: Callable[[], None] = lambda: None,
     ) -> None:
         self.spec = spec
         self.state = ProcessState.WAITING
@@ -75,13 +79,13 @@ class ChildProcess:
         self.restarts = 0
         self._output = ProcessOutput(log)
         self._log = write_log
-        self._started = started
+        self.on_started = on_started
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
-        self.took = 0.0
-        """How many seconds the last start took, until it was ready."""
-        self._replaced = ""
-        """Why the process that ends next was killed."""
+        self.start_duration = 0.0
+        """Seconds of the last start, until the process was ready."""
+        self._kill_reason = ""
+        """Reason of the last kill, reported when the process has exited."""
 
     @property
     def pid(self) -> int | None:
@@ -99,10 +103,10 @@ class ChildProcess:
             await self.spec.prepare()
         if self._stopping:
             raise ProcessFailed(f"{self.spec.name} is to stop")
-        out, began = self._output.pipe(), time.monotonic()
+        out, started_at = self._output.pipe(), time.monotonic()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *_ends_with_us(self.spec.command(), self.spec.stop_signal),
+                *_bound_to_parent(self.spec.command(), self.spec.stop_signal),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -111,11 +115,11 @@ class ChildProcess:
             )
         finally:
             os.close(out)
-        await self._until_ready(self._process)
-        self.state, self.detail, self.took = ProcessState.READY, "", time.monotonic() - began
-        self._started()
+        await self._wait_until_ready(self._process)
+        self.state, self.detail, self.start_duration = ProcessState.READY, "", time.monotonic() - started_at
+        self.on_started()
 
-    async def keep(self) -> None:
+    async def supervise(self) -> None:
         """Restart the process whenever it exits, until `stop`."""
         pause = 0.1
         while not self._stopping:
@@ -124,14 +128,14 @@ class ChildProcess:
             if self._stopping:
                 return
             self.restarts += 1
-            self.state, self.detail = ProcessState.RESTARTING, self._replaced or _ended(code)
-            self._replaced = ""
+            self.state, self.detail = ProcessState.RESTARTING, self._kill_reason or _exit_description(code)
+            self._kill_reason = ""
             self._log(f"{self.spec.name} {self.detail}; starting it again")
             await asyncio.sleep(pause)
-            pause = 0.1 if await self._start_again() else min(pause * 2, 5.0)
+            pause = 0.1 if await self._try_start() else min(pause * 2, 5.0)
 
-    async def _start_again(self) -> bool:
-        """Start the part, and return whether that worked: nothing that it raises ends the attempts."""
+    async def _try_start(self) -> bool:
+        """Start the process; return whether that succeeded. No error stops further attempts."""
         if self._stopping:
             return False
         try:
@@ -140,36 +144,38 @@ class ChildProcess:
             self.detail = error.message
         except Exception as error:
             log.exception("%s could not be started", self.spec.name)
-            self.detail = self._replaced = f"could not be started: {error}"
+            self.detail = self._kill_reason = f"could not be started: {error}"
             self.kill(signal.SIGKILL)
         else:
             return True
         return False
 
-    async def watch(self) -> None:
-        """Kill the process when its liveness probe fails, until `stop`; `keep` restarts it."""
-        pulse: LivenessState | None = None
+    async def monitor_liveness(self) -> None:
+        """Kill the process when its liveness probe fails, until `stop`; `supervise` restarts it."""
+        liveness_state: LivenessState | None = None
         while not self._stopping:
-            await asyncio.sleep(liveness.LOOK_SECONDS)
+            await asyncio.sleep(liveness.PROBE_SECONDS)
             if (pid := self.pid) is None:
                 continue
-            if pulse is None or pulse.pid != pid:
-                pulse = LivenessState(pid, self.spec.patience)
-            up = self.state in (ProcessState.READY, ProcessState.UNRESPONSIVE)
+            if liveness_state is None or liveness_state.pid != pid:
+                liveness_state = LivenessState(pid, self.spec.liveness_policy)
+            running = self.state in (ProcessState.READY, ProcessState.UNRESPONSIVE)
             try:
-                why = await pulse.look(self.spec.alive if up else None)
-            except OSError:  # of this process: no more files, or no memory
-                log.exception("%s cannot be looked at", self.spec.name)
+                reason = await liveness_state.check(self.spec.alive if running else None)
+            except OSError:  # of the supervisor: no file descriptors or no memory left
+                log.exception("%s cannot be probed", self.spec.name)
                 continue
             if pid != self.pid:
                 continue
-            if why:
-                self._replaced = why
-                self._kill_all(pid)
-            elif up:
-                silent = pulse.silent > 0
-                self.state = ProcessState.UNRESPONSIVE if silent else ProcessState.READY
-                self.detail = f"has not answered for {pulse.silent:.0f} s" if silent else ""
+            if reason:
+                self._kill_reason = reason
+                self._kill_tree(pid)
+            elif running:
+                unresponsive = liveness_state.unresponsive_seconds > 0
+                self.state = ProcessState.UNRESPONSIVE if unresponsive else ProcessState.READY
+                self.detail = (
+                    f"has not answered for {liveness_state.unresponsive_seconds:.0f} s" if unresponsive else ""
+                )
 
     async def stop(self) -> None:
         """Stop the process with its signal, and with SIGKILL after a grace period."""
@@ -188,42 +194,43 @@ class ChildProcess:
             await asyncio.to_thread(self._output.drain)
         self.state = ProcessState.STOPPED
 
-    def kill(self, number: signal.Signals) -> None:
+    def kill(self, signal_number: signal.Signals) -> None:
         """Send a signal to the process if it runs."""
         if self.pid is not None and self._process is not None:
-            self._process.send_signal(number)
+            self._process.send_signal(signal_number)
 
-    def _kill_all(self, pid: int) -> None:
-        """Kill the process and its descendants; stopped (SIGSTOP) descendants would outlive it."""
-        for one in liveness.tree(pid):
+    def _kill_tree(self, pid: int) -> None:
+        """Kill the process and its descendants; stopped (SIGSTOP) descendants would survive it."""
+        for member in liveness.process_tree(pid):
             with suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
+                os.kill(member, signal.SIGKILL)
 
-    async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
+    async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> None:
         try:
             async with asyncio.timeout(self.spec.start_seconds):
                 while not await self.spec.ready():
                     if process.returncode is not None:
                         raise ProcessFailed(
-                            f"{self.spec.name} {_ended(process.returncode)} while it started: {await self._why()}"
+                            f"{self.spec.name} {_exit_description(process.returncode)} while it started: "
+                            f"{await self._last_output()}"
                         )
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             self.kill(signal.SIGKILL)
             await process.wait()
             raise ProcessFailed(
-                f"{self.spec.name} was not ready within {self.spec.start_seconds:.0f} s: {await self._why()}"
+                f"{self.spec.name} was not ready within {self.spec.start_seconds:.0f} s: {await self._last_output()}"
             ) from None
 
-    async def _why(self) -> str:
+    async def _last_output(self) -> str:
         line = await asyncio.to_thread(self._output.last_line)
-        return f"{line[:300] or 'it said nothing'} (more in {self._output.file})"
+        return f"{line[:300] or 'no output'} (more in {self._output.file})"
 
 
-def _ended(code: int) -> str:
+def _exit_description(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
-def _ends_with_us(command: list[str], number: signal.Signals) -> list[str]:
+def _bound_to_parent(command: list[str], signal_number: signal.Signals) -> list[str]:
     launcher = Path(__file__).with_name("launcher.py")
-    return [sys.executable, "-I", "-S", str(launcher), str(int(number)), str(os.getpid()), *command]
+    return [sys.executable, "-I", "-S", str(launcher), str(int(signal_number)), str(os.getpid()), *command]

@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROC = Path("/proc")
-TICKS = os.sysconf("SC_CLK_TCK")
-LOOK_SECONDS = 1.0
-ANSWER_SECONDS = 2.0
-"""How long one probe may take."""
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PROBE_SECONDS = 1.0
+TIMEOUT_SECONDS = 2.0
+"""Time-out of one probe."""
 GRACE_SECONDS = 0.2
-"""How much longer the supervisor waits: it may be the one that was held up, with the answer in its buffer."""
-NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-WORKING = 0.05
-"""A process that uses more than this share of one processor works; below are timers of threads that wait."""
-STOPPED, ON_ITS_WAY = "T", "RD"
-"""States in /proc: stopped by a signal; running or waiting for a processor, waiting for a disk.
+"""Extra time, because the supervisor itself may have been delayed, with the response in its buffer."""
+LOCAL_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+BUSY_SHARE = 0.05
+"""Share of one processor above which a process counts as busy; waiting threads use less for their timers."""
+STOPPED, RUNNABLE = "T", "RD"
+"""Process states in /proc: stopped by a signal; running or runnable, or in disk wait.
 
-A process that a debugger holds (`t`) is not stopped.
+A process stopped by a debugger (`t`) does not count as stopped.
 """
 
 Probe = Callable[[], Awaitable[bool]]
@@ -40,12 +40,12 @@ class LivenessPolicy:
 
     stopped: float = 3.0
     idle: float = 7.5
-    """One that uses no processor time and waits for none."""
+    """Neither using processor time nor runnable."""
     busy: float = 60.0
 
 
 class ProcessStats(NamedTuple):
-    """A process as listed in /proc."""
+    """Parent, state and processor time of a process, from /proc."""
 
     parent: int
     state: str
@@ -53,56 +53,60 @@ class ProcessStats(NamedTuple):
     """Processor time."""
 
 
-GONE = ProcessStats(0, "", 0.0)
+EXITED = ProcessStats(0, "", 0.0)
 
 
 class LivenessState:
     """Liveness state of one process across probes."""
 
-    def __init__(self, pid: int, patience: LivenessPolicy, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, pid: int, policy: LivenessPolicy, clock: Callable[[], float] = time.monotonic) -> None:
         self.pid = pid
-        self._patience = patience
+        self._policy = policy
         self._clock = clock
-        self._last = clock()
-        self._seconds = 0.0
-        self._stopped = self._idle = self.silent = 0.0
+        self._last_check = clock()
+        self._cpu_seconds = 0.0
+        self._stopped = self._idle = self.unresponsive_seconds = 0.0
 
-    async def look(self, probe: Probe | None) -> str:
+    async def check(self, probe: Probe | None) -> str:
         """Probe once, and return why the process must be replaced, or an empty string.
 
         A probe that took longer than its time-out means that the supervisor itself was not scheduled. The excess
         time does not count.
         """
-        stopped = (_seen(PROC / str(self.pid)) or GONE).state == STOPPED
-        answered = not stopped and (probe is None or await _in_time(probe))
-        now, before = self._clock(), self._seconds
-        passed, self._last = min(now - self._last, LOOK_SECONDS + ANSWER_SECONDS), now
-        self._seconds = (_seen(PROC / str(self.pid)) or GONE).seconds
+        stopped = (_read_stats(PROC / str(self.pid)) or EXITED).state == STOPPED
+        answered = not stopped and (probe is None or await _succeeds_in_time(probe))
+        now, cpu_before = self._clock(), self._cpu_seconds
+        elapsed, self._last_check = min(now - self._last_check, PROBE_SECONDS + TIMEOUT_SECONDS), now
+        self._cpu_seconds = (_read_stats(PROC / str(self.pid)) or EXITED).seconds
         if answered:
-            self._stopped = self._idle = self.silent = 0.0
+            self._stopped = self._idle = self.unresponsive_seconds = 0.0
             return ""
-        self.silent += passed
-        self._stopped = self._stopped + passed if stopped else 0.0
-        works = self._seconds - before > WORKING * passed or await asyncio.to_thread(_is_on_its_way, self.pid)
-        self._idle += 0.0 if works else passed
-        if self._stopped >= self._patience.stopped:
+        self.unresponsive_seconds += elapsed
+        self._stopped = self._stopped + elapsed if stopped else 0.0
+        working = self._cpu_seconds - cpu_before > BUSY_SHARE * elapsed or await asyncio.to_thread(
+            _has_runnable_thread, self.pid
+        )
+        self._idle += 0.0 if working else elapsed
+        if self._stopped >= self._policy.stopped:
             return "was stopped by a signal"
-        if self._idle >= self._patience.idle or self.silent >= self._patience.busy:
-            return f"has not answered for {self.silent:.0f} s"
+        if self._idle >= self._policy.idle or self.unresponsive_seconds >= self._policy.busy:
+            return f"has not answered for {self.unresponsive_seconds:.0f} s"
         return ""
 
 
-def tree(pid: int) -> dict[int, ProcessStats]:
+def process_tree(pid: int) -> dict[int, ProcessStats]:
     """Return a process and all its descendants."""
-    every = {int(path.name): seen for path in PROC.iterdir() if path.name.isdigit() and (seen := _seen(path))}
-    members = {pid: every[pid]} if pid in every else {}
-    while children := {p: seen for p, seen in every.items() if seen.parent in members and p not in members}:
+    processes = {
+        int(path.name): stats for path in PROC.iterdir() if path.name.isdigit() and (stats := _read_stats(path))
+    }
+    members = {pid: processes[pid]} if pid in processes else {}
+    while children := {p: stats for p, stats in processes.items() if stats.parent in members and p not in members}:
         members |= children
     return members
 
 
 async def replies(address: str, request: bytes) -> bool:
-    """Tell whether a server at `unix:/path` or `host:port` sends any response to a request.
+    """Return whether a server at `unix:/path` or `host:port` sends any response to a request.
 
     Raises:
         OSError: this process cannot open a connection.
@@ -114,7 +118,7 @@ async def replies(address: str, request: bytes) -> bool:
             asyncio.open_connection(host, int(port)) if path == address else asyncio.open_unix_connection(path)
         )
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in LOCAL_LIMITS:
             raise
         return False
     try:
@@ -126,37 +130,38 @@ async def replies(address: str, request: bytes) -> bool:
         writer.close()
 
 
-async def _in_time(probe: Probe) -> bool:
+async def _succeeds_in_time(probe: Probe) -> bool:
     """Return whether a probe succeeds in time.
 
-    A deadline that passed while this process had no processor says nothing of the other one: what has arrived by then
-    is read first.
+    If the supervisor was not scheduled when the time-out passed, a response that has arrived is read first.
     """
-    asked = asyncio.ensure_future(probe())
+    task = asyncio.ensure_future(probe())
     try:
-        for seconds in (ANSWER_SECONDS, GRACE_SECONDS):
-            await asyncio.wait([asked], timeout=seconds)
-        return asked.done() and asked.result()
+        for seconds in (TIMEOUT_SECONDS, GRACE_SECONDS):
+            await asyncio.wait([task], timeout=seconds)
+        return task.done() and task.result()
     finally:
-        asked.cancel()
+        task.cancel()
 
 
-def _is_on_its_way(pid: int) -> bool:
-    """Tell whether a thread of the process or of a descendant is running, runnable or in disk wait."""
-    return any(seen is not None and seen.state in ON_ITS_WAY for one in tree(pid) for seen in _threads(one))
+def _has_runnable_thread(pid: int) -> bool:
+    """Return whether a thread of the process or of a descendant is running, runnable or in disk wait."""
+    return any(
+        stats is not None and stats.state in RUNNABLE for member in process_tree(pid) for stats in _threads(member)
+    )
 
 
 def _threads(pid: int) -> list[ProcessStats | None]:
     try:
-        return [_seen(thread) for thread in (PROC / str(pid) / "task").iterdir()]
+        return [_read_stats(thread) for thread in (PROC / str(pid) / "task").iterdir()]
     except OSError:
         return []
 
 
-def _seen(folder: Path) -> ProcessStats | None:
+def _read_stats(folder: Path) -> ProcessStats | None:
     """Read the state of a process or thread. The second field is a name that may contain any character."""
     try:
         fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:  # the process is gone
         return None
-    return ProcessStats(int(fields[1]), fields[0].decode(), (int(fields[11]) + int(fields[12])) / TICKS)
+    return ProcessStats(int(fields[1]), fields[0].decode(), (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND)

@@ -25,27 +25,27 @@ from drw.local.platform import process_specs
 from drw.local.preflight import check_port, check_space, locked
 from drw.local.processes.child_process import ChildProcess, ProcessFailed, ProcessState
 
-HEALTHY_SECONDS = 20
+HEALTH_TIMEOUT_SECONDS = 20
 
-Say = Callable[[str], None]
+Printer = Callable[[str], None]
 
 
 class Supervisor:
     """The local platform of one data folder."""
 
-    def __init__(self, layout: PlatformPaths, listen: str, say: Say) -> None:
-        self._layout = layout
+    def __init__(self, paths: PlatformPaths, listen: str, print_line: Printer) -> None:
+        self._paths = paths
         self._listen = listen
-        self._say = say
+        self._print = print_line
         self._children: dict[str, ChildProcess] = {}
-        self._keepers: list[asyncio.Task[None]] = []
+        self._supervision: list[asyncio.Task[None]] = []
         self._stop_requested = asyncio.Event()
         self._failed = ""
         self._ready = False
         self._new_key = False
         self._channels = Channels()
         self._profile: Profile | None = None
-        """What runs: the files may say something else by now, or be wrong."""
+        """The running profile. The files may have changed since."""
 
     async def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
         """Start all processes, call `on_ready` with the status, and return after a requested stop.
@@ -53,11 +53,11 @@ class Supervisor:
         Raises:
             DrwError: the platform could not start; no process is left running.
         """
-        with locked(self._layout):
+        with locked(self._paths):
             self._handle_signals()
-            control = await asyncio.start_unix_server(self._answer, str(self._layout.control))
+            control = await asyncio.start_unix_server(self._serve_control, str(self._paths.control))
             try:
-                await self._unless_asked_to_stop(self._start())
+                await self._run_unless_stopped(self._start())
                 if not self._stop_requested.is_set():
                     self._ready = True
                     on_ready(await self._status())
@@ -68,71 +68,73 @@ class Supervisor:
             finally:
                 await self._stop()
                 control.close()
-                self._layout.control.unlink(missing_ok=True)
+                self._paths.control.unlink(missing_ok=True)
 
     async def _start(self) -> None:
-        check_space(self._layout)
-        self._layout.write_profile(self._listen)
-        self._layout.make_secrets()
-        profile = self._profile = SettingLayers(self._layout.files).profile()
-        self._listen = envoy.plane(profile).listen  # the operator's own settings may name another address
+        check_space(self._paths)
+        self._paths.write_profile(self._listen)
+        self._paths.create_secrets()
+        profile = self._profile = SettingLayers(self._paths.files).profile()
+        self._listen = envoy.data_plane_settings(profile).listen  # drw.toml may set another address
         check_port(self._listen)
-        await self._make_weights()
-        forget_last_good(envoy.plane(profile).folder)
-        for spec in process_specs(self._layout, profile, self._channels):
-            self._children[spec.name] = ChildProcess(spec, self._layout.log(spec.name), self._say, self._measure_starts)
-        begun = {name: asyncio.Event() for name in self._children}
+        await self._build_weights()
+        remove_envoy_state(envoy.data_plane_settings(profile).folder)
+        for spec in process_specs(self._paths, profile, self._channels):
+            self._children[spec.name] = ChildProcess(
+                spec, self._paths.log(spec.name), self._print, self._record_start_times
+            )
+        ready_events = {name: asyncio.Event() for name in self._children}
         async with asyncio.TaskGroup() as group:
             for child in self._children.values():
-                group.create_task(self._start_one(child, begun))
-        works = [work for child in self._children.values() for work in (child.keep(), child.watch())]
-        self._keepers = [asyncio.create_task(work) for work in works]
-        self._new_key = await first_key.ensure(self._layout, profile, self._channels)
-        await self._until_healthy()
+                group.create_task(self._start_one(child, ready_events))
+        work = [work for child in self._children.values() for work in (child.supervise(), child.monitor_liveness())]
+        self._supervision = [asyncio.create_task(work) for work in work]
+        self._new_key = await first_key.ensure_key(self._paths, profile, self._channels)
+        await self._wait_until_healthy()
 
-    async def _until_healthy(self) -> None:
+    async def _wait_until_healthy(self) -> None:
         """Wait a limited time for services that become ready after their process; the status shows what is missing."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HEALTHY_SECONDS):
+            async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
                 while True:
                     if (await self._status())["healthy"]:
                         return
                     await asyncio.sleep(0.2)
 
-    async def _start_one(self, child: ChildProcess, begun: dict[str, asyncio.Event]) -> None:
-        for name in child.spec.needs:
-            await begun[name].wait()
-        self._say(f"starting {child.spec.title}")
+    async def _start_one(self, child: ChildProcess, ready_events: dict[str, asyncio.Event]) -> None:
+        for name in child.spec.depends_on:
+            await ready_events[name].wait()
+        self._print(f"starting {child.spec.title}")
         await child.start()
-        begun[child.spec.name].set()
+        ready_events[child.spec.name].set()
 
-    def _measure_starts(self) -> None:
+    def _record_start_times(self) -> None:
         """Record the start-up time of each process, which `Retry-After` is based on."""
-        measured = {name: child.took for name, child in self._children.items() if child.took}
+        measured = {name: child.start_duration for name, child in self._children.items() if child.start_duration}
         with contextlib.suppress(OSError):  # a full disk is reported elsewhere
-            start_times.write_start_times(self._layout.starts, measured)
+            start_times.write_start_times(self._paths.start_times, measured)
 
-    async def _make_weights(self) -> None:
-        if weights.present(self._layout.weights):
+    async def _build_weights(self) -> None:
+        if weights.present(self._paths.weights):
             return
-        self._say("making the models' files (once)")
-        making = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "drw.local.weights", str(self._layout.weights)),
+        self._print("making the models' files (once)")
+        builder = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "drw.local.weights", str(self._paths.weights)),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        assert making.stdout is not None, "asked for above"
+        assert builder.stdout is not None, "it is a pipe"
         line = b""
         try:
-            async for line in making.stdout:
-                self._say(line.decode(errors="replace").rstrip())
-            if await making.wait() != 0:
+            async for line in builder.stdout:
+                self._print(line.decode(errors="replace").rstrip())
+            if await builder.wait() != 0:
                 raise ProcessFailed(f"the models' files could not be made: {line.decode(errors='replace').strip()}")
         finally:
-            if making.returncode is None:
-                making.kill()
+            if builder.returncode is None:
+                builder.kill()
 
-    async def _unless_asked_to_stop(self, work: Any) -> None:
+    async def _run_unless_stopped(self, work: Any) -> None:
         work_task = asyncio.create_task(work)
         stop_task = asyncio.create_task(self._stop_requested.wait())
         await asyncio.wait([work_task, stop_task], return_when=asyncio.FIRST_COMPLETED)
@@ -144,32 +146,32 @@ class Supervisor:
         except asyncio.CancelledError:
             return
         except BaseExceptionGroup as group:
-            if (ours := group.subgroup(DrwError)) is None:
+            if (errors := group.subgroup(DrwError)) is None:
                 raise
-            raise first(ours) from None
+            raise first_error(errors) from None
 
     async def _stop(self) -> None:
         if self._ready:
-            self._say("stopping")
-        for turn in sorted({child.spec.stops for child in self._children.values()}, reverse=True):
-            together = [child for child in self._children.values() if child.spec.stops == turn]
-            await asyncio.gather(*(child.stop() for child in together))
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+            self._print("stopping")
+        for order in sorted({child.spec.stop_order for child in self._children.values()}, reverse=True):
+            children = [child for child in self._children.values() if child.spec.stop_order == order]
+            await asyncio.gather(*(child.stop() for child in children))
+        for task in self._supervision:
+            task.cancel()
+        await asyncio.gather(*self._supervision, return_exceptions=True)
         await self._channels.close()
 
     def _handle_signals(self) -> None:
-        def asked() -> None:
+        def request_stop() -> None:
             if self._stop_requested.is_set():  # a second request stops at once
                 for child in self._children.values():
                     child.kill(signal.SIGKILL)
             self._stop_requested.set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, asked)
+            asyncio.get_running_loop().add_signal_handler(number, request_stop)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             match (await reader.readline()).decode().strip():
                 case "status":
@@ -182,7 +184,7 @@ class Supervisor:
 
     async def _status(self) -> dict[str, Any]:
         services = []
-        running = bool(self._keepers)
+        running = bool(self._supervision)
         if self._profile is not None and running:
             services = [
                 {"name": s.name, "cluster": s.cluster, "state": s.State.Name(s.state).lower(), "detail": s.detail}
@@ -204,13 +206,13 @@ class Supervisor:
             "failed": self._failed,
             "pid": os.getpid(),
             "gateway": f"http://{self._listen}",
-            "data": str(self._layout.data),
+            "data": str(self._paths.data),
             "processes": processes,
             "services": services,
         }
 
 
-def forget_last_good(folder: Path) -> None:
+def remove_envoy_state(folder: Path) -> None:
     """Remove Envoy's state files, but keep its log: they serve restarts, and a new start may use another port."""
     for path in folder.iterdir() if folder.exists() else ():
         if path.is_dir():
@@ -219,7 +221,7 @@ def forget_last_good(folder: Path) -> None:
             path.unlink()
 
 
-def first(group: BaseExceptionGroup[DrwError]) -> DrwError:
+def first_error(group: BaseExceptionGroup[DrwError]) -> DrwError:
     """Return the first error of a nested exception group."""
     error = group.exceptions[0]
-    return first(error) if isinstance(error, BaseExceptionGroup) else error
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

@@ -17,27 +17,27 @@ CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
 PR_GET_PDEATHSIG = 2
 CHECK = "--check"
-SEEN_AS = 1
-"""Some id other than 0 that every machine has a name for (`daemon`), since initdb asks for one."""
+NAMESPACE_UID = 1
+"""The user id inside the namespace. It needs a name on every machine (`daemon`), because initdb looks it up."""
 
 
 def enter_namespace() -> bool:
     """Move this process into a user namespace in which it is not root; return whether that was allowed."""
     uid, gid = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
-    with_parent = ctypes.c_int()
-    libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(with_parent))
+    death_signal = ctypes.c_int()
+    libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(death_signal))
     if libc.unshare(CLONE_NEWUSER) != 0:
         return False
-    libc.prctl(PR_SET_PDEATHSIG, with_parent)  # entering the namespace cleared it
+    libc.prctl(PR_SET_PDEATHSIG, death_signal)  # entering the namespace cleared it
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{SEEN_AS} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{SEEN_AS} {gid} 1")
+    Path("/proc/self/uid_map").write_text(f"{NAMESPACE_UID} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{NAMESPACE_UID} {gid} 1")
     return True
 
 
 def namespaces_allowed() -> bool:
-    """Tell whether `enter_namespace` works; tested in a separate process, because it needs a single thread."""
+    """Return whether `enter_namespace` works; tested in a separate process, because it needs a single thread."""
     return (
         subprocess.run(
             [sys.executable, "-m", "drw.local.processes.unprivileged", CHECK], capture_output=True

@@ -1,1 +1,1 @@
-"""Knows every model and where it is served."""
+"""Model registry: models, aliases and the addresses of their replicas."""

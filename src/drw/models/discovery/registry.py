@@ -1,4 +1,4 @@
-"""The models that the settings name, and which of them is the default."""
+"""Registry of the configured models, their aliases and the default model."""
 
 from __future__ import annotations
 
@@ -9,126 +9,126 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from drw.api.models.v1.discovery_pb2 import Alias, Deadlines, Model, Plan, ResolvedModel, Target
+from drw.egress.allowlist import check_settings
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.runtime.settings import ConfigError, Settings
 from drw.models.discovery.aliases import Aliases, AliasSettings
-from drw.routing.egress_allowlist import check_settings
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 ADDRESS = re.compile(r"(https?://[^\s?#]+|unix:/[^\s?#]+)")
 Parameter = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-CONCURRENT = {"llama_cpp": 8}
-CONCURRENT_ELSEWHERE = 256
+MAX_CONCURRENT = {"llama_cpp": 8}
+DEFAULT_MAX_CONCURRENT = 256
 RESERVED = frozenset(
-    # what the platform decides
+    # set by the platform
     ("model", "messages", "prompt", "stream", "stream_options", "n", "best_of", "max_tokens", "max_completion_tokens")
     + ("cache_salt", "continuous_usage_stats", "use_beam_search", "continue_final_message", "add_generation_prompt")
     + ("kv_transfer_params", "priority", "request_id", "user")
-    # what would be in an answer that leaves it out
+    # change the format of the answer
     + ("echo", "prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids")
 )
-"""Parameters that no setting passes on."""
+"""Parameters that `parameters` of a model cannot contain."""
 MAX_REPLICAS = 64
 MAX_FALLBACKS = 8
 PREFILL = {"llama_cpp": "assistant"}
-"""How each engine goes on with an answer that another has begun; any other does not."""
+"""The default `prefill` of each engine; `none` for others."""
 ALIAS = "alias"
-"""What stands for the engine of an alias."""
-KINDS = {"chat": Model.CHAT, "embedding": Model.EMBEDDING}
+"""The engine of an alias in lists of models."""
+KIND_BY_NAME = {"chat": Model.CHAT, "embedding": Model.EMBEDDING}
 
 
 class ModelNotFound(NotFound):
-    """There is no model of that id."""
+    """The model does not exist."""
 
-    def __init__(self, model: str, known: Mapping[str, object]) -> None:
+    def __init__(self, model: str, existing: Mapping[str, object]) -> None:
         super().__init__(
-            f"the model {model!r} does not exist; there are: {', '.join(known) or 'none'}",
+            f"the model {model!r} does not exist; there are: {', '.join(existing) or 'none'}",
             code="model_not_found",
             param="model",
         )
 
 
 class DeadlineSettings(Settings):
-    """How long a model may take, in seconds; 0: as serving's own settings have it."""
+    """Time limits of a model in seconds. 0: the limit in the settings of serving."""
 
     connect_seconds: float = Field(default=0.0, ge=0, le=60)
-    """For the connection."""
+    """To connect."""
     first_token_seconds: float = Field(default=0.0, ge=0, le=3600)
     """From the request to the first token."""
     between_tokens_seconds: float = Field(default=0.0, ge=0, le=3600)
     """From one token to the next."""
     total_seconds: float = Field(default=0.0, ge=0, le=3600)
-    """For the whole answer, with every attempt at it."""
+    """For the complete answer, all attempts included."""
 
 
 class SamplingSettings(Settings):
-    """How a model chooses each token where a request does not say; without a value, as the engine does by itself."""
+    """Default sampling parameters of a model, for requests without them. Unset: the default of the engine."""
 
     temperature: float | None = Field(default=None, ge=0, le=2)
-    """How freely it chooses; 0 always takes the likeliest token."""
+    """Randomness; 0 always selects the most likely token."""
     top_p: float | None = Field(default=None, ge=0, le=1)
-    """Only the likeliest tokens that together have this probability are chosen from."""
+    """Select only from the most likely tokens that have this probability together."""
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    """How much less likely a token becomes each time that it has come."""
+    """Penalty of a token for each earlier occurrence."""
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    """How much less likely a token becomes once it has come."""
+    """Penalty of a token that occurred before."""
     repeat_penalty: float | None = Field(default=None, gt=0, le=2)
-    """Of llama.cpp only: how much less likely tokens of the last 64 become; 1 is no penalty. A request with a
-    frequency or presence penalty is without it."""
+    """Only for llama.cpp: penalty of the last 64 tokens; 1 is none. Not applied to requests with a frequency or
+    presence penalty."""
 
 
 class ModelSettings(Settings):
     """One model: `[services.discovery.models.ID]`."""
 
     kind: Literal["chat", "embedding"] = "chat"
-    """What it is for."""
+    """The kind of the model."""
     engine: Literal["llama_cpp", "openai", "vertex", "onnx"]
     """The engine adapter, or `onnx` for the embedding model."""
     base_url: str = ""
     """Base URL without `/chat/completions`: `https://...`, `http://...`, or `unix:/path`."""
     base_urls: tuple[str, ...] = Field((), max_length=MAX_REPLICAS)
-    """In place of `base_url`, where the same model answers in several places."""
+    """The base URLs of several replicas, in place of `base_url`."""
     upstream_model: str = ""
-    """What the upstream calls it; empty: the same as here."""
+    """The name of the model at the upstream. Empty: its id."""
     api_key_variable: str = ""
-    """The environment variable with the upstream's key; the key itself is never a setting."""
+    """The environment variable with the API key of the upstream. A key is never a setting."""
     context_length: int = Field(0, ge=0)
-    """Tokens of prompt and answer together; 0: whatever the upstream says."""
+    """Maximum tokens of prompt and answer together. 0: the limit of the upstream."""
     max_prompt_tokens: int = Field(0, ge=0)
-    """Longer prompts are refused before the model reads them; 0: whatever fits."""
+    """Maximum tokens of a prompt; longer prompts are rejected. 0: the context length."""
     max_concurrent: int = Field(0, ge=0, le=10_000)
     """Maximum concurrent requests; further requests wait in the admission queue. 0: the default of the engine."""
     fallbacks: tuple[str, ...] = Field((), max_length=MAX_FALLBACKS)
-    """Chat models that answer where this one cannot, in this order."""
+    """Chat models that are tried in this order if this model fails."""
     deadlines: DeadlineSettings = DeadlineSettings()
     prefill: Literal["", "none", "assistant", "prefix", "continue_final_message"] = ""
     """How the model continues a partial answer of another model. `assistant`: it continues a last assistant message, as
     llama.cpp does; `prefix`: that message is marked with `prefix`, as for Mistral and DeepSeek;
     `continue_final_message`: the parameter of vLLM and SGLang; `none`: it cannot. Empty: the engine's default."""
     sampling: SamplingSettings = SamplingSettings()
-    """How it chooses each token where a request does not say."""
+    """Default sampling parameters, for requests without them."""
     affinity: Literal["none", "session", "prefix"] = "session"
-    """Which requests go to the same place, as far as its load allows: those of one session, besides those whose
-    prompts begin alike, or none."""
+    """Which requests go to the same replica, as far as its load allows. `session`: requests of one session; `prefix`:
+    also requests whose prompts start with the same text; `none`: no affinity."""
     parameters: tuple[Parameter, ...] = Field((), max_length=50)
-    """Parameters of requests that are not OpenAI's and that the upstream takes, as vLLM takes `top_k`: they go to it as
-    they are. Any other is refused."""
+    """Parameters that are not OpenAI's and that the upstream supports, such as `top_k` of vLLM. They are passed on
+    unchanged; all others are rejected."""
     reasoning: Literal["drop", "send"] = "drop"
     """Reasoning of earlier answers in `messages`. `send`: pass it to models that need it, as DeepSeek and Kimi do
     between tool calls; `drop`: remove it for models that reject it or read it as part of the prompt."""
     dimensions: int = Field(0, ge=0)
-    """Of an embedding model: the length of its vectors."""
+    """The vector length of an embedding model."""
     owned_by: str = ""
-    """Who made it, as `/v1/models` shows it."""
+    """The owner of the model in `/v1/models`."""
     licence: str = ""
-    """Its licence, as `drw models` shows it."""
+    """The licence of the model in `drw models`."""
     created: int = Field(0, ge=0)
-    """When the model came out, in Unix seconds; 0: when this platform first had it."""
+    """The release of the model in Unix seconds. 0: when it was first configured here."""
     default: bool = False
-    """Makes it the default chat model, whatever `default_model` says."""
+    """Makes it the default chat model; overrides `default_model`."""
 
     @model_validator(mode="after")
-    def _fits_its_kind(self) -> ModelSettings:
+    def _check_kind(self) -> ModelSettings:
         if self.kind == "embedding":
             if self.engine != "onnx":
                 raise ValueError("an embedding model has engine = 'onnx'")
@@ -147,13 +147,13 @@ class ModelSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _engine_has_its_sampling(self) -> ModelSettings:
+    def _check_sampling(self) -> ModelSettings:
         if self.sampling.repeat_penalty is not None and self.engine != "llama_cpp":
             raise ValueError("sampling.repeat_penalty needs engine = 'llama_cpp'; others have frequency_penalty")
         return self
 
     def addresses(self) -> list[str]:
-        """Return every place where it answers."""
+        """Return the base URL of each replica, without a slash at the end."""
         return [url.rstrip("/") for url in self.base_urls or (self.base_url,)]
 
     def _check_addresses(self) -> None:
@@ -171,10 +171,10 @@ class ModelSettings(Settings):
 
 
 class Registry:
-    """Every model there is, and every alias; `since`: when this platform first had each, in Unix seconds.
+    """All models and aliases. `first_seen` maps model ids to the Unix seconds of their first configuration.
 
     Raises:
-        ConfigError: an id is wrong, a fallback is none, or it is not clear which model is the default.
+        ConfigError: an id or a fallback is invalid, or the default model is ambiguous.
     """
 
     def __init__(
@@ -182,55 +182,55 @@ class Registry:
         models: Mapping[str, ModelSettings],
         default_model: str = "",
         aliases: Mapping[str, AliasSettings] | None = None,
-        since: Mapping[str, int] | None = None,
+        first_seen: Mapping[str, int] | None = None,
     ) -> None:
         for name in models:
             if not MODEL_ID.fullmatch(name):
                 raise ConfigError(f"{name!r} cannot be the id of a model: letters, digits and ._:/@- only, at most 128")
         self._models = models
-        self._since = since or {}
-        self._default = _default(models, default_model)
-        chat = [name for name, model in models.items() if model.kind == "chat"]
-        _check_fallbacks(models, chat)
-        self.aliases = Aliases(aliases or {}, chat, models)
+        self._first_seen = first_seen or {}
+        self._default_model = _find_default(models, default_model)
+        chat_models = [name for name, model in models.items() if model.kind == "chat"]
+        _check_fallbacks(models, chat_models)
+        self.aliases = Aliases(aliases or {}, chat_models, models)
 
     def all(self) -> list[Model]:
-        """Return what callers may know of each model and alias."""
-        models = [self._public(name) for name in self._models]
+        """Return the public description of each model and alias."""
+        models = [self._public_model(name) for name in self._models]
         return models + [self._public_alias(alias) for alias in self.aliases.all() if self.aliases.models(alias)]
 
     def get(self, name: str) -> Model:
-        """Return what callers may know of a model or alias; an empty name means the default chat model."""
+        """Return the public description of a model or alias; an empty name means the default chat model."""
         if (alias := self.aliases.get(name)) and self.aliases.models(alias):
             return self._public_alias(alias)
-        return self._public(self._known(name))
+        return self._public_model(self._model_id(name))
 
     def plan(self, name: str) -> Plan:
-        """Return all models that may answer for a model's or an alias's name.
+        """Return the candidates for the id of a model or the name of an alias.
 
-        A model that an alias names and that there is not any more is left out; where none is left, so is the alias.
+        Models of an alias that no longer exist are omitted. An alias without existing models is ignored.
         """
-        if (alias := self.aliases.get(name)) is None or not (left := self.aliases.models(alias)):
+        if (alias := self.aliases.get(name)) is None or not (available := self.aliases.models(alias)):
             resolved = self.resolve(name)
             fallbacks = [self.resolve(other) for other in resolved.fallbacks]
             return Plan(id=resolved.model.id, targets=[Target(model=resolved, weight=1)], fallbacks=fallbacks)
         weights = {target.model: target.weight for target in alias.targets}
-        targets = [Target(model=self.resolve(m), weight=weights[m]) for m in left if m in weights]
-        fallbacks = [self.resolve(m) for m in left if m not in weights]
+        targets = [Target(model=self.resolve(m), weight=weights[m]) for m in available if m in weights]
+        fallbacks = [self.resolve(m) for m in available if m not in weights]
         return Plan(id=name, targets=targets, fallbacks=fallbacks, total_seconds=alias.total_seconds)
 
     def resolve(self, name: str) -> ResolvedModel:
-        """Return where a model answers."""
-        name = self._known(name)
+        """Return the replicas and settings of a model."""
+        name = self._model_id(name)
         settings = self._models[name]
         return ResolvedModel(
-            model=self._public(name),
+            model=self._public_model(name),
             base_url=settings.addresses()[0],
             base_urls=settings.addresses(),
             upstream_model=settings.upstream_model or name,
             api_key_variable=settings.api_key_variable,
             max_prompt_tokens=settings.max_prompt_tokens,
-            max_concurrent=settings.max_concurrent or CONCURRENT.get(settings.engine, CONCURRENT_ELSEWHERE),
+            max_concurrent=settings.max_concurrent or MAX_CONCURRENT.get(settings.engine, DEFAULT_MAX_CONCURRENT),
             fallbacks=settings.fallbacks,
             deadlines=Deadlines(**settings.deadlines.model_dump()),
             prefill=settings.prefill or PREFILL.get(settings.engine, "none"),
@@ -240,25 +240,25 @@ class Registry:
             sampling=settings.sampling.model_dump(exclude_none=True),
         )
 
-    def _known(self, name: str) -> str:
-        if not name and not self._default:
+    def _model_id(self, name: str) -> str:
+        if not name and not self._default_model:
             raise ModelNotFound("", self._models)
-        name = name or self._default
+        name = name or self._default_model
         if name not in self._models:
             raise ModelNotFound(name, {**self._models, **{alias.name: alias for alias in self.aliases.all()}})
         return name
 
-    def _public(self, name: str) -> Model:
+    def _public_model(self, name: str) -> Model:
         settings = self._models[name]
         return Model(
             id=name,
-            kind=KINDS[settings.kind],
+            kind=KIND_BY_NAME[settings.kind],
             owned_by=settings.owned_by or settings.engine,
-            created=settings.created or self._since.get(name, 0),
+            created=settings.created or self._first_seen.get(name, 0),
             engine=settings.engine,
             context_length=settings.context_length,
             dimensions=settings.dimensions,
-            default=name == self._default,
+            default=name == self._default_model,
             licence=settings.licence,
             fallbacks=settings.fallbacks,
         )
@@ -271,40 +271,40 @@ class Registry:
             id=alias.name,
             kind=Model.CHAT,
             owned_by=first.owned_by or first.engine,
-            created=first.created or self._since.get(models[0], 0),
+            created=first.created or self._first_seen.get(models[0], 0),
             engine=ALIAS,
-            # What every target takes; a fallback with less is passed by when it must be.
+            # The minimum of all targets; failover skips a fallback with a smaller context.
             context_length=min((self._models[name].context_length for name in targets), default=0),
             targets=targets,
             fallbacks=[name for name in models if name in alias.fallbacks],
         )
 
 
-def _check_fallbacks(models: Mapping[str, ModelSettings], chat: list[str]) -> None:
+def _check_fallbacks(models: Mapping[str, ModelSettings], chat_models: list[str]) -> None:
     for name, model in models.items():
         for other in model.fallbacks:
-            if other not in chat or other == name:
-                there = ", ".join(each for each in chat if each != name) or "none"
-                raise ConfigError(f"models.{name}.fallbacks has {other!r}; other chat models are: {there}")
+            if other not in chat_models or other == name:
+                others = ", ".join(each for each in chat_models if each != name) or "none"
+                raise ConfigError(f"models.{name}.fallbacks has {other!r}; other chat models are: {others}")
 
 
-def _default(models: Mapping[str, ModelSettings], default_model: str) -> str:
-    """Return the id of the default chat model; empty where there is no chat model at all.
+def _find_default(models: Mapping[str, ModelSettings], default_model: str) -> str:
+    """Return the id of the default chat model; empty if there is no chat model.
 
     A model's own `default = true` comes before `default_model`, so that an operator who adds a
     model in one line can make it the default in the same line.
     """
-    chat = [name for name, model in models.items() if model.kind == "chat"]
-    marked = [name for name in chat if models[name].default]
-    if len(marked) > 1:
-        raise ConfigError(f"only one model can have default = true; now {' and '.join(marked)} have it")
-    if marked:
-        return marked[0]
+    chat_models = [name for name, model in models.items() if model.kind == "chat"]
+    defaults = [name for name in chat_models if models[name].default]
+    if len(defaults) > 1:
+        raise ConfigError(f"only one model can have default = true; now {' and '.join(defaults)} have it")
+    if defaults:
+        return defaults[0]
     if default_model:
-        if default_model not in chat:
-            there = ", ".join(chat) or "none"
-            raise ConfigError(f"discovery.default_model is {default_model!r}; the chat models are: {there}")
+        if default_model not in chat_models:
+            available = ", ".join(chat_models) or "none"
+            raise ConfigError(f"discovery.default_model is {default_model!r}; the chat models are: {available}")
         return default_model
-    if len(chat) > 1:
-        raise ConfigError(f"discovery.default_model must name one of the chat models: {', '.join(chat)}")
-    return chat[0] if chat else ""
+    if len(chat_models) > 1:
+        raise ConfigError(f"discovery.default_model must name one of the chat models: {', '.join(chat_models)}")
+    return chat_models[0] if chat_models else ""

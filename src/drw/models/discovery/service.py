@@ -1,4 +1,4 @@
-"""Knows every model and where it is served."""
+"""Model discovery: models, aliases, and the candidates for a name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from drw.models.discovery.store import AliasStore
 
 
 class Discovery(contract.Discovery):
-    """Serves `drw.api.models.v1.Discovery` from the settings, and from the records of aliases in memory."""
+    """Serves `drw.api.models.v1.Discovery` from the settings and the stored aliases, both in memory."""
 
     def __init__(self, registry: Registry, store: AliasStore) -> None:
         self._registry = registry
@@ -50,11 +50,11 @@ class Discovery(contract.Discovery):
         return self._registry.get(request.id)
 
     async def resolve_model(self, request: ResolveModelRequest, /) -> ResolvedModel:
-        """Return where a model answers."""
+        """Return the replicas and settings of a model."""
         return self._registry.resolve(request.id)
 
     async def resolve_plan(self, request: ResolvePlanRequest, /) -> Plan:
-        """Return all models that may answer for a name, in their order."""
+        """Return the candidates for a name in their order."""
         return self._registry.plan(request.id)
 
     async def watch_aliases(self, request: WatchAliasesRequest, /) -> AsyncIterator[AliasesChanged]:
@@ -65,11 +65,11 @@ class Discovery(contract.Discovery):
             await changed.wait()
 
     async def list_aliases(self, request: ListAliasesRequest, /) -> ListAliasesResponse:
-        """List the aliases, those of the settings too."""
+        """List all aliases, including the configured ones."""
         return ListAliasesResponse(aliases=self._registry.aliases.all())
 
     async def set_alias(self, request: Alias, /) -> Alias:
-        """Make an alias, or put another in its place."""
+        """Create or replace an alias."""
         tenancy.check_change(tenancy.PLATFORM)
         alias = Alias()
         alias.CopyFrom(request)
@@ -80,44 +80,44 @@ class Discovery(contract.Discovery):
         return alias
 
     async def delete_alias(self, request: DeleteAliasRequest, /) -> DeleteAliasResponse:
-        """Remove an alias; one of the settings of the same name counts again."""
+        """Delete a stored alias; a configured alias of the same name becomes effective again."""
         tenancy.check_change(tenancy.PLATFORM)
         check_name(request.name)
         setting = self._registry.aliases.setting(request.name)
         if not await self._store.delete(request.name, setting):
             if setting is not None:
-                message = f"{request.name!r} stands in the settings: take it out of [services.discovery.aliases]"
+                message = f"{request.name!r} is in the settings: remove it from [services.discovery.aliases]"
                 raise InvalidRequest(message, param="name")
             raise AliasNotFound(request.name, [alias.name for alias in self._registry.aliases.all()])
         await self.refresh()
         return DeleteAliasResponse()
 
     async def refresh(self) -> None:
-        """Read the records, and tell those who watch."""
+        """Reload the stored aliases and notify the watchers."""
         self._registry.aliases.replace(await self._store.all())
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def follow(self) -> None:
-        """Read the records again after each change, whoever made it; the last ones count while the database is gone."""
+        """Reload the stored aliases after each change; the last ones apply while the database is down."""
         async with aclosing(self._store.changes()) as changes:
             async for _ in changes:
                 await self.refresh()
 
     async def detail(self) -> str:
-        """Return how many models and aliases there are."""
-        listed = self._registry.all()
-        aliases = sum(model.engine == ALIAS for model in listed)
-        models = len(listed) - aliases
-        return f"{models} models, {aliases} aliases" if aliases else f"{models} models"
+        """Return the number of models and aliases."""
+        models = self._registry.all()
+        aliases = sum(model.engine == ALIAS for model in models)
+        count = len(models) - aliases
+        return f"{count} models, {aliases} aliases" if aliases else f"{count} models"
 
 
 async def build(scope: ServiceContext) -> Discovery:
-    """Make the service with what the configuration names."""
+    """Build the service from its settings."""
     settings = scope.settings(DiscoverySettings)
     store = AliasStore(await scope.database(), scope.audit())
-    since = await store.since(settings.models)
-    registry = Registry(settings.models, settings.default_model, settings.aliases, since)
+    first_seen = await store.first_seen(settings.models)
+    registry = Registry(settings.models, settings.default_model, settings.aliases, first_seen)
     service = Discovery(registry, store)
     await service.refresh()
     scope.background(service.follow)

@@ -16,14 +16,14 @@ class Settings(Base):
     """`[services.discovery]`."""
 
     models: dict[str, ModelSettings] = Field(default_factory=dict)
-    """The models by their ids."""
+    """The models by id."""
     default_model: str = ""
-    """The chat model that answers where a request names none, unless a model has `default = true`."""
+    """The chat model for requests without a model, unless a model has `default = true`."""
     aliases: dict[str, AliasSettings] = Field(default_factory=dict)
-    """Names that stand for several models."""
+    """Aliases: names for one or more models."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_models(self) -> Self:
         try:
             Registry(self.models, self.default_model, self.aliases)
         except ConfigError as error:

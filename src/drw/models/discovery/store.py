@@ -1,4 +1,4 @@
-"""The records of aliases in PostgreSQL, and since when each model is known."""
+"""Aliases in PostgreSQL, and the time at which each model was first configured."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from drw.kernel.errors import InvalidRequest
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
-from drw.models.discovery.aliases import MAX_ALIASES, shown
+from drw.models.discovery.aliases import MAX_ALIASES, audit_details
 
 CHANNEL = "discovery_aliases_changed"
 SELECT = "select name, targets, fallbacks, total_seconds from alias"
 
 
 class AliasStore:
-    """Reads and changes the records; each change leaves an audit record with what was before and what is after."""
+    """Reads and changes stored aliases. Each change writes an audit record with the state before and after."""
 
     def __init__(self, database: Database, audit: AuditWriter) -> None:
         self._database = database
         self._audit = audit
 
     async def all(self) -> list[Alias]:
-        """Return every record."""
+        """Return all stored aliases."""
         return [_alias(row) for row in await self._database.all(f"{SELECT} order by name")]
 
-    async def since(self, models: Iterable[str]) -> dict[str, int]:
-        """Return when each model was first here, in Unix seconds: now, for a new one."""
+    async def first_seen(self, models: Iterable[str]) -> dict[str, int]:
+        """Return the Unix seconds at which each model was first configured; the present for a new model."""
         async with self._database.transaction() as connection:
             await connection.execute(
                 "insert into model (id) select unnest(%s::text[]) on conflict do nothing", ([*models],)
@@ -37,15 +37,17 @@ class AliasStore:
         return {row["id"]: row["at"] for row in rows}
 
     def changes(self) -> AsyncGenerator[None, None]:
-        """Yield at once, and after each change."""
+        """Yield once at the start and after each change."""
         return self._database.notifications(CHANNEL)
 
-    async def put(self, alias: Alias, setting: Alias | None) -> None:
-        """Write a record in place of the one before; `setting` is what counts where there was none."""
+    async def put(self, alias: Alias, configured: Alias | None) -> None:
+        """Create or replace a stored alias; `configured` was effective if none was stored."""
         async with self._database.transaction() as connection:
-            before = await self._locked(connection, alias.name)
+            before = await self._lock(connection, alias.name)
             if before is None:
-                await self._check_room(connection)
+                row = await (await connection.execute("select count(*) as n from alias")).fetchone()
+                if row and row["n"] >= MAX_ALIASES:
+                    raise InvalidRequest(f"there are {row['n']} aliases, which is the maximum: delete one first")
             targets = {target.model: target.weight for target in alias.targets}
             await connection.execute(
                 """
@@ -55,32 +57,27 @@ class AliasStore:
                 """,
                 (alias.name, Jsonb(targets), Jsonb(list(alias.fallbacks)), alias.total_seconds),
             )
-            await self._changed(connection, "set", alias.name, before or setting, alias)
+            await self._record_change(connection, "set", alias.name, before or configured, alias)
 
-    async def delete(self, name: str, setting: Alias | None) -> bool:
-        """Delete a record; return whether there was one. `setting` is what counts afterwards."""
+    async def delete(self, name: str, configured: Alias | None) -> bool:
+        """Delete a stored alias; return whether it existed. `configured` becomes effective."""
         async with self._database.transaction() as connection:
-            if (before := await self._locked(connection, name)) is None:
+            if (before := await self._lock(connection, name)) is None:
                 return False
             await connection.execute("delete from alias where name = %s", (name,))
-            await self._changed(connection, "delete", name, before, setting)
+            await self._record_change(connection, "delete", name, before, configured)
         return True
 
-    async def _locked(self, connection: Connection, name: str) -> Alias | None:
-        """Return the record, which nobody else changes until the transaction ends; also where there is none yet."""
+    async def _lock(self, connection: Connection, name: str) -> Alias | None:
+        """Lock the name until the end of the transaction; return its stored alias, if it exists."""
         await connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"alias/{name}",))
         row = await (await connection.execute(f"{SELECT} where name = %s", (name,))).fetchone()
         return _alias(row) if row else None
 
-    async def _check_room(self, connection: Connection) -> None:
-        row = await (await connection.execute("select count(*) as n from alias")).fetchone()
-        if row and row["n"] >= MAX_ALIASES:
-            raise InvalidRequest(f"there are {row['n']} aliases, which is the most there can be: delete one first")
-
-    async def _changed(
+    async def _record_change(
         self, connection: Connection, action: str, name: str, before: Alias | None, after: Alias | None
     ) -> None:
-        details = {"before": shown(before), "after": shown(after)}
+        details = {"before": audit_details(before), "after": audit_details(after)}
         await self._audit.record(f"alias.{action}", f"alias/{name}", details=details, connection=connection)
         await connection.execute(f"notify {CHANNEL}".encode())
 

@@ -1,5 +1,5 @@
-"""The language model on a machine of one's own: llama.cpp in a process of its own.
+"""The llama.cpp server as a separate process for the bundled model.
 
-It is no service: serving reaches it as it reaches any engine, by OpenAI's API, here on a Unix socket.
-A crash in native code ends this process alone, and whoever supervises it starts it again.
+It is not a service: serving calls it like any engine through OpenAI's API, here on a Unix socket.
+A crash in native code ends only this process, and the supervisor restarts it.
 """

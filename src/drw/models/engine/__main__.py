@@ -1,6 +1,6 @@
 """Runs one model: `python -m drw.models.engine --model GGUF --socket PATH --slots N --context TOKENS --memory MIB`.
 
-Says one line of log when it answers. Ends on SIGTERM, over its memory limit, or with the process that started it.
+Logs one line when it is ready. Ends on SIGTERM, above its memory limit, or with its parent process.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ MAX_SOCKET_BYTES = 100
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until told to stop, which ends the process; return only where that cannot begin."""
-    options = _options(arguments)
+    """Serve until a stop signal ends the process; return only if the start fails."""
+    options = _parse_options(arguments)
     parent = os.getppid()
     # Before the engine starts threads, so that each of them leaves these signals to `sigwait`.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    _end_with(parent)
+    _stop_with(parent)
     from drw.kernel.observability import telemetry
     from drw.models.engine import memory
     from drw.models.engine.server import serve
@@ -39,14 +39,14 @@ def main(arguments: Sequence[str]) -> int:
     return 1
 
 
-def _options(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m drw.models.engine", description="Serve one chat model.")
     parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
     parser.add_argument("--socket", type=_socket, required=True, help="where to listen: NAME.sock, under 100 bytes")
-    parser.add_argument("--slots", type=_positive, default=4, help="answers at once")
-    parser.add_argument("--context", type=_positive, default=8192, help="tokens; each slot has its share")
+    parser.add_argument("--slots", type=_positive, default=4, help="concurrent requests")
+    parser.add_argument("--context", type=_positive, default=8192, help="tokens of context, shared by all slots")
     parser.add_argument(
-        "--memory", type=_positive, help="MiB that it may hold of its own; over it, it ends with code 9"
+        "--memory", type=_positive, help="maximum MiB of anonymous memory; above it, the process exits with code 9"
     )
     parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 2)
     return parser.parse_args(arguments)
@@ -64,10 +64,10 @@ def _socket(text: str) -> Path:
     return Path(text)
 
 
-def _end_with(parent: int) -> None:
-    """Have the kernel send SIGTERM when the parent dies; a supervisor that is gone cannot."""
+def _stop_with(parent: int) -> None:
+    """Let the kernel send SIGTERM when the parent dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # died just before
+    if os.getppid() != parent:  # it died before the call
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Holds the engine's process to a limit of memory: it ends before the machine runs short, and is started again."""
+"""Memory limit of the engine process: it exits before the machine runs out of memory, and is restarted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 
 EXIT_CODE = 9
-"""The process ends with it when it is over its limit."""
-LOOK_SECONDS = 0.1
+"""The exit code of a process above its limit."""
+CHECK_SECONDS = 0.1
 STATUS = Path("/proc/self/status")
 MIB = 1 << 20
 
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def limit(mib: int) -> None:
-    """End this process when its own memory is over `mib`, weights that are mapped from their file not counted.
+    """Exit when the anonymous memory of this process exceeds `mib`; memory-mapped weights do not count.
 
-    The kernel gives out twice as much and no more, so that the process cannot outrun the look at it.
+    The kernel limits allocations to twice as much, in case the process allocates faster than the checks run.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (2 * mib * MIB, 2 * mib * MIB))
@@ -28,18 +28,16 @@ def limit(mib: int) -> None:
 
 
 def _watch() -> None:
-    pause = threading.Event()
-    while (used := _own()) <= (
+    timer = threading.Event()
+    while (used := _anonymous_bytes()) <= (
         limit := resource.getrlimit(resource.RLIMIT_DATA)[0] // 2
-    ):  # may be lowered from outside
-        pause.wait(LOOK_SECONDS)
-    log.error(
-        "over the limit of memory; ending", extra={"fields": {"held_mib": used // MIB, "limit_mib": limit // MIB}}
-    )
+    ):  # can be lowered from outside
+        timer.wait(CHECK_SECONDS)
+    log.error("over the memory limit; exiting", extra={"fields": {"used_mib": used // MIB, "limit_mib": limit // MIB}})
     os._exit(EXIT_CODE)
 
 
-def _own() -> int:
-    """Return the bytes of memory that are this process's own."""
+def _anonymous_bytes() -> int:
+    """Return the bytes of anonymous memory of this process."""
     lines = STATUS.read_text().splitlines()
     return int(next(line for line in lines if line.startswith("RssAnon:")).split()[1]) * 1024

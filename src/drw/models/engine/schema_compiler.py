@@ -1,8 +1,8 @@
-"""Compiles JSON schemas as the llama.cpp server does, and says what it would refuse.
+"""Compiles JSON schemas with the compiler of the llama.cpp server, to find schemas that it cannot enforce.
 
-Run as `python -m drw.models.engine.schema_compiler MEMORY_MIB CPU_SECONDS`: a line of JSON with a schema in, a line
-of JSON out: `null`, or why it cannot be compiled. The server itself answers without any constraint where that fails.
-The compiler is llguidance, out of the server's own library. A schema that takes more memory or time ends the process.
+Run as `python -m drw.models.engine.schema_compiler MEMORY_MIB CPU_SECONDS`. Each line of input is a schema as JSON.
+Each line of output is `null` or the error as JSON. The server itself ignores a schema that does not compile.
+The compiler is llguidance in the library of the server. A schema above the memory or time limit ends the process.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 MAX_MESSAGE = 1000
 END_OF_TEXT = 256
-SPARE_POINTERS = 16
+RESERVED_POINTERS = 16
 DEFAULTS_BYTES = 1024
 
 
 class _TokenizerInit(ctypes.Structure):
-    """llguidance.h, `LlgTokenizerInit`; what later releases add at its end stays zero."""
+    """`LlgTokenizerInit` of llguidance.h. The reserved fields are zero, for releases that append fields."""
 
     _fields_ = (
         ("vocab_size", ctypes.c_uint32),
@@ -35,15 +35,15 @@ class _TokenizerInit(ctypes.Structure):
         ("use_approximate_greedy_tokenize_fn", ctypes.c_bool),
         ("tokenize_user_data", ctypes.c_void_p),
         ("slices", ctypes.c_void_p),
-        ("spare", ctypes.c_void_p * SPARE_POINTERS),
+        ("reserved", ctypes.c_void_p * RESERVED_POINTERS),
     )
 
 
 class Compiler:
-    """llguidance with a vocabulary of single bytes: whether a schema compiles does not depend on the model's.
+    """llguidance with a vocabulary of single bytes, since the vocabulary does not affect compilation.
 
     Raises:
-        RuntimeError: the library is another than this was written for.
+        RuntimeError: this version of the library is not supported.
     """
 
     def __init__(self) -> None:
@@ -58,12 +58,12 @@ class Compiler:
         set_defaults.restype = None
         set_defaults.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         set_defaults(self._defaults, self._tokenizer())
-        refused = self.fault({"type": "string", "pattern": "^a{3,1}$"})
-        if self.fault({"type": "string"}) or not refused or "repetition" not in refused:
-            raise RuntimeError("xllamacpp has another llguidance than this release knows")
+        rejected = self.compile_error({"type": "string", "pattern": "^a{3,1}$"})
+        if self.compile_error({"type": "string"}) or not rejected or "repetition" not in rejected:
+            raise RuntimeError("this version of llguidance in xllamacpp is not supported")
 
-    def fault(self, schema: dict[str, Any]) -> str | None:
-        """Return why a schema cannot be compiled; None where it can."""
+    def compile_error(self, schema: dict[str, Any]) -> str | None:
+        """Return the error of the compiler, or None for a valid schema."""
         message = ctypes.create_string_buffer(MAX_MESSAGE)
         text = json.dumps(schema).encode()
         if self._validate(self._defaults, b"json_schema", text, message, MAX_MESSAGE) >= 0:
@@ -80,18 +80,18 @@ class Compiler:
             token_bytes=b"".join(tokens),
             use_approximate_greedy_tokenize_fn=True,
         )
-        make = self._library.llg_new_tokenizer
-        make.restype = ctypes.c_void_p
-        make.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
+        new_tokenizer = self._library.llg_new_tokenizer
+        new_tokenizer.restype = ctypes.c_void_p
+        new_tokenizer.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
         message = ctypes.create_string_buffer(MAX_MESSAGE)
-        if not (tokenizer := make(ctypes.byref(init), message, MAX_MESSAGE)):
+        if not (tokenizer := new_tokenizer(ctypes.byref(init), message, MAX_MESSAGE)):
             raise RuntimeError(message.value.decode(errors="replace"))
         return tokenizer
 
 
 def main(memory_mib: int, cpu_seconds: int) -> int:
-    """Answer schemas until the input ends."""
-    os.nice(10)  # answers under way go first
+    """Compile the schema of each input line."""
+    os.nice(10)  # below the priority of running requests
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
     compiler = Compiler()
@@ -100,7 +100,7 @@ def main(memory_mib: int, cpu_seconds: int) -> int:
         used = resource.getrusage(resource.RUSAGE_SELF)
         limit = int(used.ru_utime + used.ru_stime) + 1 + cpu_seconds
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
-        print(json.dumps(compiler.fault(json.loads(line))), flush=True)
+        print(json.dumps(compiler.compile_error(json.loads(line))), flush=True)
     return 0
 
 

@@ -1,1 +1,1 @@
-"""Splits traffic between model versions and compares them."""
+"""A/B experiments between model versions (contract only)."""

@@ -1,1 +1,1 @@
-"""Watches every service, and says which are fit to serve."""
+"""Health of all services."""

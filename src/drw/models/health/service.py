@@ -1,4 +1,4 @@
-"""Watches every service, and says which are fit to serve."""
+"""Health report of all services of the platform."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from drw.kernel.runtime.status import healthy, report
 
 
 class Health(contract.Health):
-    """Serves `drw.api.models.v1.Health` by asking each process."""
+    """Serves `drw.api.models.v1.Health` with the status of each process."""
 
     def __init__(self, profile: Profile, channels: Channels) -> None:
         self._profile = profile
         self._channels = channels
 
     async def get_report(self, request: GetReportRequest, /) -> Report:
-        """Return how every service of the profile is at this moment."""
+        """Return the present status of each service of the profile."""
         services = await report(self._profile, self._channels)
-        if not tenancy.sees_platform():
+        if not tenancy.may_read_platform():
             for service in services:
-                service.detail = ""  # any service's own words, which may name issuers, routes and desks of any tenant
+                service.detail = ""  # can contain issuers, routes and desks of other tenants
         return Report(healthy=healthy(services), services=services)
 
 
 async def build(scope: ServiceContext) -> Health:
-    """Make the service with what the configuration names."""
+    """Build the service from its settings."""
     channels = Channels()
     scope.on_stop(channels.close)
     return Health(scope.profile, channels)

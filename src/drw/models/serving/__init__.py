@@ -1,1 +1,1 @@
-"""Runs models."""
+"""Model serving: OpenAI's endpoints, failover, metering and engines."""

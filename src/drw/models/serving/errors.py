@@ -1,24 +1,24 @@
-"""What can go wrong between a caller and an engine.
+"""Errors of model serving.
 
 * Unavailable
-  + EngineUnavailable      (it does not answer; perhaps it is starting again)
-  + EngineBusy             (too many wait for it)
-  + EngineCoolingDown      (it failed again and again, and is left alone for a while)
-  + ResponseTruncated      (it ended in the middle of an answer)
+  + EngineUnavailable      (the engine does not answer; it may be restarting)
+  + EngineBusy             (the admission queue is full)
+  + EngineCoolingDown      (the circuit is open after repeated failures)
+  + ResponseTruncated      (the engine ended before the answer was complete)
 * DeadlineExceeded
-  + EngineStalled          (no token within the time set for it)
-  + RequestTimedOut        (the request's own time ran out)
+  + EngineStalled          (no token within the time limit)
+  + RequestTimedOut        (the deadline of the request passed)
 * RateLimited
-  + EngineLimited          (its upstream wants us to come back later)
-  + UpstreamQuotaExhausted (the money that its upstream has of us is used up)
+  + EngineLimited          (the upstream rejects requests over its rate limit)
+  + UpstreamQuotaExhausted (the platform's account at the upstream has no quota left)
 * NotFound
-  + UpstreamModelNotFound  (its upstream does not have the model)
+  + UpstreamModelNotFound  (the upstream does not have the model)
 * InternalError
-  + EngineMisconfigured    (what the operator set for it is wrong)
+  + EngineMisconfigured    (wrong address, key or settings of the upstream)
 * InvalidRequest
   + ContextLengthExceeded
-  + ContentFiltered        (its operator's rules forbid an answer)
-  + NotSupported           (part of OpenAI's API that this model or release lacks)
+  + ContentFiltered        (a content filter rejected the request or answer)
+  + NotSupported           (a part of OpenAI's API that is not supported)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from __future__ import annotations
 from drw.kernel.errors import NEVER, DeadlineExceeded, InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
 
 CONTEXT_LENGTH, CONTENT_FILTER, QUOTA = "context_length_exceeded", "content_filter", "insufficient_quota"
-"""OpenAI's codes."""
+"""OpenAI's error codes."""
 
 
 class EngineUnavailable(Unavailable):
@@ -34,68 +34,68 @@ class EngineUnavailable(Unavailable):
 
 
 class EngineBusy(Unavailable):
-    """As many requests wait for the engine as may."""
+    """The admission queue of the engine is full."""
 
 
 class EngineCoolingDown(Unavailable):
-    """The engine failed again and again, and is left alone for a while."""
+    """The engine failed repeatedly; its circuit is open."""
 
 
 class ResponseTruncated(Unavailable):
-    """The engine ended before the answer did."""
+    """The engine ended before the answer was complete."""
 
 
 class EngineStalled(DeadlineExceeded):
-    """The engine gave no token within the time set for it."""
+    """The engine sent no token within the time limit."""
 
 
 class RequestTimedOut(DeadlineExceeded):
-    """The time for the whole answer ran out, whoever was giving it."""
+    """The deadline of the request passed."""
 
 
 class EngineLimited(RateLimited):
-    """The engine's upstream takes no more of us for now; a limit of our own caller's is another class."""
+    """The rate limit of the upstream is exceeded. Limits of the caller are `LimitReached`."""
 
 
 class UpstreamQuotaExhausted(RateLimited):
-    """What the operator pays the upstream is used up: waiting does not help."""
+    """The quota of the platform at the upstream is exhausted; a retry does not help."""
 
     def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message, code=QUOTA, retry_after=NEVER, **metadata)
 
 
 class UpstreamModelNotFound(NotFound):
-    """The upstream does not have the model that the operator set."""
+    """The upstream does not have the configured model."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="model_not_found", param="model")
 
 
 class EngineMisconfigured(InternalError):
-    """The engine cannot be reached as the operator set it up."""
+    """The configuration of the engine is wrong."""
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """The prompt is longer than the model takes."""
+    """The prompt exceeds the context length of the model."""
 
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message, code=CONTEXT_LENGTH, param=param)
 
     @classmethod
     def counted(cls, tokens: int, max_tokens: int, param: str) -> ContextLengthExceeded:
-        """Return the error for a prompt whose tokens are known."""
+        """Return the error for a prompt of so many tokens."""
         return cls(f"the prompt has {tokens} tokens; this model takes at most {max_tokens}: shorten it", param)
 
 
 class ContentFiltered(InvalidRequest):
-    """Rules about content forbid an answer; no other model may be asked instead."""
+    """A content filter rejected the request; no fallback is tried."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code=CONTENT_FILTER, param="messages")
 
 
 class NotSupported(InvalidRequest):
-    """OpenAI's API has this, and this model or this release has not."""
+    """The parameter is part of OpenAI's API and not supported."""
 
     def __init__(self, param: str, instead: str) -> None:
         super().__init__(f"{param!r} is not supported here: {instead}", code="unsupported_parameter", param=param)

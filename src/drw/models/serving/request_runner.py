@@ -1,4 +1,4 @@
-"""Prepares a chat or completion request, from wherever it comes: its models, its deadline, its metered run."""
+"""Prepares a chat or completion request of HTTP or RPC: candidates, deadline and the metered run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai.requests import Sampling
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Chunk, Endpoint
-from drw.models.serving.routing.candidates import ModelRequest, answerable, prompt_bytes
-from drw.models.serving.routing.load_balancing import Affinity, owner
+from drw.models.serving.routing.candidates import ModelRequest, eligible_models, prompt_bytes
+from drw.models.serving.routing.load_balancing import Affinity, session_owner
 from drw.models.serving.routing.model_directory import ModelDirectory
 
 
 class RequestRunner:
-    """Runs requests, whichever way they came in."""
+    """Runs requests of HTTP and RPC."""
 
     def __init__(self, models: ModelDirectory, policy: FailoverPolicy, metering: BudgetGate) -> None:
         self._models = models
@@ -32,14 +32,14 @@ class RequestRunner:
         record: CallRecord,
         *,
         model: str,
-        live: bool,
+        stream: bool,
         session: str = "",
         headers: Headers | None = None,
     ) -> tuple[Answer, AsyncGenerator[Chunk, None]]:
         """Return the answer, which grows as the chunks are read, and the chunks, which the caller closes.
 
-        `model` is the id of a model or an alias; empty: the default model. `live` says that the chunks are passed on as
-        they come. `headers` takes the headers of the response.
+        `model` is the id of a model or an alias; empty: the default model. `stream`: pass the
+        chunks on as they arrive. The headers of the response are added to `headers`.
 
         Raises:
             NotFound: there is no such model.
@@ -49,21 +49,21 @@ class RequestRunner:
         record.models.add(model)
         candidates = await self._models.plan(model)
         body = request.body()
-        affinity = Affinity(owner(), session or request.session, body)
-        models = answerable(request, candidates, candidates.order(affinity))
+        affinity = Affinity(session_owner(), session or request.session, body)
+        models = eligible_models(request, candidates, candidates.order(affinity))
         record.plan(candidates.id, models[0].id, models[0].engine_name)
-        param, max_tokens = request.max_answer_tokens()
+        max_tokens_param, max_tokens = request.max_answer_tokens()
         model_request = ModelRequest(
             endpoint,
             body,
             affinity,
             models,
-            live,
+            stream,
             request.choices,
-            param,
+            max_tokens_param,
             max_tokens,
             prompt_bytes(body),
-            self._policy.end(candidates, models),
+            self._policy.deadline(candidates, models),
         )
         answer = Answer(endpoint, candidates.id, request.choices)
         run = partial(generate, self._policy, candidates, model_request, answer, record)

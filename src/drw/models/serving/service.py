@@ -1,8 +1,8 @@
-"""Model serving: chat for other services, OpenAI's endpoints, health of the models."""
+"""The serving service: chat for other services, OpenAI's endpoints, status of the models."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from random import Random
 
@@ -47,57 +47,54 @@ class Serving(contract.Serving):
         self._buffers = buffers
 
     async def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
-        """Stream the answer of a chat model; the last piece says how it ended, and what it took."""
-        with self._buffers.holding(caller().org) as add:
-            add(request.ByteSize())
-            async with aclosing(self._chat(request)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-
-    async def _chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
-        record = CallRecord(self._audit, "chat", request.SerializeToString(deterministic=True))
-        try:
-            completion = conversion.completion(request)
-            answer, chunks = await self._runner.start(
-                "chat/completions", completion, record, model=request.model, live=True
-            )
-            async with aclosing(self._kills.each(caller(), lambda: record.models, chunks)) as lasting:
-                async for chunk in lasting:
-                    if text := conversion.text(chunk):
-                        yield ChatChunk(text=text)
-        except BaseException as error:
-            await record.fail(error)
-            raise
-        yield conversion.last(answer, answer.model)
+        """Stream the answer of a chat model; the last message has the finish reason and the usage."""
+        with self._buffers.reserve(caller().org) as reserve_bytes:
+            reserve_bytes(request.ByteSize())
+            record = CallRecord(self._audit, "chat", request.SerializeToString(deterministic=True))
+            try:
+                completion = conversion.to_chat_completion(request)
+                answer, chunks = await self._runner.start(
+                    "chat/completions", completion, record, model=request.model, stream=True
+                )
+                async with aclosing(
+                    self._kills.guard_stream(caller(), lambda: record.models, chunks)
+                ) as chunks_until_kill:
+                    async for chunk in chunks_until_kill:
+                        if text := conversion.chunk_text(chunk):
+                            yield ChatChunk(text=text)
+            except BaseException as error:
+                await record.fail(error)
+                raise
+            yield conversion.final_chunk(answer, answer.model)
 
 
 class Engines:
-    """The adapters, each made when the first model needs it."""
+    """The engine adapters, created on first use."""
 
     def __init__(self, scope: ServiceContext, settings: ServingSettings) -> None:
         self._scope = scope
         self._settings = settings
-        self._made: dict[str, ChatEngine] = {}
+        self._engines: dict[str, ChatEngine] = {}
 
     def get(self, name: str) -> ChatEngine:
-        """Return the adapter of that name."""
-        if name not in self._made:
+        """Return the adapter with this name."""
+        if name not in self._engines:
             if name not in (adapters := self._scope.adapters()):
                 raise ConfigError(f"there is no engine {name!r}; there are: {', '.join(adapters)}")
             section = getattr(self._settings, name).model_dump()
-            self._made[name] = self._scope.make_adapter(ChatEngine, name, section)  # type: ignore[type-abstract]
-        return self._made[name]
+            self._engines[name] = self._scope.make_adapter(ChatEngine, name, section)  # type: ignore[type-abstract]
+        return self._engines[name]
 
     async def close(self) -> None:
-        """Close their connections."""
-        for engine in self._made.values():
+        """Close the connections of all adapters."""
+        for engine in self._engines.values():
             await engine.close()
 
 
 async def build(scope: ServiceContext) -> Serving:
-    """Make the service with what the configuration names."""
+    """Build the service from its settings."""
     settings = scope.settings(ServingSettings)
-    content_capture.allow(settings.capture_characters if settings.capture_content else 0)
+    content_capture.set_limit(settings.capture_characters if settings.capture_content else 0)
     engines = Engines(scope, settings)
     scope.on_stop(engines.close)
 
@@ -124,24 +121,24 @@ async def build(scope: ServiceContext) -> Serving:
     checks = ModelChecks(models, clock)
 
     async def describe() -> str:
-        listed = (await discovery.list_models(ListModelsRequest())).models
-        chats = [model.id for model in listed if model.kind == Model.CHAT and model.engine != ALIAS]
-        if faults := await checks.faults(chats):
-            raise Unavailable("; ".join([*faults, *_circuits(models, clock)]))
-        names = [f"{model.id} (default)" if model.default else model.id for model in listed]
-        return "; ".join([", ".join(names) or "no models", *_circuits(models, clock)])
+        models_listed = (await discovery.list_models(ListModelsRequest())).models
+        chat_models = [model.id for model in models_listed if model.kind == Model.CHAT and model.engine != ALIAS]
+        if errors := await checks.errors(chat_models):
+            raise Unavailable("; ".join([*errors, *_open_circuits(models, clock)]))
+        names = [f"{model.id} (default)" if model.default else model.id for model in models_listed]
+        return "; ".join([", ".join(names) or "no models", *_open_circuits(models, clock)])
 
     scope.describe(describe)
     return Serving(runner, kills, audit, buffers)
 
 
-def _circuits(models: ModelDirectory, clock: Clock) -> list[str]:
-    """Return a line for each circuit that is not closed."""
+def _open_circuits(models: ModelDirectory, clock: Clock) -> list[str]:
+    """Describe each circuit that is not closed."""
     lines = []
     for model, replica in models.replicas():
         if replica.circuit.state is State.HALF_OPEN:
             lines.append(f"circuit of {model} at {replica.name} half-open: probing")
         elif replica.circuit.state is State.OPEN:
-            left = max(0.0, replica.circuit.ready_at - clock.time())
-            lines.append(f"circuit of {model} at {replica.name} open for {left:.0f} s more")
+            remaining = max(0.0, replica.circuit.ready_at - clock.time())
+            lines.append(f"circuit of {model} at {replica.name} open for {remaining:.0f} s more")
     return lines

@@ -45,12 +45,9 @@ class FileContents:
 
         Raises:
             Forbidden: the caller is outside one of the walls.
-            InvalidRequest: the file is empty, or cannot be parsed for the purpose `assistants`; or the purpose or the
-                password is wrong.
+            InvalidRequest: the file is empty, cannot be parsed for the purpose `assistants`, or has another password.
         """
-        walls.of_new(requested_walls, context.caller())
-        if purpose not in PURPOSES:
-            raise InvalidRequest(f"purpose is {purpose!r}; it can be: {', '.join(PURPOSES)}", param="purpose")
+        walls.for_new_object(requested_walls, context.caller())
         await upload.finish()
         if purpose != ASSISTANTS:
             if password:

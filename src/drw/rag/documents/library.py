@@ -135,7 +135,7 @@ class DocumentLibrary:
         Raises:
             Forbidden: the caller is outside one of the requested walls.
         """
-        new_walls = walls.of_new(requested_walls, context.caller())
+        new_walls = walls.for_new_object(requested_walls, context.caller())
         async with self._database.transaction() as connection:
             is_new = await self._attach(connection, collection, file, attributes, new_walls)
         await self._attribute_updates.send(collection.id, [file.id])
@@ -198,7 +198,7 @@ class DocumentLibrary:
             FileNotFound: the desk does not have one of the files.
         """
         caller = context.caller()
-        new_walls = walls.of_new(requested_walls, caller)
+        new_walls = walls.for_new_object(requested_walls, caller)
         files = [(await self._files.get(id_), attributes) for id_, attributes in file_attributes]
         batch = f"vsfb_{secrets.token_hex(12)}"
         async with self._database.transaction() as connection:

@@ -21,7 +21,6 @@ from drw.api.rag.v1.documents_pb2 import (
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import from_values
-from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.rag.documents.api.files import FileRoutes
@@ -61,20 +60,19 @@ class Documents(contract.Documents):
         self._vector_store_files = vector_store_files
 
     async def put_file(self, request: PutFileRequest, /) -> File:
-        context.caller().must_hold("documents:write")
+        context.caller().require_scope("documents:write")
         name = file_types.validate_name(request.name)
         with self._blobs.receiving() as upload:
             upload.write(request.content)
             return _file(await self._contents.store(upload, name, request.purpose or ASSISTANTS, request.walls))
 
     async def get_file(self, request: GetFileRequest, /) -> File:
-        context.caller().must_hold("documents:read")
+        context.caller().require_scope("documents:read")
         return _file(await self._files.get(request.file))
 
     async def read_text(self, request: ReadTextRequest, /) -> ReadTextResponse:
-        context.caller().must_hold("documents:read")
-        if (limit := request.max_characters) < 0:
-            raise InvalidRequest(f"max_characters is {limit}; it must be 0 for all, or more", param="max_characters")
+        context.caller().require_scope("documents:read")
+        limit = request.max_characters
         file = await self._files.get(request.file)
         pages = await self._contents.text(file, limit + 1 if limit else 0)
         response = ReadTextResponse()
@@ -89,7 +87,7 @@ class Documents(contract.Documents):
         return response
 
     async def index_file(self, request: IndexFileRequest, /) -> Indexing:
-        context.caller().must_hold("documents:write")
+        context.caller().require_scope("documents:write")
         file = await self._files.get(request.file)
         collection = await self._library.get_or_create_collection(request.collection)
         attributes = from_values(request.attributes)
@@ -105,7 +103,7 @@ class Documents(contract.Documents):
         )
 
     async def watch_indexing(self, request: WatchIndexingRequest, /) -> AsyncIterator[IndexingProgress]:
-        context.caller().must_hold("documents:read")
+        context.caller().require_scope("documents:read")
         collection = await self._library.collection(request.collection)
         async for progress in self._library.watch(collection.id):
             yield IndexingProgress(

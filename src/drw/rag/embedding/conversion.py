@@ -1,9 +1,9 @@
 """Converts a BERT encoder with mean pooling from safetensors to an ONNX graph, without PyTorch.
 
-The graph takes `input_ids` and `attention_mask` (int64, texts x tokens) and gives `sentence_embedding`
-(float32, texts x width, each of length 1). It uses ONNX Runtime's fused operators (domain
+The inputs of the graph are `input_ids` and `attention_mask` (int64, texts x tokens), its output is
+`sentence_embedding` (float32, texts x width, each of length 1). It uses ONNX Runtime's fused operators (domain
 `com.microsoft`: Attention, SkipLayerNormalization, BiasGelu), which are a tenth faster than the
-plain ones. The architecture is that of Devlin et al., "BERT", 2018; the pooling that of Reimers and
+standard ones. The architecture is that of Devlin et al., "BERT", 2018; the pooling that of Reimers and
 Gurevych, "Sentence-BERT", 2019.
 """
 
@@ -46,21 +46,21 @@ def convert(source: Path) -> Model:
 
 
 class _Builder:
-    """Collects nodes and weights."""
+    """Collects the nodes and weights of a graph."""
 
     def __init__(self) -> None:
         self._nodes: list[Any] = []
         self._weights: list[Any] = []
         self._data = bytearray()
 
-    def node(self, kind: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
+    def node(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
         """Add an operator; return the name of its output."""
-        self._nodes.append(helper.make_node(kind, inputs, [output], name=output, domain=domain, **attributes))
+        self._nodes.append(helper.make_node(operator, inputs, [output], name=output, domain=domain, **attributes))
         return output
 
-    def constant(self, name: str, values: Any, kind: type[np.generic] = np.int64) -> str:
+    def constant(self, name: str, values: Any, dtype: type[np.generic] = np.int64) -> str:
         """Add a small constant to the graph."""
-        self._weights.append(onnx.numpy_helper.from_array(np.array(values, kind), name))
+        self._weights.append(onnx.numpy_helper.from_array(np.array(values, dtype), name))
         return name
 
     def weight(self, name: str, array: Array) -> str:
@@ -90,10 +90,10 @@ class _Builder:
 
 
 class _Bert:
-    """Writes the encoder, one step after the other; each method returns the name of its result."""
+    """Adds the layers of the encoder to a graph; each method returns the name of its output."""
 
     def __init__(self, builder: _Builder, weights: dict[str, Array], config: dict[str, Any]) -> None:
-        self._b = builder
+        self._builder = builder
         self._weights = weights
         self._config = config
         self._epsilon = float(config["layer_norm_eps"])
@@ -102,16 +102,16 @@ class _Bert:
         builder.constant("last", [-1])
 
     def encode(self) -> str:
-        """Write embeddings and layers."""
+        """Add the embeddings and all layers."""
         hidden = self._embed()
-        self._b.node("Cast", ["attention_mask"], "mask_int32", to=TensorProto.INT32)
+        self._builder.node("Cast", ["attention_mask"], "mask_int32", to=TensorProto.INT32)
         for number in range(self._config["num_hidden_layers"]):
             hidden = self._layer(number, hidden)
         return hidden
 
     def pool(self, hidden: str) -> str:
-        """Write the mean over the tokens that are not padding, brought to length 1."""
-        b = self._b
+        """Add mean pooling over the tokens that are not padding, normalised to length 1."""
+        b = self._builder
         b.constant("least_count", 1e-9, np.float32)
         b.constant("least_length", 1e-12, np.float32)
         b.node("Cast", ["attention_mask"], "mask", to=TensorProto.FLOAT)
@@ -126,9 +126,9 @@ class _Bert:
         return b.node("Div", ["mean", "length"], "sentence_embedding")
 
     def _embed(self) -> str:
-        b = self._b
+        b = self._builder
         w = self._weights
-        # Every token is of the first type here, so its embedding is a part of the position's.
+        # All tokens have the first token type, so its embedding is added to each position's.
         positions = w["embeddings.position_embeddings.weight"] + w["embeddings.token_type_embeddings.weight"][0]
         b.weight("words", w["embeddings.word_embeddings.weight"])
         b.weight("positions", positions)
@@ -136,35 +136,37 @@ class _Bert:
         b.node("Shape", ["input_ids"], "tokens", start=1, end=2)
         b.node("Slice", ["positions", "first", "tokens", "first"], "position")
         b.node("Add", ["word", "position"], "embedded")
-        norm = self._pair("embeddings.LayerNorm")
+        norm = self._weight_and_bias("embeddings.LayerNorm")
         return b.node("LayerNormalization", ["embedded", *norm], "hidden", axis=-1, epsilon=self._epsilon)
 
     def _layer(self, number: int, hidden: str) -> str:
-        at = f"encoder.layer.{number}."
-        attended = self._attend(at, hidden)
-        output, bias = self._linear(at + "attention.output.dense", attended)
-        hidden = self._add_and_norm(at + "attention.output.LayerNorm", output, hidden, bias)
-        wide, bias = self._linear(at + "intermediate.dense", hidden)
-        wide = self._b.node("BiasGelu", [wide, bias], at + "gelu", FUSED)
-        output, bias = self._linear(at + "output.dense", wide)
-        return self._add_and_norm(at + "output.LayerNorm", output, hidden, bias)
+        prefix = f"encoder.layer.{number}."
+        attended = self._attend(prefix, hidden)
+        output, bias = self._linear(prefix + "attention.output.dense", attended)
+        hidden = self._add_and_norm(prefix + "attention.output.LayerNorm", output, hidden, bias)
+        wide, bias = self._linear(prefix + "intermediate.dense", hidden)
+        wide = self._builder.node("BiasGelu", [wide, bias], prefix + "gelu", FUSED)
+        output, bias = self._linear(prefix + "output.dense", wide)
+        return self._add_and_norm(prefix + "output.LayerNorm", output, hidden, bias)
 
-    def _attend(self, at: str, hidden: str) -> str:
-        parts = [f"{at}attention.self.{part}" for part in ("query", "key", "value")]
+    def _attend(self, prefix: str, hidden: str) -> str:
+        parts = [f"{prefix}attention.self.{part}" for part in ("query", "key", "value")]
         weight = np.concatenate([self._weights[f"{part}.weight"].T for part in parts], axis=1)
         bias = np.concatenate([self._weights[f"{part}.bias"] for part in parts])
-        inputs = [hidden, self._b.weight(at + "qkv", weight), self._b.weight(at + "qkv_bias", bias), "mask_int32"]
+        qkv = [self._builder.weight(prefix + "qkv", weight), self._builder.weight(prefix + "qkv_bias", bias)]
+        inputs = [hidden, *qkv, "mask_int32"]
         heads = self._config["num_attention_heads"]
-        return self._b.node("Attention", inputs, at + "attended", FUSED, num_heads=heads)
+        return self._builder.node("Attention", inputs, prefix + "attended", FUSED, num_heads=heads)
 
-    def _linear(self, at: str, hidden: str) -> tuple[str, str]:
-        weight = self._b.weight(at + ".weight", self._weights[at + ".weight"].T)
-        bias = self._b.weight(at + ".bias", self._weights[at + ".bias"])
-        return self._b.node("MatMul", [hidden, weight], at), bias
+    def _linear(self, prefix: str, hidden: str) -> tuple[str, str]:
+        weight = self._builder.weight(prefix + ".weight", self._weights[prefix + ".weight"].T)
+        bias = self._builder.weight(prefix + ".bias", self._weights[prefix + ".bias"])
+        return self._builder.node("MatMul", [hidden, weight], prefix), bias
 
-    def _add_and_norm(self, at: str, hidden: str, skipped: str, bias: str) -> str:
-        inputs = [hidden, skipped, *self._pair(at), bias]
-        return self._b.node("SkipLayerNormalization", inputs, at, FUSED, epsilon=self._epsilon)
+    def _add_and_norm(self, prefix: str, hidden: str, residual: str, bias: str) -> str:
+        inputs = [hidden, residual, *self._weight_and_bias(prefix), bias]
+        return self._builder.node("SkipLayerNormalization", inputs, prefix, FUSED, epsilon=self._epsilon)
 
-    def _pair(self, at: str) -> tuple[str, str]:
-        return tuple(self._b.weight(f"{at}.{part}", self._weights[f"{at}.{part}"]) for part in ("weight", "bias"))  # type: ignore[return-value]
+    def _weight_and_bias(self, prefix: str) -> tuple[str, str]:
+        weight, bias = (f"{prefix}.{part}" for part in ("weight", "bias"))
+        return self._builder.weight(weight, self._weights[weight]), self._builder.weight(bias, self._weights[bias])

@@ -17,23 +17,23 @@ from drw.rag.embedding.lengths import LengthPolicy
 from drw.rag.embedding.ports import EncodingBatch, Floats, Text, TextEncoder
 
 MAX_SHORT_TEXTS = 8
-"""A request of at most so many texts is a question, and does not wait behind documents."""
+"""Requests with at most this many texts are questions and take precedence over documents."""
 
 
 @dataclass(order=True, slots=True)
 class _Entry:
-    """A batch in the queue, in the order in which batches are encoded."""
+    """A batch in the queue; entries sort in the order of encoding."""
 
     is_long: bool
     start: int
     """Virtual start time in tokens, by which orgs share the encoder (start-time fair queueing)."""
     number: int
-    portion: EncodingBatch = field(compare=False)
+    batch: EncodingBatch = field(compare=False)
     vectors: asyncio.Future[Floats] = field(compare=False)
 
 
 class EncoderQueue:
-    """The queue of one encoder, bounded by its number of texts."""
+    """The queue of one encoder, bounded by the number of texts."""
 
     def __init__(self, encoder: TextEncoder, max_texts: int) -> None:
         self._encoder = encoder
@@ -42,16 +42,16 @@ class EncoderQueue:
         self._heap: list[_Entry] = []
         self._numbers = itertools.count()
         self._virtual_time = 0
-        self._last_by_org: dict[str, int] = {}
+        self._finish_by_org: dict[str, int] = {}
         self._not_empty = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "encoder")
 
-    async def read(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
+    async def tokenize(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
         """Tokenise texts and return the batches of a request.
 
         Raises:
-            RateLimited: the queue is full, or the org has half of it.
-            TextTooLong: a text has more tokens than the model takes.
+            RateLimited: the queue is full, or the org occupies half of it.
+            TextTooLong: a text has more tokens than the model's maximum.
         """
         queued = self._queued[_org()]
         total = self._queued.total()
@@ -59,29 +59,31 @@ class EncoderQueue:
             raise RateLimited(
                 f"your org has {queued} texts in the embedding queue, which is full; retry in a second", retry_after="1"
             )
-        with self._counted(len(texts)):
-            return await asyncio.to_thread(self._encoder.read, texts, lengths)
+        with self._in_queue(len(texts)):
+            return await asyncio.to_thread(self._encoder.tokenize, texts, lengths)
 
-    async def encode(self, portions: Sequence[EncodingBatch]) -> list[Floats]:
-        """Return the vectors of each portion."""
-        count = sum(len(portion.positions) for portion in portions)
+    async def encode(self, batches: Sequence[EncodingBatch]) -> list[Floats]:
+        """Return the vectors of each batch."""
+        count = sum(len(batch.positions) for batch in batches)
         loop = asyncio.get_running_loop()
         entries = [
-            _Entry(count > MAX_SHORT_TEXTS, self._start(p), next(self._numbers), p, loop.create_future())
-            for p in portions
+            _Entry(
+                count > MAX_SHORT_TEXTS, self._virtual_start(batch), next(self._numbers), batch, loop.create_future()
+            )
+            for batch in batches
         ]
         for entry in entries:
             heapq.heappush(self._heap, entry)
         self._not_empty.set()
-        with self._counted(count):
+        with self._in_queue(count):
             try:
                 return [await entry.vectors for entry in entries]
             finally:
-                for entry in entries:  # of a cancelled request, nobody needs the rest
+                for entry in entries:  # a cancelled request needs none of them
                     entry.vectors.cancel()
 
     @contextmanager
-    def _counted(self, texts: int) -> Iterator[None]:
+    def _in_queue(self, texts: int) -> Iterator[None]:
         org = _org()
         self._queued[org] += texts
         try:
@@ -89,11 +91,11 @@ class EncoderQueue:
         finally:
             self._queued -= Counter({org: texts})
 
-    def _start(self, portion: EncodingBatch) -> int:
+    def _virtual_start(self, batch: EncodingBatch) -> int:
         """Return the virtual start time of a batch: after the queued batches of the caller's org."""
         org = _org()
-        start = max(self._virtual_time, self._last_by_org.get(org, 0))
-        self._last_by_org[org] = start + portion.tokens
+        start = max(self._virtual_time, self._finish_by_org.get(org, 0))
+        self._finish_by_org[org] = start + batch.tokens
         return start
 
     async def work(self) -> None:
@@ -104,7 +106,7 @@ class EncoderQueue:
                 entry = heapq.heappop(self._heap)
                 self._virtual_time = max(self._virtual_time, entry.start)
                 await self._encode(entry)
-            self._last_by_org.clear()
+            self._finish_by_org.clear()
             self._not_empty.clear()
 
     async def stop(self) -> None:
@@ -116,7 +118,7 @@ class EncoderQueue:
             return
         loop = asyncio.get_running_loop()
         try:
-            vectors = await loop.run_in_executor(self._thread, self._encoder.encode, entry.portion)
+            vectors = await loop.run_in_executor(self._thread, self._encoder.encode, entry.batch)
         except Exception as error:  # noqa: BLE001 - the waiting request raises it
             if not entry.vectors.done():
                 entry.vectors.set_exception(error)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from drw.kernel.errors import InvalidRequest
 
 Tokens = tuple[int, ...]
-ALL_THAT_FIT = -1
+MODEL_MAXIMUM = -1
 
 
 class TextTooLong(InvalidRequest):
@@ -28,61 +28,62 @@ class TextTooLong(InvalidRequest):
 class UnknownToken(InvalidRequest):
     """The model has no token of an id; `index` of the text is in the metadata."""
 
-    def __init__(self, index: int, token: int, size: int) -> None:
+    def __init__(self, index: int, token: int, vocabulary_size: int) -> None:
         super().__init__(
-            f"text {index} has the token id {token}; this model's tokenizer has ids 0 to {size - 1}: "
+            f"text {index} has the token id {token}; this model's tokenizer has ids 0 to {vocabulary_size - 1}: "
             "send text, or ids of this tokenizer",
             param="input",
             index=str(index),
         )
 
 
-def check_tokens(texts: Sequence[str | Tokens], size: int) -> None:
+def check_tokens(texts: Sequence[str | Tokens], vocabulary_size: int) -> None:
     """Raise `UnknownToken` if a token id is outside the vocabulary."""
     for index, ids in enumerate(texts):
-        for wrong in () if isinstance(ids, str) else (min(ids), max(ids)):
-            if not 0 <= wrong < size:
-                raise UnknownToken(index, wrong, size)
+        for token in () if isinstance(ids, str) else (min(ids), max(ids)):
+            if not 0 <= token < vocabulary_size:
+                raise UnknownToken(index, token, vocabulary_size)
 
 
 @dataclass(frozen=True, slots=True)
 class LengthPolicy:
-    """What happens to texts that exceed the token limit of the model."""
+    """How texts that exceed the token limit of the model are handled."""
 
     average: bool = False
-    """Split them into windows, whose vectors are averaged; else they are refused."""
+    """Split them into windows and average the vectors of the windows; otherwise they are rejected."""
     truncate: int = 0
-    """Keep so many tokens of each text; `ALL_THAT_FIT`: as many as the model takes; 0: all."""
+    """Maximum tokens of each text; the rest is cut off. `MODEL_MAXIMUM`: the maximum of the model; 0: no truncation."""
 
-    def windows(self, texts: Sequence[Tokens], limit: int, added: int) -> Iterator[tuple[int, Tokens]]:
-        """Yield the index of each text with its tokens, once a window.
+    def windows(self, texts: Sequence[Tokens], limit: int, special_tokens: int) -> Iterator[tuple[int, Tokens]]:
+        """Yield the index and the tokens of each window; a text that fits is one window.
 
         Args:
-            texts: the tokens of each text, without those that the model puts around it.
-            limit: how many tokens the model takes, with those around it.
-            added: how many tokens the model puts around each text.
+            texts: the tokens of each text, without special tokens.
+            limit: the model's maximum of tokens, including special tokens.
+            special_tokens: the number of special tokens that the model adds to each text.
 
         Raises:
-            TextTooLong: a text does not fit, and neither truncation nor windows were asked for.
+            TextTooLong: a text exceeds the limit, and is neither truncated nor split.
             InvalidRequest: `truncate` is out of range.
         """
-        keep = self._kept(limit, added)
-        window = limit - added
+        kept_tokens = self._kept_tokens(limit, special_tokens)
+        window = limit - special_tokens
         for index, tokens in enumerate(texts):
-            tokens_of_text = tokens[:keep] if keep else tokens
-            if len(tokens_of_text) > window and not self.average:
-                raise TextTooLong(index, len(tokens_of_text) + added, limit)
-            count = max(1, -(-len(tokens_of_text) // window))
-            size = -(-len(tokens_of_text) // count)
+            kept = tokens[:kept_tokens] if kept_tokens else tokens
+            if len(kept) > window and not self.average:
+                raise TextTooLong(index, len(kept) + special_tokens, limit)
+            count = max(1, -(-len(kept) // window))
+            size = -(-len(kept) // count)
             for number in range(count):
-                yield index, tokens_of_text[number * size : (number + 1) * size]
+                yield index, kept[number * size : (number + 1) * size]
 
-    def _kept(self, limit: int, added: int) -> int:
-        if self.truncate == ALL_THAT_FIT:
-            return limit - added
-        if self.truncate and not added < self.truncate <= limit:
+    def _kept_tokens(self, limit: int, special_tokens: int) -> int:
+        if self.truncate == MODEL_MAXIMUM:
+            return limit - special_tokens
+        if self.truncate and not special_tokens < self.truncate <= limit:
             raise InvalidRequest(
-                f"truncate_prompt_tokens is {self.truncate}; it can be {added + 1} to {limit}, or -1 for {limit}",
+                f"truncate_prompt_tokens is {self.truncate};"
+                f" it can be {special_tokens + 1} to {limit}, or -1 for {limit}",
                 param="truncate_prompt_tokens",
             )
-        return self.truncate and self.truncate - added
+        return self.truncate and self.truncate - special_tokens

@@ -27,26 +27,26 @@ class EncodingBatch:
 
     @property
     def tokens(self) -> int:
-        """How many tokens the portion has."""
+        """The number of tokens."""
         return sum(map(len, self.ids))
 
 
 class TextEncoder(ABC):
-    """Turns text into vectors of length 1; both methods block, and are called from a thread."""
+    """Turns text into vectors of length 1. Both methods block: call them in a thread."""
 
     model: str
-    """The name that requests may give."""
+    """The model name in requests."""
     dimensions: int
 
     @abstractmethod
-    def read(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
+    def tokenize(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
         """Tokenise texts, and split the request into batches; each window of a text is in exactly one.
 
         Raises:
-            UnknownToken: the model has no token of an id that is given.
-            TextTooLong: a text has more tokens than the model takes, and `lengths` does not say what to do.
+            UnknownToken: a token id is outside the vocabulary.
+            TextTooLong: a text exceeds the model's maximum, and `lengths` neither truncates nor splits it.
         """
 
     @abstractmethod
-    def encode(self, portion: EncodingBatch) -> Floats:
-        """Return one vector a text of the portion, in its order."""
+    def encode(self, batch: EncodingBatch) -> Floats:
+        """Return one vector for each text or window of the batch, in order."""

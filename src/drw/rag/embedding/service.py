@@ -9,7 +9,7 @@ import numpy as np
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.rag.v1 import embedding_rpc as contract
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
-from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
+from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.observability import gen_ai, telemetry
 from drw.kernel.rpc.context import caller_or_none
 from drw.kernel.runtime.host import ServiceContext
@@ -18,9 +18,6 @@ from drw.rag.embedding.encoder_queue import EncoderQueue
 from drw.rag.embedding.lengths import LengthPolicy
 from drw.rag.embedding.ports import EncodingBatch, Floats, Text, TextEncoder
 from drw.rag.embedding.settings import Settings
-
-MAX_TEXTS = 256
-MAX_CHARACTERS = 32_768
 
 
 class Embedding(contract.Embedding):
@@ -35,9 +32,10 @@ class Embedding(contract.Embedding):
         if request.model not in {"", self._encoder.model}:
             raise NotFound(f"there is no embedding model {request.model!r}; there is {self._encoder.model!r}")
         texts = _texts(request)
-        # Checked here too: documents and questions do not pass the data plane.
-        with self._kills.ending(caller_or_none(), lambda: (self._encoder.model,)):
-            return await self._embed(texts, _lengths(request))
+        # The data plane checks kills only for requests to /v1/embeddings, not for documents and questions.
+        with self._kills.guard_block(caller_or_none(), lambda: (self._encoder.model,)):
+            lengths = LengthPolicy(request.long_text == EmbedRequest.AVERAGE, request.truncate_prompt_tokens)
+            return await self._embed(texts, lengths)
 
     async def describe(self) -> str:
         """Return the detail line of the status."""
@@ -50,9 +48,9 @@ class Embedding(contract.Embedding):
             gen_ai.REQUEST_MODEL: self._encoder.model,
         }
         with telemetry.span(f"{gen_ai.EMBEDDINGS} {self._encoder.model}", attributes=span_attributes) as span:
-            portions = await self._queue.read(texts, lengths)
-            vectors = combined(portions, await self._queue.encode(portions), len(texts))
-            tokens = sum(portion.tokens for portion in portions)
+            batches = await self._queue.tokenize(texts, lengths)
+            vectors = pool_windows(batches, await self._queue.encode(batches), len(texts))
+            tokens = sum(batch.tokens for batch in batches)
             span.set_attribute(gen_ai.INPUT_TOKENS, tokens)
         response_vectors = [Vector(values=vector) for vector in vectors]
         return EmbedResponse(vectors=response_vectors, model=self._encoder.model, tokens=tokens)
@@ -60,9 +58,9 @@ class Embedding(contract.Embedding):
 
 async def build(scope: ServiceContext) -> Embedding:
     """Build the service from its settings."""
-    own = scope.settings(Settings)
+    settings = scope.settings(Settings)
     encoder = scope.adapter(TextEncoder)  # type: ignore[type-abstract]
-    queue = EncoderQueue(encoder, own.max_waiting_texts)
+    queue = EncoderQueue(encoder, settings.max_waiting_texts)
     scope.background(queue.work)
     scope.on_stop(queue.stop)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
@@ -72,14 +70,14 @@ async def build(scope: ServiceContext) -> Embedding:
     return service
 
 
-def combined(portions: Sequence[EncodingBatch], encoded: Sequence[Floats], texts: int) -> Floats:
-    """Return one vector of length 1 for each text: its own, or the mean of its windows weighted by tokens."""
+def pool_windows(batches: Sequence[EncodingBatch], encoded: Sequence[Floats], texts: int) -> Floats:
+    """Return one vector of length 1 for each text: the mean of its windows, weighted by tokens."""
     windows: list[list[tuple[int, Floats]]] = [[] for _ in range(texts)]
-    for portion, vectors in zip(portions, encoded, strict=True):
-        for position, ids, vector in zip(portion.positions, portion.ids, vectors, strict=True):
+    for batch, vectors in zip(batches, encoded, strict=True):
+        for position, ids, vector in zip(batch.positions, batch.ids, vectors, strict=True):
             windows[position].append((len(ids), vector))
     return np.stack(
-        [vectors_of_text[0][1] if len(vectors_of_text) == 1 else _mean(vectors_of_text) for vectors_of_text in windows]
+        [windows_of_text[0][1] if len(windows_of_text) == 1 else _mean(windows_of_text) for windows_of_text in windows]
     )
 
 
@@ -89,20 +87,8 @@ def _mean(windows: Sequence[tuple[int, Floats]]) -> Floats:
     return mean
 
 
-def _lengths(request: EmbedRequest) -> LengthPolicy:
-    return LengthPolicy(request.long_text == EmbedRequest.AVERAGE, request.truncate_prompt_tokens)
-
-
 def _texts(request: EmbedRequest) -> Sequence[Text]:
     """Return the texts of a request, or their tokens."""
-    texts: list[Text] = [*request.texts, *(tuple(one.ids) for one in request.tokens)]
-    if request.texts and request.tokens:
-        raise InvalidRequest("give texts or tokens, not both", param="input")
-    if not 1 <= len(texts) <= MAX_TEXTS:
-        raise InvalidRequest(f"{len(texts)} texts; it must be 1 to {MAX_TEXTS}", param="input")
-    for number, text in enumerate(texts):
-        if not (text.strip() if isinstance(text, str) else text):
-            raise InvalidRequest(f"text {number} is empty, or white space alone", param="input", index=str(number))
-        if isinstance(text, str) and len(text) > MAX_CHARACTERS:
-            raise TooLarge(f"text {number} has {len(text)} characters; at most {MAX_CHARACTERS}", param="input")
-    return texts
+    if bool(request.texts) == bool(request.tokens):
+        raise InvalidRequest("the request must have either texts or tokens", param="texts")
+    return list(request.texts) or [tuple(tokens.ids) for tokens in request.tokens]

@@ -14,7 +14,7 @@ class OnnxSettings(Base):
     folder: Path
     """The folder of `model.onnx` and `tokenizer.json`."""
     model: str = "all-minilm-l6-v2"
-    """The name that requests may give."""
+    """The model name in requests."""
     portion_tokens: int = 1024
     """Tokens encoded in one call, padding included. More is no faster, and delays other requests."""
     text_tokens: int = 256

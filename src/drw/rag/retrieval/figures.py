@@ -44,28 +44,28 @@ class Figure:
     number: Decimal
     percent: bool
     scale: Decimal | None
-    plain: bool
-    """Whether nothing but digits is there: a year, a day, a count."""
+    unitless: bool
+    """Whether it consists of digits only: a year, a day, a count."""
 
 
 def find(text: str) -> list[Figure]:
-    """Return the figures of a text in order; the numbers of a list's items are none."""
+    """Return the figures of a text in order, without the numbers of list items."""
     skipped = {match.end() - len(match[0].lstrip()) for match in ENUMERATION.finditer(text)}
     return [_figure(match) for match in FIGURE.finditer(text) if match.start("number") not in skipped]
 
 
-def stands_in(figure: Figure, text: str) -> bool:
-    """Return whether a text contains a figure, which may say of its tables that they are "in millions"."""
+def occurs_in(figure: Figure, text: str) -> bool:
+    """Return whether a text contains a figure, also in tables "in millions"."""
     units = {SCALES[name.lower()] for name in UNIT_OF_TABLE.findall(text)}
-    return any(_same(figure, other, units) for other in find(text))
+    return any(_matches(figure, other, units) for other in find(text))
 
 
-def only_named(figure: Figure, question: str) -> bool:
-    """Say whether a figure only repeats a plain number of the question, such as the year that it asks for."""
-    return figure.plain and any(figure.number == other.number for other in find(question))
+def repeats_question(figure: Figure, question: str) -> bool:
+    """Return whether a figure repeats a number without a unit of the question, such as a year."""
+    return figure.unitless and any(figure.number == other.number for other in find(question))
 
 
-def _same(figure: Figure, other: Figure, units: Iterable[Decimal]) -> bool:
+def _matches(figure: Figure, other: Figure, units: Iterable[Decimal]) -> bool:
     if figure.percent != other.percent:
         return False
     if figure.scale is None and other.scale is None:
@@ -88,5 +88,5 @@ def _figure(match: re.Match[str]) -> Figure:
         number=Decimal(match["number"].replace(",", "")),
         percent=bool(match["percent"]),
         scale=SCALES[name] if name else None,
-        plain=match["number"].isdigit() and not (match["currency"] or match["percent"] or scale),
+        unitless=match["number"].isdigit() and not (match["currency"] or match["percent"] or scale),
     )

@@ -18,6 +18,7 @@ from drw.kernel.attributes import from_values
 from drw.kernel.rpc import context
 from drw.kernel.rpc.http_server import read_body
 from drw.kernel.rpc.request_models import StrictModel, read_model
+from drw.kernel.validation import validate
 
 PATH = "/v1/vector_stores/{vector_store_id}/search"
 MAX_BODY_BYTES = 1 << 20
@@ -30,15 +31,16 @@ Search = Callable[[SearchRequest], Awaitable[SearchResponse]]
 def _check_queries(value: Any) -> Any:
     queries = value if isinstance(value, list) else [value]
     if not 1 <= len(queries) <= MAX_QUERIES or not all(
-        isinstance(query, str) and 1 <= len(query) <= MAX_QUERY_LENGTH for query in queries
+        isinstance(query, str) and query.strip() and len(query) <= MAX_QUERY_LENGTH for query in queries
     ):
         raise ValueError(
-            f"must be a string of 1 to {MAX_QUERY_LENGTH:,} characters, or a list of 1 to {MAX_QUERIES} such strings"
+            f"must be a string of 1 to {MAX_QUERY_LENGTH:,} characters, not only white space, or a list of 1 to"
+            f" {MAX_QUERIES} such strings"
         )
     return value
 
 
-_QUERY: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_QUERY_LENGTH}
+_QUERY: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_QUERY_LENGTH, "pattern": r"\S"}
 _QUERIES: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": MAX_QUERIES, "items": _QUERY}
 Queries = Annotated[str | list[str], BeforeValidator(_check_queries), WithJsonSchema({"anyOf": [_QUERY, _QUERIES]})]
 
@@ -59,7 +61,7 @@ class SearchBody(StrictModel):
     ranking_options: RankingOptions = RankingOptions()
     rewrite_query: Literal[False] = False
     auto_filters: bool = True
-    """Not OpenAI's: narrow the search to what the query names of the files' metadata."""
+    """Not part of OpenAI's API: apply automatic filters from the metadata that the query names."""
 
 
 class SearchRoute:
@@ -70,10 +72,10 @@ class SearchRoute:
 
     def route(self) -> Route:
         """Return the route."""
-        return Route(PATH, self._answer, methods=["POST"])
+        return Route(PATH, self._serve, methods=["POST"])
 
-    async def _answer(self, request: Request) -> Response:
-        context.caller().must_hold("documents:read")
+    async def _serve(self, request: Request) -> Response:
+        context.caller().require_scope("documents:read")
         body = read_model(SearchBody, await read_body(request, MAX_BODY_BYTES))
         queries = [body.query] if isinstance(body.query, str) else body.query
         passages, filters = await self._search_all(request.path_params["vector_store_id"], queries, body)
@@ -102,21 +104,22 @@ class SearchRoute:
                 filter=filter_,
                 auto_filters=body.auto_filters,
             )
+            validate(search)
             answer = await self._search(search)
             filters += [{"type": "in", "key": f.key, "value": list(f.values)} for f in answer.applied_filters]
             for passage in answer.passages:
-                known = best.setdefault((passage.document, passage.chunk), passage)
-                known.score = max(known.score, passage.score)
+                first_match = best.setdefault((passage.document, passage.chunk), passage)
+                first_match.score = max(first_match.score, passage.score)
         ranked = sorted(best.values(), key=lambda passage: -passage.score)
         passages = [p for p in ranked if p.score >= body.ranking_options.score_threshold][: body.max_num_results]
         return passages, filters
 
 
 def _filter(filters: dict[str, Any] | None) -> Struct:
-    """Return a filter as the contract has it.
+    """Return a filter as a message of the contract.
 
     Raises:
-        InvalidRequest: it is none; the message names the place.
+        InvalidRequest: the filter is invalid; the message contains its path.
     """
     struct = Struct()
     if filters is not None:

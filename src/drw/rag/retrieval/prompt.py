@@ -26,18 +26,18 @@ def messages(question: str, passages: Sequence[Passage], tokens: int) -> list[Ch
 
 
 def estimate(text: str) -> int:
-    """Return about how many tokens a text has, rather too many: small models read each digit alone."""
+    """Estimate the number of tokens of a text, on the high side: small models have one token for each digit."""
     return len(TOKEN.findall(text))
 
 
 def _source(number: int, passage: Passage, question: str, tokens: int) -> str:
     context = passage.context.partition("\n")[0]
     head = f"[{number}] {context or passage.title}, page {passage.page}"
-    return f"{head}\n{shortened(passage.text, question, tokens - estimate(head))}"
+    return f"{head}\n{shorten(passage.text, question, tokens - estimate(head))}"
 
 
-def shortened(text: str, question: str, tokens: int) -> str:
-    """Return the lines of a text that share most words with the question, in their order, within the tokens."""
+def shorten(text: str, question: str, tokens: int) -> str:
+    """Return the lines of a text that share most words with the question, in order, within a number of tokens."""
     if estimate(text) <= tokens:
         return text
     question_words = {word.lower() for word in WORD.findall(question)}

@@ -10,12 +10,12 @@ from drw.rag.retrieval import figures
 MAX_CHARACTERS = 300
 SEGMENT = re.compile(r"[^\n]+?(?:[.!?](?=\s|$)|(?=\n|$))")
 WORD = re.compile(r"\w+")
-SHORTEST_RUN = 6
-"""Words in a row that an answer must share with a passage, to be taken from it without saying so."""
+MIN_RUN_WORDS = 6
+"""Minimum length in words of a common run that makes an answer without citations cite a passage."""
 
 
 def best(passage: str, answer: str) -> str:
-    """Return the line or sentence of a passage that shares most with an answer: figures first, then words."""
+    """Return the line or sentence of a passage that shares most figures, then most words, with an answer."""
     segments = [match[0].strip() for match in SEGMENT.finditer(passage) if match[0].strip()]
     if not segments:
         return ""
@@ -24,33 +24,33 @@ def best(passage: str, answer: str) -> str:
 
     def shared(segment: str) -> tuple[int, float]:
         words = _words(segment)
-        standing = sum(figures.stands_in(figure, segment) for figure in answer_figures if not figure.plain)
-        return standing, len(words & answer_words) / (len(words) + 10)
+        figure_count = sum(figures.occurs_in(figure, segment) for figure in answer_figures if not figure.unitless)
+        return figure_count, len(words & answer_words) / (len(words) + 10)
 
-    return _cut(max(segments, key=shared), answer_figures)
+    return _excerpt(max(segments, key=shared), answer_figures)
 
 
 def longest_run(passage: str, answer: str) -> int:
     """Return the length in words of the longest common run."""
-    there = [word.lower() for word in WORD.findall(passage)]
-    here = [word.lower() for word in WORD.findall(answer)]
+    passage_words = [word.lower() for word in WORD.findall(passage)]
+    answer_words = [word.lower() for word in WORD.findall(answer)]
     longest = 0
-    previous = [0] * (len(there) + 1)
-    for word in here:
-        row = [0] * (len(there) + 1)
-        for at, other in enumerate(there, 1):
+    previous = [0] * (len(passage_words) + 1)
+    for word in answer_words:
+        row = [0] * (len(passage_words) + 1)
+        for index, other in enumerate(passage_words, 1):
             if word == other:
-                row[at] = previous[at - 1] + 1
+                row[index] = previous[index - 1] + 1
         longest, previous = max(longest, *row), row
     return longest
 
 
-def _cut(segment: str, answer_figures: Iterable[figures.Figure]) -> str:
-    """Return at most `MAX_CHARACTERS` of a segment, around the first figure that it bears."""
+def _excerpt(segment: str, answer_figures: Iterable[figures.Figure]) -> str:
+    """Return at most `MAX_CHARACTERS` of a segment, around the first figure that it contains."""
     if len(segment) <= MAX_CHARACTERS:
         return segment
-    positions = (position for figure in answer_figures if (position := segment.find(figure.text)) >= 0)
-    start = max(0, next(positions, 0) - MAX_CHARACTERS // 2)
+    offsets = (offset for figure in answer_figures if (offset := segment.find(figure.text)) >= 0)
+    start = max(0, next(offsets, 0) - MAX_CHARACTERS // 2)
     return segment[start : start + MAX_CHARACTERS].strip()
 
 

@@ -16,7 +16,7 @@ from drw.api.rag.v1.retrieval_pb2 import Answer, AskEvent, AskRequest, SearchReq
 from drw.api.rag.v1.vector_store_pb2 import Passage, VectorSearchRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel import attribute_filters
-from drw.kernel.errors import DrwError, InvalidRequest
+from drw.kernel.errors import DrwError
 from drw.kernel.observability import gen_ai
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.audit import AuditWriter, digest
@@ -25,12 +25,9 @@ from drw.rag.retrieval.openai import SearchRoute
 from drw.rag.retrieval.settings import Settings
 
 PROVIDER = "drw"
-"""The provider of the retrieval spans in OpenTelemetry's conventions: this platform."""
-MAX_QUESTION = 4_000
+"""The provider in retrieval spans, by OpenTelemetry's conventions."""
 SEARCH_LIMIT = 8
-SEARCH_MAX = 50
 ASK_LIMIT = 4
-ASK_MAX = 20
 
 
 class Retrieval(contract.Retrieval):
@@ -51,39 +48,33 @@ class Retrieval(contract.Retrieval):
         self._settings = settings
 
     async def search(self, request: SearchRequest, /) -> SearchResponse:
-        limit = _limit(request.limit, SEARCH_LIMIT, SEARCH_MAX)
-        response = await self._find(request, limit, request.attributes)
+        response = await self._retrieve(request, request.limit or SEARCH_LIMIT, request.attributes)
         await self._record("collection.search", request.collection, request.question, response.passages)
         return response
 
     async def ask(self, request: AskRequest, /) -> AsyncIterator[AskEvent]:
-        limit = _limit(request.limit, ASK_LIMIT, ASK_MAX)
-        response = await self._find(request, limit, {})
+        response = await self._retrieve(request, request.limit or ASK_LIMIT, {})
         passages = response.passages
         await self._record("collection.ask", request.collection, request.question, passages)
         yield AskEvent(sources=response)
-        wording = _AnswerStream()
+        answer_stream = _AnswerStream()
         if passages:
-            async with aclosing(wording.of(self._serving.chat(self._chat(request, passages)))) as pieces:
-                async for piece in pieces:
-                    yield AskEvent(text=piece)
+            async with aclosing(answer_stream.read(self._serving.chat(self._chat(request, passages)))) as texts:
+                async for text in texts:
+                    yield AskEvent(text=text)
         else:
-            wording.incomplete = "no answer: the collection has no passage that matches the question"
-        answer = checks.check(wording.text, request.question, passages) if wording.text else Answer()
-        answer.model = wording.model
-        answer.incomplete = wording.incomplete
+            answer_stream.incomplete = "no answer: the collection has no passage that matches the question"
+        answer = checks.check(answer_stream.text, request.question, passages) if answer_stream.text else Answer()
+        answer.model = answer_stream.model
+        answer.incomplete = answer_stream.incomplete
         await self._record_answer(request, answer)
         yield AskEvent(answer=answer)
 
-    async def _find(
+    async def _retrieve(
         self, request: SearchRequest | AskRequest, limit: int, attributes: Mapping[str, Value]
     ) -> SearchResponse:
         question = request.question
         collection = request.collection
-        if not question.strip() or len(question) > MAX_QUESTION:
-            raise InvalidRequest(
-                f"a question has 1 to {MAX_QUESTION} characters, not {len(question)}", param="question"
-            )
         attribute_filters.from_struct(request.filter)  # before the question is embedded
         span_attributes = {gen_ai.DATA_SOURCE: collection, gen_ai.TOP_K: limit}
         with gen_ai.operation(gen_ai.RETRIEVAL, collection, PROVIDER, span_attributes):
@@ -110,8 +101,8 @@ class Retrieval(contract.Retrieval):
         )
 
     async def _record(self, action: str, collection: str, question: str, passages: Sequence[Passage]) -> None:
-        cited = [{"document": p.document, "chunk": p.chunk, "hash": p.hash} for p in passages]
-        details = {"question_sha256": digest(question), "passages": cited}
+        passage_records = [{"document": p.document, "chunk": p.chunk, "hash": p.hash} for p in passages]
+        details = {"question_sha256": digest(question), "passages": passage_records}
         await self._audit.record(action, collection, details=details)
 
     async def _record_answer(self, request: AskRequest, answer: Answer) -> None:
@@ -134,35 +125,29 @@ class _AnswerStream:
         self.model = ""
         self.incomplete = ""
 
-    async def of(self, chunks: AsyncIterator[ChatChunk]) -> AsyncGenerator[str, None]:
-        """Yield the pieces of the answer; a failure ends the stream and becomes the reason."""
-        finish = ""
+    async def read(self, chunks: AsyncIterator[ChatChunk]) -> AsyncGenerator[str, None]:
+        """Yield the text of the answer in chunks; a failure ends the stream and becomes the reason in `incomplete`."""
+        finish_reason = ""
         try:
             async with aclosing(chunks):  # type: ignore[type-var]
                 async for chunk in chunks:
                     self.model = chunk.model or self.model
-                    finish = chunk.finish_reason or finish
+                    finish_reason = chunk.finish_reason or finish_reason
                     if chunk.text:
                         self.text += chunk.text
                         yield chunk.text
-            self.incomplete = _reason(finish)
+            self.incomplete = _incomplete_reason(finish_reason)
         except DrwError as error:
             self.incomplete = f"the answer was cut off: {error.message}" if self.text else f"no answer: {error.message}"
 
 
-def _reason(finish: str) -> str:
+def _incomplete_reason(finish_reason: str) -> str:
     """Return why an answer with this finish reason is incomplete; empty if it is complete."""
-    if finish == "stop":
+    if finish_reason == "stop":
         return ""
-    if finish == "length":
+    if finish_reason == "length":
         return "the answer was cut off at the token limit"
-    return f"the answer was cut off: the model stopped with {finish!r}"
-
-
-def _limit(limit: int, default: int, maximum: int) -> int:
-    if not 0 <= limit <= maximum:
-        raise InvalidRequest(f"limit is {limit}; it can be 1 to {maximum}, or 0 for {default}", param="limit")
-    return limit or default
+    return f"the answer was cut off: the model stopped with {finish_reason!r}"
 
 
 async def build(scope: ServiceContext) -> Retrieval:

@@ -1,7 +1,7 @@
 """Metadata extraction: company, ticker, document type and period of a document, or of a question that names them.
 
-A document's metadata is read off what identifies it: the first line of its chunks' context, its title, and the
-exchange listing on its first page. Attributes of the same names override what was read.
+Metadata comes from the first line of the chunks' context, the title, and the exchange listing on the first page.
+Attributes of the same names override it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ LEGAL_FORMS = frozenset(
     )
 )
 FORM = re.compile(r"(?:annual |quarterly |current )?(?:form|schedule)\s+(\w+-\w+|\d+\w)", re.IGNORECASE)
-ENDED = re.compile(r"\b(?:ended|ending)\b", re.IGNORECASE)
-LISTED = (
+PERIOD_END = re.compile(r"\b(?:ended|ending)\b", re.IGNORECASE)
+EXCHANGE_LISTINGS = (
     re.compile(r"\((?:NYSE|NASDAQ|Nasdaq)\s*:\s*([A-Z]{1,5})\)"),
     re.compile(r"\b([A-Z]{1,5})\s+(?:The\s+)?(?:Nasdaq|NASDAQ|NYSE|New York Stock Exchange)\b"),
 )
-CAPITALS = re.compile(r"\b[A-Z]{2,5}\b")
-NO_TICKERS = frozenset(["ANNUAL", "DRAFT", "FINAL", "FORM", "FY", "PDF", "REPORT", "SEC", "THE"])
+UPPER_CASE_WORD = re.compile(r"\b[A-Z]{2,5}\b")
+NOT_TICKERS = frozenset(["ANNUAL", "DRAFT", "FINAL", "FORM", "FY", "PDF", "REPORT", "SEC", "THE"])
 
 FORM_IN_QUESTION = re.compile(r"\b(\d{1,2})-?([KQF])(?:/A)?s?\b")
 REPORTS = {"annual report": ("10-k", "20-f"), "quarterly report": ("10-q",)}
@@ -50,14 +50,14 @@ MAX_NAME_WORDS = 5
 MAX_NAMES = 512
 
 
-def extracted(document: Document, chunks: Sequence[Chunk]) -> dict[str, str]:
-    """Return the known metadata of a document."""
+def extract(document: Document, chunks: Sequence[Chunk]) -> dict[str, str]:
+    """Return the metadata of a document, from its attributes and its text."""
     attributes = from_values(document.attributes)
-    own = {key: value for key in KEYS if (value := str(attributes.get(key, "")).strip())}
-    return _read(document, chunks) | own
+    overrides = {key: value for key in KEYS if (value := str(attributes.get(key, "")).strip())}
+    return _from_text(document, chunks) | overrides
 
 
-def names(metadata: Mapping[str, str]) -> Iterator[str]:
+def name_terms(metadata: Mapping[str, str]) -> Iterator[str]:
     """Yield the terms by which a question can name a document, each as `key:term`."""
     if name := company_name(metadata.get(COMPANY, "")):
         yield f"{COMPANY}:{name}"
@@ -73,8 +73,8 @@ def names(metadata: Mapping[str, str]) -> Iterator[str]:
             yield f"{PERIOD}:{year}q{number}"
 
 
-def asked(text: str) -> dict[str, tuple[str, ...]]:
-    """Return the terms that a question may name documents by, for each key, the surest key first."""
+def question_terms(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the terms by which a question may name documents, by key, the most specific key first."""
     terms_by_key = {COMPANY: _companies(text), TYPE: _types(text), PERIOD: _periods(text)}
     return {
         key: terms for key, each in terms_by_key.items() if (terms := tuple(dict.fromkeys(islice(each, MAX_NAMES))))
@@ -82,7 +82,7 @@ def asked(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def company_name(name: str) -> str:
-    """Return a company's name as questions have it: in small letters, without "The" and its legal form."""
+    """Return the normalised name of a company: lower case, without "The" and the legal form."""
     words = WORD.findall(name.lower())
     while words and words[-1] in LEGAL_FORMS:
         words.pop()
@@ -91,14 +91,14 @@ def company_name(name: str) -> str:
     return "" if all(word in STOP_WORDS for word in words) else " ".join(words[:MAX_NAME_WORDS])
 
 
-def _read(document: Document, chunks: Sequence[Chunk]) -> dict[str, str]:
+def _from_text(document: Document, chunks: Sequence[Chunk]) -> dict[str, str]:
     title = document.title.replace("_", " ")
-    parts = _subject(chunks).split(" · ")
+    parts = _common_heading(chunks).split(" · ")
     company = next((part for part in parts if ORGANISATION.search(part)), "")
     form = next((match[1].upper() for part in parts if (match := FORM.fullmatch(part))), "")
     if not (company or form):
-        return {}  # a memo or a paper: what its title says is found by its words
-    days = (day for part in parts if ENDED.search(part) for day in dates(part))
+        return {}  # a memo or a paper: keyword search finds it by its title
+    days = (day for part in parts if PERIOD_END.search(part) for day in dates(part))
     quarter = next((f"{year} Q{number}" for year, number in quarters(title)), "")
     ticker = _ticker(chunks, title if form else "")
     period = next((day.isoformat() for day in days), quarter)
@@ -106,34 +106,36 @@ def _read(document: Document, chunks: Sequence[Chunk]) -> dict[str, str]:
     return {key: value for key, value in values.items() if value}
 
 
-def _subject(chunks: Sequence[Chunk]) -> str:
+def _common_heading(chunks: Sequence[Chunk]) -> str:
     """Return the first line of the context that at least half of the chunks have."""
-    seen = Counter(chunk.context.partition("\n")[0] for chunk in chunks)
-    line, count = seen.most_common(1)[0] if seen else ("", 0)
+    headings = Counter(chunk.context.partition("\n")[0] for chunk in chunks)
+    line, count = headings.most_common(1)[0] if headings else ("", 0)
     return line if 2 * count >= len(chunks) else ""
 
 
 def _ticker(chunks: Sequence[Chunk], title: str) -> str:
     first = min((chunk.page for chunk in chunks), default=1)
     front = " ".join("\n".join(c.text for c in chunks if c.page == first)[:FRONT_CHARACTERS].split())
-    for pattern in LISTED:
+    for pattern in EXCHANGE_LISTINGS:
         if match := pattern.search(front):
             return match[1]
-    named = (word for word in CAPITALS.findall(title.rpartition(".")[0] or title) if word not in NO_TICKERS)
-    return next(named, "")
+    candidates = (
+        word for word in UPPER_CASE_WORD.findall(title.rpartition(".")[0] or title) if word not in NOT_TICKERS
+    )
+    return next(candidates, "")
 
 
 def _companies(text: str) -> Iterator[str]:
-    """Yield capitalised runs of words; every run if the question has no capitals."""
+    """Yield runs of words that begin and end with a capital; every run if the question has no capitals."""
     words = [match[0] for match in WORD.finditer(text)]
     is_lower = text[1:] == text[1:].lower()
-    can_end = [is_lower or word != word.lower() or word[0].isdigit() for word in words]
-    for begin in (n for n, fits in enumerate(can_end) if fits):
+    is_name_boundary = [is_lower or word != word.lower() or word[0].isdigit() for word in words]
+    for begin in (n for n, is_boundary in enumerate(is_name_boundary) if is_boundary):
         for end in range(begin, min(begin + MAX_NAME_WORDS, len(words))):
-            if can_end[end]:
+            if is_name_boundary[end]:
                 yield f"{COMPANY}:{' '.join(words[begin : end + 1]).lower()}"
     if text != text.upper():
-        yield from (f"{COMPANY}:${word}" for word in CAPITALS.findall(text))
+        yield from (f"{COMPANY}:${word}" for word in UPPER_CASE_WORD.findall(text))
 
 
 def _types(text: str) -> Iterator[str]:

@@ -58,33 +58,33 @@ class PassagePosition:
 
 
 Filters = Mapping[str, Sequence[str]]
-"""Automatic filters: for each key of the metadata the values that a document may have."""
+"""Automatic filters: the accepted values of each metadata key."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeywordScores:
-    """The BM25 scores of the chunks that have any of a question's terms: one entry a chunk in each array."""
+    """BM25 scores of the chunks that contain any term of a question; each array has one entry for each chunk."""
 
     positions: npt.NDArray[np.int64]
     """Ascending: the key of the document in the upper 32 bits, the number of the chunk in the lower."""
     scores: npt.NDArray[np.float64]
-    bound: float
-    """The score of a chunk that has every term of the question as often as can count."""
+    upper_bound: float
+    """The highest possible score: of a chunk in which every term of the question has its maximum weight."""
 
-    def best(self, limit: int) -> list[PassagePosition]:
+    def top(self, limit: int) -> list[PassagePosition]:
         """Return the positions of the best chunks, best first."""
-        top = np.argsort(-self.scores, kind="stable")[:limit]
-        return [PassagePosition(int(position) >> 32, int(position) & 0xFFFFFFFF) for position in self.positions[top]]
+        best = np.argsort(-self.scores, kind="stable")[:limit]
+        return [PassagePosition(int(position) >> 32, int(position) & 0xFFFFFFFF) for position in self.positions[best]]
 
-    def at(self, positions: Sequence[PassagePosition]) -> dict[PassagePosition, float]:
-        """Return the scores of chunks, those that have none left out."""
+    def of(self, positions: Sequence[PassagePosition]) -> dict[PassagePosition, float]:
+        """Return the scores of the chunks at these positions; chunks without a score are missing."""
         packed = np.array([(position.document << 32) | position.number for position in positions], dtype=np.int64)
-        where = np.minimum(np.searchsorted(self.positions, packed), max(0, len(self.positions) - 1))
-        has = self.positions[where] == packed if len(self.positions) else np.zeros(len(packed), bool)
+        indexes = np.minimum(np.searchsorted(self.positions, packed), max(0, len(self.positions) - 1))
+        is_scored = self.positions[indexes] == packed if len(self.positions) else np.zeros(len(packed), bool)
         return {
             position: float(self.scores[n])
-            for position, n, is_there in zip(positions, where, has, strict=True)
-            if is_there
+            for position, n, scored in zip(positions, indexes, is_scored, strict=True)
+            if scored
         }
 
 
@@ -98,35 +98,35 @@ class DocumentMetadata:
 
 
 @dataclass(frozen=True, slots=True)
-class AnalysedText:
-    """The result of `analysis`: what the index stores of a document."""
+class DocumentAnalysis:
+    """The result of the analysis of a document, which the index stores."""
 
     counts: Sequence[Mapping[str, int]]
     """The term counts of each chunk, in the order of the chunks."""
-    about: DocumentMetadata
+    metadata: DocumentMetadata
 
 
 class Snapshot(ABC):
     """A consistent view of the documents of a collection that the caller may see."""
 
     @abstractmethod
-    async def values(self, key: str, terms: Sequence[str], filters: Filters) -> list[str]:
+    async def metadata_values(self, key: str, terms: Sequence[str], filters: Filters) -> list[str]:
         """Return the values of a metadata key that the terms name, over documents that match the filters."""
 
     @abstractmethod
-    async def newest(self, filters: Filters) -> list[str]:
+    async def newest_periods(self, filters: Filters) -> list[str]:
         """Return the newest period of each company, over documents that match the filters."""
 
     @abstractmethod
-    async def narrowed(self, filters: Filters) -> Snapshot:
+    async def narrow(self, filters: Filters) -> Snapshot:
         """Return the part of the snapshot that matches the filters."""
 
     @abstractmethod
-    async def by_words(self, terms: Sequence[str]) -> KeywordScores:
+    async def keyword_search(self, terms: Sequence[str]) -> KeywordScores:
         """Return the chunks that contain any of the terms, with BM25 scores."""
 
     @abstractmethod
-    async def by_vector(
+    async def vector_search(
         self, vector: Sequence[float], positions: Sequence[PassagePosition], limit: int
     ) -> dict[PassagePosition, float]:
         """Return the nearest chunks by inner product, and the inner products of the chunks at the positions."""
@@ -139,10 +139,10 @@ class Snapshot(ABC):
 class PassageIndex(ABC):
     """Stores collections. Each method sees only those of the owner, by id or name.
 
-    For every method, objects with a wall that the owner is outside of do not exist: not in lists, counts, taken names,
-    searches, or the statistics that rank results.
+    Objects with a wall that the owner is outside of are invisible: in lists, counts, name conflicts, searches, and the
+    statistics that rank results.
 
-    Every method raises `CollectionNotFound` where it names a collection that the owner does not have.
+    Every method with a collection raises `CollectionNotFound` if the owner has no such collection.
     """
 
     @abstractmethod
@@ -154,7 +154,7 @@ class PassageIndex(ABC):
         """Return the detail line of the status.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: the database does not answer.
         """
 
     @abstractmethod
@@ -164,7 +164,7 @@ class PassageIndex(ABC):
         """Create a collection with these walls.
 
         Raises:
-            CollectionExists: the name is taken.
+            CollectionExists: the desk has a collection of this name.
         """
 
     @abstractmethod
@@ -181,7 +181,7 @@ class PassageIndex(ABC):
         """Change the name and the metadata, if given.
 
         Raises:
-            CollectionExists: the name is taken.
+            CollectionExists: the desk has a collection of this name.
         """
 
     @abstractmethod
@@ -198,10 +198,10 @@ class PassageIndex(ABC):
         collection: str,
         document: Document,
         chunks: Sequence[Chunk],
-        analysed: AnalysedText,
+        analysis: DocumentAnalysis,
         fence: int = 0,
     ) -> Document:
-        """Write a document in place of the one with its id and walls; it also gets the walls of the collection.
+        """Write a document, replacing one with the same id and walls; it also gets the walls of the collection.
 
         Raises:
             DocumentSuperseded: `fence` is not 0, and the stored document, or a deletion of it, has a higher one.
@@ -213,17 +213,17 @@ class PassageIndex(ABC):
         owner: Owner,
         collection: str,
         document: Document,
-        source: str,
-        about: Callable[..., DocumentMetadata],
+        copy_from: str,
+        extract_metadata: Callable[..., DocumentMetadata],
         fence: int = 0,
     ) -> Document:
-        """Replace the attributes of a document and its metadata from `about(document, chunks)`; return the document.
+        """Replace the attributes of a document and its metadata from `extract_metadata(document, chunks)`; return it.
 
-        Where it is not there, a copy of the document `source` with the same walls is made for it. A version that is
-        not newer than the one that is kept changes nothing.
+        If it does not exist, it becomes a copy of the document `copy_from` with the same walls. A version that is not
+        newer than the stored one changes nothing.
 
         Raises:
-            DocumentNotFound: neither is there, or the document was deleted with a higher fence than the copy's.
+            DocumentNotFound: neither exists, or the document was deleted with a higher fence than the copy's.
         """
 
     @abstractmethod
@@ -242,7 +242,7 @@ class PassageIndex(ABC):
     async def delete_fenced(
         self, owner: Owner, collection: str, document: str, walls: Sequence[str], fence: int
     ) -> int:
-        """Delete a document with these walls and a lower fence; return how many chunks it had, 0 if there is none.
+        """Delete a document with these walls and a lower fence; return its number of chunks, 0 if there is none.
 
         Later writes with a lower fence are rejected: a delayed one would bring the document back.
         """

@@ -19,12 +19,12 @@ class Question:
     """An analysed question."""
 
     terms: tuple[str, ...]
-    named: Mapping[str, Sequence[str]]
-    """The terms that may name documents by their metadata, for each key, the surest key first."""
-    newest: bool
+    metadata_terms: Mapping[str, Sequence[str]]
+    """The terms that may name documents by their metadata, by key, the most specific key first."""
+    asks_for_newest: bool
 
 
-def read(text: str) -> Question:
+def analyse(text: str) -> Question:
     """Analyse a question."""
     terms = tuple(dict.fromkeys([*period_terms(text), *words(text)]))[:MAX_TERMS]
-    return Question(terms, metadata.asked(text), bool(NEWEST.search(text)))
+    return Question(terms, metadata.question_terms(text), bool(NEWEST.search(text)))

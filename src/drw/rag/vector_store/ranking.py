@@ -13,7 +13,7 @@ RRF = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredChunk:
     """One chunk with its scores, each from 0 to 1."""
 
     position: PassagePosition
@@ -24,34 +24,39 @@ class Scored:
 
 def fuse(
     words: Mapping[PassagePosition, float],
-    bound: float,
+    upper_bound: float,
     vectors: Mapping[PassagePosition, float],
     weight: float,
     fusion: Fusion,
-) -> list[Scored]:
+) -> list[ScoredChunk]:
     """Return the chunks of keyword and vector search with fused scores, best first.
 
-    `weight` is the vector leg's part; where there is one leg only, it counts alone. By "coverage", a chunk's BM25
-    score is divided by `bound`, which is what a chunk with every term of the question would have (theoretical bounds:
-    Bruch, Gai and Ingber, 2023), and the words weigh by the best of those: where no chunk has much of the question,
-    its words say little. "min-max" scales each leg from its least to its
-    greatest score, and "rrf" adds reciprocal ranks (Cormack, Clarke and Büttcher, 2009).
+    `weight` is the weight of the vector score. If one of the searches has no results, the other has the full weight.
+
+    "coverage" divides BM25 scores by `upper_bound`, the score of a chunk with every term of the question (theoretical
+    bounds: Bruch, Gai and Ingber, 2023), and scales the keyword weight by the best of them: if no chunk contains much
+    of the question, keywords count little. "min-max" scales the scores of each search from its lowest to its highest.
+    "rrf" adds reciprocal ranks (Cormack, Clarke and Büttcher, 2009).
     """
-    keyword = _SCALES[fusion](words, bound)
-    vector = _SCALES[fusion](vectors, 1.0)
+    keyword = _NORMALISERS[fusion](words, upper_bound)
+    vector = _NORMALISERS[fusion](vectors, 1.0)
     if fusion == "coverage":
         weight /= (weight + (1 - weight) * max(keyword.values(), default=0.0)) or 1.0
     weight = 0.0 if not vectors else 1.0 if not words else weight
     scored = []
     for position in words.keys() | vectors.keys():
-        k = keyword.get(position, 0.0)
-        v = vector.get(position, 0.0)
-        scored.append(Scored(position, (1 - weight) * k + weight * v, k, v))
+        keyword_score = keyword.get(position, 0.0)
+        vector_score = vector.get(position, 0.0)
+        scored.append(
+            ScoredChunk(position, (1 - weight) * keyword_score + weight * vector_score, keyword_score, vector_score)
+        )
     return sorted(scored, key=lambda s: (-s.score, s.position.document, s.position.number))
 
 
-def _bounded(scores: Mapping[PassagePosition, float], bound: float) -> dict[PassagePosition, float]:
-    return {position: min(max(0.0, score / bound), 1.0) for position, score in scores.items()} if bound else {}
+def _bounded(scores: Mapping[PassagePosition, float], upper_bound: float) -> dict[PassagePosition, float]:
+    return (
+        {position: min(max(0.0, score / upper_bound), 1.0) for position, score in scores.items()} if upper_bound else {}
+    )
 
 
 def _min_max(scores: Mapping[PassagePosition, float], _: float) -> dict[PassagePosition, float]:
@@ -69,20 +74,20 @@ def _reciprocal_ranks(scores: Mapping[PassagePosition, float], _: float) -> dict
     return {position: (RRF + 1) / (RRF + rank) for rank, position in enumerate(ranked, 1)}
 
 
-_SCALES = {"coverage": _bounded, "min-max": _min_max, "rrf": _reciprocal_ranks}
+_NORMALISERS = {"coverage": _bounded, "min-max": _min_max, "rrf": _reciprocal_ranks}
 
 
-def distinct_pages(ranked: Iterable[tuple[Scored, int]], limit: int, per_page: int) -> list[Scored]:
+def distinct_pages(ranked: Iterable[tuple[ScoredChunk, int]], limit: int, per_page: int) -> list[ScoredChunk]:
     """Return the best chunks, with at most `per_page` of one page while there are other pages.
 
     Args:
         ranked: chunks, best first, each with its page.
         limit: how many to return.
-        per_page: how many chunks of one page may stand before the others are through.
+        per_page: maximum chunks of one page before those of other pages.
     """
     seen: Counter[tuple[int, int]] = Counter()
-    chosen: list[Scored] = []
-    deferred: list[Scored] = []
+    chosen: list[ScoredChunk] = []
+    deferred: list[ScoredChunk] = []
     for scored, page in ranked:
         seen[scored.position.document, page] += 1
         (chosen if seen[scored.position.document, page] <= per_page else deferred).append(scored)

@@ -1,4 +1,4 @@
-"""Hybrid search in one snapshot: automatic filters select documents, keywords and vector select chunks."""
+"""Hybrid search in one snapshot: automatic filters select documents, keywords and vectors select chunks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from drw.rag.vector_store.settings import Ranking
 
 
 @dataclass(frozen=True, slots=True)
-class SearchRequest:
+class SearchQuery:
     """A search."""
 
     text: str
@@ -29,30 +29,30 @@ class SearchHits:
     filters: Filters
 
 
-async def search(snapshot: Snapshot, request: SearchRequest, settings: Ranking) -> SearchHits:
+async def search(snapshot: Snapshot, request: SearchQuery, settings: Ranking) -> SearchHits:
     """Return the best passages."""
-    parsed = question.read(request.text)
-    filters = await auto_filters.chosen(snapshot, parsed) if request.auto_filters else {}
+    analysed = question.analyse(request.text)
+    filters = await auto_filters.inferred(snapshot, analysed) if request.auto_filters else {}
     if filters:
-        snapshot = await snapshot.narrowed(filters)
-    words = await snapshot.by_words(parsed.terms)
-    best = words.best(settings.candidates)
-    vectors = await snapshot.by_vector(request.vector, best, settings.candidates)
-    keywords = words.at(list(dict.fromkeys([*best, *vectors])))
+        snapshot = await snapshot.narrow(filters)
+    keyword_scores = await snapshot.keyword_search(analysed.terms)
+    top_keyword = keyword_scores.top(settings.candidates)
+    vectors = await snapshot.vector_search(request.vector, top_keyword, settings.candidates)
+    chunk_scores = keyword_scores.of(list(dict.fromkeys([*top_keyword, *vectors])))
     fusion, weight = (
         (settings.narrowed_fusion, settings.narrowed_vector_weight)
         if filters
         else (settings.fusion, settings.vector_weight)
     )
-    ranked = ranking.fuse(keywords, words.bound, vectors, weight, fusion)
+    ranked = ranking.fuse(chunk_scores, keyword_scores.upper_bound, vectors, weight, fusion)
     ranked = ranked[: 2 * request.limit + 10]
     passages = await snapshot.passages([scored.position for scored in ranked])
     paged = [(scored, passages[scored.position].page) for scored in ranked]
     chosen = ranking.distinct_pages(paged, request.limit, settings.per_page)
-    return SearchHits([_scored(passages[scored.position], scored) for scored in chosen], filters)
+    return SearchHits([_with_scores(passages[scored.position], scored) for scored in chosen], filters)
 
 
-def _scored(passage: Passage, scored: ranking.Scored) -> Passage:
+def _with_scores(passage: Passage, scored: ranking.ScoredChunk) -> Passage:
     passage.score = scored.score
     passage.keyword_score = scored.keyword
     passage.vector_score = scored.vector

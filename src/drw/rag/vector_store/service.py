@@ -25,14 +25,18 @@ from drw.api.rag.v1.vector_store_pb2 import (
     VectorSearchRequest,
     VectorSearchResponse,
 )
-from drw.kernel import walls
+from drw.kernel import attribute_filters, walls
+from drw.kernel.attributes import from_values
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.rag.vector_store import validation
-from drw.rag.vector_store.analysis import about, analyse
-from drw.rag.vector_store.ports import DocumentNotFound, Owner, PassageIndex
-from drw.rag.vector_store.search import SearchRequest, search
+from drw.rag.vector_store.analysis import analyse, document_metadata
+from drw.rag.vector_store.ports import DocumentNotFound, Owner, Page, PassageIndex
+from drw.rag.vector_store.search import SearchQuery, search
 from drw.rag.vector_store.settings import Ranking, Settings
+
+DEFAULT_PAGE_SIZE = 100
+DEFAULT_LIMIT = 10
 
 
 class VectorStore(contract.VectorStore):
@@ -43,37 +47,28 @@ class VectorStore(contract.VectorStore):
         self._ranking = ranking
 
     async def create_collection(self, request: CreateCollectionRequest, /) -> Collection:
-        validation.check_name(request.name)
-        validation.check_pairs(request.metadata, "metadata")
-        given = walls.of_new(request.walls, context.caller())
-        return await self._index.create_collection(owner(), request.name, request.metadata, given)
+        new_walls = walls.for_new_object(request.walls, context.caller())
+        return await self._index.create_collection(owner(), request.name, request.metadata, new_walls)
 
     async def list_collections(self, request: ListCollectionsRequest, /) -> ListCollectionsResponse:
-        page = validation.page(request.page_size, request.page_token)
+        page = Page(request.page_size or DEFAULT_PAGE_SIZE, request.page_token)
         collections, next_token = await self._index.list_collections(owner(), page)
         return ListCollectionsResponse(collections=collections, next_page_token=next_token)
 
     async def get_collection(self, request: GetCollectionRequest, /) -> Collection:
-        validation.check_name(request.collection, "collection")
         return await self._index.get_collection(owner(), request.collection)
 
     async def update_collection(self, request: UpdateCollectionRequest, /) -> Collection:
-        validation.check_name(request.collection, "collection")
-        if request.name:
-            validation.check_name(request.name)
-        validation.check_pairs(request.metadata, "metadata")
         return await self._index.update_collection(owner(), request.collection, request.name, request.metadata)
 
     async def delete_collection(self, request: DeleteCollectionRequest, /) -> DeleteCollectionResponse:
-        validation.check_name(request.collection, "collection")
         return DeleteCollectionResponse(documents=await self._index.delete_collection(owner(), request.collection))
 
     async def put_document(self, request: PutDocumentRequest, /) -> Document:
-        validation.check_name(request.collection, "collection")
-        validation.check_document(request)
         document = Document()
         document.CopyFrom(request.document)
-        document.walls[:] = walls.of_new(document.walls, context.caller())
+        document.walls[:] = walls.for_new_object(document.walls, context.caller())
+        await asyncio.to_thread(validation.check_chunks, request.chunks)
         analysed = await asyncio.to_thread(analyse, document, request.chunks)
         return await self._index.put_document(
             owner(), request.collection, document, request.chunks, analysed, request.fence
@@ -82,24 +77,18 @@ class VectorStore(contract.VectorStore):
     async def update_document_attributes(self, request: UpdateDocumentAttributesRequest, /) -> Document:
         document = Document()
         document.CopyFrom(request.document)
-        for name, value in (("collection", request.collection), ("document.id", document.id)):
-            validation.check_name(value, name)
-        validation.check_attributes(document.attributes, "document.attributes")
         if not walls.inside(document.walls, context.caller()):
             raise DocumentNotFound(f"there is no document {document.id!r} in the collection")
         return await self._index.update_attributes(
-            owner(), request.collection, document, request.same_content_as, about, request.fence
+            owner(), request.collection, document, request.same_content_as, document_metadata, request.fence
         )
 
     async def list_documents(self, request: ListDocumentsRequest, /) -> ListDocumentsResponse:
-        validation.check_name(request.collection, "collection")
-        page = validation.page(request.page_size, request.page_token)
+        page = Page(request.page_size or DEFAULT_PAGE_SIZE, request.page_token)
         documents, next_token = await self._index.list_documents(owner(), request.collection, page)
         return ListDocumentsResponse(documents=documents, next_page_token=next_token)
 
     async def delete_document(self, request: DeleteDocumentRequest, /) -> DeleteDocumentResponse:
-        validation.check_name(request.collection, "collection")
-        validation.check_name(request.document, "document")
         if request.fence:
             chunks = await self._index.delete_fenced(
                 owner(), request.collection, request.document, request.walls, request.fence
@@ -109,11 +98,14 @@ class VectorStore(contract.VectorStore):
         return DeleteDocumentResponse(chunks=chunks)
 
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
-        validation.check_name(request.collection, "collection")
-        limit = validation.check_search(request)
-        search_request = SearchRequest(request.text, request.vector.values, limit, not request.no_auto_filters)
-        async with self._index.snapshot(owner(), request.collection, validation.search_filter(request)) as snapshot:
-            hits = await search(snapshot, search_request, self._ranking)
+        validation.check_vector(request.vector.values, "vector")
+        limit = request.limit or DEFAULT_LIMIT
+        query = SearchQuery(request.text, request.vector.values, limit, not request.no_auto_filters)
+        condition = attribute_filters.all_of(
+            attribute_filters.equal_to(from_values(request.attributes)), attribute_filters.from_struct(request.filter)
+        )
+        async with self._index.snapshot(owner(), request.collection, condition) as snapshot:
+            hits = await search(snapshot, query, self._ranking)
         applied = [AppliedFilter(key=key, values=values) for key, values in hits.filters.items()]
         return VectorSearchResponse(passages=hits.passages, applied_filters=applied)
 

@@ -15,30 +15,31 @@ class Ranking(Base):
     """Weights of keyword and vector search; the defaults come from bench/retrieval.py."""
 
     fusion: Fusion = "min-max"
-    """How the two scores of a chunk become one."""
+    """Fusion of the keyword and vector scores of a chunk."""
     vector_weight: float = Field(default=0.5, ge=0, le=1)
-    """The vector leg's part in the score of a chunk; the words have the rest."""
+    """Weight of the vector score; the keyword score has the rest."""
     narrowed_fusion: Fusion = "coverage"
     """Fusion of scores after automatic filters, which leave few documents. "min-max" would stretch the small keyword
     differences that remain; "coverage" keeps them small."""
     narrowed_vector_weight: float = Field(default=0.5, ge=0, le=1)
-    """The vector leg's part there; by "coverage" the words have the more of the rest, the more of them a chunk has."""
+    """Weight of the vector score after automatic filters. With "coverage", the keyword weight grows with the share of
+    the question's terms that the best chunk has."""
     candidates: int = Field(default=200, ge=50)
-    """Chunks of each leg that are fused."""
+    """Best chunks of each search that are fused."""
     per_page: int = Field(default=2, ge=1)
-    """Chunks of one page that are ranked before other pages."""
+    """Maximum chunks of one page that rank before other pages."""
 
 
 class PgvectorSettings(Base):
     """How pgvector searches."""
 
     exact_up_to: int = 20_000
-    """Chunks up to which all vectors are compared; above, the graph is asked, which finds nearly all."""
+    """Maximum chunks of which a search compares all vectors; above, it uses the HNSW graph, which is approximate."""
     exact_below_share: float = 0.1
-    """Share of all vectors below which those that are searched are compared one by one, however many they are:
-    the graph is of all, and finds too few of them."""
+    """A search that covers a smaller share of all vectors compares every one of them: the graph contains the
+    vectors of all desks and would find too few."""
     ef_search: int = 200
-    """How many nearest vectors the graph is asked for; more is more exact, and slower."""
+    """Candidates of a graph search; more is more exact and slower."""
     pool_size: int = 8
     """Connections to PostgreSQL."""
 

@@ -36,8 +36,7 @@ from drw.workflow.orchestration.ports import Engine
 from drw.workflow.orchestration.runs import RunRequest, Runs
 from drw.workflow.orchestration.settings import Settings
 
-MAX_PAGE = 500
-MAX_REQUEST_ID = 200
+DEFAULT_PAGE_SIZE = 50
 
 
 class Orchestration(contract.Orchestration):
@@ -51,8 +50,6 @@ class Orchestration(contract.Orchestration):
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """Validate the request and queue the run."""
         caller = context.caller()
-        if not request.template or len(request.request_id) > MAX_REQUEST_ID:
-            raise InvalidRequest(f"a run needs a template, and a request_id of at most {MAX_REQUEST_ID} characters")
         run_request = RunRequest(request.request_id or uuid4().hex, request.template, messages.inputs(request.inputs))
         run = await self._runs.started_before(caller, run_request)
         if run is None:
@@ -68,9 +65,7 @@ class Orchestration(contract.Orchestration):
 
     async def list_runs(self, request: ListRunsRequest, /) -> ListRunsResponse:
         """Return a page of the desk's runs."""
-        size = request.page_size or 50
-        if not 1 <= size <= MAX_PAGE:
-            raise InvalidRequest(f"page_size is {size}; it must be 1 to {MAX_PAGE}", param="page_size")
+        size = request.page_size or DEFAULT_PAGE_SIZE
         rows = await self._runs.page(context.caller(), size + 1, request.page_token)
         token = rows[size - 1]["id"] if len(rows) > size else ""
         return ListRunsResponse(runs=[messages.run(row, []) for row in rows[:size]], next_page_token=token)
@@ -117,5 +112,5 @@ async def build(scope: ServiceContext) -> Orchestration:
         return f"{role}, {leader.under_way()} under way"
 
     scope.describe(describe)
-    scope.measure(partial(measure, database))
+    scope.on_scrape(partial(measure, database))
     return Orchestration(Runs(database, scope.audit(), settings.max_open_runs), scope.client(TemplatesClient), kills)

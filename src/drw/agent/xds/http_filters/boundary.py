@@ -1,20 +1,20 @@
-"""Headers at the boundary to third parties: what an upstream that is not ours never gets, and what it cannot set.
+"""Headers stripped at the boundary to third parties: from requests to their upstreams, and from their responses.
 
-The filter is part of the cluster, so it holds for every kind of route that ends there: pass-through, split, fallback.
-It is the first that sees an answer, before anything here reads headers that only our own services set.
+The filter is part of the cluster, so it applies to every kind of route to it: pass-through, split, fallback. It runs
+first on a response, before any filter reads headers that only platform services set.
 """
 
 from __future__ import annotations
 
-from drw.agent import cutter
+from drw.agent import native_filter
 from drw.agent.xds.builders import Json, extension
 from drw.routing.request_matching import MODEL_HEADER, PLATFORM_HEADERS
 
 CREDENTIALS = ("authorization", "proxy-authorization", "cookie", "cookie2", "x-api-key", "api-key")
-"""What a client may use to prove who it is. The upstream's own credential is set after they are removed."""
+"""Headers with credentials of clients. The credential of the upstream is set after they are stripped."""
 
 ADDRESSES = ("forwarded", "x-forwarded-", "x-real-ip")
-"""Where a client called from."""
+"""Headers with the address of the client."""
 
 ORIGIN_WIDE = (
     "set-cookie",
@@ -26,13 +26,18 @@ ORIGIN_WIDE = (
     "report-to",
     "reporting-endpoints",
 )
-"""What a browser applies to the gateway as a whole, not to one answer."""
+"""Response headers that a browser applies to the whole origin, not to one response."""
 
-OURS = ("x-ratelimit-", "ratelimit", "ratelimit-", "x-trace-id", "x-request-id")
-"""What clients and logs take for the gateway's own word: limits, and ids of traces and requests."""
+GATEWAY_HEADERS = ("x-ratelimit-", "ratelimit", "ratelimit-", "x-trace-id", "x-request-id")
+"""Response headers that only the gateway may set: limits, and the ids of traces and requests."""
 
 
 def filters() -> list[Json]:
-    """Return the filters of a cluster that is a third party's. A name that ends in '-' stands for all that begin so."""
+    """Return the filters of a third party's cluster. A name that ends in '-' is a prefix."""
     request = (*PLATFORM_HEADERS, *CREDENTIALS, *ADDRESSES, MODEL_HEADER)
-    return [extension(cutter.BOUNDARY, cutter.boundary(request, (*PLATFORM_HEADERS, *ORIGIN_WIDE, *OURS)))]
+    return [
+        extension(
+            native_filter.BOUNDARY,
+            native_filter.boundary_config(request, (*PLATFORM_HEADERS, *ORIGIN_WIDE, *GATEWAY_HEADERS)),
+        )
+    ]

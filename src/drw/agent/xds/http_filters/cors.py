@@ -1,4 +1,4 @@
-"""Cross-origin requests: which web pages may call the data plane from a browser (Fetch standard, "CORS protocol")."""
+"""Cross-origin requests (CORS): the web origins whose pages may call the data plane from a browser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FILTER = "envoy.filters.http.cors"
 CORS = "envoy.extensions.filters.http.cors.v3"
 
 METHODS = "GET, POST, PUT, PATCH, DELETE"
-CLIENT = (
+OPENAI_CLIENT_HEADERS = (
     "arch",
     "helper-method",
     "lang",
@@ -21,26 +21,26 @@ CLIENT = (
     "runtime-version",
     "timeout",
 )
-"""What OpenAI's client for JavaScript says of itself with each request."""
+"""Suffixes of the `x-stainless-` headers that OpenAI's client for JavaScript sends."""
 REQUEST_HEADERS = (
     *("authorization", "content-type", "idempotency-key", "last-event-id", "x-model", "x-session-id"),
     *("openai-organization", "openai-project", "traceparent", "tracestate"),
-    *(f"x-stainless-{name}" for name in CLIENT),
+    *(f"x-stainless-{name}" for name in OPENAI_CLIENT_HEADERS),
 )
-ANSWER_HEADERS = (
+RESPONSE_HEADERS = (
     *("retry-after", "ratelimit", "ratelimit-policy", "x-drw-model", "x-request-id", "x-trace-id"),
-    *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
+    *(f"x-ratelimit-{field}-{unit}" for unit in ("requests", "tokens") for field in ("limit", "remaining", "reset")),
 )
 MAX_AGE = "600"
 
 
 def cors() -> Json:
-    """Return the filter, which answers preflights: it stands before the keys, since a browser sends none with them."""
+    """Return the filter, which answers preflights. It runs before authentication, because preflights have no key."""
     return extension(FILTER, typed(f"{CORS}.Cors"))
 
 
 def preflight(cluster: str) -> Json:
-    """Return the route of preflights: the filter answers all of them, but only on routes that lead somewhere."""
+    """Return the route of preflights. The filter answers all of them, but needs a route with a cluster."""
     required_headers = ("origin", "access-control-request-method")
     headers: list[Json] = [{"name": ":method", "string_match": {"exact": "OPTIONS"}}]
     headers += [{"name": name, "present_match": True} for name in required_headers]
@@ -48,7 +48,7 @@ def preflight(cluster: str) -> Json:
 
 
 def policy(origins: Sequence[str]) -> Json:
-    """Return what the virtual host says: these origins, and never credentials that a browser adds by itself."""
+    """Return the CORS policy of the virtual host: these origins, without credentials such as cookies."""
     allowed = [{"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin} for origin in origins]
     message = typed(
         f"{CORS}.CorsPolicy",
@@ -56,7 +56,7 @@ def policy(origins: Sequence[str]) -> Json:
         allow_origin_string_match=allowed,
         allow_methods=METHODS,
         allow_headers=", ".join(REQUEST_HEADERS),
-        expose_headers=", ".join(ANSWER_HEADERS),
+        expose_headers=", ".join(RESPONSE_HEADERS),
         max_age=MAX_AGE,
         allow_credentials=False,
         forward_not_matching_preflights=False,

@@ -1,7 +1,8 @@
 """The HTTP filter chain of a request, in order.
 
-strip (early) > keys > identity > known > cutter > blocked > drain > sizes > body > models > further > router.
-The native filter (cutter) checks tokens, limits, scopes and sizes. Dynamic filters are delivered separately.
+strip (early) > keys > identity > reroute > native filter > deny list > drain > sizes > body > models > route filters >
+router.
+The native filter checks tokens, limits, scopes and sizes. Dynamic filters are delivered separately.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from drw.agent import cutter
-from drw.agent.cutter import CUTTER, MODULE
+from drw.agent import native_filter
+from drw.agent.native_filter import MODULE, NATIVE_FILTER
 from drw.agent.xds.builders import Json, extension, typed
 from drw.agent.xds.http_filters.deny_list import BLOCKED, MODELS, RBAC
 from drw.api.gateway.v1.authentication_pb2 import Credentials
 from drw.routing.request_matching import OWN_PATHS, PLATFORM_HEADERS
 
 DRAIN = "envoy.filters.http.buffer"
-SIZES = "drw.sizes"
+BODY_SIZE = "drw.sizes"
 KEYS = "drw.keys"
 IDENTITY = "drw.identity"
-KNOWN = "drw.known"
+REROUTE = "drw.reroute"
 BODY = "drw.body"
-FURTHER = "drw.further"
+ROUTE_FILTERS = "drw.route_filters"
 ROUTER = "envoy.filters.http.router"
 
 JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
@@ -31,25 +32,25 @@ LUA = "envoy.extensions.filters.http.lua.v3.Lua"
 STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 KEY_STATE = "drw.key"
 
-DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, CUTTER: MODULE}
+DISCOVERED = {IDENTITY: LUA, KEYS: JWT, BLOCKED: RBAC, MODELS: RBAC, NATIVE_FILTER: MODULE}
 """Filters delivered separately, with their types."""
 
-OFF = (IDENTITY,)
+DISABLED_BY_DEFAULT = (IDENTITY,)
 """Filters disabled by default and enabled per route."""
 
 PROVIDER = "drw"
-ALIVE = tuple(OWN_PATHS)
+HEALTH_PATHS = tuple(OWN_PATHS)
 """Public health paths."""
 MAX_BODY_BYTES = 1 << 30
 """Maximum body size of any route."""
 
 UNBOUNDED = 1 << 62
-"""Routes that buffer the body before checking its size."""
+"""Size limit of the native filter on routes that buffer the body and check its size afterwards."""
 
-DRAINED_BYTES = 48 << 20
+MAX_DRAINED_BYTES = 48 << 20
 """Bytes of an oversized body that are read before the rejection."""
 
-CLAIMS = {
+CLAIM_HEADERS = {
     "x-drw-org": "org",
     "x-drw-desk": "desk",
     "x-drw-key": "sub",
@@ -66,7 +67,7 @@ BAD_HEADER = "token_header"
 
 SCHEMES = ("Bearer", "bearer")
 CLOCK_SKEW_SECONDS = 10
-MANY_KEYS = 10_000
+JWT_CACHE_SIZE = 10_000
 
 
 def strip() -> Json:
@@ -76,21 +77,21 @@ def strip() -> Json:
     return extension("envoy.http.early_header_mutation.header_mutation", typed(message, mutations=removals))
 
 
-def known() -> Json:
+def reroute_by_caller() -> Json:
     """Return the filter that records the verified key and repeats route matching.
 
     It is enabled only for routes that match on the caller, because route matching costs more than most filters.
     """
-    noted = note(KEY_STATE, "%REQ(X-DRW-KEY)%")
-    return extension(KNOWN, typed(STATE, clear_route_cache=True, on_request_headers=[noted])) | {"disabled": True}
+    caller = filter_state(KEY_STATE, "%REQ(X-DRW-KEY)%")
+    return extension(REROUTE, typed(STATE, clear_route_cache=True, on_request_headers=[caller])) | {"disabled": True}
 
 
-def switched_on() -> Json:
+def enabled() -> Json:
     """Return the per-route configuration that enables a disabled filter."""
     return typed("envoy.config.route.v3.FilterConfig", config={})
 
 
-def note(state: str, text: str) -> Json:
+def filter_state(state: str, text: str) -> Json:
     """Return the configuration that stores a value for hash policies."""
     return {
         "object_key": state,
@@ -105,73 +106,73 @@ def body() -> Json:
     return extension(BODY, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
 
 
-def further() -> Json:
+def route_filters() -> Json:
     """Return the composite filter for route-specific filters, after the final route match."""
-    return extension(FURTHER, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
+    return extension(ROUTE_FILTERS, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
 
 
 def drain() -> Json:
     """Return the buffer filter, disabled by default."""
-    message = typed("envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=DRAINED_BYTES)
+    message = typed("envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=MAX_DRAINED_BYTES)
     return extension(DRAIN, message) | {"disabled": True}
 
 
-def drained() -> Json:
+def drain_config() -> Json:
     """Return the per-route configuration that buffers whole bodies."""
-    return typed("envoy.extensions.filters.http.buffer.v3.BufferPerRoute", buffer={"max_request_bytes": DRAINED_BYTES})
+    return typed(
+        "envoy.extensions.filters.http.buffer.v3.BufferPerRoute", buffer={"max_request_bytes": MAX_DRAINED_BYTES}
+    )
 
 
-def sizes() -> Json:
+def body_size_filter() -> Json:
     """Return the filter that rejects an oversized body after buffering, disabled by default."""
-    return extension(SIZES, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
+    return extension(BODY_SIZE, typed(f"{COMPOSITE}.Composite")) | {"disabled": True}
 
 
-def at_most(size: int) -> Json:
+def body_size_config(size: int) -> Json:
     """Return the per-route configuration with the maximum size of buffered bodies."""
-    return typed(f"{COMPOSITE}.CompositePerRoute", matcher={"on_no_match": _size(size)})
+    action = typed(f"{COMPOSITE}.ExecuteFilterAction", typed_config=size_limit(size))
+    return typed(f"{COMPOSITE}.CompositePerRoute", matcher={"on_no_match": {"action": extension("bound", action)}})
 
 
 def keys(credentials: Credentials) -> Json:
     """Return the filter that verifies API keys and issuer tokens, and copies key claims to headers."""
-    platform_provider = _provider(credentials.issuer, [credentials.audience], credentials.jwks) | {
-        "claim_to_headers": [{"header_name": h, "claim_name": c} for h, c in CLAIMS.items()],
+    platform_provider = _jwt_provider(credentials.issuer, [credentials.audience], credentials.jwks) | {
+        "claim_to_headers": [{"header_name": h, "claim_name": c} for h, c in CLAIM_HEADERS.items()],
     }
     # Tokens without an expiry would be valid forever.
-    others = {
-        f"{ISSUER}{one.name}": _provider(one.issuer, list(one.audiences), one.jwks)
-        | {"payload_in_metadata": f"{ISSUER}{one.name}", "require_expiration": True}
-        for one in credentials.issuers
+    issuers = {
+        f"{ISSUER}{issuer.name}": _jwt_provider(issuer.issuer, list(issuer.audiences), issuer.jwks)
+        | {"payload_in_metadata": f"{ISSUER}{issuer.name}", "require_expiration": True}
+        for issuer in credentials.issuers
     }
-    needed: list[Json] = [{"provider_name": name} for name in (PROVIDER, *others)]
+    requirements: list[Json] = [{"provider_name": name} for name in (PROVIDER, *issuers)]
     if credentials.certificates:
-        needed.append({"allow_missing": {}})  # then the identity filter checks the client certificate
-    needs = needed[0] if len(needed) == 1 else {"requires_any": {"requirements": needed}}
-    open_to_all = [{"match": {"path": path}} for path in ALIVE]
-    rules = [*open_to_all, {"match": {"prefix": "/"}, "requires": needs}]
-    return typed(JWT, providers={PROVIDER: platform_provider, **others}, rules=rules)
+        requirements.append({"allow_missing": {}})  # then the identity filter checks the client certificate
+    requirement = requirements[0] if len(requirements) == 1 else {"requires_any": {"requirements": requirements}}
+    public_rules = [{"match": {"path": path}} for path in HEALTH_PATHS]
+    rules = [*public_rules, {"match": {"prefix": "/"}, "requires": requirement}]
+    return typed(JWT, providers={PROVIDER: platform_provider, **issuers}, rules=rules)
 
 
-def scopes(required: Sequence[str]) -> Json:
-    """Return the filter that checks scopes again: one of the given scopes, or any verified caller."""
-    known = [{"header": {"name": "x-drw-key", "present_match": True}}]
-    principals = [_holds(scope) for scope in required] or known
+def scope_filter(required: Sequence[str]) -> Json:
+    """Return the filter that checks scopes again: one of the required scopes, or any verified caller."""
+    verified = [{"header": {"name": "x-drw-key", "present_match": True}}]
+    principals = [_scope_matcher(scope) for scope in required] or verified
     policies = {"route": {"permissions": [{"any": True}], "principals": principals}}
     return typed(RBAC, rules={"action": "ALLOW", "policies": policies})
 
 
-def needs(required: Sequence[str], max_bytes: int = MAX_BODY_BYTES) -> Json:
+def access_config(required: Sequence[str], max_bytes: int = MAX_BODY_BYTES) -> Json:
     """Return the per-route configuration with required scopes and maximum body size."""
-    return cutter.route(cutter.ONE_OF if required else cutter.ANY_KEY, max_bytes, required)
+    return native_filter.route_config(
+        native_filter.ANY_SCOPE if required else native_filter.ANY_KEY, max_bytes, required
+    )
 
 
-def anybody(max_bytes: int = MAX_BODY_BYTES) -> Json:
+def public_config(max_bytes: int = MAX_BODY_BYTES) -> Json:
     """Return the per-route configuration of public paths."""
-    return cutter.route(cutter.ANYBODY, max_bytes)
-
-
-def literal(text: str) -> str:
-    """Return a regular expression that matches exactly this text."""
-    return re.escape(text)
+    return native_filter.route_config(native_filter.PUBLIC, max_bytes)
 
 
 def router() -> Json:
@@ -180,24 +181,19 @@ def router() -> Json:
     return extension(ROUTER, message)
 
 
-def _size(limit: int) -> Json:
-    action = typed(f"{COMPOSITE}.ExecuteFilterAction", typed_config=size_limit(limit))
-    return {"action": extension("bound", action)}
-
-
 def size_limit(limit: int) -> Json:
     """Return the filter that rejects larger bodies."""
-    bound = typed("envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit", max_request_bytes=limit)
-    return extension("envoy.filters.http.body_size_limit", bound)
+    limiter = typed("envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit", max_request_bytes=limit)
+    return extension("envoy.filters.http.body_size_limit", limiter)
 
 
-def _holds(scope: str) -> Json:
-    """Return the matcher for a word in the scopes header."""
-    word = {"safe_regex": {"regex": f"(.* )?{re.escape(scope)}( .*)?"}}
-    return {"header": {"name": "x-drw-scopes", "string_match": word}}
+def _scope_matcher(scope: str) -> Json:
+    """Return the matcher for one scope in the scopes header."""
+    pattern = {"safe_regex": {"regex": f"(.* )?{re.escape(scope)}( .*)?"}}
+    return {"header": {"name": "x-drw-scopes", "string_match": pattern}}
 
 
-def _provider(issuer: str, audiences: list[str], jwks: str) -> Json:
+def _jwt_provider(issuer: str, audiences: list[str], jwks: str) -> Json:
     return {
         "issuer": issuer,
         "audiences": audiences,
@@ -205,5 +201,5 @@ def _provider(issuer: str, audiences: list[str], jwks: str) -> Json:
         "from_headers": [{"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES],
         "clock_skew_seconds": CLOCK_SKEW_SECONDS,
         "forward": True,  # to the native filter, which checks the JOSE header and removes the token
-        "jwt_cache_config": {"jwt_cache_size": MANY_KEYS},
+        "jwt_cache_config": {"jwt_cache_size": JWT_CACHE_SIZE},
     }

@@ -1,33 +1,33 @@
--- Who calls where no key of our own says so: by the token of an issuer, or by the certificate of the connection.
--- The tables `issuers`, `desks`, `certificates` and `said` stand above; identity.py writes them.
+-- Identifies callers without an API key of the platform: by an issuer token or by a client certificate.
+-- identity.py writes the tables `issuers`, `desks`, `certificates` and `messages` before this code.
 
 local TOKENS = "envoy.filters.http.jwt_authn"
-local MOST_WORDS = 100
-local MOST_SUBJECT = 128
-local SHOWN = 80
+local MAX_ITEMS = 100
+local MAX_SUBJECT = 128
+local MAX_SHOWN = 80
 
-local function refuse(handle, message)
-  handle:streamInfo():dynamicMetadata():set("drw.identity", "refusal", message)
+local function reject(handle, message)
+  handle:streamInfo():dynamicMetadata():set("drw.identity", "rejection", message)
   handle:respond({ [":status"] = "401" }, "")
 end
 
--- A claim by its own name, or by a path into nested ones.
+-- Return a claim by name, or by a dotted path into nested claims.
 local function claim(claims, name)
-  local found = claims[name]
-  if found ~= nil then
-    return found
+  local value = claims[name]
+  if value ~= nil then
+    return value
   end
-  found = claims
+  value = claims
   for part in string.gmatch(name, "[^.]+") do
-    if type(found) ~= "table" then
+    if type(value) ~= "table" then
       return nil
     end
-    found = found[part]
+    value = value[part]
   end
-  return found
+  return value
 end
 
--- One text, also as the only one of a list.
+-- Return a string, also as the only item of a list.
 local function text(value)
   if type(value) == "table" and #value == 1 then
     value = value[1]
@@ -35,44 +35,44 @@ local function text(value)
   return type(value) == "string" and value or nil
 end
 
--- Texts: a list of them, or words with spaces between.
-local function words(value)
-  local found = {}
+-- Return the strings of a list, or of a string separated by spaces.
+local function items(value)
+  local result = {}
   if type(value) == "string" then
     for word in string.gmatch(value, "%S+") do
-      found[#found + 1] = word
-      if #found == MOST_WORDS then
+      result[#result + 1] = word
+      if #result == MAX_ITEMS then
         break
       end
     end
   elseif type(value) == "table" then
-    for number = 1, math.min(#value, MOST_WORDS) do
+    for number = 1, math.min(#value, MAX_ITEMS) do
       if type(value[number]) == "string" then
-        found[#found + 1] = value[number]
+        result[#result + 1] = value[number]
       end
     end
   end
-  return found
+  return result
 end
 
-local function joined(set)
-  local found = {}
-  for one in pairs(set) do
-    found[#found + 1] = one
+local function sorted_list(set)
+  local result = {}
+  for entry in pairs(set) do
+    result[#result + 1] = entry
   end
-  table.sort(found)
-  return table.concat(found, " ")
+  table.sort(result)
+  return table.concat(result, " ")
 end
 
--- Two subjects never become one: what may not stand in an id is written as %XX, and nothing is cut off.
+-- Encode a subject as part of a key id. The encoding is injective: other characters become %XX, nothing is truncated.
 local function subject(value)
   if type(value) ~= "string" or value == "" then
     return nil
   end
-  local written = string.gsub(value, "[^%w._@|-]", function(c)
+  local encoded = string.gsub(value, "[^%w._@|-]", function(c)
     return string.format("%%%02X", string.byte(c))
   end)
-  return #written <= MOST_SUBJECT and written or nil
+  return #encoded <= MAX_SUBJECT and encoded or nil
 end
 
 local function identify(handle, key, org, desk, scopes, walls)
@@ -87,62 +87,62 @@ local function identify(handle, key, org, desk, scopes, walls)
 end
 
 local function by_token(handle, name, issuer, claims)
-  local who = subject(claims["sub"])
-  if who == nil then
-    return refuse(handle, said.subject)
+  local subject_id = subject(claims["sub"])
+  if subject_id == nil then
+    return reject(handle, messages.subject)
   end
   if issuer.claims.org ~= "" and text(claim(claims, issuer.claims.org)) ~= issuer.org then
-    return refuse(handle, said.org)
+    return reject(handle, messages.org)
   end
-  local named = issuer.claims.desk ~= "" and claim(claims, issuer.claims.desk) or nil
-  local desk = named == nil and issuer.default_desk or text(named)
-  local bounds = desk ~= nil and desks[issuer.org] ~= nil and desks[issuer.org][desk] or nil
-  if bounds == nil then
-    return refuse(handle, said.desk .. string.sub(desk or "", 1, SHOWN) .. "'")
+  local desk_claim = issuer.claims.desk ~= "" and claim(claims, issuer.claims.desk) or nil
+  local desk = desk_claim == nil and issuer.default_desk or text(desk_claim)
+  local allowed = desk ~= nil and desks[issuer.org] ~= nil and desks[issuer.org][desk] or nil
+  if allowed == nil then
+    return reject(handle, messages.desk .. string.sub(desk or "", 1, MAX_SHOWN) .. "'")
   end
   local scopes, walls = {}, {}
-  for _, role in ipairs(words(claim(claims, issuer.claims.roles))) do
+  for _, role in ipairs(items(claim(claims, issuer.claims.roles))) do
     for _, scope in ipairs(issuer.roles[role] or {}) do
-      if bounds.scopes[scope] then
+      if allowed.scopes[scope] then
         scopes[scope] = true
       end
     end
   end
   if issuer.claims.walls ~= "" then
-    for _, wall in ipairs(words(claim(claims, issuer.claims.walls))) do
-      if bounds.walls[wall] then
+    for _, wall in ipairs(items(claim(claims, issuer.claims.walls))) do
+      if allowed.walls[wall] then
         walls[wall] = true
       end
     end
   end
-  identify(handle, "oidc:" .. name .. ":" .. who, issuer.org, desk, joined(scopes), joined(walls))
+  identify(handle, "oidc:" .. name .. ":" .. subject_id, issuer.org, desk, sorted_list(scopes), sorted_list(walls))
 end
 
 local function by_certificate(handle, ssl)
-  local found
+  local principal
   for _, san in ipairs(ssl:uriSanPeerCertificate()) do
-    local one = certificates[san]
-    if one ~= nil and found ~= nil and found ~= one then
-      return refuse(handle, said.several)
+    local candidate = certificates[san]
+    if candidate ~= nil and principal ~= nil and principal ~= candidate then
+      return reject(handle, messages.several)
     end
-    found = one or found
+    principal = candidate or principal
   end
   for _, san in ipairs(ssl:dnsSansPeerCertificate()) do
-    local one = certificates[string.lower(san)]
-    if one ~= nil and found ~= nil and found ~= one then
-      return refuse(handle, said.several)
+    local candidate = certificates[string.lower(san)]
+    if candidate ~= nil and principal ~= nil and principal ~= candidate then
+      return reject(handle, messages.several)
     end
-    found = one or found
+    principal = candidate or principal
   end
-  if found == nil then
-    return refuse(handle, said.certificate)
+  if principal == nil then
+    return reject(handle, messages.certificate)
   end
-  identify(handle, found.key, found.org, found.desk, found.scopes, found.walls)
+  identify(handle, principal.key, principal.org, principal.desk, principal.scopes, principal.walls)
 end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  if headers:get("x-drw-key") ~= nil or said.alive[string.match(headers:get(":path"), "^[^?]*")] then
+  if headers:get("x-drw-key") ~= nil or messages.alive[string.match(headers:get(":path"), "^[^?]*")] then
     return
   end
   local tokens = handle:streamInfo():dynamicMetadata():get(TOKENS)
@@ -152,13 +152,13 @@ function envoy_on_request(handle)
       return by_token(handle, name, issuer, claims)
     end
   end
-  -- A bearer decides: one that counts for nothing is not made up for by a certificate.
+  -- A bearer token takes precedence: with an invalid one, a certificate does not help.
   if headers:get("authorization") ~= nil then
-    return refuse(handle, said.not_valid)
+    return reject(handle, messages.not_valid)
   end
   local ssl = handle:streamInfo():downstreamSslConnection()
   if ssl ~= nil and ssl:peerCertificatePresented() and ssl:peerCertificateValidated() then
     return by_certificate(handle, ssl)
   end
-  refuse(handle, said.missing)
+  reject(handle, messages.missing)
 end

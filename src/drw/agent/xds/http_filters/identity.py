@@ -12,11 +12,11 @@ from typing import Any
 
 from drw.agent.xds.builders import Json, typed
 from drw.agent.xds.http_filters import local_replies
-from drw.agent.xds.http_filters.filters import ALIVE, LUA
+from drw.agent.xds.http_filters.filters import HEALTH_PATHS, LUA
 from drw.api.gateway.v1.authentication_pb2 import Certificate, Credentials, Desk, Issuer
 
-SAID = {
-    "alive": dict.fromkeys(ALIVE, True),
+MESSAGES = {
+    "alive": dict.fromkeys(HEALTH_PATHS, True),
     "missing": local_replies.MISSING,
     "not_valid": local_replies.NOT_VALID,
     "subject": "the token names nobody: its claim `sub` must be a text of at most 128 characters",
@@ -32,16 +32,16 @@ def identity(credentials: Credentials) -> Json:
     """Return the filter."""
     if not credentials.issuers and not credentials.certificates:
         return typed(LUA)
-    bounds = {(desk.org, desk.name): desk for desk in credentials.desks}
+    desks = {(desk.org, desk.name): desk for desk in credentials.desks}
     tables = {
         "issuers": {issuer.name: _issuer(issuer) for issuer in credentials.issuers},
         "desks": _desks(credentials.desks),
-        "certificates": dict(_certificates(credentials.certificates, bounds)),
-        "said": SAID,
+        "certificates": dict(_certificates(credentials.certificates, desks)),
+        "messages": MESSAGES,
     }
     code = resources.files(__package__).joinpath("identity.lua").read_text(encoding="utf-8")
-    above = "\n".join(f"local {name} = {lua(table)}" for name, table in tables.items())
-    return typed(LUA, default_source_code={"inline_string": f"{above}\n{code}"})
+    definitions = "\n".join(f"local {name} = {lua_literal(table)}" for name, table in tables.items())
+    return typed(LUA, default_source_code={"inline_string": f"{definitions}\n{code}"})
 
 
 def _issuer(issuer: Issuer) -> Json:
@@ -57,23 +57,26 @@ def _issuer(issuer: Issuer) -> Json:
 def _desks(desks: Iterable[Desk]) -> dict[str, Json]:
     orgs: dict[str, Json] = {}
     for desk in desks:
-        bounds = {"scopes": dict.fromkeys(desk.scopes, True), "walls": dict.fromkeys(desk.walls, True)}
-        orgs.setdefault(desk.org, {})[desk.name] = bounds
+        allowed = {"scopes": dict.fromkeys(desk.scopes, True), "walls": dict.fromkeys(desk.walls, True)}
+        orgs.setdefault(desk.org, {})[desk.name] = allowed
     return orgs
 
 
 def _certificates(
-    certificates: Iterable[Certificate], bounds: Mapping[tuple[str, str], Desk]
+    certificates: Iterable[Certificate], desks: Mapping[tuple[str, str], Desk]
 ) -> Iterable[tuple[str, dict[str, str]]]:
-    for one in certificates:
-        if (desk := bounds.get((one.org, one.desk))) is not None:
-            scopes = sorted(scope for scope in one.scopes if scope in desk.scopes)
-            walls = sorted(wall for wall in one.walls if wall in desk.walls)
+    for certificate in certificates:
+        if (desk := desks.get((certificate.org, certificate.desk))) is not None:
+            scopes = sorted(scope for scope in certificate.scopes if scope in desk.scopes)
+            walls = sorted(wall for wall in certificate.walls if wall in desk.walls)
             permissions = {"scopes": " ".join(scopes), "walls": " ".join(walls)}
-            yield one.san, {"key": f"cert:{one.name}", "org": one.org, "desk": one.desk, **permissions}
+            yield (
+                certificate.san,
+                {"key": f"cert:{certificate.name}", "org": certificate.org, "desk": certificate.desk, **permissions},
+            )
 
 
-def lua(value: Any) -> str:
+def lua_literal(value: Any) -> str:
     """Return nested mappings, lists, strings and booleans as a Lua literal, with sorted keys and without None."""
     match value:
         case bool():
@@ -81,12 +84,14 @@ def lua(value: Any) -> str:
         case str():
             return '"' + "".join(_character(byte) for byte in value.encode()) + '"'
         case Mapping():
-            pairs = (f"[{lua(key)}] = {lua(value[key])}" for key in sorted(value) if value[key] is not None)
+            pairs = (
+                f"[{lua_literal(key)}] = {lua_literal(value[key])}" for key in sorted(value) if value[key] is not None
+            )
             return "{" + ", ".join(pairs) + "}"
-    return "{" + ", ".join(lua(one) for one in value) + "}"
+    return "{" + ", ".join(lua_literal(item) for item in value) + "}"
 
 
 def _character(byte: int) -> str:
     """Return a byte as part of a Lua string literal, escaped if needed."""
-    plain = 32 <= byte < 127 and byte not in b'"\\'
-    return chr(byte) if plain else f"\\{byte:03d}"
+    printable = 32 <= byte < 127 and byte not in b'"\\'
+    return chr(byte) if printable else f"\\{byte:03d}"

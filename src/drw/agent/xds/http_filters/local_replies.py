@@ -6,57 +6,63 @@ errors of the services.
 
 from __future__ import annotations
 
-from drw.agent import cutter
+from drw.agent import native_filter
 from drw.agent.xds.builders import Json, extension, header, typed
 from drw.agent.xds.http_filters import deny_list, filters
-from drw.agent.xds.routes import NOTES, OWN, UNREAD_STATUS
+from drw.agent.xds.routes import INVALID_BODY_STATUS, PLATFORM_MARK, ROUTE_METADATA
 from drw.kernel import errors
 
-MAKE_ONE = "make one with `drw keys create`"
-MISSING = f"there is no key in this request: send it as `Authorization: Bearer KEY`; {MAKE_ONE}"
-EXPIRED = f"the key has expired; {MAKE_ONE}"
-REVOKED = f"the key is revoked; {MAKE_ONE}"
+CREATE_KEY_HINT = "make one with `drw keys create`"
+MISSING = f"there is no key in this request: send it as `Authorization: Bearer KEY`; {CREATE_KEY_HINT}"
+EXPIRED = f"the key has expired; {CREATE_KEY_HINT}"
+REVOKED = f"the key is revoked; {CREATE_KEY_HINT}"
 KILLED = "this key, desk or model is stopped by a kill switch: `drw kill list` says since when, why and by whom"
 CUT = "this was stopped by a kill switch: `drw kill list` says since when, why and by whom"
 TOKENS = "the tokens of this minute are used up; try every few seconds, as Retry-After says, until some are free again"
 MONEY = "the money of this period is used up; a retry does not help until more is set or the next period begins"
-NOT_VALID = f"the key is not valid here: it is not whole, or another platform issued it; {MAKE_ONE}"
-NOBODY = f"%DYNAMIC_METADATA({filters.IDENTITY}:refusal)%"
-LACKS = f"the key lacks the scope %METADATA(ROUTE:{NOTES}:needs)%; make one that has it with `drw keys create`"
+NOT_VALID = f"the key is not valid here: it is not whole, or another platform issued it; {CREATE_KEY_HINT}"
+IDENTITY_ERROR = f"%DYNAMIC_METADATA({filters.IDENTITY}:rejection)%"
+MISSING_SCOPE = (
+    f"the key lacks the scope %METADATA(ROUTE:{ROUTE_METADATA}:needs)%; make one that has it with `drw keys create`"
+)
 NOT_ALLOWED = "this is not allowed here: %RESPONSE_CODE_DETAILS%"
-NOTHING = "there is nothing at %REQ(:METHOD)% %PATH(NQ)%"
-UNREAD = "the body must be a JSON object in UTF-8, each key in it once"
-ENCODED = "the model is looked for in bodies at this path, so they must come without Content-Encoding"
-WRONG_METHOD = f"%PATH(NQ)% takes %METADATA(ROUTE:{NOTES}:methods)%, not %REQ(:METHOD)%"
-TOO_LARGE = f"the body is too large: at most %METADATA(ROUTE:{NOTES}:max_body)% at this path"
-TOO_MANY = "the key has used up its requests for this minute; Retry-After says in how many seconds the next may come"
+NOT_FOUND = "there is nothing at %REQ(:METHOD)% %PATH(NQ)%"
+INVALID_BODY = "the body must be a JSON object in UTF-8, each key in it once"
+ENCODED_BODY = "the model is looked for in bodies at this path, so they must come without Content-Encoding"
+WRONG_METHOD = f"%PATH(NQ)% takes %METADATA(ROUTE:{ROUTE_METADATA}:methods)%, not %REQ(:METHOD)%"
+TOO_LARGE = f"the body is too large: at most %METADATA(ROUTE:{ROUTE_METADATA}:max_body)% at this path"
+RATE_LIMITED = (
+    "the key has used up its requests for this minute; Retry-After says in how many seconds the next may come"
+)
 NO_CREDENTIAL = "the gateway has no credential for the upstream of this route; its operator must give it one"
-CROWDED = "too many requests are under way; try again soon"
-GONE = f"%METADATA(ROUTE:{NOTES}:gone)%"
+OVERLOADED = "too many requests are under way; try again soon"
+UPSTREAM_DOWN = f"%METADATA(ROUTE:{ROUTE_METADATA}:gone)%"
 TOO_SLOW = "no answer came in the time that this path allows"
-TOO_LONG = "the request did not come whole in the time that there is for it: %RESPONSE_CODE_DETAILS%"
-NOT_HTTP = "the request is not well formed: %RESPONSE_CODE_DETAILS%"
-BROKEN = "the gateway cannot answer: %RESPONSE_CODE_DETAILS%"
+REQUEST_TIMEOUT = "the request did not come whole in the time that there is for it: %RESPONSE_CODE_DETAILS%"
+MALFORMED_REQUEST = "the request is not well formed: %RESPONSE_CODE_DETAILS%"
+INTERNAL_ERROR = "the gateway cannot answer: %RESPONSE_CODE_DETAILS%"
 
-HANGS = (
-    f"response.code_details == 'upstream_per_try_timeout' && '{OWN}' in xds.route_metadata.filter_metadata['{NOTES}']"
+NO_FIRST_BYTE = (
+    "response.code_details == 'upstream_per_try_timeout' && "
+    f"'{PLATFORM_MARK}' in xds.route_metadata.filter_metadata['{ROUTE_METADATA}']"
 )
 """A platform process that has not started to respond. Third-party upstreams may be slow."""
 
-LACKING = (
-    f"response.code_details.contains('{cutter.LACKS_SCOPE}') || response.code_details.startsWith('rbac_access_denied')"
+SCOPE_DENIED = (
+    f"response.code_details.contains('{native_filter.LACKS_SCOPE}') || "
+    "response.code_details.startsWith('rbac_access_denied')"
 )
 """Routes without body extraction, and routes matched after it."""
 
-INVALID = errors.HTTP[errors.InvalidRequest]
+INVALID_FORM = errors.HTTP[errors.InvalidRequest]
 RETRY_SECONDS = "2"
 START_SECONDS = "5"
 """Start-up time of a platform process."""
 TOKEN_RETRY_SECONDS = "10"
 
-STOPPED = errors.HTTP[errors.Forbidden]._replace(code="killed")
-SPENT = errors.HTTP[errors.RateLimited]._replace(code="insufficient_quota")
-DENIED = "jwt_authn_access_denied"
+KILLED_FORM = errors.HTTP[errors.Forbidden]._replace(code="killed")
+QUOTA_FORM = errors.HTTP[errors.RateLimited]._replace(code="insufficient_quota")
+JWT_DENIED = "jwt_authn_access_denied"
 
 
 def local_replies() -> Json:
@@ -64,47 +70,47 @@ def local_replies() -> Json:
     return {
         "mappers": [
             {"filter": _status(200), "body_format_override": {"text_format_source": {"inline_string": "ok\n"}}},
-            _reply(_cel(f"'refusal' in metadata.filter_metadata['{filters.IDENTITY}']"), NOBODY, 401),
-            _reply(_refusal(filters.BAD_HEADER), NOT_VALID, 401),
-            _reply(_refusal(deny_list.REVOKED), REVOKED, 401),
-            _reply(_refusal(deny_list.KILLED), KILLED, 403, form=STOPPED),
-            _reply(_refusal(deny_list.MONEY), MONEY, 429, form=SPENT),
-            _reply(_refusal(deny_list.TOKENS), TOKENS, 429, TOKEN_RETRY_SECONDS),
-            _reply(_cel(f"response.code_details.contains('{cutter.CUT}')"), CUT, 403, form=STOPPED),
-            _reply(_details(f"{DENIED}{{Jwt_is_missing}}"), MISSING, 401),
-            _reply(_details(f"{DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
-            _reply(_cel(f"response.code_details.startsWith('{DENIED}')"), NOT_VALID, 401),
+            _reply(_cel(f"'rejection' in metadata.filter_metadata['{filters.IDENTITY}']"), IDENTITY_ERROR, 401),
+            _reply(_rejected_for(filters.BAD_HEADER), NOT_VALID, 401),
+            _reply(_rejected_for(deny_list.REVOKED), REVOKED, 401),
+            _reply(_rejected_for(deny_list.KILLED), KILLED, 403, form=KILLED_FORM),
+            _reply(_rejected_for(deny_list.MONEY), MONEY, 429, form=QUOTA_FORM),
+            _reply(_rejected_for(deny_list.TOKENS), TOKENS, 429, TOKEN_RETRY_SECONDS),
+            _reply(_cel(f"response.code_details.contains('{native_filter.CUT}')"), CUT, 403, form=KILLED_FORM),
+            _reply(_details(f"{JWT_DENIED}{{Jwt_is_missing}}"), MISSING, 401),
+            _reply(_details(f"{JWT_DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
+            _reply(_cel(f"response.code_details.startsWith('{JWT_DENIED}')"), NOT_VALID, 401),
             _reply(_cel("response.code_details.contains('credential')"), NO_CREDENTIAL, 503),
-            _reply(_cel(LACKING), LACKS, 403),
+            _reply(_cel(SCOPE_DENIED), MISSING_SCOPE, 403),
             _reply(_status(403), NOT_ALLOWED, 403),
-            _reply(_status(404), NOTHING, 404),
+            _reply(_status(404), NOT_FOUND, 404),
             _reply(_status(405), WRONG_METHOD, 405),
             _reply(_status(413), TOO_LARGE, 413),
-            _reply(_status(415), ENCODED, 415),
-            _reply(_status(UNREAD_STATUS), UNREAD, 400),
-            _reply(_status(429), TOO_MANY, 429),
-            _reply(_flags("UO", "OM"), CROWDED, 503, RETRY_SECONDS),
-            _reply(_status(503), GONE, 503, START_SECONDS),
-            _reply(_cel(HANGS), GONE, 503, START_SECONDS),
-            _reply(_cel("response.code_details.startsWith('request_')"), TOO_LONG, 408, form=INVALID),
+            _reply(_status(415), ENCODED_BODY, 415),
+            _reply(_status(INVALID_BODY_STATUS), INVALID_BODY, 400),
+            _reply(_status(429), RATE_LIMITED, 429),
+            _reply(_flags("UO", "OM"), OVERLOADED, 503, RETRY_SECONDS),
+            _reply(_status(503), UPSTREAM_DOWN, 503, START_SECONDS),
+            _reply(_cel(NO_FIRST_BYTE), UPSTREAM_DOWN, 503, START_SECONDS),
+            _reply(_cel("response.code_details.startsWith('request_')"), REQUEST_TIMEOUT, 408, form=INVALID_FORM),
             _reply(_status(408), TOO_SLOW, 504),
             _reply(_status(504), TOO_SLOW, 504),
-            _reply(_status(400), NOT_HTTP, 400),
-            _reply(_status(431), NOT_HTTP, 431, form=INVALID),
+            _reply(_status(400), MALFORMED_REQUEST, 400),
+            _reply(_status(431), MALFORMED_REQUEST, 431, form=INVALID_FORM),
         ],
-        "body_format": _format(BROKEN, errors.HTTP[errors.InternalError]),
+        "body_format": _format(INTERNAL_ERROR, errors.HTTP[errors.InternalError]),
     }
 
 
 def _reply(
-    where: Json, message: str, status: int, retry_after: str = "", *, form: errors.HttpForm | None = None
+    condition: Json, message: str, status: int, retry_after: str = "", *, form: errors.HttpError | None = None
 ) -> Json:
     form = form or next(f for f in errors.HTTP.values() if f.status == status)
-    reply = {"filter": where, "status_code": status, "body_format_override": _format(message, form)}
+    reply = {"filter": condition, "status_code": status, "body_format_override": _format(message, form)}
     return reply | ({"headers_to_add": [header("retry-after", retry_after)]} if retry_after else {})
 
 
-def _format(message: str, form: errors.HttpForm) -> Json:
+def _format(message: str, form: errors.HttpError) -> Json:
     return {"json_format": {"error": {"message": message, "type": form.type, "param": None, "code": form.code}}}
 
 
@@ -117,9 +123,9 @@ def _flags(*flags: str) -> Json:
     return {"response_flag_filter": {"flags": list(flags)}}
 
 
-def _refusal(reason: str) -> Json:
-    by_list = f"response.code_details == 'rbac_access_denied_matched_policy[{reason}]'"
-    return _cel(f"{by_list} || response.code_details.contains('{cutter.REFUSED}{reason}')")
+def _rejected_for(reason: str) -> Json:
+    by_deny_list = f"response.code_details == 'rbac_access_denied_matched_policy[{reason}]'"
+    return _cel(f"{by_deny_list} || response.code_details.contains('{native_filter.REJECTED_PREFIX}{reason}')")
 
 
 def _details(text: str) -> Json:

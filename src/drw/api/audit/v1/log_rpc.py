@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.audit.v1 import log_pb2
 from drw.api.audit.v1.log_pb2 import Checkpoint, GetCheckpointRequest, GetProofRequest, ListRecordsRequest, ListRecordsResponse, Proof, Verification, VerifyRequest
 
@@ -16,19 +16,19 @@ class Log(Servicer):
 
     async def list_records(self, request: ListRecordsRequest, /) -> ListRecordsResponse:
         """ListRecords lists records of the caller's desk, newest first; with "org:admin", of the org. Records with walls are visible to callers inside all of them."""
-        raise Unwritten("ListRecords")
+        raise MethodNotImplemented("ListRecords")
 
     async def get_checkpoint(self, request: GetCheckpointRequest, /) -> Checkpoint:
         """GetCheckpoint returns a signed checkpoint that covers every acknowledged record."""
-        raise Unwritten("GetCheckpoint")
+        raise MethodNotImplemented("GetCheckpoint")
 
     async def get_proof(self, request: GetProofRequest, /) -> Proof:
         """GetProof proves that a record is in the tree of the newest checkpoint."""
-        raise Unwritten("GetProof")
+        raise MethodNotImplemented("GetProof")
 
     async def verify(self, request: VerifyRequest, /) -> Verification:
         """Verify reads the whole log and compares it with its checkpoint and the database."""
-        raise Unwritten("Verify")
+        raise MethodNotImplemented("Verify")
 
 
 class LogClient(Client):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.gateway.v1 import authentication_pb2
 from drw.api.gateway.v1.authentication_pb2 import Certificate, ComparePrincipalsRequest, ComparePrincipalsResponse, CreateKeyRequest, CreatedKey, Credentials, DeleteCertificateRequest, DeleteDeskRequest, DeleteDeskResponse, DeleteIssuerRequest, DeleteOrgRequest, Desk, GetCertificateRequest, GetDeskRequest, GetIssuerRequest, GetKeyRequest, GetMeRequest, GetOrgRequest, Issuer, Key, ListCertificatesRequest, ListCertificatesResponse, ListDesksRequest, ListDesksResponse, ListIssuersRequest, ListIssuersResponse, ListKeysRequest, ListKeysResponse, ListOrgsRequest, ListOrgsResponse, ListSigningKeysRequest, ListSigningKeysResponse, Me, Org, PutCertificateRequest, PutDeskRequest, PutDeskResponse, PutIssuerRequest, PutOrgRequest, PutOrgResponse, RefreshIssuerRequest, RetireSigningKeyRequest, RetireSigningKeyResponse, RevokeKeyRequest, RotateKeyRequest, RotateSigningKeyRequest, SigningKey, WatchCredentialsRequest
 
@@ -16,115 +16,115 @@ class Authentication(Servicer):
 
     async def get_me(self, request: GetMeRequest, /) -> Me:
         """GetMe returns the caller."""
-        raise Unwritten("GetMe")
+        raise MethodNotImplemented("GetMe")
 
     async def create_key(self, request: CreateKeyRequest, /) -> CreatedKey:
         """CreateKey issues a key. Only this response contains its secret."""
-        raise Unwritten("CreateKey")
+        raise MethodNotImplemented("CreateKey")
 
     async def list_keys(self, request: ListKeysRequest, /) -> ListKeysResponse:
         """ListKeys lists the keys that the caller can see, newest first."""
-        raise Unwritten("ListKeys")
+        raise MethodNotImplemented("ListKeys")
 
     async def get_key(self, request: GetKeyRequest, /) -> Key:
         """GetKey returns a key."""
-        raise Unwritten("GetKey")
+        raise MethodNotImplemented("GetKey")
 
     async def revoke_key(self, request: RevokeKeyRequest, /) -> Key:
         """RevokeKey revokes a key and all keys that were created with it, at any depth. It is idempotent."""
-        raise Unwritten("RevokeKey")
+        raise MethodNotImplemented("RevokeKey")
 
     async def rotate_key(self, request: RotateKeyRequest, /) -> CreatedKey:
         """RotateKey issues a successor with the same scopes, walls, limits and budgets. The key itself is revoked after the overlap."""
-        raise Unwritten("RotateKey")
+        raise MethodNotImplemented("RotateKey")
 
     async def put_org(self, request: PutOrgRequest, /) -> PutOrgResponse:
         """PutOrg creates an org, or replaces the permissions of its desks."""
-        raise Unwritten("PutOrg")
+        raise MethodNotImplemented("PutOrg")
 
     async def list_orgs(self, request: ListOrgsRequest, /) -> ListOrgsResponse:
         """ListOrgs lists the orgs by name."""
-        raise Unwritten("ListOrgs")
+        raise MethodNotImplemented("ListOrgs")
 
     async def get_org(self, request: GetOrgRequest, /) -> Org:
         """GetOrg returns an org."""
-        raise Unwritten("GetOrg")
+        raise MethodNotImplemented("GetOrg")
 
     async def delete_org(self, request: DeleteOrgRequest, /) -> Org:
         """DeleteOrg deletes an org without desks, issuers and certificates."""
-        raise Unwritten("DeleteOrg")
+        raise MethodNotImplemented("DeleteOrg")
 
     async def put_desk(self, request: PutDeskRequest, /) -> PutDeskResponse:
         """PutDesk creates a desk, or replaces the permissions of its keys. A desk of another org requires platform:admin."""
-        raise Unwritten("PutDesk")
+        raise MethodNotImplemented("PutDesk")
 
     async def list_desks(self, request: ListDesksRequest, /) -> ListDesksResponse:
         """ListDesks lists the desks of an org by name: the caller's own desk, or all desks with "org:admin"."""
-        raise Unwritten("ListDesks")
+        raise MethodNotImplemented("ListDesks")
 
     async def get_desk(self, request: GetDeskRequest, /) -> Desk:
         """GetDesk returns a desk."""
-        raise Unwritten("GetDesk")
+        raise MethodNotImplemented("GetDesk")
 
     async def delete_desk(self, request: DeleteDeskRequest, /) -> DeleteDeskResponse:
         """DeleteDesk deletes a desk without valid keys and certificates."""
-        raise Unwritten("DeleteDesk")
+        raise MethodNotImplemented("DeleteDesk")
 
     async def list_signing_keys(self, request: ListSigningKeysRequest, /) -> ListSigningKeysResponse:
         """ListSigningKeys lists the signing keys, newest first."""
-        raise Unwritten("ListSigningKeys")
+        raise MethodNotImplemented("ListSigningKeys")
 
     async def rotate_signing_key(self, request: RotateSigningKeyRequest, /) -> SigningKey:
         """RotateSigningKey creates a signing key. Data planes receive it immediately; it signs after a delay."""
-        raise Unwritten("RotateSigningKey")
+        raise MethodNotImplemented("RotateSigningKey")
 
     async def retire_signing_key(self, request: RetireSigningKeyRequest, /) -> RetireSigningKeyResponse:
         """RetireSigningKey invalidates every key that this signing key signed. Use it when the signing key may have leaked."""
-        raise Unwritten("RetireSigningKey")
+        raise MethodNotImplemented("RetireSigningKey")
 
     async def put_issuer(self, request: PutIssuerRequest, /) -> Issuer:
         """PutIssuer creates or replaces an external identity provider whose JSON Web Tokens the data planes accept, for one org."""
-        raise Unwritten("PutIssuer")
+        raise MethodNotImplemented("PutIssuer")
 
     async def list_issuers(self, request: ListIssuersRequest, /) -> ListIssuersResponse:
         """ListIssuers lists the issuers by name."""
-        raise Unwritten("ListIssuers")
+        raise MethodNotImplemented("ListIssuers")
 
     async def get_issuer(self, request: GetIssuerRequest, /) -> Issuer:
         """GetIssuer returns an issuer."""
-        raise Unwritten("GetIssuer")
+        raise MethodNotImplemented("GetIssuer")
 
     async def refresh_issuer(self, request: RefreshIssuerRequest, /) -> Issuer:
         """RefreshIssuer fetches the issuer's key set now."""
-        raise Unwritten("RefreshIssuer")
+        raise MethodNotImplemented("RefreshIssuer")
 
     async def delete_issuer(self, request: DeleteIssuerRequest, /) -> Issuer:
         """DeleteIssuer deletes an issuer. Data planes reject its tokens and the keys that its callers created."""
-        raise Unwritten("DeleteIssuer")
+        raise MethodNotImplemented("DeleteIssuer")
 
     async def put_certificate(self, request: PutCertificateRequest, /) -> Certificate:
         """PutCertificate maps a name in client certificates to a caller."""
-        raise Unwritten("PutCertificate")
+        raise MethodNotImplemented("PutCertificate")
 
     async def list_certificates(self, request: ListCertificatesRequest, /) -> ListCertificatesResponse:
         """ListCertificates lists the certificates by name."""
-        raise Unwritten("ListCertificates")
+        raise MethodNotImplemented("ListCertificates")
 
     async def get_certificate(self, request: GetCertificateRequest, /) -> Certificate:
         """GetCertificate returns a certificate."""
-        raise Unwritten("GetCertificate")
+        raise MethodNotImplemented("GetCertificate")
 
     async def delete_certificate(self, request: DeleteCertificateRequest, /) -> Certificate:
         """DeleteCertificate deletes a certificate. Data planes reject it and the keys that its caller created."""
-        raise Unwritten("DeleteCertificate")
+        raise MethodNotImplemented("DeleteCertificate")
 
     async def compare_principals(self, request: ComparePrincipalsRequest, /) -> ComparePrincipalsResponse:
         """ComparePrincipals returns whether callers are the same principal, from the record of who created and rotated which key. Approvals use it: several keys of one person or program are one principal."""
-        raise Unwritten("ComparePrincipals")
+        raise MethodNotImplemented("ComparePrincipals")
 
     def watch_credentials(self, request: WatchCredentialsRequest, /) -> AsyncIterator[Credentials]:
         """WatchCredentials streams the keys that data planes use to verify credentials, now and after each change."""
-        raise Unwritten("WatchCredentials")
+        raise MethodNotImplemented("WatchCredentials")
 
 
 class AuthenticationClient(Client):

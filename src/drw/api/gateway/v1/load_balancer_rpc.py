@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.gateway.v1 import load_balancer_pb2
 from drw.api.gateway.v1.load_balancer_pb2 import DeleteUpstreamRequest, DeleteUpstreamResponse, ListUpstreamsRequest, Upstream, Upstreams, WatchUpstreamsRequest
 
@@ -16,19 +16,19 @@ class LoadBalancer(Servicer):
 
     async def list_upstreams(self, request: ListUpstreamsRequest, /) -> Upstreams:
         """ListUpstreams."""
-        raise Unwritten("ListUpstreams")
+        raise MethodNotImplemented("ListUpstreams")
 
     async def set_upstream(self, request: Upstream, /) -> Upstream:
         """SetUpstream creates or replaces an upstream, and returns it."""
-        raise Unwritten("SetUpstream")
+        raise MethodNotImplemented("SetUpstream")
 
     async def delete_upstream(self, request: DeleteUpstreamRequest, /) -> DeleteUpstreamResponse:
         """DeleteUpstream deletes an upstream that SetUpstream created."""
-        raise Unwritten("DeleteUpstream")
+        raise MethodNotImplemented("DeleteUpstream")
 
     def watch_upstreams(self, request: WatchUpstreamsRequest, /) -> AsyncIterator[Upstreams]:
         """WatchUpstreams streams all upstreams, now and after each change."""
-        raise Unwritten("WatchUpstreams")
+        raise MethodNotImplemented("WatchUpstreams")
 
 
 class LoadBalancerClient(Client):

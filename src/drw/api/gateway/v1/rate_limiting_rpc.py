@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.gateway.v1 import rate_limiting_pb2
 from drw.api.gateway.v1.rate_limiting_pb2 import AnnounceKeysRequest, AnnounceKeysResponse, BindKeyRequest, Budget, GetSpendRequest, GetSpendResponse, Limit, Limits, ListBudgetsRequest, ListBudgetsResponse, ListLimitsRequest, ListPricesRequest, ListPricesResponse, Policy, Price, RemoveLimitRequest, ReportEnforcementRequest, ReportEnforcementResponse, ReportUsageRequest, ReportUsageResponse, UnbindKeyRequest, UnbindKeyResponse, WatchLimitsRequest, WatchPolicyRequest
 
@@ -16,67 +16,67 @@ class RateLimiting(Servicer):
 
     async def set_limit(self, request: Limit, /) -> Limit:
         """SetLimit replaces the limits of a key, desk, org or model. It returns when every data plane enforces them, or after 5 seconds with the data planes that do not yet."""
-        raise Unwritten("SetLimit")
+        raise MethodNotImplemented("SetLimit")
 
     async def remove_limit(self, request: RemoveLimitRequest, /) -> Limit:
         """RemoveLimit removes the limits of a key, desk, org or model. It waits for data planes as SetLimit does."""
-        raise Unwritten("RemoveLimit")
+        raise MethodNotImplemented("RemoveLimit")
 
     async def list_limits(self, request: ListLimitsRequest, /) -> Limits:
         """ListLimits lists the limits of the caller's desk, or of its org with "org:admin", and the default."""
-        raise Unwritten("ListLimits")
+        raise MethodNotImplemented("ListLimits")
 
     def watch_limits(self, request: WatchLimitsRequest, /) -> AsyncIterator[Limits]:
         """WatchLimits streams all limits, now and after each change."""
-        raise Unwritten("WatchLimits")
+        raise MethodNotImplemented("WatchLimits")
 
     async def report_enforcement(self, request: ReportEnforcementRequest, /) -> ReportEnforcementResponse:
         """ReportEnforcement records which change of the limits each data plane enforces. Data planes that stop reporting for some seconds are not waited for."""
-        raise Unwritten("ReportEnforcement")
+        raise MethodNotImplemented("ReportEnforcement")
 
     async def announce_keys(self, request: AnnounceKeysRequest, /) -> AnnounceKeysResponse:
         """AnnounceKeys records the org and desk of each key. A limit or budget applies to a key only within its org."""
-        raise Unwritten("AnnounceKeys")
+        raise MethodNotImplemented("AnnounceKeys")
 
     async def bind_key(self, request: BindKeyRequest, /) -> Limit:
         """BindKey announces a key and sets its limits and budgets before it becomes valid: those of its predecessor, or requests per minute within the caller's own limit. It fails with UNAVAILABLE if a data plane does not enforce them within 5 seconds."""
-        raise Unwritten("BindKey")
+        raise MethodNotImplemented("BindKey")
 
     async def unbind_key(self, request: UnbindKeyRequest, /) -> UnbindKeyResponse:
         """UnbindKey undoes BindKey for a key that was not created."""
-        raise Unwritten("UnbindKey")
+        raise MethodNotImplemented("UnbindKey")
 
     async def set_budget(self, request: Budget, /) -> Budget:
         """SetBudget sets the budget of a key, desk, org or model for a period."""
-        raise Unwritten("SetBudget")
+        raise MethodNotImplemented("SetBudget")
 
     async def remove_budget(self, request: Budget, /) -> Budget:
         """RemoveBudget removes a budget."""
-        raise Unwritten("RemoveBudget")
+        raise MethodNotImplemented("RemoveBudget")
 
     async def list_budgets(self, request: ListBudgetsRequest, /) -> ListBudgetsResponse:
         """ListBudgets lists the budgets of the caller's desk, or of its org with "org:admin", with the amounts spent and left."""
-        raise Unwritten("ListBudgets")
+        raise MethodNotImplemented("ListBudgets")
 
     async def set_price(self, request: Price, /) -> Price:
         """SetPrice sets the price of a model from a given time. Earlier calls keep their price."""
-        raise Unwritten("SetPrice")
+        raise MethodNotImplemented("SetPrice")
 
     async def list_prices(self, request: ListPricesRequest, /) -> ListPricesResponse:
         """ListPrices lists all prices: past, current and future."""
-        raise Unwritten("ListPrices")
+        raise MethodNotImplemented("ListPrices")
 
     async def get_spend(self, request: GetSpendRequest, /) -> GetSpendResponse:
         """GetSpend returns the spending of an org from the ledger."""
-        raise Unwritten("GetSpend")
+        raise MethodNotImplemented("GetSpend")
 
     def watch_policy(self, request: WatchPolicyRequest, /) -> AsyncIterator[Policy]:
         """WatchPolicy streams the prices, limits and budgets that model serving applies, now and after each change."""
-        raise Unwritten("WatchPolicy")
+        raise MethodNotImplemented("WatchPolicy")
 
     async def report_usage(self, request: ReportUsageRequest, /) -> ReportUsageResponse:
         """ReportUsage records the usage of pass-through requests. A request counts once, however often it is reported."""
-        raise Unwritten("ReportUsage")
+        raise MethodNotImplemented("ReportUsage")
 
 
 class RateLimitingClient(Client):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.gateway.v1 import request_router_pb2
 from drw.api.gateway.v1.request_router_pb2 import ApproveKillRequest, Configuration, ConfigurationReport, CreateKillRequest, DeleteRouteRequest, DeleteRouteResponse, ExplainRouteRequest, Explanation, GetKillRequest, GetRolloutRequest, Kill, Kills, LiftKillRequest, ListKillsRequest, ListRoutesRequest, ReportConfigurationResponse, Rollout, Route, Routes, WatchConfigurationRequest, WatchKillsRequest
 
@@ -16,55 +16,55 @@ class RequestRouter(Servicer):
 
     async def list_routes(self, request: ListRoutesRequest, /) -> Routes:
         """ListRoutes."""
-        raise Unwritten("ListRoutes")
+        raise MethodNotImplemented("ListRoutes")
 
     async def set_route(self, request: Route, /) -> Route:
         """SetRoute creates or replaces a route. Data planes apply it asynchronously; GetRollout returns the result."""
-        raise Unwritten("SetRoute")
+        raise MethodNotImplemented("SetRoute")
 
     async def delete_route(self, request: DeleteRouteRequest, /) -> DeleteRouteResponse:
         """DeleteRoute deletes a route that SetRoute created."""
-        raise Unwritten("DeleteRoute")
+        raise MethodNotImplemented("DeleteRoute")
 
     async def explain_route(self, request: ExplainRouteRequest, /) -> Explanation:
         """ExplainRoute explains which route, limits, budgets and models apply to a request."""
-        raise Unwritten("ExplainRoute")
+        raise MethodNotImplemented("ExplainRoute")
 
     async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
         """GetRollout returns the desired version, and the version and upstream state that each data plane last reported."""
-        raise Unwritten("GetRollout")
+        raise MethodNotImplemented("GetRollout")
 
     def watch_configuration(self, request: WatchConfigurationRequest, /) -> AsyncIterator[Configuration]:
         """WatchConfiguration streams the desired state, now and after each change."""
-        raise Unwritten("WatchConfiguration")
+        raise MethodNotImplemented("WatchConfiguration")
 
     async def report_configuration(self, request: ConfigurationReport, /) -> ReportConfigurationResponse:
         """ReportConfiguration records the state of one data plane."""
-        raise Unwritten("ReportConfiguration")
+        raise MethodNotImplemented("ReportConfiguration")
 
     async def create_kill(self, request: CreateKillRequest, /) -> Kill:
         """CreateKill rejects new calls of a subject and cuts its live streams on every data plane. If the policy requires approvals, it creates a proposal, and further callers that create the same kill approve it. It is idempotent."""
-        raise Unwritten("CreateKill")
+        raise MethodNotImplemented("CreateKill")
 
     async def list_kills(self, request: ListKillsRequest, /) -> Kills:
         """ListKills lists active and proposed kills of the caller's org and of the platform, newest first; with "platform:admin", of every org."""
-        raise Unwritten("ListKills")
+        raise MethodNotImplemented("ListKills")
 
     async def get_kill(self, request: GetKillRequest, /) -> Kill:
         """GetKill."""
-        raise Unwritten("GetKill")
+        raise MethodNotImplemented("GetKill")
 
     async def approve_kill(self, request: ApproveKillRequest, /) -> Kill:
         """ApproveKill approves a proposed kill or lift. Callers that are one principal, by rotation or because one created the other's key, count once. The subject of a kill cannot approve."""
-        raise Unwritten("ApproveKill")
+        raise MethodNotImplemented("ApproveKill")
 
     async def lift_kill(self, request: LiftKillRequest, /) -> Kill:
         """LiftKill lifts a kill, or proposes to lift it if the policy requires approvals. It withdraws a kill that is only proposed; only the proposer and callers that can approve it can withdraw it."""
-        raise Unwritten("LiftKill")
+        raise MethodNotImplemented("LiftKill")
 
     def watch_kills(self, request: WatchKillsRequest, /) -> AsyncIterator[Kills]:
         """WatchKills streams all active kills, now and after each change."""
-        raise Unwritten("WatchKills")
+        raise MethodNotImplemented("WatchKills")
 
 
 class RequestRouterClient(Client):

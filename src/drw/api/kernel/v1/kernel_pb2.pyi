@@ -32,7 +32,7 @@ class ErrorInfo(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., service: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Rules(_message.Message):
-    __slots__ = ("required", "max_length", "pattern", "expected", "printable", "one_of", "minimum", "maximum", "max_items", "unique", "secret", "scope")
+    __slots__ = ("required", "max_length", "pattern", "expected", "printable", "one_of", "minimum", "maximum", "max_items", "unique", "secret", "scope", "keys", "values")
     REQUIRED_FIELD_NUMBER: _ClassVar[int]
     MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
     PATTERN_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,8 @@ class Rules(_message.Message):
     UNIQUE_FIELD_NUMBER: _ClassVar[int]
     SECRET_FIELD_NUMBER: _ClassVar[int]
     SCOPE_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
     required: bool
     max_length: int
     pattern: str
@@ -57,7 +59,9 @@ class Rules(_message.Message):
     unique: bool
     secret: bool
     scope: bool
-    def __init__(self, required: _Optional[bool] = ..., max_length: _Optional[int] = ..., pattern: _Optional[str] = ..., expected: _Optional[str] = ..., printable: _Optional[bool] = ..., one_of: _Optional[_Iterable[str]] = ..., minimum: _Optional[int] = ..., maximum: _Optional[int] = ..., max_items: _Optional[int] = ..., unique: _Optional[bool] = ..., secret: _Optional[bool] = ..., scope: _Optional[bool] = ...) -> None: ...
+    keys: Rules
+    values: Rules
+    def __init__(self, required: _Optional[bool] = ..., max_length: _Optional[int] = ..., pattern: _Optional[str] = ..., expected: _Optional[str] = ..., printable: _Optional[bool] = ..., one_of: _Optional[_Iterable[str]] = ..., minimum: _Optional[int] = ..., maximum: _Optional[int] = ..., max_items: _Optional[int] = ..., unique: _Optional[bool] = ..., secret: _Optional[bool] = ..., scope: _Optional[bool] = ..., keys: _Optional[_Union[Rules, _Mapping]] = ..., values: _Optional[_Union[Rules, _Mapping]] = ...) -> None: ...
 
 class Json(_message.Message):
     __slots__ = ("text",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.kernel.v1 import kernel_pb2
 from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ProcessStatus
 
@@ -16,7 +16,7 @@ class Process(Servicer):
 
     async def get_status(self, request: GetStatusRequest, /) -> ProcessStatus:
         """GetStatus."""
-        raise Unwritten("GetStatus")
+        raise MethodNotImplemented("GetStatus")
 
 
 class ProcessClient(Client):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.models.v1 import discovery_pb2
 from drw.api.models.v1.discovery_pb2 import Alias, AliasesChanged, DeleteAliasRequest, DeleteAliasResponse, GetModelRequest, ListAliasesRequest, ListAliasesResponse, ListModelsRequest, ListModelsResponse, Model, Plan, ResolveModelRequest, ResolvePlanRequest, ResolvedModel, WatchAliasesRequest
 
@@ -16,35 +16,35 @@ class Discovery(Servicer):
 
     async def list_models(self, request: ListModelsRequest, /) -> ListModelsResponse:
         """ListModels."""
-        raise Unwritten("ListModels")
+        raise MethodNotImplemented("ListModels")
 
     async def get_model(self, request: GetModelRequest, /) -> Model:
         """GetModel returns a model by its id; an empty id means the default chat model."""
-        raise Unwritten("GetModel")
+        raise MethodNotImplemented("GetModel")
 
     async def resolve_model(self, request: ResolveModelRequest, /) -> ResolvedModel:
         """ResolveModel returns the endpoints of a model, for services only."""
-        raise Unwritten("ResolveModel")
+        raise MethodNotImplemented("ResolveModel")
 
     async def resolve_plan(self, request: ResolvePlanRequest, /) -> Plan:
         """ResolvePlan returns the candidates for a model name in order, for services only."""
-        raise Unwritten("ResolvePlan")
+        raise MethodNotImplemented("ResolvePlan")
 
     def watch_aliases(self, request: WatchAliasesRequest, /) -> AsyncIterator[AliasesChanged]:
         """WatchAliases streams a message now and after each change of an alias."""
-        raise Unwritten("WatchAliases")
+        raise MethodNotImplemented("WatchAliases")
 
     async def list_aliases(self, request: ListAliasesRequest, /) -> ListAliasesResponse:
         """ListAliases lists all aliases, including those of the settings."""
-        raise Unwritten("ListAliases")
+        raise MethodNotImplemented("ListAliases")
 
     async def set_alias(self, request: Alias, /) -> Alias:
         """SetAlias creates or replaces an alias. It overrides one of the settings."""
-        raise Unwritten("SetAlias")
+        raise MethodNotImplemented("SetAlias")
 
     async def delete_alias(self, request: DeleteAliasRequest, /) -> DeleteAliasResponse:
         """DeleteAlias deletes an alias. One of the same name in the settings applies again."""
-        raise Unwritten("DeleteAlias")
+        raise MethodNotImplemented("DeleteAlias")
 
 
 class DiscoveryClient(Client):

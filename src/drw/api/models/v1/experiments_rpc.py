@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.models.v1 import experiments_pb2
 from drw.api.models.v1.experiments_pb2 import AssignUnitRequest, Assignment, DeleteExperimentRequest, DeleteExperimentResponse, Experiment, GetExperimentRequest, GetResultsRequest, ListExperimentsRequest, ListExperimentsResponse, RecordExposuresRequest, RecordExposuresResponse, RecordOutcomesRequest, RecordOutcomesResponse, Results, StartExperimentRequest, StopExperimentRequest
 
@@ -15,12 +15,12 @@ class Experiments(Servicer):
     contract = Contract.of(experiments_pb2.DESCRIPTOR.services_by_name["Experiments"])
 
     async def create_experiment(self, request: Experiment, /) -> Experiment:
-        """CreateExperiment creates a draft."""
-        raise Unwritten("CreateExperiment")
+        """CreateExperiment."""
+        raise MethodNotImplemented("CreateExperiment")
 
     async def list_experiments(self, request: ListExperimentsRequest, /) -> ListExperimentsResponse:
         """ListExperiments."""
-        raise Unwritten("ListExperiments")
+        raise MethodNotImplemented("ListExperiments")
 
     async def get_experiment(self, request: GetExperimentRequest, /) -> Experiment:
         """GetExperiment."""

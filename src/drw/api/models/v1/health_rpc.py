@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.models.v1 import health_pb2
 from drw.api.models.v1.health_pb2 import GetReportRequest, Report
 
@@ -16,7 +16,7 @@ class Health(Servicer):
 
     async def get_report(self, request: GetReportRequest, /) -> Report:
         """GetReport."""
-        raise Unwritten("GetReport")
+        raise MethodNotImplemented("GetReport")
 
 
 class HealthClient(Client):

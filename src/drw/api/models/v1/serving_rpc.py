@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.models.v1 import serving_pb2
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 
@@ -16,7 +16,7 @@ class Serving(Servicer):
 
     def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
         """Chat streams the answer of a chat model."""
-        raise Unwritten("Chat")
+        raise MethodNotImplemented("Chat")
 
 
 class ServingClient(Client):

@@ -28,15 +28,37 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/documents.proto\x12\x0e\x64rw.api.rag.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\x04\x46ile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x14\n\x0c\x63ontent_hash\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05walls\x18\x07 \x03(\t\"O\n\x0ePutFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\r\n\x05walls\x18\x04 \x03(\t\"\x1e\n\x0eGetFileRequest\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\"7\n\x0fReadTextRequest\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x16\n\x0emax_characters\x18\x02 \x01(\x05\"4\n\x10ReadTextResponse\x12\r\n\x05pages\x18\x01 \x03(\t\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\xd4\x01\n\x10IndexFileRequest\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x44\n\nattributes\x18\x03 \x03(\x0b\x32\x30.drw.api.rag.v1.IndexFileRequest.AttributesEntry\x12\r\n\x05walls\x18\x04 \x03(\t\x1aI\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\"\xf7\x01\n\x08Indexing\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.drw.api.rag.v1.Indexing.State\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\r\n\x05pages\x18\x05 \x01(\x05\x12\x0e\n\x06\x63hunks\x18\x06 \x01(\x05\x12\x11\n\tunchanged\x18\x07 \x01(\x08\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bIN_PROGRESS\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\x12\r\n\tCANCELLED\x10\x04\"*\n\x14WatchIndexingRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"i\n\x10IndexingProgress\x12\x13\n\x0bin_progress\x18\x01 \x01(\x05\x12\x11\n\tcompleted\x18\x02 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x05\x12\r\n\x05pages\x18\x04 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x05 \x01(\x03\x32\xdd\x03\n\tDocuments\x12\x44\n\x07PutFile\x12\x1e.drw.api.rag.v1.PutFileRequest\x1a\x14.drw.api.rag.v1.File\"\x03\x90\x02\x02\x12\x44\n\x07GetFile\x12\x1e.drw.api.rag.v1.GetFileRequest\x1a\x14.drw.api.rag.v1.File\"\x03\x90\x02\x01\x12R\n\x08ReadText\x12\x1f.drw.api.rag.v1.ReadTextRequest\x1a .drw.api.rag.v1.ReadTextResponse\"\x03\x90\x02\x01\x12L\n\tIndexFile\x12 .drw.api.rag.v1.IndexFileRequest\x1a\x18.drw.api.rag.v1.Indexing\"\x03\x90\x02\x02\x12\xa1\x01\n\rWatchIndexing\x12$.drw.api.rag.v1.WatchIndexingRequest\x1a .drw.api.rag.v1.IndexingProgress\"F\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02+\x12)/api/v1/collections/{collection}/indexing0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/documents.proto\x12\x0e\x64rw.api.rag.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\x04\x46ile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x14\n\x0c\x63ontent_hash\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05walls\x18\x07 \x03(\t\"\xcf\x01\n\x0ePutFileRequest\x12\x46\n\x04name\x18\x01 \x01(\tB8\x92\xb5\x18\x34\x08\x01\x10\xff\x01\"-the name of a file, of at most 255 characters\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12M\n\x07purpose\x18\x03 \x01(\tB<\x92\xb5\x18\x38\x32\nassistants2\x05\x62\x61tch2\x05\x65vals2\tfine-tune2\tuser_data2\x06vision\x12\x15\n\x05walls\x18\x04 \x03(\tB\x06\x92\xb5\x18\x02Hd\"+\n\x0eGetFileRequest\x12\x19\n\x04\x66ile\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"L\n\x0fReadTextRequest\x12\x19\n\x04\x66ile\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1e\n\x0emax_characters\x18\x02 \x01(\x05\x42\x06\x92\xb5\x18\x02\x38\x00\"4\n\x10ReadTextResponse\x12\r\n\x05pages\x18\x01 \x03(\t\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\xf8\x02\n\x10IndexFileRequest\x12\x19\n\x04\x66ile\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1f\n\ncollection\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x80\x01(\x01\x12\xc5\x01\n\nattributes\x18\x03 \x03(\x0b\x32\x30.drw.api.rag.v1.IndexFileRequest.AttributesEntryB\x7f\x92\xb5\x18{H j2\x10@\x1a\x08[^\\x00]+\"$1 to 64 characters, none of them NULrC\x10\x80\x04\x1a\x08[^\\x00]*\"4a string of at most 512 characters, none of them NUL\x12\x15\n\x05walls\x18\x04 \x03(\tB\x06\x92\xb5\x18\x02Hd\x1aI\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\"\xf7\x01\n\x08Indexing\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.drw.api.rag.v1.Indexing.State\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\r\n\x05pages\x18\x05 \x01(\x05\x12\x0e\n\x06\x63hunks\x18\x06 \x01(\x05\x12\x11\n\tunchanged\x18\x07 \x01(\x08\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bIN_PROGRESS\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\x12\r\n\tCANCELLED\x10\x04\"7\n\x14WatchIndexingRequest\x12\x1f\n\ncollection\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x80\x01(\x01\"i\n\x10IndexingProgress\x12\x13\n\x0bin_progress\x18\x01 \x01(\x05\x12\x11\n\tcompleted\x18\x02 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x05\x12\r\n\x05pages\x18\x04 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x05 \x01(\x03\x32\xdd\x03\n\tDocuments\x12\x44\n\x07PutFile\x12\x1e.drw.api.rag.v1.PutFileRequest\x1a\x14.drw.api.rag.v1.File\"\x03\x90\x02\x02\x12\x44\n\x07GetFile\x12\x1e.drw.api.rag.v1.GetFileRequest\x1a\x14.drw.api.rag.v1.File\"\x03\x90\x02\x01\x12R\n\x08ReadText\x12\x1f.drw.api.rag.v1.ReadTextRequest\x1a .drw.api.rag.v1.ReadTextResponse\"\x03\x90\x02\x01\x12L\n\tIndexFile\x12 .drw.api.rag.v1.IndexFileRequest\x1a\x18.drw.api.rag.v1.Indexing\"\x03\x90\x02\x02\x12\xa1\x01\n\rWatchIndexing\x12$.drw.api.rag.v1.WatchIndexingRequest\x1a .drw.api.rag.v1.IndexingProgress\"F\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02+\x12)/api/v1/collections/{collection}/indexing0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.rag.v1.documents_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PUTFILEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PUTFILEREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\0304\010\001\020\377\001\"-the name of a file, of at most 255 characters'
+  _globals['_PUTFILEREQUEST'].fields_by_name['purpose']._loaded_options = None
+  _globals['_PUTFILEREQUEST'].fields_by_name['purpose']._serialized_options = b'\222\265\03082\nassistants2\005batch2\005evals2\tfine-tune2\tuser_data2\006vision'
+  _globals['_PUTFILEREQUEST'].fields_by_name['walls']._loaded_options = None
+  _globals['_PUTFILEREQUEST'].fields_by_name['walls']._serialized_options = b'\222\265\030\002Hd'
+  _globals['_GETFILEREQUEST'].fields_by_name['file']._loaded_options = None
+  _globals['_GETFILEREQUEST'].fields_by_name['file']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_READTEXTREQUEST'].fields_by_name['file']._loaded_options = None
+  _globals['_READTEXTREQUEST'].fields_by_name['file']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_READTEXTREQUEST'].fields_by_name['max_characters']._loaded_options = None
+  _globals['_READTEXTREQUEST'].fields_by_name['max_characters']._serialized_options = b'\222\265\030\0028\000'
   _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_INDEXFILEREQUEST'].fields_by_name['file']._loaded_options = None
+  _globals['_INDEXFILEREQUEST'].fields_by_name['file']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_INDEXFILEREQUEST'].fields_by_name['collection']._loaded_options = None
+  _globals['_INDEXFILEREQUEST'].fields_by_name['collection']._serialized_options = b'\222\265\030\007\010\001\020\200\001(\001'
+  _globals['_INDEXFILEREQUEST'].fields_by_name['attributes']._loaded_options = None
+  _globals['_INDEXFILEREQUEST'].fields_by_name['attributes']._serialized_options = b'\222\265\030{H j2\020@\032\010[^\\x00]+\"$1 to 64 characters, none of them NULrC\020\200\004\032\010[^\\x00]*\"4a string of at most 512 characters, none of them NUL'
+  _globals['_INDEXFILEREQUEST'].fields_by_name['walls']._loaded_options = None
+  _globals['_INDEXFILEREQUEST'].fields_by_name['walls']._serialized_options = b'\222\265\030\002Hd'
+  _globals['_WATCHINDEXINGREQUEST'].fields_by_name['collection']._loaded_options = None
+  _globals['_WATCHINDEXINGREQUEST'].fields_by_name['collection']._serialized_options = b'\222\265\030\007\010\001\020\200\001(\001'
   _globals['_DOCUMENTS'].methods_by_name['PutFile']._loaded_options = None
   _globals['_DOCUMENTS'].methods_by_name['PutFile']._serialized_options = b'\220\002\002'
   _globals['_DOCUMENTS'].methods_by_name['GetFile']._loaded_options = None
@@ -49,26 +71,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENTS'].methods_by_name['WatchIndexing']._serialized_options = b'\220\002\001\212\265\030\016documents:read\202\323\344\223\002+\022)/api/v1/collections/{collection}/indexing'
   _globals['_FILE']._serialized_start=176
   _globals['_FILE']._serialized_end=325
-  _globals['_PUTFILEREQUEST']._serialized_start=327
-  _globals['_PUTFILEREQUEST']._serialized_end=406
-  _globals['_GETFILEREQUEST']._serialized_start=408
-  _globals['_GETFILEREQUEST']._serialized_end=438
-  _globals['_READTEXTREQUEST']._serialized_start=440
-  _globals['_READTEXTREQUEST']._serialized_end=495
-  _globals['_READTEXTRESPONSE']._serialized_start=497
-  _globals['_READTEXTRESPONSE']._serialized_end=549
-  _globals['_INDEXFILEREQUEST']._serialized_start=552
-  _globals['_INDEXFILEREQUEST']._serialized_end=764
-  _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._serialized_start=691
-  _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._serialized_end=764
-  _globals['_INDEXING']._serialized_start=767
-  _globals['_INDEXING']._serialized_end=1014
-  _globals['_INDEXING_STATE']._serialized_start=925
-  _globals['_INDEXING_STATE']._serialized_end=1014
-  _globals['_WATCHINDEXINGREQUEST']._serialized_start=1016
-  _globals['_WATCHINDEXINGREQUEST']._serialized_end=1058
-  _globals['_INDEXINGPROGRESS']._serialized_start=1060
-  _globals['_INDEXINGPROGRESS']._serialized_end=1165
-  _globals['_DOCUMENTS']._serialized_start=1168
-  _globals['_DOCUMENTS']._serialized_end=1645
+  _globals['_PUTFILEREQUEST']._serialized_start=328
+  _globals['_PUTFILEREQUEST']._serialized_end=535
+  _globals['_GETFILEREQUEST']._serialized_start=537
+  _globals['_GETFILEREQUEST']._serialized_end=580
+  _globals['_READTEXTREQUEST']._serialized_start=582
+  _globals['_READTEXTREQUEST']._serialized_end=658
+  _globals['_READTEXTRESPONSE']._serialized_start=660
+  _globals['_READTEXTRESPONSE']._serialized_end=712
+  _globals['_INDEXFILEREQUEST']._serialized_start=715
+  _globals['_INDEXFILEREQUEST']._serialized_end=1091
+  _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._serialized_start=1018
+  _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._serialized_end=1091
+  _globals['_INDEXING']._serialized_start=1094
+  _globals['_INDEXING']._serialized_end=1341
+  _globals['_INDEXING_STATE']._serialized_start=1252
+  _globals['_INDEXING_STATE']._serialized_end=1341
+  _globals['_WATCHINDEXINGREQUEST']._serialized_start=1343
+  _globals['_WATCHINDEXINGREQUEST']._serialized_end=1398
+  _globals['_INDEXINGPROGRESS']._serialized_start=1400
+  _globals['_INDEXINGPROGRESS']._serialized_end=1505
+  _globals['_DOCUMENTS']._serialized_start=1508
+  _globals['_DOCUMENTS']._serialized_end=1985
 # @@protoc_insertion_point(module_scope)

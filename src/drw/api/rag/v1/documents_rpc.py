@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.rag.v1 import documents_pb2
 from drw.api.rag.v1.documents_pb2 import File, GetFileRequest, IndexFileRequest, Indexing, IndexingProgress, PutFileRequest, ReadTextRequest, ReadTextResponse, WatchIndexingRequest
 
@@ -16,23 +16,23 @@ class Documents(Servicer):
 
     async def put_file(self, request: PutFileRequest, /) -> File:
         """PutFile stores a file. The same content under the same name returns the same file."""
-        raise Unwritten("PutFile")
+        raise MethodNotImplemented("PutFile")
 
     async def get_file(self, request: GetFileRequest, /) -> File:
         """GetFile returns a file without its content."""
-        raise Unwritten("GetFile")
+        raise MethodNotImplemented("GetFile")
 
     async def read_text(self, request: ReadTextRequest, /) -> ReadTextResponse:
         """ReadText returns the text of a file, page by page."""
-        raise Unwritten("ReadText")
+        raise MethodNotImplemented("ReadText")
 
     async def index_file(self, request: IndexFileRequest, /) -> Indexing:
         """IndexFile adds a file to a collection and waits until it is indexed. It is idempotent."""
-        raise Unwritten("IndexFile")
+        raise MethodNotImplemented("IndexFile")
 
     def watch_indexing(self, request: WatchIndexingRequest, /) -> AsyncIterator[IndexingProgress]:
         """WatchIndexing streams the indexing progress of a collection until no file is in progress."""
-        raise Unwritten("WatchIndexing")
+        raise MethodNotImplemented("WatchIndexing")
 
 
 class DocumentsClient(Client):

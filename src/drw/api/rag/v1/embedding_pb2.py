@@ -22,27 +22,36 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/embedding.proto\x12\x0e\x64rw.api.rag.v1\"\xd3\x01\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x38\n\tlong_text\x18\x03 \x01(\x0e\x32%.drw.api.rag.v1.EmbedRequest.LongText\x12\x1e\n\x16truncate_prompt_tokens\x18\x04 \x01(\x05\x12&\n\x06tokens\x18\x05 \x03(\x0b\x32\x16.drw.api.rag.v1.Tokens\"#\n\x08LongText\x12\n\n\x06REFUSE\x10\x00\x12\x0b\n\x07\x41VERAGE\x10\x01\"\x15\n\x06Tokens\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"\x18\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"W\n\rEmbedResponse\x12\'\n\x07vectors\x18\x01 \x03(\x0b\x32\x16.drw.api.rag.v1.Vector\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x32V\n\tEmbedding\x12I\n\x05\x45mbed\x12\x1c.drw.api.rag.v1.EmbedRequest\x1a\x1d.drw.api.rag.v1.EmbedResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/embedding.proto\x12\x0e\x64rw.api.rag.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\"\xb2\x02\n\x0c\x45mbedRequest\x12X\n\x05texts\x18\x01 \x03(\tBI\x92\xb5\x18\x45\x10\x80\x80\x02\x1a\x0c\\s*\\S[\\s\\S]*\",1 to 32,768 characters, not only white spaceH\x80\x02X\x01\x12\x18\n\x05model\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\x38\n\tlong_text\x18\x03 \x01(\x0e\x32%.drw.api.rag.v1.EmbedRequest.LongText\x12\x1e\n\x16truncate_prompt_tokens\x18\x04 \x01(\x05\x12/\n\x06tokens\x18\x05 \x03(\x0b\x32\x16.drw.api.rag.v1.TokensB\x07\x92\xb5\x18\x03H\x80\x02\"#\n\x08LongText\x12\n\n\x06REFUSE\x10\x00\x12\x0b\n\x07\x41VERAGE\x10\x01\"\x1d\n\x06Tokens\x12\x13\n\x03ids\x18\x01 \x03(\x05\x42\x06\x92\xb5\x18\x02\x08\x01\"\x18\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"W\n\rEmbedResponse\x12\'\n\x07vectors\x18\x01 \x03(\x0b\x32\x16.drw.api.rag.v1.Vector\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x32V\n\tEmbedding\x12I\n\x05\x45mbed\x12\x1c.drw.api.rag.v1.EmbedRequest\x1a\x1d.drw.api.rag.v1.EmbedResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.rag.v1.embedding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EMBEDREQUEST'].fields_by_name['texts']._loaded_options = None
+  _globals['_EMBEDREQUEST'].fields_by_name['texts']._serialized_options = b'\222\265\030E\020\200\200\002\032\014\\s*\\S[\\s\\S]*\",1 to 32,768 characters, not only white spaceH\200\002X\001'
+  _globals['_EMBEDREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_EMBEDREQUEST'].fields_by_name['model']._serialized_options = b'\222\265\030\005\020\310\001(\001'
+  _globals['_EMBEDREQUEST'].fields_by_name['tokens']._loaded_options = None
+  _globals['_EMBEDREQUEST'].fields_by_name['tokens']._serialized_options = b'\222\265\030\003H\200\002'
+  _globals['_TOKENS'].fields_by_name['ids']._loaded_options = None
+  _globals['_TOKENS'].fields_by_name['ids']._serialized_options = b'\222\265\030\002\010\001'
   _globals['_EMBEDDING'].methods_by_name['Embed']._loaded_options = None
   _globals['_EMBEDDING'].methods_by_name['Embed']._serialized_options = b'\220\002\001'
-  _globals['_EMBEDREQUEST']._serialized_start=51
-  _globals['_EMBEDREQUEST']._serialized_end=262
-  _globals['_EMBEDREQUEST_LONGTEXT']._serialized_start=227
-  _globals['_EMBEDREQUEST_LONGTEXT']._serialized_end=262
-  _globals['_TOKENS']._serialized_start=264
-  _globals['_TOKENS']._serialized_end=285
-  _globals['_VECTOR']._serialized_start=287
-  _globals['_VECTOR']._serialized_end=311
-  _globals['_EMBEDRESPONSE']._serialized_start=313
-  _globals['_EMBEDRESPONSE']._serialized_end=400
-  _globals['_EMBEDDING']._serialized_start=402
-  _globals['_EMBEDDING']._serialized_end=488
+  _globals['_EMBEDREQUEST']._serialized_start=83
+  _globals['_EMBEDREQUEST']._serialized_end=389
+  _globals['_EMBEDREQUEST_LONGTEXT']._serialized_start=354
+  _globals['_EMBEDREQUEST_LONGTEXT']._serialized_end=389
+  _globals['_TOKENS']._serialized_start=391
+  _globals['_TOKENS']._serialized_end=420
+  _globals['_VECTOR']._serialized_start=422
+  _globals['_VECTOR']._serialized_end=446
+  _globals['_EMBEDRESPONSE']._serialized_start=448
+  _globals['_EMBEDRESPONSE']._serialized_end=535
+  _globals['_EMBEDDING']._serialized_start=537
+  _globals['_EMBEDDING']._serialized_end=623
 # @@protoc_insertion_point(module_scope)

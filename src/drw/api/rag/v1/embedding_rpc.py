@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.rag.v1 import embedding_pb2
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse
 
@@ -16,7 +16,7 @@ class Embedding(Servicer):
 
     async def embed(self, request: EmbedRequest, /) -> EmbedResponse:
         """Embed returns one vector for each text, in order."""
-        raise Unwritten("Embed")
+        raise MethodNotImplemented("Embed")
 
 
 class EmbeddingClient(Client):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.rag.v1 import retrieval_pb2
 from drw.api.rag.v1.retrieval_pb2 import AskEvent, AskRequest, SearchRequest, SearchResponse
 
@@ -16,11 +16,11 @@ class Retrieval(Servicer):
 
     async def search(self, request: SearchRequest, /) -> SearchResponse:
         """Search."""
-        raise Unwritten("Search")
+        raise MethodNotImplemented("Search")
 
     def ask(self, request: AskRequest, /) -> AsyncIterator[AskEvent]:
         """Ask streams the passages, the answer, and the result of its checks."""
-        raise Unwritten("Ask")
+        raise MethodNotImplemented("Ask")
 
 
 class RetrievalClient(Client):

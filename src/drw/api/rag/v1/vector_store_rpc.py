@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.rag.v1 import vector_store_pb2
 from drw.api.rag.v1.vector_store_pb2 import Collection, CreateCollectionRequest, DeleteCollectionRequest, DeleteCollectionResponse, DeleteDocumentRequest, DeleteDocumentResponse, Document, GetCollectionRequest, ListCollectionsRequest, ListCollectionsResponse, ListDocumentsRequest, ListDocumentsResponse, PutDocumentRequest, UpdateCollectionRequest, UpdateDocumentAttributesRequest, VectorSearchRequest, VectorSearchResponse
 
@@ -16,43 +16,43 @@ class VectorStore(Servicer):
 
     async def create_collection(self, request: CreateCollectionRequest, /) -> Collection:
         """CreateCollection creates a collection. Names are unique within a desk and set of walls."""
-        raise Unwritten("CreateCollection")
+        raise MethodNotImplemented("CreateCollection")
 
     async def list_collections(self, request: ListCollectionsRequest, /) -> ListCollectionsResponse:
         """ListCollections."""
-        raise Unwritten("ListCollections")
+        raise MethodNotImplemented("ListCollections")
 
     async def get_collection(self, request: GetCollectionRequest, /) -> Collection:
         """GetCollection returns a collection by id or name."""
-        raise Unwritten("GetCollection")
+        raise MethodNotImplemented("GetCollection")
 
     async def update_collection(self, request: UpdateCollectionRequest, /) -> Collection:
         """UpdateCollection changes the name or the metadata."""
-        raise Unwritten("UpdateCollection")
+        raise MethodNotImplemented("UpdateCollection")
 
     async def delete_collection(self, request: DeleteCollectionRequest, /) -> DeleteCollectionResponse:
         """DeleteCollection deletes a collection with its documents, in one transaction."""
-        raise Unwritten("DeleteCollection")
+        raise MethodNotImplemented("DeleteCollection")
 
     async def put_document(self, request: PutDocumentRequest, /) -> Document:
         """PutDocument writes a document with all its chunks in one transaction, and replaces one with the same id. A write with a lower fence than the stored document, or than a deletion of it, fails with Conflict."""
-        raise Unwritten("PutDocument")
+        raise MethodNotImplemented("PutDocument")
 
     async def update_document_attributes(self, request: UpdateDocumentAttributesRequest, /) -> Document:
         """UpdateDocumentAttributes replaces the attributes of a document; nothing is embedded again, and later searches use the new values. An older version than the stored one changes nothing."""
-        raise Unwritten("UpdateDocumentAttributes")
+        raise MethodNotImplemented("UpdateDocumentAttributes")
 
     async def list_documents(self, request: ListDocumentsRequest, /) -> ListDocumentsResponse:
         """ListDocuments."""
-        raise Unwritten("ListDocuments")
+        raise MethodNotImplemented("ListDocuments")
 
     async def delete_document(self, request: DeleteDocumentRequest, /) -> DeleteDocumentResponse:
         """DeleteDocument deletes a document with chunks, vectors, postings and permissions in one transaction. With a fence the deletion is repeatable: it never removes later writes."""
-        raise Unwritten("DeleteDocument")
+        raise MethodNotImplemented("DeleteDocument")
 
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
         """Search returns passages by BM25 and vector similarity, from one snapshot, best first."""
-        raise Unwritten("Search")
+        raise MethodNotImplemented("Search")
 
 
 class VectorStoreClient(Client):

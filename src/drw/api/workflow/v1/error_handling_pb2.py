@@ -27,13 +27,15 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(drw/api/workflow/v1/error_handling.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12-\n\tfailed_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x18\n\x16ListDeadLettersRequest\"P\n\x17ListDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.drw.api.workflow.v1.DeadLetter\"\x1c\n\x0eRedriveRequest\x12\n\n\x02id\x18\x01 \x01(\t2\xbd\x02\n\rErrorHandling\x12\x9e\x01\n\x0fListDeadLetters\x12+.drw.api.workflow.v1.ListDeadLettersRequest\x1a,.drw.api.workflow.v1.ListDeadLettersResponse\"0\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/deadLetters\x12\x8a\x01\n\x07Redrive\x12#.drw.api.workflow.v1.RedriveRequest\x1a\x1f.drw.api.workflow.v1.DeadLetter\"9\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\"\" /api/v1/deadLetters/{id}:redriveb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(drw/api/workflow/v1/error_handling.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12-\n\tfailed_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x18\n\x16ListDeadLettersRequest\"P\n\x17ListDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.drw.api.workflow.v1.DeadLetter\")\n\x0eRedriveRequest\x12\x17\n\x02id\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x32\xbd\x02\n\rErrorHandling\x12\x9e\x01\n\x0fListDeadLetters\x12+.drw.api.workflow.v1.ListDeadLettersRequest\x1a,.drw.api.workflow.v1.ListDeadLettersResponse\"0\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/deadLetters\x12\x8a\x01\n\x07Redrive\x12#.drw.api.workflow.v1.RedriveRequest\x1a\x1f.drw.api.workflow.v1.DeadLetter\"9\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\"\" /api/v1/deadLetters/{id}:redriveb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.workflow.v1.error_handling_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_REDRIVEREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_REDRIVEREQUEST'].fields_by_name['id']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
   _globals['_ERRORHANDLING'].methods_by_name['ListDeadLetters']._loaded_options = None
   _globals['_ERRORHANDLING'].methods_by_name['ListDeadLetters']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\025\022\023/api/v1/deadLetters'
   _globals['_ERRORHANDLING'].methods_by_name['Redrive']._loaded_options = None
@@ -45,7 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=301
   _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=381
   _globals['_REDRIVEREQUEST']._serialized_start=383
-  _globals['_REDRIVEREQUEST']._serialized_end=411
-  _globals['_ERRORHANDLING']._serialized_start=414
-  _globals['_ERRORHANDLING']._serialized_end=731
+  _globals['_REDRIVEREQUEST']._serialized_end=424
+  _globals['_ERRORHANDLING']._serialized_start=427
+  _globals['_ERRORHANDLING']._serialized_end=744
 # @@protoc_insertion_point(module_scope)

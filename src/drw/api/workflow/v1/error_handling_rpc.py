@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import error_handling_pb2
 from drw.api.workflow.v1.error_handling_pb2 import DeadLetter, ListDeadLettersRequest, ListDeadLettersResponse, RedriveRequest
 
@@ -16,11 +16,11 @@ class ErrorHandling(Servicer):
 
     async def list_dead_letters(self, request: ListDeadLettersRequest, /) -> ListDeadLettersResponse:
         """ListDeadLetters."""
-        raise Unwritten("ListDeadLetters")
+        raise MethodNotImplemented("ListDeadLetters")
 
     async def redrive(self, request: RedriveRequest, /) -> DeadLetter:
         """Redrive."""
-        raise Unwritten("Redrive")
+        raise MethodNotImplemented("Redrive")
 
 
 class ErrorHandlingClient(Client):

@@ -27,13 +27,25 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/workflow/v1/orchestration.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n\x0fStartRunRequest\x12\x10\n\x08template\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1c\n\rGetRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x1f\n\x10\x43\x61ncelRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"8\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x10ListRunsResponse\x12&\n\x04runs\x18\x01 \x03(\x0b\x32\x18.drw.api.workflow.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe8\x01\n\x04Step\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\x05\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06output\x18\x07 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\"\x85\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x18\n\x10template_version\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\'\n\x06inputs\x18\x05 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\'\n\x06output\x18\x06 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05steps\x18\n \x03(\x0b\x32\x19.drw.api.workflow.v1.Step\x12\x0c\n\x04\x64\x65sk\x18\x0b \x01(\t\x12\x12\n\nstarted_by\x18\x0c \x01(\t\x12\r\n\x05walls\x18\r \x03(\t*v\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05\x12\x0c\n\x08RETRYING\x10\x06\x32\x8c\x04\n\rOrchestration\x12w\n\x08StartRun\x12$.drw.api.workflow.v1.StartRunRequest\x1a\x18.drw.api.workflow.v1.Run\"+\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x11\"\x0c/api/v1/runs:\x01*\x12w\n\x06GetRun\x12\".drw.api.workflow.v1.GetRunRequest\x1a\x18.drw.api.workflow.v1.Run\"/\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/runs/{run}\x12\x82\x01\n\x08ListRuns\x12$.drw.api.workflow.v1.ListRunsRequest\x1a%.drw.api.workflow.v1.ListRunsResponse\")\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/v1/runs\x12\x83\x01\n\tCancelRun\x12%.drw.api.workflow.v1.CancelRunRequest\x1a\x18.drw.api.workflow.v1.Run\"5\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x1b\"\x19/api/v1/runs/{run}:cancelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/workflow/v1/orchestration.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n\x0fStartRunRequest\x12N\n\x08template\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\")\n\rGetRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\",\n\x10\x43\x61ncelRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"N\n\x0fListRunsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xf4\x03\x12\x1d\n\npage_token\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\"S\n\x10ListRunsResponse\x12&\n\x04runs\x18\x01 \x03(\x0b\x32\x18.drw.api.workflow.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe8\x01\n\x04Step\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\x05\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06output\x18\x07 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\"\x85\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x18\n\x10template_version\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\'\n\x06inputs\x18\x05 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\'\n\x06output\x18\x06 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05steps\x18\n \x03(\x0b\x32\x19.drw.api.workflow.v1.Step\x12\x0c\n\x04\x64\x65sk\x18\x0b \x01(\t\x12\x12\n\nstarted_by\x18\x0c \x01(\t\x12\r\n\x05walls\x18\r \x03(\t*v\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05\x12\x0c\n\x08RETRYING\x10\x06\x32\x8c\x04\n\rOrchestration\x12w\n\x08StartRun\x12$.drw.api.workflow.v1.StartRunRequest\x1a\x18.drw.api.workflow.v1.Run\"+\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x11\"\x0c/api/v1/runs:\x01*\x12w\n\x06GetRun\x12\".drw.api.workflow.v1.GetRunRequest\x1a\x18.drw.api.workflow.v1.Run\"/\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/runs/{run}\x12\x82\x01\n\x08ListRuns\x12$.drw.api.workflow.v1.ListRunsRequest\x1a%.drw.api.workflow.v1.ListRunsResponse\")\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/v1/runs\x12\x83\x01\n\tCancelRun\x12%.drw.api.workflow.v1.CancelRunRequest\x1a\x18.drw.api.workflow.v1.Run\"5\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x1b\"\x19/api/v1/runs/{run}:cancelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.workflow.v1.orchestration_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_STARTRUNREQUEST'].fields_by_name['template']._loaded_options = None
+  _globals['_STARTRUNREQUEST'].fields_by_name['template']._serialized_options = b'\222\265\0308\010\001\020?\"0the name of a template, of at most 63 characters(\001'
+  _globals['_STARTRUNREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_STARTRUNREQUEST'].fields_by_name['request_id']._serialized_options = b'\222\265\030\005\020\310\001(\001'
+  _globals['_GETRUNREQUEST'].fields_by_name['run']._loaded_options = None
+  _globals['_GETRUNREQUEST'].fields_by_name['run']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_CANCELRUNREQUEST'].fields_by_name['run']._loaded_options = None
+  _globals['_CANCELRUNREQUEST'].fields_by_name['run']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\265\030\0058\000@\364\003'
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTRUNSREQUEST'].fields_by_name['page_token']._serialized_options = b'\222\265\030\005\020\310\001(\001'
   _globals['_ORCHESTRATION'].methods_by_name['StartRun']._loaded_options = None
   _globals['_ORCHESTRATION'].methods_by_name['StartRun']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002\021\"\014/api/v1/runs:\001*'
   _globals['_ORCHESTRATION'].methods_by_name['GetRun']._loaded_options = None
@@ -42,22 +54,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORCHESTRATION'].methods_by_name['ListRuns']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\016\022\014/api/v1/runs'
   _globals['_ORCHESTRATION'].methods_by_name['CancelRun']._loaded_options = None
   _globals['_ORCHESTRATION'].methods_by_name['CancelRun']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002\033\"\031/api/v1/runs/{run}:cancel'
-  _globals['_RUNSTATE']._serialized_start=1090
-  _globals['_RUNSTATE']._serialized_end=1208
-  _globals['_STARTRUNREQUEST']._serialized_start=159
-  _globals['_STARTRUNREQUEST']._serialized_end=255
-  _globals['_GETRUNREQUEST']._serialized_start=257
-  _globals['_GETRUNREQUEST']._serialized_end=285
-  _globals['_CANCELRUNREQUEST']._serialized_start=287
-  _globals['_CANCELRUNREQUEST']._serialized_end=318
-  _globals['_LISTRUNSREQUEST']._serialized_start=320
-  _globals['_LISTRUNSREQUEST']._serialized_end=376
-  _globals['_LISTRUNSRESPONSE']._serialized_start=378
-  _globals['_LISTRUNSRESPONSE']._serialized_end=461
-  _globals['_STEP']._serialized_start=464
-  _globals['_STEP']._serialized_end=696
-  _globals['_RUN']._serialized_start=699
-  _globals['_RUN']._serialized_end=1088
-  _globals['_ORCHESTRATION']._serialized_start=1211
-  _globals['_ORCHESTRATION']._serialized_end=1735
+  _globals['_RUNSTATE']._serialized_start=1212
+  _globals['_RUNSTATE']._serialized_end=1330
+  _globals['_STARTRUNREQUEST']._serialized_start=160
+  _globals['_STARTRUNREQUEST']._serialized_end=329
+  _globals['_GETRUNREQUEST']._serialized_start=331
+  _globals['_GETRUNREQUEST']._serialized_end=372
+  _globals['_CANCELRUNREQUEST']._serialized_start=374
+  _globals['_CANCELRUNREQUEST']._serialized_end=418
+  _globals['_LISTRUNSREQUEST']._serialized_start=420
+  _globals['_LISTRUNSREQUEST']._serialized_end=498
+  _globals['_LISTRUNSRESPONSE']._serialized_start=500
+  _globals['_LISTRUNSRESPONSE']._serialized_end=583
+  _globals['_STEP']._serialized_start=586
+  _globals['_STEP']._serialized_end=818
+  _globals['_RUN']._serialized_start=821
+  _globals['_RUN']._serialized_end=1210
+  _globals['_ORCHESTRATION']._serialized_start=1333
+  _globals['_ORCHESTRATION']._serialized_end=1857
 # @@protoc_insertion_point(module_scope)

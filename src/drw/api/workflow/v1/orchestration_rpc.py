@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import orchestration_pb2
 from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, Run, StartRunRequest
 
@@ -16,19 +16,19 @@ class Orchestration(Servicer):
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """StartRun starts a run. The same request id returns the same run."""
-        raise Unwritten("StartRun")
+        raise MethodNotImplemented("StartRun")
 
     async def get_run(self, request: GetRunRequest, /) -> Run:
         """GetRun."""
-        raise Unwritten("GetRun")
+        raise MethodNotImplemented("GetRun")
 
     async def list_runs(self, request: ListRunsRequest, /) -> ListRunsResponse:
         """ListRuns lists the desk's runs, newest first, without their steps."""
-        raise Unwritten("ListRuns")
+        raise MethodNotImplemented("ListRuns")
 
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
         """CancelRun cancels a run. It has no effect on an ended run."""
-        raise Unwritten("CancelRun")
+        raise MethodNotImplemented("CancelRun")
 
 
 class OrchestrationClient(Client):

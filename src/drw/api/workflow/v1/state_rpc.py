@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import state_pb2
 from drw.api.workflow.v1.state_pb2 import PublishRunEventResponse, RunEvent, WatchRunRequest
 
@@ -16,11 +16,11 @@ class State(Servicer):
 
     def watch_run(self, request: WatchRunRequest, /) -> AsyncIterator[RunEvent]:
         """WatchRun streams past and future events of a run until it ends."""
-        raise Unwritten("WatchRun")
+        raise MethodNotImplemented("WatchRun")
 
     async def publish_run_event(self, request: RunEvent, /) -> PublishRunEventResponse:
         """PublishRunEvent adds an event to a run. It is idempotent."""
-        raise Unwritten("PublishRunEvent")
+        raise MethodNotImplemented("PublishRunEvent")
 
 
 class StateClient(Client):

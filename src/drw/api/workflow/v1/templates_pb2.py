@@ -26,13 +26,17 @@ from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_ke
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drw/api/workflow/v1/templates.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\xbe\x01\n\x05Input\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04type\x18\x02 \x01(\x0e\x32\x1f.drw.api.workflow.v1.Input.Type\x12\x10\n\x08required\x18\x03 \x01(\x08\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"@\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\n\n\x06STRING\x10\x01\x12\x0b\n\x07INTEGER\x10\x02\x12\t\n\x05\x46ILES\x10\x03\"\x83\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04uses\x18\x02 \x01(\t\x12\r\n\x05needs\x18\x03 \x03(\t\x12\x11\n\twith_json\x18\x04 \x01(\t\x12\x10\n\x08\x66or_each\x18\x05 \x01(\t\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\x07 \x01(\x05\"\xb4\x01\n\x08Template\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12*\n\x06inputs\x18\x04 \x03(\x0b\x32\x1a.drw.api.workflow.v1.Input\x12(\n\x05nodes\x18\x05 \x03(\x0b\x32\x19.drw.api.workflow.v1.Node\x12\x0e\n\x06output\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\"\x16\n\x14ListTemplatesRequest\"I\n\x15ListTemplatesResponse\x12\x30\n\ttemplates\x18\x01 \x03(\x0b\x32\x1d.drw.api.workflow.v1.Template\"3\n\x12GetTemplateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t2\xb3\x02\n\tTemplates\x12\x96\x01\n\rListTemplates\x12).drw.api.workflow.v1.ListTemplatesRequest\x1a*.drw.api.workflow.v1.ListTemplatesResponse\".\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/templates\x12\x8c\x01\n\x0bGetTemplate\x12\'.drw.api.workflow.v1.GetTemplateRequest\x1a\x1d.drw.api.workflow.v1.Template\"5\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/templates/{name}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drw/api/workflow/v1/templates.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\xbe\x01\n\x05Input\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04type\x18\x02 \x01(\x0e\x32\x1f.drw.api.workflow.v1.Input.Type\x12\x10\n\x08required\x18\x03 \x01(\x08\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"@\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\n\n\x06STRING\x10\x01\x12\x0b\n\x07INTEGER\x10\x02\x12\t\n\x05\x46ILES\x10\x03\"\x83\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04uses\x18\x02 \x01(\t\x12\r\n\x05needs\x18\x03 \x03(\t\x12\x11\n\twith_json\x18\x04 \x01(\t\x12\x10\n\x08\x66or_each\x18\x05 \x01(\t\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\x07 \x01(\x05\"\xb4\x01\n\x08Template\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12*\n\x06inputs\x18\x04 \x03(\x0b\x32\x1a.drw.api.workflow.v1.Input\x12(\n\x05nodes\x18\x05 \x03(\x0b\x32\x19.drw.api.workflow.v1.Node\x12\x0e\n\x06output\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\"\x16\n\x14ListTemplatesRequest\"I\n\x15ListTemplatesResponse\x12\x30\n\ttemplates\x18\x01 \x03(\x0b\x32\x1d.drw.api.workflow.v1.Template\"\xb1\x01\n\x12GetTemplateRequest\x12J\n\x04name\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\x12O\n\x07version\x18\x02 \x01(\tB>\x92\xb5\x18:\x1a\x0c[0-9a-f]{64}\"*the SHA-256 of a template\'s source, in hex2\xb3\x02\n\tTemplates\x12\x96\x01\n\rListTemplates\x12).drw.api.workflow.v1.ListTemplatesRequest\x1a*.drw.api.workflow.v1.ListTemplatesResponse\".\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/templates\x12\x8c\x01\n\x0bGetTemplate\x12\'.drw.api.workflow.v1.GetTemplateRequest\x1a\x1d.drw.api.workflow.v1.Template\"5\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/templates/{name}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.workflow.v1.templates_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETTEMPLATEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETTEMPLATEREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\0308\010\001\020?\"0the name of a template, of at most 63 characters(\001'
+  _globals['_GETTEMPLATEREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_GETTEMPLATEREQUEST'].fields_by_name['version']._serialized_options = b'\222\265\030:\032\014[0-9a-f]{64}\"*the SHA-256 of a template\'s source, in hex'
   _globals['_TEMPLATES'].methods_by_name['ListTemplates']._loaded_options = None
   _globals['_TEMPLATES'].methods_by_name['ListTemplates']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\023\022\021/api/v1/templates'
   _globals['_TEMPLATES'].methods_by_name['GetTemplate']._loaded_options = None
@@ -49,8 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTEMPLATESREQUEST']._serialized_end=654
   _globals['_LISTTEMPLATESRESPONSE']._serialized_start=656
   _globals['_LISTTEMPLATESRESPONSE']._serialized_end=729
-  _globals['_GETTEMPLATEREQUEST']._serialized_start=731
-  _globals['_GETTEMPLATEREQUEST']._serialized_end=782
-  _globals['_TEMPLATES']._serialized_start=785
-  _globals['_TEMPLATES']._serialized_end=1092
+  _globals['_GETTEMPLATEREQUEST']._serialized_start=732
+  _globals['_GETTEMPLATEREQUEST']._serialized_end=909
+  _globals['_TEMPLATES']._serialized_start=912
+  _globals['_TEMPLATES']._serialized_end=1219
 # @@protoc_insertion_point(module_scope)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from drw.api.contract import Client, Contract, Servicer, Unwritten
+from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import templates_pb2
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, ListTemplatesRequest, ListTemplatesResponse, Template
 
@@ -16,11 +16,11 @@ class Templates(Servicer):
 
     async def list_templates(self, request: ListTemplatesRequest, /) -> ListTemplatesResponse:
         """ListTemplates."""
-        raise Unwritten("ListTemplates")
+        raise MethodNotImplemented("ListTemplates")
 
     async def get_template(self, request: GetTemplateRequest, /) -> Template:
         """GetTemplate."""
-        raise Unwritten("GetTemplate")
+        raise MethodNotImplemented("GetTemplate")
 
 
 class TemplatesClient(Client):

@@ -1,3 +1,3 @@
--- Ends the lease of a process that is dead: its reservations are settled as those of any lease that ended.
+-- Ends the lease of a dead process; its reservations are settled like those of any ended lease.
 -- Arguments: process
 return redis.call('ZADD', P .. 'leases', 'XX', 'CH', 0, ARGV[1])

@@ -1,5 +1,5 @@
--- Sets counters while they are rebuilt; what is reserved stays.
--- Arguments: for each subject: its key, the number of fields and values, these
+-- Sets counters during a rebuild; reserved amounts stay.
+-- Arguments: for each subject: its key, the number of fields and values, the fields and values
 if open() then return 0 end
 local i = 1
 while i <= #ARGV do

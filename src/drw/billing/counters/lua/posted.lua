@@ -1,3 +1,3 @@
--- Shortens the marks of rows that the ledger has as counted: only those that read it earlier may still post them.
+-- Shortens the marks of rows that are marked as posted in the ledger: only earlier readers can still post them.
 -- Arguments: rows...
-for i = 1, #ARGV do redis.call('EXPIRE', P .. 'posted:' .. ARGV[i], READ_BEFORE) end
+for i = 1, #ARGV do redis.call('EXPIRE', P .. 'posted:' .. ARGV[i], POSTED_MARK_SECONDS) end

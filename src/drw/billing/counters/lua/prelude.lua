@@ -1,27 +1,27 @@
--- Comes before each script. Each script is one atomic step of the protocol of docs/concepts.
+-- Prepended to each script. Each script is one atomic step of the protocol in docs/concepts/metering.md.
 --
 -- Keys, all with one hash tag:
---   drw:{meter}:epoch            there while the counters are whole; gone with a loss of the data
---   drw:{meter}:changes          counts the leases that begin while there is no epoch
---   drw:{meter}:leases           sorted set: process -> when its lease ends, in ms
+--   drw:{meter}:epoch            exists while the counters are complete; lost with the data
+--   drw:{meter}:changes          number of leases that began without an epoch
+--   drw:{meter}:leases           sorted set: process -> end of its lease, in ms
 --   drw:{meter}:p:PROCESS        set: the reservations of a process
 --   drw:{meter}:h:ID             hash: one reservation
 --   drw:{meter}:s:SUBJECT        hash: one subject's counters and caps
 --   drw:{meter}:capped           set: the subjects that have caps
 --   drw:{meter}:caps             the version of the caps
---   drw:{meter}:settled:ID       a reservation that is settled: a client that lost the answer asks again
---   drw:{meter}:posted:ID        a ledger row that is counted, though the ledger may have it as not posted
+--   drw:{meter}:settled:ID       mark of a settled reservation, for clients that retry without a response
+--   drw:{meter}:posted:ID        mark of a counted ledger row, which the ledger may not have marked as posted yet
 --
--- Fields of a subject: n, t, c (nano-dollars and tokens reserved, calls under way); d, dn, dt (day, spent in it);
+-- Fields of a subject: n, t, c (nano-dollars and tokens reserved, concurrent calls); d, dn, dt (day, spent in it);
 -- m, mn, mt (month); tn, tt (all time); Cdn ... Ctt (caps of these), Cw and Cwa (tokens a minute and its algorithm),
--- Cc (calls at once), Cr and Cra (requests a minute). Tokens and requests of the last minute lie in rings of 5 s buckets.
+-- Cc (concurrent calls), Cr and Cra (requests a minute). Tokens and requests of the last minute: ring of 5 s buckets.
 
 local P = 'drw:{meter}:'
 local BUCKET, RING = 5000, 13
 local EXACT = 2 ^ 53
--- How long it is known that something was counted: until the ledger says so too, for those that may have read it
--- before, and for a process that asks again at its next sign of life.
-local KNOWN, READ_BEFORE, ASKED_AGAIN = 604800, 600, 120
+-- Lifetime of the marks of counted reservations and rows: until the ledger has marked the row, afterwards for readers
+-- that read the row before, and for a process that retries at its next heartbeat.
+local MARK_SECONDS, POSTED_MARK_SECONDS, RETRY_MARK_SECONDS = 604800, 600, 120
 
 local function text(x) return string.format('%.0f', x) end
 
@@ -62,7 +62,7 @@ local function counters(v, now)
   return s
 end
 
--- Counters, and of the caps only that of the tokens of a minute, which are counted where it is there.
+-- Counters with the cap of tokens per minute only, because these tokens are counted only with a cap.
 local function read_spent(key, now)
   return counters(redis.call('HMGET', key, 'n', 't', 'c', 'd', 'dn', 'dt', 'm', 'mn', 'mt', 'tn', 'tt', 'Cw'), now)
 end
@@ -77,8 +77,8 @@ local function read(key, now)
   return s
 end
 
--- Adds to fields that were read, in one write; a sum that a double cannot hold is left to Valkey's integers.
-local function put(key, s, more)
+-- Adds amounts to fields that were read, in one write; sums beyond the precision of a double use HINCRBY.
+local function add_to_fields(key, s, more)
   local flat, large = {}, {}
   if s.rolled then
     flat = {'d', s.d, 'dn', text(s.dn), 'dt', text(s.dt), 'm', s.m, 'mn', text(s.mn), 'mt', text(s.mt)}
@@ -102,7 +102,7 @@ local function ring(key, name)
   return redis.call('HMGET', key, unpack(fields))
 end
 
--- The sum, and when the oldest part of it no longer counts.
+-- Returns the sum, and when its oldest bucket expires.
 local function ring_sum(key, name, now, sliding)
   local v = ring(key, name)
   local k = tonumber(v[1] or 0)
@@ -139,29 +139,29 @@ local function add(key, field, amount)
   if amount ~= 0 then redis.call('HINCRBY', key, field, text(amount)) end
 end
 
--- A moment that the caller says was: never later than now, or another day's counters would take the place of today's.
-local function moment(at, now) return math.min(tonumber(at), now) end
+-- Limits a time given by the caller to now, because a later day would reset the counters of today.
+local function not_after(at, now) return math.min(tonumber(at), now) end
 
--- Counts what was spent at a moment: for a day or month that is over it counts no more. `more` is added too.
+-- Counts spending at a time, except for a day or month that is over. Adds the fields in `more` too.
 local function charge(key, nano, tokens, at, more)
   local s = read_spent(key, at)
   local day = math.floor(at / 86400000)
   if day == s.d then more.dn, more.dt = nano, tokens end
   if month_of(day) == s.m then more.mn, more.mt = nano, tokens end
   more.tn, more.tt = nano, tokens
-  put(key, s, more)
+  add_to_fields(key, s, more)
   if s.Cw and tokens > 0 then ring_add(key, 'r', at, text(tokens)) end
 end
 
 local function open() return redis.call('EXISTS', P .. 'epoch') == 1 end
 
-local function leased(process, now)
+local function has_lease(process, now)
   local until_ms = redis.call('ZSCORE', P .. 'leases', process)
   return until_ms and tonumber(until_ms) > now
 end
 
--- Takes a reservation away; what it held in which subjects, or nothing where there is none.
-local function take(id)
+-- Removes a reservation; returns its subjects and its negated amounts, or nil if it does not exist.
+local function remove_reservation(id)
   local h = redis.call('HMGET', P .. 'h:' .. id, 'n', 't', 's', 'p')
   if not h[3] then return nil end
   redis.call('DEL', P .. 'h:' .. id)

@@ -1,4 +1,4 @@
--- Begins a lease. A process brings its reservations along only while the counters are being rebuilt.
+-- Begins a lease. A process can register reservations only while the counters are being rebuilt.
 -- Arguments: now, ttl in ms, process, then for each reservation: id, nano, tokens, step, subjects, attempts
 local now = clock(ARGV[1])
 local process = ARGV[3]

@@ -1,4 +1,4 @@
-"""Fetches key sets of issuers over HTTPS, within bounds, from public hosts and those that the settings allow."""
+"""Fetches key sets of issuers over HTTPS, with limits of size and time, from public hosts and hosts of the settings."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import re
 import aiohttp
 from yarl import URL
 
-from drw.gateway.authentication.adapters.outbound_http import FetchTarget, connector
+from drw.egress.addresses import Url
+from drw.gateway.authentication.adapters.outbound_http import FetchTarget, checked_connector
 from drw.gateway.authentication.issuers import jwks
-from drw.gateway.authentication.issuers.jwks import DEFAULT_AGE
+from drw.gateway.authentication.issuers.jwks import DEFAULT_CACHE_SECONDS
 from drw.gateway.authentication.ports import FetchedKeys, KeySetSource
 from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.runtime.settings import Settings as Base
-from drw.routing.egress_allowlist import Url
 
 log = logging.getLogger(__name__)
 
 FETCH_SECONDS = 5.0
-MIN_AGE, MAX_AGE = 60, 3600
+MIN_CACHE_SECONDS, MAX_CACHE_SECONDS = 60, 3600
 SETTING = "services.authentication.jwks_hosts"
 
 
 class JwksFetcher(KeySetSource):
-    """Fetches key sets over HTTP."""
+    """Fetches JSON Web Key Sets over HTTP."""
 
     class Settings(Base):
         """Hosts that are allowed besides public ones."""
 
         hosts: tuple[str, ...] = ()
-        """As in "login.internal:443": inside the firm's network, with or without TLS."""
+        """Hosts inside the firm's network, with or without TLS, as in "login.internal:443"."""
 
     def __init__(self, settings: Settings) -> None:
         self._allowed = FetchTarget(settings.hosts, SETTING)
@@ -51,41 +51,41 @@ class JwksFetcher(KeySetSource):
         try:
             status, body, age = await self._get(url)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            why = f"{type(error).__name__}: {str(error)[:200]}"
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
         else:
             if status == 200:
                 return FetchedKeys(jwks.read(body), age)
-            why = f"it answered {status}"
-        log.warning("no keys came from %s:%d: %s", url.target.host, url.target.port, why)
+            reason = f"status {status}"
+        log.warning("no keys came from %s:%d: %s", url.target.host, url.target.port, reason)
         raise Unavailable(
             "no keys came from jwks_uri: it must answer with status 200 within "
-            f"{FETCH_SECONDS:.0f} s, without a redirect; the log of the gateway says more"
+            f"{FETCH_SECONDS:.0f} s, without a redirect; the log of the gateway has the reason"
         )
 
     async def _get(self, url: Url) -> tuple[int, bytes, int]:
         timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
         async with (
             aiohttp.ClientSession(
-                timeout=timeout, connector=connector(self._allowed, url.target), trust_env=False
+                timeout=timeout, connector=checked_connector(self._allowed, url.target), trust_env=False
             ) as session,
             session.get(
                 URL(str(url), encoded=True), allow_redirects=False, headers={"accept": "application/json"}
-            ) as answer,
+            ) as response,
         ):
-            body = await _bounded(answer) if answer.status == 200 else b""
-            return answer.status, body, _age(answer.headers.get("cache-control", ""))
+            body = await _read_bounded(response) if response.status == 200 else b""
+            return response.status, body, _cache_seconds(response.headers.get("cache-control", ""))
 
 
-async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     body = b""
-    async for piece in answer.content.iter_chunked(1 << 16):
-        body += piece
+    async for chunk in response.content.iter_chunked(1 << 16):
+        body += chunk
         if len(body) > jwks.MAX_BYTES:
             raise InvalidRequest(f"the answer has more than {jwks.MAX_BYTES} bytes", param="jwks_uri")
     return body
 
 
-def _age(cache_control: str) -> int:
+def _cache_seconds(cache_control: str) -> int:
     """Return the cache time from `Cache-Control`, within `MIN_AGE` and `MAX_AGE`."""
     match = re.search(r"max-age=(\d{1,9})", cache_control)
-    return min(max(int(match[1]), MIN_AGE), MAX_AGE) if match else DEFAULT_AGE
+    return min(max(int(match[1]), MIN_CACHE_SECONDS), MAX_CACHE_SECONDS) if match else DEFAULT_CACHE_SECONDS

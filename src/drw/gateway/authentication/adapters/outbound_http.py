@@ -11,22 +11,23 @@ from socket import AddressFamily
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from drw.routing.egress_allowlist import METADATA_NAMES, AddressNotAllowed, EgressTarget, Url, parse_target, parse_url
-from drw.routing.ip_ranges import Ip, is_forbidden, is_public
+from drw.egress.addresses import EgressTarget, Url, parse_target, parse_url
+from drw.egress.allowlist import METADATA_NAMES, AddressNotAllowed
+from drw.egress.ip_ranges import Ip, is_forbidden, is_public
 
 
 class FetchTarget:
     """Allowed URLs: https to public hosts, and http or https to hosts in a setting.
 
-    `check` validates a URL when it is set, and `holds` validates each address at connection time (`connector`), since
-    DNS can change in between.
+    `check` validates a URL when it is set. `checked_connector` validates each address at connection time with `allows`,
+    since DNS can change in between.
     """
 
     def __init__(self, hosts: Iterable[str], setting: str) -> None:
-        """Take the hosts, each as in 'login.internal:443', and the name of the setting that has them.
+        """Parse the hosts, as in 'login.internal:443'; `setting` is the name of their setting for error messages.
 
         Raises:
-            BadAddress: a host is not written so.
+            InvalidAddress: a host is invalid.
         """
         self._hosts = frozenset(map(parse_target, hosts))
         self._setting = setting
@@ -35,44 +36,47 @@ class FetchTarget:
         """Return the parsed URL.
 
         Raises:
-            BadAddress: it is not a URL, or its host is disguised.
+            InvalidAddress: it is not a URL, or its host is disguised.
             AddressNotAllowed: the URL is not allowed.
         """
         url = parse_url(text)
         target = url.target
-        where = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+        entry = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
         if target.host in METADATA_NAMES:
             raise AddressNotAllowed(f"{text[:200]!r} is a cloud's metadata")
         if target not in self._hosts and url.scheme != "https":
             raise AddressNotAllowed(
-                f"{text[:200]!r} is fetched over https only ({self._setting} can name {where!r} as one that may speak "
+                f"{text[:200]!r} is fetched over https only ({self._setting} can name {entry!r} as one that may speak "
                 "http)"
             )
-        if target.ip is not None and not self.holds(target.ip, target):
-            raise AddressNotAllowed(f"{text[:200]!r} is inside this network ({self._setting} can allow {where!r})")
+        if target.ip is not None and not self.allows(target.ip, target):
+            raise AddressNotAllowed(f"{text[:200]!r} is inside this network ({self._setting} can allow {entry!r})")
         return url
 
-    def holds(self, ip: Ip, target: EgressTarget) -> bool:
-        """Return whether the target can be this address: a public one, or any address that is not forbidden if the host
-        is in the setting.
+    def allows(self, ip: Ip, target: EgressTarget) -> bool:
+        """Return whether a target can have this IP address.
+
+        Public addresses are allowed for all targets, and addresses that are not forbidden for hosts in the setting.
         """
         return is_public(ip) or (target in self._hosts and not is_forbidden(ip))
 
 
-def connector(allowed: FetchTarget, target: EgressTarget) -> aiohttp.TCPConnector:
+def checked_connector(allowed: FetchTarget, target: EgressTarget) -> aiohttp.TCPConnector:
     """Return a connector for one connection to this target.
 
     It resolves a name once and connects to a checked address, so DNS rebinding has no effect.
     """
 
-    def checked(info: aiohttp.AddrInfoType) -> socket.socket:
-        _check(str(info[4][0]), allowed, target)
+    def checked_socket(info: aiohttp.AddrInfoType) -> socket.socket:
+        _check_ip(str(info[4][0]), allowed, target)
         return socket.socket(family=info[0], type=info[1], proto=info[2])
 
-    return aiohttp.TCPConnector(resolver=_Checked(allowed, target), socket_factory=checked, force_close=True)
+    return aiohttp.TCPConnector(
+        resolver=_CheckedResolver(allowed, target), socket_factory=checked_socket, force_close=True
+    )
 
 
-class _Checked(AbstractResolver):
+class _CheckedResolver(AbstractResolver):
     """Resolves names, and rejects a name if any of its addresses is not allowed."""
 
     def __init__(self, allowed: FetchTarget, target: EgressTarget) -> None:
@@ -84,15 +88,15 @@ class _Checked(AbstractResolver):
         self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_INET
     ) -> list[ResolveResult]:
         results = await self._inner.resolve(host, port, family)
-        for one in results:
-            _check(one["host"], self._allowed, self._target)
+        for result in results:
+            _check_ip(result["host"], self._allowed, self._target)
         return results
 
     async def close(self) -> None:
         await self._inner.close()
 
 
-def _check(address: str, allowed: FetchTarget, target: EgressTarget) -> None:
+def _check_ip(address: str, allowed: FetchTarget, target: EgressTarget) -> None:
     ip = ipaddress.ip_address(address.partition("%")[0])
-    if not allowed.holds(ip, target):
-        raise OSError(errno.EACCES, f"{target.host} is {ip}, which is inside this network or nobody's")
+    if not allowed.allows(ip, target):
+        raise OSError(errno.EACCES, f"{target.host} is {ip}, which is inside this network or reserved")

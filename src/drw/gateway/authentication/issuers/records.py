@@ -1,6 +1,6 @@
 """External identity providers: each issuer authenticates callers of one org, within the permissions of its desks.
 
-The last valid key set is stored, so an unreachable issuer does not affect its callers.
+The last valid key set is stored. Callers of an unreachable issuer are verified with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
     Role,
 )
 from drw.gateway.authentication.issuers import jwks, validation
-from drw.gateway.authentication.issuers.jwks import DEFAULT_AGE
+from drw.gateway.authentication.issuers.jwks import DEFAULT_CACHE_SECONDS
 from drw.gateway.authentication.keys import policy
 from drw.gateway.authentication.keys.revocation import Revocation
 from drw.gateway.authentication.ports import FetchedKeys, KeySetSource
@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 MAX_ISSUERS = 50
 MAX_AUDIT_BYTES = 28_000
 """Twice this size plus the other fields fits into `MAX_RECORD_BYTES`."""
-ALONE: LiteralString = "lock table issuer in share row exclusive mode"
-"""Before any of its rows is locked, in every change: two at once would clash, or wait for each other."""
-AGAIN_SECONDS = 30
-"""When a fetch that failed is tried again."""
-AT_ONCE = 8
-"""So many fetches are under way at once, so that one slow issuer holds up none of the others."""
+LOCK_TABLE: LiteralString = "lock table issuer in share row exclusive mode"
+"""Serialises changes. It runs before any row is locked, to prevent deadlocks and conflicts between two changes."""
+RETRY_SECONDS = 30
+"""Time until a failed fetch is repeated."""
+MAX_CONCURRENT_FETCHES = 8
+"""Several fetches run at once, so that a slow issuer does not delay the others."""
 
 
 class IssuerNotFound(NotFound):
@@ -51,21 +51,28 @@ class IssuerNotFound(NotFound):
 
 
 class Issuers:
-    """The issuers, in the table of the service."""
+    """Creates, lists and deletes issuers, and fetches their key sets; each change has an audit record."""
 
     def __init__(
-        self, database: Database, audit: AuditWriter, tenants: Tenants, fetcher: KeySetSource, own_issuer: str
+        self, database: Database, audit: AuditWriter, tenants: Tenants, fetcher: KeySetSource, platform_issuer: str
     ) -> None:
         self._database = database
         self._audit = audit
         self._tenants = tenants
         self._fetcher = fetcher
-        self._own_issuer = own_issuer
+        self._platform_issuer = platform_issuer
         self._revocation = Revocation(audit)
 
     async def put(self, request: PutIssuerRequest) -> Issuer:
-        """Write an issuer, once its keys are there."""
-        issuer = validation.requested_issuer(request, self._own_issuer)
+        """Create or replace an issuer after fetching its key set.
+
+        Raises:
+            InvalidRequest: the issuer or its key set is invalid.
+            Forbidden: a role has a scope that the caller lacks or that is not within the org.
+            Conflict: another issuer has the same URL, or there are `MAX_ISSUERS` issuers.
+            Unavailable: its key set cannot be fetched.
+        """
+        issuer = validation.requested_issuer(request, self._platform_issuer)
         org = await self._tenants.org(issuer.org)
         for role in issuer.roles:
             policy.check_scopes_held(role.scopes, context.caller())
@@ -74,34 +81,34 @@ class Issuers:
             )
         if issuer.default_desk:
             await self._tenants.any_desk(org.name, issuer.default_desk)
-        keys = await self._keys(issuer)
+        keys = await self._key_set(issuer)
         async with self._database.transaction() as connection:
-            await connection.execute(ALONE)
-            before = await self._one(connection, issuer.name)
-            await self._check_room(connection, issuer, before)
+            await connection.execute(LOCK_TABLE)
+            before = await self._fetch_row(connection, issuer.name)
+            await self._check_conflicts(connection, issuer, before)
             after = await self._write(connection, issuer, keys)
             _check_audit_size(after)
             await self._record("issuer.put", before, after, connection)
         return as_issuer(after)
 
     async def list_all(self) -> ListIssuersResponse:
-        """Return all, by name."""
-        return ListIssuersResponse(issuers=[as_issuer(row) for row in await self._all()])
+        """Return all issuers by name."""
+        return ListIssuersResponse(issuers=[as_issuer(row) for row in await self._fetch_all()])
 
     async def get(self, name: str) -> Issuer:
-        """Return one."""
+        """Return an issuer."""
         async with self._database.transaction() as connection:
-            if (issuer := await self._one(connection, name)) is None:
-                raise self._missing(name)
+            if (issuer := await self._fetch_row(connection, name)) is None:
+                raise self._not_found(name)
             return as_issuer(issuer)
 
     async def delete(self, request: DeleteIssuerRequest) -> Issuer:
-        """Believe an issuer no more, nor the keys that holders of its tokens made."""
+        """Delete an issuer, and by default revoke the keys that its callers created."""
         name = request.name
         async with self._database.transaction() as connection:
-            await connection.execute(ALONE)
-            if (before := await self._one(connection, name)) is None:
-                raise self._missing(name)
+            await connection.execute(LOCK_TABLE)
+            if (before := await self._fetch_row(connection, name)) is None:
+                raise self._not_found(name)
             await connection.execute("delete from issuer where name = %s", (name,))
             if not request.keep_children:
                 await self._revocation.revoke_created_by_issuer(name, connection)
@@ -109,25 +116,25 @@ class Issuers:
         return as_issuer(before)
 
     async def refresh(self, name: str) -> Issuer:
-        """Fetch the keys of an issuer now.
+        """Fetch the key set of an issuer now.
 
         Raises:
-            Unavailable: they cannot be had; those from before count.
+            Unavailable: it cannot be fetched; the stored key set stays valid.
         """
         issuer = await self.get(name)
         if not issuer.jwks_uri:
             raise InvalidRequest(f"the issuer {name!r} has its keys in its record: `drw issuers put` changes them")
-        if failed := await self._refresh(name, issuer.jwks_uri):
-            raise failed
+        if error := await self._refresh(name, issuer.jwks_uri):
+            raise error
         return await self.get(name)
 
     async def refresh_due(self) -> None:
-        """Fetch the keys that are due."""
+        """Fetch the key sets whose cache time is over."""
         query = "select name, jwks_uri from issuer where jwks_uri <> '' and refresh_at <= now() order by refresh_at"
-        turns = asyncio.Semaphore(AT_ONCE)
+        semaphore = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
 
         async def refresh(row: dict[str, Any]) -> None:
-            async with turns:
+            async with semaphore:
                 await self._refresh(row["name"], row["jwks_uri"])
 
         due = await self._database.all(query)
@@ -137,21 +144,21 @@ class Issuers:
 
     async def for_data_planes(self) -> list[Issuer]:
         """Return all issuers with their current key sets, for the data planes."""
-        return [_with_keys(row) for row in await self._all()]
+        return [_for_data_plane(row) for row in await self._fetch_all()]
 
-    async def _keys(self, issuer: Issuer) -> FetchedKeys:
+    async def _key_set(self, issuer: Issuer) -> FetchedKeys:
         if issuer.jwks_uri:
             return await self._fetcher.fetch(issuer.jwks_uri)
-        return FetchedKeys(jwks.read(issuer.jwks), DEFAULT_AGE)
+        return FetchedKeys(jwks.read(issuer.jwks), DEFAULT_CACHE_SECONDS)
 
-    async def _check_room(self, connection: Connection, issuer: Issuer, before: dict[str, Any] | None) -> None:
-        done = await connection.execute(
+    async def _check_conflicts(self, connection: Connection, issuer: Issuer, before: dict[str, Any] | None) -> None:
+        cursor = await connection.execute(
             "select name from issuer where issuer = %s and name <> %s", (issuer.issuer, issuer.name)
         )
-        if taken := await done.fetchone():
-            raise Conflict(f"{issuer.issuer!r} is the issuer {taken['name']!r} already; each speaks for one org")
-        counted = await (await connection.execute("select count(*) as n from issuer")).fetchone()
-        if before is None and counted and counted["n"] >= MAX_ISSUERS:
+        if other := await cursor.fetchone():
+            raise Conflict(f"{issuer.issuer!r} is the issuer {other['name']!r} already; an issuer belongs to one org")
+        count = await (await connection.execute("select count(*) as n from issuer")).fetchone()
+        if before is None and count and count["n"] >= MAX_ISSUERS:
             raise Conflict(f"there are {MAX_ISSUERS} issuers, the maximum")
 
     async def _write(self, connection: Connection, issuer: Issuer, keys: FetchedKeys) -> dict[str, Any]:
@@ -167,7 +174,7 @@ class Issuers:
             "roles": Jsonb([to_json(role) for role in issuer.roles]),
             "age": keys.max_age,
         }
-        done = await connection.execute(
+        cursor = await connection.execute(
             """
             insert into issuer (name, issuer, audiences, jwks_uri, jwks, org, claims, default_desk, roles,
                                 fetched_at, refresh_at)
@@ -181,34 +188,35 @@ class Issuers:
             """,
             fields,
         )
-        row = await done.fetchone()
+        row = await cursor.fetchone()
         assert row is not None, "it was written"
         return row
 
     async def _refresh(self, name: str, uri: str) -> DrwError | None:
         """Fetch and store the key set of one issuer; return the error, or None.
 
-        An error is recorded at the issuer and does not affect others.
+        An error is stored in the issuer's field `fetch_error`.
         """
         try:
-            await self._keep(name, uri, await self._fetcher.fetch(uri))
+            await self._store_key_set(name, uri, await self._fetcher.fetch(uri))
             return None
         except DrwError as error:
             failed = error
             log.warning("the keys of the issuer %r stay as they are: %s", name, error.message)
         except Exception as error:
-            failed = InternalError(f"its keys cannot be taken: {type(error).__name__}")
+            failed = InternalError(f"its key set cannot be read: {type(error).__name__}")
             log.exception("the keys of the issuer %r stay as they are", name)
+        message = "".join(c if c.isprintable() else "?" for c in failed.message)  # without NUL, which text cannot store
         await self._database.all(
             "update issuer set fetch_error = %s, refresh_at = now() + make_interval(secs => %s) "
             "where name = %s and jwks_uri = %s returning name",
-            *(_without_keys(failed.message)[:500], AGAIN_SECONDS, name, uri),
+            *(message[:500], RETRY_SECONDS, name, uri),
         )
         return failed
 
-    async def _keep(self, name: str, uri: str, keys: FetchedKeys) -> None:
+    async def _store_key_set(self, name: str, uri: str, keys: FetchedKeys) -> None:
         async with self._database.transaction() as connection:
-            done = await connection.execute(
+            cursor = await connection.execute(
                 """
                 update issuer set jwks = %(jwks)s, fetch_error = '', fetched_at = now(),
                     refresh_at = now() + make_interval(secs => %(age)s)
@@ -217,19 +225,19 @@ class Issuers:
                 """,
                 {"jwks": keys.jwks, "age": keys.max_age, "name": name, "uri": uri},
             )
-            row = await done.fetchone()
+            row = await cursor.fetchone()
             if row and row["jwks"] != keys.jwks:
                 details = {"before": jwks.audit_summary(row["jwks"]), "after": jwks.audit_summary(keys.jwks)}
-                path = f"issuer/{name}"
-                await self._audit.record("issuer.keys", path, details=details, connection=connection)
+                resource = f"issuer/{name}"
+                await self._audit.record("issuer.keys", resource, details=details, connection=connection)
                 await changed(connection)
 
-    async def _all(self) -> list[dict[str, Any]]:
+    async def _fetch_all(self) -> list[dict[str, Any]]:
         return await self._database.all("select * from issuer order by name")
 
-    async def _one(self, connection: Connection, name: str) -> dict[str, Any] | None:
-        done = await connection.execute("select * from issuer where name = %s", (permissions.lookup_name(name),))
-        return await done.fetchone()
+    async def _fetch_row(self, connection: Connection, name: str) -> dict[str, Any] | None:
+        cursor = await connection.execute("select * from issuer where name = %s", (permissions.lookup_name(name),))
+        return await cursor.fetchone()
 
     async def _record(
         self, action: str, before: dict[str, Any] | None, after: dict[str, Any] | None, connection: Connection
@@ -239,12 +247,12 @@ class Issuers:
         await self._audit.record(action, f"issuer/{name}", details=details, connection=connection)
         await changed(connection)
 
-    def _missing(self, name: str) -> IssuerNotFound:
+    def _not_found(self, name: str) -> IssuerNotFound:
         return IssuerNotFound(f"there is no issuer {name[:80]!r}; `drw issuers list` shows them")
 
 
 def as_issuer(row: dict[str, Any]) -> Issuer:
-    """Return a row as the contract has it; keys that were fetched are shown by their ids only."""
+    """Convert a row to an issuer; of fetched keys it contains only the ids."""
     issuer = Issuer(
         name=row["name"],
         issuer=row["issuer"],
@@ -273,19 +281,15 @@ def _audit_details(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_audit_size(row: dict[str, Any]) -> None:
-    """Raise where an issuer is so large that its next change, with before and after, would fit no audit record."""
+    """Raise if an audit record could not contain the issuer twice: before and after its next change."""
     if (size := len(json.dumps(_audit_details(row), ensure_ascii=False).encode())) > MAX_AUDIT_BYTES:
         raise InvalidRequest(f"an issuer of {size} bytes; at most {MAX_AUDIT_BYTES} besides its keys", param="roles")
 
 
-def _without_keys(text: str) -> str:
-    """Return a text without characters that the database cannot store."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _with_keys(row: dict[str, Any]) -> Issuer:
+def _for_data_plane(row: dict[str, Any]) -> Issuer:
+    """Convert a row to an issuer with its key set, without fields that data planes do not use."""
     issuer = as_issuer(row)
     issuer.jwks = row["jwks"]
     for field in ("created_at", "updated_at", "fetched_at", "fetch_error", "kids"):
-        issuer.ClearField(field)  # what changes nothing on a data plane is not sent to it
+        issuer.ClearField(field)
     return issuer

@@ -7,11 +7,15 @@ from drw.gateway.authentication.tenants import permissions
 from drw.kernel.errors import InvalidRequest
 
 MAX_NAME = 32
-"""The length of an issuer's name, as in the contract: it is part of the id of every caller."""
+"""Maximum length of an issuer's name, as in the contract. The name is part of its callers' ids."""
 
 
-def requested_issuer(request: PutIssuerRequest, own_issuer: str) -> Issuer:
-    """Return the requested issuer; `own_issuer` is the issuer of the platform's own keys."""
+def requested_issuer(request: PutIssuerRequest, platform_issuer: str) -> Issuer:
+    """Return the requested issuer; `platform_issuer` is the issuer of API keys.
+
+    Raises:
+        InvalidRequest: fields contradict each other, or a scope does not exist.
+    """
     claims = ClaimNames(desk="desk", roles="roles")
     claims.MergeFrom(request.claims)
     issuer = Issuer(
@@ -23,8 +27,9 @@ def requested_issuer(request: PutIssuerRequest, own_issuer: str) -> Issuer:
         claims=claims,
         default_desk=request.default_desk,
     )
-    issuer.roles.extend(sorted([_role(role) for role in request.roles], key=lambda role: role.name))
-    if issuer.issuer == own_issuer:
+    for role in sorted(request.roles, key=lambda role: role.name):
+        issuer.roles.append(Role(name=role.name, scopes=permissions.scopes(role.scopes, "roles")))
+    if issuer.issuer == platform_issuer:
         raise InvalidRequest(f"issuer is {issuer.issuer!r}, which is this platform itself", param="issuer")
     if len({role.name for role in issuer.roles}) < len(issuer.roles):
         raise InvalidRequest("roles has a name twice; give each role once", param="roles")
@@ -32,7 +37,3 @@ def requested_issuer(request: PutIssuerRequest, own_issuer: str) -> Issuer:
         raise InvalidRequest("an issuer needs jwks_uri or jwks, one of the two", param="jwks_uri")
     issuer.jwks = request.jwks
     return issuer
-
-
-def _role(role: Role) -> Role:
-    return Role(name=role.name, scopes=permissions.scopes(role.scopes, "roles"))

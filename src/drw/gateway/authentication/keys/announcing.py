@@ -1,4 +1,4 @@
-"""Announces to rate limiting which org and desk each key, certificate and issuer belongs to."""
+"""Announces the org and desk of each key, certificate and issuer to rate limiting."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.gateway.authentication.tenants.queries import CHANNEL
 from drw.kernel.storage.database import Database
 
-AT_ONCE = 1000
+BATCH_SIZE = 1000
 KEYS = """
 select number, id as key, org, desk, expires_at from key
 where number > %s and expires_at > now() order by number limit %s
 """
-EXTERNAL = """
+EXTERNAL_CALLERS = """
 select 'cert:' || name as key, org, desk from certificate
 union all select 'oidc:' || name || ':', org, '' from issuer
 """
@@ -34,19 +34,19 @@ class KeyAnnouncer:
         self._limits = limits
 
     async def run(self) -> None:
-        """Announce for ever."""
-        await self._keys()
-        seen: Sequence[dict[str, Any]] | None = None
+        """Announce all entries, then follow changes."""
+        await self._announce_keys()
+        announced: Sequence[dict[str, Any]] | None = None
         async with aclosing(self._database.notifications(CHANNEL)) as changes:
             async for _ in changes:
-                rows = await self._database.all(f"{EXTERNAL} order by key")
-                if rows != seen:
+                rows = await self._database.all(f"{EXTERNAL_CALLERS} order by key")
+                if rows != announced:
                     await self._announce(rows, external=True)
-                    seen = rows
+                    announced = rows
 
-    async def _keys(self) -> None:
+    async def _announce_keys(self) -> None:
         last = 0
-        while rows := await self._database.all(KEYS, last, AT_ONCE):
+        while rows := await self._database.all(KEYS, last, BATCH_SIZE):
             await self._announce(rows)
             last = rows[-1]["number"]
 

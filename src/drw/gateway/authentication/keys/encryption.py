@@ -1,4 +1,4 @@
-"""Seals private keys for the time at which they lie in the database: AES-256-GCM under a key made from a secret."""
+"""Encryption of private keys at rest: AES-256-GCM with a key derived from a secret (HKDF-SHA256)."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ PURPOSE = b"signing keys, version 1"
 
 
 class WrongSecret(InternalError):
-    """What is sealed was sealed under another secret, or changed since."""
+    """The text was encrypted with another secret or for another name, or was modified."""
 
 
 class EnvelopeEncryption:
-    """Seals and opens with one secret."""
+    """Encrypts and decrypts with one secret."""
 
     def __init__(self, secret: str) -> None:
         key = HKDF(SHA256(), KEY_BYTES, SALT, PURPOSE).derive(secret.encode())
         self._cipher = AESGCM(key)
 
-    def seal(self, name: str, text: str) -> str:
-        """Return the text sealed; it opens under the same name only, so that rows cannot be swapped."""
+    def encrypt(self, name: str, text: str) -> str:
+        """Encrypt a text. Decryption requires the same name, which prevents that rows are swapped."""
         nonce = os.urandom(NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, text.encode(), name.encode())
-        return PREFIX + base64.b64encode(nonce + sealed).decode()
+        encrypted = self._cipher.encrypt(nonce, text.encode(), name.encode())
+        return PREFIX + base64.b64encode(nonce + encrypted).decode()
 
-    def open(self, name: str, sealed: str) -> str:
-        """Return the text.
+    def decrypt(self, name: str, encrypted: str) -> str:
+        """Decrypt a text.
 
         Raises:
-            WrongSecret: it was sealed under another secret or name, or is not whole.
+            WrongSecret: it was encrypted with another secret or name, or was modified.
         """
         try:
-            raw = base64.b64decode(sealed.removeprefix(PREFIX), validate=True)
+            raw = base64.b64decode(encrypted.removeprefix(PREFIX), validate=True)
             return self._cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], name.encode()).decode()
         except (InvalidTag, ValueError, binascii.Error) as error:
             raise WrongSecret(f"{name!r} does not open with this secret") from error
 
 
-def is_sealed(text: str) -> bool:
-    """Return whether a text is sealed; those written by the first release are not."""
+def is_encrypted(text: str) -> bool:
+    """Return whether a text is encrypted; the first release stored plain text."""
     return text.startswith(PREFIX)

@@ -13,39 +13,39 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.database import Connection, Database
 
-KEY = "key_"
-"""What the ids of keys begin with. Other callers are known by their id alone: an issuer or a certificate vouches."""
+KEY_PREFIX = "key_"
+"""Prefix of the ids of keys. An issuer or a certificate identifies other callers, whose ids have no lineage."""
 PLATFORM = "platform:admin"
 AUTHORITIES = (PLATFORM, "org:admin")
-"""Scopes with which a caller issues keys to other persons, the widest first."""
+"""Scopes with which a caller issues keys to other principals, the widest first."""
 MAX_OTHERS = 100
 MAX_ANCESTORS = 2000
-"""Maximum number of compared keys; with more, relations are unknown."""
+"""Maximum number of ancestors; with more, relations are unspecified."""
 
 Relation = ComparePrincipalsResponse.Relation
 
 ANCESTRY: LiteralString = """
-with recursive up (root) as (
+with recursive family (root) as (
     select unnest(%s::text[])
     union
     select coalesce(parent.root, own.maker)
-    from up join key_lineage own on own.root = up.root left join key_lineage parent on parent.key = own.maker
+    from family join key_lineage own on own.root = family.root left join key_lineage parent on parent.key = own.maker
 )
 select distinct own.root, coalesce(parent.root, own.maker) as maker, own.authority, own.maker_org, own.maker_desk,
-    own.maker <> '' and (parent.key is not null or not starts_with(own.maker, 'key_')) as known
-from (select root from up limit %s) found join key_lineage own on own.root = found.root
+    own.maker <> '' and (parent.key is not null or not starts_with(own.maker, 'key_')) as recorded
+from (select root from family limit %s) ancestor join key_lineage own on own.root = ancestor.root
     left join key_lineage parent on parent.key = own.maker
 """
 
 
 def authority(principal: Principal) -> str:
-    """Return the scope by which a caller issues keys to others; empty: it has none, and makes them for itself."""
+    """Return the scope with which a caller issues keys to others; empty: its keys are its own."""
     return next((scope for scope in AUTHORITIES if scope in principal.scopes), "")
 
 
 @dataclass(frozen=True, slots=True)
 class _Parent:
-    """A caller that made or rotated a key of a family, which is a chain of rotations known by its first key."""
+    """The creator of a key of a family. A family is a chain of rotations, identified by its first key."""
 
     family: str
     authority: str
@@ -58,77 +58,79 @@ class KeyAncestry:
     def __init__(self, families: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
         self._families = families
         self._parents: dict[str, list[_Parent]] = defaultdict(list)
-        self._unknown: set[str] = set()
+        self._unrecorded: set[str] = set()
         records = list(rows)
-        self._too_many = len({row["root"] for row in records}) > MAX_ANCESTORS
+        self._is_truncated = len({row["root"] for row in records}) > MAX_ANCESTORS
         for row in records:
-            if not row["known"]:
-                self._unknown.add(row["root"])
+            if not row["recorded"]:
+                self._unrecorded.add(row["root"])
             elif row["maker"] != row["root"]:
                 desk = f"{row['maker_org']}/{row['maker_desk']}"
                 self._parents[row["root"]].append(_Parent(row["maker"], row["authority"], desk))
 
     def family(self, caller: str) -> str:
-        """Return the family of a caller; empty for a key that was never on record."""
-        return self._families.get(caller, "" if caller.startswith(KEY) else caller)
+        """Return the family of a caller; empty: a key without a record."""
+        return self._families.get(caller, "" if caller.startswith(KEY_PREFIX) else caller)
 
     def relation(self, caller: str, other: str) -> ComparePrincipalsResponse.Relation:
-        """Return how a caller is related to another one."""
-        own = self.family(caller)
-        its = self.family(other)
-        if caller == other or (own and own == its):
+        """Return the relation of a caller to another one."""
+        family = self.family(caller)
+        other_family = self.family(other)
+        if caller == other or (family and family == other_family):
             return Relation.SAME_KEY
-        if not its and own:
+        if not other_family and family:
             return Relation.NO_SUCH_KEY
-        if not own:
+        if not family:
             return Relation.RELATION_UNSPECIFIED
-        above = self._above(own)
-        above_other = self._above(its)
-        # An administrator that made both does not make them one; whoever made one for itself, or is one of them, does.
-        shared = above.keys() & above_other.keys()
-        if any("" in above[family] | above_other[family] for family in shared):
-            return self._issued(own, above_other)
-        if self._too_many or self._unknown & (above.keys() | above_other.keys()):
+        ancestors = self._ancestors(family)
+        other_ancestors = self._ancestors(other_family)
+        # A shared creator makes them the same principal, unless it created both as an administrator.
+        shared = ancestors.keys() & other_ancestors.keys()
+        if any("" in ancestors[shared_family] | other_ancestors[shared_family] for shared_family in shared):
+            return self._same_or_issued(family, other_ancestors)
+        if self._is_truncated or self._unrecorded & (ancestors.keys() | other_ancestors.keys()):
             return Relation.RELATION_UNSPECIFIED
         return Relation.DIFFERENT
 
     def complete(self, caller: str) -> bool:
-        """Return whether all ancestors of a caller are on record."""
+        """Return whether all ancestors of a caller have a record."""
         family = self.family(caller)
-        return bool(family) and not self._too_many and self._unknown.isdisjoint(self._above(family))
+        return bool(family) and not self._is_truncated and self._unrecorded.isdisjoint(self._ancestors(family))
 
     def desks(self, caller: str) -> set[str]:
         """Return the desks ("ORG/DESK") of the creators of the caller's key, up to a platform administrator."""
         names: set[str] = set()
-        for family in self._walk(self.family(caller), beyond_platform=False):
+        for family in self._ancestor_families(self.family(caller), beyond_platform=False):
             names |= {parent.desk for parent in self._parents[family] if parent.authority != PLATFORM}
         return names
 
-    def _issued(self, own: str, above_other: Mapping[str, set[str]]) -> ComparePrincipalsResponse.Relation:
-        by_caller = own in above_other and "" not in above_other[own]
+    def _same_or_issued(
+        self, family: str, other_ancestors: Mapping[str, set[str]]
+    ) -> ComparePrincipalsResponse.Relation:
+        by_caller = family in other_ancestors and "" not in other_ancestors[family]
         return Relation.ISSUED_BY_CALLER if by_caller else Relation.SAME
 
-    def _above(self, family: str) -> dict[str, set[str]]:
-        """Return every ancestor with the authorities it used; the family itself has none."""
+    def _ancestors(self, family: str) -> dict[str, set[str]]:
+        """Return each ancestor family with the authorities of its creations; the family itself has the authority ""."""
         ancestors: dict[str, set[str]] = defaultdict(set, {family: {""}})
-        for one in self._walk(family, beyond_platform=True):
-            for parent in self._parents[one]:
+        for ancestor in self._ancestor_families(family, beyond_platform=True):
+            for parent in self._parents[ancestor]:
                 ancestors[parent.family].add(parent.authority)
         return ancestors
 
-    def _walk(self, family: str, *, beyond_platform: bool) -> list[str]:
-        seen = {family}
+    def _ancestor_families(self, family: str, *, beyond_platform: bool) -> list[str]:
+        visited = {family}
         families = [family]
-        for one in families:
-            for parent in self._parents.get(one, ()):
-                if parent.family not in seen and (beyond_platform or parent.authority != PLATFORM):
-                    seen.add(parent.family)
+        for current in families:
+            for parent in self._parents.get(current, ()):
+                if parent.family not in visited and (beyond_platform or parent.authority != PLATFORM):
+                    visited.add(parent.family)
                     families.append(parent.family)
         return families
 
 
 class KeyLineage:
-    """The table `key_lineage`."""
+    """Repository of the lineage of keys."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -157,7 +159,7 @@ class KeyLineage:
         """Return the relation of the caller to others.
 
         Raises:
-            InvalidRequest: too many callers are compared.
+            InvalidRequest: there are more than `MAX_OTHERS`.
         """
         principal = context.caller()
         others = list(request.others)
@@ -174,8 +176,8 @@ class KeyLineage:
         )
 
     async def ancestry(self, callers: list[str]) -> KeyAncestry:
-        """Return the families of some callers and of all above them."""
+        """Return the families of these callers and of all their ancestors."""
         rows = await self._database.all("select key, root from key_lineage where key = any(%s)", callers)
         families = {row["key"]: row["root"] for row in rows}
-        above = await self._database.all(ANCESTRY, sorted(set(families.values())), MAX_ANCESTORS + 1)
-        return KeyAncestry(families, above)
+        ancestors = await self._database.all(ANCESTRY, sorted(set(families.values())), MAX_ANCESTORS + 1)
+        return KeyAncestry(families, ancestors)

@@ -11,22 +11,26 @@ from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.rpc.context import Principal
 from drw.kernel.tenancy import Owner, may_change
 
-MIN_LIFE = timedelta(minutes=1)
-DEFAULT_LIFE = timedelta(days=90)
-MAX_LIFE = timedelta(days=366)
+MIN_LIFETIME = timedelta(minutes=1)
+DEFAULT_LIFETIME = timedelta(days=90)
+MAX_LIFETIME = timedelta(days=366)
 ADMIN = "org:admin"
 
 
 class ScopeNotHeld(Forbidden):
-    """A scope that the caller cannot grant, since it lacks it."""
+    """The caller cannot grant a scope that it lacks."""
 
 
 class WallNotHeld(Forbidden):
-    """A wall that the caller cannot grant, since it is outside of it."""
+    """The caller cannot grant a wall that it is outside of."""
 
 
 def name(request: CreateKeyRequest) -> str:
-    """Return the key's name."""
+    """Return the name of the key, stripped.
+
+    Raises:
+        InvalidRequest: it is empty or has unprintable characters.
+    """
     stripped = request.name.strip()
     if not stripped or not stripped.isprintable():
         raise InvalidRequest(
@@ -37,7 +41,11 @@ def name(request: CreateKeyRequest) -> str:
 
 
 def desk(request: CreateKeyRequest, principal: Principal, org: str) -> str:
-    """Return the desk that the key is for."""
+    """Return the desk of the key, by default the caller's.
+
+    Raises:
+        Forbidden: the caller cannot create keys of this desk.
+    """
     requested = request.desk or (principal.desk if org == principal.org else "")
     if not may_change(Owner(org, requested), principal):
         raise Forbidden(
@@ -48,36 +56,45 @@ def desk(request: CreateKeyRequest, principal: Principal, org: str) -> str:
     return requested
 
 
-def scopes(request: CreateKeyRequest, principal: Principal, bound: Desk) -> tuple[str, ...]:
-    """Return the scopes of the key, sorted: those of the caller and within the desk's."""
+def scopes(request: CreateKeyRequest, principal: Principal, granting_desk: Desk) -> tuple[str, ...]:
+    """Return the scopes of the key, sorted.
+
+    Raises:
+        InvalidRequest: there are none, or one does not exist.
+        Forbidden: the caller or the desk lacks a scope.
+    """
     requested = permissions.scopes(request.scopes)
     if not requested:
         raise InvalidRequest(
-            f"scopes is empty; a key needs at least one scope of: {', '.join(bound.scopes)}", param="scopes"
+            f"scopes is empty; a key needs at least one scope of: {', '.join(granting_desk.scopes)}", param="scopes"
         )
     check_scopes_held(requested, principal)
-    permissions.check_within(requested, bound.scopes, "scope", f"a key of the desk {bound.name!r}")
+    permissions.check_within(requested, granting_desk.scopes, "scope", f"a key of the desk {granting_desk.name!r}")
     return requested
 
 
 def check_scopes_held(scopes: Iterable[str], principal: Principal) -> None:
-    """Raise if the caller would grant a scope that it lacks."""
+    """Raise `ScopeNotHeld` if the caller lacks a scope."""
     if missing := [scope for scope in scopes if scope not in principal.scopes]:
         raise ScopeNotHeld(
             f"the key {principal.key!r} lacks the scope {missing[0]!r}, so it cannot grant it", scope=missing[0]
         )
 
 
-def walls(request: CreateKeyRequest, principal: Principal, bound: Desk) -> tuple[str, ...]:
-    """Return the walls of the key, sorted: within the desk's, and the caller's own where it is no admin of the org."""
+def walls(request: CreateKeyRequest, principal: Principal, granting_desk: Desk) -> tuple[str, ...]:
+    """Return the walls of the key, sorted.
+
+    Raises:
+        Forbidden: the desk or the caller is outside of a wall.
+    """
     requested = tuple(sorted(set(request.walls)))
     check_inside_walls(requested, principal)
-    permissions.check_within(requested, bound.walls, "wall", f"a key of the desk {bound.name!r}")
+    permissions.check_within(requested, granting_desk.walls, "wall", f"a key of the desk {granting_desk.name!r}")
     return requested
 
 
 def check_inside_walls(walls: Iterable[str], principal: Principal) -> None:
-    """Raise if the caller would grant a wall that it is outside of, without being an admin of the org."""
+    """Raise `WallNotHeld` if the caller is outside of a wall and no admin of the org."""
     if ADMIN not in principal.scopes and (outside := [wall for wall in walls if wall not in principal.walls]):
         raise WallNotHeld(
             f"the key {principal.key!r} is outside the wall {outside[0]!r}, so it cannot grant it", param="walls"
@@ -85,16 +102,21 @@ def check_inside_walls(walls: Iterable[str], principal: Principal) -> None:
 
 
 def lifetime(request: CreateKeyRequest, maximum: timedelta) -> timedelta:
-    """Return the lifetime of the key; `maximum` is the longest that the caller can grant, in whole seconds."""
-    if maximum < MIN_LIFE:
-        raise Forbidden("the caller's own key ends within a minute, and so would all that is made with it")
-    default = min(DEFAULT_LIFE, maximum)
+    """Return the lifetime of the key; `maximum` is the longest that the caller can grant, in whole seconds.
+
+    Raises:
+        Forbidden: the maximum is below `MIN_LIFETIME`.
+        InvalidRequest: the requested lifetime is not within `MIN_LIFETIME` and the maximum.
+    """
+    if maximum < MIN_LIFETIME:
+        raise Forbidden("the caller's key expires within a minute, so it cannot create keys")
+    default = min(DEFAULT_LIFETIME, maximum)
     requested = timedelta(seconds=request.ttl_seconds) if request.ttl_seconds else default
-    if not MIN_LIFE <= requested <= maximum:
-        why = "" if maximum == MAX_LIFE else ": the caller's own identity is short-lived"
+    if not MIN_LIFETIME <= requested <= maximum:
+        hint = "" if maximum == MAX_LIFETIME else ": the caller's own identity is short-lived"
         raise InvalidRequest(
-            f"ttl_seconds is {request.ttl_seconds}; it can be {MIN_LIFE.total_seconds():.0f} "
-            f"to {maximum.total_seconds():.0f}, by default {default.total_seconds():.0f}{why}",
+            f"ttl_seconds is {request.ttl_seconds}; it can be {MIN_LIFETIME.total_seconds():.0f} "
+            f"to {maximum.total_seconds():.0f}, by default {default.total_seconds():.0f}{hint}",
             param="ttl_seconds",
         )
     return requested

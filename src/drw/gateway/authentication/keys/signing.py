@@ -45,7 +45,7 @@ class Signer:
         return f"Signer({self.kid!r})"
 
     def sign(self, claims: Claims) -> str:
-        """Return the secret that the client sends."""
+        """Return the signed token, which is the secret that the client sends."""
         payload: dict[str, Any] = {
             "iss": self._issuer,
             "aud": self._audience,
@@ -57,14 +57,14 @@ class Signer:
             "iat": int(claims.issued_at.timestamp()),
             "exp": int(claims.expires_at.timestamp()),
         }
-        if claims.walls:  # most keys stand inside none
+        if claims.walls:  # most keys have none
             payload["walls"] = " ".join(claims.walls)
         return jwt.encode(payload, self._key, algorithm=ALGORITHM, headers={"kid": self.kid})
 
-    def public(self) -> dict[str, Any]:
-        """Return the public half as a JSON Web Key (RFC 7517)."""
-        shape: dict[str, Any] = json.loads(ECAlgorithm.to_jwk(self._key.public_key()))
-        return shape | {"kid": self.kid, "alg": ALGORITHM, "use": "sig"}
+    def public_jwk(self) -> dict[str, Any]:
+        """Return the public key as a JSON Web Key (RFC 7517)."""
+        jwk: dict[str, Any] = json.loads(ECAlgorithm.to_jwk(self._key.public_key()))
+        return jwk | {"kid": self.kid, "alg": ALGORITHM, "use": "sig"}
 
 
 def new_private_key() -> str:
@@ -76,12 +76,14 @@ def new_private_key() -> str:
 
 
 def key_id(key: ec.EllipticCurvePrivateKey) -> str:
-    """Return the id of a signing key: the first characters of its public half's SHA-256."""
-    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(public).hexdigest()[:16]
+    """Return the id of a signing key: the first 16 hexadecimal digits of the SHA-256 of its public key."""
+    public_key = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(public_key).hexdigest()[:16]
 
 
 def jwks(signers: Iterable[Signer]) -> str:
-    """Return the public halves as a JSON Web Key Set, always in the same order."""
-    keys = sorted((signer.public() for signer in signers), key=lambda key: str(key["kid"]))
+    """Return the public keys as a JSON Web Key Set, sorted by id."""
+    keys = sorted((signer.public_jwk() for signer in signers), key=lambda key: str(key["kid"]))
     return json.dumps({"keys": keys}, sort_keys=True)

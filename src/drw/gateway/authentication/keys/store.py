@@ -1,4 +1,4 @@
-"""Keys in PostgreSQL."""
+"""Repository of API keys in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.tenancy import Owner, may_change
 
-HOLD: LiteralString = "select id, revoked_at from key where id = any(%s) order by number for share"
-HOLD_BOTH: LiteralString = "select id, revoked_at from key where id = any(%s) order by number for update"
-VOUCHERS: dict[str, LiteralString] = {
+LOCK_FOR_SHARE: LiteralString = "select id, revoked_at from key where id = any(%s) order by number for share"
+LOCK_FOR_UPDATE: LiteralString = "select id, revoked_at from key where id = any(%s) order by number for update"
+LOCK_IDENTITY: dict[str, LiteralString] = {
     "oidc": "select 1 from issuer where name = %s for share",
     "cert": "select 1 from certificate where name = %s for share",
 }
-"""Prefixes of ids of callers with an external identity."""
-END: LiteralString = """
+"""Queries that lock the issuer or the certificate of a caller, by the prefix of its id."""
+REVOKE_ROTATED: LiteralString = """
 with due as materialized (
     select number from key
     where ends_at <= now() and revoked_at is null and (%(key)s = '' or id = %(key)s) order by number for update
@@ -35,12 +35,12 @@ class View:
 
     org: str
     desk: str
-    whole: bool
+    whole_org: bool
 
     @classmethod
     def of(cls, principal: Principal, org: str) -> View:
         """Return the caller's view of an org."""
-        return cls(org, principal.desk if org == principal.org else "", whole=may_change(Owner(org), principal))
+        return cls(org, principal.desk if org == principal.org else "", whole_org=may_change(Owner(org), principal))
 
 
 class KeyStore:
@@ -52,14 +52,14 @@ class KeyStore:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    async def unexpired(self, org: str, connection: Connection) -> int:
-        """Return how many keys of an org have not expired."""
+    async def count_unexpired(self, org: str, connection: Connection) -> int:
+        """Return the number of unexpired keys of an org, revoked ones included."""
         query = "select count(*) as n from key where org = %s and expires_at > now()"
         row = await (await connection.execute(query, (org,))).fetchone()
         return row["n"] if row else 0
 
     async def add(self, key: Key, connection: Connection) -> None:
-        """Keep a new key."""
+        """Insert a key."""
         await connection.execute(
             """
             insert into key
@@ -75,8 +75,8 @@ class KeyStore:
                 list(key.scopes),
                 list(key.walls),
                 key.last_characters,
-                _time(key.created_at),
-                _time(key.expires_at),
+                _to_datetime(key.created_at),
+                _to_datetime(key.expires_at),
                 key.requests_per_minute,
                 key.signed_with,
                 key.created_by,
@@ -84,8 +84,8 @@ class KeyStore:
             ),
         )
 
-    async def page(self, view: View, *, ended: bool, before: int, size: int) -> list[dict[str, Any]]:
-        """Return rows of the view, newest first, older than the number `before`."""
+    async def page(self, view: View, *, include_ended: bool, before: int, size: int) -> list[dict[str, Any]]:
+        """Return rows of the view with numbers below `before`, newest first."""
         return await self.database.all(
             """
             select * from key
@@ -93,74 +93,74 @@ class KeyStore:
               and (%s or (revoked_at is null and expires_at > now()))
             order by number desc limit %s
             """,
-            *(view.org, view.desk, view.whole, before, ended, size),
+            *(view.org, view.desk, view.whole_org, before, include_ended, size),
         )
 
     async def get(self, view: View, key: str) -> dict[str, Any] | None:
-        """Return one row of the view."""
+        """Return a row of the view; None: the view has no such key."""
         query = "select * from key where org = %s and (desk = %s or %s) and id = %s"
-        return await self.database.one(query, view.org, view.desk, view.whole, key)
+        return await self.database.one(query, view.org, view.desk, view.whole_org, key)
 
-    async def lock(self, maker: str, rotated: str, connection: Connection) -> dict[str, Any] | None:
-        """Lock the creator's key and the key to rotate; return the creator's row.
+    async def lock_keys(self, creator: str, rotated_key: str, connection: Connection) -> dict[str, Any] | None:
+        """Lock the creator's key and the key to rotate; return the creator's row; None: the creator has no key.
 
-        Creators share the lock. A rotation locks exclusively, since it changes the key.
+        Creations lock for share. Rotations lock for update, since they change the key.
         """
-        query = HOLD_BOTH if rotated else HOLD
-        rows = await (await connection.execute(query, ([maker, rotated],))).fetchall()
-        return next((row for row in rows if row["id"] == maker), None)
+        query = LOCK_FOR_UPDATE if rotated_key else LOCK_FOR_SHARE
+        rows = await (await connection.execute(query, ([creator, rotated_key],))).fetchall()
+        return next((row for row in rows if row["id"] == creator), None)
 
-    async def lock_identity(self, maker: str, connection: Connection) -> bool:
-        """Lock the issuer or the certificate that vouches for a caller; return whether it exists, or none is needed."""
-        kind, _, name = maker.partition(":")
-        if (query := VOUCHERS.get(kind)) is None:
+    async def lock_identity(self, creator: str, connection: Connection) -> bool:
+        """Lock the issuer or certificate of a caller; return False if it does not exist. Other callers need none."""
+        kind, _, name = creator.partition(":")
+        if (query := LOCK_IDENTITY.get(kind)) is None:
             return True
         return await (await connection.execute(query, (name.partition(":")[0],))).fetchone() is not None
 
     async def revoke(self, view: View, key: str, connection: Connection) -> dict[str, Any] | None:
-        """Revoke a key of the view that is not revoked yet; return its row, or None."""
-        done = await connection.execute(
+        """Revoke a key of the view; return its row; None: it is revoked already or not in the view."""
+        cursor = await connection.execute(
             """
             update key set revoked_at = now()
             where org = %s and (desk = %s or %s) and id = %s and revoked_at is null returning *
             """,
-            (view.org, view.desk, view.whole, key),
+            (view.org, view.desk, view.whole_org, key),
         )
-        row = await done.fetchone()
+        row = await cursor.fetchone()
         if row:
             await changed(connection)
         return row
 
-    async def succeed(
+    async def set_successor(
         self, view: View, key: str, successor: str, overlap: timedelta, connection: Connection
     ) -> datetime | None:
-        """Let a good key end when its successor takes over; return when, or None where it has one already."""
-        done = await connection.execute(
+        """Set the successor of a valid key; return the end of the overlap; None: the key cannot be rotated."""
+        cursor = await connection.execute(
             """
             update key set successor = %s, ends_at = least(expires_at, now() + %s)
             where org = %s and (desk = %s or %s) and id = %s
               and revoked_at is null and successor is null and expires_at > now()
             returning ends_at
             """,
-            (successor, overlap, view.org, view.desk, view.whole, key),
+            (successor, overlap, view.org, view.desk, view.whole_org, key),
         )
-        row = await done.fetchone()
+        row = await cursor.fetchone()
         return row["ends_at"] if row else None
 
-    async def end(self, connection: Connection, key: str = "") -> list[dict[str, Any]]:
-        """Revoke the keys whose successors have taken over by now, or this one of them; return their rows."""
-        done = await connection.execute(END, {"key": key})
-        ended = sorted(await done.fetchall(), key=lambda row: str(row["id"]))
-        if ended:
+    async def revoke_rotated(self, connection: Connection, key: str = "") -> list[dict[str, Any]]:
+        """Revoke rotated keys whose overlap is over, by default all of them; return their rows."""
+        cursor = await connection.execute(REVOKE_ROTATED, {"key": key})
+        rows = sorted(await cursor.fetchall(), key=lambda row: str(row["id"]))
+        if rows:
             await changed(connection)
-        return ended
+        return rows
 
-    async def maker(self, principal: Principal) -> dict[str, Any] | None:
-        """Return the row of the key with which the caller calls; None where it is none."""
+    async def key_of(self, principal: Principal) -> dict[str, Any] | None:
+        """Return the row of the caller's key; None: the caller has no key."""
         return await self.database.one("select * from key where id = %s", principal.key)
 
-    async def next_end(self) -> float | None:
-        """Return the seconds until the next successor takes over; None: no successor."""
+    async def seconds_until_next_end(self) -> float | None:
+        """Return the seconds until the next overlap ends; None: no key is being rotated."""
         row = await self.database.one(
             "select extract(epoch from min(ends_at) - now()) as seconds from key "
             "where ends_at is not null and revoked_at is null"
@@ -168,10 +168,9 @@ class KeyStore:
         return float(row["seconds"]) if row and row["seconds"] is not None else None
 
     async def revoked(self) -> Sequence[str]:
-        """Return the ids of revoked keys that a data plane could still take for good, sorted."""
-        # An hour past its end: more than clocks differ, and than Envoy forgives.
-        # What a retired signing key signed no data plane takes once it has forgotten that one; until then, which is
-        # longer than it takes to hear of this list, the key itself must stay refused.
+        """Return the ids of revoked keys that a data plane could still accept, sorted."""
+        # Keys stay on the list for an hour after they expire, since clocks differ and Envoy tolerates a difference.
+        # Keys of a retired signing key stay on it for an hour, until all data planes have dropped that signing key.
         rows = await self.database.all(
             """
             select id from key left join signing_key on kid = signed_with
@@ -183,7 +182,7 @@ class KeyStore:
         return [row["id"] for row in rows]
 
     async def counts(self) -> tuple[int, int]:
-        """Return how many keys are good, and how many are revoked and would be good otherwise."""
+        """Return the numbers of valid keys and of revoked keys that have not expired."""
         row = await self.database.one(
             """
             select count(*) filter (where revoked_at is null) as good,
@@ -196,7 +195,7 @@ class KeyStore:
 
 
 def as_key(row: dict[str, Any]) -> Key:
-    """Return a row as the contract has it."""
+    """Convert a row to a key."""
     key = Key(
         id=row["id"],
         name=row["name"],
@@ -220,6 +219,6 @@ def as_key(row: dict[str, Any]) -> Key:
     return key
 
 
-def _time(stamp: Any) -> datetime:
+def _to_datetime(stamp: Any) -> datetime:
     time: datetime = stamp.ToDatetime(UTC)
     return time

@@ -1,4 +1,4 @@
-"""Checks of orgs, desks and keys beyond single fields: scopes that exist, bounds of the parent, page tokens."""
+"""Checks shared by orgs, desks, keys and issuers: existing scopes, permissions of the parent, page tokens."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class UnknownScope(InvalidRequest):
     """The scope does not exist."""
 
 
-class OutOfBounds(Forbidden):
-    """More permissions than the desk or the org has."""
+class PermissionsExceeded(Forbidden):
+    """A key, desk, certificate or role has more permissions than its desk or org."""
 
 
 def lookup_name(value: str) -> str:
-    """Return a name to look up; a name that no record can have becomes empty."""
+    """Return a name for a query; a name with characters that the database cannot store becomes empty."""
     return value if value.isprintable() else ""
 
 
@@ -33,21 +33,26 @@ def scopes(values: Iterable[str], param: str = "scopes") -> tuple[str, ...]:
     return requested
 
 
-def check_within(requested: Sequence[str], bound: Sequence[str], kind: str, whose: str) -> None:
-    """Raise if a requested value is not within the bound."""
-    if beyond := [one for one in requested if one not in bound]:
-        there = ", ".join(bound) or "none"
-        raise OutOfBounds(f"{whose} cannot have the {kind} {beyond[0]!r}; it can have: {there}", param=f"{kind}s")
+def check_within(requested: Sequence[str], allowed: Sequence[str], kind: str, holder: str) -> None:
+    """Raise `PermissionsExceeded` if a requested scope or wall is not allowed; `kind` is "scope" or "wall"."""
+    if exceeding := [value for value in requested if value not in allowed]:
+        listed = ", ".join(allowed) or "none"
+        message = f"{holder} cannot have the {kind} {exceeding[0]!r}; it can have: {listed}"
+        raise PermissionsExceeded(message, param=f"{kind}s")
 
 
 def page_token(token: str) -> str:
-    """Return the name after which a page begins."""
+    """Return the name of a page token: the last one of the previous page.
+
+    Raises:
+        InvalidRequest: the token is not a name.
+    """
     if token and not NAME.fullmatch(token):
         raise InvalidRequest("page_token is not a token of an earlier response", param="page_token")
     return token
 
 
 def first_names(names: Sequence[str], maximum: int = 5) -> str:
-    """Return the first names, and the number of the others."""
+    """Format the first names and the number of the others, as in "'a', 'b' and 3 more"."""
     more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
-    return ", ".join(repr(one) for one in names[:maximum]) + more
+    return ", ".join(repr(name) for name in names[:maximum]) + more

@@ -1,1 +1,1 @@
-"""Explanation of which route, limits, budgets and models a request meets."""
+"""Route explanation: the route, limits, budgets and models of a request."""

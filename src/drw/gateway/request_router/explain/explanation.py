@@ -25,7 +25,7 @@ from drw.routing.request_matching import (
 
 @dataclass(frozen=True, slots=True)
 class ExplainedRequest:
-    """A request as the data plane sees it: names of headers in small letters, the path without its query."""
+    """A request as the data plane sees it: lower-case names of headers, the path without its query."""
 
     method: str
     path: str
@@ -34,74 +34,76 @@ class ExplainedRequest:
 
 
 def explain(
-    configuration: Configuration, request: ExplainedRequest, principal: Principal, shown: Sequence[Route] | None = None
+    configuration: Configuration,
+    request: ExplainedRequest,
+    principal: Principal,
+    visible: Sequence[Route] | None = None,
 ) -> Explanation:
-    """Return what the data plane would do with a request; `shown` are the routes as the caller can see them."""
+    """Explain how the data plane handles a request; `visible` are the routes without names of other tenants."""
     if reply := OWN_PATHS.get(request.path):
-        return Explanation(
-            route=reply, why=f"the data plane answers {request.path} by itself", org=principal.org, desk=principal.desk
-        )
-    routes = by_precedence(configuration.routes.routes if shown is None else shown)
-    match, misses = _look(routes, request, principal, model="")
-    first = match
-    reads = _reads(match, routes, request)
-    if reads and request.model:
-        match, misses = _look(routes, request, principal, model=request.model)
+        why = f"the data plane answers {request.path} without an upstream"
+        return Explanation(route=reply, why=why, org=principal.org, desk=principal.desk)
+    routes = by_precedence(configuration.routes.routes if visible is None else visible)
+    match, misses = _first_match(routes, request, principal, model="")
+    first_match = match
+    reads_body = _reads_body(match, routes, request)
+    if reads_body and request.model:
+        match, misses = _first_match(routes, request, principal, model=request.model)
     explanation = Explanation(
         org=principal.org,
         desk=principal.desk,
         key=principal.key,
         scopes=sorted(principal.scopes),
         misses=reversed(misses),
-        reads_body=reads,
+        reads_body=reads_body,
     )
     if match is None:
         methods = allowed_methods(request.path, routes)
         status = 405 if methods and request.method not in methods else 404
-        explanation.why = f"no route takes {request.method} {request.path}: the answer is {status}"
+        explanation.why = f"no route matches {request.method} {request.path}: the status is {status}"
         explanation.refused = explanation.why
         return explanation
     explanation.route = match.name
     explanation.taken.CopyFrom(match)
-    explanation.why = _why(match, request)
-    refusals = [
-        _blocked(configuration, principal, request),
-        *(_refusal(route, principal) for route in (first, match) if route),
+    explanation.why = _match_reasons(match, request)
+    errors = [
+        _block_error(configuration, principal, request),
+        *(_missing_scope(route, principal) for route in (first_match, match) if route),
     ]
-    explanation.refused = next((text for text in refusals if text), "")
+    explanation.refused = next((text for text in errors if text), "")
     upstreams = {upstream.name: upstream for upstream in configuration.upstreams.upstreams}
     explanation.targets.extend(_targets(match, upstreams))
     explanation.deadlines.extend(_deadlines(match, upstreams))
     return explanation
 
 
-def _look(
+def _first_match(
     routes: Sequence[Route], request: ExplainedRequest, principal: Principal, model: str
 ) -> tuple[Route | None, list[Miss]]:
     misses: list[Miss] = []
     for route in routes:
         if not is_below(request.path, route.path):
-            continue  # every other path would be named otherwise
-        if not (why := _miss(route, request, principal, model)):
+            continue  # without this, `misses` would contain all other paths
+        if not (reason := _mismatch(route, request, principal, model)):
             return route, misses
-        misses.append(Miss(route=route.name, why=why))
+        misses.append(Miss(route=route.name, why=reason))
     return None, misses
 
 
-def _miss(route: Route, request: ExplainedRequest, principal: Principal, model: str) -> str:
-    """Return why the route does not take a request at its path; empty: it does."""
+def _mismatch(route: Route, request: ExplainedRequest, principal: Principal, model: str) -> str:
+    """Return why the route does not match a request below its path; empty: it matches."""
     if route.methods and request.method not in route.methods:
-        return f"it takes {' and '.join(route.methods)}, not {request.method}"
+        return f"it accepts {' and '.join(route.methods)}, not {request.method}"
     if not is_tenant(route.tenants, principal.org, principal.desk):
         return f"it is for {' and '.join(route.tenants)}, not for {principal.org}/{principal.desk}"
     for header in route.headers:
         if not header_matches(header, value := request.headers.get(header.name)):
-            actual = "is not there" if value is None else f"is {value!r}"
-            return f"it asks that {_asks(header)}, which {actual}"
-    return _miss_of_model(route, request, model)
+            actual = "is missing" if value is None else f"is {value!r}"
+            return f"it requires that {_header_condition(header)}; the header {actual}"
+    return _model_mismatch(route, request, model)
 
 
-def _miss_of_model(route: Route, request: ExplainedRequest, model: str) -> str:
+def _model_mismatch(route: Route, request: ExplainedRequest, model: str) -> str:
     if not route.models or model in route.models:
         return ""
     if route.model_header and request.headers.get(MODEL_HEADER) in route.models:
@@ -110,42 +112,42 @@ def _miss_of_model(route: Route, request: ExplainedRequest, model: str) -> str:
     return f"it serves {', '.join(route.models)}; the body names {actual}"
 
 
-def _reads(match: Route | None, routes: Sequence[Route], request: ExplainedRequest) -> bool:
+def _reads_body(match: Route | None, routes: Sequence[Route], request: ExplainedRequest) -> bool:
     """Return whether the first match requires reading the body to find the final route."""
     if match is None:
         return any(route.models and is_below(request.path, route.path) for route in routes)
     return any(is_below(request.path, path) for path in body_read_paths(match, routes))
 
 
-def _why(route: Route, request: ExplainedRequest) -> str:
+def _match_reasons(route: Route, request: ExplainedRequest) -> str:
     reasons = [f"the path is at or below {route.path}"]
     if route.methods:
         reasons.append(f"the method is {request.method}")
     if route.tenants:
         reasons.append(f"the caller is of {' or '.join(route.tenants)}")
-    reasons += [_asks(header) for header in route.headers]
+    reasons += [_header_condition(header) for header in route.headers]
     if route.models:
         by_header = route.model_header and request.headers.get(MODEL_HEADER) in route.models
-        named = request.headers[MODEL_HEADER] if by_header else request.model
-        reasons.append(f"the {f'header {MODEL_HEADER}' if by_header else 'body'} names the model {named!r}")
+        model = request.headers[MODEL_HEADER] if by_header else request.model
+        reasons.append(f"the {f'header {MODEL_HEADER}' if by_header else 'body'} names the model {model!r}")
     return "; ".join(reasons)
 
 
-def _asks(header: HeaderMatch) -> str:
+def _header_condition(header: HeaderMatch) -> str:
     if header.exact or header.prefix:
         return f"the header {header.name} {'is' if header.exact else 'begins with'} {header.exact or header.prefix!r}"
-    return f"the header {header.name} is there"
+    return f"the header {header.name} is present"
 
 
-def _refusal(route: Route, principal: Principal) -> str:
+def _missing_scope(route: Route, principal: Principal) -> str:
     if route.scopes and principal.scopes.isdisjoint(route.scopes):
-        needed = " or ".join(repr(scope) for scope in route.scopes)
-        return f"403: the route {route.name!r} needs the scope {needed}, which the caller lacks"
+        scopes = " or ".join(repr(scope) for scope in route.scopes)
+        return f"403: the route {route.name!r} needs the scope {scopes}, which the caller lacks"
     return ""
 
 
-def _blocked(configuration: Configuration, principal: Principal, request: ExplainedRequest) -> str:
-    """Return which block refuses the caller, or the model; empty: none."""
+def _block_error(configuration: Configuration, principal: Principal, request: ExplainedRequest) -> str:
+    """Return the block of the caller or the model as an error; empty: none."""
     for block in configuration.blocks:
         subject = {
             Block.KEY: block.name == principal.key and block.org == principal.org,
@@ -155,10 +157,10 @@ def _blocked(configuration: Configuration, principal: Principal, request: Explai
             and block.name in (request.model, request.headers.get(MODEL_HEADER)),
         }
         if subject.get(block.subject):
-            what = Block.Subject.Name(block.subject).lower()
-            why = Block.Reason.Name(block.reason).lower()
+            kind = Block.Subject.Name(block.subject).lower()
+            reason = Block.Reason.Name(block.reason).lower()
             status = 403 if block.reason == Block.KILLED else 429
-            return f"{status}: the {what} {block.name or block.org!r} is blocked ({why})"
+            return f"{status}: the {kind} {block.name or block.org!r} is blocked ({reason})"
     return ""
 
 
@@ -175,6 +177,6 @@ def _targets(route: Route, upstreams: Mapping[str, Upstream]) -> list[Target]:
 def _deadlines(route: Route, upstreams: Mapping[str, Upstream]) -> list[str]:
     connect = max(upstreams[t.upstream].connect_ms or CONNECT_MS for t in _targets(route, upstreams))
     deadlines = [f"{connect} ms to connect"]
-    deadlines += [f"{route.first_byte_ms} ms until the answer begins"] if route.first_byte_ms else []
-    deadlines.append(f"{route.idle_seconds or IDLE_SECONDS} s for a pause in it")
-    return [*deadlines, f"{route.total_ms} ms in all" if route.total_ms else "no bound in all"]
+    deadlines += [f"{route.first_byte_ms} ms until the first byte"] if route.first_byte_ms else []
+    deadlines.append(f"{route.idle_seconds or IDLE_SECONDS} s without data")
+    return [*deadlines, f"{route.total_ms} ms in total" if route.total_ms else "no limit in total"]

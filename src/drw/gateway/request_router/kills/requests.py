@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from drw.api.gateway.v1.request_router_pb2 import CreateKillRequest, Kill
-from drw.gateway.request_router.kills.principals import ADMIN
+from drw.gateway.request_router.kills.approval_rules import ADMIN
 from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.rpc.context import Principal
 
 MAX_REASON = 500
 DEFAULT_PAGE = 100
-NEWEST = (1 << 63) - 1
 
-TENANTS = (Kill.KEY, Kill.DESK)
+TENANT_SUBJECTS = (Kill.KEY, Kill.DESK)
 """Subjects that belong to an org."""
 
 
@@ -22,7 +21,7 @@ def requested_kill(request: CreateKillRequest, principal: Principal) -> Kill:
         InvalidRequest: it would stop the caller's own key or desk, or has no reason.
         Forbidden: the org is not the caller's.
     """
-    org = _org(request, principal)
+    org = _kill_org(request, principal)
     _check_not_self(request.subject, org, request.name, principal)
     return Kill(
         subject=request.subject,
@@ -33,11 +32,11 @@ def requested_kill(request: CreateKillRequest, principal: Principal) -> Kill:
     )
 
 
-def _org(request: CreateKillRequest, principal: Principal) -> str:
+def _kill_org(request: CreateKillRequest, principal: Principal) -> str:
     if request.org not in ("", principal.org) and ADMIN not in principal.scopes:
         raise Forbidden(f"the caller belongs to the org {principal.org!r}, not to {request.org!r}", scope=ADMIN)
-    everywhere = request.subject not in TENANTS and ADMIN in principal.scopes
-    return request.org or ("" if everywhere else principal.org)
+    in_all_orgs = request.subject not in TENANT_SUBJECTS and ADMIN in principal.scopes
+    return request.org or ("" if in_all_orgs else principal.org)
 
 
 def _check_not_self(subject: int, org: str, name: str, principal: Principal) -> None:
@@ -48,22 +47,12 @@ def _check_not_self(subject: int, org: str, name: str, principal: Principal) -> 
         raise InvalidRequest(message, param="name")
 
 
-def reason(text: str, what: str) -> str:
-    """Return the reason of a "kill" or "lift"."""
+def reason(text: str, action: str) -> str:
+    """Return the reason, stripped; `action` is "kill" or "lift".
+
+    Raises:
+        InvalidRequest: it is empty or too long.
+    """
     if not 1 <= len(text.strip()) <= MAX_REASON:
-        raise InvalidRequest(f"a {what} needs a reason of 1 to {MAX_REASON} characters", param="reason")
+        raise InvalidRequest(f"a {action} needs a reason of 1 to {MAX_REASON} characters", param="reason")
     return text.strip()
-
-
-def page_size(requested: int) -> int:
-    """Return how many kills a page has."""
-    return requested or DEFAULT_PAGE
-
-
-def page_token(token: str) -> int:
-    """Return before which number a page begins."""
-    if not token:
-        return NEWEST
-    if not (token.isascii() and token.isdigit() and len(token) < 19):
-        raise InvalidRequest("page_token is not a token of an earlier response", param="page_token")
-    return int(token)

@@ -19,7 +19,7 @@ class KillApprovals(Settings):
 
 
 class KillPolicy(Settings):
-    """`kill_approvals`, for each kind of subject."""
+    """Required approvals for each kind of subject: the setting `kill_approvals`."""
 
     key: KillApprovals = KillApprovals()
     desk: KillApprovals = KillApprovals()
@@ -27,23 +27,23 @@ class KillPolicy(Settings):
     workflow: KillApprovals = KillApprovals()
 
     def of(self, subject: str) -> KillApprovals:
-        """Return those of a subject, as in "MODEL"."""
+        """Return the required approvals for a kind of subject, as in "MODEL"."""
         approvals: KillApprovals = getattr(self, subject.lower())
         return approvals
 
 
 class KillLimits(Settings):
-    """`kill_limits`: maximum number of active and proposed kills. Data planes hold active kills in memory."""
+    """The setting `kill_limits`: maximum number of active and proposed kills. Data planes hold active kills."""
 
     per_org: int = Field(default=100, ge=1, le=10_000)
-    """Kills of one org, in force or proposed."""
+    """Kills of one org, active or proposed."""
     total: int = Field(default=2000, ge=1, le=10_000)
     """Kills of all orgs together."""
     reserve: int = Field(default=200, ge=0, le=10_000)
     """Part of the total that only platform administrators can use."""
 
     @model_validator(mode="after")
-    def _leaves_room(self) -> Self:
+    def _check_reserve(self) -> Self:
         if self.reserve >= self.total:
             raise ValueError(f"kill_limits: the reserve is {self.reserve}; it must be below the total, {self.total}")
         return self

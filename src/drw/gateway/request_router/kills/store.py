@@ -1,4 +1,7 @@
-"""Kills in PostgreSQL. Changes of one kill wait for each other, and new ones of an org do; no org waits for another."""
+"""Repository of kills in PostgreSQL.
+
+Changes of one kill are serialised, and so are new kills of one org. Orgs do not wait for each other.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ select * from (
     (select * from kill where org = %(org)s and number < %(before)s order by number desc limit %(size)s)
 ) found order by number desc limit %(size)s
 """
-# Each org by its own index, so that nobody's list takes longer for the history of others.
+# The queries above use an index by org, so the history of other orgs does not slow them down.
 EVERY_ORGS_OPEN_PAGE: LiteralString = """
 select * from kill where number < %(before)s and state in ('PROPOSED', 'ACTIVE')
     and (state = 'ACTIVE' or proposal_ends_at > clock_timestamp()) order by number desc limit %(size)s
@@ -42,13 +45,13 @@ EVERY_ORGS_PAGE: LiteralString = "select * from kill where number < %(before)s o
 
 
 class KillStore:
-    """The table `kill`."""
+    """Reads and changes kills inside the caller's transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @asynccontextmanager
-    async def changing(self, org: str | None = None) -> AsyncIterator[Connection]:
+    async def transaction(self, org: str | None = None) -> AsyncIterator[Connection]:
         """Yield a transaction that, if an org is given, locks the creation of kills in it."""
         async with self._database.transaction() as connection:
             if org is not None:
@@ -59,18 +62,18 @@ class KillStore:
         """Yield immediately, and after each change of active kills."""
         return self._database.notifications(CHANNEL)
 
-    async def open(self, connection: Connection, kill: Kill) -> Row | None:
-        """Return the kill of the same subject that is in force or proposed."""
-        return await _one(
+    async def get_open(self, connection: Connection, kill: Kill) -> Row | None:
+        """Return the active or proposed kill of the same subject, locked for update."""
+        return await _fetch_one(
             connection,
             "select * from kill where subject = %s and org = %s and name = %s and state in ('PROPOSED', 'ACTIVE')"
             " for update",
             *(Kill.Subject.Name(kill.subject), kill.org, kill.name),
         )
 
-    async def add(self, connection: Connection, kill: Kill, by: str, principal: str, seconds: float) -> Row:
-        """Keep a new proposal."""
-        return await _just(
+    async def insert(self, connection: Connection, kill: Kill, by: str, principal: str, seconds: float) -> Row:
+        """Insert a proposal."""
+        return await _fetch_existing(
             connection,
             """
             insert into kill
@@ -83,46 +86,46 @@ class KillStore:
             *(by, principal, seconds),
         )
 
-    async def vote(self, connection: Connection, kill: str, by: str, principal: str) -> Row:
-        """Add a voice for the kill."""
+    async def approve(self, connection: Connection, kill: str, by: str, principal: str) -> Row:
+        """Add an approval of the kill."""
         query = (
             "update kill set killed_by = killed_by || %s::text, killed_by_principals = killed_by_principals || %s::text"
             " where id = %s returning *"
         )
-        return await _just(connection, query, by, principal, kill)
+        return await _fetch_existing(connection, query, by, principal, kill)
 
     async def claim(self, connection: Connection, kill: str) -> Row:
-        """Make a kill the platform's, and end a proposal to lift it."""
+        """Make the platform the owner of a kill, and end a proposal to lift it."""
         query = (
             "update kill set by_platform = true, lifted_by = '{}', lifted_by_principals = '{}', lift_reason = '',"
             " proposal_ends_at = case when state = 'PROPOSED' then proposal_ends_at end where id = %s returning *"
         )
-        return await _just(connection, query, kill)
+        return await _fetch_existing(connection, query, kill)
 
     async def activate(self, connection: Connection, kill: str) -> Row:
-        """Put the kill in force."""
+        """Activate the kill, and notify watchers."""
         query = (
             "update kill set state = 'ACTIVE', killed_at = clock_timestamp(), proposal_ends_at = null"
             " where id = %s returning *"
         )
         await connection.execute(f"notify {CHANNEL}".encode())
-        return await _just(connection, query, kill)
+        return await _fetch_existing(connection, query, kill)
 
     async def propose_lift(self, connection: Connection, kill: str, reason: str, seconds: float) -> Row:
-        """Begin a proposal to lift, with no voice yet."""
+        """Begin a proposal to lift the kill, without approvals."""
         query = (
             "update kill set lift_reason = %s, lifted_by = '{}', lifted_by_principals = '{}',"
             " proposal_ends_at = clock_timestamp() + make_interval(secs => %s) where id = %s returning *"
         )
-        return await _just(connection, query, reason, seconds, kill)
+        return await _fetch_existing(connection, query, reason, seconds, kill)
 
-    async def vote_to_lift(self, connection: Connection, kill: str, by: str, principal: str) -> Row:
-        """Add a voice for the lift."""
+    async def approve_lift(self, connection: Connection, kill: str, by: str, principal: str) -> Row:
+        """Add an approval of the lift."""
         query = (
             "update kill set lifted_by = lifted_by || %s::text, lifted_by_principals = lifted_by_principals || %s::text"
             " where id = %s returning *"
         )
-        return await _just(connection, query, by, principal, kill)
+        return await _fetch_existing(connection, query, by, principal, kill)
 
     async def end(self, connection: Connection, kill: str, state: str) -> Row:
         """End a kill or its proposal, and notify watchers."""
@@ -132,9 +135,9 @@ class KillStore:
         )
         if state == "LIFTED":
             await connection.execute(f"notify {CHANNEL}".encode())
-        return await _just(connection, query, state, kill)
+        return await _fetch_existing(connection, query, state, kill)
 
-    async def expired(self, connection: Connection, kill: str = "") -> list[Row]:
+    async def expire(self, connection: Connection, kill: str = "") -> list[Row]:
         """End expired proposals, of this kill or the oldest; return their kills."""
         cursor = await connection.execute(
             """
@@ -151,42 +154,42 @@ class KillStore:
 
     async def get(self, connection: Connection, kill: str) -> Row | None:
         """Return one kill, locked until the transaction ends."""
-        return await _one(connection, "select * from kill where id = %s for update", kill)
+        return await _fetch_one(connection, "select * from kill where id = %s for update", kill)
 
     async def count_open_of(self, connection: Connection, org: str) -> int:
-        """Return how many an org has in force or proposed; those of the platform do not count."""
+        """Return the number of active and proposed kills of an org, without kills of the platform."""
         query = (
             "select count(*) as n from kill where org = %s and not by_platform and state in ('PROPOSED', 'ACTIVE')"
             " and (state = 'ACTIVE' or proposal_ends_at > clock_timestamp())"
         )
-        return int((await _just(connection, query, org))["n"])
+        return int((await _fetch_existing(connection, query, org))["n"])
 
     async def count_open(self, connection: Connection) -> tuple[int, int]:
-        """Return the number of open kills in total and of these orgs, under a lock."""
+        """Return the number of active and proposed kills, and of those by orgs, under a lock that all orgs share."""
         await connection.execute("select pg_advisory_xact_lock(%s)", (LOCK,))
         query = (
             "select count(*) as n, count(*) filter (where not by_platform) as of_orgs from kill"
             " where state in ('PROPOSED', 'ACTIVE') and (state = 'ACTIVE' or proposal_ends_at > clock_timestamp())"
         )
-        row = await _just(connection, query)
+        row = await _fetch_existing(connection, query)
         return int(row["n"]), int(row["of_orgs"])
 
-    async def page(self, org: str, *, every_org: bool, ended: bool, before: int, size: int) -> list[Row]:
-        """Return those of the org and of every org, or all, older than the number `before`, newest first."""
+    async def page(self, org: str, *, every_org: bool, include_ended: bool, before: int, size: int) -> list[Row]:
+        """Return kills of the org and of the platform, or of all orgs, with numbers below `before`, newest first."""
         parameters = {"org": org, "before": before, "size": size}
-        opened, everything = (EVERY_ORGS_OPEN_PAGE, EVERY_ORGS_PAGE) if every_org else (OPEN_PAGE, ALL_PAGE)
-        query = everything if ended else opened
+        open_page, all_page = (EVERY_ORGS_OPEN_PAGE, EVERY_ORGS_PAGE) if every_org else (OPEN_PAGE, ALL_PAGE)
+        query = all_page if include_ended else open_page
         async with self._database.transaction() as connection:
             rows = await (await connection.execute(query, parameters)).fetchall()
-        return [_current(row) for row in rows]
+        return [_with_expiry(row) for row in rows]
 
     async def active(self) -> list[Row]:
-        """Return all that are in force."""
+        """Return all active kills."""
         return await self._database.all("select * from kill where state = 'ACTIVE' order by number")
 
 
 def as_kill(row: Row) -> Kill:
-    """Return a row as the contract has it."""
+    """Convert a row to a kill."""
     kill = Kill(
         id=row["id"],
         subject=row["subject"],
@@ -205,19 +208,19 @@ def as_kill(row: Row) -> Kill:
     return kill
 
 
-def _current(row: Row) -> Row:
-    """Return a row whose proposal is over as it will be written soon."""
+def _with_expiry(row: Row) -> Row:
+    """Return the row as `expire` will write it, if its proposal has expired."""
     if row["proposal_ends_at"] is None or row["proposal_ends_at"] > datetime.now(UTC):
         return row
     state = "EXPIRED" if row["state"] == "PROPOSED" else row["state"]
     return row | {"state": state, "lifted_by": [], "lift_reason": "", "proposal_ends_at": None}
 
 
-async def _one(connection: Connection, query: str, *args: Any) -> Row | None:
+async def _fetch_one(connection: Connection, query: str, *args: Any) -> Row | None:
     return await (await connection.execute(query.encode(), args)).fetchone()
 
 
-async def _just(connection: Connection, query: str, *args: Any) -> Row:
-    row = await _one(connection, query, *args)
-    assert row is not None, "the row is held by this transaction"
+async def _fetch_existing(connection: Connection, query: str, *args: Any) -> Row:
+    row = await _fetch_one(connection, query, *args)
+    assert row is not None, "this transaction has locked the row"
     return row

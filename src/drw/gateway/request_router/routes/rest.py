@@ -8,17 +8,17 @@ from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.gateway.request_router.routes.validation import REST_BODY
 
 REST_FIRST_BYTE_MS = 120_000
-"""The data plane ends a request without a response after this time. Services end calls by themselves after 30 s."""
+"""Timeout of the data plane for the first byte of a response. Services end calls after 30 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestRoute:
-    """A path prefix of the REST API with the facts that the contracts state about the methods below it."""
+    """A path prefix of the REST API with the upstream, scopes and timeout of the methods below it."""
 
     path: str
     upstream: str
     scopes: tuple[str, ...]
-    """A caller needs one of these to use any method below the path; empty: a method takes every caller.
+    """A caller needs one of these to use any method below the path; empty: a method allows all callers.
 
     The service checks the scope of the method itself.
     """
@@ -30,7 +30,7 @@ class RestRoute:
         return f"rest.{self.path.removeprefix('/api/v1/')}"
 
     def route(self) -> Route:
-        """Return the route as the contract has it."""
+        """Convert it to a route of the contract."""
         return Route(
             name=self.name,
             path=self.path,

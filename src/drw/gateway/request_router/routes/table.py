@@ -27,19 +27,19 @@ from drw.kernel.validation import validate
 from drw.routing.request_matching import IDLE_SECONDS, upstreams_of
 
 UPLOAD_BODY = 513 * MIB
-"""A file of 512 MiB with the form around it; the service that takes files counts exactly."""
+"""A file of 512 MiB with its multipart form. The documents service enforces the exact limit."""
 
-BEGIN_MS = 120_000
-"""Until an answer begins: a process that has not begun by then hangs. What it calls itself ends before, after 30 s."""
-LONG_MS = {"chat": 930_000, "completions": 930_000, "embeddings": 930_000, "files.write": 330_000}
-"""Unary responses and file checks: serving and documents end them before this time."""
+FIRST_BYTE_MS = 120_000
+"""Timeout for the first byte of a response. Only a process that hangs reaches it, since other calls end after 30 s."""
+SLOW_FIRST_BYTE_MS = {"chat": 930_000, "completions": 930_000, "embeddings": 930_000, "files.write": 330_000}
+"""First-byte timeouts of routes with slow responses. Serving and documents end their work before this time."""
 
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
 
 
 class HeaderMatch(Base):
-    """A header that a request must have: with this value, this beginning, or any."""
+    """A header that a request must have: with an exact value, with a prefix, or with any value."""
 
     name: str
     exact: str = ""
@@ -47,7 +47,7 @@ class HeaderMatch(Base):
 
 
 class RouteSplit(Base):
-    """A part of a split."""
+    """An upstream of a split with its weight."""
 
     upstream: str
     weight: int
@@ -77,90 +77,92 @@ class RouteSettings(Base):
 
     @field_validator("scopes")
     @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_scopes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for scope in value:
             if scope not in SCOPES:
                 raise ValueError(f"{scope!r} is not a scope; there are: {', '.join(SCOPES)}")
         return value
 
     @model_validator(mode="after")
-    def _possible(self) -> RouteSettings:
-        upstreams_of = {self.upstream, *self.fallbacks, *(part.upstream for part in self.split)}
+    def _check_route(self) -> RouteSettings:
+        upstreams = {self.upstream, *self.fallbacks, *(share.upstream for share in self.split)}
         try:
-            validate(self.route(), ignore=("name",))  # which can be that of a route of the platform
-            validation.check_fields(self.route(), upstreams_of)
+            validate(self.route(), ignore=("name",))  # a route of the settings can replace a route of the platform
+            validation.check_fields(self.route(), upstreams)
         except InvalidRequest as error:
             raise ValueError(error.message) from error
         return self
 
     def route(self) -> Route:
-        """Return it as the contract has it."""
+        """Convert it to a route of the contract."""
         return Route(**self.model_dump(), origin="settings")
 
 
-def table(
+def route_table(
     upstreams: Iterable[str],
     settings: Sequence[RouteSettings],
     records: Iterable[Route] = (),
     credentials: Mapping[str, str] | None = None,
     processes: Iterable[str] = (),
 ) -> tuple[list[Route], list[str]]:
-    """Return all routes with existing upstreams, sorted by name, and the records that are left out with the reason.
+    """Return all routes with existing upstreams, sorted by name, and errors of the records that cannot be used.
 
     `processes` are the upstreams that are processes of the platform. Only they have readable metrics.
     """
     names = sorted(upstreams)
-    routes = {route.name: route for route in (*_openai(), *_rest(), *_metrics(sorted(processes)))}
-    routes |= {processes.name: processes.route() for processes in settings}
-    fates = [(record, _unusable(record, routes, names, credentials or {})) for record in records]
-    routes |= {record.name: record for record, lost in fates if not lost}
-    lost = [text for _, text in fates if text]
-    return [route for _, route in sorted(routes.items()) if not _missing(route, names)], lost
+    routes = {route.name: route for route in (*_openai_routes(), *_rest_routes(), *_metrics_routes(sorted(processes)))}
+    routes |= {route.name: route.route() for route in settings}
+    results = [(record, _record_error(record, routes, names, credentials or {})) for record in records]
+    routes |= {record.name: record for record, error in results if not error}
+    errors = [error for _, error in results if error]
+    return [route for _, route in sorted(routes.items()) if not _missing_upstreams(route, names)], errors
 
 
 def reserved_names(upstreams: Iterable[str], settings: Sequence[RouteSettings]) -> set[str]:
     """Return the route names that records cannot use."""
-    return {route.name for route in (*_openai(), *_rest(), *_metrics(sorted(upstreams)))} | {
-        each.name for each in settings
+    return {route.name for route in (*_openai_routes(), *_rest_routes(), *_metrics_routes(sorted(upstreams)))} | {
+        route.name for route in settings
     }
 
 
-def _missing(route: Route, names: Sequence[str]) -> list[str]:
-    return [name for name in upstreams_of(route) if name not in names]
+def _missing_upstreams(route: Route, existing: Sequence[str]) -> list[str]:
+    return [name for name in upstreams_of(route) if name not in existing]
 
 
-def _unusable(record: Route, routes: Mapping[str, Route], names: Sequence[str], credentials: Mapping[str, str]) -> str:
+def _record_error(
+    record: Route, routes: Mapping[str, Route], upstreams: Sequence[str], credentials: Mapping[str, str]
+) -> str:
     if record.name in routes:
         return f"{record.name!r}: there is a route of this name that is not a record"
-    if missing := _missing(record, names):
-        return f"{record.name!r}: there is no upstream {missing[0]!r}"
-    if text := credential_conflict(record, credentials):
-        return f"{record.name!r}: {text}"
+    if missing_upstreams := _missing_upstreams(record, upstreams):
+        return f"{record.name!r}: there is no upstream {missing_upstreams[0]!r}"
+    if conflict := credential_conflict(record, credentials):
+        return f"{record.name!r}: {conflict}"
     return ""
 
 
-def _openai() -> Iterable[Route]:
+def _openai_routes() -> Iterable[Route]:
     for name, path in [
         ("chat", "/v1/chat/completions"),
         ("completions", "/v1/completions"),
         ("embeddings", "/v1/embeddings"),
     ]:
         yield _route(name, path, "models", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
-    # Whoever may call models may see which there are; the OpenAI client lists them before its first call.
+    # Callers of models can list them; the OpenAI client does so before its first call.
     yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
     yield _route("ofrep", "/ofrep/v1", "models", "POST", scopes=("experiments:record",))
     yield _route("files.read", "/v1/files", "rag", "GET", scopes=READ)
     yield _route("files.write", "/v1/files", "rag", "POST", "DELETE", scopes=("documents:write",), body=UPLOAD_BODY)
     yield _route("vector_stores.read", "/v1/vector_stores", "rag", "GET", scopes=READ)
-    # A POST searches or writes: either scope passes here, and the service asks for the right one.
+    # A POST searches or writes: the data plane accepts either scope, and the service checks the scope of the method.
     yield _route("vector_stores.write", "/v1/vector_stores", "rag", "POST", "DELETE", scopes=READ_OR_WRITE)
 
 
-def _rest() -> Iterable[Route]:
+def _rest_routes() -> Iterable[Route]:
     return (rest.route() for rest in REST_ROUTES)
 
 
-def _metrics(processes: Sequence[str]) -> Iterable[Route]:
+def _metrics_routes(processes: Sequence[str]) -> Iterable[Route]:
     for name in processes:
         yield _route(f"metrics.{name}", f"/metrics/{name}", name, "GET", scopes=("platform:read",))
 
@@ -177,6 +179,6 @@ def _route(
         scopes=scopes,
         max_body_bytes=body,
         idle_seconds=idle,
-        first_byte_ms=LONG_MS.get(name, BEGIN_MS),
+        first_byte_ms=SLOW_FIRST_BYTE_MS.get(name, FIRST_BYTE_MS),
         origin="table",
     )

@@ -1,1 +1,1 @@
-"""Engines: one file a technology."""
+"""Engine adapters: llama.cpp, OpenAI-compatible servers, Vertex AI."""

@@ -1,1 +1,1 @@
-"""Calls to engines: the OpenAI client, prompts, token counting, upstream errors."""
+"""Calls to engines: OpenAI client, tokenization of prompts, token counting, upstream errors."""

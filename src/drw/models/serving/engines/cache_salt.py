@@ -1,4 +1,4 @@
-"""Salt for caches that outlive a request: two tenants never share an entry, and none can guess another's salt."""
+"""Cache salts: tenants never share a cache entry, and cannot guess the salt of another tenant."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _PROCESS_KEY = secrets.token_bytes(32)
 
 
 def cache_salt(principal: Principal | None, key: str = "") -> str:
-    """Return what every key of a cache starts with: a keyed hash of the caller's org, desk and walls, 32 hex digits.
+    """Return the prefix of cache keys: a keyed hash of the caller's org, desk and walls, 32 hex digits.
 
-    Without a `key` the salt is good for this process only. Processes that share a cache, such as a vLLM behind
-    several replicas, share a secret key. None stands for the platform itself.
+    Without `key` the salt is valid in this process only. Processes that share a cache, such as a vLLM server behind
+    several serving processes, share a secret key. The principal None is the platform itself.
     """
     secret = blake2b(key.encode()).digest() if key else _PROCESS_KEY
     parts = ["tenant", principal.org, principal.desk, *sorted(principal.walls)] if principal else ["platform"]

@@ -1,4 +1,4 @@
-"""One connection of the HTTP/1.1 client, and the response that it reads."""
+"""Connection of the HTTP/1.1 client, and the response that it parses."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import cast
 import httptools
 
 IDLE_SECONDS = 15.0
-"""A connection is used again up to this long after its last response."""
+"""Maximum idle time of a pooled connection."""
 MAX_UNREAD_BYTES = 256 << 10
-"""With more of a body than this unread, a connection is not read any further."""
+"""Above this many unread bytes of a body, reading from the socket pauses."""
 MAX_HEAD_BYTES = 64 << 10
 INFORMATIONAL = range(100, 200)
 
-Place = tuple[str, int]
+Address = tuple[str, int]
 """Host and port, or the path of a Unix socket and 0."""
 
 
-class Stale(ConnectionError):
-    """The connection ended before the first byte of the response."""
+class StaleConnection(ConnectionError):
+    """The peer closed the connection before the first byte of the response."""
 
 
 class Response:
-    """The answer to one request; its body is read as it comes."""
+    """The response to one request; its body can be read while it arrives."""
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        """By their names in lower case."""
+        """Headers by lower-case name."""
         self._connection = connection
         self._unread: list[bytes] = []
-        self._size = 0
-        self._ended = False
+        self._unread_bytes = 0
+        self._complete = False
         self._failure: type[ConnectionError] | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -43,62 +43,62 @@ class Response:
         return self
 
     def at_eof(self) -> bool:
-        """Tell whether the whole body has been read."""
-        return self._ended and not self._unread
+        """Return whether the whole body was read."""
+        return self._complete and not self._unread
 
     def read_nowait(self) -> bytes:
-        """Return what has come of the body since it was last read."""
+        """Return the bytes that arrived since the last read, possibly none."""
         if not self._unread:
             return b""
         data = b"".join(self._unread)
-        self._unread, self._size = [], 0
-        self._connection.read_on()
+        self._unread, self._unread_bytes = [], 0
+        self._connection.resume_reading()
         return data
 
     async def readany(self) -> bytes:
-        """Return what comes next of the body; empty at its end.
+        """Wait for the next bytes of the body; empty at its end.
 
         Raises:
-            ConnectionError: the connection ended before the body.
+            ConnectionError: the connection ended before the body was complete.
         """
-        while not self._unread and not self._ended:
+        while not self._unread and not self._complete:
             await self.wait()
         return self.read_nowait()
 
     async def read(self, max_bytes: int) -> bytes:
-        """Return what comes next of the body, up to so many bytes; raises as `readany` does."""
+        """Wait for the next bytes of the body, at most `max_bytes`; raises as `readany` does."""
         data = await self.readany()
-        if rest := data[max_bytes:]:
-            self._unread, self._size = [rest, *self._unread], len(rest) + self._size
+        if remainder := data[max_bytes:]:
+            self._unread, self._unread_bytes = [remainder, *self._unread], len(remainder) + self._unread_bytes
         return data[:max_bytes]
 
     def close(self) -> None:
-        """Read no more: a connection with a response that is not whole ends."""
-        if not self._ended:
+        """Stop reading; aborts the connection of an incomplete response."""
+        if not self._complete:
             self._connection.abort()
 
     async def wait(self) -> None:
-        """Return when more of the response has come."""
+        """Wait until more of the response arrives."""
         if self._failure:
             raise self._failure("the connection ended before the response")
         self._waiter = asyncio.get_running_loop().create_future()
         await self._waiter
 
-    def begun(self, status: int) -> None:
-        """Take the status; the headers are there."""
+    def start(self, status: int) -> None:
+        """Set the status; the headers are complete."""
         self.status = status
         self._wake()
 
-    def add(self, data: bytes) -> int:
-        """Take a part of the body; return how much is unread."""
+    def feed(self, data: bytes) -> int:
+        """Add bytes of the body; return the number of unread bytes."""
         self._unread.append(data)
-        self._size += len(data)
+        self._unread_bytes += len(data)
         self._wake()
-        return self._size
+        return self._unread_bytes
 
     def end(self, failure: type[ConnectionError] | None = None) -> None:
-        """Take the end of the response, which is whole unless it failed."""
-        self._ended, self._failure = failure is None, failure
+        """End the response; without a failure it is complete."""
+        self._complete, self._failure = failure is None, failure
         self._wake()
 
     def _wake(self) -> None:
@@ -107,14 +107,14 @@ class Response:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, with one response at a time. The parser calls the methods that begin with `on_`.
+    """One connection, with one response at a time. The parser calls the methods that start with `on_`.
 
-    `opened` and `lost` are called at its beginning and end, `free` when a further request may be sent.
+    The callbacks `on_open` and `on_close` are called when it opens and closes, `on_release` when it is idle.
     """
 
-    def __init__(self, address: Place, opened: Event, free: Event, lost: Event) -> None:
+    def __init__(self, address: Address, on_open: Callback, on_release: Callback, on_close: Callback) -> None:
         self.address = address
-        self._opened, self._free, self._lost = opened, free, lost
+        self._on_open, self._on_release, self._on_close = on_open, on_release, on_close
         self._parser = httptools.HttpResponseParser(self)
         self._response: Response | None = None
         self._received = 0
@@ -122,14 +122,14 @@ class Connection(asyncio.Protocol):
         self._idle_since = 0.0
 
     def usable(self, now: float) -> bool:
-        """Tell whether a further request may be sent."""
+        """Return whether another request can be sent."""
         return not self._transport.is_closing() and now - self._idle_since < IDLE_SECONDS
 
-    async def send(self, message: bytes) -> Response:
-        """Send a request and return the response when its head has come."""
+    async def send(self, request: bytes) -> Response:
+        """Send a request and return the response after its headers arrived."""
         self._response = response = Response(self)
         self._received = 0
-        self._transport.write(message)
+        self._transport.write(request)
         try:
             while not response.status:
                 await response.wait()
@@ -139,23 +139,23 @@ class Connection(asyncio.Protocol):
         return response
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Close the connection immediately."""
         self._aborted = True
         self._transport.abort()
 
-    def read_on(self) -> None:
-        """Go on reading after a pause."""
+    def resume_reading(self) -> None:
+        """Resume reading from the socket after a pause."""
         if self._paused and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Store the transport of the new connection."""
         self._transport = cast(asyncio.Transport, transport)
-        self._opened(self)
+        self._on_open(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come. What is no part of a response that was asked for ends the connection."""
+        """Parse received bytes. Unexpected or malformed data aborts the connection."""
         self._received += len(data)
         try:
             self._parser.feed_data(data)
@@ -165,48 +165,48 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End. The end of the connection is that of a body whose length was not said."""
-        self._lost(self)
+        """End the response. Without a length, the end of the connection completes the body."""
+        self._on_close(self)
         if (response := self._response) is None:
             return
         self._response = None
         if response.status and not (self._has_length or self._aborted or error):
             response.end()
         else:
-            response.end(ConnectionError if self._received else Stale)
+            response.end(ConnectionError if self._received else StaleConnection)
 
     def on_message_begin(self) -> None:
-        """Take the beginning of a response."""
+        """Abort on a response without a request."""
         if self._response is None:
             self.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
+        """Store a header."""
         if self._response:
             self._response.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """Take the end of the head."""
+        """Start the response, except for informational ones."""
         if self._response is None or (status := self._parser.get_status_code()) in INFORMATIONAL:
             return
         headers = self._response.headers
         self._has_length = "content-length" in headers or "transfer-encoding" in headers
         if headers.get("content-encoding", "identity") != "identity":
-            self.abort()  # nobody asked for it
+            self.abort()  # not requested
             return
-        self._response.begun(status)
+        self._response.start(status)
 
     def on_body(self, data: bytes) -> None:
-        """Take a part of the body."""
-        if self._response and self._response.add(data) > MAX_UNREAD_BYTES and not self._paused:
+        """Add bytes of the body; pause reading above the limit of unread bytes."""
+        if self._response and self._response.feed(data) > MAX_UNREAD_BYTES and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        """Take the end of a response; the connection is free for the next one."""
+        """End the response and release the connection."""
         if (response := self._response) is None:
             return
-        if not response.status:  # there is another one after an informational one
+        if not response.status:  # after an informational response another one follows
             response.headers.clear()
             return
         self._response = None
@@ -214,9 +214,9 @@ class Connection(asyncio.Protocol):
         if not self._parser.should_keep_alive():
             self._transport.close()
             return
-        self.read_on()
+        self.resume_reading()
         self._idle_since = asyncio.get_running_loop().time()
-        self._free(self)
+        self._on_release(self)
 
 
-Event = Callable[[Connection], None]
+Callback = Callable[[Connection], None]

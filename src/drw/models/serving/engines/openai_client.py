@@ -1,4 +1,4 @@
-"""OpenAI's API as a client: one request, its answer as server-sent events, every way in which that can fail."""
+"""Client of OpenAI's API: requests, responses as server-sent events, and the mapping of failures to errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from drw.kernel.observability import telemetry
 from drw.kernel.observability.overhead import waiting
 from drw.models.serving.engines.http_client import HttpClient
 from drw.models.serving.engines.http_connection import Response
-from drw.models.serving.engines.upstream_errors import in_band, refusal
+from drw.models.serving.engines.upstream_errors import stream_error, upstream_error
 from drw.models.serving.errors import (
     EngineMisconfigured,
     EngineStalled,
@@ -25,34 +25,34 @@ from drw.models.serving.errors import (
     RequestTimedOut,
     ResponseTruncated,
 )
-from drw.models.serving.openai.chunks import BESIDES, TEXT, has_token
-from drw.models.serving.openai.usage import without_cache
-from drw.models.serving.ports import UNLIMITED, Body, Chunk, EngineLimits, EngineTarget
+from drw.models.serving.openai.chunks import EXTRA_TEXT_FIELDS, TEXT_FIELDS, has_token
+from drw.models.serving.openai.usage import ONE_PIECE, usage_update, without_cache_counts
+from drw.models.serving.ports import UNLIMITED, Body, Chunk, EngineEvent, EngineLimits, EngineTarget
 from drw.models.serving.settings import ClientSettings
 
 T = TypeVar("T")
 
 MAX_EVENT_BYTES = 4 << 20
 MAX_ERROR_BYTES = 64 << 10
-CHECK_SECONDS = 1.0
-TAIL_SECONDS = 0.2
-FIELDS = (b"event:", b"id:", b"retry:", b":")
-"""What may stand in an event besides its data (HTML standard, "Server-sent events")."""
-SAID = (*TEXT, *BESIDES)
+PROBE_SECONDS = 1.0
+DRAIN_SECONDS = 0.2
+EVENT_FIELDS = (b"event:", b"id:", b"retry:", b":")
+"""Fields of an event other than `data` (HTML standard, "Server-sent events")."""
+DELTA_TEXT_FIELDS = (*TEXT_FIELDS, *EXTRA_TEXT_FIELDS)
 LIST, DICT, STRING = (list, type(None)), (dict, type(None)), (str, type(None))
 JSON_HEADERS = {"content-type": "application/json", "accept": "text/event-stream"}
 
 
 class OpenAIClient:
-    """Connections to engines that speak OpenAI's API.
+    """Connections to engines with OpenAI's API.
 
-    `reuse` keeps connections for further requests; without it each answer ends its connection.
+    `reuse` pools connections; without it each response closes its connection.
     """
 
     def __init__(self, settings: ClientSettings, *, reuse: bool) -> None:
         self._settings = settings
         self._reuse = reuse
-        self._plain = HttpClient(settings.connect_seconds)
+        self._http_client = HttpClient(settings.connect_seconds)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._urls: dict[tuple[str, str], URL] = {}
 
@@ -64,53 +64,53 @@ class OpenAIClient:
         headers: Mapping[str, str],
         limits: EngineLimits = UNLIMITED,
         *,
-        hides_cache: bool = False,
-    ) -> AsyncGenerator[Chunk, None]:
-        """Yield the events of an answer up to `[DONE]`; see `ChatEngine.stream` for what is raised.
+        hide_cache_counts: bool = False,
+    ) -> AsyncGenerator[EngineEvent, None]:
+        """Yield the events of an answer up to `[DONE]`, each with its usage; raises as `ChatEngine.stream` does.
 
-        With `hides_cache` usage says nothing of a cache: it may be of another tenant's prompt.
+        `hide_cache_counts` removes counts of cached tokens: the cache can have the prompt of another tenant.
         """
-        clock, end = asyncio.get_running_loop().time, limits.end
+        clock, deadline = asyncio.get_running_loop().time, limits.deadline
         first = target.deadlines.first_token or self._settings.first_token_seconds
         between = target.deadlines.between_tokens or self._settings.between_tokens_seconds
-        limit = min(clock() + first, limits.first_token, end)
+        limit = min(clock() + first, limits.first_token, deadline)
         with waiting("upstream"):
-            response = await self._post(target, path, orjson.dumps(body), _headers(headers), limit, end)
+            response = await self._post(target, path, orjson.dumps(body), _headers(headers), limit, deadline)
         try:
             if response.status != 200:
-                raise await _refused(target, response)
-            reader = _Events(response.content, target, end)
+                raise await _response_error(target, response)
+            reader = _EventReader(response.content, target, deadline)
             while (events := await reader.next(limit)) is not None:
                 for event in events:
-                    chunk = _decoded(target, event)
-                    if hides_cache and (usage := chunk.get("usage")):
-                        chunk["usage"] = without_cache(usage)
-                    goes_on = has_token(chunk)  # an empty event is a sign of life of the connection only
-                    yield chunk
-                    if goes_on:
-                        limit = min(clock() + between, end)
-            await self._finish(response)
+                    chunk = _decode(target, event)
+                    if hide_cache_counts and (usage := chunk.get("usage")):
+                        chunk["usage"] = without_cache_counts(usage)
+                    usage_of_chunk = usage_update(chunk)
+                    # An event without output is only a keep-alive.
+                    is_progress = usage_of_chunk is ONE_PIECE or has_token(chunk)
+                    yield chunk, usage_of_chunk
+                    if is_progress:
+                        limit = min(clock() + between, deadline)
+            await self._drain(response)
         finally:
             response.close()
 
-    async def ask(
+    async def fetch_field(
         self,
         target: EngineTarget,
         path: str,
         body: Body | None,
         headers: Mapping[str, str],
         name: str,
-        kind: type[T],
+        field_type: type[T],
         max_bytes: int = MAX_EVENT_BYTES,
     ) -> T:
-        """Return the field of this name and type in the JSON, of at most so many bytes, that answers one question.
-
-        Without a body it is a GET.
+        """Return one field of a JSON response of at most `max_bytes`. Without a body the request is a GET.
 
         Raises:
-            EngineUnavailable: no answer came in time.
-            ResponseTruncated: it is not what was asked for.
-            DrwError: it is a refusal; see `upstream_errors.refusal`.
+            EngineUnavailable: no response arrived in time.
+            ResponseTruncated: the response is malformed, or the field is missing or has another type.
+            DrwError: the response is an error; see `upstream_errors.upstream_error`.
         """
         try:
             async with (
@@ -124,70 +124,70 @@ class OpenAIClient:
                 ) as response,
             ):
                 if response.status != 200:
-                    raise await _refused(target, response)
-                raw = b"".join([data async for data in _parts(response, max_bytes)])
+                    raise await _response_error(target, response)
+                raw = b"".join([data async for data in _read_body(response, max_bytes)])
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _gone(target) from error
-        return _field(target, raw, name, kind)
+            raise _unavailable(target) from error
+        return _json_field(target, raw, name, field_type)
 
-    async def reach(self, target: EngineTarget, path: str, headers: Mapping[str, str]) -> int:
-        """Return the status of a GET; raise `EngineUnavailable` where nothing answers within a second."""
+    async def probe(self, target: EngineTarget, path: str, headers: Mapping[str, str]) -> int:
+        """Return the status of a GET; raise `EngineUnavailable` if no response arrives within a second."""
         try:
             async with (
-                asyncio.timeout(CHECK_SECONDS),
+                asyncio.timeout(PROBE_SECONDS),
                 self._session(target.base_url).get(
                     self._url(target.base_url, path), headers=headers, allow_redirects=False
                 ) as response,
             ):
                 return response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _gone(target) from error
+            raise _unavailable(target) from error
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._plain.close()
+        """Close all connections."""
+        await self._http_client.close()
         for session in self._sessions.values():
             await session.close()
 
     async def _post(
-        self, target: EngineTarget, path: str, data: bytes, headers: Mapping[str, str], limit: float, end: float
+        self, target: EngineTarget, path: str, data: bytes, headers: Mapping[str, str], limit: float, deadline: float
     ) -> aiohttp.ClientResponse | Response:
         url = self._url(target.base_url, path)
         if self._reuse and url.scheme == "http" and url.raw_user is None and url.raw_password is None:
             try:
                 async with asyncio.timeout_at(limit):
-                    path, seconds = _socket(target.base_url), target.deadlines.connect
-                    return await self._plain.post(url, headers, data, path=path, connect_seconds=seconds)
+                    path, seconds = _socket_path(target.base_url), target.deadlines.connect
+                    return await self._http_client.post(url, headers, data, path=path, connect_seconds=seconds)
             except TimeoutError as error:
-                raise stalled(target, end) from error
+                raise timeout_error(target, deadline) from error
             except ConnectionError as error:
-                raise _gone(target) from error
+                raise _unavailable(target) from error
         session = self._session(target.base_url)
         options: dict[str, Any] = {"data": data, "headers": headers, "allow_redirects": False}
         if seconds := target.deadlines.connect:
             options["timeout"] = aiohttp.ClientTimeout(total=None, sock_connect=seconds)
-        opened_before = _connections(session)
+        opened_before = _connections_created(session)
         try:
             async with asyncio.timeout_at(limit):
                 try:
                     return await session.post(url, **options)
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                    if _connections(session) != opened_before:
+                    if _connections_created(session) != opened_before:
                         raise
-                    # A kept connection that the upstream closed while nobody used it: once more, on a new one.
+                    # The upstream closed the pooled connection while it was idle: retry on a new one.
                     return await session.post(url, **options)
         except aiohttp.ServerTimeoutError as error:
-            raise _gone(target) from error  # no connection in time
+            raise _unavailable(target) from error  # no connection in time
         except TimeoutError as error:
-            raise stalled(target, end) from error
+            raise timeout_error(target, deadline) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _gone(target) from error
+            raise _unavailable(target) from error
 
-    async def _finish(self, response: aiohttp.ClientResponse | Response) -> None:
-        """Read the last bytes after `[DONE]`, which frees the connection for the next request."""
+    async def _drain(self, response: aiohttp.ClientResponse | Response) -> None:
+        """Read the last bytes after `[DONE]`, so that the connection can be reused."""
         if self._reuse and not response.content.at_eof():
             with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
-                async with asyncio.timeout(TAIL_SECONDS):
+                async with asyncio.timeout(DRAIN_SECONDS):
                     while await response.content.readany():
                         pass
 
@@ -197,7 +197,7 @@ class OpenAIClient:
             options: dict[str, Any] = {"limit": 0, "force_close": not self._reuse}
             connector: aiohttp.BaseConnector
             if socket:
-                connector = _UnixConnector(_socket(socket), **options)
+                connector = _UnixConnector(_socket_path(socket), **options)
             else:
                 connector = _TcpConnector(ttl_dns_cache=30, **options)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_seconds)
@@ -210,7 +210,7 @@ class OpenAIClient:
         return self._sessions[socket]
 
     def _url(self, base_url: str, path: str) -> URL:
-        """Return the address of a path; a leading slash leaves the base's own path (as in `/v1`) out."""
+        """Return the URL of a path; a leading slash replaces the path of the base URL, such as `/v1`."""
         if (url := self._urls.get((base_url, path))) is None:
             base = URL("http://engine/v1" if base_url.startswith("unix:") else base_url)
             url = base.with_path(path) if path.startswith("/") else base / path
@@ -218,81 +218,81 @@ class OpenAIClient:
         return url
 
 
-def _socket(base_url: str) -> str:
-    """Return the path of the Unix socket where an engine answers; empty where it is not on one."""
+def _socket_path(base_url: str) -> str:
+    """Return the path of the Unix socket of an engine; empty for TCP."""
     return base_url.removeprefix("unix:") if base_url.startswith("unix:") else ""
 
 
 class _TcpConnector(aiohttp.TCPConnector):
-    """Counts the connections that it makes: none made since means that a request went over a kept one."""
+    """Counts new connections: an unchanged count means that a request used a pooled connection."""
 
-    made = 0
+    created = 0
 
     async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        self.made += 1
+        self.created += 1
         return await super()._create_connection(*args, **kwargs)
 
 
 class _UnixConnector(aiohttp.UnixConnector):
-    """The same on a Unix socket."""
+    """Counts new connections to a Unix socket."""
 
-    made = 0
+    created = 0
 
     async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        self.made += 1
+        self.created += 1
         return await super()._create_connection(*args, **kwargs)
 
 
-def _connections(session: aiohttp.ClientSession) -> int:
+def _connections_created(session: aiohttp.ClientSession) -> int:
     connector = session.connector
-    return connector.made if isinstance(connector, _TcpConnector | _UnixConnector) else 0
+    return connector.created if isinstance(connector, _TcpConnector | _UnixConnector) else 0
 
 
-class _Events:
-    """Takes server-sent events out of a body as it comes."""
+class _EventReader:
+    """Parses server-sent events of a body while it arrives."""
 
-    def __init__(self, content: aiohttp.StreamReader | Response, target: EngineTarget, end: float) -> None:
+    def __init__(self, content: aiohttp.StreamReader | Response, target: EngineTarget, deadline: float) -> None:
         self._content = content
         self._target = target
-        self._end = end
-        self._rest = b""
+        self._deadline = deadline
+        self._unparsed = b""
         self._done = False
 
     async def next(self, limit: float) -> list[bytes] | None:
-        """Return the data of what has come, perhaps nothing yet; None after `[DONE]`."""
+        """Return the data of the events that arrived, possibly none; None after `[DONE]`."""
         if self._done:
             return None
         try:
-            if not (data := self._content.read_nowait()):  # what is there needs no timer
+            if not (data := self._content.read_nowait()):  # data that has arrived needs no timer
                 async with asyncio.timeout_at(limit):
                     with waiting("upstream"):
                         data = await self._content.readany()
         except TimeoutError as error:
-            raise stalled(self._target, self._end) from error
+            raise timeout_error(self._target, self._deadline) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _cut(self._target) from error
+            raise _truncated(self._target) from error
         if not data:
-            raise _cut(self._target)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MAX_EVENT_BYTES:
+            raise _truncated(self._target)
+        *lines, self._unparsed = (self._unparsed + data).split(b"\n")
+        if len(self._unparsed) > MAX_EVENT_BYTES:
             raise EngineUnavailable(f"the engine of {self._target.model!r} sent an event over {MAX_EVENT_BYTES} bytes")
         events = []
         for line in lines:
             if line.startswith(b"data:"):
                 events.append(line[5:].strip())
-            elif (line := line.strip()) and not line.startswith(FIELDS):
-                raise _garbled(self._target)  # to pass it by might leave out a word
+            elif (line := line.strip()) and not line.startswith(EVENT_FIELDS):
+                raise _malformed(self._target)  # a skipped line could be a part of the answer
         if b"[DONE]" in events:
             self._done = True
             events = events[: events.index(b"[DONE]")]
         return events
 
 
-def bearer(target: EngineTarget) -> dict[str, str]:
-    """Return the header with the upstream's key, out of the environment.
+def authorization_header(target: EngineTarget) -> dict[str, str]:
+    """Return the authorization header with the API key of the upstream from the environment.
 
     Raises:
-        EngineMisconfigured: the variable that should hold it is not set.
+        EngineMisconfigured: the environment variable is not set.
     """
     if not target.api_key_variable:
         return {}
@@ -303,27 +303,27 @@ def bearer(target: EngineTarget) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def _headers(own: Mapping[str, str]) -> dict[str, str]:
-    """Return what goes with every request: the trace, so that an engine's own spans are part of it."""
-    return {**JSON_HEADERS, **telemetry.outgoing_headers(), **own}
+def _headers(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a request, including the trace context."""
+    return {**JSON_HEADERS, **telemetry.outgoing_headers(), **extra}
 
 
-def _decoded(target: EngineTarget, event: bytes) -> Chunk:
+def _decode(target: EngineTarget, event: bytes) -> Chunk:
     try:
         chunk = orjson.loads(event)
     except orjson.JSONDecodeError as error:
-        raise _garbled(target) from error
+        raise _malformed(target) from error
     if not isinstance(chunk, dict):
-        raise _garbled(target)
+        raise _malformed(target)
     if problem := chunk.get("error"):
-        raise in_band(target, problem)
-    if not _well_formed(chunk):
-        raise _garbled(target)
+        raise stream_error(target, problem)
+    if not _is_well_formed(chunk):
+        raise _malformed(target)
     return chunk
 
 
-def _well_formed(chunk: Chunk) -> bool:
-    """Tell whether what is read of a chunk has the types that it is read with."""
+def _is_well_formed(chunk: Chunk) -> bool:
+    """Return whether the fields of a chunk that serving reads have the expected types."""
     choices = chunk.get("choices")
     if not isinstance(choices, LIST) or not isinstance(chunk.get("usage"), DICT):
         return False
@@ -333,76 +333,77 @@ def _well_formed(chunk: Chunk) -> bool:
         if not isinstance(choice.get("delta"), DICT) or not isinstance(choice.get("finish_reason"), STRING):
             return False
         delta = choice.get("delta") or choice
-        for name in SAID:  # of each of a stream's chunks: a generator would cost more than the rest
+        for name in DELTA_TEXT_FIELDS:  # hot path: a generator would cost more than the loop
             if not isinstance(delta.get(name), STRING):
                 return False
-        if not isinstance(calls := delta.get("tool_calls"), LIST) or (calls and not all(map(_is_call, calls))):
+        if not isinstance(calls := delta.get("tool_calls"), LIST) or (calls and not all(map(_is_tool_call, calls))):
             return False
         if not isinstance(choice.get("logprobs"), DICT):
             return False
     return True
 
 
-def _is_call(part: Any) -> bool:
-    """Tell whether this is a part of a tool call."""
-    if not isinstance(part, dict) or not isinstance(part.get("index"), int | None):
+def _is_tool_call(call: Any) -> bool:
+    """Return whether this is a delta of a tool call."""
+    if not isinstance(call, dict) or not isinstance(call.get("index"), int | None):
         return False
-    function = part.get("function") or {}
+    function = call.get("function") or {}
     return isinstance(function, dict) and all(
-        isinstance(text, STRING) for text in (part.get("id"), function.get("name"), function.get("arguments"))
+        isinstance(value, STRING) for value in (call.get("id"), function.get("name"), function.get("arguments"))
     )
 
 
-async def _refused(target: EngineTarget, response: aiohttp.ClientResponse | Response) -> DrwError:
+async def _response_error(target: EngineTarget, response: aiohttp.ClientResponse | Response) -> DrwError:
     raw = bytearray()
     with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
-        async with asyncio.timeout(CHECK_SECONDS):
-            async for data in _parts(response, MAX_ERROR_BYTES):
+        async with asyncio.timeout(PROBE_SECONDS):
+            async for data in _read_body(response, MAX_ERROR_BYTES):
                 raw += data
-    return refusal(target, response.status, bytes(raw), response.headers.get("retry-after"))
+    return upstream_error(target, response.status, bytes(raw), response.headers.get("retry-after"))
 
 
-async def _parts(response: aiohttp.ClientResponse | Response, max_bytes: int) -> AsyncIterator[bytes]:
-    """Yield a body up to so many bytes as it comes: one read returns only what has arrived."""
+async def _read_body(response: aiohttp.ClientResponse | Response, max_bytes: int) -> AsyncIterator[bytes]:
+    """Yield a body up to `max_bytes`; one read returns only the bytes that have arrived."""
     while max_bytes > 0 and (data := await response.content.read(max_bytes)):
         max_bytes -= len(data)
         yield data
 
 
-def _field(target: EngineTarget, raw: bytes, name: str, kind: type[T]) -> T:
+def _json_field(target: EngineTarget, raw: bytes, name: str, field_type: type[T]) -> T:
     try:
-        answer = orjson.loads(raw)
+        content = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise _garbled(target) from error
-    value = answer.get(name) if isinstance(answer, dict) else None
-    if not isinstance(value, kind):
-        raise _garbled(target)
+        raise _malformed(target) from error
+    value = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(value, field_type):
+        raise _malformed(target)
     return value
 
 
-def _gone(target: EngineTarget) -> EngineUnavailable:
+def _unavailable(target: EngineTarget) -> EngineUnavailable:
     return EngineUnavailable(
-        f"the engine of {target.model!r} does not answer; it may be starting again: try again", **_part(target)
+        f"the engine of {target.model!r} does not answer; it may be restarting: try again",
+        **_process_metadata(target),
     )
 
 
-def _cut(target: EngineTarget) -> ResponseTruncated:
+def _truncated(target: EngineTarget) -> ResponseTruncated:
     return ResponseTruncated(
-        f"the engine of {target.model!r} ended in the middle of the answer: try again", **_part(target)
+        f"the engine of {target.model!r} ended in the middle of the answer: try again", **_process_metadata(target)
     )
 
 
-def _part(target: EngineTarget) -> dict[str, str]:
-    """Return what an error says of a machine's own engine, whose start is measured."""
+def _process_metadata(target: EngineTarget) -> dict[str, str]:
+    """Return the error metadata of the bundled engine, whose start time is measured."""
     return {"part": "engine"} if target.base_url.startswith("unix:") else {}
 
 
-def _garbled(target: EngineTarget) -> ResponseTruncated:
-    return ResponseTruncated(f"the engine of {target.model!r} sent what is no part of an answer: try again")
+def _malformed(target: EngineTarget) -> ResponseTruncated:
+    return ResponseTruncated(f"the engine of {target.model!r} sent a malformed response: try again")
 
 
-def stalled(target: EngineTarget, end: float) -> DrwError:
-    """Return the error for an engine that gave no token in time: its fault, or the end of the request's own time."""
-    if asyncio.get_running_loop().time() >= end:
-        return RequestTimedOut(f"the time for this request ran out while {target.model!r} was answering")
-    return EngineStalled(f"the engine of {target.model!r} gave no token within the time set for it")
+def timeout_error(target: EngineTarget, deadline: float) -> DrwError:
+    """Return the error for a timeout: of the request if its deadline passed, otherwise of the engine."""
+    if asyncio.get_running_loop().time() >= deadline:
+        return RequestTimedOut(f"the time limit of this request ended while {target.model!r} was answering")
+    return EngineStalled(f"the engine of {target.model!r} sent no token within the time limit")

@@ -1,7 +1,7 @@
-"""Prompts for a llama.cpp server as tokens: its chat template around texts whose special tokens stay plain text.
+"""Tokenizes prompts for a llama.cpp server; special tokens in the texts of callers stay plain text.
 
-The server's chat endpoint fills the template and then reads control tokens out of all of it, those in a user's text
-too. Here the template is filled with placeholders, read once with its control tokens, and each text is read without.
+The server's chat endpoint fills the chat template and parses special tokens in all of it, including the texts of users.
+Here the template is filled with placeholders and tokenized with special tokens; each text is tokenized without them.
 """
 
 from __future__ import annotations
@@ -14,94 +14,96 @@ from time import monotonic
 from typing import Any
 
 from drw.kernel.errors import InvalidRequest
-from drw.models.serving.engines.openai_client import OpenAIClient, bearer
+from drw.models.serving.engines.openai_client import OpenAIClient, authorization_header
 from drw.models.serving.ports import EngineTarget
 
 Messages = list[dict[str, Any]]
-Piece = int | str
-"""A token of the template, or a text to be read as text."""
+Segment = int | str
+"""A token of the template, or a text."""
 
-REMEMBERED, REMEMBERED_MESSAGES = 512, 64
-SECONDS = 60.0
-"""So long a template counts as the server's without asking again."""
+MAX_CACHED_TEMPLATES, MAX_CACHED_MESSAGES = 512, 64
+CACHE_SECONDS = 60.0
+"""Lifetime of a cached template."""
 MAX_TOKENS_BYTES = 64 << 20
-GAP = -1
-"""Stands between texts that are read in one question; the server passes numbers on as they are."""
+SEPARATOR = -1
+"""Separates the texts of one tokenize request; the server returns numbers unchanged."""
 
 
-class Prompts:
-    """Turns requests into tokens."""
+class PromptTokenizer:
+    """Converts prompts to token ids."""
 
     def __init__(self, client: OpenAIClient) -> None:
         self._client = client
         self._nonce = secrets.token_hex(8)
         self._placeholder = re.compile(rf"drw{self._nonce}x(\d+)x")
-        self._sizes: dict[str, int] = {}
+        self._vocabulary_sizes: dict[str, int] = {}
         self._cache: OrderedDict[tuple[Any, ...], tuple[float, list[list[int] | int]]] = OrderedDict()
 
     async def chat(self, target: EngineTarget, messages: Messages) -> list[int]:
-        """Return the tokens of a chat; raises as `OpenAIClient.ask` does."""
-        pieces: list[Piece] = []
-        for part in await self._template(target, messages):
-            pieces += [messages[part]["content"]] if isinstance(part, int) else part
-        return await self._read(target, pieces, special=False)
+        """Return the tokens of a chat; raises as `OpenAIClient.fetch_field` does."""
+        segments: list[Segment] = []
+        for part in await self._template_parts(target, messages):
+            segments += [messages[part]["content"]] if isinstance(part, int) else part
+        return await self._tokenize(target, segments, special=False)
 
     async def completion(self, target: EngineTarget, prompt: str | list[int]) -> list[int]:
-        """Return the tokens of a bare prompt, with what the model wants in front of any text; tokens are its own.
+        """Return the tokens of a completion prompt, with the model's prefix token if it has one. Ids stay as they are.
 
         Raises:
-            InvalidRequest: the model has no such token, or there is none.
+            InvalidRequest: a token id is outside the vocabulary, or the prompt has no tokens.
         """
         if not isinstance(prompt, str):
-            if (largest := max(prompt)) >= (size := await self._vocabulary(target)) > 0:
+            if (largest := max(prompt)) >= (size := await self._vocabulary_size(target)) > 0:
                 message = f"prompt has the token id {largest}; the tokenizer of {target.model!r} has 0 to {size - 1}"
                 raise InvalidRequest(f"{message}: send text, or ids of this tokenizer", param="prompt")
             return prompt
-        if not (tokens := await self._read(target, [prompt], special=False)):
+        if not (tokens := await self._tokenize(target, [prompt], special=False)):
             raise InvalidRequest("prompt is empty: this model needs at least one token", param="prompt")
         return tokens
 
-    async def _vocabulary(self, target: EngineTarget) -> int:
-        """Return how many tokens the model has; 0: an older server does not say, and judges by itself."""
-        if (size := self._sizes.get(target.base_url)) is None:
-            loaded = await self._client.ask(target, "models", None, bearer(target), "data", list)
-            meta = next((model.get("meta") or {} for model in loaded if isinstance(model, dict)), {})
-            size = self._sizes[target.base_url] = int(meta.get("n_vocab") or 0)
+    async def _vocabulary_size(self, target: EngineTarget) -> int:
+        """Return the size of the vocabulary; 0: older servers do not report it, and check ids themselves."""
+        if (size := self._vocabulary_sizes.get(target.base_url)) is None:
+            models = await self._client.fetch_field(target, "models", None, authorization_header(target), "data", list)
+            meta = next((model.get("meta") or {} for model in models if isinstance(model, dict)), {})
+            size = self._vocabulary_sizes[target.base_url] = int(meta.get("n_vocab") or 0)
         return size
 
-    async def _template(self, target: EngineTarget, messages: Messages) -> list[list[int] | int]:
-        """Return the template's tokens, and between them which message's text stands there."""
-        shape = tuple((message["role"], bool(message["content"])) for message in messages)
-        key = (target.base_url, target.upstream_model, shape)
-        until, parts = self._cache.get(key, (0.0, []))
-        if until < monotonic():
-            parts = await self._filled(target, messages)
-            if len(messages) <= REMEMBERED_MESSAGES:
-                self._cache[key] = monotonic() + SECONDS, parts
-            while len(self._cache) > REMEMBERED:
+    async def _template_parts(self, target: EngineTarget, messages: Messages) -> list[list[int] | int]:
+        """Return the tokens of the filled template, with the index of a message in place of each text."""
+        roles = tuple((message["role"], bool(message["content"])) for message in messages)
+        key = (target.base_url, target.upstream_model, roles)
+        expires_at, parts = self._cache.get(key, (0.0, []))
+        if expires_at < monotonic():
+            parts = await self._tokenize_template(target, messages)
+            if len(messages) <= MAX_CACHED_MESSAGES:
+                self._cache[key] = monotonic() + CACHE_SECONDS, parts
+            while len(self._cache) > MAX_CACHED_TEMPLATES:
                 self._cache.popitem(last=False)
         return parts
 
-    async def _filled(self, target: EngineTarget, messages: Messages) -> list[list[int] | int]:
-        shown = [
+    async def _tokenize_template(self, target: EngineTarget, messages: Messages) -> list[list[int] | int]:
+        placeholders = [
             {"role": message["role"], "content": message["content"] and f"drw{self._nonce}x{number}x"}
             for number, message in enumerate(messages)
         ]
-        request = {"messages": shown}
-        text = await self._client.ask(target, "/apply-template", request, bearer(target), "prompt", str)
-        around = self._placeholder.split(text)
-        pieces: list[Piece] = [around[0]]
-        for segment in around[2::2]:
-            pieces += [GAP, segment]
-        tokens = await self._read(target, pieces, special=True)
+        request = {"messages": placeholders}
+        text = await self._client.fetch_field(
+            target, "/apply-template", request, authorization_header(target), "prompt", str
+        )
+        split_text = self._placeholder.split(text)
+        segments: list[Segment] = [split_text[0]]
+        for segment in split_text[2::2]:
+            segments += [SEPARATOR, segment]
+        tokens = await self._tokenize(target, segments, special=True)
         parts: list[list[int] | int] = []
-        for number in around[1::2]:
-            end = tokens.index(GAP)
+        for number in split_text[1::2]:
+            end = tokens.index(SEPARATOR)
             parts += [tokens[:end], int(number)]
             tokens = tokens[end + 1 :]
         return [*parts, tokens]
 
-    async def _read(self, target: EngineTarget, pieces: Sequence[Piece], *, special: bool) -> list[int]:
-        request = {"content": pieces, "add_special": True, "parse_special": special}
-        headers = bearer(target)
-        return await self._client.ask(target, "/tokenize", request, headers, "tokens", list, MAX_TOKENS_BYTES)
+    async def _tokenize(self, target: EngineTarget, segments: Sequence[Segment], *, special: bool) -> list[int]:
+        request = {"content": segments, "add_special": True, "parse_special": special}
+        headers = authorization_header(target)
+        return await self._client.fetch_field(target, "/tokenize", request, headers, "tokens", list, MAX_TOKENS_BYTES)

@@ -1,4 +1,4 @@
-"""Compiles JSON schemas in processes of their own, before the engine sees them."""
+"""Compiles JSON schemas in separate processes before a request goes to the engine."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ COMMAND = (sys.executable, "-m", "drw.models.engine.schema_compiler")
 PROCESSES = 2
 MEMORY_MIB = 768
 CPU_SECONDS = 1
-SECONDS = 5.0
-"""For one schema, and for the wait before it. A process that is short of processor time is no fault of the schema."""
+TIMEOUT_SECONDS = 5.0
+"""Timeout of one compilation, and of the wait for it. A busy machine is not an error of the schema."""
 START_SECONDS = 30.0
-REMEMBERED = 4096
-REFUSED = f"it takes over {MEMORY_MIB} MiB or {CPU_SECONDS} s to compile: make it simpler"
-SPENT = {-signal.SIGXCPU, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGKILL}
-"""How a process ends that a schema has cost its memory, its time or its stack."""
+MAX_CACHED_RESULTS = 4096
+LIMIT_MESSAGE = f"it takes over {MEMORY_MIB} MiB or {CPU_SECONDS} s to compile: make it simpler"
+LIMIT_EXIT_CODES = {-signal.SIGXCPU, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGKILL}
+"""Exit codes of a process that exceeded its memory, CPU time or stack."""
 
 
 class SchemaCompilers:
-    """Says which schemas compile; at most one of a tenant at a time, the results remembered for each tenant."""
+    """Pool of compiler processes: one compilation per tenant at a time, results cached per tenant."""
 
     def __init__(self, command: tuple[str, ...] = COMMAND, processes: int = PROCESSES) -> None:
         self._command = (*command, str(MEMORY_MIB), str(CPU_SECONDS))
         self._idle: list[_Process | None] = [None] * processes
         self._busy: set[str] = set()
-        self._changed = asyncio.Condition()
+        self._released = asyncio.Condition()
         self._cache: OrderedDict[bytes, str | None] = OrderedDict()
 
     async def check(self, schema: dict[str, Any], param: str) -> None:
-        """Return where a schema compiles.
+        """Check that a schema compiles.
 
         Raises:
-            InvalidRequest: it does not, or takes too much to find out.
-            EngineBusy: too many others wait.
+            InvalidRequest: it does not compile, or exceeds the memory or time limit.
+            EngineBusy: no process became available in time.
         """
         tenant = cache_salt(caller_or_none())
         key = sha256(tenant.encode() + orjson.dumps(schema)).digest()
         if key not in self._cache:
-            self._cache[key] = await self._compiled(schema, tenant)
-            while len(self._cache) > REMEMBERED:
+            self._cache[key] = await self._compile(schema, tenant)
+            while len(self._cache) > MAX_CACHED_RESULTS:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
-        if fault := self._cache[key]:
-            raise InvalidRequest(f"{param}: the JSON schema does not compile: {fault}", param=param)
+        if compile_error := self._cache[key]:
+            raise InvalidRequest(f"{param}: the JSON schema does not compile: {compile_error}", param=param)
 
     async def close(self) -> None:
         """End the processes."""
@@ -64,29 +64,29 @@ class SchemaCompilers:
             if process:
                 await process.end()
 
-    async def _compiled(self, schema: dict[str, Any], tenant: str) -> str | None:
-        async with self._turn(tenant):
+    async def _compile(self, schema: dict[str, Any], tenant: str) -> str | None:
+        async with self._reserve_process(tenant):
             process, reusable = self._idle.pop(), None
             try:
                 process = process or await _Process.start(self._command)
-                async with asyncio.timeout(SECONDS):
-                    fault = await process.fault(schema)
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    compile_error = await process.compile_error(schema)
                 reusable = process
-            except _Spent:
-                fault = REFUSED
+            except _LimitExceeded:
+                compile_error = LIMIT_MESSAGE
             except TimeoutError:
                 raise _busy("a schema could not be compiled in time") from None
             finally:
                 self._idle.append(reusable)
                 if process and process is not reusable:
                     await process.end()
-        return fault
+        return compile_error
 
     @asynccontextmanager
-    async def _turn(self, tenant: str) -> AsyncIterator[None]:
+    async def _reserve_process(self, tenant: str) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(SECONDS), self._changed:
-                await self._changed.wait_for(lambda: self._idle and tenant not in self._busy)
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._released:
+                await self._released.wait_for(lambda: self._idle and tenant not in self._busy)
                 self._busy.add(tenant)
         except TimeoutError:
             raise _busy("other schemas are being compiled") from None
@@ -94,16 +94,16 @@ class SchemaCompilers:
             yield
         finally:
             self._busy.discard(tenant)
-            async with self._changed:
-                self._changed.notify_all()
+            async with self._released:
+                self._released.notify_all()
 
 
-class _Spent(Exception):
-    """The process died of a schema."""
+class _LimitExceeded(Exception):
+    """A schema exceeded the limits of the process."""
 
 
 class _Process:
-    """One running compiler."""
+    """A compiler process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -118,7 +118,7 @@ class _Process:
         )
         try:
             async with asyncio.timeout(START_SECONDS):
-                if await process._line() == b"ready\n":
+                if await process._read_line() == b"ready\n":
                     return process
         except BaseException as error:
             await process.end()
@@ -127,25 +127,25 @@ class _Process:
         await process.end()
         raise EngineMisconfigured(f"the compiler of JSON schemas does not start: run {' '.join(command)} to see why")
 
-    async def fault(self, schema: dict[str, Any]) -> str | None:
-        assert self._process.stdin is not None, "asked for"
+    async def compile_error(self, schema: dict[str, Any]) -> str | None:
+        assert self._process.stdin is not None
         self._process.stdin.write(orjson.dumps(schema) + b"\n")
-        if not (line := await self._line()):
-            if await self._process.wait() in SPENT:
-                raise _Spent
+        if not (line := await self._read_line()):
+            if await self._process.wait() in LIMIT_EXIT_CODES:
+                raise _LimitExceeded
             raise _busy("the compiler of JSON schemas ended")
-        fault: str | None = orjson.loads(line)
-        return fault
+        compile_error: str | None = orjson.loads(line)
+        return compile_error
 
     async def end(self) -> None:
         if self._process.returncode is None:
             self._process.kill()
         await self._process.wait()
 
-    async def _line(self) -> bytes:
-        assert self._process.stdout is not None, "asked for"
+    async def _read_line(self) -> bytes:
+        assert self._process.stdout is not None
         return await self._process.stdout.readline()
 
 
-def _busy(why: str) -> EngineBusy:
-    return EngineBusy(f"{why}: try again", code="model_overloaded", retry_after="1")
+def _busy(reason: str) -> EngineBusy:
+    return EngineBusy(f"{reason}: try again", code="model_overloaded", retry_after="1")

@@ -1,4 +1,4 @@
-"""Slots of a llama.cpp server: each keeps the prompt it has read, for whoever used it last and for nobody else."""
+"""Slots of a llama.cpp server: the prefix cache of a slot is reused only for the tenant that used it last."""
 
 from __future__ import annotations
 
@@ -7,70 +7,70 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 
-WORTHWHILE = 0.1
-"""Of a prompt, at least this part must be there already for its tenant's slot to be taken again."""
+MIN_SHARED_PART = 0.1
+"""A slot of the same tenant is preferred if it has at least this part of the prompt cached."""
 
 
 class Slot:
-    """One slot: whose prompt it holds, and which; an empty tenant: nobody knows."""
+    """One slot with the tenant and tokens of its cached prompt; an empty tenant: unknown."""
 
-    __slots__ = ("id", "tenant", "tokens", "used")
+    __slots__ = ("id", "tenant", "tokens", "last_used")
 
     def __init__(self, id: int) -> None:
         self.id = id
         self.tenant = ""
         self.tokens: Sequence[int] = ()
-        self.used = 0
+        self.last_used = 0
 
-    def shared(self, tokens: Sequence[int]) -> int:
-        """Return how many tokens of a prompt it begins with."""
-        for position, (mine, requested) in enumerate(zip(self.tokens, tokens, strict=False)):
-            if mine != requested:
+    def shared_prefix(self, tokens: Sequence[int]) -> int:
+        """Return the number of leading tokens that the cached prompt shares with this one."""
+        for position, (cached, requested) in enumerate(zip(self.tokens, tokens, strict=False)):
+            if cached != requested:
                 return position
         return min(len(self.tokens), len(tokens))
 
 
-class Turn:
-    """One request's turn at a slot."""
+class SlotLease:
+    """The use of a slot by one request."""
 
     def __init__(self, slot: Slot, tenant: str, tokens: Sequence[int]) -> None:
-        self.slot = slot.id
+        self.slot_id = slot.id
         self.reuse = slot.tenant == tenant
-        """Whether what the slot holds is this tenant's and may be used."""
-        self._held, self._tenant, self._tokens = slot, tenant, tokens
+        """Whether the cached prompt belongs to this tenant and can be reused."""
+        self._slot, self._tenant, self._tokens = slot, tenant, tokens
         if not self.reuse:
-            # It still holds the prompt of who had it before, and keeps it should this request end unread.
+            # The server keeps the previous prompt if this request ends before its own prompt is processed.
             slot.tenant, slot.tokens = "", ()
 
-    def read(self) -> None:
-        """Take note that the server has read the prompt: the slot holds it, and nothing from before."""
-        self._held.tenant, self._held.tokens = self._tenant, self._tokens
+    def prompt_read(self) -> None:
+        """Record that the server has processed the prompt, which replaces the previous one in the slot."""
+        self._slot.tenant, self._slot.tokens = self._tenant, self._tokens
 
 
-class Slots:
-    """Gives each request a slot, which is its own until the block ends."""
+class SlotPool:
+    """Assigns a slot to each request."""
 
     def __init__(self, number: int) -> None:
         self._free = [Slot(id) for id in range(number)]
-        self._turns = asyncio.Semaphore(number)
+        self._available = asyncio.Semaphore(number)
         self._clock = count(1)
 
     @asynccontextmanager
-    async def turn(self, tenant: str, tokens: Sequence[int]) -> AsyncIterator[Turn]:
-        """Wait for a slot, and give a turn at it."""
-        async with self._turns:
-            slot = self._best(tenant, tokens)
+    async def acquire(self, tenant: str, tokens: Sequence[int]) -> AsyncIterator[SlotLease]:
+        """Wait for a slot and lease it for the block."""
+        async with self._available:
+            slot = self._choose_slot(tenant, tokens)
             self._free.remove(slot)
             try:
-                yield Turn(slot, tenant, tokens)
+                yield SlotLease(slot, tenant, tokens)
             finally:
-                slot.used = next(self._clock)
+                slot.last_used = next(self._clock)
                 self._free.append(slot)
 
-    def _best(self, tenant: str, tokens: Sequence[int]) -> Slot:
-        own = [slot for slot in self._free if slot.tenant == tenant]
-        if own:
-            best = max(own, key=lambda slot: slot.shared(tokens))
-            if best.shared(tokens) >= WORTHWHILE * len(tokens):
+    def _choose_slot(self, tenant: str, tokens: Sequence[int]) -> Slot:
+        tenant_slots = [slot for slot in self._free if slot.tenant == tenant]
+        if tenant_slots:
+            best = max(tenant_slots, key=lambda slot: slot.shared_prefix(tokens))
+            if best.shared_prefix(tokens) >= MIN_SHARED_PART * len(tokens):
                 return best
-        return min(self._free, key=lambda slot: slot.used)
+        return min(self._free, key=lambda slot: slot.last_used)

@@ -1,4 +1,4 @@
-"""Continues a truncated answer at another engine, without repeating text at the join."""
+"""Continues a truncated answer at another engine, without repeated text."""
 
 from __future__ import annotations
 
@@ -8,91 +8,94 @@ from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Body, Chunk, Endpoint
 
 ECHO_CHARACTERS = 16
-"""A continuation that begins with the whole text so far repeats it; a shorter text may well occur twice."""
-NO = "none"
+"""A continuation that starts with the previous text repeats it, if that is at least this long."""
+NO_PREFILL = "none"
 
 
 def may_continue(endpoint: Endpoint, body: Body, answer: Answer) -> bool:
-    """Tell whether the text of an answer is all that a continuation needs."""
-    if answer.choices != 1 or not answer.plain or not answer.text:
+    """Return whether the answer can be continued: a single choice with nothing but text."""
+    if answer.choices != 1 or not answer.text_only or not answer.text:
         return False
-    if not isinstance(body.get("prompt", ""), str):  # text cannot be put after tokens
+    if not isinstance(body.get("prompt", ""), str):  # text cannot be appended to token ids
         return False
     if body.get("logprobs") or (body.get("tools") and body.get("tool_choice") != "none"):
         return False
     return bool((body.get("response_format") or {}).get("type", "text") == "text")
 
 
-def continued(endpoint: Endpoint, body: Body, text: str, tokens: int, how: str) -> Body | None:
-    """Return the request that goes on after `text`; None where no token is left to ask for.
+def continuation_request(endpoint: Endpoint, body: Body, text: str, tokens: int, prefill: str) -> Body | None:
+    """Return the request that continues after `text`; None if no tokens are left.
 
-    The text is sent without the white space at its end, which chat templates take off anyway.
+    Trailing white space of the text is not sent, since chat templates remove it.
     """
-    sent = dict(body)
+    request = dict(body)
     for name in ("max_tokens", "max_completion_tokens"):
-        if name in sent:
-            sent[name] -= tokens
-            if sent[name] <= 0:
+        if name in request:
+            request[name] -= tokens
+            if request[name] <= 0:
                 return None
-    if not (begun := text.rstrip()):
-        return sent
+    if not (stripped := text.rstrip()):
+        return request
     if endpoint == "completions":
-        return sent | {"prompt": body["prompt"] + begun}
+        return request | {"prompt": body["prompt"] + stripped}
     messages = list(body["messages"])
-    message: dict[str, Any] = {"role": "assistant", "content": begun}
-    if how == "assistant" and messages[-1]["role"] == "assistant" and isinstance(messages[-1].get("content"), str):
-        message["content"] = messages.pop()["content"] + begun  # the caller's own beginning, and what followed
-    if how == "prefix":
+    message: dict[str, Any] = {"role": "assistant", "content": stripped}
+    if prefill == "assistant" and messages[-1]["role"] == "assistant" and isinstance(messages[-1].get("content"), str):
+        message["content"] = messages.pop()["content"] + stripped  # the caller's partial message and its continuation
+    if prefill == "prefix":
         message |= {"prefix": True}
-    if how == "continue_final_message":
-        sent |= {"continue_final_message": True, "add_generation_prompt": False}
-    return sent | {"messages": [*messages, message]}
+    if prefill == "continue_final_message":
+        request |= {"continue_final_message": True, "add_generation_prompt": False}
+    return request | {"messages": [*messages, message]}
 
 
 class Continuation:
-    """Removes from a continuation what the caller has already: the repeated text, or the white space at its end."""
+    """Removes the text that the caller has already from a continuation: repeated text and white space."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._begun = text.rstrip()
-        self._space = text[len(self._begun) :]
-        self._held = ""
-        self._may_echo = len(self._begun) >= ECHO_CHARACTERS
-        self.closed = False
-        """Whether everything from now on is new."""
+        self._stripped = text.rstrip()
+        self._trailing_space = text[len(self._stripped) :]
+        self._buffer = ""
+        self._may_echo = len(self._stripped) >= ECHO_CHARACTERS
+        self.complete = False
+        """Whether all further text is new."""
 
-    def take(self, piece: str) -> str:
-        """Return the new part of the next piece; what may turn out to be a repetition is held back."""
-        if self.closed:
-            return piece
-        self._held += piece
+    def feed(self, text: str) -> str:
+        """Return the new part of the next text; a possible repetition is buffered."""
+        if self.complete:
+            return text
+        self._buffer += text
         if self._may_echo:
-            if len(self._held) < len(self._begun) and self._begun.startswith(self._held):
+            if len(self._buffer) < len(self._stripped) and self._stripped.startswith(self._buffer):
                 return ""
-            if self._held.startswith(self._begun):
-                self._held = self._held[len(self._begun) :]
+            if self._buffer.startswith(self._stripped):
+                self._buffer = self._buffer[len(self._stripped) :]
             self._may_echo = False
-        if len(self._held) < len(self._space) and self._space.startswith(self._held):
+        if len(self._buffer) < len(self._trailing_space) and self._trailing_space.startswith(self._buffer):
             return ""
-        return self.rest()
+        return self.flush()
 
-    def rest(self) -> str:
-        """Return what is held back; nothing more is taken out afterwards."""
-        self.closed = True
-        held, self._held = self._held, ""
-        same = 0
-        while same < min(len(held), len(self._space)) and held[same] == self._space[same]:
-            same += 1
-        return held[same:]
+    def flush(self) -> str:
+        """Return the buffered text; further text is not changed."""
+        self.complete = True
+        buffered, self._buffer = self._buffer, ""
+        repeated = 0
+        while (
+            repeated < min(len(buffered), len(self._trailing_space))
+            and buffered[repeated] == self._trailing_space[repeated]
+        ):
+            repeated += 1
+        return buffered[repeated:]
 
-    def join(self, chunk: Chunk) -> None:
-        """Leave in a chunk what is new."""
+    def deduplicate(self, chunk: Chunk) -> None:
+        """Remove repeated text from a chunk."""
         for choice in chunk.get("choices") or ():
             delta = choice.setdefault("delta", {}) if "text" not in choice else choice
             name = "content" if delta is not choice else "text"
-            new = self.take(delta.get(name) or "")
-            if choice.get("finish_reason") and not self.closed:
-                new += self.rest()
+            new = self.feed(delta.get(name) or "")
+            if choice.get("finish_reason") and not self.complete:
+                new += self.flush()
             if new or delta.get(name):
                 delta[name] = new
             delta.pop("role", None)

@@ -1,4 +1,4 @@
-"""What each failure of an attempt means: whose fault it is, and whether another attempt may help."""
+"""Failure classification: whether a failure counts against the circuit, and whether failover or a retry may help."""
 
 from __future__ import annotations
 
@@ -22,37 +22,39 @@ from drw.models.serving.errors import (
 )
 
 
-class FailureCause(NamedTuple):
-    """What a failure means."""
+class FailureClass(NamedTuple):
+    """The class of a failure."""
 
     reason: str
-    """In a word, for records and metrics."""
-    blames: bool = False
-    """Whether it counts against the upstream's circuit."""
-    elsewhere: bool = False
-    """Whether another place or model may do better."""
-    again: bool = False
-    """Whether the same place may do better soon."""
+    """The name of the class in records and metrics."""
+    blames_upstream: bool = False
+    """Whether the failure counts against the circuit of the replica."""
+    try_elsewhere: bool = False
+    """Whether another replica or model may succeed."""
+    retry: bool = False
+    """Whether a retry at the same replica may succeed."""
 
 
-CAUSES: dict[type[DrwError], FailureCause] = {
-    EngineUnavailable: FailureCause("unavailable", blames=True, elsewhere=True, again=True),
-    ResponseTruncated: FailureCause("cut", blames=True, elsewhere=True, again=True),
-    EngineStalled: FailureCause("stalled", blames=True, elsewhere=True),  # once more would take as long again
-    EngineMisconfigured: FailureCause("misconfigured", blames=True, elsewhere=True),
-    EngineLimited: FailureCause("rate_limited", elsewhere=True, again=True),
-    UpstreamModelNotFound: FailureCause("misconfigured", elsewhere=True),
-    UpstreamQuotaExhausted: FailureCause("insufficient_quota", elsewhere=True),
-    EngineBusy: FailureCause("busy", elsewhere=True),
-    ModelAtCapacity: FailureCause("busy", elsewhere=True),
-    EngineCoolingDown: FailureCause("circuit_open", elsewhere=True),
-    ContextLengthExceeded: FailureCause("context_length", elsewhere=True),  # where there is more room
-    ContentFiltered: FailureCause("content_filter"),  # never: it is a rule, not a fault
-    RequestTimedOut: FailureCause("out_of_time"),
-    DrwError: FailureCause("refused"),  # the request or its caller is at fault, and would be anywhere
+FAILURES: dict[type[DrwError], FailureClass] = {
+    EngineUnavailable: FailureClass("unavailable", blames_upstream=True, try_elsewhere=True, retry=True),
+    ResponseTruncated: FailureClass("cut", blames_upstream=True, try_elsewhere=True, retry=True),
+    EngineStalled: FailureClass(
+        "stalled", blames_upstream=True, try_elsewhere=True
+    ),  # a retry would take as long again
+    EngineMisconfigured: FailureClass("misconfigured", blames_upstream=True, try_elsewhere=True),
+    EngineLimited: FailureClass("rate_limited", try_elsewhere=True, retry=True),
+    UpstreamModelNotFound: FailureClass("misconfigured", try_elsewhere=True),
+    UpstreamQuotaExhausted: FailureClass("insufficient_quota", try_elsewhere=True),
+    EngineBusy: FailureClass("busy", try_elsewhere=True),
+    ModelAtCapacity: FailureClass("busy", try_elsewhere=True),
+    EngineCoolingDown: FailureClass("circuit_open", try_elsewhere=True),
+    ContextLengthExceeded: FailureClass("context_length", try_elsewhere=True),  # at a model with a longer context
+    ContentFiltered: FailureClass("content_filter"),  # a rule of the operator, not a failure
+    RequestTimedOut: FailureClass("out_of_time"),
+    DrwError: FailureClass("refused"),  # an error of the request or the caller
 }
 
 
-def cause(error: DrwError) -> FailureCause:
-    """Return what a failure means; the nearest class counts, and an error of nobody's engine is final."""
-    return next(CAUSES[cls] for cls in type(error).__mro__ if cls in CAUSES)
+def classify(error: DrwError) -> FailureClass:
+    """Return the class of a failure by the nearest error class; other errors are final."""
+    return next(FAILURES[cls] for cls in type(error).__mro__ if cls in FAILURES)

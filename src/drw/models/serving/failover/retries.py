@@ -1,4 +1,4 @@
-"""How often and how soon a request is sent again: a budget over all requests, waits that double, and some chance."""
+"""Retry budget of all requests, and exponential backoff with jitter."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from drw.models.serving.settings import RetrySettings
 
 
 class RetryBudget:
-    """The retries of one process. A move to another model is none: it meets no model twice."""
+    """The retry budget of one process. Failover to another model is not a retry."""
 
-    SECONDS = 10.0
-    """So many seconds of the floor may be saved up."""
+    MAX_FLOOR_SECONDS = 10.0
+    """Maximum seconds of `budget_floor` that accumulate."""
 
     def __init__(self, settings: RetrySettings, clock: Clock, random: Random) -> None:
         self.settings = settings
         self._clock = clock
         self._random = random
-        self._max = max(1.0, settings.budget_floor * self.SECONDS) + 100 * settings.budget_ratio
-        self._left = settings.budget_floor * self.SECONDS
-        self._filled: float | None = None
+        self._capacity = max(1.0, settings.budget_floor * self.MAX_FLOOR_SECONDS) + 100 * settings.budget_ratio
+        self._tokens = settings.budget_floor * self.MAX_FLOOR_SECONDS
+        self._refilled_at: float | None = None
 
-    def request(self) -> None:
-        """Take note of a request, which earns its part of a retry."""
-        self._left = min(self._max, self._left + self.settings.budget_ratio)
+    def add_request(self) -> None:
+        """Add the share of one request to the budget."""
+        self._tokens = min(self._capacity, self._tokens + self.settings.budget_ratio)
 
     def spend(self) -> bool:
-        """Take a retry out of the budget; return whether there was one."""
+        """Take one retry from the budget; return False if it is exhausted."""
         now = self._clock.time()
-        if self._filled is not None:
-            earned = (now - self._filled) * self.settings.budget_floor
-            self._left = min(self._max, self._left + earned)
-        self._filled = now
-        if self._left < 1:
+        if self._refilled_at is not None:
+            earned = (now - self._refilled_at) * self.settings.budget_floor
+            self._tokens = min(self._capacity, self._tokens + earned)
+        self._refilled_at = now
+        if self._tokens < 1:
             return False
-        self._left -= 1
+        self._tokens -= 1
         return True
 
-    def wait(self, attempts: int) -> float:
-        """Return the seconds before the next attempt, after so many: half of it by chance, so that callers spread."""
+    def backoff(self, attempts: int) -> float:
+        """Return the backoff in seconds after this many attempts, with jitter of up to a half."""
         longest = self.settings.first_wait_seconds * 2.0 ** min(attempts - 1, 16)
         return min(longest, self.settings.max_wait_seconds) * (0.5 + self._random.random() / 2)

@@ -1,4 +1,4 @@
-"""Bounds the bytes of request bodies that serving holds at once, for each org and for all of them."""
+"""Limits the bytes of request bodies in memory, per org and in total."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ MIB = 1 << 20
 
 
 class BodyLimitReached(RateLimited):
-    """An org has as many bytes of requests under way as it may."""
+    """The limit of body bytes of one org is reached."""
 
 
 class BuffersFull(Unavailable):
-    """All orgs together have as many bytes of requests under way as fit."""
+    """The limit of body bytes of all orgs together is reached."""
 
 
 class BodyBuffers:
-    """Counts the bytes of requests under way."""
+    """Counts the body bytes of running requests."""
 
     def __init__(self, max_per_org: int, max_total: int) -> None:
         self._max_per_org = max_per_org
-        self._max = max_total
-        self._held: Counter[str] = Counter()
+        self._max_total = max_total
+        self._reserved: Counter[str] = Counter()
 
     @contextmanager
-    def holding(self, org: str) -> Iterator[Callable[[int], None]]:
-        """Give a function that adds bytes of the org; all of them are released after the block.
+    def reserve(self, org: str) -> Iterator[Callable[[int], None]]:
+        """Yield a function that reserves bytes for the org; all of them are released after the block.
 
         Raises:
-            BodyLimitReached: from that function: the org holds too much.
-            BuffersFull: from that function: all orgs together hold too much.
+            BodyLimitReached: from the function, if the org exceeds its limit.
+            BuffersFull: from the function, if all orgs together exceed the limit.
         """
-        mine = 0
+        reserved = 0
 
         def add(size: int) -> None:
-            nonlocal mine
-            if self._held[org] + size > self._max_per_org:
-                message = f"requests of the org {org!r} hold {self._held[org] // MIB} MiB at once; at most "
+            nonlocal reserved
+            if self._reserved[org] + size > self._max_per_org:
+                message = f"concurrent requests of the org {org!r} have {self._reserved[org] // MIB} MiB; at most "
                 raise BodyLimitReached(
                     f"{message}{self._max_per_org // MIB} MiB: send fewer or shorter", retry_after="1"
                 )
-            if self._held.total() + size > self._max:
-                raise BuffersFull("too many long requests are under way: try again", retry_after="1")
-            self._held[org] += size
-            mine += size
+            if self._reserved.total() + size > self._max_total:
+                raise BuffersFull("too many long requests are running: try again", retry_after="1")
+            self._reserved[org] += size
+            reserved += size
 
         try:
             yield add
         finally:
-            self._held[org] -= mine
-            if not self._held[org]:
-                del self._held[org]
+            self._reserved[org] -= reserved
+            if not self._reserved[org]:
+                del self._reserved[org]

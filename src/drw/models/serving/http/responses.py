@@ -1,4 +1,4 @@
-"""One request and its answer on the wire, without a framework's detours: this is the path that must be fast."""
+"""One HTTP request and its response in plain ASGI, since this is the hot path."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from drw.kernel.errors import ClientGone, DrwError, TooLarge, http_body
-from drw.kernel.observability.overhead import BLOCKED_SECONDS, waited
+from drw.kernel.errors import ClientDisconnected, DrwError, TooLarge, http_body
+from drw.kernel.observability.overhead import BLOCKED_SECONDS, add_wait
 from drw.kernel.observability.telemetry import ERROR_TYPE, loggable
 
 JSON = (b"content-type", b"application/json")
@@ -20,101 +20,101 @@ EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-contr
 
 
 class HttpExchange:
-    """One request and its answer on the wire."""
+    """One HTTP request and its response."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._started = False
+        self._response_started = False
         self.headers: list[tuple[bytes, bytes]] = []
-        """Further headers of the answer, to be put here before it begins."""
+        """Additional response headers; set them before the response starts."""
 
     def header(self, name: bytes) -> str:
-        """Return a header of the request by its name in lower case, or an empty string."""
+        """Return a request header by its lower-case name, or an empty string."""
         return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == name), "")
 
     async def body(self, limit: int, reserve_bytes: Callable[[int], None]) -> bytes:
-        """Return the body of the request, each piece held before it is kept.
+        """Return the body of the request; `reserve_bytes` is called for each part before it is stored.
 
         Raises:
-            TooLarge: it has more than `limit` bytes; by its `content-length`, nothing of it is read.
+            TooLarge: the body has more than `limit` bytes. If `content-length` says so, nothing is read.
         """
-        pieces, size, has_more = [], 0, True
-        if (announced := self.header(b"content-length")).isdecimal() and int(announced) > limit:
+        chunks, size, has_more = [], 0, True
+        if (content_length := self.header(b"content-length")).isdecimal() and int(content_length) > limit:
             raise TooLarge(f"the body has more than {limit} bytes")
         while has_more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone
-            piece = message.get("body", b"")
-            size += len(piece)
+                raise ClientDisconnected
+            chunk = message.get("body", b"")
+            size += len(chunk)
             if size > limit:
                 raise TooLarge(f"the body has more than {limit} bytes")
-            reserve_bytes(len(piece))
-            pieces.append(piece)
+            reserve_bytes(len(chunk))
+            chunks.append(chunk)
             has_more = message.get("more_body", False)
-        return b"".join(pieces)
+        return b"".join(chunks)
 
     @contextmanager
     def while_connected(self) -> Iterator[None]:
-        """Run the block, and raise `ClientGone` in it as soon as the caller is."""
+        """Run the block, and raise `ClientDisconnected` in it when the client disconnects."""
         task = asyncio.current_task()
         assert task is not None
-        gone = False
+        client_gone = False
 
         async def watch() -> None:
-            nonlocal gone
+            nonlocal client_gone
             while (await self._receive())["type"] != "http.disconnect":
                 pass
-            gone = True
+            client_gone = True
             task.cancel()
 
-        watching = asyncio.create_task(watch())
+        watcher = asyncio.create_task(watch())
         try:
             yield
         except asyncio.CancelledError:
-            if gone and task.uncancel() == 0:
-                raise ClientGone from None
+            if client_gone and task.uncancel() == 0:
+                raise ClientDisconnected from None
             raise
         finally:
-            watching.cancel()
+            watcher.cancel()
 
     def log(self, fields: dict[str, Any]) -> None:
-        """Add to the request's line of log."""
+        """Add fields to the log line of the request."""
         self._scope["state"]["log"].update(fields)
 
-    async def answer(self, body: bytes, model: str) -> None:
-        """Send a whole answer."""
+    async def send_response(self, body: bytes, model: str) -> None:
+        """Send a complete JSON response."""
         headers = [JSON, (b"content-length", b"%d" % len(body)), (b"x-drw-model", model.encode())]
-        self._started = True
+        self._response_started = True
         headers += self.headers
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
-    async def begin_events(self, model: str) -> None:
-        """Begin a stream of events."""
+    async def start_stream(self, model: str) -> None:
+        """Start a stream of server-sent events."""
         headers = [*EVENTS, (b"x-drw-model", model.encode()), *self.headers]
-        self._started = True
+        self._response_started = True
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def event(self, data: bytes) -> None:
+    async def send_event(self, data: bytes) -> None:
         """Send one event."""
-        began = perf_counter()
+        started_at = perf_counter()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        if (seconds := perf_counter() - began) > BLOCKED_SECONDS:
-            waited("client", seconds)
+        if (seconds := perf_counter() - started_at) > BLOCKED_SECONDS:
+            add_wait("client", seconds)
 
-    async def end_events(self, last: bytes) -> None:
+    async def end_stream(self, last: bytes) -> None:
         """Send the last event."""
         await self._send({"type": "http.response.body", "body": last})
 
     async def fail(self, error: DrwError) -> None:
-        """Send the error as an event where a stream has begun; raise it where nothing has been sent."""
-        if not self._started:
+        """Send the error as an event if the response has started; otherwise raise it."""
+        if not self._response_started:
             try:
                 raise error
             finally:
-                del error  # which knows this frame
+                del error  # it refers to this frame
         self.log({ERROR_TYPE: error.reason, "error": loggable(error)})
-        await self.end_events(b"data: " + orjson.dumps(http_body(error)) + b"\n\n")
+        await self.end_stream(b"data: " + orjson.dumps(http_body(error)) + b"\n\n")

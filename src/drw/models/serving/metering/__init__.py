@@ -1,1 +1,1 @@
-"""Metering of requests: estimates, and the gate that reserves, meters and settles."""
+"""Metering of requests: estimates, reservation and settlement."""

@@ -1,4 +1,4 @@
-"""Holds every call to its budgets and limits: reserved before its first attempt, settled on every way out."""
+"""Enforces budgets and limits of each call: reserves before the first attempt, settles when the call ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from drw.billing.reservations.local_quota import LocalQuota, QuotaShare
 from drw.billing.reservations.metered_call import Estimate, MeteredCall
 from drw.billing.reservations.reservation import Reservation
 from drw.billing.settings import MeteringSettings
-from drw.billing.subjects import Subject, of_call, of_model
+from drw.billing.subjects import Subject, caller_subjects, model_subject
 from drw.kernel.cached_watch import CachedWatch
 from drw.kernel.errors import Unavailable
 from drw.kernel.observability.overhead import waiting
@@ -28,13 +28,13 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
-from drw.models.serving.metering.estimates import estimate, free, text_bound
+from drw.models.serving.metering.estimates import estimate, text_token_bound, unlimited_estimate
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.ports import Chunk
-from drw.models.serving.routing.candidates import ChatModel, ModelRequest, check_prompt
+from drw.models.serving.routing.candidates import ChatModel, ModelRequest, check_prompt_bytes
 
 PLATFORM = Principal("", "", "platform")
-"""Whom calls belong to that no key began."""
+"""The principal of calls without an API key."""
 
 Headers = list[tuple[bytes, bytes]]
 Call = MeteredCall[ChatModel]
@@ -42,7 +42,7 @@ Run = Callable[[Call], AsyncGenerator[Chunk, None]]
 
 
 class BudgetGate:
-    """Reserves for each call, meters it and settles it."""
+    """Reserves, meters and settles each call."""
 
     def __init__(self, pricing: CurrentPricing, reservations: ReservationClient) -> None:
         self._pricing = pricing
@@ -52,18 +52,18 @@ class BudgetGate:
     async def metered(
         self, request: ModelRequest, record: CallRecord, run: Run, headers: Headers | None = None
     ) -> AsyncGenerator[Chunk, None]:
-        """Yield the chunks of `run`, which reports its attempts to the metered call that it is given.
+        """Yield the chunks of `run`, which reports its attempts to the metered call.
 
-        Ends only when all is settled and the record of the call is closed. Raises what `run` raises, and:
-            ContextLengthExceeded: no model reads so long a prompt.
-            InsufficientQuota, LimitReached, ModelAtCapacity: the call does not fit.
-            CountersUnavailable: whether it fits cannot be known now.
+        Ends after the call is settled and its record is closed. Raises what `run` raises, and:
+            ContextLengthExceeded: the prompt is too long for all models.
+            InsufficientQuota, LimitReached, ModelAtCapacity: the call exceeds a budget or limit.
+            CountersUnavailable: budgets and limits cannot be checked now.
             Unavailable: the ledger cannot be written.
         """
-        check_prompt(request)
+        check_prompt_bytes(request)
         call = await self.reserve(request)
         if headers is not None and call.reservation and call.reservation.window:
-            headers += window_headers(call.reservation.window)
+            headers += rate_limit_headers(call.reservation.window)
         chunks = run(call)
         try:
             async for chunk in chunks:
@@ -71,7 +71,7 @@ class BudgetGate:
             await call.finalize(record=record)
         except BaseException as error:
             await chunks.aclose()
-            with suppress(Unavailable):  # the reservation client goes on trying
+            with suppress(Unavailable):  # the reservation client retries
                 await call.finalize(error, record)
             raise
 
@@ -79,24 +79,22 @@ class BudgetGate:
     async def embedding(
         self, model: str, inputs: Sequence[str | Sequence[int]], record: CallRecord
     ) -> AsyncIterator[Call]:
-        """Meter an embedding request for the block.
-
-        Report its usage by `MeteredCall.progress`, and its outcome to the record.
+        """Meter an embedding request for the block, which reports its usage by `MeteredCall.progress`.
 
         Raises and ends as `metered` does.
         """
-        history, caller = _began("embedding", model, model)
-        policy = self._pricing.newest()
+        history, caller = _start_history("embedding", model, model)
+        policy = self._pricing.current()
         price = policy.price(model, model, datetime.now(UTC))
-        within = Estimate(model, model, price, sum(map(text_bound, inputs)), 0)
-        pricing = policy.for_call((*caller, of_model(model)), [price])
+        embedding_estimate = Estimate(model, model, price, sum(map(text_token_bound, inputs)), 0)
+        pricing = policy.for_call((*caller, model_subject(model)), [price])
         call: Call
-        if pricing.free:
+        if pricing.unlimited:
             call = MeteredCall(self._reservations, history)
         else:
-            call = await self._reserved(history, caller, pricing, [within])
+            call = await self._reserve_call(history, caller, pricing, [embedding_estimate])
         try:
-            await call.begin_within(within)
+            await call.begin_within(embedding_estimate)
             yield call
             await call.finalize(record=record)
         except BaseException as error:
@@ -105,18 +103,18 @@ class BudgetGate:
             raise
 
     async def reserve(self, request: ModelRequest) -> Call:
-        """Return the metered call of a request; see `metered` for what is raised."""
+        """Reserve for a request and return its metered call; raises as `metered` does."""
         first = request.models[0]
-        history, caller = _began("managed", first.id, first.upstream_model)
-        policy, at = self._pricing.newest(), datetime.now(UTC)
+        history, caller = _start_history("managed", first.id, first.upstream_model)
+        policy, at = self._pricing.current(), datetime.now(UTC)
         prices = {model.id: policy.price(model.id, model.upstream_model, at) for model in request.models}
-        subjects = (*caller, *(of_model(model.id) for model in request.models))
+        subjects = (*caller, *(model_subject(model.id) for model in request.models))
         pricing = policy.for_call(subjects, list(prices.values()))
-        if pricing.free:
-            return MeteredCall(self._reservations, history, estimate=free, stream=request.live)
+        if pricing.unlimited:
+            return MeteredCall(self._reservations, history, estimate=unlimited_estimate, stream=request.stream)
         estimates: dict[str, Estimate] = {}
 
-        async def estimated(model: ChatModel) -> Estimate:
+        async def estimate_for(model: ChatModel) -> Estimate:
             if model.id not in estimates:
                 price = prices[model.id]
                 estimates[model.id] = await estimate(model, request, price, self._reservations.settings)
@@ -124,47 +122,48 @@ class BudgetGate:
 
         with waiting("upstream"):
             if len(request.models) > 1:
-                estimated_all = await asyncio.gather(*(estimated(model) for model in request.models))
+                all_estimates = await asyncio.gather(*(estimate_for(model) for model in request.models))
             else:
-                estimated_all = [await estimated(first)]
-        return await self._reserved(history, caller, pricing, estimated_all, estimated, stream=request.live)
+                all_estimates = [await estimate_for(first)]
+        return await self._reserve_call(history, caller, pricing, all_estimates, estimate_for, stream=request.stream)
 
-    async def _reserved(
+    async def _reserve_call(
         self,
         history: AttemptHistory,
         caller: Sequence[Subject],
         pricing: CallPricing,
         estimates: Sequence[Estimate],
-        estimated: Callable[[ChatModel], Awaitable[Estimate]] | None = None,
+        estimate_for: Callable[[ChatModel], Awaitable[Estimate]] | None = None,
         *,
         stream: bool = False,
     ) -> Call:
-        """Reserve for the caller and the first model that has room; others join when they are asked."""
-        nano = max(limit.nano for limit in estimates)
-        tokens = max(limit.tokens for limit in estimates)
+        """Reserve for the caller and the first model with capacity; other models join at their attempt."""
+        nano = max(model_estimate.nano for model_estimate in estimates)
+        tokens = max(model_estimate.tokens for model_estimate in estimates)
         reservation = Reservation(history, caller)
-        full: ModelAtCapacity | None = None
-        for limit in estimates:
-            history.attempts = [limit.attempt(started=True)]
-            minimum = limit.minimum(self._reservations.settings.min_tokens) if stream else None
+        at_capacity: ModelAtCapacity | None = None
+        for model_estimate in estimates:
+            history.attempts = [model_estimate.attempt(started=True)]
+            minimum = model_estimate.minimum(self._reservations.settings.min_tokens) if stream else None
+            model = model_subject(model_estimate.model)
             try:
-                share = await self._take(reservation, pricing, nano, tokens, minimum, of_model(limit.model))
+                share = await self._reserve_or_share(reservation, pricing, nano, tokens, minimum, model)
             except ModelAtCapacity as error:
-                full = full or error
+                at_capacity = at_capacity or error
                 continue
             return MeteredCall(
                 self._reservations,
                 history,
                 None if share else reservation,
-                estimate=estimated,
+                estimate=estimate_for,
                 exact=pricing.exact,
                 stream=stream,
                 share=share,
             )
-        assert full is not None
-        raise full
+        assert at_capacity is not None
+        raise at_capacity
 
-    async def _take(
+    async def _reserve_or_share(
         self,
         reservation: Reservation,
         pricing: CallPricing,
@@ -173,27 +172,29 @@ class BudgetGate:
         minimum: tuple[int, int] | None,
         model: Subject,
     ) -> QuotaShare | None:
-        """Reserve. Where the counters are away and no money is at stake, return a share of the limits instead."""
+        """Reserve. Without counters, return a local share of the limits if the call is free."""
         try:
             await self._reservations.reserve(reservation, nano, tokens, minimum, model)
-        except CountersUnavailable as away:
+        except CountersUnavailable as unavailable:
             if pricing.exact:
                 raise
-            share = QuotaShare(self._quota, pricing.limits, tokens, away)
+            share = QuotaShare(self._quota, pricing.limits, tokens, unavailable)
             share.enter((*reservation.subjects, model))
             return share
         return None
 
 
-def _began(route: str, model: str, upstream_model: str) -> tuple[AttemptHistory, tuple[Subject, Subject, Subject]]:
-    """Return the history of the caller's new call, and the subjects that the caller is."""
+def _start_history(
+    route: str, model: str, upstream_model: str
+) -> tuple[AttemptHistory, tuple[Subject, Subject, Subject]]:
+    """Return the history of a new call of the caller, and the caller's subjects of budgets and limits."""
     caller = context.caller_or_none() or PLATFORM
     history = AttemptHistory(caller.org, caller.desk, caller.key, route, [Attempt(model, upstream_model)])
-    return history, of_call(caller.org, caller.desk, caller.key)
+    return history, caller_subjects(caller.org, caller.desk, caller.key)
 
 
-def window_headers(window: Window) -> Headers:
-    """Return OpenAI's headers on the tokens of the minute; the data plane adds the RateLimit fields' names to them."""
+def rate_limit_headers(window: Window) -> Headers:
+    """Return the headers of the limit of tokens a minute: OpenAI's and the RateLimit fields."""
     seconds = max(0, -(-window.resets_ms // 1000))
     return [
         (b"x-ratelimit-limit-tokens", b"%d" % window.limit),
@@ -205,7 +206,7 @@ def window_headers(window: Window) -> Headers:
 
 
 async def build(scope: ServiceContext, settings: MeteringSettings) -> BudgetGate:
-    """Make it: with what rate limiting says, or where the profile has none, without any bounds."""
+    """Build the gate with the policy of rate limiting; without that service there are no limits."""
     database = Database(scope.profile.postgres, "metering", pool_size=2)
     await database.start("drw.billing")
     scope.on_stop(database.stop)

@@ -1,4 +1,4 @@
-"""The most tokens that a request can take at a model."""
+"""Estimates: the maximum tokens and cost of a request at a model."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from drw.billing.reservations.metered_call import Estimate
 from drw.billing.settings import MeteringSettings
 from drw.models.serving.engines.token_counting import count_request
 from drw.models.serving.ports import Body
-from drw.models.serving.routing.candidates import ChatModel, ModelRequest, split
+from drw.models.serving.routing.candidates import ChatModel, ModelRequest, split_prompts
 
 MESSAGE_TOKENS = 32
-"""What a template may put around one message, and around the whole."""
+"""A bound on the template tokens around one message, and around the prompt."""
 TEXT_TOKENS = 8
-"""What an embedding model may put around one text."""
+"""A bound on the special tokens around one text of an embedding model."""
 UNBOUNDED = 1 << 53
 
 
 async def estimate(model: ChatModel, request: ModelRequest, price: Price, settings: MeteringSettings) -> Estimate:
-    """Return the most that a request can take at a model: its prompt as the engine counts it, else its bound."""
+    """Return the maximum usage of a request at a model; the prompt is counted by the engine if it can, else bounded."""
     tokens = await count_request(model, request)
-    prompt = prompt_bound(request.body, settings.image_tokens) if tokens is None else tokens
-    # A bound on the prompt says nothing of the room that it leaves.
-    alone = tokens if len(split(request.body)) == 1 else None  # of several, each has a context of its own
-    room = model.context_length - (alone or 0) if model.context_length else None
-    known = [bound for bound in (request.max_tokens, room) if bound is not None]
-    each = max(1, min(known, default=settings.max_tokens))
-    bounds = {} if known else {request.param: each}  # where nothing bounds the answer, what was reserved must
-    return Estimate(model.id, model.upstream_model, price, prompt, each * request.choices, bounds)
+    prompt = prompt_token_bound(request.body, settings.image_tokens) if tokens is None else tokens
+    # Only an exact count of a single prompt reduces the tokens that are left for the answer.
+    prompt_tokens = tokens if len(split_prompts(request.body)) == 1 else None  # several prompts have separate contexts
+    context_limit = model.context_length - (prompt_tokens or 0) if model.context_length else None
+    limits = [bound for bound in (request.max_tokens, context_limit) if bound is not None]
+    completion = max(1, min(limits, default=settings.max_tokens))
+    # Without another limit, the reservation limits the answer.
+    bounds = {} if limits else {request.max_tokens_param: completion}
+    return Estimate(model.id, model.upstream_model, price, prompt, completion * request.choices, bounds)
 
 
-async def free(model: ChatModel) -> Estimate:
-    """Return the estimate of a request that nothing binds."""
+async def unlimited_estimate(model: ChatModel) -> Estimate:
+    """Return the estimate of a request without budgets and limits."""
     return Estimate(model.id, model.upstream_model, FREE, 0, UNBOUNDED)
 
 
-def prompt_bound(body: Body, image_tokens: int) -> int:
-    """Return a bound on a prompt's tokens: no token is shorter than a byte of what the engine is sent.
+def prompt_token_bound(body: Body, image_tokens: int) -> int:
+    """Return a bound on the tokens of a prompt: one per byte of the request.
 
-    A picture in the request itself (`data:`) has the tokens of a picture, however many bytes it has.
+    An inline image (`data:`) counts as `image_tokens`, whatever its size.
     """
     images = [
         part["image_url"].get("url", "")
@@ -50,11 +51,11 @@ def prompt_bound(body: Body, image_tokens: int) -> int:
         for part in message["content"]
         if part.get("type") == "image_url"
     ]
-    pictures = sum(len(url) for url in images if url[:5].lower() == "data:")
-    around = MESSAGE_TOKENS * (len(split(body)) + len(body.get("messages", ())))
-    return len(orjson.dumps(body)) - pictures + around + len(images) * image_tokens
+    image_bytes = sum(len(url) for url in images if url[:5].lower() == "data:")
+    template_tokens = MESSAGE_TOKENS * (len(split_prompts(body)) + len(body.get("messages", ())))
+    return len(orjson.dumps(body)) - image_bytes + template_tokens + len(images) * image_tokens
 
 
-def text_bound(text: str | Sequence[int]) -> int:
-    """Return a bound on the tokens of one text to embed, or of one that is tokens already."""
+def text_token_bound(text: str | Sequence[int]) -> int:
+    """Return a bound on the tokens of one input of an embedding model: a text or token ids."""
     return TEXT_TOKENS + len(text.encode() if isinstance(text, str) else text)

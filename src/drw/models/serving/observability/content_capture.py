@@ -1,7 +1,7 @@
-"""Prompts and answers on spans, where the operator asked for it: redacted, cut, in the conventions' form.
+"""Content capture: prompts and answers on spans, if enabled; redacted, truncated, in the format of the conventions.
 
-Form: open-telemetry/semantic-conventions-genai, gen-ai-input-messages.json and gen-ai-output-messages.json,
-as a JSON string, since OpenTelemetry's spans have no nested values.
+Format: open-telemetry/semantic-conventions-genai, gen-ai-input-messages.json and gen-ai-output-messages.json,
+as a JSON string, since span attributes cannot be nested.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from drw.kernel.observability.redaction import excerpt
 Message = dict[str, Any]
 
 VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-"""OpenTelemetry's own variable for it, which counts where the settings say nothing."""
+"""OpenTelemetry's variable, used if the setting is absent."""
 
 _limit = 0
-"""Of the process, as are the tracer and the metrics."""
+"""Per process, as the tracer and the metrics."""
 
 
-def allow(characters: int) -> None:
-    """Put so many characters of each prompt and answer on spans from now on; 0: none."""
+def set_limit(characters: int) -> None:
+    """Set the maximum characters of each prompt and answer on spans; 0: none."""
     global _limit
     _limit = characters
 
 
-def allowed() -> int:
-    """Return how many characters go on spans."""
+def character_limit() -> int:
+    """Return the maximum characters of each prompt and answer on spans."""
     return _limit
 
 
 def enabled_by_environment() -> bool:
-    """Tell whether the environment asks for content on spans."""
+    """Return whether the environment enables content capture."""
     return os.environ.get(VARIABLE, "").lower() in ("true", "span_only", "span_and_event")
 
 
 def input_messages(body: Mapping[str, Any], limit: int) -> str:
-    """Return the messages of a request of OpenAI's API, the newest `limit` characters or so."""
+    """Return the messages of a request, at most about the last `limit` characters."""
     if "prompt" in body:
         return _json([{"role": "user", "parts": [_text(str(body["prompt"]), limit)]}])
-    newest: list[Message] = []
+    recent: list[Message] = []
     for message in reversed(body.get("messages", ())):
-        shown = {"role": message["role"], "parts": _parts(message, limit)}
-        if (limit := limit - _size(shown)) < 0 and newest:
+        converted = {"role": message["role"], "parts": _parts(message, limit)}
+        if (limit := limit - _size(converted)) < 0 and recent:
             break
-        newest.append(shown)
-    return _json(reversed(newest))
+        recent.append(converted)
+    return _json(reversed(recent))
 
 
 def output_messages(messages: Iterable[tuple[Message, str]], limit: int) -> str:
-    """Return the answers to one request, each with why it ended, at most about `limit` characters."""
-    shown = []
+    """Return the choices of an answer with their finish reasons, at most about `limit` characters."""
+    converted = []
     for message, finish_reason in messages:
-        shown.append({"role": "assistant", "parts": _parts(message, limit), "finish_reason": finish_reason})
-        limit = max(0, limit - _size(shown[-1]))
-    return _json(shown)
+        converted.append({"role": "assistant", "parts": _parts(message, limit), "finish_reason": finish_reason})
+        limit = max(0, limit - _size(converted[-1]))
+    return _json(converted)
 
 
 def _parts(message: Mapping[str, Any], limit: int) -> list[Message]:

@@ -1,4 +1,4 @@
-"""The metrics of model calls, by the names and buckets of OpenTelemetry's conventions."""
+"""Metrics of model calls, with the names and buckets of OpenTelemetry's conventions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PER_TOKEN = Histogram(
 
 
 class CallMetrics:
-    """The metrics of one model under one operation, each found once."""
+    """The metrics of one model and operation, with labels resolved once."""
 
     def __init__(self, operation: str, provider: str, requested: str, model: str) -> None:
         self._labels = operation, provider, requested, model
@@ -37,21 +37,21 @@ class CallMetrics:
         self.per_token = PER_TOKEN.labels(*self._labels)
         self.input = gen_ai.CLIENT_TOKENS.labels(*self._labels, "input")
         self.output = gen_ai.CLIENT_TOKENS.labels(*self._labels, "output")
-        self._ends: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
+        self._histograms: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
 
-    def ended(self, outcome: str, error_type: str, served: float, called: float | None) -> None:
-        """Observe the end of a call: how long it took to serve and, where a model was called, how long that took."""
-        end = self._ends.get((outcome, error_type))
-        if end is None:
+    def observe(self, outcome: str, error_type: str, seconds: float, model_seconds: float | None) -> None:
+        """Observe the duration of a call, and of the model call if there was one."""
+        histograms = self._histograms.get((outcome, error_type))
+        if histograms is None:
             client = gen_ai.CLIENT_DURATION.labels(*self._labels, error_type)
-            end = DURATION.labels(*self._labels, error_type, outcome), client
-            self._ends[outcome, error_type] = end
-        end[0].observe(served)
-        if called is not None:
-            end[1].observe(called)
+            histograms = DURATION.labels(*self._labels, error_type, outcome), client
+            self._histograms[outcome, error_type] = histograms
+        histograms[0].observe(seconds)
+        if model_seconds is not None:
+            histograms[1].observe(model_seconds)
 
 
 @lru_cache(maxsize=1024)
 def metrics(operation: str, provider: str, requested: str, model: str) -> CallMetrics:
-    """Return the metrics of a model. The names are those of the registry, never a caller's own words."""
+    """Return the metrics of a model. Label values come from the registry, never from the request."""
     return CallMetrics(operation, provider, requested, model)

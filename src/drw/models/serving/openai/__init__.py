@@ -1,1 +1,1 @@
-"""OpenAI's requests, chunks and responses: validation and conversion."""
+"""OpenAI's API: validation of requests, parsing of chunks, conversion of responses."""

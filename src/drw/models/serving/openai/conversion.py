@@ -1,4 +1,4 @@
-"""The contract's chat, for other services, in the words of OpenAI's API that engines speak."""
+"""Converts chat messages of the RPC contract to OpenAI's format and back."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from typing import Any
 
 import orjson
 
-from drw.api.models.v1.serving_pb2 import ChatChunk, ChatMessage, ChatRequest, Usage
+from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest, Usage
 from drw.kernel.errors import InvalidRequest
-from drw.models.serving.openai.requests import ChatCompletion, read
+from drw.models.serving.openai.requests import ChatCompletion, parse_request
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Chunk
 
 
-def completion(request: ChatRequest) -> ChatCompletion:
-    """Return the request as OpenAI's API has it, held to the same bounds as one from outside.
+def to_chat_completion(request: ChatRequest) -> ChatCompletion:
+    """Return the request in OpenAI's format, validated like a request over HTTP.
 
     Raises:
-        InvalidRequest: it is out of bounds, or its JSON schema is not one.
+        InvalidRequest: a value is invalid, or the JSON schema is malformed.
     """
-    fields: dict[str, Any] = {"model": request.model or "default", "messages": [_message(m) for m in request.messages]}
+    messages = [{"role": message.role, "content": message.content} for message in request.messages]
+    fields: dict[str, Any] = {"model": request.model or "default", "messages": messages}
     for name in ("temperature", "seed"):
         if request.HasField(name):
             fields[name] = getattr(request, name)
@@ -28,28 +29,24 @@ def completion(request: ChatRequest) -> ChatCompletion:
     if request.stop:
         fields["stop"] = list(request.stop)
     if request.json_schema:
-        schema = {"name": "answer", "strict": True, "schema": _schema(request.json_schema)}
+        schema = {"name": "answer", "strict": True, "schema": _parse_schema(request.json_schema)}
         fields["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return read(ChatCompletion, orjson.dumps(fields))
+    return parse_request(ChatCompletion, orjson.dumps(fields))
 
 
-def text(chunk: Chunk) -> str:
+def chunk_text(chunk: Chunk) -> str:
     """Return the text in a chunk."""
     return "".join(part.get("delta", {}).get("content") or "" for part in chunk.get("choices") or ())
 
 
-def last(answer: Answer, model: str) -> ChatChunk:
-    """Return the piece that ends an answer."""
+def final_chunk(answer: Answer, model: str) -> ChatChunk:
+    """Return the last message of a stream, with finish reason and usage."""
     usage = answer.usage or {}
-    counted = Usage(prompt_tokens=usage.get("prompt_tokens", 0), completion_tokens=usage.get("completion_tokens", 0))
-    return ChatChunk(finish_reason=answer.finish_reason, usage=counted, model=model)
+    counts = Usage(prompt_tokens=usage.get("prompt_tokens", 0), completion_tokens=usage.get("completion_tokens", 0))
+    return ChatChunk(finish_reason=answer.finish_reason, usage=counts, model=model)
 
 
-def _message(message: ChatMessage) -> dict[str, str]:
-    return {"role": message.role, "content": message.content}
-
-
-def _schema(text: str) -> dict[str, Any]:
+def _parse_schema(text: str) -> dict[str, Any]:
     try:
         schema = orjson.loads(text)
     except orjson.JSONDecodeError as error:

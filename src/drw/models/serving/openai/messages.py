@@ -1,4 +1,4 @@
-"""What OpenAI's requests are made of: messages, tools, forms of answer."""
+"""Parts of OpenAI's requests: messages, content parts, tools and response formats."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from pydantic_core import PydanticCustomError
 MAX_TOOLS = 128
 MAX_SCHEMA_BYTES = 32_768
 MAX_SCHEMAS_BYTES = 131_072
-"""Of all schemas in one request."""
+"""Maximum bytes of all schemas of one request."""
 
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-def _small(schema: dict[str, Any]) -> dict[str, Any]:
-    if len(orjson.dumps(passable(schema))) > MAX_SCHEMA_BYTES:
+def _check_size(schema: dict[str, Any]) -> dict[str, Any]:
+    if len(orjson.dumps(check_serializable(schema))) > MAX_SCHEMA_BYTES:
         raise ValueError(f"a JSON schema has at most {MAX_SCHEMA_BYTES} bytes")
     return schema
 
 
-def passable(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what can be read and not written again: whole numbers beyond 64 bits."""
+def check_serializable(value: dict[str, Any]) -> dict[str, Any]:
+    """Reject values that cannot be serialised, such as integers beyond 64 bits."""
     try:
         orjson.dumps(value)
     except TypeError as error:
-        raise ValueError(f"it has a value that no engine takes: {error}") from error
+        raise ValueError(f"it has a value that engines do not support: {error}") from error
     return value
 
 
-Schema = Annotated[dict[str, Any], AfterValidator(_small)]
-AnyObject = Annotated[dict[str, Any], AfterValidator(passable)]
+Schema = Annotated[dict[str, Any], AfterValidator(_check_size)]
+AnyObject = Annotated[dict[str, Any], AfterValidator(check_serializable)]
 
 
-NOTHING_MORE: dict[str, Any] = {"additionalProperties": {"type": "null"}}
+NO_EXTRA_FIELDS: dict[str, Any] = {"additionalProperties": {"type": "null"}}
 UNKNOWN_FIELD = "unknown_field"
-"""The type of the error for the first unknown field of an object. pydantic would collect one for each of them."""
+"""The type of the error for the first unknown field. pydantic itself would collect one error per field."""
 
 
 class StrictObject(BaseModel):
-    """What every part of a request has in common: exact types; unknown fields are null, as SDKs write them."""
+    """Base class of all parts of a request: strict types; unknown fields must be null, as some SDKs send them."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, json_schema_extra=NOTHING_MORE)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, json_schema_extra=NO_EXTRA_FIELDS)
 
     @model_validator(mode="after")
     def _check_unknown(self) -> Self:
@@ -62,50 +62,52 @@ class StrictObject(BaseModel):
         return self
 
 
-Dropped = Annotated[Any, Field(exclude=True)]
-"""What SDKs send back and no answer depends on: hints to other firms' caches, and what was read out of an answer."""
+Ignored = Annotated[Any, Field(exclude=True)]
+"""A field that is accepted and ignored: hints for other providers' caches, and fields that SDKs add to answers."""
 
 
 class TextPart(StrictObject):
-    """A piece of text."""
+    """A text part."""
 
     type: Literal["text"]
     text: str
-    cache_control: Dropped = None
-    prompt_cache_breakpoint: Dropped = None
+    cache_control: Ignored = None
+    prompt_cache_breakpoint: Ignored = None
 
 
 class ImageUrl(StrictObject):
-    """Where a picture is, or the picture itself as a data URL."""
+    """The URL of an image, or a data URL."""
 
     url: str
     detail: str | None = None
 
 
 class ImagePart(StrictObject):
-    """A picture, for models that see."""
+    """An image part, for multimodal models."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
-    cache_control: Dropped = None
-    prompt_cache_breakpoint: Dropped = None
+    cache_control: Ignored = None
+    prompt_cache_breakpoint: Ignored = None
 
 
 class RefusalPart(StrictObject):
-    """What a model said in place of an answer."""
+    """A refusal of the model."""
 
     type: Literal["refusal"]
     refusal: str
 
 
-def _form(value: Any) -> str | None:
-    """Return the tag of a value in a union of JSON's types; paths in errors leave these tags out."""
-    return next((tag for cls, tag in FORMS if isinstance(value, cls)), None)
+def _json_type_tag(value: Any) -> str | None:
+    """Return the tag of a value in a union of JSON types; error paths omit these tags."""
+    return next((tag for cls, tag in JSON_TYPE_TAGS if isinstance(value, cls)), None)
 
 
-FORMS = ((str, "<text>"), (list, "<list>"), (dict | BaseModel, "<object>"))
-TEXT_OR_LIST = Discriminator(_form, custom_error_type="form", custom_error_message="give a string or a list")
-TEXT_OR_OBJECT = Discriminator(_form, custom_error_type="form", custom_error_message="give a string or an object")
+JSON_TYPE_TAGS = ((str, "<text>"), (list, "<list>"), (dict | BaseModel, "<object>"))
+TEXT_OR_LIST = Discriminator(_json_type_tag, custom_error_type="form", custom_error_message="give a string or a list")
+TEXT_OR_OBJECT = Discriminator(
+    _json_type_tag, custom_error_type="form", custom_error_message="give a string or an object"
+)
 
 ContentPart = Annotated[TextPart | ImagePart | RefusalPart, Field(discriminator="type")]
 ContentParts = Annotated[list[ContentPart], Field(min_length=1, fail_fast=True)]
@@ -113,32 +115,32 @@ Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[ContentParts, Tag(
 
 
 class FunctionCall(StrictObject):
-    """The function of an earlier tool call, under whatever name a model called it."""
+    """The function of an earlier tool call, with the name that the model used."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     arguments: str
-    parsed_arguments: Dropped = None
+    parsed_arguments: Ignored = None
 
 
 class ToolCall(StrictObject):
-    """An earlier tool call, given back with the answer that made it."""
+    """An earlier tool call in an assistant message."""
 
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
     extra_content: AnyObject | None = None
-    """What an upstream wants back with the call, as Gemini its thought signatures."""
-    index: Dropped = None
-    provider_specific_fields: Dropped = None
+    """Data that the upstream needs with the call, such as Gemini's thought signatures."""
+    index: Ignored = None
+    provider_specific_fields: Ignored = None
 
     @model_validator(mode="after")
-    def _has_its_type(self) -> Self:
-        self.model_fields_set.add("type")  # some clients leave it out, and no engine may miss it
+    def _set_type(self) -> Self:
+        self.model_fields_set.add("type")  # some clients omit it, but engines need it
         return self
 
 
 REASONING = ("reasoning_content", "reasoning", "reasoning_details")
-"""An answer's reasoning, by the names that upstreams have for it: sent back to those models that want it."""
+"""Fields with the reasoning of an answer. They are sent back only to models that need them."""
 
 
 def without_reasoning(body: dict[str, Any]) -> dict[str, Any]:
@@ -146,8 +148,8 @@ def without_reasoning(body: dict[str, Any]) -> dict[str, Any]:
     messages = body.get("messages", ())
     if not any(name in message for message in messages for name in REASONING):
         return body
-    left = [{name: value for name, value in message.items() if name not in REASONING} for message in messages]
-    return body | {"messages": left}
+    stripped = [{name: value for name, value in message.items() if name not in REASONING} for message in messages]
+    return body | {"messages": stripped}
 
 
 class Message(StrictObject):
@@ -163,14 +165,14 @@ class Message(StrictObject):
     reasoning: str | None = None
     reasoning_details: Annotated[list[AnyObject], Field(fail_fast=True)] | None = None
     extra_content: AnyObject | None = None
-    annotations: Dropped = None
-    parsed: Dropped = None
-    cache_control: Dropped = None
-    thinking_blocks: Dropped = None
-    provider_specific_fields: Dropped = None
+    annotations: Ignored = None
+    parsed: Ignored = None
+    cache_control: Ignored = None
+    thinking_blocks: Ignored = None
+    provider_specific_fields: Ignored = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> Message:
+    def _check_content(self) -> Message:
         if self.content is None and not (self.role == "assistant" and (self.tool_calls or self.refusal)):
             raise ValueError(f"a message of the role {self.role!r} must have content")
         return self
@@ -186,44 +188,44 @@ class Function(StrictObject):
 
 
 class Tool(StrictObject):
-    """A tool: functions are the only kind."""
+    """A tool; only functions are supported."""
 
     type: Literal["function"]
     function: Function
-    cache_control: Dropped = None
+    cache_control: Ignored = None
 
 
 class NamedFunction(StrictObject):
-    """The name of a function that must be called."""
+    """The name of a required function."""
 
     name: FunctionName
 
 
 class NamedTool(StrictObject):
-    """A function that must be called."""
+    """A required function."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
 class NamedSchema(StrictObject):
-    """A JSON schema that the answer must fit."""
+    """The JSON schema of the answer."""
 
     name: str = ""
     description: str | None = None
-    # `schema` is a method of pydantic's; the wire has the plain name.
+    # `schema` is a method of pydantic; the JSON field has that name.
     schema_: Schema = Field(alias="schema")
     strict: bool | None = None
 
 
 class ResponseFormat(StrictObject):
-    """What form the answer must have."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
 
     @model_validator(mode="after")
-    def _has_its_schema(self) -> ResponseFormat:
+    def _check_schema(self) -> ResponseFormat:
         if (self.type == "json_schema") != (self.json_schema is not None):
             raise ValueError("json_schema goes with the type 'json_schema', and only with it")
         return self

@@ -1,4 +1,4 @@
-"""Bounds on regular expressions in JSON schemas: what an engine may be asked to follow, found without running one."""
+"""Limits of regular expressions in JSON schemas, checked by parsing them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 MAX_BYTES = 1024
 MAX_REPEAT = 1000
 MAX_SIZE = 10_000
-"""Characters that a pattern asks for with every repetition written out."""
+"""Maximum characters of a pattern with all repetitions expanded."""
 MAX_ALTERNATIVES = 256
 MAX_DEPTH = 32
 UNBOUNDED = 1 << 30
@@ -18,55 +18,55 @@ GROUP = re.compile(r"\(\?(?::|P?<[A-Za-z_]\w*>)")
 
 
 class PatternError(ValueError):
-    """A pattern is malformed, or out of bounds; the message says how, and what would be right."""
+    """A pattern is malformed or exceeds a limit; the message says how to correct it."""
 
 
 class Node(NamedTuple):
-    """What a part of a pattern can match."""
+    """Properties of a part of a pattern."""
 
     size: int
-    """Its characters, with repetitions written out."""
+    """Characters with repetitions expanded."""
     empty: bool
-    """Whether it matches nothing at all."""
+    """Whether it can match the empty string."""
     repeats: bool
-    """Whether a single unbounded repetition inside it can make up the whole match."""
+    """Whether one unbounded repetition in it can be the whole match."""
 
 
 def check_pattern(pattern: str, *, look_around: bool = False) -> None:
-    """Refuse a pattern that is too large, malformed, ambiguous in its repetitions, or that may not look around.
+    """Reject a pattern that is too large, malformed or ambiguous in its repetitions, or that has a look-around.
 
     Raises:
         PatternError: the first fault.
     """
     if len(pattern.encode(errors="replace")) > MAX_BYTES:
         raise PatternError(f"it has {len(pattern)} characters; at most {MAX_BYTES} bytes")
-    reader = _Reader(pattern, look_around)
-    node = reader.alternatives(0)
-    if reader.rest:
-        raise PatternError(f"')' at {reader.at} closes no group")
+    parser = _PatternParser(pattern, look_around)
+    node = parser.alternatives(0)
+    if parser.has_more:
+        raise PatternError(f"')' at {parser.position} closes no group")
     if node.size > MAX_SIZE:
         raise PatternError(f"it repeats to {node.size} characters; at most {MAX_SIZE}: repeat less")
 
 
-class _Reader:
-    """Reads a pattern from left to right."""
+class _PatternParser:
+    """Recursive-descent parser of patterns."""
 
     def __init__(self, pattern: str, look_around: bool) -> None:
         self._pattern = pattern
         self._look_around = look_around
-        self.at = 0
+        self.position = 0
         self._alternatives = 0
 
     @property
-    def rest(self) -> bool:
-        return self.at < len(self._pattern)
+    def has_more(self) -> bool:
+        return self.position < len(self._pattern)
 
     def alternatives(self, depth: int) -> Node:
-        """Read up to the end of the group."""
+        """Parse alternatives up to the end of the group."""
         if depth > MAX_DEPTH:
             raise PatternError(f"its groups are nested deeper than {MAX_DEPTH}")
         branches = [self._sequence(depth)]
-        while self._take("|"):
+        while self._accept("|"):
             branches.append(self._sequence(depth))
             self._alternatives += 1
             if self._alternatives >= MAX_ALTERNATIVES:
@@ -76,20 +76,20 @@ class _Reader:
 
     def _sequence(self, depth: int) -> Node:
         parts = []
-        while self.rest and self._pattern[self.at] not in "|)":
+        while self.has_more and self._pattern[self.position] not in "|)":
             parts.append(self._quantified(depth))
-        filled = [part for part in parts if not part.empty]
-        repeats = any(part.repeats and all(p is part for p in filled) for part in parts)
-        return Node(sum(part.size for part in parts), not filled, repeats)
+        consuming = [part for part in parts if not part.empty]
+        repeats = any(part.repeats and all(p is part for p in consuming) for part in parts)
+        return Node(sum(part.size for part in parts), not consuming, repeats)
 
     def _quantified(self, depth: int) -> Node:
-        begun = self.at
+        start = self.position
         atom = self._atom(depth)
-        if (match := QUANTIFIER.match(self._pattern, self.at)) is None:
+        if (match := QUANTIFIER.match(self._pattern, self.position)) is None:
             return atom
-        self.at = match.end()
-        minimum, maximum = _counts(match)
-        text = self._pattern[begun : self.at]
+        self.position = match.end()
+        minimum, maximum = _repetition_bounds(match)
+        text = self._pattern[start : self.position]
         if minimum > maximum:
             raise PatternError(f"{match[0]!r} has its bounds reversed: write {{{maximum},{minimum}}}")
         if max(minimum, 0 if maximum == UNBOUNDED else maximum) > MAX_REPEAT:
@@ -99,66 +99,70 @@ class _Reader:
                 f"{text[:40]!r} repeats what can match in more than one way: "
                 "separate the repetitions, as in (\\w+ )*\\w+ in place of (\\w+ ?)*"
             )
-        if not (self._take("?") or self._take("+")) and QUANTIFIER.match(self._pattern, self.at):
-            raise PatternError(f"nothing to repeat at {self.at}")
+        if not (self._accept("?") or self._accept("+")) and QUANTIFIER.match(self._pattern, self.position):
+            raise PatternError(f"nothing to repeat at {self.position}")
         size = atom.size * max(1, minimum, 1 if maximum == UNBOUNDED else maximum)
         if size > MAX_SIZE:
             raise PatternError(f"{text[:40]!r} repeats to {size} characters; at most {MAX_SIZE}: repeat less")
         return Node(size, atom.empty or minimum == 0, maximum == UNBOUNDED or atom.repeats)
 
     def _atom(self, depth: int) -> Node:
-        if QUANTIFIER.match(self._pattern, self.at):
-            raise PatternError(f"nothing to repeat at {self.at}")
-        if self._pattern[self.at] == "(":
+        if QUANTIFIER.match(self._pattern, self.position):
+            raise PatternError(f"nothing to repeat at {self.position}")
+        if self._pattern[self.position] == "(":
             return self._group(depth)
-        if self._pattern[self.at] == "[":
+        if self._pattern[self.position] == "[":
             return self._class()
-        if self._pattern[self.at] == "\\":
+        if self._pattern[self.position] == "\\":
             return self._escape()
-        anchor = self._pattern[self.at] in "^$"
-        self.at += 1
-        return Node(0 if anchor else 1, anchor, repeats=False)
+        is_anchor = self._pattern[self.position] in "^$"
+        self.position += 1
+        return Node(0 if is_anchor else 1, is_anchor, repeats=False)
 
     def _group(self, depth: int) -> Node:
-        looks = LOOK_AROUND.match(self._pattern, self.at) if self._look_around else None
-        opening = looks or GROUP.match(self._pattern, self.at)
-        if opening is None and self._pattern.startswith("(?", self.at):
-            raise PatternError(f"{self._pattern[self.at : self.at + 4]!r} is not supported: no look-around, no flags")
-        self.at = opening.end() if opening else self.at + 1
+        look_around_group = LOOK_AROUND.match(self._pattern, self.position) if self._look_around else None
+        opening = look_around_group or GROUP.match(self._pattern, self.position)
+        if opening is None and self._pattern.startswith("(?", self.position):
+            raise PatternError(
+                f"{self._pattern[self.position : self.position + 4]!r} is not supported: no look-around, no flags"
+            )
+        self.position = opening.end() if opening else self.position + 1
         node = self.alternatives(depth + 1)
-        if not self._take(")"):
+        if not self._accept(")"):
             raise PatternError("a group is not closed")
-        return Node(node.size, empty=True, repeats=False) if looks else node
+        return Node(node.size, empty=True, repeats=False) if look_around_group else node
 
     def _class(self) -> Node:
-        self.at += 1
-        self._take("^")
-        self._take("]")
-        while self.rest and self._pattern[self.at] != "]":
-            self.at += 2 if self._pattern[self.at] == "\\" else 1
-        if not self._take("]"):
+        self.position += 1
+        self._accept("^")
+        self._accept("]")
+        while self.has_more and self._pattern[self.position] != "]":
+            self.position += 2 if self._pattern[self.position] == "\\" else 1
+        if not self._accept("]"):
             raise PatternError("a character class is not closed")
         return Node(1, empty=False, repeats=False)
 
     def _escape(self) -> Node:
-        after = self._pattern[self.at + 1 : self.at + 2]
-        if not after:
+        escaped = self._pattern[self.position + 1 : self.position + 2]
+        if not escaped:
             raise PatternError("it ends in a backslash")
-        if after in "123456789k":
-            raise PatternError(f"the back reference {self._pattern[self.at : self.at + 2]!r} is not supported")
-        boundary = after in "bBAzZ"
-        self.at += 2
-        if after in "pP" and (name := re.compile(r"\{\w{1,64}\}").match(self._pattern, self.at)):
-            self.at = name.end()
-        return Node(0 if boundary else 1, boundary, repeats=False)
+        if escaped in "123456789k":
+            raise PatternError(
+                f"the back reference {self._pattern[self.position : self.position + 2]!r} is not supported"
+            )
+        is_boundary = escaped in "bBAzZ"
+        self.position += 2
+        if escaped in "pP" and (name := re.compile(r"\{\w{1,64}\}").match(self._pattern, self.position)):
+            self.position = name.end()
+        return Node(0 if is_boundary else 1, is_boundary, repeats=False)
 
-    def _take(self, character: str) -> bool:
-        taken = self._pattern.startswith(character, self.at)
-        self.at += taken
-        return taken
+    def _accept(self, character: str) -> bool:
+        accepted = self._pattern.startswith(character, self.position)
+        self.position += accepted
+        return accepted
 
 
-def _counts(match: re.Match[str]) -> tuple[int, int]:
+def _repetition_bounds(match: re.Match[str]) -> tuple[int, int]:
     simple = {"*": (0, UNBOUNDED), "+": (1, UNBOUNDED), "?": (0, 1)}
     if match[0] in simple:
         return simple[match[0]]

@@ -1,4 +1,4 @@
-"""OpenAI's requests as they may come in: types, bounds, and what is refused.
+"""OpenAI's request bodies: types, limits and rejected parameters.
 
 Fields: OpenAI API reference, "Create chat completion", "Create completion", "Create embeddings".
 """
@@ -36,7 +36,7 @@ from drw.models.serving.openai.messages import (
     ResponseFormat,
     StrictObject,
     Tool,
-    passable,
+    check_serializable,
 )
 from drw.models.serving.openai.schema_limits import SchemaError, check_schema
 from drw.models.serving.ports import Body
@@ -45,13 +45,13 @@ MAX_MESSAGES = 2048
 MAX_CHOICES = 8
 MAX_INPUTS = 2048
 MAX_COMPLETIONS = 128
-"""Choices of one completion, over all of its prompts."""
+"""Maximum choices of one completion, over all of its prompts."""
 DEFAULT_COMPLETION_TOKENS = 16
 MAX_TOKENS = 2**31 - 1
-MAX_FURTHER_BYTES = 32_768
+MAX_EXTRA_BYTES = 32_768
 MAX_BIASES, MAX_BIAS = 4096, 100
 NO_EFFECT = (("best_of", 1), ("echo", False), ("suffix", ""))
-"""Refused parameters with what holds anyway, as clients send them."""
+"""Unsupported parameters with values that have no effect, as some clients send them."""
 
 Schemas = dict[str, tuple[dict[str, Any], bool]]
 
@@ -64,11 +64,11 @@ ToolChoice = Annotated[Annotated[ChoiceName, Tag("<text>")] | Annotated[NamedToo
 
 
 def prompts_of(prompt: Any) -> list[Any]:
-    """Return each of the prompts: a text, or the ids of its tokens."""
+    """Return the list of prompts; each is a text or a list of token ids."""
     return prompt if isinstance(prompt, list) and not (prompt and isinstance(prompt[0], int)) else [prompt]
 
 
-def _prompts(value: Any, info: ValidationInfo) -> Any:
+def _check_prompts(value: Any, info: ValidationInfo) -> Any:
     name, prompts = str(info.field_name), prompts_of(value)
     if len(prompts) > MAX_INPUTS:
         raise InvalidRequest(f"{name} has {len(prompts)} texts; give 1 to {MAX_INPUTS}", param=name)
@@ -77,19 +77,19 @@ def _prompts(value: Any, info: ValidationInfo) -> Any:
         message = f"{name} must be a text, a list of texts, a list of token ids, or a list of such lists"
         raise InvalidRequest(message, param=name)
     for number, ids in enumerate(prompts if kinds == {list} else ()):
-        where = name if ids is value else f"{name}[{number}]"
+        path = name if ids is value else f"{name}[{number}]"
         if set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) > MAX_TOKENS:
-            raise InvalidRequest(f"{where} must be a list of one or more token ids, from 0 on", param=where)
+            raise InvalidRequest(f"{path} must be a list of one or more token ids, from 0 on", param=path)
     return value
 
 
 _IDS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 _LISTS: list[dict[str, Any]] = [{"type": "array", "minItems": 1, "items": one} for one in ({"type": "string"}, _IDS)]
-Prompts = Annotated[Any, AfterValidator(_prompts), WithJsonSchema({"anyOf": [{"type": "string"}, _IDS, *_LISTS]})]
-"""One text or several; or their tokens, by ids of the tokenizer of the model that reads them."""
+Prompts = Annotated[Any, AfterValidator(_check_prompts), WithJsonSchema({"anyOf": [{"type": "string"}, _IDS, *_LISTS]})]
+"""One or more texts or lists of token ids of the model's tokenizer."""
 
 
-def _biases(value: dict[str, Any]) -> dict[str, Any]:
+def _check_biases(value: dict[str, Any]) -> dict[str, Any]:
     if len(value) > MAX_BIASES:
         raise InvalidRequest(f"logit_bias has {len(value)} tokens; at most {MAX_BIASES}", param="logit_bias")
     for token, bias in value.items():
@@ -101,7 +101,7 @@ def _biases(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _texts(value: dict[str, Any]) -> dict[str, Any]:
+def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
     for name, text in value.items():
         if not isinstance(text, str):
             raise InvalidRequest(f"metadata.{name[:64]}: Input should be a valid string", param=f"metadata.{name[:64]}")
@@ -109,30 +109,30 @@ def _texts(value: dict[str, Any]) -> dict[str, Any]:
 
 
 _BIAS: dict[str, Any] = {"type": "number", "minimum": -MAX_BIAS, "maximum": MAX_BIAS}
-# Read as they are, then looked at one by one: pydantic would collect an error for each wrong value, without a bound.
+# Validated by hand: pydantic would collect an unbounded number of errors, one for each invalid value.
 Biases = Annotated[
-    dict[str, Any], AfterValidator(_biases), WithJsonSchema({"type": "object", "additionalProperties": _BIAS})
+    dict[str, Any], AfterValidator(_check_biases), WithJsonSchema({"type": "object", "additionalProperties": _BIAS})
 ]
 Metadata = Annotated[
     dict[str, Any],
-    AfterValidator(_texts),
+    AfterValidator(_check_metadata),
     WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}),
 ]
 
 
 class StreamOptions(StrictObject):
-    """What a stream tells beside the answer."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 class Sampling(StrictObject):
-    """What chats and completions have in common; parameters that are not OpenAI's may be the model's own."""
+    """Parameters of both chats and completions. Parameters that are not OpenAI's are checked against the model."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
-    INSTEAD: ClassVar[Mapping[str, str]] = {}
-    """OpenAI's parameters that are refused, and what to do instead."""
+    ALTERNATIVES: ClassVar[Mapping[str, str]] = {}
+    """Unsupported parameters of OpenAI, with alternatives."""
 
     model: ModelId
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
@@ -150,55 +150,55 @@ class Sampling(StrictObject):
 
     @property
     def choices(self) -> int:
-        """How many answers are asked for."""
+        """The number of choices."""
         return self.n or 1
 
     @property
-    def further(self) -> dict[str, Any]:
+    def extra_parameters(self) -> dict[str, Any]:
         """Parameters that are not OpenAI's."""
         return {name: value for name, value in (self.model_extra or {}).items() if value is not None}
 
     @model_validator(mode="after")
-    def _is_supported(self) -> Self:
-        for name, instead in self.INSTEAD.items():
+    def _check_supported(self) -> Self:
+        for name, instead in self.ALTERNATIVES.items():
             if (value := getattr(self, name)) is not None and (name, value) not in NO_EFFECT:
                 raise NotSupported(name, instead)
         return self
 
     @model_validator(mode="after")
     def _check_unknown(self) -> Self:
-        """Bound them: which there are is up to the model."""
-        if self.further and len(orjson.dumps(passable(self.further))) > MAX_FURTHER_BYTES:
-            raise InvalidRequest(f"parameters that are not OpenAI's have at most {MAX_FURTHER_BYTES} bytes together")
+        """Limit their size; the model determines which of them are supported."""
+        if self.extra_parameters and len(orjson.dumps(check_serializable(self.extra_parameters))) > MAX_EXTRA_BYTES:
+            raise InvalidRequest(f"parameters that are not OpenAI's have at most {MAX_EXTRA_BYTES} bytes together")
         return self
 
     @property
     def usage_in_stream(self) -> bool:
-        """Whether the caller wants a last event with the tokens."""
+        """Whether the stream ends with a usage event."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
     def session(self) -> str:
-        """What ties requests together, as far as the body says."""
+        """The session of the request for affinity, from the body."""
         return self.user or ""
 
     def max_answer_tokens(self) -> tuple[str, int | None]:
-        """Return the field that bounds the answer, and the bound."""
+        """Return the name and value of the parameter that limits the answer."""
         return "max_tokens", self.max_tokens
 
     def body(self) -> Body:
-        """Return what an engine gets of the request."""
-        kept_here = NOT_PASSED | self.INSTEAD.keys()
-        return self.model_dump(exclude_unset=True, exclude_none=True, exclude=kept_here, by_alias=True)
+        """Return the body of the request for an engine."""
+        excluded = EXCLUDED_FIELDS | self.ALTERNATIVES.keys()
+        return self.model_dump(exclude_unset=True, exclude_none=True, exclude=excluded, by_alias=True)
 
 
 class ChatCompletion(Sampling):
     """`POST /v1/chat/completions`."""
 
-    INSTEAD = {
+    ALTERNATIVES = {
         "functions": "use tools",
         "function_call": "use tool_choice",
-        "audio": "this platform's models answer in text",
+        "audio": "models of this platform answer in text",
         "web_search_options": "use the retrieval endpoints",
     }
 
@@ -213,13 +213,13 @@ class ChatCompletion(Sampling):
     reasoning_effort: str | None = Field(None, max_length=16)
     verbosity: Literal["low", "medium", "high"] | None = None
     prediction: AnyObject | None = None
-    # Accepted, and kept here: they steer what another firm stores or bills.
+    # Accepted and not forwarded: they control storage or billing at OpenAI.
     metadata: Metadata | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = Field(None, max_length=512)
-    # Named so that the answer says what to do instead.
+    # Declared so that the error names the alternative.
     functions: Any = None
     function_call: Any = None
     audio: Any = None
@@ -227,22 +227,22 @@ class ChatCompletion(Sampling):
     web_search_options: Any = None
 
     @model_validator(mode="after")
-    def _is_served(self) -> ChatCompletion:
+    def _check_parameters(self) -> ChatCompletion:
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
             raise InvalidRequest("tool_choice needs tools", param="tool_choice")
         bounds = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(bounds) > 1:
-            message = "max_tokens and max_completion_tokens say different things; give one of them"
+            message = "max_tokens and max_completion_tokens differ; give one of them"
             raise InvalidRequest(message, param="max_tokens")
         _check_schemas(self._schemas())
         return self
 
     def _schemas(self) -> Schemas:
-        """Return every JSON schema of the request by the field it stands in, and whether it is strict."""
-        form = self.response_format and self.response_format.json_schema
-        schemas = {"response_format": (form.schema_, bool(form.strict))} if form else {}
+        """Return the JSON schemas of the request by field name, and whether they are strict."""
+        schema_format = self.response_format and self.response_format.json_schema
+        schemas = {"response_format": (schema_format.schema_, bool(schema_format.strict))} if schema_format else {}
         for i, function in enumerate(tool.function for tool in self.tools or ()):
             if function.parameters:
                 schemas[f"tools[{i}].function"] = function.parameters, bool(function.strict)
@@ -250,11 +250,11 @@ class ChatCompletion(Sampling):
 
     @property
     def session(self) -> str:
-        """What ties requests together, as far as the body says."""
+        """The session of the request for affinity, from the body."""
         return self.prompt_cache_key or self.user or ""
 
     def max_answer_tokens(self) -> tuple[str, int | None]:
-        """Return the field that bounds the answer, and the bound."""
+        """Return the name and value of the parameter that limits the answer."""
         if self.max_completion_tokens is not None:
             return "max_completion_tokens", self.max_completion_tokens
         return super().max_answer_tokens()
@@ -263,7 +263,7 @@ class ChatCompletion(Sampling):
 class Completion(Sampling):
     """`POST /v1/completions`."""
 
-    INSTEAD = {
+    ALTERNATIVES = {
         "best_of": "use n, and choose among the answers",
         "echo": "put the prompt in front of the answer yourself",
         "suffix": "this platform's models write forwards only",
@@ -271,13 +271,13 @@ class Completion(Sampling):
 
     prompt: Prompts
     logprobs: int | None = Field(None, ge=0, le=5)
-    # Named so that the answer says what to do instead.
+    # Declared so that the error names the alternative.
     best_of: Any = None
     echo: Any = None
     suffix: Any = None
 
     @model_validator(mode="after")
-    def _is_served(self) -> Completion:
+    def _check_parameters(self) -> Completion:
         if self.choices > MAX_COMPLETIONS:
             message = f"{len(prompts_of(self.prompt))} prompts with n={self.n or 1} are {self.choices} choices"
             raise InvalidRequest(f"{message}; there can be {MAX_COMPLETIONS}", param="prompt")
@@ -285,48 +285,48 @@ class Completion(Sampling):
 
     @property
     def choices(self) -> int:
-        """How many answers are asked for."""
+        """The number of choices."""
         return len(prompts_of(self.prompt)) * (self.n or 1)
 
     def max_answer_tokens(self) -> tuple[str, int | None]:
-        """Return the field that bounds the answer, and the bound."""
+        """Return the name and value of the parameter that limits the answer."""
         return "max_tokens", self.max_tokens or DEFAULT_COMPLETION_TOKENS
 
     def body(self) -> Body:
-        """Return what an engine gets of the request: a list of one prompt is that prompt."""
+        """Return the body of the request for an engine, with a list of one prompt as a single prompt."""
         prompts = prompts_of(self.prompt)
         name, bound = self.max_answer_tokens()
         return super().body() | {"prompt": prompts[0] if len(prompts) == 1 else prompts, name: bound}
 
 
-def _not_nothing(tokens: int) -> int:
+def _not_zero(tokens: int) -> int:
     if tokens == 0:
-        raise ValueError("0 would read nothing: give a number of tokens, or -1 for as many as the model takes")
+        raise ValueError("it cannot be 0: give a number of tokens, or -1 for the maximum of the model")
     return tokens
 
 
 class Embedding(StrictObject):
     """`POST /v1/embeddings`."""
 
-    INSTEAD: ClassVar[Mapping[str, str]] = {}
+    ALTERNATIVES: ClassVar[Mapping[str, str]] = {}
 
     model: ModelId
     input: Prompts
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, le=2**31 - 1)
     user: str | None = Field(None, max_length=512)
-    truncate_prompt_tokens: Annotated[int, AfterValidator(_not_nothing)] | None = Field(None, ge=-1, le=2**31 - 1)
-    """As in vLLM: only the first tokens of each text are read; -1: as many as the model takes."""
+    truncate_prompt_tokens: Annotated[int, AfterValidator(_not_zero)] | None = Field(None, ge=-1, le=2**31 - 1)
+    """As in vLLM: truncate each text to this many tokens. -1: to the maximum of the model."""
 
     def inputs(self) -> list[str | list[int]]:
-        """Return the texts to embed, or the tokens of each."""
+        """Return the inputs; each is a text or a list of token ids."""
         inputs = prompts_of(self.input)
         if not all(inputs):
             raise InvalidRequest("input has an empty text; each must have at least one character", param="input")
         return inputs
 
 
-KEPT = {
+NOT_FORWARDED = {
     "metadata": "accepted, and not stored",
     "store": "accepted, and nothing is stored: the audit trail has a record of each call",
     "service_tier": "accepted: there is one tier",
@@ -334,41 +334,41 @@ KEPT = {
     "prompt_cache_key": "binds a session to a replica, as `X-Session-Id` does",
     "modalities": '`["text"]`',
 }
-"""What is not passed on, and what it means here."""
+"""Accepted parameters that are not forwarded, with their effect here."""
 HINTS = {
     "prediction": "a hint: a model that cannot use it answers without",
     "reasoning_effort": "a hint: a model that does not reason answers all the same",
     "verbosity": "a hint: a model that does not know it answers all the same",
 }
-"""What an engine may leave out."""
-NOT_PASSED = {"model", "stream", "stream_options", *KEPT}
+"""Parameters that an engine can ignore."""
+EXCLUDED_FIELDS = {"model", "stream", "stream_options", *NOT_FORWARDED}
 
 R = TypeVar("R", bound=StrictObject)
 
 
-def read(cls: type[R], raw: bytes) -> R:
-    """Return a request.
+def parse_request(cls: type[R], raw: bytes) -> R:
+    """Parse and validate a request body.
 
     Raises:
-        InvalidRequest: it is not JSON, has an unknown field, or a value of a wrong type or out of its bounds.
+        InvalidRequest: the body is not JSON, or has an unknown field or an invalid value.
     """
     try:
         request = cls.model_validate_json(raw)
     except ValidationError as error:
-        raise _readable(cls, error) from None
+        raise _to_invalid_request(cls, error) from None
     check_keys(raw)
     return request
 
 
-def supported(cls: type[StrictObject]) -> list[str]:
-    """Return OpenAI's parameters that are not refused."""
-    return sorted(cls.model_fields.keys() - getattr(cls, "INSTEAD", {}).keys())
+def supported_parameters(cls: type[StrictObject]) -> list[str]:
+    """Return the supported parameters of OpenAI."""
+    return sorted(cls.model_fields.keys() - getattr(cls, "ALTERNATIVES", {}).keys())
 
 
-def unknown(cls: type[StrictObject], name: str, further: Iterable[str] = ()) -> InvalidRequest:
-    """Return the error for a parameter that there is not; `further`: the model's own."""
-    known = ", ".join([*supported(cls), *sorted(further)])
-    return InvalidRequest(f"{name!r} is not a parameter here; there are: {known}", param=name)
+def unknown_parameter(cls: type[StrictObject], name: str, extra: Iterable[str] = ()) -> InvalidRequest:
+    """Return the error for an unknown parameter; `extra` are the model's own parameters."""
+    names = ", ".join([*supported_parameters(cls), *sorted(extra)])
+    return InvalidRequest(f"{name!r} is not a parameter here; there are: {names}", param=name)
 
 
 def _check_schemas(schemas: Schemas) -> None:
@@ -378,23 +378,25 @@ def _check_schemas(schemas: Schemas) -> None:
         try:
             check_schema(schema, strict=strict)
         except SchemaError as error:
-            raise InvalidRequest(f"{param}: the JSON schema is refused at {error}", param=param) from error
+            raise InvalidRequest(f"{param}: the JSON schema is rejected at {error}", param=param) from error
 
 
-def _readable(cls: type[StrictObject], error: ValidationError) -> InvalidRequest:
-    fault = error.errors(include_url=False, include_input=False)[0]
-    kind, problem, param = fault["type"], fault["msg"].removeprefix("Value error, "), _param(fault["loc"])
+def _to_invalid_request(cls: type[StrictObject], error: ValidationError) -> InvalidRequest:
+    details = error.errors(include_url=False, include_input=False)[0]
+    kind, problem, param = details["type"], details["msg"].removeprefix("Value error, "), _param(details["loc"])
     if kind == "json_invalid":
         return InvalidRequest(f"the body is not JSON: {problem}")
     if kind == UNKNOWN_FIELD:
-        name = fault["ctx"]["name"][:64]
+        name = details["ctx"]["name"][:64]
         param = f"{param}.{name}" if param else name
-        return InvalidRequest(f"{param} is not supported", param=param) if fault["loc"] else unknown(cls, name)
+        return (
+            InvalidRequest(f"{param} is not supported", param=param) if details["loc"] else unknown_parameter(cls, name)
+        )
     if not param:
         return InvalidRequest("the body must be a JSON object")
     if kind == "union_tag_invalid":
-        context = fault["ctx"]
-        message = f"{param}.type is {context['tag'][:64]!r}; this platform takes: {context['expected_tags']}"
+        context = details["ctx"]
+        message = f"{param}.type is {context['tag'][:64]!r}; supported are: {context['expected_tags']}"
         return InvalidRequest(message, param=f"{param}.type")
     if kind == "union_tag_not_found":
         return InvalidRequest(f"{param}.type is missing", param=f"{param}.type")
@@ -402,11 +404,11 @@ def _readable(cls: type[StrictObject], error: ValidationError) -> InvalidRequest
 
 
 def _param(path: tuple[int | str, ...]) -> str:
-    """Return a path as OpenAI writes it, as in `messages[0].role`; the tags that pydantic adds are left out."""
+    """Return a path in OpenAI's format, such as `messages[0].role`, without the tags that pydantic adds."""
     text = ""
     for before, at, name in zip((None, None, *path), (None, *path), path, strict=False):
         if isinstance(name, int):
             text += f"[{name}]"
-        elif not name.startswith("<") and before != "<list>":  # what follows there is a part's type
+        elif not name.startswith("<") and before != "<list>":  # the type of a content part
             text += f".{name}" if at is not None else name
     return text

@@ -1,4 +1,4 @@
-"""Tool calls from an engine that has none: a JSON schema that leaves the model no other way to answer."""
+"""Tool calls for engines without them: the answer is constrained by a JSON schema and converted to a tool call."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import NotSupported
 from drw.models.serving.ports import Body, Chunk
 
-ANSWER = "final_answer"
-"""What the model calls where no function fits, unless a function has this name; callers never see it."""
+ANSWER_FUNCTION = "final_answer"
+"""Name of the internal function for an answer in text. Underscores are added if the caller uses the name."""
 ANSWER_SCHEMA = {
     "type": "object",
     "properties": {"text": {"type": "string"}},
@@ -23,45 +23,47 @@ ANSWER_SCHEMA = {
     "additionalProperties": False,
 }
 
-CALL = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"\s*,\s*"arguments"\s*:\s*(.*)', re.DOTALL)
-"""How an answer begins that calls a function."""
+CALL_PATTERN = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"\s*,\s*"arguments"\s*:\s*(.*)', re.DOTALL)
+"""Matches the start of an answer that calls a function."""
 
-OF_TEXT = ("logprobs", "top_logprobs", "stop")
-"""Parameters about the answer's text, which the engine does not write: it writes JSON around it."""
+TEXT_PARAMETERS = ("logprobs", "top_logprobs", "stop")
+"""Parameters that refer to the text of the answer. The engine writes JSON around it, so they are not sent."""
 
 Tools = dict[str, dict[str, Any]]
-"""The parameters' JSON schema and description of each function that may be called."""
+"""Functions by name, each with the JSON schema of its parameters and its description."""
 
 
-def chosen_tools(body: Body) -> Tools:
-    """Return the functions that `tool_choice` leaves to the model; none where it may call none."""
-    offered = {tool["function"]["name"]: tool["function"] for tool in body.get("tools", ())}
+def allowed_tools(body: Body) -> Tools:
+    """Return the functions that `tool_choice` allows; empty if none."""
+    functions = {tool["function"]["name"]: tool["function"] for tool in body.get("tools", ())}
     choice = body.get("tool_choice", "auto")
-    if not offered or choice == "none":
+    if not functions or choice == "none":
         return {}
     if body.get("response_format", {}).get("type", "text") != "text":
-        raise NotSupported("response_format", "this model takes either tools or a response_format")
+        raise NotSupported("response_format", "this model supports either tools or a response_format")
     if isinstance(choice, dict):
         name = choice["function"]["name"]
-        if name not in offered:
-            raise InvalidRequest(f"tool_choice names {name!r}; tools has: {', '.join(offered)}", param="tool_choice")
-        return {name: offered[name]}
+        if name not in functions:
+            raise InvalidRequest(f"tool_choice names {name!r}; tools has: {', '.join(functions)}", param="tool_choice")
+        return {name: functions[name]}
     if choice == "required":
-        return offered
-    name = next(name for name in (ANSWER + "_" * n for n in range(len(offered) + 1)) if name not in offered)
+        return functions
+    name = next(
+        name for name in (ANSWER_FUNCTION + "_" * n for n in range(len(functions) + 1)) if name not in functions
+    )
     answer = {"description": "reply in text when no function fits", "parameters": ANSWER_SCHEMA, "strict": True}
-    return offered | {name: answer}
+    return functions | {name: answer}
 
 
-def constrained(body: Body, tools: Tools) -> Body:
-    """Return the request with the functions told to the model and its answer held to calling one."""
+def with_tool_schema(body: Body, tools: Tools) -> Body:
+    """Return the request with the functions in a system message and a response format that forces a call."""
     if not tools:
         return {name: value for name, value in body.items() if name not in ("tools", "tool_choice")}
     lines = "\n".join(f"- {name}: {tool.get('description') or name}" for name, tool in tools.items())
     instructions = f"Choose exactly one function for the user's request and fill in its arguments. Functions:\n{lines}"
     schema = {"anyOf": [_call_schema(index, name, tool) for index, (name, tool) in enumerate(tools.items())]}
-    spoken = {name: value for name, value in body.items() if name not in OF_TEXT}
-    return spoken | {
+    remaining = {name: value for name, value in body.items() if name not in TEXT_PARAMETERS}
+    return remaining | {
         "messages": [{"role": "system", "content": instructions}, *body["messages"]],
         "response_format": {
             "type": "json_schema",
@@ -70,8 +72,8 @@ def constrained(body: Body, tools: Tools) -> Body:
     }
 
 
-def strict_among_others(tools: Tools) -> Tools:
-    """Return the strict functions where others are not: one schema for all is read as that of the others is."""
+def separately_strict_tools(tools: Tools) -> Tools:
+    """Return the strict functions if others are not strict: the common schema is then compiled leniently."""
     if _all_strict(tools):
         return {}
     return {
@@ -84,9 +86,9 @@ def strict_among_others(tools: Tools) -> Tools:
 async def as_tool_calls(
     chunks: AsyncGenerator[Chunk, None], tools: Tools, stop: str | list[str] | None = None
 ) -> AsyncGenerator[Chunk, None]:
-    """Yield the chunks with each choice's text held back to its end, and given out as the call that it is.
+    """Buffer the text of each choice to its end, and convert it to a tool call.
 
-    `stop` ends a text; in a call it would break the JSON.
+    `stop` applies to answers in text only; in a tool call it would break the JSON.
     """
     stops = [stop] if isinstance(stop, str) else stop or []
     by_index: dict[int, str] = {}
@@ -97,7 +99,7 @@ async def as_tool_calls(
                 index = choice.get("index", 0)
                 by_index[index] = by_index.get(index, "") + (delta.pop("content", None) or "")
                 if reason := choice.get("finish_reason"):
-                    delta, reason = _ended(by_index[index], reason, tools, stops)
+                    delta, reason = _parse_call(by_index[index], reason, tools, stops)
                     choice |= {"delta": delta, "finish_reason": reason}
             yield chunk
     finally:
@@ -109,7 +111,9 @@ def _all_strict(tools: Tools) -> bool:
 
 
 def _call_schema(index: int, name: str, tool: dict[str, Any]) -> dict[str, Any]:
-    parameters = _moved(tool.get("parameters") or {"type": "object"}, f"#/anyOf/{index}/properties/arguments")
+    parameters = _rebase_references(
+        tool.get("parameters") or {"type": "object"}, f"#/anyOf/{index}/properties/arguments"
+    )
     return {
         "type": "object",
         "properties": {"name": {"const": name}, "arguments": parameters},
@@ -118,37 +122,37 @@ def _call_schema(index: int, name: str, tool: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _moved(schema: Any, prefix: str) -> Any:
-    """Return a schema with its references as they are where it has become a part of another."""
+def _rebase_references(schema: Any, prefix: str) -> Any:
+    """Return a schema with its references adjusted to its position in another schema."""
     if isinstance(schema, list):
-        return [_moved(each, prefix) for each in schema]
+        return [_rebase_references(item, prefix) for item in schema]
     if not isinstance(schema, dict):
         return schema
     return {
         key: prefix + value[1:]
         if key == "$ref" and isinstance(value, str) and value[:1] == "#"
-        else _moved(value, prefix)
+        else _rebase_references(value, prefix)
         for key, value in schema.items()
     }
 
 
-def _ended(text: str, reason: str, tools: Tools, stops: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
-    if (begun := CALL.match(text)) is None or begun[1] not in tools:
-        return {}, reason  # cut before there is anything of the answer
-    name, arguments = begun[1], begun[2]
+def _parse_call(text: str, reason: str, tools: Tools, stops: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    if (match := CALL_PATTERN.match(text)) is None or match[1] not in tools:
+        return {}, reason  # truncated before the arguments
+    name, arguments = match[1], match[2]
     try:
-        arguments, whole = orjson.dumps(orjson.loads(text)["arguments"]).decode(), True
-    except orjson.JSONDecodeError:  # cut by max_tokens: `length` says so
-        whole = False
+        arguments, complete = orjson.dumps(orjson.loads(text)["arguments"]).decode(), True
+    except orjson.JSONDecodeError:  # truncated by max_tokens; the finish reason is `length`
+        complete = False
     if tools[name].get("parameters") is ANSWER_SCHEMA:
-        written = from_json(arguments, allow_partial="trailing-strings") if arguments else {}
-        return _stopped(written.get("text", ""), reason, stops)
+        answer = from_json(arguments, allow_partial="trailing-strings") if arguments else {}
+        return _cut_at_stop(answer.get("text", ""), reason, stops)
     function = {"name": name, "arguments": arguments}
     call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
-    return {"tool_calls": [call]}, "tool_calls" if whole else reason
+    return {"tool_calls": [call]}, "tool_calls" if complete else reason
 
 
-def _stopped(text: str, reason: str, stops: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """Return the text up to the first of the texts that stop it."""
-    ends = [end for stop in stops if (end := text.find(stop)) >= 0]
-    return ({"content": text[: min(ends)]}, "stop") if ends else ({"content": text}, reason)
+def _cut_at_stop(text: str, reason: str, stops: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Return the text up to the first stop sequence, and its finish reason."""
+    stop_positions = [end for stop in stops if (end := text.find(stop)) >= 0]
+    return ({"content": text[: min(stop_positions)]}, "stop") if stop_positions else ({"content": text}, reason)

@@ -1,1 +1,1 @@
-"""Choice of a model endpoint: candidates, load balancing, circuit breakers, admission."""
+"""Selection of a model replica: candidates, load balancing, circuit breakers, admission."""

@@ -16,26 +16,26 @@ class AdmissionQueue:
 
     def __init__(self, model: str, concurrent: int, waiting: int, seconds: float) -> None:
         self._model = model
-        self._free = asyncio.Semaphore(concurrent)
+        self._slots = asyncio.Semaphore(concurrent)
         self._max_waiting = waiting
         self._seconds = seconds
         self._waiting = 0
 
     @asynccontextmanager
-    async def turn(self, max_seconds: float = math.inf) -> AsyncIterator[None]:
-        """Wait for admission, at most `max_seconds`, and hold it for the block.
+    async def admit(self, max_seconds: float = math.inf) -> AsyncIterator[None]:
+        """Wait for admission, at most `max_seconds`; the slot is released after the block.
 
         Raises:
             EngineBusy: the queue is full, or the wait took too long.
         """
-        if self._free.locked():
+        if self._slots.locked():
             await self._wait(min(self._seconds, max_seconds))
         else:
-            await self._free.acquire()
+            await self._slots.acquire()
         try:
             yield
         finally:
-            self._free.release()
+            self._slots.release()
 
     async def _wait(self, seconds: float) -> None:
         if self._waiting >= self._max_waiting:
@@ -44,12 +44,12 @@ class AdmissionQueue:
         try:
             with waiting("queue"):
                 async with asyncio.timeout(seconds):
-                    await self._free.acquire()
+                    await self._slots.acquire()
         except TimeoutError:
             raise self._busy(f"no request finished within {seconds:.3g} s") from None
         finally:
             self._waiting -= 1
 
-    def _busy(self, why: str) -> EngineBusy:
-        message = f"the model {self._model!r} is busy: {why}; try again"
+    def _busy(self, reason: str) -> EngineBusy:
+        message = f"the model {self._model!r} is busy: {reason}; try again"
         return EngineBusy(message, code="model_overloaded", retry_after="1")

@@ -1,6 +1,6 @@
-"""Circuit breakers: what fails again and again is left alone for a while, then tried by one request.
+"""Circuit breakers: stop requests to a replica that fails repeatedly, then probe it with one request.
 
-After Nygard, "Release It!" (2007): closed, everything passes; open, nothing does; half-open, one request probes.
+After Nygard, "Release It!" (2007). Closed: all requests pass; open: none; half-open: one request probes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STATE = Gauge("drw_circuit_state", "Of each replica of a model: 0 closed, 1 half
 
 
 class State(IntEnum):
-    """How a circuit is."""
+    """The state of a circuit."""
 
     CLOSED = 0
     HALF_OPEN = 1
@@ -25,84 +25,84 @@ class State(IntEnum):
 
 
 class CircuitBreaker:
-    """The circuit of one replica. Only failures that are the upstream's own fault count.
+    """The circuit of one replica. Only failures of the upstream count.
 
-    Whoever enters gets a ticket, and tells of the outcome with it: once the circuit has opened, what entered before
-    says nothing of how the upstream is now.
+    A request enters with a ticket and reports its outcome with it. After the circuit has opened, outcomes of requests
+    that entered earlier are ignored.
     """
 
     def __init__(self, settings: CircuitSettings, clock: Clock, model: str, replica: str) -> None:
         self._settings = settings
         self._clock = clock
         self._gauge = STATE.labels(model, replica)
-        self._failed: deque[bool] = deque(maxlen=settings.window)
-        self._in_a_row = 0
-        self._opened = 0
-        """How often in a row it opened without a whole answer in between."""
-        self._opens_until = 0.0
+        self._recent_failures: deque[bool] = deque(maxlen=settings.window)
+        self._consecutive_failures = 0
+        self._open_count = 0
+        """How often the circuit opened since the last complete answer."""
+        self._open_until = 0.0
         self._ticket = 0
         self.state = State.CLOSED
         self._gauge.set(State.CLOSED)
 
     @property
     def ready_at(self) -> float:
-        """When it lets somebody through: in the past where it would now, infinity while a probe is under way."""
+        """When the next request can enter: in the past if now, infinity during a probe."""
         if self.state is State.HALF_OPEN:
             return float("inf")
-        return self._opens_until if self.state is State.OPEN else 0.0
+        return self._open_until if self.state is State.OPEN else 0.0
 
     def enter(self) -> int:
-        """Let a request through, as the probe where the circuit is open. Only for circuits that are ready."""
+        """Enter a circuit that is ready, as the probe if it is open; return a ticket."""
         if self.state is State.OPEN:
-            self._turn(State.HALF_OPEN)
+            self._set_state(State.HALF_OPEN)
         return self._ticket
 
-    def answering(self, ticket: int) -> None:
-        """Take note of a probe's first token: the circuit closes, on trial until an answer is whole."""
+    def first_token(self, ticket: int) -> None:
+        """Report the first token: closes the circuit after a probe, but the next failure opens it again."""
         if ticket == self._ticket and self.state is State.HALF_OPEN:
-            self._in_a_row = self._settings.consecutive_failures - 1
-            self._failed.clear()
-            self._turn(State.CLOSED)
+            self._consecutive_failures = self._settings.consecutive_failures - 1
+            self._recent_failures.clear()
+            self._set_state(State.CLOSED)
 
     def succeeded(self, ticket: int) -> None:
-        """Take note of a whole answer."""
+        """Report a complete answer."""
         if ticket != self._ticket:
             return
         if self.state is State.HALF_OPEN:
-            self._failed.clear()
-            self._turn(State.CLOSED)
-        self._in_a_row = 0
-        self._opened = 0
-        self._failed.append(False)
+            self._recent_failures.clear()
+            self._set_state(State.CLOSED)
+        self._consecutive_failures = 0
+        self._open_count = 0
+        self._recent_failures.append(False)
 
     def failed(self, ticket: int) -> None:
-        """Take note of a failure."""
+        """Report a failure of the upstream."""
         if ticket != self._ticket:
             return
-        self._failed.append(True)
-        self._in_a_row += 1
-        if self.state is State.HALF_OPEN or self._too_many():
+        self._recent_failures.append(True)
+        self._consecutive_failures += 1
+        if self.state is State.HALF_OPEN or self._should_open():
             self._open()
 
-    def left(self, ticket: int) -> None:
-        """Take note of a request that ended without telling anything, as when the caller left."""
+    def abandoned(self, ticket: int) -> None:
+        """Report a request without an outcome, such as after a disconnect of the caller."""
         if ticket == self._ticket and self.state is State.HALF_OPEN:
-            self._turn(State.OPEN)  # the next request probes
+            self._set_state(State.OPEN)  # the next request probes
 
-    def _too_many(self) -> bool:
-        if self._in_a_row >= self._settings.consecutive_failures:
+    def _should_open(self) -> bool:
+        if self._consecutive_failures >= self._settings.consecutive_failures:
             return True
-        full = len(self._failed) == self._failed.maxlen
-        return full and sum(self._failed) >= self._settings.failure_rate * len(self._failed)
+        window_is_full = len(self._recent_failures) == self._recent_failures.maxlen
+        return window_is_full and sum(self._recent_failures) >= self._settings.failure_rate * len(self._recent_failures)
 
     def _open(self) -> None:
-        seconds = min(self._settings.open_seconds * 2.0 ** min(self._opened, 16), self._settings.max_open_seconds)
-        self._opened += 1
-        self._opens_until = self._clock.time() + seconds
-        self._failed.clear()
-        self._turn(State.OPEN)
+        seconds = min(self._settings.open_seconds * 2.0 ** min(self._open_count, 16), self._settings.max_open_seconds)
+        self._open_count += 1
+        self._open_until = self._clock.time() + seconds
+        self._recent_failures.clear()
+        self._set_state(State.OPEN)
 
-    def _turn(self, state: State) -> None:
+    def _set_state(self, state: State) -> None:
         if state is State.OPEN:
             self._ticket += 1
         self.state = state

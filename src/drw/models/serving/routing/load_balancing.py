@@ -1,8 +1,8 @@
-"""Which of a model's places takes a request: the least busy one, or the one that knows its session or prompt.
+"""Load balancing across the replicas of a model: least outstanding requests, or affinity to a session or prompt prefix.
 
-Affinity is rendezvous hashing (Thaler and Ravishankar 1998) with bounded load (Mirrokni, Thorup and
-Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2016): the place with the highest score takes the
-request unless it has more than its share of those under way; then the next highest does.
+Affinity is rendezvous hashing (Thaler and Ravishankar 1998) with bounded loads (Mirrokni, Thorup and Zadimoghaddam,
+"Consistent Hashing with Bounded Loads", 2016): the request goes to the replica with the highest score whose load is
+within the bound.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
-from typing import Any
 
 from drw.kernel.rpc import context
 from drw.models.serving.openai.requests import prompts_of
@@ -20,66 +19,66 @@ from drw.models.serving.ports import Body, EngineTarget
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 
 LOAD_BOUND = 1.25
-"""How much more than the mean a place may have under way before affinity gives way."""
+"""Maximum outstanding requests of a replica with affinity, relative to the mean."""
 PREFIX_CHARACTERS = 1024
-"""Prompts whose beginning agrees in so many characters share what the engine keeps of them."""
+"""Prompts with the same first characters share a replica, and so its prefix cache."""
 
 
 class Replica:
-    """One place where a model answers."""
+    """One address at which a model is served."""
 
-    __slots__ = ("circuit", "limited", "mute_until", "name", "outstanding", "rests_until", "target")
+    __slots__ = ("circuit", "rate_limited", "count_backoff_until", "name", "outstanding", "backoff_until", "target")
 
     def __init__(self, name: str, target: EngineTarget, circuit: CircuitBreaker) -> None:
         self.name = name
-        """Its address in short, for records and metrics."""
+        """A short form of its address for records and metrics."""
         self.target = target
         self.circuit = circuit
         self.outstanding = 0
-        self.rests_until = 0.0
-        """Until then its upstream wants no requests, by its `Retry-After`."""
-        self.limited = False
-        """Whether that is because of a limit, and not because it has failed."""
-        self.mute_until = 0.0
-        """Until then it is not asked to count prompts."""
+        self.backoff_until = 0.0
+        """Until then it receives no requests, because of a `Retry-After` of the upstream."""
+        self.rate_limited = False
+        """Whether the backoff is because of a rate limit, not a failure."""
+        self.count_backoff_until = 0.0
+        """Until then it is not used to count tokens."""
 
     @property
     def ready_at(self) -> float:
-        """When it takes the next request; in the past where it would now."""
-        return max(self.circuit.ready_at, self.rests_until)
+        """When it accepts the next request; in the past if now."""
+        return max(self.circuit.ready_at, self.backoff_until)
 
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
-    """What ties requests together: the session that the caller names, or how the prompt begins."""
+    """The affinity of a request: its session, or the prefix of its prompt."""
 
     owner: str
-    """The tenant and the key that ask: no caller can land among another's by naming the same session."""
+    """The tenant and key of the caller; sessions of different owners are never equal."""
     session: str
     body: Body
 
     @property
-    def unit(self) -> str:
-        """What is split by weight as one: a session, or else all that a key asks."""
+    def bucket(self) -> str:
+        """The unit of weighted routing: a session, or all requests of a key."""
         return f"{self.owner}/{self.session}"
 
-    def key(self, kind: str) -> str:
-        """Return what chooses among places of a model with this affinity; empty: anything."""
-        if kind == "none":
+    def key(self, mode: str) -> str:
+        """Return the hash key for a model with this affinity mode; empty: no affinity."""
+        if mode == "none":
             return ""
         if self.session:
-            return self.unit
-        return f"{self.owner}/{_beginning(self.body)}" if kind == "prefix" else ""
+            return self.bucket
+        return f"{self.owner}/{_prompt_prefix(self.body)}" if mode == "prefix" else ""
 
 
-def owner() -> str:
-    """Return whose sessions the present request's are: a tenant's, and within it a key's."""
+def session_owner() -> str:
+    """Return the owner of the present caller's sessions: org, desk, walls and key."""
     principal = context.caller_or_none()
     return f"{principal.org}/{principal.desk}/{','.join(sorted(principal.walls))}/{principal.key}" if principal else ""
 
 
-def pick(ready: Sequence[Replica], key: str, random: Random) -> Replica:
-    """Return the place that takes a request, out of those that are ready; an empty key means the least busy."""
+def choose_replica(ready: Sequence[Replica], key: str, random: Random) -> Replica:
+    """Return the replica for a request: by its affinity key, or the least busy one if the key is empty."""
     if len(ready) == 1:
         return ready[0]
     if not key:
@@ -90,39 +89,37 @@ def pick(ready: Sequence[Replica], key: str, random: Random) -> Replica:
     return next(replica for replica in ranked if replica.outstanding < max_outstanding)
 
 
-def by_weight(weights: Collection[tuple[str, int]], key: str) -> list[str]:
-    """Return names in an order in which each is first for its share of keys; those without weight come last.
+def weighted_order(weights: Collection[tuple[str, int]], key: str) -> list[str]:
+    """Return names in the order of weighted rendezvous hashing: each is first for its share of the keys.
 
-    A change of one weight moves only the keys that the change is about (weighted rendezvous hashing).
+    A change of a weight moves only the affected keys. Names with weight 0 come last.
     """
-    return [name for name, _ in sorted(weights, key=lambda item: _weighted(key, *item), reverse=True)]
+    return [name for name, _ in sorted(weights, key=lambda item: _weighted_score(key, *item), reverse=True)]
 
 
 def score(key: str, name: str) -> float:
-    """Return a number above 0 and below 1 that looks random, and is the same each time."""
+    """Return a deterministic pseudo-random number above 0 and below 1."""
     number = int.from_bytes(blake2b(f"{key}\n{name}".encode(errors="replace"), digest_size=8).digest(), "big")
-    return ((number >> 12) + 0.5) / 2**52  # as many bits as a float holds with the half
+    return ((number >> 12) + 0.5) / 2**52  # 52 bits and a half are exact in a float
 
 
-def _weighted(key: str, name: str, weight: int) -> float:
+def _weighted_score(key: str, name: str, weight: int) -> float:
     return -weight / math.log(score(key, name)) if weight else 0.0
 
 
-def _beginning(body: Body) -> str:
-    """Return the first characters of the prompt, with the roles that templates put between messages.
+def _prompt_prefix(body: Body) -> str:
+    """Return the first characters of the prompt, including roles.
 
-    What follows the first question does not count, so that a conversation keeps its place as it grows.
+    Messages after the first question are ignored, so that a conversation stays at its replica as it grows.
     """
-    left, texts = PREFIX_CHARACTERS, []
+    remaining, texts = PREFIX_CHARACTERS, []
     if "prompt" in body:
-        return str(prompts_of(body["prompt"])[0][:left])
+        return str(prompts_of(body["prompt"])[0][:remaining])
     for message in body.get("messages", ()):
-        text = f"{message['role']}:{_text(message.get('content'))}\n"[:left]
+        content = message.get("content") or ()
+        content_text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+        text = f"{message['role']}:{content_text}\n"[:remaining]
         texts.append(text)
-        if message["role"] == "user" or (left := left - len(text)) <= 0:
+        if message["role"] == "user" or (remaining := remaining - len(text)) <= 0:
             break
     return "".join(texts)
-
-
-def _text(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())

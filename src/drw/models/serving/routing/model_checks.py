@@ -1,4 +1,4 @@
-"""Which chat models can be reached, for the status: asked of every upstream, and not more often than need be."""
+"""Health checks of chat models for the status, cached for a few seconds."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from drw.models.serving.routing.candidates import ChatModel
 from drw.models.serving.routing.model_directory import ModelDirectory
 
 ALIAS = "alias"
-"""What discovery calls the engine of a name that stands for models."""
-REMEMBER_SECONDS = 5.0
-"""Anybody with a key may ask for the status, and no upstream is asked each time."""
+"""The engine of an alias in discovery's list of models."""
+CACHE_SECONDS = 5.0
+"""Lifetime of results: every caller can request the status, which must not cause load on upstreams."""
 
 
 class ModelChecks:
-    """Asks the upstreams of models, and remembers what came of it for a moment."""
+    """Checks the upstreams of models and caches the results."""
 
     def __init__(self, models: ModelDirectory, clock: Clock) -> None:
         self._models = models
         self._clock = clock
-        self._until = 0.0
+        self._expires_at = 0.0
         self._names: tuple[str, ...] = ()
-        self._faults: list[str] = []
-        self._turn = asyncio.Lock()
+        self._errors: list[str] = []
+        self._lock = asyncio.Lock()
 
-    async def faults(self, names: Sequence[str]) -> list[str]:
-        """Return why models cannot answer, a line for each that has no place that does."""
-        async with self._turn:
-            if self._clock.time() >= self._until or self._names != tuple(names):
-                faults = await asyncio.gather(*map(self._fault, names))
-                self._faults = [fault for fault in faults if fault]
-                self._names, self._until = tuple(names), self._clock.time() + REMEMBER_SECONDS
-            return self._faults
+    async def errors(self, names: Sequence[str]) -> list[str]:
+        """Return one error message for each model without a healthy replica."""
+        async with self._lock:
+            if self._clock.time() >= self._expires_at or self._names != tuple(names):
+                errors = await asyncio.gather(*map(self._error, names))
+                self._errors = [error for error in errors if error]
+                self._names, self._expires_at = tuple(names), self._clock.time() + CACHE_SECONDS
+            return self._errors
 
-    async def _fault(self, name: str) -> str:
+    async def _error(self, name: str) -> str:
         try:
-            await _check((await self._models.plan(name)).targets[0][0])
-        except Forbidden:  # a kill switch stops it: that is no fault
+            await _check_replicas((await self._models.plan(name)).targets[0][0])
+        except Forbidden:  # stopped by a kill switch: not an error
             return ""
         except DrwError as error:
             return error.message
         return ""
 
 
-async def _check(model: ChatModel) -> None:
-    """Raise where a model answers nowhere."""
+async def _check_replicas(model: ChatModel) -> None:
+    """Raise the first error if no replica of a model is healthy."""
     results = await asyncio.gather(*(model.engine.check(r.target) for r in model.replicas), return_exceptions=True)
     errors = [error for error in results if error is not None]
     if len(errors) == len(results):

@@ -1,14 +1,13 @@
-"""Resolves names of models by discovery, and caches the answers for a few seconds."""
+"""Resolves names of models and aliases through discovery, with a short cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
 from typing import Generic, TypeVar
 
 from yarl import URL
 
-from drw.api.models.v1 import discovery_pb2
 from drw.api.models.v1.discovery_pb2 import (
     Model,
     ResolvedModel,
@@ -20,7 +19,7 @@ from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import caller_or_none
 from drw.kernel.runtime.clock import Clock
-from drw.killswitch.watch import KillList, killed
+from drw.killswitch.watch import KillList, killed_error
 from drw.models.serving.ports import ChatEngine, Deadlines, EngineTarget
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.candidates import CandidateList, ChatModel
@@ -31,12 +30,12 @@ from drw.models.serving.settings import CircuitSettings
 T = TypeVar("T")
 
 CHAT, EMBEDDING = Model.CHAT, Model.EMBEDDING
-ASK_SECONDS = 5.0
+RESOLVE_TIMEOUT_SECONDS = 5.0
 KIND_NAMES = {CHAT: "a chat model", EMBEDDING: "an embedding model"}
 
 
 class ModelDirectory:
-    """Caches each answer of discovery for `seconds`, and the last one while discovery is unavailable."""
+    """Caches answers of discovery for `seconds`, and longer while discovery is unavailable."""
 
     def __init__(
         self,
@@ -55,90 +54,80 @@ class ModelDirectory:
         self._clock = clock
         self._seconds = seconds
         self._kills = kills
-        self._plans: dict[str, _Known[CandidateList]] = {}
-        self._embeddings: dict[str, _Known[Model]] = {}
+        self._plans: dict[str, _CacheEntry[CandidateList]] = {}
+        self._embeddings: dict[str, _CacheEntry[Model]] = {}
         self._chat: dict[str, tuple[ResolvedModel, ChatModel]] = {}
 
     async def plan(self, name: str) -> CandidateList:
-        """Return the models that may answer for a model's id or an alias; an empty one means the default.
+        """Return the candidates for the id of a model or an alias; an empty name means the default model.
 
         Raises:
-            NotFound: there is no such model.
-            InvalidRequest: it is no chat model.
-            Killed: a kill switch stops it.
+            NotFound: the model does not exist.
+            InvalidRequest: the model is not a chat model.
+            Killed: a kill switch stops all candidates.
         """
-        cached = self._plans.get(name)
-        if cached is None or self._clock.time() >= cached.until:
-            cached = await self._ask_plan(name, cached)
-        self._kills.check(caller_or_none(), (name, cached.value.id))
-        return self._alive(cached.value)
+        candidates = await self._cached(self._plans, name, self._resolve_candidates)
+        self._kills.check(caller_or_none(), (name, candidates.id))
+        return self._without_killed(candidates)
 
     async def embedding(self, name: str) -> Model:
-        """Return an embedding model by its id; raises as `plan` does."""
-        cached = self._embeddings.get(name)
-        if cached is None or self._clock.time() >= cached.until:
-            cached = await self._ask_embedding(name, cached)
-        self._kills.check(caller_or_none(), (name, cached.value.id))
-        return cached.value
+        """Return an embedding model by id; raises as `plan` does."""
+        model = await self._cached(self._embeddings, name, self._resolve_embedding)
+        self._kills.check(caller_or_none(), (name, model.id))
+        return model
 
     async def follow(self) -> None:
-        """Expire every plan as soon as discovery reports a change; otherwise after `seconds`."""
+        """Expire all cached candidates when discovery reports a change."""
         while True:
-            with suppress(DeadlineExceeded):  # no call goes on for ever
-                await self._follow_once()
-
-    async def _follow_once(self) -> None:
-        async with aclosing(self._discovery.watch_aliases(WatchAliasesRequest())) as changes:
-            async for _ in changes:
-                for cached in self._plans.values():
-                    cached.until = 0.0
+            changes = self._discovery.watch_aliases(WatchAliasesRequest())
+            with suppress(DeadlineExceeded):  # every call has a deadline
+                async with aclosing(changes):
+                    async for _ in changes:
+                        for entry in self._plans.values():
+                            entry.expires_at = 0.0
 
     def replicas(self) -> Iterator[tuple[str, Replica]]:
-        """Yield every replica that was used, with the id of its model."""
+        """Yield each replica that was used, with the id of its model."""
         for name, (_, model) in sorted(self._chat.items()):
             for replica in model.replicas:
                 yield name, replica
 
-    def _alive(self, plan: CandidateList) -> CandidateList:
-        """Return the plan without the models that are killed; raise where none is left."""
+    def _without_killed(self, candidates: CandidateList) -> CandidateList:
+        """Return the candidates that no kill stops; raise `Killed` if none is left."""
         principal = caller_or_none()
-        kills = {model.id: kill for model in plan.models if (kill := self._kills.find_model(principal, model.id))}
+        kills = {model.id: kill for model in candidates.models if (kill := self._kills.find_model(principal, model.id))}
         if not kills:
-            return plan
-        if (rest := plan.without(kills)).models:
-            return rest
-        raise killed(next(iter(kills.values())))
+            return candidates
+        if (remaining := candidates.without(kills)).models:
+            return remaining
+        raise killed_error(next(iter(kills.values())))
 
-    async def _ask_plan(self, name: str, last: _Known[CandidateList] | None) -> _Known[CandidateList]:
+    async def _cached(self, cache: dict[str, _CacheEntry[T]], name: str, resolve: Callable[[str], Awaitable[T]]) -> T:
+        """Return a cached answer of discovery, or a new one after its expiry; the old one if discovery is down."""
+        entry = cache.get(name)
+        if entry is not None and self._clock.time() < entry.expires_at:
+            return entry.value
         try:
-            plan = await self._discovery.resolve_plan(ResolvePlanRequest(id=name), timeout=ASK_SECONDS)
+            value = await resolve(name)
         except NotFound:
-            self._plans.pop(name, None)
+            cache.pop(name, None)
             raise
         except (Unavailable, DeadlineExceeded):
-            if last is None:
+            if entry is None:
                 raise
-            last.until = self._clock.time() + self._seconds
-            return last
-        self._plans[name] = cached = _Known(self._made_plan(plan), self._clock.time() + self._seconds)
-        return cached
+            value = entry.value
+        cache[name] = _CacheEntry(value, self._clock.time() + self._seconds)
+        return value
 
-    async def _ask_embedding(self, name: str, last: _Known[Model] | None) -> _Known[Model]:
-        try:
-            resolved = await self._discovery.resolve_model(ResolveModelRequest(id=name), timeout=ASK_SECONDS)
-        except NotFound:
-            self._embeddings.pop(name, None)
-            raise
-        except (Unavailable, DeadlineExceeded):
-            if last is None:
-                raise
-            last.until = self._clock.time() + self._seconds
-            return last
+    async def _resolve_embedding(self, name: str) -> Model:
+        request = ResolveModelRequest(id=name)
+        resolved = await self._discovery.resolve_model(request, timeout=RESOLVE_TIMEOUT_SECONDS)
         _check_kind(resolved, EMBEDDING)
-        self._embeddings[name] = cached = _Known(resolved.model, self._clock.time() + self._seconds)
-        return cached
+        return resolved.model
 
-    def _made_plan(self, plan: discovery_pb2.Plan) -> CandidateList:
+    async def _resolve_candidates(self, name: str) -> CandidateList:
+        request = ResolvePlanRequest(id=name)
+        plan = await self._discovery.resolve_plan(request, timeout=RESOLVE_TIMEOUT_SECONDS)
         for resolved in [*(target.model for target in plan.targets), *plan.fallbacks]:
             _check_kind(resolved, CHAT)
         targets = tuple((self._model(target.model), target.weight) for target in plan.targets)
@@ -146,14 +135,14 @@ class ModelDirectory:
         return CandidateList(plan.id, targets, fallbacks, plan.total_seconds)
 
     def _model(self, resolved: ResolvedModel) -> ChatModel:
-        """Return the model, with the queue and the circuits that it has, unless its settings changed."""
+        """Return the model with its existing queue and circuits, or a new one if its settings changed."""
         cached = self._chat.get(resolved.model.id)
         if cached is None or cached[0] != resolved:
-            cached = resolved, self._made(resolved)
+            cached = resolved, self._build_model(resolved)
             self._chat[resolved.model.id] = cached
         return cached[1]
 
-    def _made(self, resolved: ResolvedModel) -> ChatModel:
+    def _build_model(self, resolved: ResolvedModel) -> ChatModel:
         model = resolved.model
         return ChatModel(
             id=model.id,
@@ -177,18 +166,18 @@ class ModelDirectory:
         target = EngineTarget(
             model, url, resolved.upstream_model, resolved.api_key_variable, deadlines, dict(resolved.sampling)
         )
-        name = _short(url)
+        name = _short_address(url)
         return Replica(name, target, CircuitBreaker(self._circuits, self._clock, model, name))
 
 
-class _Known(Generic[T]):
-    """An answer of discovery, and until when it is fresh."""
+class _CacheEntry(Generic[T]):
+    """A cached answer of discovery."""
 
-    __slots__ = ("until", "value")
+    __slots__ = ("expires_at", "value")
 
-    def __init__(self, value: T, until: float) -> None:
+    def __init__(self, value: T, expires_at: float) -> None:
         self.value = value
-        self.until = until
+        self.expires_at = expires_at
 
 
 def _check_kind(resolved: ResolvedModel, kind: Model.Kind) -> None:
@@ -197,8 +186,8 @@ def _check_kind(resolved: ResolvedModel, kind: Model.Kind) -> None:
         raise InvalidRequest(message, param="model")
 
 
-def _short(url: str) -> str:
-    """Return an address without its scheme, its path, and whoever's name may stand in it."""
+def _short_address(url: str) -> str:
+    """Return an address without scheme, path and credentials."""
     if url.startswith("unix:"):
         return url.rpartition("/")[2]
     address = URL(url)

@@ -75,7 +75,7 @@ class VectorStoreRoutes:
 
     async def create(self, request: Request) -> Response:
         """Create a vector store, and add the given files to it."""
-        context.caller().must_hold("documents:write")
+        context.caller().require_scope("documents:write")
         body = await _body(request, request_bodies.CreateVectorStore)
         files = [await self._files.get(id_) for id_ in body.file_ids or ()]
         name = body.name or f"vector-store-{secrets.token_hex(4)}"
@@ -89,7 +89,7 @@ class VectorStoreRoutes:
 
     async def list_stores(self, request: Request) -> Response:
         """Return a page of the desk's vector stores."""
-        context.caller().must_hold("documents:read")
+        context.caller().require_scope("documents:read")
         page = parse_page(request, default=20, maximum=100)
         stores = sorted(
             await self._all_collections(),
@@ -188,7 +188,7 @@ class VectorStoreRoutes:
         return await self._batch_response(collection, request.path_params["batch"])
 
     async def _collection(self, request: Request, scope: str) -> Collection:
-        context.caller().must_hold(scope)
+        context.caller().require_scope(scope)
         return await self._library.collection(request.path_params["store"])
 
     async def _all_collections(self) -> list[Collection]:

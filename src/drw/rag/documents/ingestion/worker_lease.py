@@ -24,7 +24,7 @@ MAX_RECORD_DAYS = 1
 """Age after which the record of a dead worker is deleted."""
 
 LIVE_WORKERS = f"""
-select worker.number from worker join ({advisory_lock.holders(WORKER_LOCKS)}) as held using (number)
+select worker.number from worker join ({advisory_lock.holders_query(WORKER_LOCKS)}) as held using (number)
 where worker.lease_expires_at > clock_timestamp()
 """  # noqa: S608 - constants
 """The numbers of the workers that hold their lock and an unexpired lease."""

@@ -74,7 +74,14 @@ class Files:
             Forbidden: the caller is outside one of the requested walls.
         """
         caller = context.caller()
-        identity = (caller.org, caller.desk, upload.content_hash, name, purpose, walls.of_new(requested_walls, caller))
+        identity = (
+            caller.org,
+            caller.desk,
+            upload.content_hash,
+            name,
+            purpose,
+            walls.for_new_object(requested_walls, caller),
+        )
         async with self._database.transaction() as connection:
             await connection.execute(LOCK_BLOB, (upload.content_hash,))
             await self._blobs.commit(upload)

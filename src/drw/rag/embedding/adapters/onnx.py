@@ -23,8 +23,8 @@ OUTPUT = "sentence_embedding"
 class Onnx(TextEncoder):
     """Loads the model from the folder that `drw.rag.embedding.weights.prepare` fills.
 
-    Texts are sorted by length before they are cut into portions: a batch is as slow as its longest
-    text times its size, and sorting alone makes mixed texts three times as fast.
+    Texts are sorted by length before they are split into batches: the time of a batch is its size times
+    its longest text, so sorting makes mixed texts three times as fast.
     """
 
     Settings = OnnxSettings
@@ -36,31 +36,31 @@ class Onnx(TextEncoder):
         self._session = _session(settings.folder / "model.onnx", settings.threads or os.cpu_count() or 1)
         self.dimensions = int(self._session.get_outputs()[0].shape[1])
 
-    def read(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
+    def tokenize(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
         check_tokens(texts, self._tokenizer.get_vocab_size())
-        written = [text for text in texts if isinstance(text, str)]
-        encoded = iter(self._tokenizer.encode_batch_fast(written, add_special_tokens=False))
+        strings = [text for text in texts if isinstance(text, str)]
+        encoded = iter(self._tokenizer.encode_batch_fast(strings, add_special_tokens=False))
         tokens = [tuple(next(encoded).ids) if isinstance(text, str) else text for text in texts]
         first, last = self._tokenizer.encode("").ids
-        windows = lengths.windows(tokens, self._settings.text_tokens, added=2)
-        return list(self._portions([(position, (first, *ids, last)) for position, ids in windows]))
+        windows = lengths.windows(tokens, self._settings.text_tokens, special_tokens=2)
+        return list(self._batches([(position, (first, *ids, last)) for position, ids in windows]))
 
-    def encode(self, portion: EncodingBatch) -> Floats:
-        longest = max(map(len, portion.ids))
-        tokens = np.zeros((len(portion.ids), longest), np.int64)
+    def encode(self, batch: EncodingBatch) -> Floats:
+        longest = max(map(len, batch.ids))
+        tokens = np.zeros((len(batch.ids), longest), np.int64)
         mask = np.zeros_like(tokens)
-        for row, ids in enumerate(portion.ids):
+        for row, ids in enumerate(batch.ids):
             tokens[row, : len(ids)] = ids
             mask[row, : len(ids)] = 1
         (vectors,) = self._session.run([OUTPUT], dict(zip(INPUTS, (tokens, mask), strict=True)))
         return cast(Floats, vectors)
 
-    def _portions(self, windows: list[tuple[int, Tokens]]) -> Iterator[EncodingBatch]:
+    def _batches(self, windows: list[tuple[int, Tokens]]) -> Iterator[EncodingBatch]:
         longest_first = sorted(windows, key=lambda window: len(window[1]), reverse=True)
         while longest_first:
-            fit = max(1, self._settings.portion_tokens // len(longest_first[0][1]))
-            part, longest_first = longest_first[:fit], longest_first[fit:]
-            yield EncodingBatch(tuple(position for position, _ in part), tuple(ids for _, ids in part))
+            size = max(1, self._settings.portion_tokens // len(longest_first[0][1]))
+            batch, longest_first = longest_first[:size], longest_first[size:]
+            yield EncodingBatch(tuple(position for position, _ in batch), tuple(ids for _, ids in batch))
 
 
 def _tokenizer(file: Path) -> Any:
@@ -78,9 +78,9 @@ def _session(file: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that spin for work take the cores from everybody else on the machine.
+    # Threads that spin while they wait would take CPU time from other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The arena would keep the largest batch's memory for good.
+    # The arena would never release the memory of the largest batch.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.log_severity_level = 3

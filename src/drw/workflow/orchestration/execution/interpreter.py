@@ -15,7 +15,7 @@ import orjson
 from drw.kernel.errors import DrwError, TooLarge
 from drw.kernel.observability import gen_ai, telemetry
 from drw.kernel.rpc import context
-from drw.kernel.rpc.transport import translated
+from drw.kernel.rpc.transport import translated_errors
 from drw.workflow.orchestration.execution import dependency_graph
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.expression_rendering import rendered
@@ -58,7 +58,7 @@ class Interpreter:
 
     async def _outcome(self, run: Run, reserve: Reserve) -> tuple[Any, str]:
         try:
-            with translated("orchestration", run.id):
+            with translated_errors("orchestration", run.id):
                 walk = _Walk(run, self._stepper, asyncio.Semaphore(self._steps_at_once))
                 await walk.to_the_end(reserve)
                 output = rendered(run.template.output, walk.scope())

@@ -12,7 +12,7 @@ import orjson
 from drw.kernel.errors import DeadlineExceeded, DrwError, TooLarge, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
-from drw.kernel.rpc.transport import translated
+from drw.kernel.rpc.transport import translated_errors
 from drw.killswitch.watch import Killed, KillList
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, StepContext
 from drw.workflow.orchestration.execution import retries
@@ -53,7 +53,7 @@ class StepExecutor:
         """
         attempts = 0
         while True:
-            await self._kills.lifted(run.caller, run.template.name)
+            await self._kills.wait_until_lifted(run.caller, run.template.name)
             attempt = await patiently(self._progress.begin_step, run, step.id)
             if attempt.ended:
                 return {"error": attempt.error} if attempt.error else {"output": attempt.output}
@@ -82,7 +82,7 @@ class StepExecutor:
 
     async def _unless_killed(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
         try:
-            return await self._kills.unless_killed(
+            return await self._kills.guard_call(
                 run.caller, run.template.name, lambda: self._attempt(run, step, arguments)
             )
         except Killed as error:
@@ -94,7 +94,7 @@ class StepExecutor:
         activity = ACTIVITIES[step.node.uses]
         seconds = float(step.node.timeout_seconds or 120)
         step_context = StepContext(run.id, step.id, seconds)
-        with context.acting_for(run.caller), context.deadline(seconds), translated("orchestration", step.id):
+        with context.acting_for(run.caller), context.deadline(seconds), translated_errors("orchestration", step.id):
             try:
                 async with asyncio.timeout(seconds):
                     output = await activity.perform(self._services, step_context, activity.checked(arguments))

@@ -10,8 +10,8 @@ from drw.kernel.attribute_filters import Filter
 from drw.kernel.runtime.host import ServiceContext
 from drw.rag.vector_store.adapters.pgvector import attributes, collections, documents, fences
 from drw.rag.vector_store.adapters.pgvector.filters import to_jsonpath
-from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot, View
-from drw.rag.vector_store.ports import AnalysedText, DocumentMetadata, Owner, Page, PassageIndex
+from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot, VisibleDocuments
+from drw.rag.vector_store.ports import DocumentAnalysis, DocumentMetadata, Owner, Page, PassageIndex
 from drw.rag.vector_store.settings import PgvectorSettings
 
 
@@ -41,26 +41,26 @@ class PgvectorIndex(PassageIndex):
 
     async def list_collections(self, owner: Owner, page: Page) -> tuple[list[Collection], str]:
         async with self._database.transaction() as connection:
-            return await collections.listed(connection, owner, page)
+            return await collections.list_page(connection, owner, page)
 
     async def get_collection(self, owner: Owner, collection: str) -> Collection:
         async with self._database.transaction() as connection:
-            return await collections.shown(connection, owner, collection)
+            return await collections.get(connection, owner, collection)
 
     async def update_collection(
         self, owner: Owner, collection: str, name: str, metadata: Mapping[str, str]
     ) -> Collection:
         async with self._database.transaction() as connection:
-            changed = await collections.update(connection, owner, collection, name, metadata)
-            await self._audit.record("collection.update", changed.id, connection=connection)
-            return changed
+            updated = await collections.update(connection, owner, collection, name, metadata)
+            await self._audit.record("collection.update", updated.id, connection=connection)
+            return updated
 
     async def delete_collection(self, owner: Owner, collection: str) -> int:
         async with self._database.transaction() as connection:
-            gone = await collections.delete(connection, owner, collection)
-            counted = {"documents": gone.documents, "chunks": gone.chunks}
-            await self._audit.record("collection.delete", gone.id, details=counted, connection=connection)
-            return gone.documents
+            deleted = await collections.delete(connection, owner, collection)
+            counts = {"documents": deleted.documents, "chunks": deleted.chunks}
+            await self._audit.record("collection.delete", deleted.id, details=counts, connection=connection)
+            return deleted.documents
 
     async def put_document(
         self,
@@ -68,7 +68,7 @@ class PgvectorIndex(PassageIndex):
         collection: str,
         document: Document,
         chunks: Sequence[Chunk],
-        analysed: AnalysedText,
+        analysis: DocumentAnalysis,
         fence: int = 0,
     ) -> Document:
         async with self._database.transaction() as connection:
@@ -77,7 +77,7 @@ class PgvectorIndex(PassageIndex):
             if fence:
                 await fences.check(connection, row["key"], document, fence)
             await documents.replace(connection, row["key"], document)
-            written = await documents.write(connection, owner, row["key"], document, chunks, analysed, fence)
+            written = await documents.write(connection, owner, row["key"], document, chunks, analysis, fence)
             details = {"document": written.id, "content_hash": written.content_hash, "chunks": written.chunks}
             await self._audit.record("document.put", row["id"], details=details, connection=connection)
             return written
@@ -87,22 +87,24 @@ class PgvectorIndex(PassageIndex):
         owner: Owner,
         collection: str,
         document: Document,
-        source: str,
-        about: Callable[..., DocumentMetadata],
+        copy_from: str,
+        extract_metadata: Callable[..., DocumentMetadata],
         fence: int = 0,
     ) -> Document:
         async with self._database.transaction() as connection:
             row = await collections.lock(connection, owner, collection)
             document.walls[:] = sorted({*row["walls"], *document.walls})
-            changed = await attributes.update(connection, owner, row["key"], document, source, about, fence)
-            details = {"document": changed.id, "version": changed.attributes_version}
+            updated = await attributes.update(
+                connection, owner, row["key"], document, copy_from, extract_metadata, fence
+            )
+            details = {"document": updated.id, "version": updated.attributes_version}
             await self._audit.record("document.update", row["id"], details=details, connection=connection)
-            return changed
+            return updated
 
     async def list_documents(self, owner: Owner, collection: str, page: Page) -> tuple[list[Document], str]:
         async with self._database.transaction() as connection:
             row = await collections.find(connection, owner, collection)
-            return await documents.listed(connection, owner, row["key"], page)
+            return await documents.list_page(connection, owner, row["key"], page)
 
     async def delete_document(self, owner: Owner, collection: str, document: str) -> int:
         async with self._database.transaction() as connection:
@@ -130,14 +132,14 @@ class PgvectorIndex(PassageIndex):
     def snapshot(
         self, owner: Owner, collection: str, condition: Filter | None
     ) -> AbstractAsyncContextManager[PostgresSnapshot]:
-        return self._snapshot(owner, collection, condition)
+        return self._open_snapshot(owner, collection, condition)
 
     @asynccontextmanager
-    async def _snapshot(
+    async def _open_snapshot(
         self, owner: Owner, collection: str, condition: Filter | None
     ) -> AsyncIterator[PostgresSnapshot]:
         async with self._database.transaction() as connection:
             await connection.execute("set transaction isolation level repeatable read, read only")
             row = await collections.find(connection, owner, collection)
-            view = await View.of(connection, owner, row["key"], to_jsonpath(condition))
-            yield PostgresSnapshot(connection, view, self._settings)
+            visible = await VisibleDocuments.of(connection, owner, row["key"], to_jsonpath(condition))
+            yield PostgresSnapshot(connection, visible, self._settings)

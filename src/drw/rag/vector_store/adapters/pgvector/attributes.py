@@ -1,4 +1,4 @@
-"""Attribute updates in place: the row, metadata and subject of a document change, its chunks stay."""
+"""Attribute updates in place: change the row, metadata and subject of a document, not its chunks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ UPDATE = """
 COPY = """
     insert into document (collection, id, title, content_hash, pages, chunks, bytes, terms, attributes, walls, fence)
     select collection, %(id)s, %(title)s, content_hash, pages, chunks, bytes, terms, '{}', walls, %(fence)s
-    from document where key = %(source)s returning *"""
-COPY_PARTS = (
-    "insert into permission select %(key)s, principal from permission where document = %(source)s",
+    from document where key = %(copy_from)s returning *"""
+COPY_RELATED_ROWS = (
+    "insert into permission select %(key)s, principal from permission where document = %(copy_from)s",
     "insert into chunk select %(key)s, number, page, begins, ends, text, context, hash from chunk"
-    " where document = %(source)s",
-    "insert into chunk_vector select collection, %(key)s, number, value from chunk_vector where document = %(source)s",
-    "insert into posting select collection, term, %(key)s, hits from posting where document = %(source)s",
+    " where document = %(copy_from)s",
+    "insert into chunk_vector select collection, %(key)s, number, value from chunk_vector"
+    " where document = %(copy_from)s",
+    "insert into posting select collection, term, %(key)s, hits from posting where document = %(copy_from)s",
 )
 CONTEXTS = "select number, page, context, text from chunk where document = %s order by number"
 
@@ -37,14 +38,14 @@ async def update(
     owner: Owner,
     collection: int,
     document: Document,
-    source: str,
-    about: Callable[..., DocumentMetadata],
+    copy_from: str,
+    extract_metadata: Callable[..., DocumentMetadata],
     fence: int,
 ) -> Document:
     """Replace the attributes, unless a newer version is stored; see the port."""
     row = await _row(connection, collection, document, document.id)
-    if row is None and source and not await fences.is_deleted(connection, collection, document, fence):
-        row = await _copied(connection, collection, document, source, fence)
+    if row is None and copy_from and not await fences.is_deleted(connection, collection, document, fence):
+        row = await _copy(connection, collection, document, copy_from, fence)
     if row is None:
         raise DocumentNotFound(f"there is no document {document.id!r} in the collection")
     if row["attributes_version"] >= document.attributes_version:
@@ -52,15 +53,15 @@ async def update(
     key = row["key"]
     chunks = await (await connection.execute(CONTEXTS, (key,))).fetchall()
     document.title = row["title"]
-    analysed = about(document, [Chunk(**chunk) for chunk in chunks])
-    changed = {
+    analysis = extract_metadata(document, [Chunk(**chunk) for chunk in chunks])
+    values = {
         "attributes": Jsonb(from_values(document.attributes)),
         "version": document.attributes_version,
-        "metadata": Jsonb(dict(analysed.metadata)),
+        "metadata": Jsonb(dict(analysis.metadata)),
     }
-    rows = await connection.execute(UPDATE, {**changed, "key": key})
+    rows = await connection.execute(UPDATE, {**values, "key": key})
     await connection.execute("delete from subject where document = %s", (key,))
-    await documents.write_subject(connection, collection, key, analysed.subject)
+    await documents.write_subject(connection, collection, key, analysis.subject)
     updated = await rows.fetchone()
     assert updated is not None, "its collection is locked"
     return documents.message(updated)
@@ -70,16 +71,16 @@ async def _row(connection: Connection, collection: int, document: Document, id_:
     return await (await connection.execute(FIND, (collection, id_, list(document.walls)))).fetchone()
 
 
-async def _copied(
-    connection: Connection, collection: int, document: Document, source: str, fence: int
+async def _copy(
+    connection: Connection, collection: int, document: Document, copy_from: str, fence: int
 ) -> dict[str, Any] | None:
     """Copy a document with the same walls; None if there is no such document."""
-    if (origin := await _row(connection, collection, document, source)) is None:
+    if (original := await _row(connection, collection, document, copy_from)) is None:
         return None
-    named = {"id": document.id, "title": document.title, "source": origin["key"], "fence": fence}
-    row = await (await connection.execute(COPY, named)).fetchone()
+    parameters = {"id": document.id, "title": document.title, "copy_from": original["key"], "fence": fence}
+    row = await (await connection.execute(COPY, parameters)).fetchone()
     assert row is not None
-    for part in COPY_PARTS:
-        await connection.execute(part, {"key": row["key"], "source": origin["key"]})
+    for statement in COPY_RELATED_ROWS:
+        await connection.execute(statement, {"key": row["key"], "copy_from": original["key"]})
     await documents.count(connection, row, 1)
     return row

@@ -19,17 +19,17 @@ Row = dict[str, Any]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-SEEN = "visible_collections(%(org)s, %(desk)s, %(walls)s)"
+VISIBLE = "visible_collections(%(org)s, %(desk)s, %(walls)s)"
 WITH_COUNTS = f"""
-    select c.*, t.documents, t.chunks, t.bytes from {SEEN} c cross join lateral (
+    select c.*, t.documents, t.chunks, t.bytes from {VISIBLE} c cross join lateral (
         select coalesce(sum(documents), 0)::bigint as documents, coalesce(sum(chunks), 0)::bigint as chunks,
             coalesce(sum(bytes), 0)::bigint as bytes
         from collection_total where collection = c.key and inside(walls, %(walls)s)) t"""  # noqa: S608 - constants
 
 FIND = f"""
-    select * from {SEEN} where id = %(id_or_name)s or name = %(id_or_name)s
+    select * from {VISIBLE} where id = %(id_or_name)s or name = %(id_or_name)s
     order by id = %(id_or_name)s desc, withdrawn, cardinality(walls) desc, walls limit 1"""  # noqa: S608
-COUNTED = f"{WITH_COUNTS} where c.key = %(key)s"
+WITH_COUNTS_BY_KEY = f"{WITH_COUNTS} where c.key = %(key)s"
 LIST = f"""{WITH_COUNTS}
     where %(at)s::timestamptz is null or (c.created_at, c.id) > (%(at)s, %(id)s)
     order by c.created_at, c.id limit %(limit)s"""
@@ -43,7 +43,7 @@ async def create(
     """Create a collection with these walls.
 
     Raises:
-        CollectionExists: the name is taken.
+        CollectionExists: the desk has a collection of this name.
     """
     query = (
         "insert into collection (id, org, desk, name, metadata, walls) values (%s, %s, %s, %s, %s, %s)"
@@ -51,45 +51,45 @@ async def create(
     )
     values = (f"vs_{secrets.token_hex(12)}", owner.org, owner.desk, name, Jsonb(dict(metadata)), list(walls))
     try:
-        return message(await _only(connection, query, values))
+        return message(await _fetch_one(connection, query, values))
     except UniqueViolation:
-        raise _taken(name) from None
+        raise _name_taken(name) from None
 
 
 async def find(connection: Connection, owner: Owner, collection: str) -> Row:
     """Return the row of a collection by its id or, if no id matches, its name.
 
-    Of several with the name, each in a set of walls of its own, it is the one that has most walls.
+    If several have the name, each within other walls, it is the one with the most walls.
     """
-    cursor = await connection.execute(FIND, {**seen_by(owner), "id_or_name": collection})
+    cursor = await connection.execute(FIND, {**owner_parameters(owner), "id_or_name": collection})
     if (row := await cursor.fetchone()) is None:
         raise CollectionNotFound(f"there is no collection {collection!r} in the desk {owner.desk!r}")
     return row
 
 
-async def shown(connection: Connection, owner: Owner, collection: str) -> Collection:
-    """Return a collection with counts of what its caller may see."""
+async def get(connection: Connection, owner: Owner, collection: str) -> Collection:
+    """Return a collection with counts of its visible documents."""
     row = await find(connection, owner, collection)
-    return message(await _only(connection, COUNTED, {**seen_by(owner), "key": row["key"]}))
+    return message(await _fetch_one(connection, WITH_COUNTS_BY_KEY, {**owner_parameters(owner), "key": row["key"]}))
 
 
 async def lock(connection: Connection, owner: Owner, collection: str) -> Row:
-    """Return the row of a collection, and keep other writers out of it until the transaction ends.
+    """Return the row of a collection and lock it against other writers until the transaction ends.
 
-    Writers of one collection take turns: the statistics on its row stay exact, and none can deadlock.
+    Writers of one collection are serialised: its totals stay exact, and deadlocks cannot occur.
     """
     row = await find(connection, owner, collection)
     cursor = await connection.execute("select * from collection where key = %s for no key update", (row["key"],))
     if await cursor.fetchone() is None:
         raise CollectionNotFound(f"the collection {collection!r} has just been deleted")
-    return await find(connection, owner, row["id"])  # it may have been withdrawn while we waited
+    return await find(connection, owner, row["id"])  # it may have been withdrawn meanwhile
 
 
-async def listed(connection: Connection, owner: Owner, page: Page) -> tuple[list[Collection], str]:
+async def list_page(connection: Connection, owner: Owner, page: Page) -> tuple[list[Collection], str]:
     """Return a page of the collections of a desk, oldest first, and the token of the next page."""
-    cursor = await connection.execute(LIST, {**seen_by(owner), **after(page), "limit": page.size + 1})
+    cursor = await connection.execute(LIST, {**owner_parameters(owner), **page_start(page), "limit": page.size + 1})
     rows = await cursor.fetchall()
-    return [message(row) for row in rows[: page.size]], following(rows, page, "created_at")
+    return [message(row) for row in rows[: page.size]], next_page_token(rows, page, "created_at")
 
 
 async def update(
@@ -98,15 +98,15 @@ async def update(
     """Change the name and the metadata, if given.
 
     Raises:
-        CollectionExists: the name is taken.
+        CollectionExists: the desk has a collection of this name.
     """
     row = await lock(connection, owner, collection)
     values = (name or row["name"], Jsonb(dict(metadata) or row["metadata"]), row["key"])
     try:
         await connection.execute("update collection set name = %s, metadata = %s where key = %s", values)
     except UniqueViolation:
-        raise _taken(name) from None
-    return await shown(connection, owner, row["id"])
+        raise _name_taken(name) from None
+    return await get(connection, owner, row["id"])
 
 
 async def delete(connection: Connection, owner: Owner, collection: str) -> Collection:
@@ -115,9 +115,9 @@ async def delete(connection: Connection, owner: Owner, collection: str) -> Colle
     Documents that the caller may not see stay, with the collection, for callers inside their walls.
     """
     row = await lock(connection, owner, collection)
-    deleted = await shown(connection, owner, row["id"])
-    await connection.execute(DELETE_DOCUMENTS, {**seen_by(owner), "key": row["key"]})
-    await connection.execute(DELETE_TOTALS, {**seen_by(owner), "key": row["key"]})
+    deleted = await get(connection, owner, row["id"])
+    await connection.execute(DELETE_DOCUMENTS, {**owner_parameters(owner), "key": row["key"]})
+    await connection.execute(DELETE_TOTALS, {**owner_parameters(owner), "key": row["key"]})
     await connection.execute("update collection set withdrawn = true where key = %s", (row["key"],))
     await remove_if_empty(connection, row["key"])
     return deleted
@@ -131,13 +131,13 @@ async def remove_if_empty(connection: Connection, key: int) -> None:
     await connection.execute(query, (key,))
 
 
-def seen_by(owner: Owner) -> dict[str, Any]:
+def owner_parameters(owner: Owner) -> dict[str, Any]:
     """Return the query parameters of an owner."""
     return {"org": owner.org, "desk": owner.desk, "walls": list(owner.walls)}
 
 
 def message(row: Row) -> Collection:
-    """Return a row as the contract has it."""
+    """Return a row as a message of the contract."""
     collection = Collection(
         id=row["id"],
         name=row["name"],
@@ -152,11 +152,11 @@ def message(row: Row) -> Collection:
     return collection
 
 
-def after(page: Page) -> dict[str, Any]:
-    """Return the time and the id after which a page begins, which say nothing of rows that the caller may not see.
+def page_start(page: Page) -> dict[str, Any]:
+    """Return the time and the id after which a page begins. They reveal nothing about rows that the caller may not see.
 
     Raises:
-        InvalidRequest: the token is none that a list has given.
+        InvalidRequest: the token is not from an earlier page.
     """
     if not page.token:
         return {"at": None, "id": ""}
@@ -166,19 +166,19 @@ def after(page: Page) -> dict[str, Any]:
     return {"at": EPOCH + timedelta(microseconds=int(micros)), "id": id_}
 
 
-def following(rows: list[Row], page: Page, column: str) -> str:
-    """Return the token of the page after these rows, of which one more than a page was asked for."""
+def next_page_token(rows: list[Row], page: Page, column: str) -> str:
+    """Return the token of the next page, given one row more than the page has; empty on the last page."""
     if len(rows) <= page.size:
         return ""
     last = rows[page.size - 1]
     return f"{(last[column] - EPOCH) // timedelta(microseconds=1)}.{last['id']}"
 
 
-async def _only(connection: Connection, query: Any, values: Any) -> Row:
+async def _fetch_one(connection: Connection, query: Any, values: Any) -> Row:
     row = await (await connection.execute(query, values)).fetchone()
     assert row is not None, "the row is locked, or new"
     return row
 
 
-def _taken(name: str) -> CollectionExists:
+def _name_taken(name: str) -> CollectionExists:
     return CollectionExists(f"the desk has a collection named {name!r} already; choose another name", param="name")

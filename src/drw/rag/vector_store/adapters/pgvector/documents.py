@@ -14,8 +14,8 @@ from drw.kernel.attributes import from_values, to_values
 from drw.kernel.storage.audit import digest
 from drw.kernel.storage.database import Connection
 from drw.rag.vector_store import bm25
-from drw.rag.vector_store.adapters.pgvector.collections import after, following, seen_by
-from drw.rag.vector_store.ports import AnalysedText, DocumentNotFound, Owner, Page
+from drw.rag.vector_store.adapters.pgvector.collections import next_page_token, owner_parameters, page_start
+from drw.rag.vector_store.ports import DocumentAnalysis, DocumentNotFound, Owner, Page
 
 ADD = """
     insert into document
@@ -45,15 +45,15 @@ async def write(
     collection: int,
     document: Document,
     chunks: Sequence[Chunk],
-    analysed: AnalysedText,
+    analysis: DocumentAnalysis,
     fence: int,
 ) -> Document:
     """Insert a document."""
     size = sum(len(chunk.text.encode()) for chunk in chunks)
-    terms = sum(sum(counts.values()) for counts in analysed.counts)
+    terms = sum(sum(counts.values()) for counts in analysis.counts)
     values = (
         *(collection, document.id, document.title, document.content_hash, document.pages),
-        *(len(chunks), size, terms, Jsonb(dict(analysed.about.metadata)), Jsonb(from_values(document.attributes))),
+        *(len(chunks), size, terms, Jsonb(dict(analysis.metadata.metadata)), Jsonb(from_values(document.attributes))),
         *(list(document.walls), document.attributes_version, fence),
     )
     row = await (await connection.execute(ADD, values)).fetchone()
@@ -62,9 +62,9 @@ async def write(
     await connection.execute("insert into permission (document, principal) values (%s, %s)", (key, owner.desk))
     await _copy_chunks(connection, key, chunks)
     await _copy_vectors(connection, collection, key, chunks)
-    postings = _postings(collection, key, chunks, analysed)
+    postings = _postings(collection, key, chunks, analysis)
     await _copy(connection, "copy posting from stdin (format binary)", postings, ["int8", "text", "int8", "bytea"])
-    await write_subject(connection, collection, key, analysed.about.subject)
+    await write_subject(connection, collection, key, analysis.metadata.subject)
     await count(connection, row, 1)
     return message(row)
 
@@ -88,8 +88,8 @@ async def delete(connection: Connection, owner: Owner, collection: int, document
     Raises:
         DocumentNotFound: there is none.
     """
-    named = {**seen_by(owner), "collection": collection, "id": document}
-    rows = await (await connection.execute(DELETE, named)).fetchall()
+    parameters = {**owner_parameters(owner), "collection": collection, "id": document}
+    rows = await (await connection.execute(DELETE, parameters)).fetchall()
     if not rows:
         raise DocumentNotFound(f"there is no document {document!r} in the collection")
     for row in rows:
@@ -97,11 +97,11 @@ async def delete(connection: Connection, owner: Owner, collection: int, document
     return sum(row["chunks"] for row in rows)
 
 
-async def listed(connection: Connection, owner: Owner, collection: int, page: Page) -> tuple[list[Document], str]:
-    """Return a page of the documents that the caller may see, and the token of the next page."""
-    named = {**seen_by(owner), **after(page), "collection": collection, "limit": page.size + 1}
-    rows = await (await connection.execute(LIST, named)).fetchall()
-    return [message(row) for row in rows[: page.size]], following(rows, page, "indexed_at")
+async def list_page(connection: Connection, owner: Owner, collection: int, page: Page) -> tuple[list[Document], str]:
+    """Return a page of the visible documents, and the token of the next page."""
+    parameters = {**owner_parameters(owner), **page_start(page), "collection": collection, "limit": page.size + 1}
+    rows = await (await connection.execute(LIST, parameters)).fetchall()
+    return [message(row) for row in rows[: page.size]], next_page_token(rows, page, "indexed_at")
 
 
 async def _copy_chunks(connection: Connection, key: int, chunks: Sequence[Chunk]) -> None:
@@ -115,18 +115,20 @@ async def _copy_vectors(connection: Connection, collection: int, key: int, chunk
     await _copy(connection, "copy chunk_vector from stdin (format binary)", rows, types)
 
 
-def _postings(collection: int, key: int, chunks: Sequence[Chunk], analysed: AnalysedText) -> Iterable[tuple[Any, ...]]:
+def _postings(
+    collection: int, key: int, chunks: Sequence[Chunk], analysis: DocumentAnalysis
+) -> Iterable[tuple[Any, ...]]:
     hits_by_term: dict[str, list[int]] = {}
-    for chunk, counts in zip(chunks, analysed.counts, strict=True):
+    for chunk, counts in zip(chunks, analysis.counts, strict=True):
         length = sum(counts.values())
         for term, count in counts.items():
             hits_by_term.setdefault(term, []).extend((chunk.number, count, length))
     for term, hits in hits_by_term.items():
-        yield collection, term, key, bm25.packed(hits)
+        yield collection, term, key, bm25.pack_hits(hits)
 
 
 def _binary(values: Sequence[float]) -> bytes:
-    """Return a vector as pgvector takes it in binary: dimensions, two bytes unused, the values."""
+    """Return a vector in pgvector's binary format: dimensions, two unused bytes, the values."""
     return struct.pack(">HH", len(values), 0) + np.asarray(values, dtype=">f4").tobytes()
 
 
@@ -150,7 +152,7 @@ async def count(connection: Connection, row: Mapping[str, Any], sign: int) -> No
 
 
 def message(row: Mapping[str, Any]) -> Document:
-    """Return a row as the contract has it."""
+    """Return a row as a message of the contract."""
     document = Document(
         id=row["id"],
         title=row["title"],

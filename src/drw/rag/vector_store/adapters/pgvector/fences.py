@@ -13,18 +13,18 @@ from drw.rag.vector_store.adapters.pgvector import documents
 from drw.rag.vector_store.ports import DocumentSuperseded
 
 RETENTION_DAYS = 7
-"""How long a deletion is remembered: no write is delayed longer, since each has a deadline."""
+"""Retention of recorded deletions. No write is delayed longer, since each has a deadline."""
 
 STORED = """
 select fence, attributes_version from document where collection = %s and id = %s and walls = %s
 and (fence, attributes_version) > (%s, %s)"""
 DELETED = "select fence from deleted_document where collection = %s and id = %s and walls = %s and fence > %s"
 DELETE = "delete from document where collection = %s and id = %s and walls = %s and fence < %s returning *"
-REMEMBER = """
+RECORD_DELETION = """
 insert into deleted_document as d (collection, id, walls, fence) values (%s, %s, %s, %s)
 on conflict (collection, id, walls) do update
 set fence = greatest(d.fence, excluded.fence), deleted_at = excluded.deleted_at"""
-FORGET = """
+EXPIRE_DELETIONS = """
 delete from deleted_document where (collection, id, walls) in (
     select collection, id, walls from deleted_document where deleted_at < now() - %s * interval '1 day'
     for update skip locked)"""
@@ -53,9 +53,9 @@ async def is_deleted(connection: Connection, collection: int, document: Document
 async def delete(
     connection: Connection, collection: int, document: str, walls: Sequence[str], fence: int
 ) -> int | None:
-    """Delete a document with a lower fence, and remember it; return its number of chunks, None if there is none."""
-    await connection.execute(FORGET, (RETENTION_DAYS,))
-    await connection.execute(REMEMBER, (collection, document, list(walls), fence))
+    """Delete a document with a lower fence and record that; return its chunk count, or None if there is none."""
+    await connection.execute(EXPIRE_DELETIONS, (RETENTION_DAYS,))
+    await connection.execute(RECORD_DELETION, (collection, document, list(walls), fence))
     row = await (await connection.execute(DELETE, (collection, document, list(walls), fence))).fetchone()
     if row is None:
         return None
