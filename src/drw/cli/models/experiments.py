@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from drw.cli.api import Api
-from drw.cli.options import DataDir, Json, Walls, when, write, write_json, write_table
+from drw.cli.options import DataDir, Json, Walls, format_time, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest
 
 experiments = typer.Typer(help="A/B experiments: assign units to arms and compare them.", no_args_is_help=True)
@@ -74,7 +74,7 @@ def list_experiments(
             record["state"].lower(),
             record["unit"],
             " ".join(f"{arm['name']}={arm['weight']}" for arm in record["arms"]),
-            when(record.get("started_at")),
+            format_time(record.get("started_at")),
             record["stop_reason"] or record["description"],
         )
         for record in records

@@ -1,1 +1,1 @@
-"""A/B experiments between model versions (contract only)."""
+"""A/B experiments between model versions and their statistics."""

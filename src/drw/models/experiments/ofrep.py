@@ -19,7 +19,8 @@ from drw.api.models.v1.experiments_pb2 import Experiment
 from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
-from drw.kernel.rpc.http_server import read_json
+from drw.kernel.rpc.http_server import read_body
+from drw.kernel.rpc.json_bodies import json_object
 from drw.kernel.rpc.json_messages import json_value
 from drw.models.experiments.design import assign
 from drw.models.experiments.recording import Recorder
@@ -85,13 +86,13 @@ class Evaluation:
 
 def _caller() -> Principal:
     principal = context.caller()
-    principal.must_hold(SCOPE)
+    principal.require_scope(SCOPE)
     return principal
 
 
 async def _targeting_key(request: Request, flag: str) -> str:
     try:
-        body = await read_json(request, MAX_BODY_BYTES)
+        body = json_object(await read_body(request, MAX_BODY_BYTES))
     except TooLarge:
         raise
     except InvalidRequest as error:

@@ -15,7 +15,7 @@ class Experiments(Servicer):
     contract = Contract.of(experiments_pb2.DESCRIPTOR.services_by_name["Experiments"])
 
     async def create_experiment(self, request: Experiment, /) -> Experiment:
-        """CreateExperiment."""
+        """CreateExperiment creates a draft."""
         raise MethodNotImplemented("CreateExperiment")
 
     async def list_experiments(self, request: ListExperimentsRequest, /) -> ListExperimentsResponse:
@@ -24,35 +24,35 @@ class Experiments(Servicer):
 
     async def get_experiment(self, request: GetExperimentRequest, /) -> Experiment:
         """GetExperiment."""
-        raise Unwritten("GetExperiment")
+        raise MethodNotImplemented("GetExperiment")
 
     async def start_experiment(self, request: StartExperimentRequest, /) -> Experiment:
         """StartExperiment starts a draft. Its definition cannot be changed afterwards."""
-        raise Unwritten("StartExperiment")
+        raise MethodNotImplemented("StartExperiment")
 
     async def stop_experiment(self, request: StopExperimentRequest, /) -> Experiment:
         """StopExperiment stops a running experiment: every unit gets the control arm and nothing is recorded anymore. The results stay."""
-        raise Unwritten("StopExperiment")
+        raise MethodNotImplemented("StopExperiment")
 
     async def delete_experiment(self, request: DeleteExperimentRequest, /) -> DeleteExperimentResponse:
         """DeleteExperiment deletes an experiment that is not running, with its exposures and outcomes."""
-        raise Unwritten("DeleteExperiment")
+        raise MethodNotImplemented("DeleteExperiment")
 
     async def assign_unit(self, request: AssignUnitRequest, /) -> Assignment:
         """AssignUnit returns the arm of a unit, which depends on nothing but the definition and the unit's id."""
-        raise Unwritten("AssignUnit")
+        raise MethodNotImplemented("AssignUnit")
 
     async def record_exposures(self, request: RecordExposuresRequest, /) -> RecordExposuresResponse:
         """RecordExposures records which units saw their arm, the control arm included."""
-        raise Unwritten("RecordExposures")
+        raise MethodNotImplemented("RecordExposures")
 
     async def record_outcomes(self, request: RecordOutcomesRequest, /) -> RecordOutcomesResponse:
         """RecordOutcomes records values of metrics of exposed units. An outcome with an id counts once."""
-        raise Unwritten("RecordOutcomes")
+        raise MethodNotImplemented("RecordOutcomes")
 
     async def get_results(self, request: GetResultsRequest, /) -> Results:
         """GetResults compares each arm with the control arm. The intervals are valid however often they are read."""
-        raise Unwritten("GetResults")
+        raise MethodNotImplemented("GetResults")
 
 
 class ExperimentsClient(Client):
