@@ -26,7 +26,7 @@ def test_status_is_healthy_and_lists_unimplemented_services(platform: Platform) 
     assert result["healthy"]
     states = {s["name"]: s["state"] for s in result["services"]}
     assert len(states) == 17
-    assert {n for n, s in states.items() if s == "unimplemented"} == {"experiments", "error_handling"}
+    assert {n for n, s in states.items() if s == "unimplemented"} == {"error_handling"}
 
 
 def test_first_key_is_in_no_log(platform: Platform) -> None:

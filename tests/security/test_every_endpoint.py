@@ -23,6 +23,7 @@ PATH_PARAMETERS = {
     "/api/v1/issuers/{name}": "issuer",
     "/api/v1/certificates/{name}": "certificate",
     "/api/v1/aliases/{name}": "alias",
+    "/api/v1/experiments/{name}": "experiment",
     "/api/v1/routes/{name}": "route",
     "/api/v1/upstreams/{name}": "upstream",
     "/api/v1/templates/{name}": "template",
@@ -46,6 +47,13 @@ SUBJECTS = (
     *({"subject": "ORG", **org} for org in ({}, ORG)),
     {"subject": "MODEL", "name": MODEL},
 )
+EXPERIMENT = {
+    "name": "mine",
+    "unit": "user",
+    "arms": [{"name": "control", "weight": 1}, {"name": "other", "weight": 1}],
+    "metrics": [{"name": "cost", "kind": "MEAN", "direction": "LOWER_IS_BETTER"}],
+}
+UNIT = {"context": {"targetingKey": "user-1"}}
 LIMITS = (
     *({"subject": "KEY", "key": key, **fields} for key in KEYS for fields in ({}, ORG, VICTIM_DESK, {"desk": DESK})),
     *({"subject": "DESK", "desk": DESK, **org} for org in ({}, ORG)),
@@ -90,8 +98,16 @@ RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
     "PUT /api/v1/desks/{name}": (GRANT | ORG | {"revoke_wider": True}, GRANT),
     "GET /api/v1/desks/{name}": ({}, ORG),
     "DELETE /api/v1/desks/{name}": ({"revoke_keys": "true"}, ORG | {"revoke_keys": "true"}),
-    "POST /api/v1/experiments": ({"name": "mine"},),
-    "GET /api/v1/experiments": NO_FIELDS,
+    "GET /api/v1/experiments": ({}, {"page_token": "a"}),
+    "POST /api/v1/experiments": (EXPERIMENT,),
+    "GET /api/v1/experiments/{name}": NO_FIELDS,
+    "DELETE /api/v1/experiments/{name}": NO_FIELDS,
+    "POST /api/v1/experiments/{name}/exposures": ({"units": ["user-1"]},),
+    "POST /api/v1/experiments/{name}/outcomes": ({"outcomes": [{"unit": "user-1", "metric": "cost", "value": 1}]},),
+    "GET /api/v1/experiments/{name}/results": NO_FIELDS,
+    "POST /api/v1/experiments/{name}:assign": ({"unit": "user-1"},),
+    "POST /api/v1/experiments/{name}:start": NO_FIELDS,
+    "POST /api/v1/experiments/{name}:stop": ({"reason": "mine"},),
     "GET /api/v1/health": NO_FIELDS,
     "GET /api/v1/issuers": NO_FIELDS,
     "PUT /api/v1/issuers/{name}": ({"issuer": "https://thief", "audiences": ["a"], "jwks": "{}", **ORG},),
@@ -174,6 +190,8 @@ RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
     "GET /v1/vector_stores/{vector_store_id}/files/{file_id}/content": NO_FIELDS,
     "POST /v1/vector_stores/{vector_store_id}/search": ({"query": "rates"},),
     # Endpoints without a contract.
+    "POST /ofrep/v1/evaluate/flags": (UNIT,),
+    "POST /ofrep/v1/evaluate/flags/{experiment}": (UNIT,),
     "GET /metrics/all": NO_FIELDS,
     "GET /healthz": NO_FIELDS,
 }

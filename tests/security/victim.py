@@ -28,7 +28,15 @@ WORD = re.compile(r"kestrel[\w-]*")
 
 VICTIM_PATHS = (
     *("/api/v1/me", "/api/v1/keys?all=true", "/api/v1/desks", "/api/v1/limits", "/api/v1/budgets"),
-    *("/api/v1/collections", "/api/v1/runs", "/api/v1/runs/{run}", "/api/v1/kills", "/v1/files", "/v1/vector_stores"),
+    *(
+        "/api/v1/collections",
+        "/api/v1/runs",
+        "/api/v1/runs/{run}",
+        "/api/v1/kills",
+        "/api/v1/experiments",
+        "/v1/files",
+        "/v1/vector_stores",
+    ),
     *("/v1/files/{file_id}/content", "/v1/vector_stores/{vector_store_id}/files"),
     *("/v1/vector_stores/{vector_store_id}/files/{file_id}", "/api/v1/collections/{collection}/documents"),
     "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}",
@@ -116,6 +124,12 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids |= {"certificate_key": "cert:kestrel-cert", "issuer_key": "oidc:kestrel-idp:kestrel-person"}
     ids |= {"issuer": "kestrel-idp", "certificate": "kestrel-cert", "org": VICTIM, "desk": DESK}
     create(operator, "/api/v1/aliases/fast", "PUT", json={"targets": [{"model": MODEL, "weight": 1}]})
+    arms = [{"name": "control", "weight": 1}, {"name": "other", "weight": 1, "value": "kestrel-value"}]
+    metric = {"name": "cost", "kind": "MEAN", "direction": "LOWER_IS_BETTER"}
+    experiment = {"name": "kestrel-experiment", "unit": "user", "arms": arms, "metrics": [metric]}
+    ids["experiment"] = create(client, "/api/v1/experiments", json=experiment)["name"]
+    create(client, "/api/v1/experiments/{experiment}:start")
+    create(client, "/api/v1/experiments/{experiment}/exposures", json={"units": ["user-1"]})
     create(operator, "/api/v1/prices", json={"model": "kite", "prompt_usd_per_million": "1"})
     route = {"path": "/v1/kestrel-path", "upstream": "all", "scopes": ["models:read"], "tenants": [f"{VICTIM}/{DESK}"]}
     wait_until(lambda: operator.get("/api/v1/routes").status_code == 200, "the routes")
