@@ -188,7 +188,7 @@ def test_settings_are_listed_with_value_default_origin_and_description(paths: An
     settings = {s.name: s for s in current_settings(SettingLayers(paths.files, {}))}
     waiting = settings["services.serving.max_waiting"]
     assert (waiting.value, waiting.default, waiting.origin) == (5, 64, str(paths.settings))
-    assert waiting.description.startswith("Requests that may wait for one model")
+    assert waiting.description.startswith("Maximum requests that wait for one model")
     assert settings["services.serving.total_seconds"].origin == "default"
     assert settings["services.discovery.models.smollm2-135m-instruct.sampling.repeat_penalty"].value == 1.1
     assert not any("*" in name for name in settings)

@@ -12,8 +12,8 @@ from drw.api.gateway.v1.authentication_pb2 import ListKeysRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ServiceStatus
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
-from drw.api.models.v1.experiments_pb2 import Experiment, ListExperimentsRequest
-from drw.api.models.v1.experiments_rpc import ExperimentsClient
+from drw.api.workflow.v1.error_handling_pb2 import ListDeadLettersRequest, RedriveRequest
+from drw.api.workflow.v1.error_handling_rpc import ErrorHandlingClient
 from drw.kernel.errors import Forbidden, Unavailable, Unimplemented
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.transport import Channels
@@ -24,18 +24,18 @@ from support.hosting import hosted
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
 async def test_a_service_without_methods_reports_unimplemented(profile: Profile, caller: Principal, how: str) -> None:
-    async with hosted(profile, ["experiments"], how) as host:
-        with acting_for(caller), pytest.raises(Unimplemented, match="experiments.CreateExperiment"):
-            await host.client(ExperimentsClient).create_experiment(Experiment(name="a"))
+    async with hosted(profile, ["error_handling"], how) as host:
+        with acting_for(caller), pytest.raises(Unimplemented, match="error_handling.Redrive"):
+            await host.client(ErrorHandlingClient).redrive(RedriveRequest(id="a"))
 
 
 async def test_a_service_can_call_only_services_in_its_catalog_row(profile: Profile) -> None:
-    async with hosted(profile, ["experiments"], "apart") as host:
-        address = host.profile.address_of("experiments")
+    async with hosted(profile, ["error_handling"], "apart") as host:
+        address = host.profile.address_of("error_handling")
         channels = Channels()
-        with pytest.raises(Forbidden, match="'documents' may not call 'experiments'"):
-            await channels.client(ExperimentsClient, address.grpc, "documents").list_experiments(
-                ListExperimentsRequest()
+        with pytest.raises(Forbidden, match="'documents' may not call 'error_handling'"):
+            await channels.client(ErrorHandlingClient, address.grpc, "documents").list_dead_letters(
+                ListDeadLettersRequest()
             )
         await channels.close()
 
@@ -49,48 +49,48 @@ async def test_a_stopped_process_is_unavailable(profile: Profile, folder: Path) 
 
 
 async def test_the_status_names_unimplemented_services(profile: Profile) -> None:
-    async with hosted(profile, ["experiments"], "apart") as host:
+    async with hosted(profile, ["error_handling"], "apart") as host:
         channels = Channels()
-        status = await channels.client(ProcessClient, host.profile.address_of("experiments").grpc).get_status(
+        status = await channels.client(ProcessClient, host.profile.address_of("error_handling").grpc).get_status(
             GetStatusRequest()
         )
         await channels.close()
-    assert [(s.name, s.state) for s in status.services] == [("experiments", ServiceStatus.UNIMPLEMENTED)]
+    assert [(s.name, s.state) for s in status.services] == [("error_handling", ServiceStatus.UNIMPLEMENTED)]
 
 
 async def test_unknown_settings_are_rejected(profile: Profile) -> None:
-    invalid = profile.model_copy(update={"services": {"experiments": {"speed": 3}}})
-    host = Host(invalid, "test", ["experiments"])
-    with pytest.raises(ConfigError, match="experiments.speed is not a setting"):
+    invalid = profile.model_copy(update={"services": {"error_handling": {"speed": 3}}})
+    host = Host(invalid, "test", ["error_handling"])
+    with pytest.raises(ConfigError, match="error_handling.speed is not a setting"):
         await host.start()
     await host.stop()
 
 
 @pytest.fixture
 async def web(profile: Profile) -> AsyncIterator[httpx.AsyncClient]:
-    async with hosted(profile, ["experiments"]) as host:
+    async with hosted(profile, ["error_handling"]) as host:
         transport = httpx.ASGITransport(app=host.app())
         async with httpx.AsyncClient(transport=transport, base_url="http://drw") as client:
             yield client
 
 
-HEADERS = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "experiments:write"}
+HEADERS = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "workflows:run"}
 
 
 async def test_all_rest_errors_have_the_same_format(web: httpx.AsyncClient) -> None:
     for headers, path, status, code in [
-        ({}, "/api/v1/experiments", 401, "invalid_api_key"),
-        (HEADERS, "/api/v1/experiments", 403, "permission_denied"),
+        ({}, "/api/v1/deadLetters", 401, "invalid_api_key"),
+        (HEADERS, "/api/v1/deadLetters", 403, "permission_denied"),
         (HEADERS, "/api/v1/nothing", 404, "not_found"),
     ]:
         response = await web.get(path, headers=headers)
         assert (response.status_code, response.json()["error"]["code"]) == (status, code)
         assert response.json()["error"]["message"]
-    response = await web.post("/api/v1/experiments", headers=HEADERS, json={"name": "a"})
+    response = await web.post("/api/v1/deadLetters/a:redrive", headers=HEADERS)
     assert (response.status_code, response.json()["error"]["type"]) == (501, "not_implemented_error")
 
 
 async def test_an_unsupported_method_is_a_405_that_names_the_supported_methods(web: httpx.AsyncClient) -> None:
-    response = await web.put("/api/v1/experiments", headers=HEADERS)
+    response = await web.put("/api/v1/deadLetters", headers=HEADERS)
     assert (response.status_code, response.json()["error"]["code"]) == (405, "method_not_allowed")
-    assert response.json()["error"]["message"] == "/api/v1/experiments takes GET, HEAD, POST, not PUT"
+    assert response.json()["error"]["message"] == "/api/v1/deadLetters takes GET, HEAD, not PUT"

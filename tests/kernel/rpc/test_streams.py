@@ -126,7 +126,7 @@ async def test_an_error_in_a_stream_keeps_its_class_message_and_metadata(clients
     client = await clients.state(DoubleState("1", error=RunEnded("the run is over", run="r")))
     received = []
     with pytest.raises(RunEnded, match="the run is over") as caught:
-        async for event in client.watch_run(WatchRunRequest()):
+        async for event in client.watch_run(WatchRunRequest(run="r")):
             received.append(event.event_id)
     assert (received, caught.value.metadata) == (["1"], {"run": "r"})
 
@@ -134,7 +134,7 @@ async def test_an_error_in_a_stream_keeps_its_class_message_and_metadata(clients
 async def test_an_unexpected_error_in_a_stream_does_not_expose_details(clients: Clients) -> None:
     client = await clients.state(DoubleState("1", error=ValueError("secret")))
     with pytest.raises(InternalError, match=r"unexpected error in state\.WatchRun") as caught:
-        await ids(client.watch_run(WatchRunRequest()))
+        await ids(client.watch_run(WatchRunRequest(run="r")))
     assert "secret" not in caught.value.message
 
 
@@ -143,7 +143,7 @@ async def test_a_client_disconnect_closes_the_stream_in_the_service(clients: Cli
     client = await clients.state(service)
 
     async def watch() -> None:
-        await ids(client.watch_run(WatchRunRequest()))
+        await ids(client.watch_run(WatchRunRequest(run="r")))
 
     watch_task = asyncio.create_task(watch())
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
@@ -157,7 +157,7 @@ async def test_a_disconnect_of_a_slow_reader_closes_the_stream_in_the_service(cl
     # Much more than the buffers hold, so that the service waits for the client when it disconnects.
     service = DoubleState(*map(str, range(200)), padding=1 << 20)
     client = await clients.state(service)
-    stream = client.watch_run(WatchRunRequest())
+    stream = client.watch_run(WatchRunRequest(run="r"))
     assert (await anext(stream)).event_id == "0"
     await stream.aclose()
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
@@ -169,7 +169,7 @@ async def test_a_stream_ends_at_its_deadline(clients: Clients) -> None:
     client = await clients.state(service)
     received = []
     with pytest.raises(DeadlineExceeded):
-        async for event in client.watch_run(WatchRunRequest(), timeout=DEADLINE_SECONDS):
+        async for event in client.watch_run(WatchRunRequest(run="r"), timeout=DEADLINE_SECONDS):
             received.append(event.event_id)
     assert received == ["1"]
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
@@ -178,7 +178,7 @@ async def test_a_stream_ends_at_its_deadline(clients: Clients) -> None:
 
 async def test_a_deadline_excludes_the_time_of_the_reader_between_messages(clients: Clients) -> None:
     client = await clients.state(DoubleState("1", "2", hangs=True))
-    stream = client.watch_run(WatchRunRequest(), timeout=DEADLINE_SECONDS)
+    stream = client.watch_run(WatchRunRequest(run="r"), timeout=DEADLINE_SECONDS)
     assert (await anext(stream)).event_id == "1"
     await asyncio.sleep(DEADLINE_SECONDS + 0.1)  # the reader's own work, past the deadline: it is not interrupted
     with pytest.raises(DeadlineExceeded):
@@ -188,7 +188,7 @@ async def test_a_deadline_excludes_the_time_of_the_reader_between_messages(clien
 async def test_the_callers_deadline_bounds_a_stream(clients: Clients) -> None:
     client = await clients.state(DoubleState(hangs=True))
     with context.deadline(0.2), pytest.raises(DeadlineExceeded):
-        await ids(client.watch_run(WatchRunRequest()))
+        await ids(client.watch_run(WatchRunRequest(run="r")))
 
 
 class DoubleTemplates(Templates):
@@ -219,7 +219,7 @@ async def test_a_call_ends_at_its_deadline_and_the_service_receives_the_deadline
     service = DoubleTemplates(hangs=True)
     client = await clients.templates(service)
     with pytest.raises(DeadlineExceeded):
-        await client.get_template(GetTemplateRequest(), timeout=DEADLINE_SECONDS)
+        await client.get_template(GetTemplateRequest(name="digest"), timeout=DEADLINE_SECONDS)
     assert service.time_left is not None
     assert 0 < service.time_left <= DEADLINE_SECONDS + 0.01
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
@@ -230,14 +230,14 @@ async def test_after_the_deadline_nothing_is_called(clients: Clients) -> None:
     service = DoubleTemplates()
     client = await clients.templates(service)
     with context.deadline(0.0), pytest.raises(DeadlineExceeded):
-        await client.get_template(GetTemplateRequest())
+        await client.get_template(GetTemplateRequest(name="digest"))
     assert not service.closed.is_set()
 
 
 async def test_cancelling_a_call_cancels_the_service(clients: Clients) -> None:
     service = DoubleTemplates(hangs=True)
     client = await clients.templates(service)
-    call = asyncio.create_task(client.get_template(GetTemplateRequest()))
+    call = asyncio.create_task(client.get_template(GetTemplateRequest(name="digest")))
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         await service.waiting.wait()
         call.cancel()
@@ -250,7 +250,7 @@ async def test_cancelling_a_call_cancels_the_service(clients: Clients) -> None:
 async def test_error_messages_of_any_length_and_encoding_arrive(clients: Clients, message: str) -> None:
     client = await clients.templates(DoubleTemplates(error=RunEnded(message, value=message)))
     with pytest.raises(RunEnded) as caught:
-        await client.get_template(GetTemplateRequest())
+        await client.get_template(GetTemplateRequest(name="digest"))
     assert caught.value.message[:300] == message[:300]
 
 
@@ -264,7 +264,7 @@ async def apart(folder: Path) -> AsyncIterator[Clients]:
 async def test_a_service_that_stops_is_unavailable(apart: Clients) -> None:
     service = DoubleTemplates(hangs=True)
     client = await apart.templates(service)
-    call = asyncio.create_task(client.get_template(GetTemplateRequest()))
+    call = asyncio.create_task(client.get_template(GetTemplateRequest(name="digest")))
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         await service.waiting.wait()
         assert apart.server is not None
@@ -276,7 +276,7 @@ async def test_a_service_that_stops_is_unavailable(apart: Clients) -> None:
 async def test_a_response_that_is_too_large_is_an_error(apart: Clients) -> None:
     client = await apart.templates(DoubleTemplates(name="x" * (MAX_MESSAGE_BYTES + 1)))
     with pytest.raises(TooLarge, match="templates: .*larger than max"):
-        await client.get_template(GetTemplateRequest())
+        await client.get_template(GetTemplateRequest(name="digest"))
 
 
 def test_an_unknown_error_class_becomes_the_class_with_the_same_code() -> None:
@@ -300,8 +300,8 @@ async def watched(service: State, **headers: str) -> httpx.Response:
 
 async def test_events_have_ids_and_a_final_event() -> None:
     service = DoubleState("1-0", "2-0")
-    response = await watched(service, **{"Last-Event-ID": "0-7"})
-    assert service.received == [WatchRunRequest(run="r", last_event_id="0-7")]
+    response = await watched(service, **{"Last-Event-ID": "7"})
+    assert service.received == [WatchRunRequest(run="r", last_event_id="7")]
     assert response.headers["content-type"].startswith("text/event-stream")
     first, second, end, rest_ = response.text.split("\n\n")
     assert first.splitlines()[0] == "id: 1-0"
