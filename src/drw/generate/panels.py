@@ -387,7 +387,7 @@ RUNS = Board(
             "",
             _one(_rate("drw_steps_total", "activity, outcome"), "{{activity}} {{outcome}}"),
         ),
-        Panel("Oldest queued run", "s", "", _one("max(drw_runs_oldest_queued_seconds)", "age")),
+        Panel("Oldest run that waits", "s", "", _one("max(drw_runs_oldest_queued_seconds)", "age")),
         Panel(
             "Unpublished events",
             "short",
