@@ -57,16 +57,16 @@ def http_page(all_operations: Sequence[Operation], protos: Protos) -> str:
 
 def _parameters() -> list[str]:
     lines = [
-        "The tables below say which of OpenAI's parameters they take; those mean what OpenAI's reference says. Any",
-        "other is a 400 that names it. A model's setting `parameters` names further ones, which go to its engine as",
-        "they are (`top_k`, `chat_template_kwargs`). An engine refuses what it cannot do, as the bundled one refuses",
-        "pictures, with a 400 too.",
+        "The tables below list the supported parameters. They have the meaning of OpenAI's reference. Any other",
+        "parameter is a 400 that names it. A model's setting `parameters` permits further ones, such as `top_k` and",
+        "`chat_template_kwargs`, which its engine receives unchanged. Content that an engine does not support is a 400",
+        "too, such as images for the bundled model.",
         "",
         "`prompt` and `input` take one text, a list of texts, and token ids: ids of the tokenizer of the model that is",
-        "named, as in vLLM. Ids of another tokenizer, such as OpenAI's `cl100k_base`, stand for other words there;",
-        "where the model has no such id the answer is a 400.",
+        "named, as in vLLM. Ids of another tokenizer, such as OpenAI's `cl100k_base`, are other words for the model.",
+        "An id that the model does not have is a 400.",
         "",
-        "A body may come with `Content-Encoding: gzip` or `deflate`; the bounds are on what it becomes.",
+        "Bodies may use `Content-Encoding: gzip` or `deflate`. Size limits apply to the decompressed body.",
         "",
     ]
     for endpoint in ENDPOINTS:
@@ -79,13 +79,15 @@ def _parameters() -> list[str]:
 def _conventions() -> list[str]:
     errors = sorted((form.status, form.code, form.type) for form in HTTP.values())
     return [
-        "A request carries a key: `Authorization: Bearer <key>`. Bodies are JSON; a field that does not exist is an",
-        "error that names it. Lists are paged: `page_size`, and `page_token` from the answer before.",
+        "Send your key in each request: `Authorization: Bearer <key>`. Bodies are JSON. An unknown field is a 400 that",
+        "names it. Lists are paged: pass `page_size`, and as `page_token` the `next_page_token` of the previous page.",
         "",
-        "Streams are server-sent events: each event's data is one object; the last event is `done`, or `error` with an",
-        "error object. Where events have ids, `Last-Event-ID` takes a stream up again after that event.",
+        "Streams are server-sent events. The data of each event is one JSON object. The last event is `done`, or",
+        "`error` with an error object. If events have ids, `Last-Event-ID` resumes a stream after that event.",
         "",
-        'An error is `{"error": {"message", "type", "param", "code"}}`, as OpenAI has it:',
+        'Errors have OpenAI\'s format, `{"error": {"message", "type", "param", "code"}}`. Some causes have a code',
+        "of their own, such as `unsupported_parameter` and `context_length_exceeded` (400), `killed` (403), and",
+        "`insufficient_quota` (429).",
         "",
         *_table(("status", "code", "type"), [(str(status), f"`{code}`", f"`{kind}`") for status, code, kind in errors]),
         "",

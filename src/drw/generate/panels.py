@@ -74,7 +74,7 @@ GATEWAY = Board(
             _single_query(_rate("drw_requests_total", "code"), "{{code}}"),
         ),
         Panel(
-            "Refused at the edge",
+            "Rejected at the edge",
             "reqps",
             "What Envoy refuses by itself: bad keys (401), scopes (403) and blocks (403, 429), limits (429).",
             (
@@ -94,9 +94,9 @@ GATEWAY = Board(
                 "failed",
             ),
         ),
-        Panel("Time of a request", "s", "To the last byte of the answer.", _quantiles("drw_request_seconds", "route")),
+        Panel("Request duration", "s", "To the last byte of the answer.", _quantiles("drw_request_seconds", "route")),
         Panel(
-            "What we add to a model call",
+            "Latency added to model calls",
             "s",
             "edge: Envoy. serving: our own work. queue: waiting for admission at the model.",
             _quantiles("drw_overhead_seconds", "part"),
@@ -127,7 +127,7 @@ GATEWAY = Board(
             _single_query(_quantile(0.99, "drw_call_seconds", "service"), "{{service}}"),
         ),
         Panel(
-            "Calls under way",
+            "Calls in progress",
             "short",
             "Between services, on the side that serves: begun less ended.",
             _single_query(
@@ -136,7 +136,7 @@ GATEWAY = Board(
             ),
         ),
         Panel(
-            "Calls that fail",
+            "Failed calls",
             "reqps",
             "On the side that serves.",
             _single_query(
@@ -170,10 +170,10 @@ MODELS = Board(
                 f"{{{{{MODEL}}}}} {{{{error_type}}}}",
             ),
         ),
-        Panel("Time to the first token", "s", "", _quantiles("gen_ai_server_time_to_first_token_seconds", MODEL)),
+        Panel("Time to first token", "s", "", _quantiles("gen_ai_server_time_to_first_token_seconds", MODEL)),
         Panel("Time between tokens", "s", "", _quantiles("gen_ai_server_time_per_output_token_seconds", MODEL)),
         Panel(
-            "Tokens a second",
+            "Tokens per second",
             "short",
             "Read (input) and written (output).",
             _single_query(
@@ -181,9 +181,9 @@ MODELS = Board(
                 f"{{{{{MODEL}}}}} {{{{gen_ai_token_type}}}}",
             ),
         ),
-        Panel("Time of a whole answer", "s", "", _quantiles("gen_ai_server_request_duration_seconds", MODEL)),
+        Panel("Call duration", "s", "", _quantiles("gen_ai_server_request_duration_seconds", MODEL)),
         Panel(
-            "Cost an hour",
+            "Cost per hour",
             "currencyUSD",
             "By model.",
             _single_query(f"sum by ({MODEL}) (increase(drw_cost_usd_total[1h]))", f"{{{{{MODEL}}}}}"),
@@ -247,13 +247,13 @@ MONEY = Board(
             _single_query("drw_budget_reserved_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
         ),
         Panel(
-            "Cost an hour",
+            "Cost per hour",
             "currencyUSD",
             "By desk.",
             _single_query("sum by (org, desk) (increase(drw_cost_usd_total[1h]))", "{{org}} {{desk}}"),
         ),
         Panel(
-            "Reservations that nobody settled",
+            "Abandoned reservations",
             "short",
             "Of processes that died; the reaper settles them.",
             _single_query("max(drw_reservations_abandoned)", "reservations"),
@@ -282,7 +282,7 @@ DATA_PLANE = Board(
             "stat",
         ),
         Panel(
-            "Configurations refused",
+            "Rejected configurations",
             "short",
             "By kind, in the last hour.",
             (
@@ -292,7 +292,7 @@ DATA_PLANE = Board(
             ),
         ),
         Panel(
-            "Hosts that are well",
+            "Healthy hosts",
             "percentunit",
             "By upstream.",
             _single_query(
@@ -302,7 +302,7 @@ DATA_PLANE = Board(
             ),
         ),
         Panel(
-            "Connections that fail",
+            "Failed connections",
             "cps",
             "By upstream: all that tells of an upstream with a single host, as our own processes are.",
             _single_query(
@@ -310,7 +310,7 @@ DATA_PLANE = Board(
             ),
         ),
         Panel(
-            "Hosts ejected",
+            "Ejected hosts",
             "short",
             "By upstream; only those with several hosts.",
             _single_query(
@@ -362,13 +362,13 @@ AUDIT = Board(
     "Audit",
     (
         Panel(
-            "Records not signed yet",
+            "Unsigned records",
             "short",
             "They are on disk; a checkpoint will cover them.",
             _single_query("drw_audit_unsigned_records", "records"),
         ),
         Panel(
-            "Oldest record not signed",
+            "Oldest unsigned record",
             "s",
             "",
             _single_query("drw_audit_oldest_unsigned_seconds", "age"),
@@ -395,20 +395,20 @@ RUNS = Board(
     (
         Panel("Open runs", "short", "By state.", _single_query("max by (state) (drw_runs_open)", "{{state}}")),
         Panel(
-            "Ended an hour",
+            "Finished runs per hour",
             "short",
             "",
             _single_query("sum by (outcome) (increase(drw_runs_ended_total[1h]))", "{{outcome}}"),
         ),
         Panel(
-            "Attempts at steps",
+            "Step attempts",
             "reqps",
             "",
             _single_query(_rate("drw_steps_total", "activity, outcome"), "{{activity}} {{outcome}}"),
         ),
         Panel("Oldest run that waits", "s", "", _single_query("max(drw_runs_oldest_queued_seconds)", "age")),
         Panel(
-            "Events not shown yet",
+            "Unpublished events",
             "short",
             "The live view of runs is that far behind.",
             _single_query("max(drw_runs_events_waiting)", "events"),

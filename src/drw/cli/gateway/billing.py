@@ -154,7 +154,7 @@ def list_limits(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = Fa
         )
         for limit in response["limits"]
     ]
-    columns = ("WHOSE", "REQUESTS/MIN", "TOKENS/MIN", "AT ONCE", "COUNTED", "WHEN LOST", "USED UP")
+    columns = ("SUBJECT", "REQUESTS/MIN", "TOKENS/MIN", "CONCURRENT", "ALGORITHM", "WHEN LOST", "EXHAUSTED")
     write_table(columns, rows, "no limits of their own")
     write(f"other keys: {response['default_requests_per_minute']} requests a minute")
 
@@ -225,7 +225,9 @@ def list_budgets(in_org: InOrg = "", data_dir: DataDir = None, as_json: Json = F
         )
         for b in records
     ]
-    write_table(("WHOSE", "PERIOD", "UNIT", "AMOUNT", "SPENT", "RESERVED", "LEFT", "BEGINS ANEW"), rows, "no budgets")
+    write_table(
+        ("SUBJECT", "PERIOD", "UNIT", "AMOUNT", "SPENT", "RESERVED", "REMAINING", "RESETS AT"), rows, "no budgets"
+    )
 
 
 @prices.command("set")

@@ -93,7 +93,9 @@ def list_keys(
         )
         for k in records
     ]
-    write_table(("KEY", "DESK", "NAME", "ENDS IN", "GOOD UNTIL", "RPM", "MADE BY", "SCOPES"), rows, "no keys")
+    write_table(
+        ("KEY", "DESK", "NAME", "LAST CHARACTERS", "VALID UNTIL", "RPM", "CREATED BY", "SCOPES"), rows, "no keys"
+    )
 
 
 @keys.command("revoke")
@@ -137,10 +139,10 @@ def show_key(
         ("org and desk", f"{response['org']} / {response['desk']}"),
         ("scopes", " ".join(response["scopes"])),
         ("walls", " ".join(response["walls"]) or "none"),
-        ("ends in", f"…{response['last_characters']}"),
+        ("last characters", f"…{response['last_characters']}"),
         ("requests a minute", response["requests_per_minute"] or "the default"),
-        ("made", format_time(response["created_at"])),
-        ("made by", response["created_by"] or "unknown"),
+        ("created", format_time(response["created_at"])),
+        ("created by", response["created_by"] or "unknown"),
         ("valid until", format_time(response.get("ends_at") or response["expires_at"])),
         ("revoked", format_time(response.get("revoked_at")) or "no"),
         ("successor", response["successor"] or "none"),
@@ -180,7 +182,7 @@ def list_signing_keys(data_dir: DataDir = None, as_json: Json = False) -> None:
         )
         for k in signing_keys
     ]
-    write_table(("SIGNING KEY", "STATE", "SIGNS FROM", "GOOD KEYS", "THE LAST ENDS"), rows)
+    write_table(("SIGNING KEY", "STATE", "SIGNS FROM", "VALID KEYS", "LAST EXPIRY"), rows)
 
 
 @keys.command("rotate-signing")

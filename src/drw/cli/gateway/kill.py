@@ -87,7 +87,7 @@ def list_kills(
         )
         for k in kills
     ]
-    write_table(("KILL", "SUBJECT", "NAME", "STATE", "SINCE", "BY", "WHY"), rows, "nothing is killed")
+    write_table(("KILL", "SUBJECT", "NAME", "STATE", "SINCE", "BY", "REASON"), rows, "nothing is killed")
 
 
 @kill.command("lift")

@@ -254,7 +254,7 @@ def _print_status(response: dict[str, Any]) -> None:
         rows = [
             (p["name"], p["state"], p["pid"] or "", p["restarts"] or "", p["detail"]) for p in response["processes"]
         ]
-        write_table(("PART", "STATE", "PID", "RESTARTS", ""), rows)
+        write_table(("PROCESS", "STATE", "PID", "RESTARTS", ""), rows)
     if response["services"]:
         write("")
         services = [(s["name"], s["cluster"], s["state"], s["detail"]) for s in response["services"]]

@@ -15,7 +15,8 @@ class Settings(Base):
     data_planes: int = Field(1, ge=1, le=1000)
     """Number of data planes. Each enforces its share of request limits."""
     lease_seconds: float = Field(30.0, gt=0, le=600)
-    """As in serving's settings: after a loss of the counters silent processes are waited for so long."""
+    """The same as `services.serving.metering.lease_seconds`. After a loss of the counters, the rebuild waits this long
+    for processes that do not answer."""
     uncounted_tokens: int = Field(4096, ge=0, le=1_000_000)
     """Completion tokens charged for a pass-through answer without usage, in addition to its prompt."""
     answer_seconds: float = Field(1.0, gt=0, le=10)

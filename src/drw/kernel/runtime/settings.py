@@ -61,24 +61,24 @@ class Connections(Settings):
     """Bounds on the connections of clients to the data plane."""
 
     max: int = Field(default=10_000, ge=10, le=1_000_000)
-    """Open at once, of all clients together. More are closed as they come."""
+    """Maximum open connections of all clients. Further connections are closed immediately."""
     per_client: int = Field(default=5_000, ge=1, le=1_000_000)
-    """Open at once of one client: an IPv4 address, or a /64 of IPv6. Behind a load balancer that hides its clients,
-    set it to `max`."""
+    """Maximum open connections of one client: an IPv4 address, or a /64 of IPv6. Behind a load balancer that hides its
+    clients, set it to `max`."""
     idle_seconds: int = Field(default=60, ge=5, le=3600)
-    """How long a connection without a request stays open; the fuller the data plane, the shorter, down to one second.
+    """Maximum time that a connection stays open without a request. It falls to one second as the data plane fills up.
 
-    Clients, and load balancers before the data plane, should close their idle connections earlier.
+    Clients, and load balancers in front of the data plane, should close their idle connections earlier.
     """
     operators: int = Field(default=100, ge=1, le=100_000)
-    """Open at once at the listener for operators, which the others take nothing away from."""
+    """Maximum open connections at the listener for operators, in addition to `max`."""
 
 
 class Cors(Settings):
     """Web origins that can call the platform from a browser: `[data_plane.cors]`."""
 
     origins: tuple[Origin, ...] = ()
-    """As in `https://desk.example`, or `*` for every page. Requests still need an API key."""
+    """Permitted origins, such as `https://desk.example`, or `*` for every page. Requests still need an API key."""
 
 
 class DataPlane(Settings):
@@ -88,16 +88,16 @@ class DataPlane(Settings):
     """`host:port` of the plain listener."""
     tls: Tls | None = None
     folder: Path
-    """Envoy's configuration, its last good one, and its access log."""
+    """Folder of Envoy's configuration, its last valid configuration, and its access log."""
     operators: str = ""
-    """`unix:/path` or `host:port` of one more listener, for operators: it answers when clients have used up all
-    connections. Keys and scopes are checked as everywhere. Empty: none."""
+    """`unix:/path` or `host:port` of an additional listener for operators. It answers when clients have used up all
+    connections, and checks keys and scopes like the others. Empty: none."""
     connections: Connections = Connections()
     cors: Cors = Cors()
     admin: str
     """`unix:/path` or `host:port` of Envoy's admin interface."""
     metrics: str = ""
-    """`unix:/path` or `host:port` where the agent serves its metrics and Envoy's; empty: nowhere."""
+    """`unix:/path` or `host:port` where the agent serves its own and Envoy's metrics. Empty: nowhere."""
     authorities: Path = Path("/etc/ssl/certs/ca-certificates.crt")
     """Certificate authorities for TLS upstreams, as PEM."""
 
@@ -113,7 +113,7 @@ class Profile(Settings):
     """A deployment profile: processes and their services, and the settings of each service."""
 
     name: str
-    """The name of the profile, as in `laptop`."""
+    """The name of the profile, such as `laptop`."""
     data: Path
     """Data folder; each service has a subfolder of its name."""
     postgres: str
@@ -125,9 +125,9 @@ class Profile(Settings):
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
     engine: Engine = Engine()
     starts: Path | None = None
-    """Where the supervisor of this machine writes how long each part took to start, in seconds; none: it does not."""
+    """File in which the supervisor stores how long each process took to start, in seconds. Null: none."""
     otlp_endpoint: str = ""
-    """Where traces go, as in `http://127.0.0.1:4318`; empty: nowhere."""
+    """Address of the OpenTelemetry collector, such as `http://127.0.0.1:4318`. Empty: spans are not recorded."""
 
     def http_addresses(self) -> dict[str, ServiceAddress]:
         """Return the HTTP upstreams of the data plane: all processes, and the metrics of the agent."""
