@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from drw.kernel.errors import Unavailable
+from drw.local.credentials import Credentials, write
 from drw.local.paths import PlatformPaths
 from drw.local.processes.supervisor import Supervisor
 
@@ -25,3 +26,18 @@ async def test_the_address_of_the_operators_own_settings_is_the_one_that_counts(
         with pytest.raises(Unavailable, match=f"{address} is not free"):
             await supervisor.run(print)
     assert (await supervisor._status())["gateway"] == f"http://{address}"
+
+
+async def test_the_socket_of_an_earlier_start_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drw.local.weights.present", lambda folder: pytest.fail("something is started"))
+    paths = PlatformPaths.of(tmp_path)
+    paths.prepare()
+    write(paths.credentials, "http://127.0.0.1:1", "secret")
+    with socket.socket(socket.AF_UNIX) as earlier:
+        earlier.bind(str(paths.operators))
+    assert Credentials.read(paths).socket
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        supervisor = Supervisor(paths, f"127.0.0.1:{taken.getsockname()[1]}", print)
+        with pytest.raises(Unavailable, match="is not free"):
+            await supervisor.run(print)
+    assert Credentials.read(paths).socket == ""

@@ -76,6 +76,7 @@ class Supervisor:
         self._layout.make_secrets()
         profile = self._profile = SettingLayers(self._layout.files).profile()
         self._listen = envoy.plane(profile).listen  # the operator's own settings may name another address
+        self._layout.operators.unlink(missing_ok=True)  # of an earlier start; `drw` would connect to it
         check_port(self._listen)
         await self._make_weights()
         forget_last_good(envoy.plane(profile).folder)
