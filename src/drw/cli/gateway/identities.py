@@ -11,18 +11,18 @@ from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, when, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest
 
-orgs = typer.Typer(help="Orgs: what the desks of each may hold.", no_args_is_help=True)
-desks = typer.Typer(help="Desks: what the keys of each may hold.", no_args_is_help=True)
-issuers = typer.Typer(help="Issuers whose tokens the gateway takes besides its own keys.", no_args_is_help=True)
-certificates = typer.Typer(help="Client certificates, and for whom they stand.", no_args_is_help=True)
+orgs = typer.Typer(help="Manage orgs, and the scopes and walls of their desks.", no_args_is_help=True)
+desks = typer.Typer(help="Manage desks, and the scopes and walls of their keys.", no_args_is_help=True)
+issuers = typer.Typer(help="Manage identity providers whose tokens (JWT) the gateway accepts.", no_args_is_help=True)
+certificates = typer.Typer(help="Map TLS client certificates to callers.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Small letters, digits, '-' and '_'.", show_default=False)]
-Org = Annotated[str, typer.Option("--org", help="By default your own; another one needs platform:admin.")]
-Title = Annotated[str, typer.Option("--title", help="A title for people.")]
-Scopes = Annotated[list[str] | None, typer.Option("--scope", "-s", help="A scope it may hold; repeat it.")]
-Walls = Annotated[list[str] | None, typer.Option("--wall", help="A wall inside which it may stand; repeat it.")]
-KeepChildren = Annotated[bool, typer.Option("--keep-children", help="Keys that were made with it stay good.")]
-RevokeWider = Annotated[bool, typer.Option("--revoke-wider", help="Revoke the keys that hold more than this.")]
+Name = Annotated[str, typer.Argument(help="Lower-case letters, digits, '-' and '_'.", show_default=False)]
+Org = Annotated[str, typer.Option("--org", help="Org. Default: your org. Any other requires platform:admin.")]
+Title = Annotated[str, typer.Option("--title", help="Display name.")]
+Scopes = Annotated[list[str] | None, typer.Option("--scope", "-s", help="A permitted scope; repeatable.")]
+Walls = Annotated[list[str] | None, typer.Option("--wall", help="A permitted wall (information barrier); repeatable.")]
+KeepChildren = Annotated[bool, typer.Option("--keep-children", help="Do not revoke the keys created with it.")]
+RevokeWider = Annotated[bool, typer.Option("--revoke-wider", help="Revoke the keys that have more scopes or walls.")]
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -44,7 +44,7 @@ def whoami(data_dir: DataDir = None, as_json: Json = False) -> None:
         ("identified by", response["identified_by"].lower()),
         ("scopes", " ".join(response["scopes"]) or "none"),
         ("walls", " ".join(response["walls"]) or "none"),
-        ("valid until", when(response.get("expires_at")) or "its token or certificate ends"),
+        ("valid until", when(response.get("expires_at")) or "the token or certificate expires"),
     ]
     write_table(("", ""), rows)
 
@@ -106,7 +106,7 @@ def list_desks(org: Org = "", data_dir: DataDir = None, as_json: Json = False) -
 def delete_desk(
     name: Name,
     org: Org = "",
-    revoke_keys: Annotated[bool, typer.Option("--revoke-keys", help="Revoke its good keys first.")] = False,
+    revoke_keys: Annotated[bool, typer.Option("--revoke-keys", help="Revoke its valid keys first.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -118,20 +118,22 @@ def delete_desk(
 @issuers.command("put")
 def put_issuer(
     name: Name,
-    issuer: Annotated[str, typer.Option("--issuer", help="What its tokens say in `iss`, to the letter.")],
-    org: Annotated[str, typer.Option("--org", help="The one org whose callers it may name.")],
-    audience: Annotated[list[str], typer.Option("--audience", help="What `aud` must have; repeat it.")],
-    jwks_uri: Annotated[str, typer.Option("--jwks-uri", help="Where its keys are, as in https://HOST/jwks.")] = "",
-    jwks: Annotated[Path | None, typer.Option("--jwks", help="A file with its keys, in place of a URI.")] = None,
+    issuer: Annotated[str, typer.Option("--issuer", help="The exact claim `iss` of its tokens.")],
+    org: Annotated[str, typer.Option("--org", help="The org of its callers.")],
+    audience: Annotated[list[str], typer.Option("--audience", help="An accepted claim `aud`; repeatable.")],
+    jwks_uri: Annotated[
+        str, typer.Option("--jwks-uri", help="URI of its key set, for example https://HOST/jwks.")
+    ] = "",
+    jwks: Annotated[Path | None, typer.Option("--jwks", help="File with its key set, in place of a URI.")] = None,
     role: Annotated[
         list[str] | None,
-        typer.Option("--role", help="What a role lets do, as in trader=models:invoke,models:read; repeat it."),
+        typer.Option("--role", help="Scopes of a role, for example trader=models:invoke,models:read; repeatable."),
     ] = None,
-    desk: Annotated[str, typer.Option("--default-desk", help="The desk of tokens that name none.")] = "",
-    desk_claim: Annotated[str, typer.Option("--desk-claim", help="The claim that names the desk.")] = "desk",
-    roles_claim: Annotated[str, typer.Option("--roles-claim", help="The claim that lists the roles.")] = "roles",
-    walls_claim: Annotated[str, typer.Option("--walls-claim", help="The claim that lists the walls.")] = "",
-    org_claim: Annotated[str, typer.Option("--org-claim", help="A claim that must name the org.")] = "",
+    desk: Annotated[str, typer.Option("--default-desk", help="Desk of tokens without a desk claim.")] = "",
+    desk_claim: Annotated[str, typer.Option("--desk-claim", help="Claim with the desk.")] = "desk",
+    roles_claim: Annotated[str, typer.Option("--roles-claim", help="Claim with the roles.")] = "roles",
+    walls_claim: Annotated[str, typer.Option("--walls-claim", help="Claim with the walls.")] = "",
+    org_claim: Annotated[str, typer.Option("--org-claim", help="Claim that must equal the org.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -147,9 +149,7 @@ def put_issuer(
         "claims": {"desk": desk_claim, "roles": roles_claim, "walls": walls_claim, "org": org_claim},
     }
     response = Api.of(data_dir).put(f"/api/v1/issuers/{name}", body)
-    _told(
-        response, f"the issuer {name} counts, with the keys {', '.join(response['kids']) or '(without ids)'}", as_json
-    )
+    _told(response, f"the issuer {name} is set; keys: {', '.join(response['kids']) or '(without ids)'}", as_json)
 
 
 @issuers.command("list")
@@ -167,7 +167,7 @@ def list_issuers(data_dir: DataDir = None, as_json: Json = False) -> None:
 def refresh_issuer(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Fetch the keys of an issuer now."""
     response = Api.of(data_dir).post(f"/api/v1/issuers/{name}:refresh")
-    _told(response, f"the issuer {name} has the keys {', '.join(response['kids'])}", as_json)
+    _told(response, f"fetched; keys of {name}: {', '.join(response['kids']) or '(without ids)'}", as_json)
 
 
 @issuers.command("delete")
@@ -176,14 +176,16 @@ def delete_issuer(
 ) -> None:
     """Stop trusting an issuer, and revoke the keys created with its tokens."""
     query = f"?keep_children={str(keep_children).lower()}"
-    _told(Api.of(data_dir).delete(f"/api/v1/issuers/{name}{query}"), f"the issuer {name} counts no more", as_json)
+    _told(Api.of(data_dir).delete(f"/api/v1/issuers/{name}{query}"), f"the issuer {name} is deleted", as_json)
 
 
 @certificates.command("put")
 def put_certificate(
     name: Name,
-    san: Annotated[str, typer.Option("--san", help="The URI or DNS name in it, as in spiffe://firm/desk/pricing.")],
-    desk: Annotated[str, typer.Option("--desk", help="Whose it is.")],
+    san: Annotated[
+        str, typer.Option("--san", help="URI or DNS name in the certificate, for example spiffe://firm/desk/pricing.")
+    ],
+    desk: Annotated[str, typer.Option("--desk", help="Desk of the caller.")],
     scope: Scopes = None,
     wall: Walls = None,
     org: Org = "",
@@ -193,7 +195,7 @@ def put_certificate(
     """Map a client certificate to a principal."""
     body = {"san": san, "org": org, "desk": desk, "scopes": scope or [], "walls": wall or []}
     response = Api.of(data_dir).put(f"/api/v1/certificates/{name}", body)
-    _told(response, f"{san} is cert:{name} of the desk {desk}", as_json)
+    _told(response, f"the certificate {name} is set: {san} is the caller cert:{name} of the desk {desk}", as_json)
 
 
 @certificates.command("list")
@@ -210,7 +212,7 @@ def delete_certificate(
 ) -> None:
     """Remove a client certificate, and revoke the keys created with it."""
     query = f"?keep_children={str(keep_children).lower()}"
-    _told(Api.of(data_dir).delete(f"/api/v1/certificates/{name}{query}"), f"cert:{name} is nobody any more", as_json)
+    _told(Api.of(data_dir).delete(f"/api/v1/certificates/{name}{query}"), f"the certificate {name} is deleted", as_json)
 
 
 def _told(response: dict[str, Any], text: str, as_json: bool) -> None:
@@ -233,7 +235,7 @@ def _table(response: Any, columns: tuple[str, ...], rows: list[Any], empty: str,
 def _role(text: str) -> dict[str, Any]:
     name, is_there, scopes = text.rpartition("=")
     if not is_there:
-        raise InvalidRequest(f"--role is {text!r}; write it as in trader=models:invoke,models:read")
+        raise InvalidRequest(f"--role is {text!r}; use ROLE=SCOPE,SCOPE, for example trader=models:invoke,models:read")
     return {"name": name, "scopes": [scope for scope in scopes.split(",") if scope]}
 
 
