@@ -51,7 +51,7 @@ def test_a_desk_is_killed_in_the_middle_of_a_stream_and_comes_back(platform: Pla
         wait_until(answers, "the answer after the lift")
     assert platform.run("kill", "list").stdout.strip() == "nothing is killed"
     for action, resource in (("kill.kill", "desk/doomed"), ("kill.lift", "desk/doomed")):
-        wait_until(partial(_is_audited, platform, action, resource), f"{action} in the audit trail")
+        wait_until(partial(_is_audited, platform, action, resource), f"{action} in the audit log")
 
 
 def _audited(platform, action):

@@ -68,7 +68,7 @@ class Victim:
         return re.sub(r"{(\w+)}", lambda found: self.ids[found[1]], template)
 
     def state(self) -> dict[str, Any]:
-        """Return all that the victim and the operator see, but for the audit trail."""
+        """Return all that the victim and the operator see, but for the audit log."""
         asked = [(self.own, path) for path in SEEN_BY_VICTIM] + [(self.operator, path) for path in SEEN_BY_OPERATOR]
         answers = {path: client.get(self.filled(path)) for client, path in asked}
         only = headers(VICTIM, DESK, self.ids["key"], "org:admin", "platform:admin")

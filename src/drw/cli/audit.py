@@ -16,7 +16,7 @@ from drw.cli.options import DataDir, Json, warn, when, write, write_json, write_
 DETAILS_WIDTH = 120
 """Maximum length of the details in a table, in characters. --json shows all."""
 
-audit = typer.Typer(help="Read the audit trail, and verify that nobody changed it.", no_args_is_help=True)
+audit = typer.Typer(help="Read and verify the audit log.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer, panel: str) -> None:

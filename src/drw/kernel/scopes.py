@@ -11,7 +11,7 @@ SCOPES = {
     "workflows:run": "start and cancel runs",
     "experiments:read": "see experiments",
     "experiments:write": "change experiments",
-    "audit:read": "read and verify the audit trail",
+    "audit:read": "read and verify the audit log",
     "keys:read": "list keys, desks, limits and budgets",
     "keys:write": "create and revoke keys",
     "limits:write": "set limits and budgets",

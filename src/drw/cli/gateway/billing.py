@@ -13,9 +13,9 @@ from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, when, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest
 
-limits = typer.Typer(help="Bound requests, tokens and calls at once.", no_args_is_help=True)
-budgets = typer.Typer(help="Bound what may be spent.", no_args_is_help=True)
-prices = typer.Typer(help="Say what models cost.", no_args_is_help=True)
+limits = typer.Typer(help="Limit requests, tokens and concurrent calls.", no_args_is_help=True)
+budgets = typer.Typer(help="Limit the spend of a period.", no_args_is_help=True)
+prices = typer.Typer(help="Set the prices of models.", no_args_is_help=True)
 
 Key = Annotated[str, typer.Option(help="Key id.", show_default=False, autocompletion=completion.keys)]
 Desk = Annotated[str, typer.Option(help="Desk name.", show_default=False)]
