@@ -10,7 +10,7 @@ import pytest
 from drw.kernel.errors import Unavailable
 from drw.local.credentials import Credentials, write
 from drw.local.paths import PlatformPaths
-from drw.local.processes.supervisor import Supervisor
+from drw.local.processes.supervisor import Supervisor, forget_last_good
 
 
 async def test_the_address_of_the_operators_own_settings_is_the_one_that_counts(
@@ -41,3 +41,19 @@ async def test_the_socket_of_an_earlier_start_is_removed(tmp_path: Path, monkeyp
         with pytest.raises(Unavailable, match="is not free"):
             await supervisor.run(print)
     assert Credentials.read(paths).socket == ""
+
+
+def test_a_start_keeps_credentials_logs_and_the_position_in_the_usage_log(tmp_path: Path) -> None:
+    for name in (
+        "credentials/vllm",
+        "usage.json",
+        "usage.log",
+        "usage.000001.log",
+        "xds/routes.json",
+        "bootstrap.json",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    forget_last_good(tmp_path)
+    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert kept == {"credentials/vllm", "usage.json", "usage.log", "usage.000001.log"}

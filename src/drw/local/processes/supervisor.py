@@ -26,6 +26,8 @@ from drw.local.preflight import check_port, check_space, locked
 from drw.local.processes.child_process import ChildProcess, ProcessFailed, ProcessState
 
 HEALTHY_SECONDS = 20
+KEPT = ("credentials", "usage.json")
+"""Upstream credentials and the position in the usage log, in Envoy's folder: a start keeps them."""
 
 Say = Callable[[str], None]
 
@@ -212,8 +214,13 @@ class Supervisor:
 
 
 def forget_last_good(folder: Path) -> None:
-    """Remove Envoy's state files, but keep its log: they serve restarts, and a new start may use another port."""
+    """Remove Envoy's last configuration, because a new start may use another port.
+
+    Logs, the position in the usage log and the operator's upstream credentials stay.
+    """
     for path in folder.iterdir() if folder.exists() else ():
+        if path.name in KEPT:
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         elif path.suffix != ".log":
