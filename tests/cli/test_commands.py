@@ -18,6 +18,7 @@ import typer
 from drw.cli.audit import _abbreviated
 from drw.cli.main import MODULES, make_app
 from drw.cli.platform.platform import _print_welcome
+from drw.cli.workflow.workflows import _show_output
 from drw.generate.cli_reference import commands_page
 from drw.kernel.runtime.settings import SettingLayers
 from drw.local.paths import PlatformPaths
@@ -42,7 +43,7 @@ def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["orgs", "list"], 3, "start one with `drw up`"),
         (
             ["issuers", "put", "x", "--issuer", "i", "--org", "o", "--audience", "a", "--role", "x"],
-            *(2, "--role is 'x'; write it as in trader=models:invoke,models:read"),
+            *(2, "--role is 'x'; use ROLE=SCOPE,SCOPE, for example trader=models:invoke,models:read"),
         ),
         (["config"], 3, "start one with `drw up`"),
         (["nothing"], 2, "no such command 'nothing'; see `drw --help`"),
@@ -73,6 +74,7 @@ def test_config_hides_secrets(tmp_path: Path) -> None:
         output = drw("config", *options, "--data-dir", str(tmp_path)).stdout
         assert "services.authentication.secret" in output and "(set, not shown)" in output
         assert secret not in output
+    assert ", required)\n" in drw("config", "name", "--data-dir", str(tmp_path)).stdout
     settings = json.loads(
         drw("config", "--json", "--data-dir", str(tmp_path), DRW__AUTHENTICATION__SECRET=token_urlsafe(48)).stdout
     )
@@ -187,3 +189,12 @@ def test_command_reference_has_a_section_for_a_callable_group() -> None:
     sections = [line for line in commands_page(make_app()).splitlines() if line.startswith("## ")]
     assert "## `drw kill`" in sections
     assert "## `drw runs`" not in sections
+
+
+def test_the_output_of_a_run_is_json_unless_it_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    _show_output([{"truncated": False}])
+    assert json.loads(capsys.readouterr().out) == [{"truncated": False}]
+    _show_output({"files": ["a"], "text": "one\ntwo"})
+    printed = capsys.readouterr().out
+    assert json.loads(printed[printed.index("[") : printed.index("]") + 1]) == ["a"]
+    assert printed.endswith("text:\none\ntwo\n")

@@ -51,7 +51,7 @@ def test_kill_of_a_desk_ends_its_stream_until_it_is_lifted(platform: Platform) -
         wait_until(chat_succeeds, "the answer after the lift")
     assert platform.run("kill", "list").stdout.strip() == "nothing is killed"
     for action, resource in (("kill.kill", "desk/doomed"), ("kill.lift", "desk/doomed")):
-        wait_until(partial(is_audited, platform, action, resource), f"{action} in the audit trail")
+        wait_until(partial(is_audited, platform, action, resource), f"{action} in the audit log")
 
 
 def audited_resources(platform, action):

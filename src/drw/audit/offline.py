@@ -75,7 +75,7 @@ def _read(file: Path) -> bytes | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the result; return 0 if the log is intact."""
-    parser = argparse.ArgumentParser(prog="python -m drw.audit.offline", description="Verify an audit trail.")
+    parser = argparse.ArgumentParser(prog="python -m drw.audit.offline", description="Verify an audit log.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--key", default="", help="the verifier key; default: the key in the folder")
     parser.add_argument("--earlier", type=Path, help="an earlier checkpoint, which the log must extend")

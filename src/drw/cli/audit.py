@@ -16,7 +16,7 @@ from drw.cli.options import DataDir, Json, format_time, warn, write, write_json,
 DETAILS_WIDTH = 120
 """Maximum length of the details in a table, in characters. --json shows all."""
 
-audit = typer.Typer(help="Read and verify the audit trail.", no_args_is_help=True)
+audit = typer.Typer(help="Read and verify the audit log.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer, panel: str) -> None:

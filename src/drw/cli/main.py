@@ -22,7 +22,7 @@ from drw.kernel.errors import (
     Unavailable,
 )
 
-RUN, USE, OPERATE = "Run a platform", "Use it", "Look after it"
+RUN, USE, OPERATE = "Run a platform", "Use", "Operate"
 
 MODULES = {
     "platform.platform": (RUN, "up down status logs env"),

@@ -12,7 +12,7 @@ SCOPES = {
     "experiments:read": "see experiments",
     "experiments:write": "change experiments",
     "experiments:record": "evaluate experiments, and record exposures and outcomes",
-    "audit:read": "read and verify the audit trail",
+    "audit:read": "read and verify the audit log",
     "keys:read": "list keys, desks, limits and budgets",
     "keys:write": "create and revoke keys",
     "limits:write": "set limits and budgets",

@@ -14,8 +14,8 @@ from drw.cli.options import DataDir, Json, format_time, write, write_json, write
 from drw.kernel.errors import InvalidRequest
 
 limits = typer.Typer(help="Limit requests, tokens and concurrent calls.", no_args_is_help=True)
-budgets = typer.Typer(help="Limit the spend of keys, desks, orgs and models.", no_args_is_help=True)
-prices = typer.Typer(help="Set and list the prices of models.", no_args_is_help=True)
+budgets = typer.Typer(help="Limit the spend of a period.", no_args_is_help=True)
+prices = typer.Typer(help="Set the prices of models.", no_args_is_help=True)
 
 Key = Annotated[str, typer.Option(help="Key id.", show_default=False, autocompletion=completion.keys)]
 Desk = Annotated[str, typer.Option(help="Desk name.", show_default=False)]

@@ -11,18 +11,18 @@ from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, format_time, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest
 
-orgs = typer.Typer(help="Manage orgs and the scopes of their desks.", no_args_is_help=True)
-desks = typer.Typer(help="Manage desks and the scopes of their keys.", no_args_is_help=True)
-issuers = typer.Typer(help="Manage the token issuers that the gateway trusts.", no_args_is_help=True)
-certificates = typer.Typer(help="Manage client certificates and their principals.", no_args_is_help=True)
+orgs = typer.Typer(help="Manage orgs, and the scopes and walls of their desks.", no_args_is_help=True)
+desks = typer.Typer(help="Manage desks, and the scopes and walls of their keys.", no_args_is_help=True)
+issuers = typer.Typer(help="Manage identity providers whose tokens (JWT) the gateway accepts.", no_args_is_help=True)
+certificates = typer.Typer(help="Map TLS client certificates to callers.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Lowercase letters, digits, '-' and '_'.", show_default=False)]
-Org = Annotated[str, typer.Option("--org", help="Org; any other than yours requires platform:admin.")]
+Name = Annotated[str, typer.Argument(help="Lower-case letters, digits, '-' and '_'.", show_default=False)]
+Org = Annotated[str, typer.Option("--org", help="Org. Default: your org. Any other requires platform:admin.")]
 Title = Annotated[str, typer.Option("--title", help="Display name.")]
-Scopes = Annotated[list[str] | None, typer.Option("--scope", "-s", help="Allowed scope; repeatable.")]
-Walls = Annotated[list[str] | None, typer.Option("--wall", help="Allowed wall (information barrier); repeatable.")]
-KeepChildren = Annotated[bool, typer.Option("--keep-children", help="Keep the keys that were created with it valid.")]
-RevokeWider = Annotated[bool, typer.Option("--revoke-wider", help="Revoke keys with more scopes or walls than this.")]
+Scopes = Annotated[list[str] | None, typer.Option("--scope", "-s", help="A permitted scope; repeatable.")]
+Walls = Annotated[list[str] | None, typer.Option("--wall", help="A permitted wall (information barrier); repeatable.")]
+KeepChildren = Annotated[bool, typer.Option("--keep-children", help="Do not revoke the keys created with it.")]
+RevokeWider = Annotated[bool, typer.Option("--revoke-wider", help="Revoke the keys that have more scopes or walls.")]
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -44,7 +44,7 @@ def whoami(data_dir: DataDir = None, as_json: Json = False) -> None:
         ("identified by", response["identified_by"].lower()),
         ("scopes", " ".join(response["scopes"]) or "none"),
         ("walls", " ".join(response["walls"]) or "none"),
-        ("valid until", format_time(response.get("expires_at")) or "its token or certificate ends"),
+        ("valid until", format_time(response.get("expires_at")) or "the token or certificate expires"),
     ]
     write_table(("", ""), rows)
 
@@ -118,11 +118,13 @@ def delete_desk(
 @issuers.command("put")
 def put_issuer(
     name: Name,
-    issuer: Annotated[str, typer.Option("--issuer", help="Exact value of `iss` in its tokens.")],
-    org: Annotated[str, typer.Option("--org", help="Org of its callers.")],
-    audience: Annotated[list[str], typer.Option("--audience", help="Accepted value of `aud`; repeatable.")],
-    jwks_uri: Annotated[str, typer.Option("--jwks-uri", help="URI of its JWKS, for example https://HOST/jwks.")] = "",
-    jwks: Annotated[Path | None, typer.Option("--jwks", help="JWKS file, instead of a URI.")] = None,
+    issuer: Annotated[str, typer.Option("--issuer", help="The exact claim `iss` of its tokens.")],
+    org: Annotated[str, typer.Option("--org", help="The org of its callers.")],
+    audience: Annotated[list[str], typer.Option("--audience", help="An accepted claim `aud`; repeatable.")],
+    jwks_uri: Annotated[
+        str, typer.Option("--jwks-uri", help="URI of its key set, for example https://HOST/jwks.")
+    ] = "",
+    jwks: Annotated[Path | None, typer.Option("--jwks", help="File with its key set, in place of a URI.")] = None,
     role: Annotated[
         list[str] | None,
         typer.Option("--role", help="Scopes of a role, for example trader=models:invoke,models:read; repeatable."),
@@ -148,7 +150,7 @@ def put_issuer(
     }
     response = Api.of(data_dir).put(f"/api/v1/issuers/{name}", body)
     _print_change(
-        response, f"the issuer {name} counts, with the keys {', '.join(response['kids']) or '(without ids)'}", as_json
+        response, f"the issuer {name} is set; keys: {', '.join(response['kids']) or '(without ids)'}", as_json
     )
 
 
@@ -167,7 +169,7 @@ def list_issuers(data_dir: DataDir = None, as_json: Json = False) -> None:
 def refresh_issuer(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Fetch the keys of an issuer now."""
     response = Api.of(data_dir).post(f"/api/v1/issuers/{name}:refresh")
-    _print_change(response, f"the issuer {name} has the keys {', '.join(response['kids'])}", as_json)
+    _print_change(response, f"fetched; keys of {name}: {', '.join(response['kids']) or '(without ids)'}", as_json)
 
 
 @issuers.command("delete")
@@ -176,18 +178,16 @@ def delete_issuer(
 ) -> None:
     """Stop trusting an issuer, and revoke the keys created with its tokens."""
     query = f"?keep_children={str(keep_children).lower()}"
-    _print_change(
-        Api.of(data_dir).delete(f"/api/v1/issuers/{name}{query}"), f"the issuer {name} counts no more", as_json
-    )
+    _print_change(Api.of(data_dir).delete(f"/api/v1/issuers/{name}{query}"), f"the issuer {name} is deleted", as_json)
 
 
 @certificates.command("put")
 def put_certificate(
     name: Name,
     san: Annotated[
-        str, typer.Option("--san", help="Its URI or DNS name (SAN), for example spiffe://firm/desk/pricing.")
+        str, typer.Option("--san", help="URI or DNS name in the certificate, for example spiffe://firm/desk/pricing.")
     ],
-    desk: Annotated[str, typer.Option("--desk", help="Desk of the certificate.")],
+    desk: Annotated[str, typer.Option("--desk", help="Desk of the caller.")],
     scope: Scopes = None,
     wall: Walls = None,
     org: Org = "",
@@ -197,7 +197,9 @@ def put_certificate(
     """Map a client certificate to a principal."""
     body = {"san": san, "org": org, "desk": desk, "scopes": scope or [], "walls": wall or []}
     response = Api.of(data_dir).put(f"/api/v1/certificates/{name}", body)
-    _print_change(response, f"{san} is cert:{name} of the desk {desk}", as_json)
+    _print_change(
+        response, f"the certificate {name} is set: {san} is the caller cert:{name} of the desk {desk}", as_json
+    )
 
 
 @certificates.command("list")
@@ -215,7 +217,7 @@ def delete_certificate(
     """Remove a client certificate, and revoke the keys created with it."""
     query = f"?keep_children={str(keep_children).lower()}"
     _print_change(
-        Api.of(data_dir).delete(f"/api/v1/certificates/{name}{query}"), f"cert:{name} is nobody any more", as_json
+        Api.of(data_dir).delete(f"/api/v1/certificates/{name}{query}"), f"the certificate {name} is deleted", as_json
     )
 
 
@@ -237,9 +239,9 @@ def _print_table(response: Any, columns: tuple[str, ...], rows: list[Any], empty
 
 
 def _parse_role(text: str) -> dict[str, Any]:
-    name, separator, scopes = text.rpartition("=")
-    if not separator:
-        raise InvalidRequest(f"--role is {text!r}; write it as in trader=models:invoke,models:read")
+    name, is_there, scopes = text.rpartition("=")
+    if not is_there:
+        raise InvalidRequest(f"--role is {text!r}; use ROLE=SCOPE,SCOPE, for example trader=models:invoke,models:read")
     return {"name": name, "scopes": [scope for scope in scopes.split(",") if scope]}
 
 

@@ -19,7 +19,7 @@ kill = typer.Typer(
     subcommand_metavar="[COMMAND]...",
 )
 
-Reason = Annotated[str, typer.Option(help="Reason, recorded in the audit trail.", show_default=False)]
+Reason = Annotated[str, typer.Option(help="Reason, recorded in the audit log.", show_default=False)]
 KillId = Annotated[str, typer.Argument(metavar="KILL", help="Kill id, from `drw kill list`.")]
 
 

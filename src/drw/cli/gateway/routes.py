@@ -44,11 +44,11 @@ def list_routes(data_dir: DataDir = None, as_json: Json = False) -> None:
             " or ".join(r["scopes"]) or "the service checks",
             _conditions(r) or "none",
             _upstreams_of(r),
-            r["origin"],
+            _origin(r),
         )
         for r in records
     ]
-    write_table(("ROUTE", "PATH", "METHODS", "SCOPES", "ONLY", "UPSTREAM", "SAID BY"), rows)
+    write_table(("ROUTE", "PATH", "METHODS", "SCOPES", "ONLY", "UPSTREAM", "ORIGIN"), rows)
 
 
 @routes.command("set")
@@ -141,11 +141,11 @@ def list_upstreams(data_dir: DataDir = None, as_json: Json = False) -> None:
         write_json({"upstreams": response, "data_planes": rollout["data_planes"]})
         return
     rows = [
-        (u["name"], address, u["balancing"] or "least_request", u["origin"], _circuits(rollout, u["name"], address))
+        (u["name"], address, u["balancing"] or "least_request", _origin(u), _circuits(rollout, u["name"], address))
         for u in response
         for address in u["addresses"]
     ]
-    write_table(("UPSTREAM", "ADDRESS", "BALANCING", "SAID BY", "CIRCUIT"), rows)
+    write_table(("UPSTREAM", "ADDRESS", "BALANCING", "ORIGIN", "CIRCUIT"), rows)
 
 
 @upstreams.command("set")
@@ -239,6 +239,10 @@ def _wait_for_rollout(api: Api, version_before: str) -> dict[str, Any]:
 def _conditions(route: dict[str, Any]) -> str:
     headers = [f"{h['name']}={h['exact'] or h['prefix'] + '*'}" for h in route["headers"]]
     return ", ".join([*(f"model {model}" for model in route["models"]), *route["tenants"], *headers])
+
+
+def _origin(record: dict[str, Any]) -> str:
+    return {"record": "runtime", "settings": "settings"}.get(record["origin"], "platform")
 
 
 def _upstreams_of(route: dict[str, Any]) -> str:

@@ -51,7 +51,11 @@ def config(
         write_json([s._asdict() for s in shown])
         return
     for s in shown:
-        default = "" if s.value == s.default else f", default {json.dumps(s.default)}"
+        default = ""
+        if s.default == configuration.REQUIRED:
+            default = ", required"
+        elif s.value != s.default:
+            default = f", default {json.dumps(s.default)}"
         write(f"{s.name} = {json.dumps(s.value, ensure_ascii=False)}  ({s.origin}{default})\n    {s.description}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import Annotated, Any
@@ -145,9 +146,14 @@ def _show_output(output: Any) -> None:
     if isinstance(output, dict):
         console().print()
         for name, value in output.items():
-            write(f"{name}: {value}" if "\n" not in str(value) else f"{name}:\n{value}")
+            text = _text(value)
+            write(f"{name}: {text}" if "\n" not in text else f"{name}:\n{text}")
     elif output is not None:
-        write(f"\n{output}")
+        write(f"\n{_text(output)}")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _parse_inputs(api: Api, template: dict[str, Any], texts: list[str]) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from drw.local.preflight import check_port, check_space, locked
 from drw.local.processes.child_process import ChildProcess, ProcessFailed, ProcessState
 
 HEALTH_TIMEOUT_SECONDS = 20
+KEPT = ("credentials", "usage.json")
+"""Upstream credentials and the position in the usage log, in Envoy's folder: a start keeps them."""
 
 Printer = Callable[[str], None]
 
@@ -76,6 +78,7 @@ class Supervisor:
         self._paths.create_secrets()
         profile = self._profile = SettingLayers(self._paths.files).profile()
         self._listen = envoy.data_plane_settings(profile).listen  # drw.toml may set another address
+        self._paths.operators_socket.unlink(missing_ok=True)  # of an earlier start; `drw` would connect to it
         check_port(self._listen)
         await self._build_weights()
         remove_envoy_state(envoy.data_plane_settings(profile).folder)
@@ -213,8 +216,13 @@ class Supervisor:
 
 
 def remove_envoy_state(folder: Path) -> None:
-    """Remove Envoy's state files, but keep its log: they serve restarts, and a new start may use another port."""
+    """Remove Envoy's last configuration, because a new start may use another port.
+
+    Logs, the position in the usage log and the operator's upstream credentials stay.
+    """
     for path in folder.iterdir() if folder.exists() else ():
+        if path.name in KEPT:
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         elif path.suffix != ".log":

@@ -328,7 +328,7 @@ class Embedding(StrictObject):
 
 NOT_FORWARDED = {
     "metadata": "accepted, and not stored",
-    "store": "accepted, and nothing is stored: the audit trail has a record of each call",
+    "store": "accepted, and nothing is stored: the audit log has a record of each call",
     "service_tier": "accepted: there is one tier",
     "safety_identifier": "accepted, and not passed on",
     "prompt_cache_key": "binds a session to a replica, as `X-Session-Id` does",
