@@ -61,7 +61,7 @@ SERVICES = (
         "request_router",
     ),
     _service("models", "discovery", "Registry of models, aliases, fallbacks and endpoints."),
-    _service("models", "experiments", "Splits traffic between model versions and compares them."),
+    _service("models", "experiments", "Assigns units to the arms of A/B experiments and compares the arms."),
     _service("models", "health", "Reports the health of all services."),
     _service("rag", "documents", "Stores, parses, chunks and indexes documents.", "embedding", "vector_store"),
     _service("rag", "embedding", "Computes embeddings of texts.", "request_router"),
