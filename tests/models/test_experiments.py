@@ -34,7 +34,7 @@ from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.models.experiments.guardrails import GuardrailWatch
-from drw.models.experiments.recording import Recorder
+from drw.models.experiments.recording import COUNT_SECONDS, Recorder
 from drw.models.experiments.settings import Settings
 from drw.models.experiments.store import ExperimentStore
 from support.hosting import hosted
@@ -46,6 +46,15 @@ WAIT = {"name": "wait", "kind": "RATIO", "direction": "LOWER_IS_BETTER"}
 FAILED = {"name": "failed", "kind": "PROPORTION", "direction": "LOWER_IS_BETTER"}
 SLOWEST = {"name": "slowest", "kind": "QUANTILE", "direction": "LOWER_IS_BETTER", "quantile": 0.9}
 GRADE = {"name": "grade", "kind": "SCORE", "direction": "HIGHER_IS_BETTER", "lowest": 1, "highest": 5}
+
+
+class DoubleClock(Clock):
+    """Time that the test advances."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
 
 
 def definition(name: str = "test", **fields: Any) -> Experiment:
@@ -80,6 +89,16 @@ async def expose(client: ExperimentsClient, units: Sequence[str], name: str = "t
     for unit in units:
         arms[(await client.assign_unit(AssignUnitRequest(name=name, unit=unit))).arm].append(unit)
     return arms
+
+
+@asynccontextmanager
+async def own_database(profile: Profile) -> AsyncIterator[Database]:
+    database = Database(profile.postgres, "experiments")
+    await database.start("drw.models.experiments")
+    try:
+        yield database
+    finally:
+        await database.stop()
 
 
 async def record(client: ExperimentsClient, *outcomes: Outcome, name: str = "test") -> tuple[int, int, int]:
@@ -258,17 +277,24 @@ async def test_a_breached_guardrail_stops_the_experiment(profile: Profile) -> No
     async with hosted(profile, ["experiments"]) as host:
         client = host.client(ExperimentsClient)
         guarded = {**FAILED, "max_harm": 0.5}
-        for name in ("harmful", "harmless"):
+        for name in ("broken", "harmful", "harmless"):
             await started(client, name, metrics=[guarded])
             arms = await expose(client, [f"user-{number}" for number in range(600)], name)
             failing = arms["candidate"] if name == "harmful" else arms["candidate"][:20]
             outcomes = [Outcome(unit=unit, metric="failed", value=1) for unit in [*failing, *arms["control"][:20]]]
             await record(client, *outcomes, name=name)
-        database = Database(profile.postgres, "experiments")
-        await database.start("drw.models.experiments")
-        store, recorder = ExperimentStore(database, host.audit("experiments")), Recorder(database, Clock(), 10_000)
-        await GuardrailWatch(database, store, recorder, Settings()).check()
-        await database.stop()
+        async with own_database(profile) as database:
+            await database.run(  # an experiment that cannot be analysed
+                "update experiments.experiment set definition = jsonb_set(definition, '{unit}', '\"team\"')"
+                " where name = 'broken'"
+            )
+            store, recorder = ExperimentStore(database, host.audit("experiments")), Recorder(database, Clock(), 10_000)
+            await GuardrailWatch(database, store, recorder, Settings()).check()
+            stops = await database.fetch(
+                "select record::json as record from audit.inbox where record::json->>'action' = 'experiment.stop'"
+            )
+        (stop,) = [row["record"] for row in stops]
+        assert (stop["org"], stop["desk"], stop["actor"]) == ("acme", "rates", "guardrail")
         stopped = await client.get_experiment(GetExperimentRequest(name="harmful"))
         assert stopped.state == Experiment.STOPPED
         assert stopped.stop_reason == "guardrail failed breached by arm candidate"
@@ -346,3 +372,30 @@ async def test_concurrent_recording_of_the_same_units_loses_nothing(profile: Pro
         assert sum(arm.units for arm in results.arms) == 200
         comparison = by_metric(results)["cost"]
         assert (comparison.value, comparison.control_value) == (8.0, 8.0)
+
+
+async def test_an_experiment_has_a_maximum_of_units(profile: Profile) -> None:
+    clock = DoubleClock()
+    async with hosted(profile, ["experiments"]) as host, own_database(profile) as database:
+        store = ExperimentStore(database, host.audit("experiments"))
+        client = host.client(ExperimentsClient)
+        await started(client, "other", metrics=[COST])
+        stored = await store.get(WHO, "other")
+        recorder = Recorder(database, clock, 2)
+        assert (await recorder.exposures(stored, ["a", "b", "c"])).added == 3  # the count is older than the request
+        clock.now += COUNT_SECONDS + 1
+        with pytest.raises(InvalidRequest, match="3 units, the maximum is 2"):
+            await recorder.exposures(stored, ["d"])
+
+
+async def test_ids_of_outcomes_are_forgotten_after_their_days(profile: Profile) -> None:
+    async with experiments(profile) as client, own_database(profile) as database:
+        await started(client, metrics=[COST])
+        await expose(client, ["u"])
+        old, new = (Outcome(unit="u", metric="cost", value=1, id=name) for name in ("old", "new"))
+        assert await record(client, old) == (1, 0, 0)
+        await database.run("update experiments.outcome_id set at = now() - interval '8 days'")
+        assert await record(client, new) == (1, 0, 0)
+        await Recorder(database, Clock(), 10).forget_ids(7)
+        assert await record(client, new) == (0, 1, 0)
+        assert await record(client, old) == (1, 0, 0)

@@ -6,6 +6,8 @@ import asyncio
 import logging
 
 from drw.api.models.v1.experiments_pb2 import Results
+from drw.kernel.errors import DrwError
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.storage.database import Database
 from drw.models.experiments.analysis import results
 from drw.models.experiments.recording import Recorder
@@ -41,9 +43,21 @@ class GuardrailWatch:
                 await self._check_one(stored)
 
     async def _check_one(self, stored: StoredExperiment) -> None:
-        if reason := breach(await results(self._database, stored)):
-            await self._store.stop(stored.key, reason)
-            log.warning("experiment stopped by a guardrail", extra={"fields": {"experiment": stored.experiment.name}})
+        fields = {"experiment": stored.key, "org": stored.org}
+        try:
+            reason = breach(await results(self._database, stored))
+        except (DrwError, ValueError) as error:  # of this experiment only: the others are checked all the same
+            log.error("guardrails cannot be checked: %s", error, extra={"fields": fields})
+            return
+        if reason:
+            with acting_for(_guardrail(stored)):
+                await self._store.stop(stored.key, reason)
+            log.warning("experiment stopped by a guardrail", extra={"fields": fields})
+
+
+def _guardrail(stored: StoredExperiment) -> Principal:
+    """Return the principal of an automatic stop, so that the desk's audit log contains it."""
+    return Principal(stored.org, stored.desk, "guardrail", frozenset(), frozenset(stored.experiment.walls))
 
 
 def breach(found: Results) -> str:

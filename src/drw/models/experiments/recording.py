@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import LiteralString
 
 from drw.api.models.v1.experiments_pb2 import (
     Metric,
@@ -14,7 +15,7 @@ from drw.api.models.v1.experiments_pb2 import (
     RecordExposuresResponse,
     RecordOutcomesResponse,
 )
-from drw.kernel.errors import Conflict, InvalidRequest, RateLimited
+from drw.kernel.errors import Conflict, InvalidRequest
 from drw.kernel.runtime.clock import Clock
 from drw.kernel.storage.database import Connection, Database
 from drw.models.experiments.design import BUCKETS, assign
@@ -22,6 +23,8 @@ from drw.models.experiments.store import StoredExperiment
 
 MAX_VALUE = 1e15
 """Larger values are rejected, so that sums of squares stay finite."""
+IDS_BATCH = 10_000
+"""Maximum number of ids that one transaction deletes."""
 COUNT_SECONDS = 30.0
 """Time for which the count of an experiment's units is good."""
 
@@ -51,7 +54,7 @@ class Recorder:
 
         Raises:
             Conflict: the experiment is not running.
-            RateLimited: it has too many units.
+            InvalidRequest: it has too many units.
         """
         _check_running(stored)
         await self._check_count(stored)
@@ -99,9 +102,14 @@ class Recorder:
 
     async def forget_ids(self, days: int) -> None:
         """Delete ids of outcomes that are older than so many days."""
-        await self._database.all(
-            "delete from outcome_id where at < now() - make_interval(days => %s) returning 1", days
-        )
+        query: LiteralString = """
+            delete from outcome_id where (experiment, id) in (
+                select experiment, id from outcome_id where at < now() - make_interval(days => %s) limit %s)
+            """
+        deleted = IDS_BATCH
+        while deleted == IDS_BATCH:
+            async with self._database.transaction() as connection:
+                deleted = (await connection.execute(query, (days, IDS_BATCH))).rowcount
 
     async def _new(
         self, connection: Connection, stored: StoredExperiment, outcomes: Sequence[Outcome]
@@ -140,10 +148,10 @@ class Recorder:
         if self._clock.time() - at > COUNT_SECONDS:
             row = await self._database.one("select count(*) as n from exposure where experiment = %s", stored.key)
             count = row["n"] if row else 0
-            self._counts = {stored.key: (self._clock.time(), count), **self._counts}
+            self._counts[stored.key] = self._clock.time(), count
         if count >= self._max_units:
             message = f"the experiment has {count} units, the maximum is {self._max_units}: stop it"
-            raise RateLimited(message, retry_after=str(int(COUNT_SECONDS)))
+            raise InvalidRequest(message, param="units")
 
 
 def unit_hash(experiment: int, unit: str) -> bytes:

@@ -13,7 +13,7 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
 
-MAX_EXPERIMENTS = 1000
+MAX_EXPERIMENTS = 200
 """Maximum number of experiments of a desk."""
 DEFINITION = ("description", "arms", "metrics", "unit", "traffic_percent", "alpha")
 
@@ -31,6 +31,8 @@ class StoredExperiment:
     """An experiment with its key in the database."""
 
     key: int
+    org: str
+    desk: str
     experiment: Experiment
 
     @property
@@ -180,4 +182,4 @@ def _stored(row: dict[str, Any]) -> StoredExperiment:
     for name in ("created_at", "started_at", "stopped_at"):
         if row[name] is not None:
             getattr(experiment, name).FromDatetime(row[name])
-    return StoredExperiment(row["key"], experiment)
+    return StoredExperiment(row["key"], row["org"], row["desk"], experiment)
