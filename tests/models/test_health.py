@@ -27,7 +27,7 @@ def places(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 async def test_the_report_names_down_services_and_ignores_unimplemented_ones(
     profile: Profile, places: Callable[..., ServiceAddress]
 ) -> None:
-    processes = {"a": places("health", "experiments"), "b": places("discovery")}
+    processes = {"a": places("health", "error_handling"), "b": places("discovery")}
     spread = profile.model_copy(update={"processes": processes})
     first, second = Host(spread, "a"), Host(spread, "b")
     await first.start()
@@ -38,7 +38,7 @@ async def test_the_report_names_down_services_and_ignores_unimplemented_ones(
         assert report.healthy
         assert {s.name: s.state for s in report.services} == {
             "health": ServiceStatus.READY,
-            "experiments": ServiceStatus.UNIMPLEMENTED,
+            "error_handling": ServiceStatus.UNIMPLEMENTED,
             "discovery": ServiceStatus.READY,
         }
         await second.stop()
