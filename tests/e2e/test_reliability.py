@@ -42,7 +42,7 @@ async def test_killed_or_frozen_processes_are_replaced_with_documented_errors(
             assert {status for _, status, *_ in undocumented_outcomes(load.since(envoy))} <= {0}
     finally:
         platform.run("budgets", "remove", "--desk", "research", "--period", "day")
-    lease_message = "handed back the lease of a process that died"
+    lease_message = "returned the lease of a dead process"
     assert lease_message in (platform.data / "logs" / "models.log").read_text()
 
 
@@ -69,7 +69,7 @@ async def test_counter_rebuild_does_not_wait_for_an_abandoned_lease(platform: Pl
     finally:
         platform.run("budgets", "remove", "--desk", "research", "--period", "day")
     log = (platform.data / "logs" / "gateway.log").read_text().splitlines()
-    rebuild_lines = [json.loads(line) for line in log if "the counters of money are whole again" in line]
+    rebuild_lines = [json.loads(line) for line in log if "the counters are rebuilt" in line]
     assert [line["lost"] for line in rebuild_lines[-2:]] == [0, 0]
 
 
