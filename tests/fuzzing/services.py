@@ -39,6 +39,12 @@ KEY = {
     "x-drw-walls": "m-and-a",
 }
 MODEL = "double"
+EXPERIMENT = {
+    "name": "price",
+    "unit": "user",
+    "arms": [{"name": "control", "weight": 1}, {"name": "candidate", "weight": 1}],
+    "metrics": [{"name": "cost", "kind": "MEAN", "direction": "LOWER_IS_BETTER"}],
+}
 SECONDS = 30
 """Within which every request must be answered."""
 
@@ -158,6 +164,8 @@ def _one_of_everything(url: str) -> dict[str, str]:
         batch = made(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": [file]})["id"]
         key = made("/api/v1/keys", json={"name": "test", "scopes": ["models:read"]})["key"]["id"]
         run = made("/api/v1/runs", json={"template": "digest", "inputs": {"files": [file]}})["id"]
+        experiment = made("/api/v1/experiments", json=EXPERIMENT)["name"]
+        made(f"/api/v1/experiments/{experiment}:start")
         kill = made("/api/v1/kills", json={"subject": "KEY", "name": key, "reason": "a drill"})["id"]
         wait_until(lambda: http.get(f"/api/v1/runs/{run}").json()["state"] in {"SUCCEEDED", "FAILED"}, "the run")
     return {
@@ -173,5 +181,6 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "/api/v1/desks/{name}": "research",
         "/api/v1/keys/{id}": key,
         "/api/v1/kills/{id}": kill,
+        "/api/v1/experiments/{name}": experiment,
         "/api/v1/models/{id}": MODEL,
     }

@@ -34,16 +34,20 @@ STRANGERS = {
 }
 OUTSIDE_WALL = {"x-drw-walls": "credit", "x-drw-key": "key_outside"}
 """A key of the same desk that is outside the wall of the owner."""
-WALLED = ("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs")
+WALLED = ("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs", "/api/v1/experiments")
 NOT_FOUND = (403, 404, 501)
 VISIBLE_PATHS = (
     *("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs", "/api/v1/keys?all=true"),
-    *("/api/v1/kills", "/api/v1/desks/{name}"),
+    *("/api/v1/kills", "/api/v1/desks/{name}", "/api/v1/experiments", "/api/v1/experiments/{name}/results"),
     *("/v1/vector_stores/{vector_store_id}/files", "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}"),
 )
 """The paths that show whether the owner's objects changed."""
 
 BODIES: dict[str, Any] = {
+    "/api/v1/experiments/{name}:stop": {"reason": "mine"},
+    "/api/v1/experiments/{name}:assign": {"unit": "user-1"},
+    "/api/v1/experiments/{name}/exposures": {"units": ["user-1"]},
+    "/api/v1/experiments/{name}/outcomes": {"outcomes": [{"unit": "user-1", "metric": "cost", "value": 1}]},
     "/api/v1/kills/{id}:lift": {"reason": "mine"},
     "/v1/vector_stores/{vector_store_id}": {"name": "stolen"},
     "/v1/vector_stores/{vector_store_id}/files/{file_id}": {"attributes": {"stolen": True}},
