@@ -12,7 +12,7 @@ import pytest
 from drw.generate.protos import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(page for part in ("docs", "tests") for page in (ROOT / part).rglob("*.md"))])
-FLOWS = [ROOT / "README.md", ROOT / "docs/concepts/architecture.md"]
+FLOWS = [ROOT / "README.md", ROOT / "docs/concepts/architecture.md", ROOT / "docs/concepts/code-map.md"]
 
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 NAMED = re.compile(r"`((?:src|tests|docs|proto|bench|deploy|requirements)/[\w./-]+)`")
