@@ -12,10 +12,15 @@ import httpx
 import pytest
 from openfeature.contrib.provider.ofrep import OFREPProvider
 from openfeature.evaluation_context import EvaluationContext
-from openfeature.exception import FlagNotFoundError, TargetingKeyMissingError, TypeMismatchError
+from openfeature.exception import FlagNotFoundError, GeneralError, TargetingKeyMissingError, TypeMismatchError
 from openfeature.flag_evaluation import FlagResolutionDetails
 
-from drw.api.models.v1.experiments_pb2 import GetResultsRequest, StartExperimentRequest, StopExperimentRequest
+from drw.api.models.v1.experiments_pb2 import (
+    GetResultsRequest,
+    RecordExposuresRequest,
+    StartExperimentRequest,
+    StopExperimentRequest,
+)
 from drw.api.models.v1.experiments_rpc import ExperimentsClient
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.host import Host
@@ -102,6 +107,18 @@ async def test_the_official_client_gets_the_errors_of_the_protocol(profile: Prof
             await service.resolve(service.provider.resolve_string_details, "size", "x", "")
         with pytest.raises(TypeMismatchError):
             await service.resolve(service.provider.resolve_boolean_details, "size", False)
+
+
+async def test_a_refused_exposure_is_an_error_of_the_protocol(profile: Profile) -> None:
+    limited = profile.model_copy(update={"services": {"experiments": {"max_units": 1000}}})
+    async with flags(limited) as service:
+        await started(service.client, "size", "small", "large")
+        units = [f"user-{number}" for number in range(1000)]
+        with acting_for(WHO):
+            await service.client.record_exposures(RecordExposuresRequest(name="size", units=units))
+    async with flags(limited) as service:  # which counts the units anew
+        with pytest.raises(GeneralError, match="1000 units, the maximum is 1000"):
+            await service.resolve(service.provider.resolve_string_details, "size", "x", "user-new")
 
 
 async def test_a_stopped_experiment_is_a_disabled_flag_with_the_control_value(profile: Profile) -> None:

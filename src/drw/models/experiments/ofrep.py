@@ -58,7 +58,7 @@ class Evaluation:
     async def _evaluate(self, request: Request) -> Response:
         """Evaluate one flag, and record the exposure: the client asks when it needs the value."""
         caller, key = _caller(), request.path_params["key"]
-        unit = await _targeting_key(request, key)
+        unit = await _targeting_key(request)
         try:
             stored = await self._store.get(caller, key)
         except NotFound as error:
@@ -71,7 +71,7 @@ class Evaluation:
     async def _evaluate_all(self, request: Request) -> Response:
         """Evaluate all flags of the desk. No exposure is recorded: the client caches values that it may never use."""
         caller = _caller()
-        unit = await _targeting_key(request, "")
+        unit = await _targeting_key(request)
         flags = []
         after = ""
         while page := await self._store.page(caller, after, 1000):
@@ -90,7 +90,7 @@ def _caller() -> Principal:
     return principal
 
 
-async def _targeting_key(request: Request, flag: str) -> str:
+async def _targeting_key(request: Request) -> str:
     try:
         body = json_object(await read_body(request, MAX_BODY_BYTES))
     except TooLarge:
@@ -127,7 +127,10 @@ def _answering(handler: Handler) -> Handler:
     async def answer(request: Request) -> Response:
         try:
             return await handler(request)
-        except EvaluationFailed as failed:
+        except TooLarge:
+            raise
+        except (EvaluationFailed, InvalidRequest) as error:
+            failed = error if isinstance(error, EvaluationFailed) else EvaluationFailed("GENERAL", error.message)
             body = {"errorCode": failed.code, "errorDetails": failed.details}
             if key := request.path_params.get("key"):
                 body["key"] = key
