@@ -59,6 +59,8 @@ SERVICES = (
         "embedding",
         "rate_limiting",
         "request_router",
+        "documents",
+        "authentication",
     ),
     _service("models", "discovery", "Registry of models, aliases, fallbacks and endpoints."),
     _service("models", "experiments", "Assigns units to the arms of A/B experiments and compares the arms."),

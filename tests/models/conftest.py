@@ -70,7 +70,9 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         default = {"models": models, "default_model": "small" if small else "double"}
         services = {"discovery": further | default}
         rag = ServiceAddress(services=("embedding",), grpc=f"unix:{base}.r", http="")
-        spread = on.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
+        spread = on.model_copy(
+            update={"services": on.services | services | {"serving": serving}, "processes": {"rag": rag}}
+        )
         embedding = Server([DoubleEmbedding()])
         await embedding.start(rag.grpc)
         async with double_kills(f"unix:{base}.k") as kills, double_engine(Path(f"{base}.d")) as made:

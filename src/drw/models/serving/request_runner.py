@@ -35,11 +35,12 @@ class RequestRunner:
         stream: bool,
         session: str = "",
         headers: Headers | None = None,
+        background: bool = False,
     ) -> tuple[Answer, AsyncGenerator[Chunk, None]]:
         """Return the answer, which grows as the chunks are read, and the chunks, which the caller closes.
 
-        `model` is the id of a model or an alias; empty: the default model. `stream`: pass the
-        chunks on as they arrive. The headers of the response are added to `headers`.
+        `model` is the id of a model or an alias; empty: the default model. `stream`: pass the chunks on as they
+        arrive. `background`: let interactive requests go first. The headers of the response are added to `headers`.
 
         Raises:
             NotFound: there is no such model.
@@ -64,6 +65,7 @@ class RequestRunner:
             max_tokens,
             prompt_bytes(body),
             self._policy.deadline(candidates, models),
+            background,
         )
         answer = Answer(endpoint, candidates.id, request.choices)
         run = partial(generate, self._policy, candidates, model_request, answer, record)

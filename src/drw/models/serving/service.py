@@ -19,6 +19,7 @@ from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
+from drw.models.serving.batches import setup as batches
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
@@ -118,6 +119,7 @@ async def build(scope: ServiceContext) -> Serving:
     runner = RequestRunner(models, policy, metering)
     scope.routes += endpoints.routes(runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes)
 
+    await batches.build(scope, settings.batches, models, runner, embeddings, kills)
     checks = ModelChecks(models, clock)
 
     async def describe() -> str:
