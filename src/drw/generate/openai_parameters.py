@@ -15,6 +15,7 @@ OPENAI: dict[str, Any] = {
     "chat/create": chat.completion_create_params.CompletionCreateParamsStreaming,
     "completions/create": types.completion_create_params.CompletionCreateParamsStreaming,
     "embeddings/create": types.EmbeddingCreateParams,
+    "batch/create": types.BatchCreateParams,
     "files/create": types.FileCreateParams,
     "vector-stores/create": types.VectorStoreCreateParams,
     "vector-stores/modify": types.VectorStoreUpdateParams,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -15,13 +21,14 @@ from openai.types import Batch, FileObject
 from drw.api.gateway.v1.authentication_pb2 import CreateKeyRequest, PutDeskRequest, PutOrgRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
+from drw.kernel.runtime.settings import ServiceAddress
 from drw.local.first_key import OPERATOR
 from models.cluster import ModelsCluster
-from support.hosting import with_secret
 from support.parts import until
 
 SERVICES = ("documents", "vector_store", "rate_limiting", "authentication")
 NEEDED = ("models:invoke", "documents:read", "documents:write")
+_numbers = itertools.count()
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
@@ -87,6 +94,10 @@ class Desk:
             cursor = connection.execute(query.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
 
+    async def change(self, query: str, *parameters: Any) -> None:
+        """Run an update in a thread: it can wait for a transaction of this event loop."""
+        await asyncio.to_thread(self.query, query, *parameters)
+
     async def until_row(self, query: str, what: str, *parameters: Any) -> None:
         async def exists() -> bool:
             return bool(self.query(query, *parameters))
@@ -100,6 +111,38 @@ class BatchCluster:
     def __init__(self, cluster: ModelsCluster) -> None:
         self.cluster = cluster
         self._authentication = cluster.host.client(AuthenticationClient)
+
+    @asynccontextmanager
+    async def worker(self, **batches: Any) -> AsyncIterator[subprocess.Popen[bytes]]:
+        """Run a replica of serving in its own process, which is killed at the end of the block."""
+        profile = self.cluster.host.profile
+        main = profile.processes["rag"].grpc.removesuffix(".r")
+        file = Path(f"{main.removeprefix('unix:')}w{next(_numbers)}.json")
+        address = ServiceAddress(services=(*SERVICES,), grpc=f"{main}.g", http="")
+        services = profile.services | {"serving": profile.services["serving"] | {"batches": batches}}
+        replica = profile.model_copy(
+            update={
+                "data": profile.data / file.stem,
+                "services": services,
+                "processes": profile.processes | {"main": address},
+            }
+        )
+        file.write_text(replica.model_dump_json())
+        command = [sys.executable, "-m", "models.batches.host_process", str(file)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        with file.with_suffix(".log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+
+            async def is_ready() -> bool:
+                assert process.poll() is None, file.with_suffix(".log").read_text()
+                return file.with_suffix(".ready").exists()
+
+            await until(is_ready, "the replica")
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     async def desk(
         self, org: str = "acme", name: str = "research", scopes: Iterable[str] = NEEDED, walls: Iterable[str] = ()
@@ -134,6 +177,3 @@ async def batch_cluster(start: Callable[..., Any], **options: Any) -> AsyncItera
     """Start a cluster with all that batches need."""
     async with start(more=SERVICES, **options) as cluster:
         yield BatchCluster(cluster)
-
-
-__all__ = ["BatchCluster", "Desk", "batch_cluster", "chat", "client_of", "jsonl", "with_secret"]
