@@ -16,7 +16,6 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.http_server import read_body
 from drw.kernel.rpc.request_models import StrictModel, read_model
 from drw.kernel.validation import check_choice
-from drw.models.serving.batches.batch import COMPLETION_WINDOW
 from drw.models.serving.batches.endpoints import BatchEndpoint
 from drw.models.serving.batches.files import PURPOSE, BatchFiles
 from drw.models.serving.batches.permissions import PresentPermissions
@@ -46,7 +45,7 @@ class CreateBatch(StrictModel):
 
     input_file_id: str
     endpoint: str
-    completion_window: Literal["24h"] = COMPLETION_WINDOW
+    completion_window: Literal["24h"] = "24h"
     metadata: Annotated[dict[str, str], AfterValidator(_check_metadata)] | None = None
 
 
