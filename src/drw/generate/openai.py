@@ -1,10 +1,14 @@
-"""The endpoints of OpenAI's API that the platform implements. OpenAI's reference describes them."""
+"""The endpoints of OpenAI's API that the platform implements, and those of other projects beside them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 REFERENCE = "https://platform.openai.com/docs/api-reference"
+
+VLLM = "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html"
+OTHER_PAGES = {"rerank/create": VLLM, "tokenize/create": VLLM, "detokenize/create": VLLM}
+"""Pages of endpoints that are not OpenAI's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +20,12 @@ class Endpoint:
     scope: str
     summary: str
     page: str
+    """For endpoints that are not OpenAI's: the page of the project whose format they have."""
 
     @property
     def url(self) -> str:
-        """The page in OpenAI's reference."""
-        return f"{REFERENCE}/{self.page}"
+        """The page in the reference."""
+        return OTHER_PAGES.get(self.page, f"{REFERENCE}/{self.page}")
 
 
 ENDPOINTS = (
@@ -29,6 +34,10 @@ ENDPOINTS = (
     Endpoint("POST", "/v1/chat/completions", "models:invoke", "Chat with a model, streamed or not.", "chat/create"),
     Endpoint("POST", "/v1/completions", "models:invoke", "Continue a text, streamed or not.", "completions/create"),
     Endpoint("POST", "/v1/embeddings", "models:invoke", "Turn texts into vectors.", "embeddings/create"),
+    Endpoint("POST", "/v1/moderations", "models:invoke", "Classify texts by categories.", "moderations/create"),
+    Endpoint("POST", "/v1/rerank", "models:invoke", "Order documents by relevance for a query.", "rerank/create"),
+    Endpoint("POST", "/v1/tokenize", "models:invoke", "Return the tokens of a prompt or chat.", "tokenize/create"),
+    Endpoint("POST", "/v1/detokenize", "models:invoke", "Return the text of tokens.", "detokenize/create"),
     Endpoint("POST", "/v1/batches", "models:invoke", "Run the requests of a file in the background.", "batch/create"),
     Endpoint("GET", "/v1/batches", "models:invoke", "List batches.", "batch/list"),
     Endpoint("GET", "/v1/batches/{batch_id}", "models:invoke", "Show a batch.", "batch/retrieve"),

@@ -16,6 +16,7 @@ OPENAI: dict[str, Any] = {
     "completions/create": types.completion_create_params.CompletionCreateParamsStreaming,
     "embeddings/create": types.EmbeddingCreateParams,
     "batch/create": types.BatchCreateParams,
+    "moderations/create": types.ModerationCreateParams,
     "files/create": types.FileCreateParams,
     "vector-stores/create": types.VectorStoreCreateParams,
     "vector-stores/modify": types.VectorStoreUpdateParams,

@@ -9,7 +9,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from drw.models.serving.batches.api import CreateBatch
+from drw.models.serving.moderation.moderations import Moderation
 from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding
+from drw.models.serving.reranking.request import Rerank
+from drw.models.serving.tokenizing.tokenization import Detokenize, Tokenize
 from drw.rag.documents.api.request_bodies import (
     CreateFileBatch,
     CreateVectorStore,
@@ -33,6 +36,10 @@ MODELS: dict[str, type[BaseModel]] = {
     "completions/create": Completion,
     "embeddings/create": Embedding,
     "batch/create": CreateBatch,
+    "moderations/create": Moderation,
+    "rerank/create": Rerank,
+    "tokenize/create": Tokenize,
+    "detokenize/create": Detokenize,
     "vector-stores/create": CreateVectorStore,
     "vector-stores/modify": UpdateVectorStore,
     "vector-stores/search": SearchBody,

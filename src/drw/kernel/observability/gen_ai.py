@@ -31,6 +31,8 @@ COST = "drw.cost.usd"
 """The conventions have no attribute for money."""
 
 CHAT, COMPLETION, EMBEDDINGS, RETRIEVAL = "chat", "text_completion", "embeddings", "retrieval"
+RERANK, TOKENIZE, MODERATION = "rerank", "tokenize", "moderation"
+"""Operations of the platform that the conventions do not have."""
 WORKFLOW, WORKFLOW_NAME = "invoke_workflow", "gen_ai.workflow.name"
 PROVIDERS = {"openai": "openai", "vertex": "gcp.vertex_ai"}
 """Engines with a name in the conventions. Other engines keep their name."""

@@ -34,7 +34,14 @@ PREFILL = {"llama_cpp": "assistant"}
 """The default `prefill` of each engine; `none` for others."""
 ALIAS = "alias"
 """The engine of an alias in lists of models."""
-KIND_BY_NAME = {"chat": Model.CHAT, "embedding": Model.EMBEDDING}
+KIND_BY_NAME = {
+    "chat": Model.CHAT,
+    "embedding": Model.EMBEDDING,
+    "reranker": Model.RERANKER,
+    "moderation": Model.MODERATION,
+}
+UPSTREAM_KINDS = ("reranker", "moderation")
+"""Kinds whose models run at an OpenAI-compatible upstream."""
 
 
 class ModelNotFound(NotFound):
@@ -80,8 +87,9 @@ class SamplingSettings(Settings):
 class ModelSettings(Settings):
     """One model: `[services.discovery.models.ID]`."""
 
-    kind: Literal["chat", "embedding"] = "chat"
-    """The kind of the model."""
+    kind: Literal["chat", "embedding", "reranker", "moderation"] = "chat"
+    """The kind of the model. `reranker`: its upstream has `/rerank`, as vLLM, TEI, Jina and Cohere; `moderation`: its
+    upstream has `/moderations`, as OpenAI."""
     engine: Literal["llama_cpp", "openai", "vertex", "onnx"]
     """The engine adapter, or `onnx` for the embedding model."""
     base_url: str = ""
@@ -136,6 +144,8 @@ class ModelSettings(Settings):
                 raise ValueError("only a chat model can be the default")
             if self.fallbacks:
                 raise ValueError("an embedding model has no fallbacks: vectors of two models cannot be compared")
+        elif self.kind in UPSTREAM_KINDS:
+            self._check_upstream_kind()
         elif self.parameters and self.engine == "llama_cpp":
             raise ValueError("parameters go to engines 'openai' and 'vertex'")
         elif reserved := sorted(RESERVED.intersection(self.parameters)):
@@ -145,6 +155,13 @@ class ModelSettings(Settings):
         else:
             self._check_addresses()
         return self
+
+    def _check_upstream_kind(self) -> None:
+        if self.engine != "openai":
+            raise ValueError(f"a {self.kind} model has engine = 'openai'")
+        if self.default or self.fallbacks or self.parameters:
+            raise ValueError(f"a {self.kind} model has no default, fallbacks and parameters: they are for chat models")
+        self._check_addresses()
 
     @model_validator(mode="after")
     def _check_sampling(self) -> ModelSettings:

@@ -1,4 +1,4 @@
-"""The port of chat engines: streamed chunks in OpenAI's format, each with the usage that it reports."""
+"""The ports of engines: chat models, whose chunks come with their usage, rerankers and moderation models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from drw.billing.usage import UsageUpdate
+from drw.models.serving.errors import NotSupported
 
 Endpoint = Literal["chat/completions", "completions"]
 Body = dict[str, Any]
@@ -75,6 +76,19 @@ class EngineTarget:
         return {**defaults, **body}
 
 
+class Tokens(NamedTuple):
+    """The tokens of a text."""
+
+    ids: Sequence[int]
+    strings: Sequence[str] | None = None
+    """The text of each token, if it was requested."""
+
+
+def no_tokenizer(target: EngineTarget) -> NotSupported:
+    """Return the error for an engine without an interface to its tokenizer."""
+    return NotSupported("model", f"the engine of {target.model!r} does not expose its tokenizer")
+
+
 class ChatEngine(ABC):
     """Runs chat models."""
 
@@ -105,9 +119,73 @@ class ChatEngine(ABC):
     async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> CountedPrompt | None:
         """Count the tokens of the prompt; None if the engine reports them only with the answer."""
 
+    async def tokenize(
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, *, special: bool, strings: bool
+    ) -> Tokens:
+        """Return the tokens of the prompt of a request with one prompt.
+
+        Args:
+            target: the replica.
+            endpoint: the endpoint of the request.
+            body: the request: `prompt` or `messages`.
+            special: whether to add the special tokens of the model, such as its prefix token.
+            strings: whether to return the text of each token.
+
+        Raises:
+            NotSupported: the engine cannot do this.
+        """
+        raise no_tokenizer(target)
+
+    async def detokenize(self, target: EngineTarget, tokens: Sequence[int]) -> str:
+        """Return the text of tokens; raises as `tokenize` does."""
+        raise no_tokenizer(target)
+
     @abstractmethod
     async def check(self, target: EngineTarget) -> None:
         """Raise an error if the engine does not answer."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+class Ranking(NamedTuple):
+    """The relevance of documents for a query."""
+
+    scores: Sequence[float]
+    """One score for each document, in the order of the documents; higher is more relevant."""
+    tokens: int | None
+    """The tokens that the engine has read; None: it does not report them."""
+
+
+class Reranker(ABC):
+    """Scores documents for a query."""
+
+    @abstractmethod
+    async def rank(self, target: EngineTarget, query: str, documents: Sequence[str]) -> Ranking:
+        """Return the scores of the documents.
+
+        Raises:
+            EngineUnavailable: the engine does not answer.
+            ResponseTruncated: the answer is malformed, or lacks a document.
+            InvalidRequest: the engine rejects the request, for example because a document is too long.
+            EngineLimited: the rate limit of the upstream is exceeded.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+class Moderator(ABC):
+    """Classifies texts by categories of harm."""
+
+    @abstractmethod
+    async def moderate(self, target: EngineTarget, inputs: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return one result of OpenAI's Moderations API for each input: a text, or a list of OpenAI's content parts.
+
+        Raises what `Reranker.rank` raises.
+        """
 
     @abstractmethod
     async def close(self) -> None:

@@ -22,7 +22,7 @@ from drw.killswitch.watch import KillList
 from drw.models.serving.batches import setup as batches
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
-from drw.models.serving.http import endpoints
+from drw.models.serving.http import endpoints, text_endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.http.embeddings import Embeddings
 from drw.models.serving.metering.budget_gate import build as build_metering
@@ -117,7 +117,10 @@ async def build(scope: ServiceContext) -> Serving:
     audit = scope.audit()
     buffers = BodyBuffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
     runner = RequestRunner(models, policy, metering)
-    scope.routes += endpoints.routes(runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes)
+    further = text_endpoints.build(scope, settings, models, metering, queue)
+    scope.routes += endpoints.routes(
+        runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes, further
+    )
 
     await batches.build(scope, settings.batches, models, runner, embeddings, kills)
     checks = ModelChecks(models, clock)

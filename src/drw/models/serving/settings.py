@@ -82,6 +82,22 @@ class BatchSettings(Base):
     """Days until the record of a batch that has ended is deleted. Its files stay."""
 
 
+class PolicySettings(Base):
+    """One category of the local moderation policy: `[services.serving.moderation.categories.NAME]`."""
+
+    words: tuple[str, ...] = Field((), max_length=10_000)
+    """Words and phrases. They match whole words, in upper or lower case."""
+    patterns: tuple[str, ...] = Field((), max_length=1000)
+    """Regular expressions in the syntax of RE2, which matches in linear time."""
+
+
+class ModerationSettings(Base):
+    """`[services.serving.moderation]`: the rules of the moderation model `policy`."""
+
+    categories: dict[str, PolicySettings] = Field(default_factory=dict, max_length=100)
+    """Categories by name. Without any there is no model `policy`."""
+
+
 class Settings(Base):
     """`[services.serving]`."""
 
@@ -110,3 +126,4 @@ class Settings(Base):
     vertex: ClientSettings = ClientSettings()
     metering: MeteringSettings = MeteringSettings()
     batches: BatchSettings = BatchSettings()
+    moderation: ModerationSettings = ModerationSettings()

@@ -18,11 +18,13 @@ class Model(_message.Message):
         EMBEDDING: _ClassVar[Model.Kind]
         PREDICTIVE: _ClassVar[Model.Kind]
         RERANKER: _ClassVar[Model.Kind]
+        MODERATION: _ClassVar[Model.Kind]
     KIND_UNSPECIFIED: Model.Kind
     CHAT: Model.Kind
     EMBEDDING: Model.Kind
     PREDICTIVE: Model.Kind
     RERANKER: Model.Kind
+    MODERATION: Model.Kind
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     OWNED_BY_FIELD_NUMBER: _ClassVar[int]

@@ -37,6 +37,7 @@ from drw.models.serving.ports import (
     EngineEvent,
     EngineLimits,
     EngineTarget,
+    Tokens,
 )
 from drw.models.serving.routing.candidates import split_prompts
 from drw.models.serving.settings import ClientSettings
@@ -98,6 +99,23 @@ class LlamaCppEngine(ChatEngine):
         """Tokenize the prompt as it will be sent."""
         ids = await self._tokenize(target, endpoint, with_tool_schema(body, allowed_tools(body)))
         return CountedPrompt(len(ids), ids)
+
+    async def tokenize(
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, *, special: bool, strings: bool
+    ) -> Tokens:
+        """Return the tokens that the engine would process for the request."""
+        if endpoint == "chat/completions":
+            if strings:
+                raise NotSupported("return_token_strs", "this engine has the texts of tokens only for a prompt")
+            if special:
+                raise NotSupported("add_special_tokens", "the chat template of this engine contains them already")
+            return Tokens(await self._tokenize(target, endpoint, body))
+        ids, texts = await self._tokenizer.with_pieces(target, body["prompt"], special=special)
+        return Tokens(ids, texts if strings else None)
+
+    async def detokenize(self, target: EngineTarget, tokens: Sequence[int]) -> str:
+        """Return the text of tokens."""
+        return await self._tokenizer.text(target, tokens)
 
     async def check(self, target: EngineTarget) -> None:
         """Request the health endpoint; the server returns 503 while it loads."""

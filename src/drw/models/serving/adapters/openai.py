@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
+from drw.kernel.errors import NotFound
 from drw.kernel.rpc.context import caller_or_none
 from drw.models.serving.engines.cache_salt import cache_salt
-from drw.models.serving.engines.openai_client import OpenAIClient, authorization_header
+from drw.models.serving.engines.openai_client import OpenAIClient, authorization_header, malformed_response
 from drw.models.serving.errors import EngineMisconfigured
 from drw.models.serving.openai.requests import prompts_of
 from drw.models.serving.openai.usage import sum_choices
@@ -19,8 +21,13 @@ from drw.models.serving.ports import (
     EngineEvent,
     EngineLimits,
     EngineTarget,
+    Tokens,
+    no_tokenizer,
 )
 from drw.models.serving.settings import ClientSettings
+
+MAX_TOKENS_BYTES = 64 << 20
+"""Size of an answer of the upstream's tokenizer."""
 
 
 class OpenAiEngine(ChatEngine):
@@ -56,6 +63,35 @@ class OpenAiEngine(ChatEngine):
     async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> CountedPrompt | None:
         """Return None: the API cannot count tokens."""
         return None
+
+    async def tokenize(
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, *, special: bool, strings: bool
+    ) -> Tokens:
+        """Return the tokens that vLLM's `/tokenize` returns; other upstreams do not have it."""
+        request = {**body, "model": target.upstream_model, "add_special_tokens": special}
+        answer = await self._tokenizer(target, "/tokenize", request | ({"return_token_strs": True} if strings else {}))
+        ids, texts = answer.get("tokens"), answer.get("token_strs")
+        if not isinstance(ids, list) or (strings and not isinstance(texts, list)):
+            raise malformed_response(target)
+        return Tokens(ids, texts if strings else None)
+
+    async def detokenize(self, target: EngineTarget, tokens: Sequence[int]) -> str:
+        """Return the text that vLLM's `/detokenize` returns."""
+        request = {"model": target.upstream_model, "tokens": list(tokens)}
+        text = (await self._tokenizer(target, "/detokenize", request)).get("prompt")
+        if not isinstance(text, str):
+            raise malformed_response(target)
+        return text
+
+    async def _tokenizer(self, target: EngineTarget, path: str, request: Body) -> dict[str, Any]:
+        headers = authorization_header(target)
+        try:
+            answer = await self._client.fetch_json(target, path, request, headers, MAX_TOKENS_BYTES)
+        except NotFound as error:  # OpenAI and most other upstreams have no tokenizer
+            raise no_tokenizer(target) from error
+        if not isinstance(answer, dict):
+            raise malformed_response(target)
+        return answer
 
     async def check(self, target: EngineTarget) -> None:
         """Request the list of models; any response except a rejected key counts as healthy."""

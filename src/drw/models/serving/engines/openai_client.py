@@ -107,14 +107,36 @@ class OpenAIClient:
     ) -> T:
         """Return one field of a JSON response of at most `max_bytes`. Without a body the request is a GET.
 
+        Raises as `fetch_json` does, and:
+            ResponseTruncated: the field is missing or has another type.
+        """
+        content = await self.fetch_json(target, path, body, headers, max_bytes)
+        value = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(value, field_type):
+            raise _malformed(target)
+        return value
+
+    async def fetch_json(
+        self,
+        target: EngineTarget,
+        path: str,
+        body: Body | None,
+        headers: Mapping[str, str],
+        max_bytes: int = MAX_EVENT_BYTES,
+        seconds: float = 0.0,
+    ) -> Any:
+        """Return a JSON response of at most `max_bytes`. Without a body the request is a GET.
+
+        `seconds` is the timeout of the call. 0: that of a connection attempt.
+
         Raises:
             EngineUnavailable: no response arrived in time.
-            ResponseTruncated: the response is malformed, or the field is missing or has another type.
+            ResponseTruncated: the response is malformed.
             DrwError: the response is an error; see `upstream_errors.upstream_error`.
         """
         try:
             async with (
-                asyncio.timeout(self._settings.connect_seconds),
+                asyncio.timeout(seconds or self._settings.connect_seconds),
                 self._session(target.base_url).request(
                     "GET" if body is None else "POST",
                     self._url(target.base_url, path),
@@ -128,7 +150,10 @@ class OpenAIClient:
                 raw = b"".join([data async for data in _read_body(response, max_bytes)])
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unavailable(target) from error
-        return _json_field(target, raw, name, field_type)
+        try:
+            return orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise _malformed(target) from error
 
     async def probe(self, target: EngineTarget, path: str, headers: Mapping[str, str]) -> int:
         """Return the status of a GET; raise `EngineUnavailable` if no response arrives within a second."""
@@ -369,17 +394,6 @@ async def _read_body(response: aiohttp.ClientResponse | Response, max_bytes: int
         yield data
 
 
-def _json_field(target: EngineTarget, raw: bytes, name: str, field_type: type[T]) -> T:
-    try:
-        content = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise _malformed(target) from error
-    value = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(value, field_type):
-        raise _malformed(target)
-    return value
-
-
 def _unavailable(target: EngineTarget) -> EngineUnavailable:
     return EngineUnavailable(
         f"the engine of {target.model!r} does not answer; it may be restarting: try again",
@@ -396,6 +410,11 @@ def _truncated(target: EngineTarget) -> ResponseTruncated:
 def _process_metadata(target: EngineTarget) -> dict[str, str]:
     """Return the error metadata of the bundled engine, whose start time is measured."""
     return {"part": "engine"} if target.base_url.startswith("unix:") else {}
+
+
+def malformed_response(target: EngineTarget) -> ResponseTruncated:
+    """Return the error for a response that does not have the documented form."""
+    return _malformed(target)
 
 
 def _malformed(target: EngineTarget) -> ResponseTruncated:

@@ -61,6 +61,25 @@ class PromptTokenizer:
             raise InvalidRequest("prompt is empty: this model needs at least one token", param="prompt")
         return tokens
 
+    async def with_pieces(self, target: EngineTarget, prompt: str, *, special: bool) -> tuple[list[int], list[str]]:
+        """Return the tokens of a text with the text of each; `special`: with the model's prefix token.
+
+        Bytes that are no complete character are replaced by U+FFFD.
+        """
+        request = {"content": prompt, "add_special": special, "parse_special": False, "with_pieces": True}
+        headers = authorization_header(target)
+        tokens = await self._client.fetch_field(target, "/tokenize", request, headers, "tokens", list, MAX_TOKENS_BYTES)
+        pieces = (token["piece"] for token in tokens)
+        texts = [piece if isinstance(piece, str) else bytes(piece).decode(errors="replace") for piece in pieces]
+        return [token["id"] for token in tokens], texts
+
+    async def text(self, target: EngineTarget, tokens: Sequence[int]) -> str:
+        """Return the text of tokens."""
+        await self.completion(target, list(tokens))  # checks that they are in the vocabulary
+        request = {"tokens": list(tokens)}
+        headers = authorization_header(target)
+        return await self._client.fetch_field(target, "/detokenize", request, headers, "content", str, MAX_TOKENS_BYTES)
+
     async def _vocabulary_size(self, target: EngineTarget) -> int:
         """Return the size of the vocabulary; 0: older servers do not report it, and check ids themselves."""
         if (size := self._vocabulary_sizes.get(target.base_url)) is None:

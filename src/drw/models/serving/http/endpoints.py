@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -164,8 +164,9 @@ def routes(
     audit: AuditWriter,
     buffers: BodyBuffers,
     max_body: int,
+    further: Mapping[str, tuple[str, Serve]],
 ) -> list[BaseRoute]:
-    """Return the routes of OpenAI's endpoints."""
+    """Return the routes of OpenAI's endpoints. `further` are other endpoints by path, with their operation."""
     chats, listed = ChatEndpoints(runner), ModelList(discovery)
 
     async def embed(exchange: HttpExchange, record: CallRecord) -> None:
@@ -176,6 +177,7 @@ def routes(
         "/v1/chat/completions": ("chat", chats.chat),
         "/v1/completions": ("completion", chats.completion),
         "/v1/embeddings": ("embedding", embed),
+        **further,
     }
     route_list: list[BaseRoute] = [
         Route(path, AuditedEndpoint(audit, kills, buffers, operation, max_body, serve), methods=["POST"])

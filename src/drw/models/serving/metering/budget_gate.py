@@ -77,13 +77,13 @@ class BudgetGate:
 
     @asynccontextmanager
     async def embedding(
-        self, model: str, inputs: Sequence[str | Sequence[int]], record: CallRecord
+        self, model: str, inputs: Sequence[str | Sequence[int]], record: CallRecord, route: str = "embedding"
     ) -> AsyncIterator[Call]:
-        """Meter an embedding request for the block, which reports its usage by `MeteredCall.progress`.
+        """Meter a request that only reads texts, for the block, which reports its usage by `MeteredCall.progress`.
 
         Raises and ends as `metered` does.
         """
-        history, caller = _start_history("embedding", model, model)
+        history, caller = _start_history(route, model, model)
         policy = self._pricing.current()
         price = policy.price(model, model, datetime.now(UTC))
         embedding_estimate = Estimate(model, model, price, sum(map(text_token_bound, inputs)), 0)

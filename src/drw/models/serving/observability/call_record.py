@@ -29,7 +29,14 @@ from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.metrics import CallMetrics, metrics
 from drw.models.serving.openai.responses import Answer
 
-OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding": gen_ai.EMBEDDINGS}
+OPERATIONS = {
+    "chat": gen_ai.CHAT,
+    "completion": gen_ai.COMPLETION,
+    "embedding": gen_ai.EMBEDDINGS,
+    "rerank": gen_ai.RERANK,
+    "tokenize": gen_ai.TOKENIZE,
+    "moderation": gen_ai.MODERATION,
+}
 """Operation names of the audit log, mapped to those of OpenTelemetry's conventions."""
 TOKEN_ATTRIBUTES = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}
 STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREAM: True})

@@ -29,9 +29,15 @@ from drw.models.serving.settings import CircuitSettings
 
 T = TypeVar("T")
 
-CHAT, EMBEDDING = Model.CHAT, Model.EMBEDDING
+CHAT, EMBEDDING, RERANKER, MODERATION = Model.CHAT, Model.EMBEDDING, Model.RERANKER, Model.MODERATION
 RESOLVE_TIMEOUT_SECONDS = 5.0
-KIND_NAMES = {CHAT: "a chat model", EMBEDDING: "an embedding model"}
+KIND_NAMES = {
+    CHAT: "a chat model",
+    EMBEDDING: "an embedding model",
+    RERANKER: "a reranker",
+    MODERATION: "a moderation model",
+    Model.PREDICTIVE: "a predictive model",
+}
 
 
 class ModelDirectory:
@@ -56,6 +62,7 @@ class ModelDirectory:
         self._kills = kills
         self._plans: dict[str, _CacheEntry[CandidateList]] = {}
         self._embeddings: dict[str, _CacheEntry[Model]] = {}
+        self._resolved: dict[str, _CacheEntry[ResolvedModel]] = {}
         self._chat: dict[str, tuple[ResolvedModel, ChatModel]] = {}
 
     async def plan(self, name: str) -> CandidateList:
@@ -75,6 +82,13 @@ class ModelDirectory:
         model = await self._cached(self._embeddings, name, self._resolve_embedding)
         self._kills.check(caller_or_none(), (name, model.id))
         return model
+
+    async def of_kind(self, name: str, *kinds: Model.Kind) -> ResolvedModel:
+        """Return a model of one of these kinds by id; raises as `plan` does."""
+        resolved = await self._cached(self._resolved, name, self._resolve)
+        _check_kind(resolved, *kinds)
+        self._kills.check(caller_or_none(), (name, resolved.model.id))
+        return resolved
 
     async def follow(self) -> None:
         """Expire all cached candidates when discovery reports a change."""
@@ -119,9 +133,11 @@ class ModelDirectory:
         cache[name] = _CacheEntry(value, self._clock.time() + self._seconds)
         return value
 
+    async def _resolve(self, name: str) -> ResolvedModel:
+        return await self._discovery.resolve_model(ResolveModelRequest(id=name), timeout=RESOLVE_TIMEOUT_SECONDS)
+
     async def _resolve_embedding(self, name: str) -> Model:
-        request = ResolveModelRequest(id=name)
-        resolved = await self._discovery.resolve_model(request, timeout=RESOLVE_TIMEOUT_SECONDS)
+        resolved = await self._resolve(name)
         _check_kind(resolved, EMBEDDING)
         return resolved.model
 
@@ -161,13 +177,9 @@ class ModelDirectory:
         )
 
     def _replica(self, resolved: ResolvedModel, url: str) -> Replica:
-        model, seconds = resolved.model.id, resolved.deadlines
-        deadlines = Deadlines(seconds.connect_seconds, seconds.first_token_seconds, seconds.between_tokens_seconds)
-        target = EngineTarget(
-            model, url, resolved.upstream_model, resolved.api_key_variable, deadlines, dict(resolved.sampling)
-        )
         name = _short_address(url)
-        return Replica(name, target, CircuitBreaker(self._circuits, self._clock, model, name))
+        circuit = CircuitBreaker(self._circuits, self._clock, resolved.model.id, name)
+        return Replica(name, engine_target(resolved, url), circuit)
 
 
 class _CacheEntry(Generic[T]):
@@ -180,9 +192,18 @@ class _CacheEntry(Generic[T]):
         self.expires_at = expires_at
 
 
-def _check_kind(resolved: ResolvedModel, kind: Model.Kind) -> None:
-    if resolved.model.kind != kind:
-        message = f"{resolved.model.id!r} is {KIND_NAMES[resolved.model.kind]}; this needs {KIND_NAMES[kind]}"
+def engine_target(resolved: ResolvedModel, url: str) -> EngineTarget:
+    """Return the replica of a model at an address."""
+    seconds = resolved.deadlines
+    deadlines = Deadlines(seconds.connect_seconds, seconds.first_token_seconds, seconds.between_tokens_seconds)
+    sampling = dict(resolved.sampling)
+    return EngineTarget(resolved.model.id, url, resolved.upstream_model, resolved.api_key_variable, deadlines, sampling)
+
+
+def _check_kind(resolved: ResolvedModel, *kinds: Model.Kind) -> None:
+    if resolved.model.kind not in kinds:
+        needed = " or ".join(KIND_NAMES[kind] for kind in kinds)
+        message = f"{resolved.model.id!r} is {KIND_NAMES[resolved.model.kind]}; this needs {needed}"
         raise InvalidRequest(message, param="model")
 
 

@@ -1,0 +1,69 @@
+"""Endpoints that read texts and answer in one piece: reranking, tokens and moderation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.kernel.runtime.host import ServiceContext
+from drw.models.serving.http.endpoints import Serve
+from drw.models.serving.http.responses import HttpExchange
+from drw.models.serving.metering.budget_gate import BudgetGate
+from drw.models.serving.moderation.moderations import POLICY, Moderation, Moderations
+from drw.models.serving.observability.call_record import CallRecord
+from drw.models.serving.openai.requests import parse_request
+from drw.models.serving.ports import Moderator, Reranker
+from drw.models.serving.reranking.bi_encoder import BiEncoder
+from drw.models.serving.reranking.request import Rerank
+from drw.models.serving.reranking.reranking import Reranking
+from drw.models.serving.routing.admission_queue import AdmissionQueue
+from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.models.serving.settings import Settings
+from drw.models.serving.tokenizing.tokenization import Detokenize, Tokenization, Tokenize
+from drw.models.serving.upstreams import UpstreamCalls
+
+
+def build(
+    scope: ServiceContext,
+    settings: Settings,
+    models: ModelDirectory,
+    metering: BudgetGate,
+    queue: Callable[[str, int], AdmissionQueue],
+) -> Mapping[str, tuple[str, Serve]]:
+    """Return the endpoints by path, with the operation of their call records."""
+    upstream = settings.openai.model_dump()
+    reranker = scope.make_adapter(Reranker, "rerank_api", upstream)  # type: ignore[type-abstract]
+    moderator = scope.make_adapter(Moderator, "moderations_api", upstream)  # type: ignore[type-abstract]
+    scope.on_stop(reranker.close)
+    scope.on_stop(moderator.close)
+    policy = None
+    if settings.moderation.categories:
+        section = settings.moderation.model_dump()
+        policy = scope.make_adapter(Moderator, "re2_policy", section)  # type: ignore[type-abstract]
+    calls = UpstreamCalls(queue)
+    reranking = Reranking(models, metering, calls, reranker, BiEncoder(scope.client(EmbeddingClient)))
+    moderations = Moderations(models, metering, calls, moderator, policy)
+    tokenization = Tokenization(models)
+
+    async def rerank(exchange: HttpExchange, record: CallRecord) -> None:
+        request = parse_request(Rerank, record.request)
+        await exchange.send_response(await reranking.respond(request, record), request.model)
+
+    async def moderate(exchange: HttpExchange, record: CallRecord) -> None:
+        request = parse_request(Moderation, record.request)
+        await exchange.send_response(await moderations.respond(request, record), request.model or POLICY)
+
+    async def tokenize(exchange: HttpExchange, record: CallRecord) -> None:
+        request = parse_request(Tokenize, record.request)
+        await exchange.send_response(await tokenization.tokenize(request, record), request.model)
+
+    async def detokenize(exchange: HttpExchange, record: CallRecord) -> None:
+        request = parse_request(Detokenize, record.request)
+        await exchange.send_response(await tokenization.detokenize(request, record), request.model)
+
+    return {
+        "/v1/rerank": ("rerank", rerank),
+        "/v1/moderations": ("moderation", moderate),
+        "/v1/tokenize": ("tokenize", tokenize),
+        "/v1/detokenize": ("tokenize", detokenize),
+    }

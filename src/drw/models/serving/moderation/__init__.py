@@ -1,0 +1,1 @@
+"""Moderation: classifies texts by categories of harm."""

@@ -1,0 +1,1 @@
+"""Reranking: scores documents for a query."""

@@ -1,0 +1,67 @@
+"""`POST /v1/rerank`: validates, meters and runs a reranking."""
+
+from __future__ import annotations
+
+import secrets
+
+import orjson
+
+from drw.billing.usage import UsageUpdate
+from drw.models.serving.metering.budget_gate import BudgetGate
+from drw.models.serving.observability.call_record import CallRecord
+from drw.models.serving.ports import EngineTarget, Ranking, Reranker
+from drw.models.serving.reranking.request import Rerank
+from drw.models.serving.routing.model_directory import EMBEDDING, RERANKER, ModelDirectory
+from drw.models.serving.upstreams import UpstreamCalls, estimated_tokens
+
+
+class Reranking:
+    """Serves `POST /v1/rerank` with a reranker at an upstream, or with an embedding model as a bi-encoder."""
+
+    def __init__(
+        self,
+        models: ModelDirectory,
+        metering: BudgetGate,
+        calls: UpstreamCalls,
+        upstream: Reranker,
+        bi_encoder: Reranker,
+    ) -> None:
+        self._models = models
+        self._metering = metering
+        self._calls = calls
+        self._upstream = upstream
+        self._bi_encoder = bi_encoder
+
+    async def respond(self, request: Rerank, record: CallRecord) -> bytes:
+        """Return the body of the response; the record is closed."""
+        resolved = await self._models.of_kind(request.model, RERANKER, EMBEDDING)
+        model, texts = resolved.model, request.texts()
+        reranker = self._bi_encoder if model.kind == EMBEDDING else self._upstream
+        record.set_model(model.id, model.engine, resolved.upstream_model)
+
+        async def rank(target: EngineTarget) -> Ranking:
+            return await reranker.rank(target, request.query, texts)
+
+        # A cross-encoder reads the query with each document.
+        inputs = [*texts, *[request.query] * len(texts)]
+        async with self._metering.embedding(model.id, inputs, record, "rerank") as call:
+            ranking = await self._calls.run(resolved, rank)
+            tokens = estimated_tokens(inputs) if ranking.tokens is None else ranking.tokens
+            usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+            await call.progress(UsageUpdate(input_tokens=tokens, output_tokens=0, final=True))
+            body = _body(request, texts, ranking, usage)
+            record.set_answer(body, usage)
+            record.response_body = body
+        return body
+
+
+def _body(request: Rerank, texts: list[str], ranking: Ranking, usage: dict[str, int]) -> bytes:
+    order = sorted(range(len(texts)), key=lambda index: (-ranking.scores[index], index))
+    with_documents = request.return_documents in (None, True)
+    results = [
+        {"index": index, "relevance_score": ranking.scores[index]}
+        | ({"document": {"text": texts[index]}} if with_documents else {})
+        for index in order[: request.top_n]
+    ]
+    head = {"id": f"rerank-{secrets.token_hex(12)}", "object": "list", "model": request.model}
+    return orjson.dumps({**head, "results": results, "usage": usage})

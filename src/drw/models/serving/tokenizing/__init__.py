@@ -1,0 +1,1 @@
+"""Tokens of prompts: the endpoints `/v1/tokenize` and `/v1/detokenize`."""
