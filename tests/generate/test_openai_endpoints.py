@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from drw.generate.openai import ENDPOINTS
-from drw.models.serving.http import endpoints
+from drw.models.serving.batches.api import BatchRoutes
+from drw.models.serving.http import endpoints, text_endpoints
 from drw.rag.documents.api.files import FileRoutes
 from drw.rag.documents.api.vector_stores import VectorStoreRoutes
 from drw.rag.retrieval.openai import SearchRoute
@@ -14,8 +15,10 @@ from drw.rag.retrieval.openai import SearchRoute
 
 def test_endpoint_list_matches_the_routes() -> None:
     dependency: Any = None
+    further = text_endpoints.served(dependency, dependency, dependency)
     routes: list[Any] = [
-        *endpoints.routes(dependency, dependency, dependency, dependency, dependency, dependency, 1),
+        *endpoints.routes(dependency, dependency, dependency, dependency, dependency, dependency, 1, further),
+        *BatchRoutes(dependency, dependency, dependency, dependency, 1).routes(),
         *FileRoutes(dependency, dependency, dependency, dependency, 1).routes(),
         *VectorStoreRoutes(dependency, dependency, dependency, dependency, dependency).routes(),
         SearchRoute(dependency).route(),

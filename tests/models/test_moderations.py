@@ -111,7 +111,8 @@ async def test_an_upstream_classifies(start: Callable[..., Any], tmp_path: Path)
             answer = await cluster.client.moderations.create(input="an attack", model="judge")
             assert answer.results[0].flagged and answer.results[0].category_scores.violence == 0.9
             assert bodies == [{"model": "omni", "input": ["an attack"]}]
-            for wrong in ({}, {"results": []}, {"results": [result] * 2}, {"results": [{"flagged": "yes"}]}):
+            invalid: list[Any] = [{}, {"results": []}, {"results": [result] * 2}, {"results": [{"flagged": "yes"}]}]
+            for wrong in invalid:
                 answers.append(wrong)
                 with pytest.raises(openai.InternalServerError):
                     await cluster.client.moderations.create(input="an attack", model="judge")

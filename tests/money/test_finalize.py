@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import orjson
 import pytest
 
-from drw.billing.ledger.ledger import Ledger
+from drw.billing.ledger.ledger import InCommit, Ledger
 from drw.billing.reservations.reservation import Settlement
 from drw.billing.usage import UsageUpdate
 from drw.kernel.errors import ClientDisconnected, Unavailable
@@ -25,7 +25,7 @@ AUDIT_LINE = orjson.dumps({"action": "test.call"}).decode()
 class DoubleRecord:
     """Records the calls of a settlement to an audit record, in order."""
 
-    in_commit = None
+    in_commit: InCommit | None = None
 
     def __init__(self) -> None:
         self.events: list[object] = []

@@ -122,7 +122,7 @@ async def build(scope: ServiceContext) -> Serving:
         runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes, further
     )
 
-    await batches.build(scope, settings.batches, models, runner, embeddings, kills)
+    batch_store = await batches.build(scope, settings.batches, models, runner, embeddings, kills)
     checks = ModelChecks(models, clock)
 
     async def describe() -> str:
@@ -131,7 +131,9 @@ async def build(scope: ServiceContext) -> Serving:
         if errors := await checks.errors(chat_models):
             raise Unavailable("; ".join([*errors, *_open_circuits(models, clock)]))
         names = [f"{model.id} (default)" if model.default else model.id for model in models_listed]
-        return "; ".join([", ".join(names) or "no models", *_open_circuits(models, clock)])
+        active = await batch_store.active() if batch_store else 0
+        running = [f"{active} batches in progress"] if active else []
+        return "; ".join([", ".join(names) or "no models", *running, *_open_circuits(models, clock)])
 
     scope.describe(describe)
     return Serving(runner, kills, audit, buffers)

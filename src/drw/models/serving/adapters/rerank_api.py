@@ -55,7 +55,8 @@ def _ranking(target: EngineTarget, answer: Any, count: int) -> Ranking:
     for result in results if isinstance(results, list) else ():
         if not isinstance(result, dict):
             raise malformed_response(target)
-        index, score = result.get("index"), result.get("relevance_score", result.get("score"))
+        index: Any = result.get("index")
+        score: Any = result.get("relevance_score", result.get("score"))
         if type(index) is not int or type(score) not in (int, float) or not math.isfinite(score):
             raise malformed_response(target)
         scores[index] = float(score)
@@ -71,6 +72,7 @@ def _tokens(answer: Any) -> int | None:
     usage, meta = answer.get("usage"), answer.get("meta")
     counted = meta.get("tokens") if isinstance(meta, dict) else None
     for source, name in ((usage, "total_tokens"), (usage, "prompt_tokens"), (counted, "input_tokens")):
-        if isinstance(source, dict) and type(value := source.get(name)) in (int, float) and value >= 0:
+        value: Any = source.get(name) if isinstance(source, dict) else None
+        if type(value) in (int, float) and value >= 0:
             return int(value)
     return None

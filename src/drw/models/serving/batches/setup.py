@@ -36,10 +36,10 @@ async def build(
     runner: RequestRunner,
     embeddings: Embeddings,
     kills: KillList,
-) -> None:
-    """Add batches to the service, unless the profile has no documents service for their files."""
+) -> BatchStore | None:
+    """Add batches to the service, and return them; None: the profile has no documents service for their files."""
     if not scope.has("documents"):
-        return
+        return None
     database = await scope.database(pool_size=POOL_SIZE)
     audit = scope.audit()
     authentication = scope.client(AuthenticationClient) if scope.has("authentication") else None
@@ -56,7 +56,7 @@ async def build(
 
     scope.background(delete_old_batches)
     if not settings.concurrent:
-        return
+        return store
     wakeups = Wakeups(database)
     jobs, lines = JobQueue(database, audit), LineQueue(database)
     worker = BatchWorker(
@@ -71,3 +71,4 @@ async def build(
     )
     scope.background(wakeups.listen)
     scope.background(worker.work)
+    return store

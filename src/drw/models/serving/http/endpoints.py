@@ -164,7 +164,7 @@ def routes(
     audit: AuditWriter,
     buffers: BodyBuffers,
     max_body: int,
-    further: Mapping[str, tuple[str, Serve]],
+    further: Mapping[str, tuple[str, Serve]] | None = None,
 ) -> list[BaseRoute]:
     """Return the routes of OpenAI's endpoints. `further` are other endpoints by path, with their operation."""
     chats, listed = ChatEndpoints(runner), ModelList(discovery)
@@ -177,7 +177,7 @@ def routes(
         "/v1/chat/completions": ("chat", chats.chat),
         "/v1/completions": ("completion", chats.completion),
         "/v1/embeddings": ("embedding", embed),
-        **further,
+        **(further or {}),
     }
     route_list: list[BaseRoute] = [
         Route(path, AuditedEndpoint(audit, kills, buffers, operation, max_body, serve), methods=["POST"])

@@ -43,7 +43,13 @@ def build(
     calls = UpstreamCalls(queue)
     reranking = Reranking(models, metering, calls, reranker, BiEncoder(scope.client(EmbeddingClient)))
     moderations = Moderations(models, metering, calls, moderator, policy)
-    tokenization = Tokenization(models)
+    return served(reranking, moderations, Tokenization(models))
+
+
+def served(
+    reranking: Reranking, moderations: Moderations, tokenization: Tokenization
+) -> Mapping[str, tuple[str, Serve]]:
+    """Return the endpoints by path, with the operation of their call records."""
 
     async def rerank(exchange: HttpExchange, record: CallRecord) -> None:
         request = parse_request(Rerank, record.request)

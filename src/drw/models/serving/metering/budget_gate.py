@@ -207,7 +207,7 @@ def rate_limit_headers(window: Window) -> Headers:
 
 async def build(scope: ServiceContext, settings: MeteringSettings) -> BudgetGate:
     """Build the gate with the policy of rate limiting; without that service there are no limits."""
-    database = Database(scope.profile.postgres, "metering", pool_size=2)
+    database = Database(scope.profile.postgres, "metering", pool_size=4)
     await database.start("drw.billing")
     scope.on_stop(database.stop)
     counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
