@@ -1,4 +1,4 @@
-"""Batches on the whole platform: through Envoy, on the command line, with the bundled model, across a killed process."""
+"""Batches on the whole platform: through Envoy, on the command line, with the bundled model, after a kill."""
 
 from __future__ import annotations
 
