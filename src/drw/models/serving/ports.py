@@ -158,7 +158,7 @@ class Ranking(NamedTuple):
     """The tokens that the engine has read; None: it does not report them."""
 
 
-class Reranker(ABC):
+class RerankEngine(ABC):
     """Scores documents for a query."""
 
     @abstractmethod
@@ -184,7 +184,7 @@ class Moderator(ABC):
     async def moderate(self, target: EngineTarget, inputs: Sequence[Any]) -> list[dict[str, Any]]:
         """Return one result of OpenAI's Moderations API for each input: a text, or a list of OpenAI's content parts.
 
-        Raises what `Reranker.rank` raises.
+        Raises what `RerankEngine.rank` raises.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import Any
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.engines.openai_client import OpenAIClient, authorization_header, malformed_response
-from drw.models.serving.ports import Body, EngineTarget, Ranking, Reranker
+from drw.models.serving.ports import Body, EngineTarget, Ranking, RerankEngine
 from drw.models.serving.settings import ClientSettings
 
 MAX_BYTES = 16 << 20
@@ -16,7 +16,7 @@ MISSING_TEXTS = "missing field `texts`"
 """Part of TEI's error for a request in the format of the others."""
 
 
-class RerankApi(Reranker):
+class RerankApi(RerankEngine):
     """Sends the query and all documents in one request."""
 
     Settings = ClientSettings

@@ -12,7 +12,7 @@ from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.moderation.moderations import POLICY, Moderation, Moderations
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai.requests import parse_request
-from drw.models.serving.ports import Moderator, Reranker
+from drw.models.serving.ports import Moderator, RerankEngine
 from drw.models.serving.reranking.bi_encoder import BiEncoder
 from drw.models.serving.reranking.request import Rerank
 from drw.models.serving.reranking.reranking import Reranking
@@ -32,7 +32,7 @@ def build(
 ) -> Mapping[str, tuple[str, Serve]]:
     """Return the endpoints by path, with the operation of their call records."""
     upstream = settings.openai.model_dump()
-    reranker = scope.make_adapter(Reranker, "rerank_api", upstream)  # type: ignore[type-abstract]
+    reranker = scope.make_adapter(RerankEngine, "rerank_api", upstream)  # type: ignore[type-abstract]
     moderator = scope.make_adapter(Moderator, "moderations_api", upstream)  # type: ignore[type-abstract]
     scope.on_stop(reranker.close)
     scope.on_stop(moderator.close)

@@ -1,4 +1,4 @@
-"""Reranker with an embedding model: the score is the cosine of the vectors of query and document."""
+"""Reranking with an embedding model: the score is the cosine of the vectors of query and document."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.errors import InvalidRequest
-from drw.models.serving.ports import EngineTarget, Ranking, Reranker
+from drw.models.serving.ports import EngineTarget, Ranking, RerankEngine
 
 BATCH = 256
 """Texts in one call of the embedding service."""
 
 
-class BiEncoder(Reranker):
+class BiEncoder(RerankEngine):
     """Reads query and documents separately, so it is faster and less exact than a cross-encoder."""
 
     def __init__(self, embedding: EmbeddingClient) -> None:

@@ -9,7 +9,7 @@ import orjson
 from drw.billing.usage import UsageUpdate
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.observability.call_record import CallRecord
-from drw.models.serving.ports import EngineTarget, Ranking, Reranker
+from drw.models.serving.ports import EngineTarget, Ranking, RerankEngine
 from drw.models.serving.reranking.request import Rerank
 from drw.models.serving.routing.model_directory import EMBEDDING, RERANKER, ModelDirectory
 from drw.models.serving.upstreams import UpstreamCalls, estimated_tokens
@@ -23,8 +23,8 @@ class Reranking:
         models: ModelDirectory,
         metering: BudgetGate,
         calls: UpstreamCalls,
-        upstream: Reranker,
-        bi_encoder: Reranker,
+        upstream: RerankEngine,
+        bi_encoder: RerankEngine,
     ) -> None:
         self._models = models
         self._metering = metering
