@@ -57,20 +57,21 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
                 await host.start()
             client_host = Host(separate_profile, "test", services=[])
             hosts.append(client_host)
-            await _make_desks(client_host, services)
+            await make_desks(client_host, services)
             yield client_host
         else:
             wrap = StrictTransport if how == "strict" else (lambda transport: transport)
             host = Host(profile, "test", services, wrap)
             hosts.append(host)
             await host.start()
-            await _make_desks(host, services)
+            await make_desks(host, services)
             yield host
     finally:
         await asyncio.gather(*(host.stop(grace=0) for host in hosts))
 
 
-async def _make_desks(host: Host, services: list[str]) -> None:
+async def make_desks(host: Host, services: list[str]) -> None:
+    """Create the desks of `caller` and of the operator, if the authentication service is one of the services."""
     if "authentication" not in services:
         return
     client = host.client(AuthenticationClient)

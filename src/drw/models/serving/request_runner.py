@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from functools import partial
 
 from drw.models.serving.chat import generate
-from drw.models.serving.experiments.calls import EXPERIMENT_HEADER, CallExperiments
+from drw.models.serving.experiments.calls import CallExperiments
 from drw.models.serving.experiments.routing_table import CallUnits, RoutingTable
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.metering.budget_gate import BudgetGate, Headers
@@ -60,21 +60,15 @@ class RequestRunner:
         record.models.add(model)
         candidates = await self._models.plan(model)
         answer = Answer(endpoint, candidates.id, request.choices)
-        assigned = self._experiments.assign(model, request, CallUnits.of(request, session, document, answer.id))
-        if assigned is not None:
-            assigned.response_id = answer.id
-            record.assign(assigned)
-            if headers is not None and assigned.label:
-                headers.append((EXPERIMENT_HEADER, assigned.label.encode()))
+        units = CallUnits.of(request, session, document, answer.id)
+        assigned = self._experiments.assign(model, request, units, record, headers)
         max_tokens_param, max_tokens = request.max_answer_tokens()
         body = request.body()
         if assigned is not None and assigned.treatment.chat_only:
             body = assigned.treatment.apply(body, max_tokens_param)
             max_tokens = body.get(max_tokens_param)
         affinity = Affinity(session_owner(), session or request.session, body)
-        order = candidates.order(affinity)
-        if assigned is not None:
-            order = await self._experiments.order(assigned, order)
+        order = await self._experiments.order(assigned, candidates.order(affinity))
         models = eligible_models(request, candidates, order)
         record.plan(candidates.id, models[0].id, models[0].engine_name)
         model_request = ModelRequest(
@@ -90,4 +84,5 @@ class RequestRunner:
             self._policy.deadline(candidates, models),
         )
         run = partial(generate, self._policy, candidates, model_request, answer, record)
-        return answer, self._metering.metered(model_request, record, run, headers)
+        chunks = self._metering.metered(model_request, record, run, headers)
+        return answer, self._experiments.shadowed(model, request, model_request, record.request, answer, chunks)

@@ -23,6 +23,7 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
 from drw.models.serving.experiments.calls import CallExperiments
 from drw.models.serving.experiments.routing_table import RoutingTable
+from drw.models.serving.experiments.shadow import ShadowCalls
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
@@ -121,7 +122,9 @@ async def build(scope: ServiceContext) -> Serving:
     buffers = BodyBuffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
     table = _routing_table(scope)
     scope.background(table.follow)
-    runner = RequestRunner(models, policy, metering, CallExperiments(models, table))
+    shadows = ShadowCalls(models, policy, metering, kills, scope.audit(), settings.max_shadow_calls)
+    scope.on_stop(shadows.close)
+    runner = RequestRunner(models, policy, metering, CallExperiments(models, table, shadows))
     scope.routes += endpoints.routes(runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes)
 
     checks = ModelChecks(models, clock)

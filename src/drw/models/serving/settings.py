@@ -84,6 +84,8 @@ class Settings(Base):
     """Maximum bytes of the bodies of one org; further requests receive a 429."""
     total_seconds: float = Field(900.0, gt=0, le=3600)
     """Time limit of a complete answer, all attempts included, if neither alias nor model has one."""
+    max_shadow_calls: int = Field(8, ge=1, le=1000)
+    """Maximum concurrent copies of calls for the candidates of rollouts; further copies are dropped."""
     retries: RetrySettings = RetrySettings()
     circuits: CircuitSettings = CircuitSettings()
     llama_cpp: ClientSettings = ClientSettings()

@@ -42,15 +42,22 @@ class Assignment:
     """The arm of one call. A call without the unit of its experiment has no arm and no treatment."""
 
     def __init__(
-        self, experiment: int, name: str, lost: LostExposures, *, unit: str = "", arm: int | None = None
+        self,
+        experiment: int,
+        name: str,
+        response_id: str,
+        lost: LostExposures,
+        *,
+        unit: str = "",
+        arm: int | None = None,
     ) -> None:
         self.experiment = experiment
         self.name = name
         self.arm_name = ""
         self.treatment = CallTreatment()
-        self.response_id = ""
         self.intended_model = ""
         """The model that answers unless it fails."""
+        self._response_id = response_id
         self._unit = unit
         self._arm = arm
         self._lost = lost
@@ -69,7 +76,7 @@ class Assignment:
                 "experiment": self.experiment,
                 "unit": unit_hash(self.experiment, self._unit).hex(),
                 "arm": self._arm,
-                "response": self.response_id,
+                "response": self._response_id,
                 **self._outcomes(outcome, details, cost, failed=failed),
             }
         self._reported = self._lost.take(self.experiment)

@@ -32,6 +32,7 @@ class CallUnits:
     session: str
     document: str
     request: str
+    """The id of the response."""
 
     @classmethod
     def of(cls, request: Sampling, session: str, document: str, response_id: str) -> CallUnits:
@@ -59,13 +60,13 @@ class _Routed:
         self.chat_only = any(treatment.chat_only for _, treatment in arms)
         self.walls: frozenset[str] = frozenset()
 
-    def assignment(self, unit: str, lost: LostExposures) -> Assignment | None:
+    def assignment(self, unit: str, response_id: str, lost: LostExposures) -> Assignment | None:
         """Return the assignment of a unit; None if the unit is outside of the traffic."""
         if not unit:
-            return Assignment(self.key, self.name, lost)
+            return Assignment(self.key, self.name, response_id, lost)
         if (arm := self.allocation.arm(unit)) is None:
             return None
-        assignment = Assignment(self.key, self.name, lost, unit=unit, arm=arm)
+        assignment = Assignment(self.key, self.name, response_id, lost, unit=unit, arm=arm)
         assignment.arm_name, assignment.treatment = self.arms[arm]
         return assignment
 
@@ -116,14 +117,14 @@ class RoutingTable:
             unit = unit and f"{principal.org}/{principal.desk}/{unit}"  # users of two desks are different units
         else:
             return None
-        return routed.assignment(unit if _accepts(routed, request) else "", self._lost)
+        return routed.assignment(unit if _accepts(routed, request) else "", units.request, self._lost)
 
-    def shadow(self, alias: str, principal: Principal | None) -> RoutedRollout | None:
+    def shadow(self, alias: str, request: Sampling, principal: Principal | None) -> RoutedRollout | None:
         """Return the rollout whose candidate gets a copy of this call, by chance; None: no copy."""
         if principal is None or alias not in self._rollouts or self._clock() >= self._expires_at:
             return None
-        rollout = self._rollouts[alias][1]
-        if rollout.percent or self._experiment(alias, principal) is not None:
+        routed, rollout = self._rollouts[alias]
+        if rollout.percent or not _accepts(routed, request) or self._experiment(alias, principal) is not None:
             return None
         return rollout if self._random.random() * SHADOW_SAMPLE < rollout.shadow_percent else None
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry.trace import SpanKind
 
@@ -22,14 +22,18 @@ from drw.kernel.errors import (
     Unavailable,
 )
 from drw.kernel.observability import gen_ai, overhead, telemetry
-from drw.kernel.storage.audit import AuditWriter, digest
+from drw.kernel.storage.audit import AuditWriter, Line, digest
 from drw.killswitch.watch import Killed
-from drw.models.serving.experiments.exposures import Assignment
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.metrics import CallMetrics, metrics
 from drw.models.serving.openai.responses import Answer
 
-OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding": gen_ai.EMBEDDINGS}
+OPERATIONS = {
+    "chat": gen_ai.CHAT,
+    "completion": gen_ai.COMPLETION,
+    "embedding": gen_ai.EMBEDDINGS,
+    "shadow": "shadow",
+}
 """Operation names of the audit log, mapped to those of OpenTelemetry's conventions."""
 TOKEN_ATTRIBUTES = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}
 STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREAM: True})
@@ -37,6 +41,20 @@ STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREA
 REJECTED = (InvalidRequest, NotFound, Forbidden, RateLimited)
 EXPERIMENT = "drw.experiment"
 """The attribute of a span with the experiment and arm of the call."""
+
+
+class CallEvent(Protocol):
+    """The event of a call that an experiment or a rollout measures."""
+
+    @property
+    def label(self) -> str:
+        """The experiment and its arm; empty without an arm."""
+
+    def line(self, record: str, outcome: str, details: dict[str, Any], cost: int, *, failed: bool) -> Line:
+        """Return the audit record with the event. `cost` is in nano-dollars; `failed`: the model is to blame."""
+
+    def written(self, *, committed: bool) -> None:
+        """Take note of whether the event was committed."""
 
 
 class CallRecord:
@@ -67,13 +85,13 @@ class CallRecord:
         """The models by which a kill can stop the call: the requested model and the one that answers."""
         self.details: dict[str, Any] = {"request_sha256": digest(request)}
         self._log_fields: dict[str, Any] = {}
-        self._assignment: Assignment | None = None
+        self._event: CallEvent | None = None
 
-    def assign(self, assignment: Assignment) -> None:
-        """Set the arm of the call; its exposure is written with the audit record."""
-        self._assignment = assignment
-        if assignment.label:
-            self.details["experiment"] = assignment.label
+    def assign(self, event: CallEvent) -> None:
+        """Set the event of the call, which is written with the audit record."""
+        self._event = event
+        if event.label:
+            self.details["experiment"] = event.label
 
     def plan(self, requested: str, model: str, engine: str) -> None:
         """Set the first candidate; failures before the first attempt count for it."""
@@ -172,14 +190,14 @@ class CallRecord:
     def audit_line(self, outcome: str) -> str:
         """Return the audit line, with the exposure of the call if it has an arm."""
         line = self._audit.line(f"model.{self._operation}", f"model/{self._model or '?'}", outcome, self.details)
-        if self._assignment is None:
+        if self._event is None:
             return line
-        return self._assignment.line(line, outcome, self.details, self._cost, failed=self._failed)
+        return self._event.line(line, outcome, self.details, self._cost, failed=self._failed)
 
     def observe_end(self, outcome: str, model_seconds: float | None, error: BaseException | None) -> None:
         """Observe the metrics of the call after the attempt to write its audit line."""
-        if self._assignment is not None:
-            self._assignment.written(committed=error is None)
+        if self._event is not None:
+            self._event.written(committed=error is None)
         if isinstance(error, Unavailable):
             outcome, self._error_type = "failed", telemetry.error_type(error)
         seconds = time.perf_counter() - self._started_at
@@ -238,8 +256,8 @@ class CallRecord:
             attributes[gen_ai.FIRST_CHUNK] = round(self._first_token, 4)
         if self._cost:
             attributes[gen_ai.COST] = self._cost / NANO
-        if self._assignment is not None and self._assignment.label:
-            attributes[EXPERIMENT] = self._assignment.label
+        if self._event is not None and self._event.label:
+            attributes[EXPERIMENT] = self._event.label
         if self._error_type:
             attributes[telemetry.ERROR_TYPE] = self._error_type
         if self._span is None:

@@ -20,6 +20,13 @@ class AdmissionQueue:
         self._max_waiting = waiting
         self._seconds = seconds
         self._waiting = 0
+        self._concurrent = concurrent
+        self._running = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and at most half of the slots are taken: a call of low priority disturbs nobody."""
+        return not self._waiting and not self._slots.locked() and self._running <= self._concurrent // 2
 
     @asynccontextmanager
     async def admit(self, max_seconds: float = math.inf) -> AsyncIterator[None]:
@@ -32,9 +39,11 @@ class AdmissionQueue:
             await self._wait(min(self._seconds, max_seconds))
         else:
             await self._slots.acquire()
+        self._running += 1
         try:
             yield
         finally:
+            self._running -= 1
             self._slots.release()
 
     async def _wait(self, seconds: float) -> None:
