@@ -45,6 +45,7 @@ EXPERIMENT = {
     "arms": [{"name": "control", "weight": 1}, {"name": "candidate", "weight": 1}],
     "metrics": [{"name": "cost", "kind": "MEAN", "direction": "LOWER_IS_BETTER"}],
 }
+ROLLOUT = {"name": "swap", "alias": "fast", "model": MODEL, "unit": "user"}
 SECONDS = 30
 """Within which every request must be answered."""
 
@@ -166,6 +167,8 @@ def _one_of_everything(url: str) -> dict[str, str]:
         run = made("/api/v1/runs", json={"template": "digest", "inputs": {"files": [file]}})["id"]
         experiment = made("/api/v1/experiments", json=EXPERIMENT)["name"]
         made(f"/api/v1/experiments/{experiment}:start")
+        made("/api/v1/aliases/fast", "PUT", json={"targets": [{"model": MODEL, "weight": 1}]})
+        rollout = made("/api/v1/rollouts", json=ROLLOUT)["name"]
         kill = made("/api/v1/kills", json={"subject": "KEY", "name": key, "reason": "a drill"})["id"]
         wait_until(lambda: http.get(f"/api/v1/runs/{run}").json()["state"] in {"SUCCEEDED", "FAILED"}, "the run")
     return {
@@ -182,5 +185,6 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "/api/v1/keys/{id}": key,
         "/api/v1/kills/{id}": kill,
         "/api/v1/experiments/{name}": experiment,
+        "/api/v1/rollouts/{name}": rollout,
         "/api/v1/models/{id}": MODEL,
     }

@@ -24,6 +24,7 @@ PATH_PARAMETERS = {
     "/api/v1/certificates/{name}": "certificate",
     "/api/v1/aliases/{name}": "alias",
     "/api/v1/experiments/{name}": "experiment",
+    "/api/v1/rollouts/{name}": "rollout",
     "/api/v1/routes/{name}": "route",
     "/api/v1/upstreams/{name}": "upstream",
     "/api/v1/templates/{name}": "template",
@@ -53,6 +54,7 @@ EXPERIMENT = {
     "arms": [{"name": "control", "weight": 1}, {"name": "other", "weight": 1}],
     "metrics": [{"name": "cost", "kind": "MEAN", "direction": "LOWER_IS_BETTER"}],
 }
+ROLLOUT = {"name": "mine", "alias": "fast", "model": MODEL, "unit": "user"}
 UNIT = {"context": {"targetingKey": "user-1"}}
 LIMITS = (
     *({"subject": "KEY", "key": key, **fields} for key in KEYS for fields in ({}, ORG, VICTIM_DESK, {"desk": DESK})),
@@ -108,6 +110,7 @@ RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
     "POST /api/v1/experiments/{name}:assign": ({"unit": "user-1"},),
     "POST /api/v1/experiments/{name}:start": NO_FIELDS,
     "POST /api/v1/experiments/{name}:stop": ({"reason": "mine"},),
+    "POST /api/v1/feedback": ({"response_id": "chatcmpl-1", "metric": "cost", "value": 1},),
     "GET /api/v1/health": NO_FIELDS,
     "GET /api/v1/issuers": NO_FIELDS,
     "PUT /api/v1/issuers/{name}": ({"issuer": "https://thief", "audiences": ["a"], "jwks": "{}", **ORG},),
@@ -140,6 +143,16 @@ RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
     "POST /api/v1/prices": ({"model": "kite", "prompt_usd_per_million": "2"},),
     "GET /api/v1/prices": NO_FIELDS,
     "GET /api/v1/rollout": NO_FIELDS,
+    "POST /api/v1/rollouts": (ROLLOUT,),
+    "GET /api/v1/rollouts": ({}, {"page_token": "a"}),
+    "GET /api/v1/rollouts/{name}": NO_FIELDS,
+    "GET /api/v1/rollouts/{name}/report": NO_FIELDS,
+    "POST /api/v1/rollouts/{name}:advance": ({"from_percent": 0},),
+    "POST /api/v1/rollouts/{name}:approve": NO_FIELDS,
+    "POST /api/v1/rollouts/{name}:pause": NO_FIELDS,
+    "POST /api/v1/rollouts/{name}:resume": NO_FIELDS,
+    "POST /api/v1/rollouts/{name}:rollback": ({"reason": "mine"},),
+    "POST /api/v1/rollouts/{name}:start": NO_FIELDS,
     "GET /api/v1/routes": NO_FIELDS,
     "PUT /api/v1/routes/{name}": ({"path": "/v1/mine", "upstream": "all", "tenants": [VICTIM]},),
     "DELETE /api/v1/routes/{name}": NO_FIELDS,

@@ -43,7 +43,17 @@ VICTIM_PATHS = (
 )
 OPERATOR_PATHS = tuple(
     f"/api/v1/{kind}"
-    for kind in ("aliases", "routes", "upstreams", "prices", "orgs", "issuers", "certificates", "signingKeys")
+    for kind in (
+        "aliases",
+        "routes",
+        "upstreams",
+        "prices",
+        "orgs",
+        "issuers",
+        "certificates",
+        "signingKeys",
+        "rollouts",
+    )
 )
 
 
@@ -130,6 +140,8 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids["experiment"] = create(client, "/api/v1/experiments", json=experiment)["name"]
     create(client, "/api/v1/experiments/{experiment}:start")
     create(client, "/api/v1/experiments/{experiment}/exposures", json={"units": ["user-1"]})
+    rollout = {"name": "kestrel-rollout", "alias": "fast", "model": MODEL, "unit": "user", "steps": [50]}
+    ids["rollout"] = create(operator, "/api/v1/rollouts", json=rollout)["name"]
     create(operator, "/api/v1/prices", json={"model": "kite", "prompt_usd_per_million": "1"})
     route = {"path": "/v1/kestrel-path", "upstream": "all", "scopes": ["models:read"], "tenants": [f"{VICTIM}/{DESK}"]}
     wait_until(lambda: operator.get("/api/v1/routes").status_code == 200, "the routes")

@@ -28,6 +28,7 @@ MODULES = {
     "platform.platform": (RUN, "up down status logs env"),
     "models.models": (USE, "chat models aliases"),
     "models.experiments": (USE, "experiments"),
+    "models.rollouts": (OPERATE, "rollouts"),
     "rag.documents": (USE, "ingest ask search collections files"),
     "workflow.workflows": (USE, "workflows runs"),
     "gateway.keys": (OPERATE, "keys"),

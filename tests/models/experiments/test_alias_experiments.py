@@ -168,9 +168,8 @@ async def test_feedback_counts_once_for_the_unit_of_the_call(cluster: ModelsClus
     assert unknown.status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
+async def test_invalid_treatments_are_refused(cluster: ModelsCluster) -> None:
+    invalid: list[tuple[dict[str, Any], str]] = [
         ({"alias": "unknown"}, "alias"),
         ({"alias": "double"}, "alias"),
         ({"treatment": {"model": "unknown"}}, "arms[1].treatment.model"),
@@ -186,12 +185,11 @@ async def test_feedback_counts_once_for_the_unit_of_the_call(cluster: ModelsClus
         ),
         ({"treatment": {"parameters": {}}, "alias": ""}, "arms[1].treatment"),
         ({"metrics": [ERRORS | {"kind": "QUANTILE", "quantile": 0.9}]}, "metrics[0].source"),
-    ],
-)
-async def test_invalid_treatments_are_refused(cluster: ModelsCluster, fields: dict[str, Any], param: str) -> None:
-    refused = await post(cluster, "/api/v1/experiments", definition(**fields))
-    assert refused.status_code == 400, refused.text
-    assert refused.json()["error"]["param"] == param
+    ]
+    for fields, param in invalid:
+        refused = await post(cluster, "/api/v1/experiments", definition(**fields))
+        assert refused.status_code == 400, refused.text
+        assert refused.json()["error"]["param"] == param
 
 
 async def test_the_control_arm_has_no_treatment_and_others_have_one(cluster: ModelsCluster) -> None:

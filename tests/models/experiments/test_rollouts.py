@@ -246,22 +246,21 @@ async def test_an_experiment_of_a_desk_takes_its_calls_out_of_the_rollout(rollou
     assert (await call(rollouts.cluster, "user-1")).headers["x-experiment"].startswith("mine/")
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
+async def test_invalid_rollouts_are_refused(rollouts: Rollouts) -> None:
+    metrics = definition()["metrics"]
+    invalid: list[tuple[dict[str, Any], str]] = [
         ({"alias": "unknown"}, "alias"),
         ({"model": "unknown"}, "model"),
         ({"model": "vectors"}, "model"),
         ({"steps": [5, 1]}, "steps"),
         ({"steps": [51]}, "steps[0]"),
-        ({"guardrails": [definition()["metrics"][0]]}, "guardrails[0].max_harm"),
-        ({"guardrails": [definition()["metrics"][4] | {"max_harm": 1}]}, "guardrails[0].source"),
-    ],
-)
-async def test_invalid_rollouts_are_refused(rollouts: Rollouts, fields: dict[str, Any], param: str) -> None:
-    body = {"name": "swap", "alias": "fast", "model": "candidate", "unit": "user"} | fields
-    refused = await rollouts.post("", body)
-    assert (refused.status_code, refused.json()["error"].get("param")) == (400, param), refused.text
+        ({"guardrails": [metrics[0]]}, "guardrails[0].max_harm"),
+        ({"guardrails": [metrics[4] | {"max_harm": 1}]}, "guardrails[0].source"),
+    ]
+    for fields, param in invalid:
+        body = {"name": "swap", "alias": "fast", "model": "candidate", "unit": "user"} | fields
+        refused = await rollouts.post("", body)
+        assert (refused.status_code, refused.json()["error"].get("param")) == (400, param), refused.text
 
 
 async def test_the_platform_pays_for_shadow_calls(rollouts: Rollouts) -> None:
