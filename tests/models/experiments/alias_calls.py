@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import psycopg
 
 from models.cluster import KEY, ModelsCluster
+from support.parts import until
 
 ALIAS = {"aliases": {"fast": {"targets": {"double": 1}}}}
 """Settings of discovery with an alias of the model `double`."""
@@ -75,16 +76,6 @@ async def results(cluster: ModelsCluster, name: str = "swap", headers: Any = WRI
     response = await cluster.http.get(f"/api/v1/experiments/{name}/results", headers=headers)
     assert response.status_code == 200, response.text
     return dict(response.json())
-
-
-async def until(ready: Callable[[], Awaitable[bool]], what: str, seconds: float = 30) -> None:
-    """Wait for a condition while the event loop runs."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not await ready():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"waited in vain for {what}") from None
 
 
 async def until_recorded(cluster: ModelsCluster, count: int, name: str = "swap") -> dict[str, Any]:

@@ -14,9 +14,10 @@ import pytest
 
 from drw.kernel.rpc.context import Principal
 from models.cluster import KEY, ModelsCluster
-from models.experiments.alias_calls import ALIAS, FEED, WRITER, call, definition, post, start_experiment, until
+from models.experiments.alias_calls import ALIAS, FEED, WRITER, call, definition, post, start_experiment
 from support.hosting import make_desks
 from support.keys import issued
+from support.parts import until
 
 SERVICES = ["experiments", "rate_limiting", "authentication"]
 QUICK = FEED | {"rollout_seconds": 0.05}

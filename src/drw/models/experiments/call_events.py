@@ -73,11 +73,11 @@ class CallEvents:
             batches = _by_experiment(rows)
             # In one order, so that two replicas do not wait for each other in a circle.
             cursor = await connection.execute(
-                "select * from experiment where key = any(%s) and state = 'RUNNING' order by key for no key update",
+                "select * from experiment where key = any(%s) and state <> 'DRAFT' order by key for no key update",
                 (list(batches),),
             )
             for row in await cursor.fetchall():
-                await self._apply(connection, stored_experiment(row), batches[row["key"]])
+                await self._apply(connection, stored_experiment(row), batches[row["key"]], row["stopped_at"])
         return len(rows)
 
     async def is_behind(self) -> bool:
@@ -85,8 +85,11 @@ class CallEvents:
         row = await self._database.one(BACKLOG, self._max_backlog)
         return bool(row and row["n"] >= self._max_backlog)
 
-    async def _apply(self, connection: Connection, stored: StoredExperiment, batch: _Batch) -> None:
-        calls = [(event, at) for event, at in batch.calls if 0 <= event["arm"] < len(stored.experiment.arms)]
+    async def _apply(
+        self, connection: Connection, stored: StoredExperiment, batch: _Batch, stopped_at: datetime | None
+    ) -> None:
+        """Add the events until the stop; serving assigns calls until it hears of the stop."""
+        calls = [(event, at) for event, at in batch.calls if stopped_at is None or at <= stopped_at]
         if calls and await self._recorder.is_full(stored):
             batch.lost += len(calls)
             calls = []

@@ -62,7 +62,7 @@ class RolloutLeader:
             await asyncio.sleep(self._seconds)
 
     async def _check_one(self, stored: StoredRollout) -> None:
-        numbers = await numbers_of(self._database, self._models, stored)
+        numbers = await numbers_of(self._database, stored, self._models)
         if stored.rollout.state == Rollout.PROMOTING:
             await self._promote(stored, numbers)
             return

@@ -19,8 +19,8 @@ from drw.models.experiments.treatments import AliasModels
 NEW_UNITS: LiteralString = "select arm, count(*) as n from exposure where experiment = %s and at >= %s group by arm"
 
 
-async def numbers_of(database: Database, models: AliasModels, stored: StoredRollout) -> Numbers:
-    """Return the numbers of a rollout at this time.
+async def numbers_of(database: Database, stored: StoredRollout, models: AliasModels | None = None) -> Numbers:
+    """Return the numbers of a rollout at this time; with `models`, also whether its candidate can get traffic.
 
     Raises:
         Unavailable: the database or discovery does not answer.
@@ -37,7 +37,7 @@ async def numbers_of(database: Database, models: AliasModels, stored: StoredRoll
         shadow = await shadow_calls.read(connection, stored.experiment)
     new_units = {name: counts.get(arm, 0) for arm, name in enumerate((CONTROL, CANDIDATE))}
     found = await results(database, experiment)
-    return Numbers(found, shadow, seconds, new_units, await _refusal(models, stored))
+    return Numbers(found, shadow, seconds, new_units, await _refusal(models, stored) if models else "")
 
 
 async def _refusal(models: AliasModels, stored: StoredRollout) -> str:

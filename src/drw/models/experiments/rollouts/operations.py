@@ -60,7 +60,7 @@ class RolloutOperations:
         """Return the comparison, the shadow calls and the history of a rollout."""
         tenancy.check_change(tenancy.PLATFORM)
         stored = await self._store.get(name)
-        numbers = await numbers_of(self._database, self._models, stored)
+        numbers = await numbers_of(self._database, stored)  # also while discovery is down
         async with self._database.transaction() as connection:
             history = await self._store.history(connection, stored.key)
         watched = stored.rollout.state in (Rollout.SHADOW, Rollout.RAMP)
@@ -135,7 +135,7 @@ class RolloutOperations:
             if rollout.percent != request.from_percent:
                 message = f"{rollout.name!r} is at {rollout.percent} %, not at {request.from_percent} %"
                 raise Conflict(message, param="from_percent")
-            numbers = await numbers_of(self._database, self._models, stored)
+            numbers = await numbers_of(self._database, stored, self._models)
             if reason := harm(rollout, numbers):
                 raise Conflict(f"{rollout.name!r} cannot advance: {reason}", param="name")
             return await advance(self._store, stored, numbers, "advanced by hand")
@@ -153,7 +153,7 @@ class RolloutOperations:
                 return stored
             started = stored.rollout.state in RUNNING
             state, action = (Rollout.ROLLED_BACK, "rollback") if started else (Rollout.CANCELLED, "cancel")
-            numbers = (await numbers_of(self._database, self._models, stored)).summary() if started else {}
+            numbers = (await numbers_of(self._database, stored)).summary() if started else {}
             return await self._store.change(
                 stored, action, reason=reason, numbers=numbers, state=state, percent=0, paused=False
             )
