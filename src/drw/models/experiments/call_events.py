@@ -13,7 +13,7 @@ from typing import Any, LiteralString
 from drw.api.models.v1.experiments_pb2 import Metric
 from drw.billing.amounts import NANO
 from drw.kernel.storage.database import Connection, Database
-from drw.kernel.storage.sql import Jsonb
+from drw.kernel.storage.sql import DatabaseError, Jsonb
 from drw.models.experiments import shadow_calls
 from drw.models.experiments.recording import Recorder
 from drw.models.experiments.store import StoredExperiment, stored_experiment
@@ -77,7 +77,16 @@ class CallEvents:
                 (list(batches),),
             )
             for row in await cursor.fetchall():
-                await self._apply(connection, stored_experiment(row), batches[row["key"]], row["stopped_at"])
+                stored, batch = stored_experiment(row), batches[row["key"]]
+                try:
+                    async with connection.transaction():
+                        await self._apply(connection, stored, batch, row["stopped_at"])
+                except (DatabaseError, KeyError, TypeError, ValueError):
+                    if connection.closed:
+                        raise
+                    # Of this experiment only: others must not wait for it forever.
+                    log.exception("exposures cannot be recorded", extra={"fields": {"experiment": stored.key}})
+                    await _count(connection, stored.key, 0, batch.lost + len(batch.calls), batch.not_assigned)
         return len(rows)
 
     async def is_behind(self) -> bool:
@@ -99,14 +108,7 @@ class CallEvents:
             await _add_events(connection, stored.key, calls)
         if batch.shadows:
             await shadow_calls.add(connection, stored.key, batch.shadows)
-        await connection.execute(
-            """
-            insert into delivery (experiment, recorded, lost, not_assigned) values (%s, %s, %s, %s)
-            on conflict (experiment) do update set recorded = delivery.recorded + excluded.recorded,
-                lost = delivery.lost + excluded.lost, not_assigned = delivery.not_assigned + excluded.not_assigned
-            """,
-            (stored.key, len(calls), batch.lost, batch.not_assigned),
-        )
+        await _count(connection, stored.key, len(calls), batch.lost, batch.not_assigned)
 
 
 def response_hash(response_id: str) -> bytes:
@@ -141,6 +143,17 @@ def _values(stored: StoredExperiment, events: Iterable[dict[str, Any]]) -> Itera
         for number, name, divisor in sources:
             if name in outcomes:
                 yield Value(number, _unit(event), outcomes[name] / divisor)
+
+
+async def _count(connection: Connection, experiment: int, recorded: int, lost: int, not_assigned: int) -> None:
+    await connection.execute(
+        """
+        insert into delivery (experiment, recorded, lost, not_assigned) values (%s, %s, %s, %s)
+        on conflict (experiment) do update set recorded = delivery.recorded + excluded.recorded,
+            lost = delivery.lost + excluded.lost, not_assigned = delivery.not_assigned + excluded.not_assigned
+        """,
+        (experiment, recorded, lost, not_assigned),
+    )
 
 
 async def _add_events(connection: Connection, experiment: int, calls: list[tuple[dict[str, Any], datetime]]) -> None:
