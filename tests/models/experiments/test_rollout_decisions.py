@@ -6,21 +6,12 @@ from typing import Any
 
 import pytest
 
-from drw.api.models.v1.discovery_pb2 import (
-    Alias,
-    ListAliasesRequest,
-    ListAliasesResponse,
-    Model,
-    Permit,
-    ResolvedModel,
-    ResolveModelRequest,
-)
-from drw.api.models.v1.discovery_rpc import Discovery, DiscoveryClient
+from drw.api.models.v1.discovery_pb2 import Model, ResolvedModel
 from drw.api.models.v1.experiments_pb2 import Comparison, Delivery, Results, Rollout, SampleRatioCheck, ShadowCalls
 from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound, Unavailable
-from drw.kernel.rpc.transport import LocalTransport
 from drw.models.experiments.rollouts.decisions import Action, Numbers, decide
 from drw.models.experiments.treatments import AliasModels
+from models.experiments.double_discovery import models, resolved
 
 RAMP = Rollout(name="r", state=Rollout.RAMP, percent=5, step_seconds=60, step_units=100, max_shadow_failures_percent=1)
 SHADOW = Rollout(name="r", state=Rollout.SHADOW, step_seconds=60, step_units=100, max_shadow_failures_percent=1)
@@ -72,30 +63,6 @@ def test_a_paused_rollout_waits_but_still_rolls_back() -> None:
     paused.paused = True
     assert decide(paused, numbers()).action is Action.WAIT
     assert decide(paused, numbers(results=results(comparisons=[BREACH]))).action is Action.ROLL_BACK
-
-
-class DoubleDiscovery(Discovery):
-    """Has the alias `fast`, and one model or an error."""
-
-    def __init__(self, model: ResolvedModel | DrwError) -> None:
-        self.model = model
-
-    async def list_aliases(self, request: ListAliasesRequest, /) -> ListAliasesResponse:
-        return ListAliasesResponse(aliases=[Alias(name="fast")])
-
-    async def resolve_model(self, request: ResolveModelRequest, /) -> ResolvedModel:
-        if isinstance(self.model, DrwError):
-            raise self.model
-        return self.model
-
-
-def models(answer: ResolvedModel | DrwError) -> AliasModels:
-    double = DoubleDiscovery(answer)
-    return AliasModels(DiscoveryClient(LocalTransport(lambda: double, "discovery")), now=lambda: 1000.0)
-
-
-def resolved(kind: Model.Kind = Model.CHAT, **permit: Any) -> ResolvedModel:
-    return ResolvedModel(model=Model(id="m", kind=kind), permit=Permit(**permit))
 
 
 @pytest.mark.parametrize(

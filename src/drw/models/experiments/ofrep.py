@@ -64,7 +64,7 @@ class Evaluation:
         except NotFound as error:
             return _json({"key": key, "errorCode": "FLAG_NOT_FOUND", "errorDetails": error.message}, 404)
         arm = assign(stored.experiment, unit)
-        if stored.running and arm is not None:
+        if stored.running and arm is not None and not stored.experiment.alias:
             await self._recorder.exposures(stored, [unit])
         return _json(_evaluated(stored, arm))
 

@@ -52,9 +52,12 @@ class Recorder:
 
         Raises:
             Conflict: the experiment is not running.
-            InvalidRequest: it has too many units.
+            InvalidRequest: it has too many units, or the platform records its exposures.
         """
         _check_running(stored)
+        if stored.experiment.alias:
+            message = f"{stored.experiment.name!r} has an alias: the platform records the exposures of its calls"
+            raise InvalidRequest(message, param="name")
         await self._check_count(stored)
         arms: dict[bytes, int] = {}
         outside = 0

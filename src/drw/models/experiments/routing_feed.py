@@ -7,13 +7,15 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
-from drw.api.models.v1.experiments_pb2 import RoutedExperiment, Routing
+from drw.api.models.v1.experiments_pb2 import Arm, RoutedExperiment, Routing
 from drw.kernel.storage.database import Database
 from drw.models.experiments.call_events import CallEvents
 from drw.models.experiments.rollouts.store import RolloutStore
 from drw.models.experiments.store import ExperimentStore, StoredExperiment
 
 CHANNEL = "experiments_routing"
+BACKLOG_SECONDS = 5.0
+"""Interval in which the backlog of exposures is checked."""
 RENEWALS = 3
 """States are sent at least this often within their time of validity."""
 
@@ -37,6 +39,7 @@ class RoutingFeed:
         self._seconds = seconds
         self._clock = clock
         self._state: Routing | None = None
+        self._is_behind = False
         self._changed = asyncio.Event()
 
     async def watch(self) -> AsyncIterator[Routing]:
@@ -52,11 +55,13 @@ class RoutingFeed:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_changes())
             tasks.create_task(self._renew())
+            tasks.create_task(self._watch_backlog())
 
     async def refresh(self) -> None:
-        """Read the state, and pass it to the watchers."""
+        """Read the state, and pass it to the watchers. While too many exposures wait to be read, nothing is routed."""
         routing = Routing(expires_at=int(self._clock() + self._seconds))
-        if not await self._events.is_behind():
+        self._is_behind = await self._events.is_behind()
+        if not self._is_behind:
             running = [stored for stored in await self._experiments.running() if stored.experiment.alias]
             routing.experiments.extend(map(_routed, running))
             routing.rollouts.extend(await self._rollouts.routed())
@@ -74,6 +79,12 @@ class RoutingFeed:
             await asyncio.sleep(self._seconds / RENEWALS)
             await self.refresh()
 
+    async def _watch_backlog(self) -> None:
+        while True:
+            await asyncio.sleep(BACKLOG_SECONDS)
+            if await self._events.is_behind() != self._is_behind:
+                await self.refresh()
+
 
 def _routed(stored: StoredExperiment) -> RoutedExperiment:
     experiment = stored.experiment
@@ -87,5 +98,5 @@ def _routed(stored: StoredExperiment) -> RoutedExperiment:
         unit=experiment.unit,
         seed=experiment.seed,
         traffic_percent=experiment.traffic_percent,
-        arms=experiment.arms,
+        arms=[Arm(name=arm.name, weight=arm.weight, treatment=arm.treatment) for arm in experiment.arms],
     )

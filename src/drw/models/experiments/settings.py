@@ -16,7 +16,7 @@ class Settings(Base):
     """Interval in which guardrails of running experiments are checked."""
     max_alias_experiments: int = Field(20, ge=1, le=200)
     """Maximum number of running experiments of aliases of one desk."""
-    max_alias_experiments_total: int = Field(1000, ge=1, le=10_000)
+    max_alias_experiments_total: int = Field(1000, ge=1, le=2000)
     """Maximum number of running experiments of aliases of all desks: serving holds them in memory."""
     routing_seconds: float = Field(900.0, ge=1, le=86_400)
     """Time for which serving assigns calls while this service is down. Then calls get the models of their alias."""

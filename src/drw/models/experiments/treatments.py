@@ -19,6 +19,8 @@ BOUNDS = {
     "frequency_penalty": (-2, 2),
 }
 """Bounds of parameters, those of the chat endpoint."""
+MAX_TREATMENT_BYTES = 16_384
+"""Maximum size of all treatments of an experiment: serving holds those of all desks in memory."""
 RESOLVE_SECONDS = 5.0
 
 
@@ -37,6 +39,9 @@ def check(definition: Experiment) -> None:
         if definition.alias and number and arm.treatment == Treatment():
             raise InvalidRequest(f"{path} is empty, so that the arm is the control arm", param=path)
         _check_treatment(arm.treatment, path)
+    if (size := sum(arm.treatment.ByteSize() for arm in definition.arms)) > MAX_TREATMENT_BYTES:
+        message = f"the treatments have {size} bytes; they can have {MAX_TREATMENT_BYTES} together"
+        raise InvalidRequest(message, param="arms")
 
 
 def _check_treatment(treatment: Treatment, path: str) -> None:

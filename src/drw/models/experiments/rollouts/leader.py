@@ -12,7 +12,7 @@ from drw.kernel.errors import DeadlineExceeded, DrwError, Unavailable
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.storage.advisory_lock import LockId, acquired
 from drw.kernel.storage.database import Database
-from drw.models.experiments.rollouts.decisions import Action, Numbers, decide, harm
+from drw.models.experiments.rollouts.decisions import Action, Numbers, decide
 from drw.models.experiments.rollouts.numbers import numbers_of
 from drw.models.experiments.rollouts.store import RolloutStore, StoredRollout
 from drw.models.experiments.treatments import AliasModels
@@ -73,11 +73,12 @@ class RolloutLeader:
             await advance(self._store, stored, numbers, decision.reason)
 
     async def _promote(self, stored: StoredRollout, numbers: Numbers) -> None:
-        """Make the candidate the only target. Both calls are safe to repeat, if this process dies between them."""
+        """Make the candidate the only target.
+
+        Both changes are safe to repeat if this process dies between them. Nothing is decided anymore, since the alias
+        may be changed already.
+        """
         rollout = stored.rollout
-        if reason := harm(rollout, numbers):
-            await self._roll_back(stored, numbers, reason)
-            return
         if self._discovery is None:
             raise Unavailable("the platform runs without discovery", service="discovery")
         request = PromoteAliasRequest(alias=rollout.alias, model=rollout.model, rollout=rollout.name)

@@ -129,7 +129,8 @@ class RolloutOperations:
 
         async def change(stored: StoredRollout) -> StoredRollout | None:
             rollout = stored.rollout
-            if rollout.state in RUNNING and rollout.percent > request.from_percent:
+            promoting = rollout.state in (Rollout.PROMOTING, Rollout.PROMOTED)
+            if promoting or (rollout.state == Rollout.RAMP and rollout.percent > request.from_percent):
                 return stored  # a retry
             _check_state(stored, Rollout.SHADOW, Rollout.RAMP, action="advanced")
             if rollout.percent != request.from_percent:
@@ -146,7 +147,7 @@ class RolloutOperations:
         """End a rollout; one that has not started is cancelled, and one that ended stays as it is."""
 
         async def change(stored: StoredRollout) -> StoredRollout | None:
-            if stored.rollout.state == Rollout.PROMOTED:
+            if stored.rollout.state in (Rollout.PROMOTING, Rollout.PROMOTED):
                 message = f"{name!r} is promoted: set the alias, or roll out its former model"
                 raise Conflict(message, param="name")
             if stored.rollout.state in ENDED:
