@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import subprocess
@@ -76,4 +77,5 @@ async def _count_tokens(session: aiohttp.ClientSession, base: str, prompt_prefix
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="bench.engine", description="Tokens a second beside the bare engine.").parse_args()
     main()

@@ -104,7 +104,7 @@ async def test_concurrent_steps_are_limited(profile: Profile, folder: Path, call
 
 
 async def test_a_retryable_failure_is_retried_and_reported(harness: Any) -> None:
-    unavailable = Unavailable("the engine is starting retry_fields")
+    unavailable = Unavailable("the engine is starting again")
     harness.calls.failures["chat file-0"] = [unavailable, unavailable]
     run = await harness.start(1)
     events = await harness.events(run)
@@ -123,7 +123,7 @@ async def test_a_step_is_retried_until_an_unavailable_service_returns(
         await harness.doubles.stop_server()
         run = await harness.start(1)
         await until(lambda: step_is(harness, run, "ingest/0", RETRYING), "a retry")
-        assert "documents service does not response" in (await harness.step(run, "ingest/0")).error
+        assert "documents service does not answer" in (await harness.step(run, "ingest/0")).error
         assert (await harness.get(run)).state == RUNNING
         await harness.doubles.restart_server()
         assert (await harness.wait_until_ended(run)).state == SUCCEEDED
@@ -133,21 +133,21 @@ async def test_a_permanent_failure_fails_the_run_and_keeps_finished_steps(harnes
     harness.calls.failures["chat file-1"] = [InvalidRequest("no such model")]
     run = await harness.wait_until_ended(await harness.start(2, model="nothing"))
     assert run.state == FAILED
-    assert run.error == "the step 'summarise/1' failure_fields: no such model"
+    assert run.error == "the step 'summarise/1' failed: no such model"
     steps = {s.id: s for s in run.steps}
     assert (steps["summarise/1"].state, steps["summarise/1"].attempts) == (FAILED, 1)
     assert steps["ingest/1"].state == SUCCEEDED
     assert json_value(steps["ingest/1"].output)["chunks"] == 3
     assert (steps["digest"].state, steps["digest"].attempts) == (CANCELLED, 0)
-    assert (await harness.events(run))[-1] == ("", "failure_fields")
-    assert [r["outcome"] for r in harness.audit("run.end")] == ["failure_fields"]
+    assert (await harness.events(run))[-1] == ("", "failed")
+    assert [r["outcome"] for r in harness.audit("run.end")] == ["failed"]
 
 
 async def test_a_step_fails_after_its_maximum_attempts(harness: Any) -> None:
     harness.calls.failures["index file-0"] = [Unavailable("unavailable")] * 100
     run = await harness.wait_until_ended(await harness.start(1))
     assert run.state == FAILED
-    assert run.error == "the step 'ingest/0' failure_fields: unavailable (after 8 attempts)"
+    assert run.error == "the step 'ingest/0' failed: unavailable (after 8 attempts)"
     assert harness.calls.names == ["index file-0"] * 8
 
 
@@ -169,21 +169,21 @@ async def test_a_file_without_text_does_not_reach_the_model(harness: Any) -> Non
 async def test_a_missing_file_fails_the_run(harness: Any) -> None:
     run = await harness.wait_until_ended(await harness.start(["odd-0"]))
     assert run.state == FAILED
-    assert run.error == "the step 'summarise/0' failure_fields: there is no file 'odd-0'"
+    assert run.error == "the step 'summarise/0' failed: there is no file 'odd-0'"
 
 
 async def test_an_unexpected_error_fails_the_run_without_its_details(harness: Any) -> None:
     harness.calls.failures["index file-0"] = [RuntimeError("the password is 1234")]
     run = await harness.wait_until_ended(await harness.start(1))
     assert run.state == FAILED
-    assert run.error == "the step 'ingest/0' failure_fields: unexpected error in documents.IndexFile"
+    assert run.error == "the step 'ingest/0' failed: unexpected error in documents.IndexFile"
 
 
 async def test_a_step_with_too_large_an_output_fails(harness: Any) -> None:
     harness.doubles.documents.collection = "x" * 70_000
     run = await harness.wait_until_ended(await harness.start(1))
     assert run.state == FAILED
-    assert "the step 'ingest/0' failure_fields: its output has 70" in run.error
+    assert "the step 'ingest/0' failed: its output has 70" in run.error
     assert "at most 65536: write a file and return its id" in run.error
 
 
@@ -363,14 +363,12 @@ async def test_log_lines_contain_the_error_class_but_no_user_content(
     harness: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret_word = "zebra"
-    harness.calls.failures["index file-0"] = [
-        Unavailable(f"the upstream failure_fields: {secret_word}", quotes="upstream")
-    ]
+    harness.calls.failures["index file-0"] = [Unavailable(f"the upstream failed: {secret_word}", quotes="upstream")]
     harness.calls.failures["chat file-0"] = [InvalidRequest(f"{secret_word} is no model", param="model")]
     run = await harness.wait_until_ended(await harness.start(1))
     assert (run.state, secret_word in run.error) == (FAILED, True)
     lines = {line.message: vars(line)["fields"] for line in caplog.records if line.name.endswith("step_executor")}
-    retry_fields, failure_fields = lines["retrying a step"], lines["a step has failure_fields"]
-    assert (retry_fields["error.type"], retry_fields["error"]) == ("Unavailable", "the upstream failure_fields")
+    retry_fields, failure_fields = lines["retrying a step"], lines["a step has failed"]
+    assert (retry_fields["error.type"], retry_fields["error"]) == ("Unavailable", "the upstream failed")
     assert (failure_fields["error.type"], failure_fields["error"]) == ("InvalidRequest", "invalid model")
     assert secret_word not in caplog.text

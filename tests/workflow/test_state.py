@@ -111,7 +111,7 @@ async def test_an_event_without_its_predecessor_is_rejected(fast_profile: Any, c
     async with hosted(fast_profile, ["state"]) as host:
         client = host.client(StateClient)
         await client.publish_run_event(EVENTS[0])
-        with pytest.raises(Unavailable, match="the event before 3 of 'run_1' is not harness yet"):
+        with pytest.raises(Unavailable, match="the event before 3 of 'run_1' is missing"):
             await client.publish_run_event(EVENTS[2])
         for published in EVENTS[1:]:
             await client.publish_run_event(published)
@@ -142,9 +142,9 @@ async def test_no_event_is_lost_while_valkey_is_unavailable(fast_profile: Any, c
         client = host.client(StateClient)
         (status,) = (await host.status()).services
         assert status.state == ServiceStatus.DEGRADED
-        with pytest.raises(Unavailable, match="Valkey does not response"):
+        with pytest.raises(Unavailable, match="Valkey does not answer"):
             await watched_ids(client, caller)
-        with pytest.raises(Unavailable, match="Valkey does not response"):
+        with pytest.raises(Unavailable, match="Valkey does not answer"):
             await client.publish_run_event(EVENTS[3])
     async with hosted(fast_profile, ["state"]) as host:  # another, empty Valkey
         client = host.client(StateClient)

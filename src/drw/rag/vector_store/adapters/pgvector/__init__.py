@@ -129,13 +129,8 @@ class PgvectorIndex(PassageIndex):
             await self._audit.record("document.delete", row["id"], details=details, connection=connection)
             return deleted
 
-    def snapshot(
-        self, owner: Owner, collection: str, condition: Filter | None
-    ) -> AbstractAsyncContextManager[PostgresSnapshot]:
-        return self._open_snapshot(owner, collection, condition)
-
     @asynccontextmanager
-    async def _open_snapshot(
+    async def snapshot(
         self, owner: Owner, collection: str, condition: Filter | None
     ) -> AsyncIterator[PostgresSnapshot]:
         async with self._database.transaction() as connection:
