@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document
 from drw.kernel.attribute_filters import Filter
