@@ -13,7 +13,7 @@ async def lock_run(connection: Connection, run: str, fence: int) -> None:
     """Lock a run until the transaction ends. Every change of a run or its steps locks the run first.
 
     Raises:
-        LeadershipLost: the run has ended, or another process has taken it over.
+        LeadershipLost: the run has ended, or another process owns it.
     """
     cursor = await connection.execute(
         "select from run where id = %s and fence = %s and state in ('QUEUED', 'RUNNING') for update", (run, fence)

@@ -17,8 +17,8 @@ COUNT_QUERY = """
 select count(*) filter (where state = 'QUEUED') as "QUEUED",
        count(*) filter (where state = 'RUNNING') as "RUNNING",
        coalesce(extract(epoch from clock_timestamp() - min(created_at) filter (where state = 'QUEUED')), 0)::float8
-           as oldest,
-       (select count(*) from outbox) as behind
+           as oldest_queued,
+       (select count(*) from outbox) as pending_events
 from run where state in ('QUEUED', 'RUNNING')
 """
 
@@ -29,5 +29,5 @@ async def update_gauges(database: Database) -> None:
     assert counts is not None
     for state in OPEN_STATES:
         OPEN_RUNS.labels(state.lower()).set(counts[state])
-    OLDEST_QUEUED.set(max(0.0, counts["oldest"]))
-    PENDING_EVENTS.set(counts["behind"])
+    OLDEST_QUEUED.set(max(0.0, counts["oldest_queued"]))
+    PENDING_EVENTS.set(counts["pending_events"])

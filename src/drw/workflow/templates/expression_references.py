@@ -24,9 +24,9 @@ def check(template: TemplateSource, ancestors: Mapping[str, frozenset[str]]) -> 
         _check_list(template, node)
         for path in references_in(node.with_):
             _check_path(template, f"node {node.id!r}", path, ancestors[node.id], has_item=bool(node.for_each))
-    everything = frozenset(node.id for node in template.nodes)
+    all_nodes = frozenset(node.id for node in template.nodes)
     for path in references_in(template.output):
-        _check_path(template, "the output", path, everything, has_item=False)
+        _check_path(template, "the output", path, all_nodes, has_item=False)
 
 
 def references_in(value: Any) -> Iterator[str]:

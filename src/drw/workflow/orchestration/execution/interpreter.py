@@ -61,7 +61,7 @@ class Interpreter:
             with translated_errors("orchestration", run.id):
                 execution = _Execution(run, self._step_executor, asyncio.Semaphore(self._max_concurrent_steps))
                 await execution.run_steps(reserve_slot)
-                output = render(run.template.output, execution.scope())
+                output = render(run.template.output, execution.expression_scope())
                 if (size := len(orjson.dumps(output))) > MAX_OUTPUT_BYTES:
                     raise TooLarge(f"the output has {size} bytes; at most {MAX_OUTPUT_BYTES}")
         except LeadershipLost:
@@ -93,20 +93,20 @@ class _Execution:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def scope(self, of: Step | None = None) -> dict[str, Any]:
+    def expression_scope(self, step: Step | None = None) -> dict[str, Any]:
         """Return the values that references may name: for a step those of its dependencies, else all."""
         nodes = {node.id: node for node in self._run.template.nodes}
         scope: dict[str, Any] = {"inputs": self._run.inputs, "run": {"id": self._run.id}, "steps": {}}
         for name, node in nodes.items():
             ids = dependency_graph.step_ids(node, self._run.inputs)
-            if of is not None and of.item is not None and node.for_each == of.node.for_each:
-                ids = [f"{name}/{of.id.rpartition('/')[2]}"]
+            if step is not None and step.item is not None and node.for_each == step.node.for_each:
+                ids = [f"{name}/{step.id.rpartition('/')[2]}"]
                 scope["steps"][name] = {"output": self._output(ids[0])}
             elif all(self._succeeded(i) for i in ids):
                 outputs = [self._output(i) for i in ids]
                 scope["steps"][name] = {"output": outputs if node.for_each else outputs[0]}
-        if of is not None and of.item is not None:
-            scope["item"] = of.item
+        if step is not None and step.item is not None:
+            scope["item"] = step.item
         return scope
 
     async def _run_step(self, step: Step, slot: Slot) -> Any:
@@ -123,7 +123,7 @@ class _Execution:
 
     def _arguments(self, step: Step) -> dict[str, Any]:
         try:
-            arguments: dict[str, Any] = render(orjson.loads(step.node.with_json), self.scope(step))
+            arguments: dict[str, Any] = render(orjson.loads(step.node.with_json), self.expression_scope(step))
         except DrwError as error:
             raise StepFailed(f"the step {step.id!r} cannot run: {error.message}") from error
         return arguments
