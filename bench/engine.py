@@ -94,7 +94,7 @@ async def _count_tokens(session: aiohttp.ClientSession, base: str, prompt_prefix
 
 
 if __name__ == "__main__":
-    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(prog="bench.engine", description="Tokens a second beside the bare engine.")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="at least 2")
     parser.add_argument("--concurrency", type=int, nargs="+", default=CONCURRENCY, help="concurrent requests")
     options = parser.parse_args()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -19,7 +20,7 @@ from drw.cli.audit import _abbreviated
 from drw.cli.main import MODULES, make_app
 from drw.cli.platform.platform import _print_welcome
 from drw.cli.workflow.workflows import _show_output
-from drw.generate.cli_reference import commands_page
+from drw.generate.reference.cli import commands_page
 from drw.kernel.runtime.settings import SettingLayers
 from drw.local.paths import PlatformPaths
 
@@ -62,6 +63,24 @@ def test_errors_are_one_line_with_a_hint(tmp_path: Path, args: Any, code: Any, m
     assert result.stderr.startswith("drw: ")
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
+
+
+@pytest.mark.parametrize("args", [["--help"], ["config", "serving"], ["config", "--json"]], ids=" ".join)
+def test_a_command_ends_quietly_when_its_output_is_closed(tmp_path: Path, args: list[str]) -> None:
+    paths = PlatformPaths.of(tmp_path)
+    paths.prepare()
+    paths.write_profile("127.0.0.1:8080")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed_pipe:
+        result = subprocess.run(
+            [sys.executable, "-m", "drw.cli.main", *args],
+            stdout=closed_pipe,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "DRW_DATA_DIR": str(tmp_path)},
+            timeout=60,
+        )
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_config_hides_secrets(tmp_path: Path) -> None:

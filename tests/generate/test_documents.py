@@ -13,10 +13,10 @@ from jsonschema import Draft202012Validator
 from drw.api.audit.v1 import log_pb2, log_rpc
 from drw.api.contract import Contract
 from drw.catalog import Service
-from drw.generate import openapi, pages
-from drw.generate.operations import Operation, description, operations
 from drw.generate.protos import Contract as ProtoContract
 from drw.generate.protos import Field, Message, Method, Protos, compiled
+from drw.generate.reference import openapi, pages
+from drw.generate.reference.operations import Operation, description, operations
 from drw.kernel.errors import HTTP, InvalidRequest, http_body
 from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import SCOPES

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from drw.generate import api_pages, site
-from drw.generate.openapi import PATH
 from drw.generate.protos import ROOT
+from drw.generate.reference import api_pages, site
+from drw.generate.reference.openapi import PATH
 
 EXTERNAL_RESOURCE = re.compile(
     r"<(?:script|img|iframe|source|link(?![^>]*rel=\"canonical\"))[^>]*(?:src|href)=\"(\w+:)?//[^\"]*\""

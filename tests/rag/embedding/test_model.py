@@ -61,7 +61,7 @@ def test_vectors_equal_the_golden_values(encoder: Onnx) -> None:
 def test_vectors_do_not_depend_on_order_or_batches(encoder: Onnx, model: Path) -> None:
     texts = [f"{text} {'and so on ' * (n * 7)}" for n in range(9) for text in TEXTS]
     together = embed(encoder, texts)
-    small = Onnx(Onnx.Settings(folder=model, threads=1, portion_tokens=64))
+    small = Onnx(Onnx.Settings(folder=model, threads=1, batch_tokens=64))
     assert len(small.tokenize(texts, REFUSE)) > len(encoder.tokenize(texts, REFUSE)) > 1
     for other in (embed(encoder, texts[::-1])[::-1], embed(small, texts)):
         assert (together * other).sum(axis=1).min() > 0.99999
