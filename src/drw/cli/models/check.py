@@ -13,9 +13,9 @@ from drw.cli.options import Json, warn, write_json, write_table
 from drw.kernel.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from drw.models.discovery.files.inspection import Inspection
-    from drw.models.discovery.files.signatures.trust import TrustPolicy
-    from drw.models.discovery.files.signatures.verification import Verified
+    from drw.model_files.inspection import Inspection
+    from drw.model_files.signatures.trust import TrustPolicy
+    from drw.model_files.signatures.verification import Verified
 
 MAX_SHOWN = 20
 """Files, inputs and outputs of a model that the text output lists."""
@@ -46,9 +46,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check the files of a model: format, digest, chat template and signature. Exits with 1 if the model is refused."""
-    from drw.models.discovery.files.errors import ModelRejected, SignatureRejected
-    from drw.models.discovery.files.inspection import inspect
-    from drw.models.discovery.files.limits import DEFAULT
+    from drw.model_files.errors import ModelRejected, SignatureRejected
+    from drw.model_files.inspection import inspect
+    from drw.model_files.limits import DEFAULT
 
     policy = _policy(signature, public_key or (), certificate_root or ())
     excluded = [*(exclude or ()), *_inside(path, signature), *_inside(path, sbom)]
@@ -59,7 +59,7 @@ def check(
     try:
         inspection = inspect(path, exclude=excluded)
         if signature is not None and policy is not None:
-            from drw.models.discovery.files.signatures.verification import verify
+            from drw.model_files.signatures.verification import verify
 
             with signature.open("rb") as file:
                 bundle = file.read(DEFAULT.bundle_bytes + 1)
@@ -70,7 +70,7 @@ def check(
     except ModelRejected as error:
         reasons, verdict = error.reasons, "unchecked" if signature else "none"
     if sbom is not None and inspection is not None and not reasons:
-        from drw.models.discovery.files.sbom import ml_bom
+        from drw.model_files.sbom import ml_bom
 
         sbom.write_text(json.dumps(ml_bom(inspection), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     report = _report(inspection, verified, verdict, reasons)
@@ -88,7 +88,7 @@ def _policy(signature: Path | None, keys: Any, roots: Any) -> TrustPolicy | None
         return None
     if not keys and not roots:
         raise InvalidRequest("--signature needs a trusted signer: give --public-key or --certificate-root")
-    from drw.models.discovery.files.signatures.trust import TrustPolicy
+    from drw.model_files.signatures.trust import TrustPolicy
 
     return TrustPolicy.load((file.read_bytes() for file in keys), (file.read_bytes() for file in roots))
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from drw.api.models.v1.discovery_pb2 import Alias, Deadlines, Model, Plan, ResolvedModel, Target
+from drw.api.models.v1.discovery_pb2 import Alias, Deadlines, Model, Permit, Plan, ResolvedModel, Target
 from drw.egress.allowlist import check_settings
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.runtime.settings import ConfigError, Settings
@@ -238,6 +238,7 @@ class Registry:
             parameters=settings.parameters,
             takes_reasoning=settings.reasoning == "send",
             sampling=settings.sampling.model_dump(exclude_none=True),
+            permit=Permit(validation="settings"),
         )
 
     def _model_id(self, name: str) -> str:

@@ -19,10 +19,12 @@ from drw.api.models.v1.discovery_pb2 import (
     ListModelsResponse,
     Model,
     Plan,
+    PromoteAliasRequest,
     ResolvedModel,
     ResolveModelRequest,
     ResolvePlanRequest,
     WatchAliasesRequest,
+    WeightedTarget,
 )
 from drw.kernel import tenancy
 from drw.kernel.errors import InvalidRequest
@@ -73,11 +75,19 @@ class Discovery(contract.Discovery):
         tenancy.check_change(tenancy.PLATFORM)
         alias = Alias()
         alias.CopyFrom(request)
-        alias.from_settings = False
-        self._registry.aliases.check(alias)
-        await self._store.put(alias, self._registry.aliases.setting(alias.name))
-        await self.refresh()
-        return alias
+        return await self._put(alias)
+
+    async def promote_alias(self, request: PromoteAliasRequest, /) -> Alias:
+        """Make a model the only target of an alias; its fallbacks and its time limit stay."""
+        alias = Alias(name=request.alias)
+        if (existing := self._registry.aliases.get(request.alias)) is not None:
+            alias.CopyFrom(existing)
+        del alias.targets[:]
+        alias.targets.append(WeightedTarget(model=request.model, weight=1))
+        remaining = [model for model in alias.fallbacks if model != request.model]
+        del alias.fallbacks[:]
+        alias.fallbacks.extend(remaining)
+        return await self._put(alias)
 
     async def delete_alias(self, request: DeleteAliasRequest, /) -> DeleteAliasResponse:
         """Delete a stored alias; a configured alias of the same name becomes effective again."""
@@ -91,6 +101,13 @@ class Discovery(contract.Discovery):
             raise AliasNotFound(request.name, [alias.name for alias in self._registry.aliases.all()])
         await self.refresh()
         return DeleteAliasResponse()
+
+    async def _put(self, alias: Alias) -> Alias:
+        alias.from_settings = False
+        self._registry.aliases.check(alias)
+        await self._store.put(alias, self._registry.aliases.setting(alias.name))
+        await self.refresh()
+        return alias
 
     async def refresh(self) -> None:
         """Reload the stored aliases and notify the watchers."""

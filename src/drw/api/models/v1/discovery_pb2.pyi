@@ -10,15 +10,19 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Model(_message.Message):
-    __slots__ = ("id", "kind", "owned_by", "created", "engine", "context_length", "dimensions", "default", "licence", "targets", "fallbacks")
+    __slots__ = ("id", "kind", "owned_by", "created", "engine", "context_length", "dimensions", "default", "licence", "targets", "fallbacks", "digest")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Model.Kind]
         CHAT: _ClassVar[Model.Kind]
         EMBEDDING: _ClassVar[Model.Kind]
+        PREDICTIVE: _ClassVar[Model.Kind]
+        RERANKER: _ClassVar[Model.Kind]
     KIND_UNSPECIFIED: Model.Kind
     CHAT: Model.Kind
     EMBEDDING: Model.Kind
+    PREDICTIVE: Model.Kind
+    RERANKER: Model.Kind
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     OWNED_BY_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +34,7 @@ class Model(_message.Message):
     LICENCE_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     FALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: Model.Kind
     owned_by: str
@@ -41,7 +46,8 @@ class Model(_message.Message):
     licence: str
     targets: _containers.RepeatedScalarFieldContainer[str]
     fallbacks: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., owned_by: _Optional[str] = ..., created: _Optional[int] = ..., engine: _Optional[str] = ..., context_length: _Optional[int] = ..., dimensions: _Optional[int] = ..., default: _Optional[bool] = ..., licence: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., fallbacks: _Optional[_Iterable[str]] = ...) -> None: ...
+    digest: str
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., owned_by: _Optional[str] = ..., created: _Optional[int] = ..., engine: _Optional[str] = ..., context_length: _Optional[int] = ..., dimensions: _Optional[int] = ..., default: _Optional[bool] = ..., licence: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., fallbacks: _Optional[_Iterable[str]] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
@@ -66,7 +72,7 @@ class ResolveModelRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class ResolvedModel(_message.Message):
-    __slots__ = ("model", "base_url", "upstream_model", "api_key_variable", "max_prompt_tokens", "max_concurrent", "base_urls", "fallbacks", "deadlines", "prefill", "affinity", "sampling", "parameters", "takes_reasoning")
+    __slots__ = ("model", "base_url", "upstream_model", "api_key_variable", "max_prompt_tokens", "max_concurrent", "base_urls", "fallbacks", "deadlines", "prefill", "affinity", "sampling", "parameters", "takes_reasoning", "files", "folder", "inputs", "outputs", "permit")
     class SamplingEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +94,11 @@ class ResolvedModel(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     TAKES_REASONING_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    PERMIT_FIELD_NUMBER: _ClassVar[int]
     model: Model
     base_url: str
     upstream_model: str
@@ -102,7 +113,54 @@ class ResolvedModel(_message.Message):
     sampling: _containers.ScalarMap[str, float]
     parameters: _containers.RepeatedScalarFieldContainer[str]
     takes_reasoning: bool
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., base_url: _Optional[str] = ..., upstream_model: _Optional[str] = ..., api_key_variable: _Optional[str] = ..., max_prompt_tokens: _Optional[int] = ..., max_concurrent: _Optional[int] = ..., base_urls: _Optional[_Iterable[str]] = ..., fallbacks: _Optional[_Iterable[str]] = ..., deadlines: _Optional[_Union[Deadlines, _Mapping]] = ..., prefill: _Optional[str] = ..., affinity: _Optional[str] = ..., sampling: _Optional[_Mapping[str, float]] = ..., parameters: _Optional[_Iterable[str]] = ..., takes_reasoning: _Optional[bool] = ...) -> None: ...
+    files: _containers.RepeatedCompositeFieldContainer[ModelFile]
+    folder: str
+    inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    outputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    permit: Permit
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., base_url: _Optional[str] = ..., upstream_model: _Optional[str] = ..., api_key_variable: _Optional[str] = ..., max_prompt_tokens: _Optional[int] = ..., max_concurrent: _Optional[int] = ..., base_urls: _Optional[_Iterable[str]] = ..., fallbacks: _Optional[_Iterable[str]] = ..., deadlines: _Optional[_Union[Deadlines, _Mapping]] = ..., prefill: _Optional[str] = ..., affinity: _Optional[str] = ..., sampling: _Optional[_Mapping[str, float]] = ..., parameters: _Optional[_Iterable[str]] = ..., takes_reasoning: _Optional[bool] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., folder: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., permit: _Optional[_Union[Permit, _Mapping]] = ...) -> None: ...
+
+class Permit(_message.Message):
+    __slots__ = ("validation", "expires_at")
+    VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    validation: str
+    expires_at: int
+    def __init__(self, validation: _Optional[str] = ..., expires_at: _Optional[int] = ...) -> None: ...
+
+class ModelFile(_message.Message):
+    __slots__ = ("path", "sha256", "size")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    sha256: str
+    size: int
+    def __init__(self, path: _Optional[str] = ..., sha256: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("name", "datatype", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATATYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    datatype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ReadModelFileRequest(_message.Message):
+    __slots__ = ("sha256", "offset")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    offset: int
+    def __init__(self, sha256: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class ModelFileChunk(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class Deadlines(_message.Message):
     __slots__ = ("connect_seconds", "first_token_seconds", "between_tokens_seconds", "total_seconds")
@@ -171,6 +229,16 @@ class Alias(_message.Message):
     total_seconds: float
     from_settings: bool
     def __init__(self, name: _Optional[str] = ..., targets: _Optional[_Iterable[_Union[WeightedTarget, _Mapping]]] = ..., fallbacks: _Optional[_Iterable[str]] = ..., total_seconds: _Optional[float] = ..., from_settings: _Optional[bool] = ...) -> None: ...
+
+class PromoteAliasRequest(_message.Message):
+    __slots__ = ("alias", "model", "rollout")
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    alias: str
+    model: str
+    rollout: str
+    def __init__(self, alias: _Optional[str] = ..., model: _Optional[str] = ..., rollout: _Optional[str] = ...) -> None: ...
 
 class ListAliasesRequest(_message.Message):
     __slots__ = ()

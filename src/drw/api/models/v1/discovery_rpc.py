@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.models.v1 import discovery_pb2
-from drw.api.models.v1.discovery_pb2 import Alias, AliasesChanged, DeleteAliasRequest, DeleteAliasResponse, GetModelRequest, ListAliasesRequest, ListAliasesResponse, ListModelsRequest, ListModelsResponse, Model, Plan, ResolveModelRequest, ResolvePlanRequest, ResolvedModel, WatchAliasesRequest
+from drw.api.models.v1.discovery_pb2 import Alias, AliasesChanged, DeleteAliasRequest, DeleteAliasResponse, GetModelRequest, ListAliasesRequest, ListAliasesResponse, ListModelsRequest, ListModelsResponse, Model, ModelFileChunk, Plan, PromoteAliasRequest, ReadModelFileRequest, ResolveModelRequest, ResolvePlanRequest, ResolvedModel, WatchAliasesRequest
 
 
 class Discovery(Servicer):
@@ -30,6 +30,10 @@ class Discovery(Servicer):
         """ResolvePlan returns the candidates for a model name in order, for services only."""
         raise MethodNotImplemented("ResolvePlan")
 
+    def read_model_file(self, request: ReadModelFileRequest, /) -> AsyncIterator[ModelFileChunk]:
+        """ReadModelFile streams the bytes of a file of a registered version, for services only."""
+        raise MethodNotImplemented("ReadModelFile")
+
     def watch_aliases(self, request: WatchAliasesRequest, /) -> AsyncIterator[AliasesChanged]:
         """WatchAliases streams a message now and after each change of an alias."""
         raise MethodNotImplemented("WatchAliases")
@@ -41,6 +45,10 @@ class Discovery(Servicer):
     async def set_alias(self, request: Alias, /) -> Alias:
         """SetAlias creates or replaces an alias. It overrides one of the settings."""
         raise MethodNotImplemented("SetAlias")
+
+    async def promote_alias(self, request: PromoteAliasRequest, /) -> Alias:
+        """PromoteAlias makes a model the only target of an alias at the end of a rollout, for services only. The rollout has the two persons whom a promotion needs."""
+        raise MethodNotImplemented("PromoteAlias")
 
     async def delete_alias(self, request: DeleteAliasRequest, /) -> DeleteAliasResponse:
         """DeleteAlias deletes an alias. One of the same name in the settings applies again."""
@@ -72,6 +80,12 @@ class DiscoveryClient(Client):
         answer: Plan = await self._unary("ResolvePlan", request, timeout)
         return answer
 
+    def read_model_file(
+        self, request: ReadModelFileRequest, /, *, timeout: float | None = None
+    ) -> AsyncGenerator[ModelFileChunk, None]:
+        """ReadModelFile streams the bytes of a file of a registered version, for services only."""
+        return self._stream("ReadModelFile", request, timeout)
+
     def watch_aliases(
         self, request: WatchAliasesRequest, /, *, timeout: float | None = None
     ) -> AsyncGenerator[AliasesChanged, None]:
@@ -86,6 +100,11 @@ class DiscoveryClient(Client):
     async def set_alias(self, request: Alias, /, *, timeout: float | None = None) -> Alias:
         """SetAlias creates or replaces an alias. It overrides one of the settings."""
         answer: Alias = await self._unary("SetAlias", request, timeout)
+        return answer
+
+    async def promote_alias(self, request: PromoteAliasRequest, /, *, timeout: float | None = None) -> Alias:
+        """PromoteAlias makes a model the only target of an alias at the end of a rollout, for services only. The rollout has the two persons whom a promotion needs."""
+        answer: Alias = await self._unary("PromoteAlias", request, timeout)
         return answer
 
     async def delete_alias(self, request: DeleteAliasRequest, /, *, timeout: float | None = None) -> DeleteAliasResponse:

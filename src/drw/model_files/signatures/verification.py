@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from drw.models.discovery.files.errors import SignatureRejected
-from drw.models.discovery.files.limits import DEFAULT, Limits
-from drw.models.discovery.files.manifest import Manifest
-from drw.models.discovery.files.signatures.bundle import Bundle, Method, Statement, parse_bundle, parse_statement
-from drw.models.discovery.files.signatures.trust import HASHES, TrustPolicy, fingerprint
+from drw.model_files.errors import SignatureRejected
+from drw.model_files.limits import DEFAULT, Limits
+from drw.model_files.manifest import Manifest
+from drw.model_files.signatures.bundle import Bundle, Method, Statement, parse_bundle, parse_statement
+from drw.model_files.signatures.trust import HASHES, TrustPolicy, fingerprint
 
 MAX_REASONS = 20
 

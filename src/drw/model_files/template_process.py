@@ -1,6 +1,6 @@
 """Child process that renders one chat template, for `chat_template`.
 
-Started as `python -I -m drw.models.discovery.files.template_process MEMORY CPU_SECONDS OUTPUT`. The request is JSON on
+Started as `python -I -m drw.model_files.template_process MEMORY CPU_SECONDS OUTPUT`. The request is JSON on
 standard input: {"template", "variables", "characters"}. The answer is {"prompt": text}, {"failure": message} if the
 template does not accept the messages, or {"error": message}.
 """

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from drw.models.discovery.files.errors import FilesChanged, ModelRejected
-from drw.models.discovery.files.limits import DEFAULT, Limits
+from drw.model_files.errors import FilesChanged, ModelRejected
+from drw.model_files.limits import DEFAULT, Limits
 
 SCHEMA = "drw-model-manifest/1"
 IGNORED = frozenset((".git", ".gitattributes", ".github", ".gitignore"))

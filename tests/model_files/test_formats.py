@@ -14,14 +14,14 @@ import pytest
 from onnx import helper
 from safetensors.numpy import save_file
 
-from drw.models.discovery.files.description import TensorSignature
-from drw.models.discovery.files.errors import ModelRejected
-from drw.models.discovery.files.formats import gguf_header
-from drw.models.discovery.files.formats import onnx_model as onnx_parser
-from drw.models.discovery.files.inspection import inspect
+from drw.model_files.description import TensorSignature
+from drw.model_files.errors import ModelRejected
+from drw.model_files.formats import gguf_header
+from drw.model_files.formats import onnx_model as onnx_parser
+from drw.model_files.inspection import inspect
 from drw.models.engine import weights
 from drw.rag.embedding import weights as embedding
-from models.files.builders import (
+from model_files.builders import (
     ARCHITECTURE,
     CHAT_TEMPLATE,
     external,

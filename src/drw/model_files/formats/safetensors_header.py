@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from drw.models.discovery.files import strict_json
-from drw.models.discovery.files.description import Description, Header, counted, text, texts
-from drw.models.discovery.files.errors import ModelRejected
-from drw.models.discovery.files.formats.reader import Reader
-from drw.models.discovery.files.limits import Limits
+from drw.model_files import strict_json
+from drw.model_files.description import Description, Header, counted, text, texts
+from drw.model_files.errors import ModelRejected
+from drw.model_files.formats.reader import Reader
+from drw.model_files.limits import Limits
 
 LENGTH = 8
 METADATA = "__metadata__"

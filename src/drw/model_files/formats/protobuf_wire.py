@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from drw.models.discovery.files.errors import ModelRejected
-from drw.models.discovery.files.formats.reader import Reader
+from drw.model_files.errors import ModelRejected
+from drw.model_files.formats.reader import Reader
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_VARINT = 10

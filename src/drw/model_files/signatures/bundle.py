@@ -12,9 +12,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from drw.models.discovery.files import strict_json
-from drw.models.discovery.files.errors import SignatureRejected
-from drw.models.discovery.files.limits import DEFAULT, Limits
+from drw.model_files import strict_json
+from drw.model_files.errors import SignatureRejected
+from drw.model_files.limits import DEFAULT, Limits
 
 Method = Literal["key", "certificate", "sigstore"]
 MEDIA_TYPES = re.compile(r"application/vnd\.dev\.sigstore\.bundle(\.v0\.3\+json|\+json;version=0\.[123])")

@@ -16,13 +16,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from model_signing import hashing, signing
 
 from drw.kernel.errors import InvalidRequest
-from drw.models.discovery.files.errors import SignatureRejected
-from drw.models.discovery.files.limits import Limits
-from drw.models.discovery.files.manifest import digest
-from drw.models.discovery.files.signatures.trust import TrustPolicy
-from drw.models.discovery.files.signatures.verification import Verified, verify
-from models.files.builders import write_safetensors
-from models.files.signers import NOW, Authority, Draft, hint, private_key, private_pem, public_pem
+from drw.model_files.errors import SignatureRejected
+from drw.model_files.limits import Limits
+from drw.model_files.manifest import digest
+from drw.model_files.signatures.trust import TrustPolicy
+from drw.model_files.signatures.verification import Verified, verify
+from model_files.builders import write_safetensors
+from model_files.signers import NOW, Authority, Draft, hint, private_key, private_pem, public_pem
 
 KEY = private_key()
 POLICY = TrustPolicy.load([public_pem(KEY)])

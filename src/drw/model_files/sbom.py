@@ -9,8 +9,8 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from drw.models.discovery.files.description import Description
-from drw.models.discovery.files.inspection import Inspection
+from drw.model_files.description import Description
+from drw.model_files.inspection import Inspection
 
 SPECIFICATION = "1.6"
 NAMESPACE = uuid.UUID("6f9a3c0e-2d5b-5b0e-9a64-5f1f0f1a7c11")

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from drw.models.discovery.files.description import Header
-from drw.models.discovery.files.errors import ModelRejected, SignatureRejected
-from drw.models.discovery.files.formats import content, gguf_header, onnx_model, safetensors_header
-from drw.models.discovery.files.formats.reader import Reader
-from drw.models.discovery.files.inspection import inspect
-from drw.models.discovery.files.limits import Limits
-from drw.models.discovery.files.signatures.bundle import parse_bundle, parse_statement
-from models.files import builders
-from models.files.signers import Draft, private_key
+from drw.model_files.description import Header
+from drw.model_files.errors import ModelRejected, SignatureRejected
+from drw.model_files.formats import content, gguf_header, onnx_model, safetensors_header
+from drw.model_files.formats.reader import Reader
+from drw.model_files.inspection import inspect
+from drw.model_files.limits import Limits
+from drw.model_files.signatures.bundle import parse_bundle, parse_statement
+from model_files import builders
+from model_files.signers import Draft, private_key
 
 LIMITS = replace(Limits(), safetensors_header_bytes=1 << 16, onnx_fields=5000, tensors=1000)
 MAX_BYTES = 8 << 20

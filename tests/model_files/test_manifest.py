@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from drw.models.discovery.files.errors import FilesChanged, ModelRejected
-from drw.models.discovery.files.limits import Limits
-from drw.models.discovery.files.manifest import ModelFolder, digest
+from drw.model_files.errors import FilesChanged, ModelRejected
+from drw.model_files.limits import Limits
+from drw.model_files.manifest import ModelFolder, digest
 
 
 @pytest.fixture

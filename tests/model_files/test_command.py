@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from drw.models.discovery.files.manifest import digest
-from models.files.builders import write_gguf, write_onnx, write_safetensors
-from models.files.signers import Draft, private_key, public_pem
+from drw.model_files.manifest import digest
+from model_files.builders import write_gguf, write_onnx, write_safetensors
+from model_files.signers import Draft, private_key, public_pem
 
 KEY = private_key()
 

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from drw.models.discovery.files import chat_template, strict_json
-from drw.models.discovery.files.description import Description, Header, counted
-from drw.models.discovery.files.errors import FilesChanged, ModelRejected
-from drw.models.discovery.files.formats import configuration, content, gguf_header, onnx_model, safetensors_header
-from drw.models.discovery.files.formats.reader import Reader
-from drw.models.discovery.files.limits import DEFAULT, Limits
-from drw.models.discovery.files.manifest import Manifest, ModelFolder
+from drw.model_files import chat_template, strict_json
+from drw.model_files.description import Description, Header, counted
+from drw.model_files.errors import FilesChanged, ModelRejected
+from drw.model_files.formats import configuration, content, gguf_header, onnx_model, safetensors_header
+from drw.model_files.formats.reader import Reader
+from drw.model_files.limits import DEFAULT, Limits
+from drw.model_files.manifest import Manifest, ModelFolder
 
 MAX_REASONS = 20
 BLOCK = 1 << 20

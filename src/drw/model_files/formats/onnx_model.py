@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from drw.models.discovery.files.description import (
+from drw.model_files.description import (
     Description,
     Header,
     TensorSignature,
@@ -20,10 +20,10 @@ from drw.models.discovery.files.description import (
     text,
     texts,
 )
-from drw.models.discovery.files.errors import ModelRejected
-from drw.models.discovery.files.formats.protobuf_wire import Field, Walker
-from drw.models.discovery.files.formats.reader import Reader
-from drw.models.discovery.files.limits import Limits
+from drw.model_files.errors import ModelRejected
+from drw.model_files.formats.protobuf_wire import Field, Walker
+from drw.model_files.formats.reader import Reader
+from drw.model_files.limits import Limits
 
 DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft"))
 """Operator domains that ONNX Runtime implements itself. Others need a library of custom operators."""

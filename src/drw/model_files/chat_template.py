@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from drw.models.discovery.files.errors import ChatTemplateRejected, TemplateFailed
-from drw.models.discovery.files.limits import DEFAULT, Limits
+from drw.model_files.errors import ChatTemplateRejected, TemplateFailed
+from drw.model_files.limits import DEFAULT, Limits
 
 Message = dict[str, Any]
-PROCESS = "drw.models.discovery.files.template_process"
+PROCESS = "drw.model_files.template_process"
 CPU_SIGNALS = (-signal.SIGXCPU, -signal.SIGKILL)
 """Exit status at the soft or hard limit of CPU time."""
 SAMPLE = "Which limit applies?"

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from drw.models.discovery.files.chat_template import check, render
-from drw.models.discovery.files.errors import ChatTemplateRejected
-from drw.models.discovery.files.limits import Limits
+from drw.model_files.chat_template import check, render
+from drw.model_files.errors import ChatTemplateRejected
+from drw.model_files.limits import Limits
 
 CHATML = """\
 {% for message in messages %}

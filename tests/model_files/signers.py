@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from drw.models.discovery.files.manifest import digest
-from drw.models.discovery.files.signatures.bundle import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
+from drw.model_files.manifest import digest
+from drw.model_files.signatures.bundle import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from drw.models.discovery.files.errors import SignatureRejected
-from drw.models.discovery.files.manifest import digest
-from drw.models.discovery.files.signatures.bundle import parse_bundle, parse_statement
-from drw.models.discovery.files.signatures.trust import TrustPolicy
-from drw.models.discovery.files.signatures.verification import verify
+from drw.model_files.errors import SignatureRejected
+from drw.model_files.manifest import digest
+from drw.model_files.signatures.bundle import parse_bundle, parse_statement
+from drw.model_files.signatures.trust import TrustPolicy
+from drw.model_files.signatures.verification import verify
 
 CHECKOUT = Path(os.environ.get("DRW_CONFORMANCE") or "/nonexistent")
 BUNDLES = sorted(CHECKOUT.glob("test-vectors/v1.0/*/*.bundle.json"))

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from drw.models.discovery.files.errors import ModelRejected
-from drw.models.discovery.files.inspection import inspect
-from models.files.builders import (
+from drw.model_files.errors import ModelRejected
+from drw.model_files.inspection import inspect
+from model_files.builders import (
     ARRAY,
     STRING,
     UINT32,

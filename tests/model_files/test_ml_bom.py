@@ -12,9 +12,9 @@ from cyclonedx.model.component import ComponentType
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from drw.models.discovery.files.inspection import inspect
-from drw.models.discovery.files.sbom import ml_bom
-from models.files.builders import write_gguf, write_onnx, write_safetensors
+from drw.model_files.inspection import inspect
+from drw.model_files.sbom import ml_bom
+from model_files.builders import write_gguf, write_onnx, write_safetensors
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from drw.kernel.errors import InvalidRequest
-from drw.models.discovery.files.errors import SignatureRejected
+from drw.model_files.errors import SignatureRejected
 
 HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp256r1": hashes.SHA256(),

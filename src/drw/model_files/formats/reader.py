@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
-from drw.models.discovery.files.errors import ModelRejected
+from drw.model_files.errors import ModelRejected
 
 WINDOW = 1 << 18
 

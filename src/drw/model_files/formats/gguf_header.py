@@ -9,10 +9,10 @@ import math
 import re
 from typing import Any
 
-from drw.models.discovery.files.description import Description, Header, count, counted, text, texts
-from drw.models.discovery.files.errors import ModelRejected
-from drw.models.discovery.files.formats.reader import Cursor, Reader
-from drw.models.discovery.files.limits import Limits
+from drw.model_files.description import Description, Header, count, counted, text, texts
+from drw.model_files.errors import ModelRejected
+from drw.model_files.formats.reader import Cursor, Reader
+from drw.model_files.limits import Limits
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from drw.models.discovery.files import strict_json
-from drw.models.discovery.files.description import Description, count, text, texts
-from drw.models.discovery.files.errors import ModelRejected
+from drw.model_files import strict_json
+from drw.model_files.description import Description, count, text, texts
+from drw.model_files.errors import ModelRejected
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer_config.json"
