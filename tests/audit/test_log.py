@@ -33,7 +33,7 @@ from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Database
 from support.hosting import hosted
-from support.metrics import scrape
+from support.telemetry.metrics import scrape
 
 MODES = ["together", "strict", "apart"]
 

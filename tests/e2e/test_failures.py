@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from support.parts import short_folder, wait_until
-from support.platform import DRW, Platform
+from e2e.platform import DRW, Platform
 
 CHAT_REQUEST: dict[str, Any] = {
     "model": "smollm2-135m-instruct",

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from support.parts import wait_until
-from support.platform import Platform
+from e2e.platform import Platform
 
 CHAT_REQUEST: dict[str, Any] = {
     "model": "smollm2-135m-instruct",

@@ -13,9 +13,9 @@ import pytest
 import drw
 from drw.local.paths import PlatformPaths
 from observability.queries import OF_SEVERAL_HOSTS, PROMETHEUS_OWN, queries, recorded, selectors
-from support.collector import DoubleCollector, Span
+from e2e.collector import DoubleCollector, Span
 from support.parts import wait_until
-from support.platform import Platform
+from e2e.platform import Platform
 
 DEMO = Path(drw.__file__).parent / "demo" / "documents" / "risk-policy.md"
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

@@ -15,7 +15,7 @@ from jwt.algorithms import ECAlgorithm
 
 import drw
 from support.parts import wait_until
-from support.platform import Platform
+from e2e.platform import Platform
 
 DEMO = Path(drw.__file__).parent / "demo" / "documents"
 CHAT = "smollm2-135m-instruct"

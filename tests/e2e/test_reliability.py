@@ -17,7 +17,7 @@ import pytest
 from drw.cli.platform.platform import _send_command
 from drw.local.paths import PlatformPaths
 from support.load import MODEL, Load, kinds, mixed_load
-from support.platform import Platform
+from e2e.platform import Platform
 
 PROCESSES = ("rag", "models", "gateway", "workflow", "engine", "valkey", "postgres")
 TIMEOUT_SECONDS = 180

@@ -37,9 +37,9 @@ from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
 from support.hosting import hosted
-from support.metrics import scrape
+from support.telemetry.metrics import scrape
 
 SERVICES = ["authentication", "rate_limiting"]
 OPERATOR = Principal("local", "research", "operator", frozenset(SCOPES))

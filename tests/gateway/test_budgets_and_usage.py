@@ -36,10 +36,10 @@ from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
 from support.hosting import hosted
-from support.keys import announce
-from support.money import counted_budgets
+from support.gateway.keys import announce
+from support.gateway.money import counted_budgets
 
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 TRACE = "0af7651916cd43dd8448eb211c80319c"

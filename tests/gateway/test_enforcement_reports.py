@@ -30,7 +30,7 @@ from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from support.hosting import hosted
-from support.locks import until_locks_wait
+from support.database.locks import until_locks_wait
 
 OF_DESK: dict[str, Any] = {"subject": Block.DESK, "desk": "research"}
 

@@ -49,10 +49,10 @@ from drw.kernel.rpc.context import acting_for
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
 from support.hosting import hosted
-from support.locks import until_locks_wait
-from support.sql import execute
+from support.database.locks import until_locks_wait
+from support.database.sql import execute
 
 SERVICES = ["authentication", "rate_limiting"]
 

@@ -38,12 +38,12 @@ from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
 from support.hosting import hosted
-from support.keys import register_identity
-from support.locks import until_locks_wait
-from support.money import counted_budgets
-from support.sql import execute
+from support.gateway.keys import register_identity
+from support.database.locks import until_locks_wait
+from support.gateway.money import counted_budgets
+from support.database.sql import execute
 
 SERVICES = ["authentication", "rate_limiting"]
 ADMIN = Principal("acme", "research", "key_boss", frozenset(SCOPES))

@@ -24,8 +24,8 @@ from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from gateway.test_kills import SERVICES, TWO_APPROVALS, Switch, expire_proposals, settings
 from support.hosting import hosted
-from support.keys import issued, register_identity, rotated
-from support.locks import until_locks_wait
+from support.gateway.keys import issued, register_identity, rotated
+from support.database.locks import until_locks_wait
 
 TWO_APPROVALS_OF_ALL = {
     "desk": {"kill": 2, "lift": 2},

@@ -25,9 +25,9 @@ from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
 from support.hosting import hosted
-from support.keys import issued
+from support.gateway.keys import issued
 
 SERVICES = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 TWO_APPROVALS = {"request_router": {"kill_approvals": {"model": {"kill": 2, "lift": 2}}}}

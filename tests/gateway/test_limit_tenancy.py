@@ -33,8 +33,8 @@ from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from gateway.test_budgets_and_usage import usage
 from support.hosting import hosted
-from support.keys import announce
-from support.money import counted_budgets
+from support.gateway.keys import announce
+from support.gateway.money import counted_budgets
 from support.parts import wait_until
 
 ALL_SCOPES = frozenset(SCOPES)

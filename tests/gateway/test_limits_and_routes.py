@@ -32,8 +32,8 @@ from drw.kernel.rpc.context import MAX_ID, SCOPES, Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile, ServiceAddress
 from support.hosting import hosted
-from support.keys import announce
-from support.metrics import scrape
+from support.gateway.keys import announce
+from support.telemetry.metrics import scrape
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]

@@ -29,9 +29,9 @@ from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
 from support.hosting import hosted
-from support.locks import until_locks_wait
+from support.database.locks import until_locks_wait
 
 SERVICES = ["authentication", "rate_limiting"]
 ADMIN = replace(OPERATOR, org="acme", key="key_admin", scopes=OPERATOR.scopes - {"platform:admin"})

@@ -29,10 +29,10 @@ from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from gateway.test_issuers import ec_key, key_set
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
 from support.hosting import hosted
-from support.keys import issued, register_identity, rotated
-from support.locks import until_locks_wait
+from support.gateway.keys import issued, register_identity, rotated
+from support.database.locks import until_locks_wait
 
 SERVICES = ["authentication", "rate_limiting"]
 CREATOR_SCOPES = ("keys:write", "keys:read")

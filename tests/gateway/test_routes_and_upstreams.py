@@ -29,7 +29,7 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.routing import resource_store
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
 from support.hosting import hosted
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]

@@ -37,9 +37,9 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.local.first_key import OPERATOR
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
 from support.hosting import SECRET, hosted
-from support.sql import execute
+from support.database.sql import execute
 
 SERVICES = ["authentication", "rate_limiting"]
 OTHER_SECRET = "Q9w-2Lk7_h4Zt8Vb3Nm6Xc1Rf5Gd0JpT"  # another strong secret

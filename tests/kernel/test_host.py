@@ -11,7 +11,7 @@ from drw.kernel.errors import Unavailable
 from drw.kernel.runtime.host import Host, ServiceContext
 from drw.kernel.runtime.settings import Profile
 from drw.models.experiments import service
-from support.metrics import scrape
+from support.telemetry.metrics import scrape
 
 
 @pytest.fixture

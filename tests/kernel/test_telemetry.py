@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 from drw.kernel.errors import NotFound
 from drw.kernel.observability import telemetry
 from drw.local.processes.child_process import ProcessSpec
-from support.spans import recorded
+from support.telemetry.spans import recorded
 
 STOP_SECONDS = ProcessSpec(name="", title="", command=list, ready=asyncio.Event().wait).stop_seconds
 TRACE = "0af7651916cd43dd8448eb211c80319c"

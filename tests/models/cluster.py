@@ -21,7 +21,7 @@ from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
 from drw.kernel.runtime.host import Host
 from drw.rag.embedding.lengths import TextTooLong
 from models.double_engine import DoubleEngine
-from support.kills import DoubleKills
+from support.gateway.kills import DoubleKills
 from support.parts import running, wait_until
 
 KEY = {

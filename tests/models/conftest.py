@@ -19,7 +19,7 @@ from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.engine.weights import prepare
 from models.cluster import CONTEXT, KEY, SLOTS, DoubleEmbedding, ModelsCluster, running_engine
 from models.double_engine import double_engine
-from support.kills import double_kills
+from support.gateway.kills import double_kills
 
 _numbers = itertools.count()
 

@@ -18,7 +18,7 @@ from drw.kernel.rpc.transport import Channels
 from drw.killswitch.watch import Killed, KillList
 from models.cluster import ModelsCluster
 from models.test_failures import ask
-from support.kills import kill
+from support.gateway.kills import kill
 
 WHO = Principal("acme", "research", "key_test", frozenset({"models:invoke"}))
 SUBJECTS = [

@@ -32,8 +32,8 @@ from drw.kernel.runtime.settings import Profile
 from drw.models.serving.metering.estimates import prompt_token_bound
 from models.cluster import ModelsCluster
 from models.double_engine import WORDS
-from support.keys import announce
-from support.money import until_counters_open
+from support.gateway.keys import announce
+from support.gateway.money import until_counters_open
 
 TEXT = "".join(WORDS)
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))

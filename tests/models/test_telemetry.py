@@ -20,7 +20,7 @@ from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.settings import Settings as ServingSettings
 from models.cluster import ModelsCluster
-from support.spans import Spans, attributes_of, recorded
+from support.telemetry.spans import Spans, attributes_of, recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}

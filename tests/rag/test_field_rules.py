@@ -37,7 +37,7 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from support.field_rules import InvalidCall, InvalidHttpRequest, check_calls, check_http
 from support.hosting import hosted
-from support.passages import put
+from rag.passages import put
 
 SERVICES = ["embedding", "vector_store", "documents", "retrieval"]
 NAME = "it can have 1 to 128 printable characters"

@@ -21,7 +21,7 @@ from drw.killswitch.watch import Killed
 from drw.rag.embedding.encoder_queue import EncoderQueue
 from drw.rag.embedding.service import Embedding
 from support.hosting import hosted
-from support.kills import double_kills, kill
+from support.gateway.kills import double_kills, kill
 
 SERVICES = ["embedding", "vector_store", "documents", "retrieval"]
 HASHING = kill("MODEL", "hashing")

@@ -18,7 +18,7 @@ from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.models.serving.adapters.vertex import VertexEngine
 from drw.models.serving.engines.prompts import PromptTokenizer
 from models.openai.test_openai_api import TOOLS
-from support.money import until_counters_open
+from support.gateway.money import until_counters_open
 
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 EACH = 6

@@ -18,8 +18,8 @@ from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
 from rag.documents.desks import Platform, error_body
-from support.ooxml import rows, workbook
-from support.samples import sample
+from rag.ooxml import rows, workbook
+from rag.samples import sample
 
 WORKBOOK = workbook({"Limits": rows(["Desk", "Limit"], ["Metals", 4.5])})
 PASSWORD = "user_password"

@@ -35,7 +35,7 @@ from drw.rag.documents.ingestion.worker_lease import acquired
 from rag.documents.desks import SERVICES, Platform, query, queue_with_job
 from support.hosting import hosted
 from support.parts import wait_until
-from support.spans import recorded
+from support.telemetry.spans import recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"

@@ -12,7 +12,7 @@ import pytest
 
 from drw.rag.documents.adapters.office import Office
 from drw.rag.documents.ports import ParseFailed, ParserLimits
-from support.ooxml import NAMESPACES, document, presentation, rows, workbook
+from rag.ooxml import NAMESPACES, document, presentation, rows, workbook
 
 LIMITS = ParserLimits(pages=100, characters=1_000_000, unpacked_bytes=64 << 20)
 TEXT = "<w:p><w:r><w:t>{}</w:t></w:r></w:p>"

@@ -22,7 +22,7 @@ from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
 from drw.rag.documents.settings import ParsingSettings as Settings
 from rag.documents.test_attachments import mail
-from support.ooxml import rows, workbook
+from rag.ooxml import rows, workbook
 
 ENCRYPTION = b"/Encrypt << /Filter /Standard /V 1 /R 2 /P -44 /O (%b) /U (%b) >> /ID [(0) (0)] " % (
     b"o" * 32,

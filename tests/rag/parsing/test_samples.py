@@ -12,7 +12,7 @@ from drw.rag.documents.parsing import file_types
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
 from drw.rag.documents.settings import ParsingSettings as Settings
-from support.samples import sample
+from rag.samples import sample
 
 AGATE, PYEXCEL, MAIL = "agate_excel", "pyexcel_xlsx", "talon"
 DOCX, PPTX, PDF, MINER, MARKDOWN = "python_docx", "python_pptx", "pdftotext", "pdfminer", "markdown"

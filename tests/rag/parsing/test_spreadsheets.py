@@ -16,7 +16,7 @@ from drw.rag.documents.adapters.plain import Plain
 from drw.rag.documents.chunking.chunks import Chunker
 from drw.rag.documents.parsing.sheets.number_formats import format_number
 from drw.rag.documents.ports import ParseFailed, ParserLimits
-from support.ooxml import NAMESPACES, links, rows, workbook
+from rag.ooxml import NAMESPACES, links, rows, workbook
 
 LIMITS = ParserLimits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)
 FORMATTED = [

@@ -8,7 +8,7 @@ from drw.api.rag.v1 import embedding_rpc
 from drw.api.rag.v1.embedding_pb2 import EmbedResponse
 from drw.api.rag.v1.vector_store_pb2 import CreateCollectionRequest
 from drw.kernel.errors import Unavailable
-from support.passages import put, vector
+from rag.passages import put, vector
 
 APPLE = "Apple Inc. · Form 10-Q · period ended July 1, 2023"
 INTEL = "Intel Corporation · Form 10-Q · period ended July 1, 2023"

@@ -21,7 +21,7 @@ from drw.kernel.errors import Conflict, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from support.hosting import hosted
-from support.passages import vector
+from rag.passages import vector
 
 CALLER = Principal("acme", "research", "k", frozenset({"documents:read", "documents:write"}), frozenset({"a", "b"}))
 

@@ -18,7 +18,7 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot
 from support.hosting import hosted
-from support.passages import put, vector
+from rag.passages import put, vector
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
     "three": {"n": 3, "s": "b", "ok": True},

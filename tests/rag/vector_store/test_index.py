@@ -28,7 +28,7 @@ from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from support.hosting import hosted
-from support.passages import put, vector
+from rag.passages import put, vector
 
 ADAPTERS = {
     "pgvector": {"index": "pgvector"},

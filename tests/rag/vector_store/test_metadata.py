@@ -22,7 +22,7 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.rag.vector_store import metadata
 from support.hosting import hosted
-from support.passages import put, vector
+from rag.passages import put, vector
 
 COVER = "Common Stock, $0.00001 par value per share\nHLMT\nThe Nasdaq Stock Market LLC"
 

@@ -31,7 +31,7 @@ from drw.kernel.errors import Conflict, Forbidden, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from support.hosting import hosted
-from support.passages import put, vector
+from rag.passages import put, vector
 
 WALLS = ("m-and-a", "research", "credit", "prime")
 WORDS = ("copper", "zinc", "lead", "silver", "gold", "tin", "nickel", "iron")
