@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from e2e.collector import DoubleCollector, collecting
-from support.parts import short_folder
 from e2e.platform import Platform
+from support.parts import short_folder
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from fuzzing.services import DOCUMENT, KEY, SECONDS, Served, check
+from support.json_types import JsonObject
 
 IN_PATH = ("%00", "%ff", "%ed%a0%80", "..", "%2e%2e", "%2f", "a" * 3000, "%0d%0a", "'", "%F0%9F%98%80", "%E2%80%AE")
 IN_QUERY = (*IN_PATH, "", "-1", "9223372036854775808", "9" * 30, "1e400", "NaN", "null")
@@ -48,8 +49,8 @@ def test_odd_values(served: Served, verb: str, path: str) -> None:
             check(path, answer.status_code, answer.content, f"{verb} {url[:200]} {str(more)[:200]}")
 
 
-def _urls(path: str, operation: dict[str, Any], served: Served) -> Iterator[tuple[str, dict[str, Any]]]:
-    body: dict[str, Any] = {"json": {}} if "requestBody" in operation else {}
+def _urls(path: str, operation: JsonObject, served: Served) -> Iterator[tuple[str, JsonObject]]:
+    body: JsonObject = {"json": {}} if "requestBody" in operation else {}
     for parameter in operation.get("parameters", []):
         name = parameter["name"]
         if parameter["in"] == "path":
@@ -60,7 +61,7 @@ def _urls(path: str, operation: dict[str, Any], served: Served) -> Iterator[tupl
             yield from ((served.path(path), {**body, "headers": {name: odd[:100]}}) for odd in IN_QUERY)
 
 
-def _bodies(path: str, operation: dict[str, Any], served: Served) -> Iterator[tuple[str, dict[str, Any]]]:
+def _bodies(path: str, operation: JsonObject, served: Served) -> Iterator[tuple[str, JsonObject]]:
     if "requestBody" not in operation:
         return
     url = served.path(path)
@@ -72,7 +73,7 @@ def _bodies(path: str, operation: dict[str, Any], served: Served) -> Iterator[tu
         yield from ((url, {"json": {**right, name: odd}}) for odd in IN_FIELDS)
 
 
-def _fields(content: dict[str, Any]) -> dict[str, Any]:
+def _fields(content: JsonObject) -> JsonObject:
     schema = next(iter(content.values()))["schema"]
     if reference := schema.get("$ref"):
         schema = DOCUMENT["components"]["schemas"][reference.rpartition("/")[2]]

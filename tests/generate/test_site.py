@@ -9,18 +9,18 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from drw.generate import api_pages, site
 from drw.generate.openapi import PATH
 from drw.generate.protos import ROOT
+from support.json_types import Json, JsonObject
 
 EXTERNAL_RESOURCE = re.compile(
     r"<(?:script|img|iframe|source|link(?![^>]*rel=\"canonical\"))[^>]*(?:src|href)=\"(\w+:)?//[^\"]*\""
 )
-DOCUMENT: dict[str, Any] = json.loads((ROOT / PATH).read_text())
+DOCUMENT: JsonObject = json.loads((ROOT / PATH).read_text())
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_navigation_lists_every_page() -> None:
     assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - nav_pages == set()
 
 
-def targets(nav: Any) -> list[str]:
+def targets(nav: Json) -> list[str]:
     if isinstance(nav, str):
         return [nav]
     items = nav.values() if isinstance(nav, dict) else nav

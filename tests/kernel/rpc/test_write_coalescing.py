@@ -14,13 +14,13 @@ class RecordingTransport(asyncio.Transport):
         self.written: list[Any] = []
         self.closed = False
 
-    def write(self, data):
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written.append(data)
 
-    def close(self):
+    def close(self) -> None:
         self.closed = True
 
-    def is_closing(self):
+    def is_closing(self) -> bool:
         return self.closed
 
 

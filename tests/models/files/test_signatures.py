@@ -23,6 +23,7 @@ from drw.models.discovery.files.signatures.trust import TrustPolicy
 from drw.models.discovery.files.signatures.verification import Verified, verify
 from models.files.builders import write_safetensors
 from models.files.signers import NOW, Authority, Draft, hint, private_key, private_pem, public_pem
+from support.json_types import Json
 
 KEY = private_key()
 POLICY = TrustPolicy.load([public_pem(KEY)])
@@ -110,7 +111,7 @@ def test_key_is_found_without_a_hint(model: Path) -> None:
 Change = Callable[[Draft], object]
 
 
-def change(draft: Draft, path: str, value: Any) -> None:
+def change(draft: Draft, path: str, value: Json) -> None:
     """Set a value of the statement by its dotted path."""
     *parents, last = path.split(".")
     at: Any = draft.statement
