@@ -195,7 +195,9 @@ async def test_an_invalid_record_does_not_stop_the_log(
         assert (await verified(host, caller)).ok
 
 
-async def test_the_rest_api(profile: Profile, caller: Principal, write_records: WriteRecords) -> None:
+async def test_records_proofs_and_checkpoints_are_available_over_http(
+    profile: Profile, caller: Principal, write_records: WriteRecords
+) -> None:
     headers = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "audit:read"}
     async with hosted(profile, ["log"]) as host:
         await write_records(caller, 1)

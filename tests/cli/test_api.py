@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -23,6 +23,7 @@ from drw.kernel.errors import DrwError, InternalError, InvalidRequest, NotFound,
 from drw.kernel.rpc.http_server import HttpServer
 from drw.local.credentials import Credentials, write
 from drw.local.paths import PlatformPaths
+from support.json_types import Json
 
 
 def api_with(handler: Callable[[httpx.Request], httpx.Response]) -> Api:
@@ -116,7 +117,7 @@ def test_pages_are_read_up_to_the_limit() -> None:
         token = int(request.url.params.get("page_token") or 0)
         return httpx.Response(200, json={"keys": [token * 2, token * 2 + 1], "next_page_token": str(token + 1)})
 
-    items: list[Any] = api_with(answer_page).pages("/x", "keys", limit=5)
+    items: list[Json] = api_with(answer_page).pages("/x", "keys", limit=5)
     assert items == [0, 1, 2, 3, 4]
 
 

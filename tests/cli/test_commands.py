@@ -174,7 +174,7 @@ def test_details_are_abbreviated_at_whole_members() -> None:
     assert abbreviated == '{"first": 1, …}'
 
 
-def test_status_without_a_platform(tmp_path: Path) -> None:
+def test_status_without_a_platform_is_unhealthy(tmp_path: Path) -> None:
     assert drw("status", "--data-dir", str(tmp_path)).returncode == 1
     result = drw("status", "--json", "--data-dir", str(tmp_path))
     assert result.returncode == 1

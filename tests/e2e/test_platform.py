@@ -51,7 +51,7 @@ def test_failed_start_on_a_used_port_leaves_nothing_running(platform: Platform, 
     assert platform.run("status", "--data-dir", str(tmp_path), check=False).returncode == 1
 
 
-def test_models_chat_and_stream(client: openai.OpenAI) -> None:
+def test_a_streamed_chat_equals_the_complete_answer(client: openai.OpenAI) -> None:
     assert {m.id for m in client.models.list()} == {CHAT, "all-minilm-l6-v2"}
     chat_request: JsonObject = {
         "model": CHAT,
@@ -73,7 +73,7 @@ def test_models_chat_and_stream(client: openai.OpenAI) -> None:
     assert chunks[-1].usage.total_tokens == response.usage.total_tokens
 
 
-def test_embeddings(client: openai.OpenAI) -> None:
+def test_each_input_has_an_embedding(client: openai.OpenAI) -> None:
     created = client.embeddings.create(model="all-minilm-l6-v2", input=["gold futures", "a cat"])
     assert [len(d.embedding) for d in created.data] == [384, 384]
 
@@ -188,7 +188,7 @@ def test_too_large_or_malformed_body_is_rejected(client: openai.OpenAI) -> None:
         client.post("/chat/completions", content=b"{broken", cast_to=JsonObject)
 
 
-def test_ingest_ask_and_delete(platform: Platform, client: openai.OpenAI) -> None:
+def test_documents_are_ingested_searched_and_deleted(platform: Platform, client: openai.OpenAI) -> None:
     first = platform.json("ingest", str(DEMO), "--collection", "demo")
     assert first["indexed"] >= 5
     assert first["failed"] == []

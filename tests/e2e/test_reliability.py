@@ -9,7 +9,6 @@ import signal
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import Any
 
 import openai
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from drw.cli.platform.platform import _send_command
 from drw.local.paths import PlatformPaths
 from e2e.platform import Platform
-from support.json_types import JsonObject
+from support.json_types import Json, JsonObject
 from support.load import MODEL, Load, Outcome, kinds, mixed_load
 
 PROCESSES = ("rag", "models", "gateway", "workflow", "engine", "valkey", "postgres")
@@ -75,7 +74,7 @@ async def test_counter_rebuild_does_not_wait_for_an_abandoned_lease(platform: Pl
 
 
 def send_chat(client: openai.OpenAI) -> bool:
-    messages: list[Any] = [{"role": "user", "content": "Say hello."}]
+    messages: Json = [{"role": "user", "content": "Say hello."}]
     return bool(client.chat.completions.create(model=MODEL, messages=messages, max_tokens=2).choices)
 
 

@@ -6,7 +6,6 @@ A longer run, with other requests each time: `python -m bench.fuzz`.
 from __future__ import annotations
 
 import os
-from typing import Any
 from zlib import crc32
 
 import pytest
@@ -44,7 +43,7 @@ def test_no_request_breaks_a_service(served: Served, case: schemathesis.Case[Jso
 
 def _name_what_there_is(case: schemathesis.Case[Json], served: Served) -> None:
     """Put the id of something that exists in every second place that takes one: the others are answered with 404."""
-    places: tuple[Any, ...] = (case.path_parameters, case.body)
+    places: tuple[Json, ...] = (case.path_parameters, case.body)
     for fields in places:
         for name, value in list(fields.items()) if isinstance(fields, dict) else ():
             if isinstance(value, str) and crc32(value.encode(errors="replace")) % 2:

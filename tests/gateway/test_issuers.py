@@ -10,7 +10,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -24,6 +23,7 @@ from starlette.routing import Route
 
 from agent.xds.test_identity import CertificateAuthority
 from drw.api.gateway.v1.authentication_pb2 import (
+    Certificate,
     CreateKeyRequest,
     Credentials,
     DeleteCertificateRequest,
@@ -478,8 +478,8 @@ async def test_a_caller_cannot_configure_identities_with_more_than_its_own_scope
 async def test_concurrent_put_and_delete_do_not_deadlock(
     client: AuthenticationClient, profile: Profile, kind: str
 ) -> None:
-    put_it: Callable[[], Coroutine[Any, Any, Any]]
-    delete_it: Callable[[], Coroutine[Any, Any, Any]]
+    put_it: Callable[[], Coroutine[object, None, Certificate | Issuer]]
+    delete_it: Callable[[], Coroutine[object, None, Certificate | Issuer]]
     if kind == "certificate":
         put_it = partial(client.put_certificate, certificate())
         delete_it = partial(client.delete_certificate, DeleteCertificateRequest(name="pricing"))
@@ -490,8 +490,8 @@ async def test_concurrent_put_and_delete_do_not_deadlock(
         await put_it()
         with psycopg.connect(profile.postgres) as connection:
             connection.execute(sql.SQL("select 1 from {} for update").format(sql.Identifier("authentication", kind)))
-            deleting: asyncio.Task[Any] = asyncio.create_task(delete_it())
+            deleting: asyncio.Task[Certificate | Issuer] = asyncio.create_task(delete_it())
             await until_locks_wait(profile, 1)
-            putting: asyncio.Task[Any] = asyncio.create_task(put_it())
+            putting: asyncio.Task[Certificate | Issuer] = asyncio.create_task(put_it())
             await until_locks_wait(profile, 2)
         assert (await deleting).name == (await putting).name

@@ -46,7 +46,7 @@ def test_site_loads_nothing_from_other_hosts(site_folder: Path) -> None:
     assert styles and not any(re.search(r"url\(['\"]?(https?:)?//|@import", style) for style in styles)
 
 
-def test_external_resource_pattern() -> None:
+def test_only_resources_of_other_hosts_are_external() -> None:
     assert EXTERNAL_RESOURCE.search('<link rel="stylesheet" href="https://fonts.example/css">')
     assert EXTERNAL_RESOURCE.search('<script defer src="//cdn.example/x.js">')
     assert not EXTERNAL_RESOURCE.search('<script src="assets/x.js"></script><a href="https://example.com">')

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import pytest
@@ -26,6 +26,7 @@ from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from models.test_experiments import WHO, definition
+from support.json_types import Json
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ async def started(client: ExperimentsClient, name: str, *values: object) -> None
 
 async def test_the_official_client_resolves_every_type_and_records_the_exposure(profile: Profile) -> None:
     async with flags(profile) as service:
-        values: dict[str, tuple[Any, Any]] = {
+        values: dict[str, tuple[Json, Json]] = {
             "bool": (True, False),
             "string": ("small", "large"),
             "integer": (10, 20),

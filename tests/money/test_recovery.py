@@ -270,7 +270,9 @@ async def test_without_valkey_priced_calls_fail_and_limits_are_shared_by_process
     await unreachable.close()
 
 
-async def test_sliding_and_fixed_windows(cluster: MeteringCluster) -> None:
+async def test_a_sliding_window_covers_60_seconds_and_a_fixed_one_a_minute_of_the_clock(
+    cluster: MeteringCluster,
+) -> None:
     sliding, fixed = Subject(Block.KEY, "acme", "key_1"), Subject(Block.KEY, "acme", "key_2")
     cluster.caps = [
         (sliding, "Cw", 100),

@@ -256,7 +256,7 @@ async def test_access_log_names_the_key_id_and_not_its_secret(gateway: GatewayHa
     assert secret not in text and "hidden" not in text
 
 
-async def test_malformed_requests(gateway: GatewayHarness) -> None:
+async def test_malformed_requests_are_rejected_and_paths_are_normalised(gateway: GatewayHarness) -> None:
     async with gateway.client(await gateway.create_key("models:read")) as client:
         answer = await client.get("/v1/models", headers={"bad_header": "1"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")

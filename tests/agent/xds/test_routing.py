@@ -190,7 +190,7 @@ async def test_response_timeouts_are_a_504(
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
 
 
-async def test_stalled_stream_ends_incomplete(
+async def test_a_stalled_stream_is_ended_without_done(
     data_plane: DataPlaneHarness, doubles: tuple[DoubleVllm, DoubleVllm]
 ) -> None:
     a, _ = doubles

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
-from typing import Any
 
 import openai
 import orjson
 import pytest
 
 from models.cluster import StartCluster
+from support.json_types import Json
 
 BASE = "/v1/projects/p/locations/l/endpoints/openapi"
 
@@ -24,7 +24,7 @@ class DoubleMetadata(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.startswith("/computeMetadata/v1/instance/service-accounts/default/token"):
             type(self).tokens += 1
-            body: Any = {"access_token": f"tok-{self.tokens}", "expires_in": 3600, "token_type": "Bearer"}
+            body: Json = {"access_token": f"tok-{self.tokens}", "expires_in": 3600, "token_type": "Bearer"}
         elif "service-accounts/default" in self.path:
             body = {"email": "serving@p.iam.gserviceaccount.com", "scopes": []}
         else:

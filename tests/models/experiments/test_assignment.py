@@ -30,7 +30,7 @@ VECTORS = [
 
 
 @pytest.mark.parametrize(("seed", "unit", "version", "expected"), VECTORS)
-def test_public_vectors_of_the_hash(seed: str, unit: str, version: int, expected: float | None) -> None:
+def test_the_hash_equals_its_public_vectors(seed: str, unit: str, version: int, expected: float | None) -> None:
     assert bucket(seed, unit, version) == expected
 
 

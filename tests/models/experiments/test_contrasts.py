@@ -151,7 +151,7 @@ def reason(found: Contrast | NoResult) -> str:
     return found.reason
 
 
-def test_reasons_for_no_result() -> None:
+def test_each_missing_result_has_a_reason() -> None:
     a, b = (moments(x) for x in arms(10, 1))
     assert "fewer than two units" in reason(compare_means(Moments.empty(1), b))
     assert "fewer than two units" in reason(compare_means(a, Moments.of_unit(3.0)))

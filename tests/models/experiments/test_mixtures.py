@@ -25,14 +25,14 @@ from drw.models.experiments.statistics.mixtures import (
 # test/uniform_boundaries_unittest.cpp), which come from the authors' reference implementation in R.
 
 
-def test_published_value_of_the_normal_mixture() -> None:
+def test_normal_mixture_has_its_published_value() -> None:
     rho = normal_rho(100, 0.05)
     assert 1 / rho**2 == pytest.approx(12.60056, abs=1e-5)
     assert normal_log_e(10**2 / 100, 100, rho) == pytest.approx(-0.6510052, abs=1e-7)
     assert normal_bound(100, rho, 0.05) * math.sqrt(100) == pytest.approx(30.35209, abs=1e-5)
 
 
-def test_published_value_of_the_beta_binomial_mixture() -> None:
+def test_beta_binomial_mixture_has_its_published_value() -> None:
     units = 100 / (0.2 * 0.8)  # a variance of 100
     below = 0.2 * units + 10
     log_e = dirichlet_log_e((below, units - below), (0.2, 0.8), concentration(units, 0.05))
@@ -104,7 +104,7 @@ def test_e_and_p_values_stay_finite_and_in_range() -> None:
     assert e_value(math.log(20)) == pytest.approx(20)
 
 
-def test_crossing_and_minimum() -> None:
+def test_crossing_finds_a_root_and_minimum_the_lowest_point() -> None:
     assert crossing(lambda x: x * x - 2, 0.0, 5.0) == pytest.approx(math.sqrt(2), rel=1e-12)
     assert crossing(lambda x: x * x - 2, 0.0, -5.0) == pytest.approx(-math.sqrt(2), rel=1e-12)
     assert crossing(lambda x: -1.0, 0.0, 5.0) == 5.0

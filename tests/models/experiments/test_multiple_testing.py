@@ -34,7 +34,7 @@ def test_one_hypothesis_is_rejected_at_one_over_alpha() -> None:
     assert e_bh([math.log(19.99)], 0.05) == (False,)
 
 
-def test_no_hypotheses_and_infinite_evidence() -> None:
+def test_no_hypotheses_and_infinite_evidence_are_decided() -> None:
     assert e_bh([], 0.05) == ()
     assert e_bh([math.inf, -math.inf], 0.05) == (True, False)
 

@@ -79,7 +79,7 @@ def test_arms_without_events_have_one_sided_intervals() -> None:
     assert events_log_e(none, none, 0.5, 200, ALPHA) == pytest.approx(0)
 
 
-def test_events_merge() -> None:
+def test_merged_events_are_added() -> None:
     assert Events(10, 2) + Events(5, 5) == Events(15, 7)
 
 

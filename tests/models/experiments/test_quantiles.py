@@ -34,7 +34,7 @@ def ranks(start: int) -> Sketch:
     ("level", "offset", "expected"),
     [(0.5, 70, 0.814704), (0.5, 85, 0.0838055), (0.5, 100, 0.0054947), (0.9, 55, 0.0340463)],
 )
-def test_published_p_values(level: float, offset: int, expected: float) -> None:
+def test_p_values_equal_published_ones(level: float, offset: int, expected: float) -> None:
     found = p_value(quantile_log_e(ranks(1), ranks(1 + offset), level, 200, ALPHA))
     assert found == pytest.approx(expected, abs=1e-6)
     assert p_value(quantile_log_e(ranks(1 + offset), ranks(1), level, 200, ALPHA)) == pytest.approx(found)
@@ -95,7 +95,7 @@ def test_few_units_have_no_upper_limit_of_p99() -> None:
     assert quantile_log_e(arms[0], arms[1], 0.99, 5_000, ALPHA) <= 0
 
 
-def test_values_in_the_outer_buckets() -> None:
+def test_values_in_the_outer_buckets_have_an_open_interval() -> None:
     low, high = sketch(np.zeros(500)), sketch(np.full(500, 1e6))
     found = quantile_intervals(low, high, LATENCY, 0.5, 5_000, ALPHA)
     assert found is not None

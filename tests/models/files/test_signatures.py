@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -114,7 +113,7 @@ Change = Callable[[Draft], object]
 def change(draft: Draft, path: str, value: Json) -> None:
     """Set a value of the statement by its dotted path."""
     *parents, last = path.split(".")
-    at: Any = draft.statement
+    at: Json = draft.statement
     for name in parents:
         at = at[int(name)] if name.isdecimal() else at[name]
     at[int(last) if last.isdecimal() else last] = value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator
-from typing import Any
 
 import orjson
 import pytest
@@ -30,12 +29,12 @@ from drw.models.serving.openai.requests import ChatCompletion, Completion, Embed
 from support.json_types import Json, JsonObject
 
 CALL: JsonObject = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-PARTS: dict[Any, JsonObject] = {
+PARTS: dict[type, JsonObject] = {
     ChatCompletionContentPartTextParam: {"type": "text", "text": "hi"},
     ChatCompletionContentPartImageParam: {"type": "image_url", "image_url": {"url": "https://h/x.png"}},
     ChatCompletionContentPartRefusalParam: {"type": "refusal", "refusal": "no"},
 }
-MESSAGES: dict[Any, JsonObject] = {
+MESSAGES: dict[type, JsonObject] = {
     ChatCompletionDeveloperMessageParam: {"role": "developer", "content": "hi"},
     ChatCompletionSystemMessageParam: {"role": "system", "content": "hi"},
     ChatCompletionUserMessageParam: {"role": "user", "content": "hi"},

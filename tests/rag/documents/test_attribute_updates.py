@@ -26,6 +26,7 @@ from drw.rag.documents.ingestion import attribute_updates
 from rag.documents.desks import SERVICES, Desk, Platform, query, running
 from rag.documents.test_attachments import mail
 from support.hosting import hosted
+from support.json_types import JsonObject
 from support.parts import wait_until
 
 
@@ -64,7 +65,7 @@ async def test_a_search_finds_new_attributes_immediately_without_another_embeddi
     job = query(rag, "select job, attempts from documents.vector_store_file")
     platform.host._servicers["embedding"] = cast(Any, None)
     files = desk.openai.vector_stores.files
-    changes: list[Any] = [{"year": 2025}, {"year": 2025, "note": "x"}, {}, {"year": 2025}]
+    changes: list[JsonObject] = [{"year": 2025}, {"year": 2025, "note": "x"}, {}, {"year": 2025}]
     for attributes in changes:
         changed = await files.update(file, vector_store_id=collection, attributes=attributes)
         assert (changed.status, changed.attributes) == ("completed", attributes)

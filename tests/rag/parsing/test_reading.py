@@ -10,7 +10,6 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -217,7 +216,7 @@ async def test_a_parser_process_that_exits_before_its_first_request_is_restarted
     file = tmp_path / "a.txt"
     file.write_text("text")
     pool = ParserPool(Settings())
-    killed: list[Any] = []
+    killed: list[Process] = []
     start = pool._start
 
     async def exit_first() -> Process:

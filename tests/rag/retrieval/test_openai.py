@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from drw.kernel.runtime.host import Host
-from support.json_types import JsonObject
+from support.json_types import Json, JsonObject
 
 HEADERS = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "documents:read"}
 
@@ -73,7 +73,7 @@ async def test_automatic_filters_are_returned_and_can_be_disabled(client: Callab
 async def test_filters_and_thresholds_narrow_the_results(client: Callable[..., openai.AsyncOpenAI]) -> None:
     async with client() as api:
         equal = {"type": "eq", "key": "ticker", "value": "INTC"}
-        narrowing: list[Any] = [equal, {"type": "and", "filters": [equal, equal]}]
+        narrowing: list[Json] = [equal, {"type": "and", "filters": [equal, equal]}]
         for filters in narrowing:
             page = await api.vector_stores.search("filings", query="gross margin", filters=filters)
             assert {r.file_id for r in page.data} == {"file-i"}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from google.protobuf.message import Message
@@ -263,7 +262,7 @@ async def test_requests_that_do_not_fit_the_index_are_rejected(
     store: VectorStoreClient, invalid: Message, param: str, message: str
 ) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
-    methods: dict[type, Callable[..., Any]] = {
+    methods: dict[type, Callable[..., Awaitable[object]]] = {
         VectorSearchRequest: store.search,
         ListCollectionsRequest: store.list_collections,
         PutDocumentRequest: store.put_document,
