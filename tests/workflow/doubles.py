@@ -26,7 +26,7 @@ from drw.api.rag.v1.documents_rpc import Documents
 from drw.kernel.errors import NotFound
 from drw.kernel.rpc import context, transport
 from drw.kernel.runtime.settings import Profile, ServiceAddress
-from support.kills import DoubleKills
+from support.gateway.kills import DoubleKills
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], condition_name: str, seconds: float = 120) -> None:

@@ -13,7 +13,7 @@ from drw.api.workflow.v1.orchestration_pb2 import CANCELLED, FAILED, RETRYING, R
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
 from drw.killswitch.watch import Killed
-from support.kills import kill
+from support.gateway.kills import kill
 from workflow.doubles import until
 from workflow.harness import WorkflowHarness, step_is, workflow_harness
 

@@ -27,8 +27,8 @@ from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Rat
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
-from support.metrics import scrape
 from support.parts import running_valkey
+from support.telemetry.metrics import scrape
 from workflow.doubles import until
 from workflow.harness import FAST_SETTINGS, WorkflowHarness, live_view_is_behind, sequence, step_is, workflow_harness
 
