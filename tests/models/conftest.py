@@ -47,6 +47,8 @@ def start(profile: Profile, folder: Path) -> StartCluster:
         small: Path | None = None,
         double: JsonObject | None = None,
         fallback: JsonObject | None = None,
+        candidate: JsonObject | None = None,
+        experiments: JsonObject | None = None,
         vectors: JsonObject | None = None,
         more: Sequence[str] = (),
         discovery: JsonObject | None = None,
@@ -62,13 +64,15 @@ def start(profile: Profile, folder: Path) -> StartCluster:
         if fallback is not None:
             models["other"] = {**models["double"], "upstream_model": "up-2", **fallback}
             models["double"] = {**models["double"], "fallbacks": ["other"]}
+        if candidate is not None:  # a second model of the same engine, as which it gets the name "up-2"
+            models["candidate"] = {**models["double"], "upstream_model": "up-2", **candidate}
         if small:
             models["small"] = {"engine": "llama_cpp", "base_url": f"unix:{small}", "context_length": CONTEXT // SLOTS}
             models["small"] |= {"sampling": sampling or {}}
         further = discovery or {}
         models |= further.get("models", {})
         default = {"models": models, "default_model": "small" if small else "double"}
-        services = {"discovery": further | default}
+        services = {**on.services, "discovery": further | default, "experiments": experiments or {}}
         rag = ServiceAddress(services=("embedding",), grpc=f"unix:{base}.r", http="")
         spread = on.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
         embedding = Server([DoubleEmbedding()])

@@ -10,6 +10,8 @@ from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1 import serving_rpc as contract
 from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
+from drw.api.models.v1.experiments_pb2 import WatchRoutingRequest
+from drw.api.models.v1.experiments_rpc import ExperimentsClient
 from drw.api.models.v1.serving_pb2 import (
     ChatChunk,
     ChatRequest,
@@ -26,6 +28,8 @@ from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
+from drw.models.serving.experiments.calls import CallExperiments
+from drw.models.serving.experiments.routing_table import RoutingTable
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
@@ -151,7 +155,9 @@ async def build(scope: ServiceContext) -> Serving:
     embeddings = Embeddings(models, embedding, metering)
     audit = scope.audit()
     buffers = BodyBuffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
-    runner = RequestRunner(models, policy, metering)
+    table = _routing_table(scope)
+    scope.background(table.follow)
+    runner = RequestRunner(models, policy, metering, CallExperiments(models, table))
     scope.routes += endpoints.routes(runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes)
 
     checks = ModelChecks(models, clock)
@@ -172,6 +178,13 @@ async def build(scope: ServiceContext) -> Serving:
     scope.require_database()  # each answer needs its audit record
     scope.require("a chat model", check_models)
     return Serving(runner, kills, audit, buffers, models, ModelProber(models, discovery, embedding, clock), changes)
+
+
+def _routing_table(scope: ServiceContext) -> RoutingTable:
+    if not scope.has("experiments"):
+        return RoutingTable()
+    client = scope.client(ExperimentsClient)
+    return RoutingTable(lambda: client.watch_routing(WatchRoutingRequest()), scope.folder / "routing.pb")
 
 
 def _open_circuits(models: ModelDirectory, clock: Clock) -> list[str]:
