@@ -27,6 +27,7 @@ from drw.models.serving.http.embeddings import Embeddings
 from drw.models.serving.metering.budget_gate import build as build_metering
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
+from drw.models.serving.open_inference.build import serve_open_inference
 from drw.models.serving.openai import conversion
 from drw.models.serving.ports import ChatEngine
 from drw.models.serving.request_runner import RequestRunner
@@ -34,6 +35,8 @@ from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.circuit_breaker import State
 from drw.models.serving.routing.model_checks import ALIAS, ModelChecks
 from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.models.serving.routing.runtime_directory import RuntimeDirectory
+from drw.models.serving.runtime.build import build_runtime
 from drw.models.serving.settings import Settings as ServingSettings
 
 
@@ -107,8 +110,9 @@ async def build(scope: ServiceContext) -> Serving:
     scope.background(kills.follow)
     policy = FailoverPolicy(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
+    pool, switch = build_runtime(scope, settings, discovery, clock)
     models = ModelDirectory(
-        discovery, engines.get, queue, settings.circuits, clock, settings.remember_models_seconds, kills
+        discovery, engines.get, queue, settings.circuits, clock, settings.remember_models_seconds, kills, pool, switch
     )
     scope.background(models.follow)
     metering = await build_metering(scope, settings.metering)
@@ -117,6 +121,8 @@ async def build(scope: ServiceContext) -> Serving:
     buffers = BodyBuffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
     runner = RequestRunner(models, policy, metering)
     scope.routes += endpoints.routes(runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes)
+    directory = RuntimeDirectory(discovery, pool, switch, kills, clock, settings.remember_models_seconds)
+    serve_open_inference(scope, settings, directory, metering, kills, audit, buffers)
 
     checks = ModelChecks(models, clock)
 
