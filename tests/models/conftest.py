@@ -75,6 +75,7 @@ def start(profile: Profile, folder: Path) -> StartCluster:
         services = {**on.services, "discovery": further | default, "experiments": experiments or {}}
         rag = ServiceAddress(services=("embedding",), grpc=f"unix:{base}.r", http="")
         spread = on.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
+        spread.processes["models"] = ServiceAddress(services=(), grpc="", http="", inference=f"unix:{base}.i")
         embedding = Server([DoubleEmbedding()])
         await embedding.start(rag.grpc)
         async with double_kills(f"unix:{base}.k") as kills, double_engine(Path(f"{base}.d")) as made:
@@ -93,7 +94,7 @@ def start(profile: Profile, folder: Path) -> StartCluster:
                         "max_retries": 0,
                     }
                     client = openai.AsyncOpenAI(**options)
-                    yield ModelsCluster(client, http, made, host, profile.postgres, kills)
+                    yield ModelsCluster(client, http, made, host, profile.postgres, kills, f"unix:{base}.i")
             finally:
                 await host.stop(grace=0)
                 await embedding.stop(0)

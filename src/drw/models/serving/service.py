@@ -38,6 +38,7 @@ from drw.models.serving.http.embeddings import Embeddings
 from drw.models.serving.metering.budget_gate import build as build_metering
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
+from drw.models.serving.open_inference.build import serve_open_inference
 from drw.models.serving.openai import conversion
 from drw.models.serving.ports import ChatEngine
 from drw.models.serving.request_runner import RequestRunner
@@ -48,6 +49,8 @@ from drw.models.serving.routing.model_checks import ModelChecks, is_chat_model
 from drw.models.serving.routing.model_directory import ModelDirectory
 from drw.models.serving.routing.probing import ModelProber
 from drw.models.serving.routing.replica_checks import ReplicaChecks
+from drw.models.serving.routing.runtime_directory import RuntimeDirectory
+from drw.models.serving.runtime.build import build_runtime
 from drw.models.serving.settings import Settings as ServingSettings
 
 
@@ -145,8 +148,18 @@ async def build(scope: ServiceContext) -> Serving:
     policy = FailoverPolicy(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
     changes = replica_state.Changes()
+    pool, switch = build_runtime(scope, settings, discovery, clock)
     models = ModelDirectory(
-        discovery, engines.get, queue, settings.circuits, clock, settings.remember_models_seconds, kills, changes.notify
+        discovery,
+        engines.get,
+        queue,
+        settings.circuits,
+        clock,
+        settings.remember_models_seconds,
+        kills,
+        changes.notify,
+        pool,
+        switch,
     )
     scope.background(models.follow)
     scope.background(ReplicaChecks(models, clock, settings.replica_checks).run)
@@ -159,6 +172,8 @@ async def build(scope: ServiceContext) -> Serving:
     scope.background(table.follow)
     runner = RequestRunner(models, policy, metering, CallExperiments(models, table))
     scope.routes += endpoints.routes(runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes)
+    directory = RuntimeDirectory(discovery, pool, switch, kills, clock, settings.remember_models_seconds)
+    serve_open_inference(scope, settings, directory, metering, kills, audit, buffers)
 
     checks = ModelChecks(models, clock)
 
