@@ -55,6 +55,8 @@ class ModelsCluster:
     host: Host
     database: str
     kills: DoubleKills
+    socket: str = ""
+    """The Unix socket of the HTTP server."""
     seen: int = field(default=0)
 
     def records(self) -> list[dict[str, Any]]:

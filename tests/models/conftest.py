@@ -89,7 +89,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
                         "max_retries": 0,
                     }
                     client = openai.AsyncOpenAI(**options)
-                    yield ModelsCluster(client, http, made, host, profile.postgres, kills)
+                    yield ModelsCluster(client, http, made, host, profile.postgres, kills, f"{base}.h")
             finally:
                 await host.stop(grace=0)
                 await embedding.stop(0)

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from functools import partial
 
+from drw.kernel.errors import InvalidRequest
 from drw.models.serving.chat import generate
+from drw.models.serving.engines.token_counting import count_prompt
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.metering.budget_gate import BudgetGate, Headers
 from drw.models.serving.observability.call_record import CallRecord
-from drw.models.serving.openai.requests import Sampling
+from drw.models.serving.openai.requests import ChatCompletion, Sampling
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Chunk, Endpoint
-from drw.models.serving.routing.candidates import ModelRequest, eligible_models, prompt_bytes
+from drw.models.serving.routing.candidates import (
+    CandidateList,
+    ModelRequest,
+    check_prompt_bytes,
+    eligible_models,
+    prompt_bytes,
+)
 from drw.models.serving.routing.load_balancing import Affinity, session_owner
 from drw.models.serving.routing.model_directory import ModelDirectory
 
@@ -47,13 +55,37 @@ class RequestRunner:
             Killed: a kill switch stops it.
         """
         record.models.add(model)
+        candidates, model_request = await self._plan(endpoint, request, model, session, stream=stream)
+        first = model_request.models[0]
+        record.plan(candidates.id, first.id, first.engine_name)
+        answer = Answer(endpoint, candidates.id, request.choices)
+        run = partial(generate, self._policy, candidates, model_request, answer, record)
+        return answer, self._metering.metered(model_request, record, run, headers)
+
+    async def count_tokens(self, request: ChatCompletion, model: str) -> int:
+        """Return the tokens of the prompt of a chat at the first candidate.
+
+        Raises:
+            InvalidRequest: its engine cannot count tokens, or takes no such request; also as `start` does.
+            Unavailable: its engine does not answer in time.
+        """
+        _, model_request = await self._plan("chat/completions", request, model, "", stream=False)
+        check_prompt_bytes(model_request)
+        first = model_request.models[0]
+        if (tokens := await count_prompt(first, model_request)) is None:
+            message = f"the engine of {first.id!r} cannot count tokens before it answers: read the usage of its answers"
+            raise InvalidRequest(message, param="model")
+        return tokens
+
+    async def _plan(
+        self, endpoint: Endpoint, request: Sampling, model: str, session: str, *, stream: bool
+    ) -> tuple[CandidateList, ModelRequest]:
         candidates = await self._models.plan(model)
         body = request.body()
         affinity = Affinity(session_owner(), session or request.session, body)
         models = eligible_models(request, candidates, candidates.order(affinity))
-        record.plan(candidates.id, models[0].id, models[0].engine_name)
         max_tokens_param, max_tokens = request.max_answer_tokens()
-        model_request = ModelRequest(
+        return candidates, ModelRequest(
             endpoint,
             body,
             affinity,
@@ -65,6 +97,3 @@ class RequestRunner:
             prompt_bytes(body),
             self._policy.deadline(candidates, models),
         )
-        answer = Answer(endpoint, candidates.id, request.choices)
-        run = partial(generate, self._policy, candidates, model_request, answer, record)
-        return answer, self._metering.metered(model_request, record, run, headers)

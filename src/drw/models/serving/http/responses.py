@@ -29,6 +29,8 @@ class HttpExchange:
         self._response_started = False
         self.headers: list[tuple[bytes, bytes]] = []
         """Additional response headers; set them before the response starts."""
+        self.error_event: Callable[[DrwError], bytes] = _openai_event
+        """Returns the event of an error after the start of a stream."""
 
     def header(self, name: bytes) -> str:
         """Return a request header by its lower-case name, or an empty string."""
@@ -117,4 +119,8 @@ class HttpExchange:
             finally:
                 del error  # it refers to this frame
         self.log({ERROR_TYPE: error.reason, "error": loggable(error)})
-        await self.end_stream(b"data: " + orjson.dumps(http_body(error)) + b"\n\n")
+        await self.end_stream(self.error_event(error))
+
+
+def _openai_event(error: DrwError) -> bytes:
+    return b"data: " + orjson.dumps(http_body(error)) + b"\n\n"

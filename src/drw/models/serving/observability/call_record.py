@@ -28,7 +28,13 @@ from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.metrics import CallMetrics, metrics
 from drw.models.serving.openai.responses import Answer
 
-OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding": gen_ai.EMBEDDINGS}
+OPERATIONS = {
+    "chat": gen_ai.CHAT,
+    "completion": gen_ai.COMPLETION,
+    "embedding": gen_ai.EMBEDDINGS,
+    "messages": gen_ai.CHAT,
+    "response": gen_ai.CHAT,
+}
 """Operation names of the audit log, mapped to those of OpenTelemetry's conventions."""
 TOKEN_ATTRIBUTES = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}
 STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREAM: True})

@@ -144,10 +144,11 @@ class ModelDirectory:
 
     def _build_model(self, resolved: ResolvedModel) -> ChatModel:
         model = resolved.model
+        engine = self._engine(model.engine)
         return ChatModel(
             id=model.id,
             upstream_model=resolved.upstream_model,
-            engine=self._engine(model.engine),
+            engine=engine,
             engine_name=model.engine,
             queue=self._queue(model.id, resolved.max_concurrent),
             replicas=tuple(self._replica(resolved, url) for url in resolved.base_urls or [resolved.base_url]),
@@ -156,7 +157,7 @@ class ModelDirectory:
             total_seconds=resolved.deadlines.total_seconds,
             prefill=resolved.prefill,
             affinity=resolved.affinity,
-            parameters=frozenset(resolved.parameters),
+            parameters=engine.parameters.union(resolved.parameters),
             takes_reasoning=resolved.takes_reasoning,
         )
 
