@@ -106,7 +106,7 @@ BLOCKS_BY_ROLE: dict[str, tuple[type[StrictObject], ...]] = {
 }
 
 
-class Message(StrictObject):
+class Turn(StrictObject):
     """One turn of a conversation."""
 
     role: Literal["user", "assistant", "system"]
@@ -129,7 +129,7 @@ SystemBlocks = Annotated[list[TextBlock], Field(max_length=MAX_BLOCKS, fail_fast
 System = Annotated[Annotated[str, Tag("<text>")] | Annotated[SystemBlocks, Tag("<list>")], TEXT_OR_LIST]
 
 
-class Tool(StrictObject):
+class ClientTool(StrictObject):
     """A tool of the client."""
 
     type: Literal["custom"] | None = None

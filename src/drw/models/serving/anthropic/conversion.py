@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 import orjson
 
 from drw.models.serving.anthropic.content import (
+    ClientTool,
     ImageBlock,
-    Message,
     System,
     TextBlock,
     ThinkingBlock,
-    Tool,
     ToolResultBlock,
     ToolUseBlock,
+    Turn,
 )
 from drw.models.serving.anthropic.requests import CreateMessage, Prompt
 from drw.models.serving.openai.requests import ChatCompletion, parse_request, supported_parameters
@@ -81,7 +81,7 @@ def _system_text(system: System) -> str:
     return system if isinstance(system, str) else PARAGRAPH.join(block.text for block in system)
 
 
-def _turn(message: Message) -> list[ChatMessage]:
+def _turn(message: Turn) -> list[ChatMessage]:
     """Return a turn of the user as chat messages: one for each tool result, and the rest in between, in order."""
     converted: list[ChatMessage] = []
     for block in message.blocks:
@@ -94,7 +94,7 @@ def _turn(message: Message) -> list[ChatMessage]:
     return converted or [{"role": message.role, "content": ""}]
 
 
-def _assistant(message: Message) -> list[ChatMessage]:
+def _assistant(message: Turn) -> list[ChatMessage]:
     """Return a turn of the assistant as one chat message."""
     blocks = message.blocks
     text = "".join(block.text for block in blocks if isinstance(block, TextBlock))
@@ -145,6 +145,6 @@ def _simplified(content: Any) -> Any:
     return PARAGRAPH.join(part["text"] for part in content)
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: ClientTool) -> dict[str, Any]:
     function = {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
     return {"type": "function", "function": function | {"strict": tool.strict}}

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.anthropic.content import (
-    Message,
+    ClientTool,
     OutputConfig,
     RequestMetadata,
     System,
     Thinking,
-    Tool,
     ToolChoice,
+    Turn,
 )
 from drw.models.serving.errors import NotSupported
 from drw.models.serving.openai.messages import MAX_TOOLS, Ignored, StrictObject
@@ -37,9 +37,9 @@ class Prompt(StrictObject):
     """Unsupported parameters of Anthropic, with alternatives."""
 
     model: ModelId
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     system: System | None = None
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
+    tools: Annotated[list[ClientTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
