@@ -94,7 +94,8 @@ def start(profile: Profile, folder: Path) -> StartCluster:
                         "max_retries": 0,
                     }
                     client = openai.AsyncOpenAI(**options)
-                    yield ModelsCluster(client, http, made, host, profile.postgres, kills, f"unix:{base}.i")
+                    inference = f"unix:{base}.i"
+                    yield ModelsCluster(client, http, made, host, profile.postgres, kills, inference, f"{base}.h")
             finally:
                 await host.stop(grace=0)
                 await embedding.stop(0)

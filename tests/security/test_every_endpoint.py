@@ -53,6 +53,7 @@ EXPERIMENT = {
     "arms": [{"name": "control", "weight": 1}, {"name": "other", "weight": 1}],
     "metrics": [{"name": "cost", "kind": "MEAN", "direction": "LOWER_IS_BETTER"}],
 }
+HELLO = [{"role": "user", "content": "hello"}]
 UNIT = {"context": {"targetingKey": "user-1"}}
 LIMITS = (
     *({"subject": "KEY", "key": key, **fields} for key in KEYS for fields in ({}, ORG, VICTIM_DESK, {"desk": DESK})),
@@ -189,6 +190,8 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /v1/vector_stores/{vector_store_id}/files/{file_id}": ({"attributes": {"stolen": True}},),
     "GET /v1/vector_stores/{vector_store_id}/files/{file_id}/content": NO_FIELDS,
     "POST /v1/vector_stores/{vector_store_id}/search": ({"query": "rates"},),
+    "POST /v1/messages": ({"model": MODEL, "max_tokens": 1, "messages": HELLO, "metadata": {"user_id": "{key}"}},),
+    "POST /v1/messages/count_tokens": ({"model": MODEL, "messages": HELLO},),
     # Endpoints without a contract.
     "POST /ofrep/v1/evaluate/flags": (UNIT,),
     "POST /ofrep/v1/evaluate/flags/{experiment}": (UNIT,),

@@ -1,4 +1,4 @@
-"""Request schemas of OpenAI's endpoints: from the services' models, or written by hand."""
+"""Request schemas of OpenAI's and Anthropic's endpoints: from the services' models, or written by hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from drw.models.serving.anthropic.requests import CountTokens, CreateMessage
 from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding
 from drw.rag.documents.api.request_bodies import (
     CreateFileBatch,
@@ -31,6 +32,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "chat/create": ChatCompletion,
     "completions/create": Completion,
     "embeddings/create": Embedding,
+    "messages/create": CreateMessage,
+    "messages/count_tokens": CountTokens,
     "vector-stores/create": CreateVectorStore,
     "vector-stores/modify": UpdateVectorStore,
     "vector-stores/search": SearchBody,
@@ -38,7 +41,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "vector-stores-files/updateAttributes": UpdateVectorStoreFile,
     "vector-stores-file-batches/createBatch": CreateFileBatch,
 }
-"""The pydantic model of each endpoint's body, by the endpoint's page in OpenAI's reference."""
+"""The pydantic model of each endpoint's body, by the endpoint's page in the reference."""
 
 
 HANDWRITTEN: dict[str, tuple[str, Schema]] = {

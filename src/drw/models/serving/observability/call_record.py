@@ -34,6 +34,8 @@ OPERATIONS = {
     "completion": gen_ai.COMPLETION,
     "embedding": gen_ai.EMBEDDINGS,
     "inference": gen_ai.INFERENCE,
+    "messages": gen_ai.CHAT,
+    "response": gen_ai.CHAT,
 }
 """Operation names of the audit log, mapped to those of OpenTelemetry's conventions."""
 TOKEN_ATTRIBUTES = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}

@@ -196,7 +196,7 @@ class ModelDirectory:
             total_seconds=resolved.deadlines.total_seconds,
             prefill=resolved.prefill,
             affinity=resolved.affinity,
-            parameters=frozenset(resolved.parameters),
+            parameters=engine.parameters.union(resolved.parameters),
             takes_reasoning=resolved.takes_reasoning,
             resolved=resolved,
         )
