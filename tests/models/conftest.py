@@ -74,7 +74,9 @@ def start(profile: Profile, folder: Path) -> StartCluster:
         default = {"models": models, "default_model": "small" if small else "double"}
         services = {**on.services, "discovery": further | default, "experiments": experiments or {}}
         rag = ServiceAddress(services=("embedding",), grpc=f"unix:{base}.r", http="")
-        spread = on.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
+        spread = on.model_copy(
+            update={"services": on.services | services | {"serving": serving}, "processes": {"rag": rag}}
+        )
         spread.processes["models"] = ServiceAddress(services=(), grpc="", http="", inference=f"unix:{base}.i")
         embedding = Server([DoubleEmbedding()])
         await embedding.start(rag.grpc)

@@ -16,6 +16,7 @@ from security.victim import DESK, OPERATOR, ORG_AMOUNT, THIEF, VICTIM, Victim, c
 from support.json_types import JsonObject
 
 PATH_PARAMETERS = {
+    "/v1/batches/{batch_id}": "batch",
     "/api/v1/keys/{id}": "key",
     "/api/v1/kills/{id}": "kill",
     "/api/v1/desks/{name}": "desk",
@@ -62,6 +63,7 @@ LIMITS = (
     {"subject": "MODEL", "model": MODEL},
 )
 FILES = [{"file_id": "{file_id}"}]
+BATCH = {"input_file_id": "{file_id}", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 GRANT = {"scopes": ["models:read"]}
 
 # Sorted, so that lists run before the endpoints that create objects.
@@ -167,6 +169,10 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /v1/chat/completions": ({"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "user": "{key}"},),
     "POST /v1/completions": ({"model": MODEL, "prompt": "hi", "user": "{key}"},),
     "POST /v1/embeddings": ({"model": MODEL, "input": "hi", "user": "{key}"},),
+    "POST /v1/batches": (BATCH, BATCH | {"input_file_id": "{batch_file}"}),
+    "GET /v1/batches": ({}, {"after": "{batch}"}),
+    "GET /v1/batches/{batch_id}": NO_FIELDS,
+    "POST /v1/batches/{batch_id}/cancel": NO_FIELDS,
     "POST /v1/files": ({"purpose": "user_data"},),
     "GET /v1/files": ({}, {"after": "{file_id}"}),
     "GET /v1/files/{file_id}": NO_FIELDS,

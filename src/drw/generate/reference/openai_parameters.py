@@ -19,6 +19,7 @@ OPENAI: dict[str, Any] = {
     "embeddings/create": types.EmbeddingCreateParams,
     "messages/create": anthropic.types.message_create_params.MessageCreateParamsStreaming,
     "messages/count_tokens": anthropic.types.MessageCountTokensParams,
+    "batch/create": types.BatchCreateParams,
     "files/create": types.FileCreateParams,
     "vector-stores/create": types.VectorStoreCreateParams,
     "vector-stores/modify": types.VectorStoreUpdateParams,

@@ -54,12 +54,13 @@ class RequestRunner:
         session: str = "",
         document: str = "",
         headers: Headers | None = None,
+        background: bool = False,
     ) -> tuple[Answer, AsyncGenerator[Chunk, None]]:
         """Return the answer, which grows as the chunks are read, and the chunks, which the caller closes.
 
         `model` is the id of a model or an alias; empty: the default model. `stream`: pass the
         chunks on as they arrive. The headers of the response are added to `headers`. `session` and `document` are the
-        units of experiments that headers name.
+        units of experiments that headers name. `background`: let interactive requests go first.
 
         Raises:
             NotFound: there is no such model.
@@ -74,7 +75,9 @@ class RequestRunner:
             record.assign(assigned)
             if headers is not None and assigned.label:
                 headers.append((EXPERIMENT_HEADER, assigned.label.encode()))
-        candidates, model_request = await self._plan(endpoint, request, model, session, assigned, stream=stream)
+        candidates, model_request = await self._plan(
+            endpoint, request, model, session, assigned, stream=stream, background=background
+        )
         first = model_request.models[0]
         record.plan(candidates.id, first.id, first.engine_name)
         answer.start(candidates.id)
@@ -88,7 +91,7 @@ class RequestRunner:
             InvalidRequest: its engine cannot count tokens, or takes no such request; also as `start` does.
             Unavailable: its engine does not answer in time.
         """
-        _, model_request = await self._plan("chat/completions", request, model, "", None, stream=False)
+        _, model_request = await self._plan("chat/completions", request, model)
         check_prompt_bytes(model_request)
         first = model_request.models[0]
         if (tokens := await count_prompt(first, model_request)) is None:
@@ -101,10 +104,11 @@ class RequestRunner:
         endpoint: Endpoint,
         request: Sampling,
         model: str,
-        session: str,
-        assigned: Assignment | None,
+        session: str = "",
+        assigned: Assignment | None = None,
         *,
-        stream: bool,
+        stream: bool = False,
+        background: bool = False,
     ) -> tuple[CandidateList, ModelRequest]:
         candidates = await self._models.plan(model)
         body = request.body()
@@ -128,4 +132,5 @@ class RequestRunner:
             max_tokens,
             prompt_bytes(body),
             self._policy.deadline(candidates, models),
+            background,
         )

@@ -29,6 +29,7 @@ from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
 from drw.models.serving.anthropic import endpoints as anthropic
+from drw.models.serving.batches import setup as batches
 from drw.models.serving.experiments.calls import CallExperiments
 from drw.models.serving.experiments.routing_table import RoutingTable
 from drw.models.serving.failover.loop import FailoverPolicy
@@ -180,6 +181,7 @@ async def build(scope: ServiceContext) -> Serving:
     directory = RuntimeDirectory(discovery, pool, switch, kills, clock, settings.remember_models_seconds)
     serve_open_inference(scope, settings, directory, metering, kills, audit, buffers)
 
+    await batches.build(scope, settings.batches, models, runner, embeddings, kills)
     checks = ModelChecks(models, clock)
 
     async def describe() -> str:

@@ -155,6 +155,7 @@ def _openai_routes() -> Iterable[Route]:
     # Callers of models can list them; the OpenAI client does so before its first call.
     yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
     yield _route("ofrep", "/ofrep/v1", "models", "POST", scopes=("experiments:record",))
+    yield _route("batches", "/v1/batches", "models", "GET", "POST", scopes=("models:invoke",))
     yield _route("files.read", "/v1/files", "rag", "GET", scopes=READ)
     yield _route("files.write", "/v1/files", "rag", "POST", "DELETE", scopes=("documents:write",), body=UPLOAD_BODY)
     yield _route("vector_stores.read", "/v1/vector_stores", "rag", "GET", scopes=READ)
