@@ -35,6 +35,7 @@ from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
+from drw.models.serving.http.endpoints import AuditedEndpoints
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.openai.usage import usage_update
 from drw.models.serving.ports import (
@@ -175,7 +176,7 @@ def application(table: RoutingTable | None = None) -> Any:
     reservations = ReservationClient(None, ledger, MeteringSettings())  # type: ignore[arg-type]
     metering = BudgetGate(CurrentPricing.fixed(Policy()), reservations)
     runner = RequestRunner(models, rules, metering, CallExperiments(models, table or RoutingTable()))
-    routes = endpoints.routes(runner, discovery, None, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
+    routes = endpoints.routes(runner, None, AuditedEndpoints(audit, kills, buffers, 1 << 20))  # type: ignore[arg-type]
     return http_server.app(routes, "bench")
 
 

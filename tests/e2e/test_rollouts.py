@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from e2e.platform import DRW, Platform
 from support.parts import wait_until
-from support.platform import DRW, Platform
 
 GUIDE = Path(__file__).parents[2] / "docs/how-to/use/run-experiments.md"
 MODEL = "smollm2-135m-instruct"

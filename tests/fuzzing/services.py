@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import jsonschema
@@ -29,6 +28,7 @@ from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.serving.openai.requests import prompts_of
 from support.hosting import with_secret
+from support.json_types import Json, JsonObject
 from support.parts import new_database, session_databases, wait_until
 
 KEY = {
@@ -67,7 +67,7 @@ class Served:
     def id_of(self, name: str, path: str) -> str:
         """Return the id of something that exists; empty where nothing is known that this could name."""
         here = (id_ for start, id_ in self.known.items() if path.startswith(start) and name in start)
-        return self.known.get(name) or next(here, "")
+        return next(here, "") or self.known.get(name, "")
 
     def path(self, template: str, **others: str) -> str:
         """Return a path that names what exists, but for these parameters."""
@@ -110,7 +110,7 @@ async def serving(profile: Profile, folder: Path) -> AsyncIterator[str]:
     services = {
         "discovery": {"models": models, "default_model": MODEL},
         "embedding": {"encoder": "hashing"},
-        "state": {"appear_seconds": 0.05, "wait_seconds": 0.05},
+        "state": {"lookup_timeout_seconds": 0.05, "poll_timeout_seconds": 0.05},
     }
     place = ServiceAddress(services=tuple(BY_NAME), grpc=f"unix:{folder}/fz.g", http=f"unix:{folder}/fz.h")
     host = Host(
@@ -152,7 +152,7 @@ def serving_in_thread(postgres: Path, valkey: str, folder: Path, data: Path) -> 
 def _one_of_everything(url: str) -> dict[str, str]:
     with httpx.Client(base_url=url, headers=KEY, timeout=30) as http:
 
-        def made(path: str, verb: str = "POST", **more: Any) -> dict[str, Any]:
+        def made(path: str, verb: str = "POST", **more: Json) -> JsonObject:
             answer = http.request(verb, path, **more)
             assert answer.status_code == 200, answer.text
             return answer.json()
@@ -164,12 +164,20 @@ def _one_of_everything(url: str) -> dict[str, str]:
         store = made("/v1/vector_stores", json={"name": "filings"})["id"]
         batch = made(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": [file]})["id"]
         key = made("/api/v1/keys", json={"name": "test", "scopes": ["models:read"]})["key"]["id"]
+        line: JsonObject = {"custom_id": "a", "method": "POST", "url": "/v1/completions"}
+        line["body"] = {"model": MODEL, "prompt": "Rates"}
+        form = {"files": {"file": ("in.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
+        batch_file = made("/v1/files", **form)["id"]
+        requests = {"input_file_id": batch_file, "endpoint": "/v1/completions", "completion_window": "24h"}
+        of_requests = made("/v1/batches", json=requests, headers={"x-drw-key": key})["id"]
         run = made("/api/v1/runs", json={"template": "digest", "inputs": {"files": [file]}})["id"]
         experiment = made("/api/v1/experiments", json=EXPERIMENT)["name"]
         made(f"/api/v1/experiments/{experiment}:start")
         made("/api/v1/aliases/fast", "PUT", json={"targets": [{"model": MODEL, "weight": 1}]})
         rollout = made("/api/v1/rollouts", json=ROLLOUT)["name"]
         kill = made("/api/v1/kills", json={"subject": "KEY", "name": key, "reason": "a drill"})["id"]
+        shown = f"/v1/batches/{of_requests}"
+        wait_until(lambda: http.get(shown).json()["status"] == "completed", "the batch of requests")
         wait_until(lambda: http.get(f"/api/v1/runs/{run}").json()["state"] in {"SUCCEEDED", "FAILED"}, "the run")
     return {
         "model": MODEL,
@@ -177,6 +185,8 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "vector_store_id": store,
         "collection": store,
         "batch_id": batch,
+        "batch_file": batch_file,
+        "/v1/batches/{batch_id}": of_requests,
         "run": run,
         "template": "digest",
         "index": "0",

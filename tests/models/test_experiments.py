@@ -8,7 +8,6 @@ import statistics
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
 
 import orjson
 import pytest
@@ -40,6 +39,7 @@ from drw.models.experiments.recording import COUNT_SECONDS, Recorder
 from drw.models.experiments.settings import Settings
 from drw.models.experiments.store import ExperimentStore
 from support.hosting import hosted
+from support.json_types import Json, JsonObject
 from support.parts import until
 
 WHO = Principal("acme", "rates", "key_1", frozenset({"experiments:read", "experiments:write", "experiments:record"}))
@@ -60,7 +60,7 @@ class DoubleClock(Clock):
         return self.now
 
 
-def definition(name: str = "test", **fields: Any) -> Experiment:
+def definition(name: str = "test", **fields: Json) -> Experiment:
     metrics = [COST, WAIT, FAILED, SLOWEST, GRADE]
     return from_json({"name": name, "unit": "user", "arms": ARMS, "metrics": metrics} | fields, Experiment)
 
@@ -78,7 +78,7 @@ async def experiments(profile: Profile, how: str = "together") -> AsyncIterator[
         yield host.client(ExperimentsClient)
 
 
-async def started(client: ExperimentsClient, name: str = "test", **fields: Any) -> Experiment:
+async def started(client: ExperimentsClient, name: str = "test", **fields: Json) -> Experiment:
     await client.create_experiment(definition(name, **fields))
     return await client.start_experiment(StartExperimentRequest(name=name))
 
@@ -326,7 +326,7 @@ async def test_a_breached_guardrail_stops_the_experiment(profile: Profile) -> No
         ({"arms": [{**ARMS[0], "weight": 0}, ARMS[1]]}, "arms[0].weight"),
     ],
 )
-async def test_invalid_designs_are_refused(profile: Profile, fields: dict[str, Any], param: str) -> None:
+async def test_invalid_designs_are_refused(profile: Profile, fields: JsonObject, param: str) -> None:
     async with experiments(profile) as client:
         with pytest.raises(InvalidRequest) as caught:
             await client.create_experiment(definition(**fields))

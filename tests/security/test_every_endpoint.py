@@ -7,15 +7,16 @@ recipe in `RECIPES` fails its test: add the fields with which a stranger would n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
 
 from fuzzing.services import DOCUMENT, MODEL, NOT_WRITTEN, Served
 from security.victim import DESK, OPERATOR, ORG_AMOUNT, THIEF, VICTIM, Victim, create_victim, headers
+from support.json_types import JsonObject
 
 PATH_PARAMETERS = {
+    "/v1/batches/{batch_id}": "batch",
     "/api/v1/keys/{id}": "key",
     "/api/v1/kills/{id}": "kill",
     "/api/v1/desks/{name}": "desk",
@@ -37,7 +38,7 @@ TENANT_FIELDS = {"org", "desk", "key", "actor", "resource", "file_id", "file_ids
 """Fields that name tenants or their objects: a recipe of each endpoint that has such a field must use it."""
 
 ORG, VICTIM_DESK = {"org": VICTIM}, {"org": VICTIM, "desk": DESK}
-NO_FIELDS: tuple[dict[str, Any], ...] = ({},)
+NO_FIELDS: tuple[JsonObject, ...] = ({},)
 """Only the path names an object of another tenant, or nothing does."""
 
 DAY = {"period": "DAY", "amount": "0"}
@@ -55,6 +56,7 @@ EXPERIMENT = {
     "metrics": [{"name": "cost", "kind": "MEAN", "direction": "LOWER_IS_BETTER"}],
 }
 ROLLOUT = {"name": "mine", "alias": "fast", "model": MODEL, "unit": "user"}
+HELLO = [{"role": "user", "content": "hello"}]
 UNIT = {"context": {"targetingKey": "user-1"}}
 LIMITS = (
     *({"subject": "KEY", "key": key, **fields} for key in KEYS for fields in ({}, ORG, VICTIM_DESK, {"desk": DESK})),
@@ -63,10 +65,11 @@ LIMITS = (
     {"subject": "MODEL", "model": MODEL},
 )
 FILES = [{"file_id": "{file_id}"}]
+BATCH = {"input_file_id": "{file_id}", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 GRANT = {"scopes": ["models:read"]}
 
 # Sorted, so that lists run before the endpoints that create objects.
-RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
+RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "GET /api/v1/aliases": NO_FIELDS,
     "PUT /api/v1/aliases/{name}": ({"targets": [{"model": MODEL, "weight": 1}]},),
     "DELETE /api/v1/aliases/{name}": NO_FIELDS,
@@ -179,6 +182,10 @@ RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
     "POST /v1/chat/completions": ({"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "user": "{key}"},),
     "POST /v1/completions": ({"model": MODEL, "prompt": "hi", "user": "{key}"},),
     "POST /v1/embeddings": ({"model": MODEL, "input": "hi", "user": "{key}"},),
+    "POST /v1/batches": (BATCH, BATCH | {"input_file_id": "{batch_file}"}),
+    "GET /v1/batches": ({}, {"after": "{batch}"}),
+    "GET /v1/batches/{batch_id}": NO_FIELDS,
+    "POST /v1/batches/{batch_id}/cancel": NO_FIELDS,
     "POST /v1/files": ({"purpose": "user_data"},),
     "GET /v1/files": ({}, {"after": "{file_id}"}),
     "GET /v1/files/{file_id}": NO_FIELDS,
@@ -202,6 +209,8 @@ RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
     "POST /v1/vector_stores/{vector_store_id}/files/{file_id}": ({"attributes": {"stolen": True}},),
     "GET /v1/vector_stores/{vector_store_id}/files/{file_id}/content": NO_FIELDS,
     "POST /v1/vector_stores/{vector_store_id}/search": ({"query": "rates"},),
+    "POST /v1/messages": ({"model": MODEL, "max_tokens": 1, "messages": HELLO, "metadata": {"user_id": "{key}"}},),
+    "POST /v1/messages/count_tokens": ({"model": MODEL, "messages": HELLO},),
     # Endpoints without a contract.
     "POST /ofrep/v1/evaluate/flags": (UNIT,),
     "POST /ofrep/v1/evaluate/flags/{experiment}": (UNIT,),
@@ -244,7 +253,7 @@ def client(served: Served) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def before(victim: Victim) -> dict[str, Any]:
+def before(victim: Victim) -> dict[str, bytes]:
     """The state of the victim before the strangers call."""
     return victim.state()
 
@@ -269,7 +278,7 @@ def strangers(endpoint: str) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("endpoint", sorted(DESCRIBED | RECIPES.keys()))
 def test_no_request_reaches_data_of_another_tenant(
-    client: httpx.Client, victim: Victim, before: dict[str, Any], endpoint: Any
+    client: httpx.Client, victim: Victim, before: dict[str, bytes], endpoint: str
 ) -> None:
     verb, template = endpoint.split()
     assert endpoint in RECIPES, "add a recipe that names objects of another tenant"
@@ -293,7 +302,7 @@ def _check_answer(
     stranger: str,
     endpoint: str,
     requested: str,
-    recipe: dict[str, Any],
+    recipe: JsonObject,
     answer: httpx.Response,
     details: str,
 ) -> None:
@@ -314,7 +323,7 @@ def _with_parameter(template: str) -> str:
     return template
 
 
-def _request_argument(verb: str, template: str, recipe: dict[str, Any]) -> dict[str, Any]:
+def _request_argument(verb: str, template: str, recipe: JsonObject) -> JsonObject:
     if template == "/v1/files" and verb == "POST":
         return {"files": {"file": ("mine.txt", b"Mine.")}, "data": recipe}
     return {"params": recipe} if verb in ("GET", "DELETE") else {"json": recipe}

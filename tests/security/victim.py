@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +17,7 @@ from jwt.algorithms import ECAlgorithm
 
 from drw.kernel.rpc.context import SCOPES
 from fuzzing.services import MODEL
+from support.json_types import Json, JsonObject
 from support.parts import wait_until
 
 VICTIM, DESK, THIEF = "victim", "trading", "thief"
@@ -35,6 +35,8 @@ VICTIM_PATHS = (
         "/api/v1/kills",
         "/api/v1/experiments",
         "/v1/files",
+        "/v1/batches",
+        "/v1/batches/{batch}",
         "/v1/vector_stores",
     ),
     *("/v1/files/{file_id}/content", "/v1/vector_stores/{vector_store_id}/files"),
@@ -75,7 +77,7 @@ class Victim:
     operator: httpx.Client
     ids: dict[str, str] = field(default_factory=dict)
 
-    def fill(self, template: Any) -> Any:
+    def fill(self, template: Json) -> Json:
         """Return a template with each name like `{run}` replaced by its id."""
         if isinstance(template, Mapping):
             return {name: self.fill(value) for name, value in template.items()}
@@ -85,7 +87,7 @@ class Victim:
             return template
         return re.sub(r"{(\w+)}", lambda match: self.ids[match[1]], template)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, bytes]:
         """Return everything that the victim and the operator see, except the audit trail."""
         requested = [(self.client, path) for path in VICTIM_PATHS] + [(self.operator, path) for path in OPERATOR_PATHS]
         answers = {path: client.get(self.fill(path)) for client, path in requested}
@@ -110,7 +112,7 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     victim = Victim(client, operator)
     ids = victim.ids
 
-    def create(client: httpx.Client, path: str, verb: str = "POST", **options: Any) -> Any:
+    def create(client: httpx.Client, path: str, verb: str = "POST", **options: Json) -> Json:
         answer = client.request(verb, victim.fill(path), **options)
         assert answer.status_code == 200, f"{verb} {path}: {answer.text}"
         return answer.json()
@@ -160,11 +162,17 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     create(client, "/api/v1/limits", json={"subject": "DESK", "desk": DESK, "tokens_per_minute": 471117})
     create(client, "/api/v1/budgets", json={"subject": "DESK", "name": DESK, "period": "MONTH", "amount": "4711.17"})
     create(client, "/api/v1/budgets", json={"subject": "ORG", "period": "MONTH", "amount": ORG_AMOUNT})
-    upload: dict[str, Any] = {
+    upload: JsonObject = {
         "files": {"file": ("kestrel-file.txt", b"kestrel-content: rates rose.")},
         "data": {"purpose": "user_data"},
     }
     ids["file_id"] = create(client, "/v1/files", **upload)["id"]
+    line: JsonObject = {"custom_id": "kestrel-line", "method": "POST", "url": "/v1/chat/completions"}
+    line["body"] = {"model": MODEL, "messages": [{"role": "user", "content": "kestrel-prompt"}]}
+    requests: JsonObject = {"files": {"file": ("kestrel.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
+    ids["batch_file"] = create(client, "/v1/files", **requests)["id"]
+    batch = {"input_file_id": ids["batch_file"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    ids["batch"] = create(client, "/v1/batches", json=batch | {"metadata": {"a": "kestrel-batch"}})["id"]
     ids["vector_store_id"] = ids["collection"] = create(client, "/v1/vector_stores", json={"name": "kestrel-store"})[
         "id"
     ]
@@ -177,6 +185,9 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids["kill"] = create(client, "/api/v1/kills", json=kill)["id"]
     ids["index"] = str(create(client, "/api/v1/audit/records", "GET")["records"][-1]["index"])
     wait_until(lambda: '"in_progress":0' in client.get(victim.fill(f"{batches}/{{batch_id}}")).text, "the batch")
+    wait_until(
+        lambda: client.get(victim.fill("/v1/batches/{batch}")).json()["status"] == "completed", "the batch of requests"
+    )
     final_states = {"SUCCEEDED", "FAILED"}
     wait_until(lambda: client.get(victim.fill("/api/v1/runs/{run}")).json()["state"] in final_states, "the run")
     yield victim

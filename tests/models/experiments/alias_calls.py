@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import httpx
 import psycopg
 
 from models.cluster import KEY, ModelsCluster
-from support.parts import until
+from support import parts
 
+until = partial(parts.until, seconds=90)
+"""Waits for a condition, with time for a machine under load."""
 ALIAS = {"aliases": {"fast": {"targets": {"double": 1}}}}
 """Settings of discovery with an alias of the model `double`."""
 FEED = {"consume_seconds": 0.02, "routing_seconds": 60}

@@ -22,10 +22,10 @@ from models.experiments.alias_calls import (
     post,
     results,
     start_experiment,
+    until,
     until_assigned,
     until_recorded,
 )
-from support.parts import until
 
 USERS = [f"user-{number}" for number in range(24)]
 OTHER_DESK = WRITER | {"x-drw-desk": "equities", "x-drw-key": "key_equities"}

@@ -19,8 +19,9 @@ import pytest
 from drw.kernel.runtime.settings import Profile
 from models.cluster import KEY
 from models.double_engine import double_engine
-from support.kills import double_kills
-from support.parts import short_folder, until
+from models.experiments.alias_calls import until
+from support.gateway.kills import double_kills
+from support.parts import short_folder
 
 PROFILE = """
 name = "test"
@@ -88,7 +89,7 @@ class Processes:
         with (self.base / f"{name}.log").open("ab") as log:
             command = [sys.executable, "-m", "drw.kernel.runtime.process", name, str(self.base / "profile.toml")]
             self.running[name] = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        await until(lambda: self.is_up(name), name, 60)
+        await until(lambda: self.is_up(name), name)
 
     def kill(self, name: str) -> None:
         process = self.running.pop(name)
@@ -181,25 +182,25 @@ async def test_a_rollout_survives_the_death_of_each_process_in_mid_ramp(processe
         connection.execute("update experiments.rollout set state = 'APPROVED', approved_by = 'key_other'")
     await processes.post("/api/v1/rollouts/swap:start")
     async with processes.traffic():
-        await until(lambda: processes.assigned_after(0), "the canary", 60)
+        await until(lambda: processes.assigned_after(0), "the canary")
         processes.kill("experiments")
         seen = len(processes.answered)
-        await until(lambda: processes.assigned_after(seen), "assignment while the experiments service is down", 60)
+        await until(lambda: processes.assigned_after(seen), "assignment while the experiments service is down")
         assert processes.broken == 0
         await processes.start("experiments")
         await processes.post("/api/v1/rollouts/swap:advance", {"from_percent": 10})
         seen = len(processes.answered)
         processes.kill("models")
         await processes.start("models")
-        await until(lambda: processes.assigned_after(seen), "assignment after a restart of serving", 60)
-    await until(processes.all_read, "the exposures", 60)
+        await until(lambda: processes.assigned_after(seen), "assignment after a restart of serving")
+    await until(processes.all_read, "the exposures")
     delivery = (await processes.report())["delivery"]
     assert processes.failed == [] and delivery["lost"] == 0
     acknowledged = sum(bool(label) for label in processes.answered)
     # The connection of a recorded call can break before its answer arrives; the reverse cannot happen.
     assert acknowledged <= delivery["recorded"] <= acknowledged + processes.broken
     await processes.post("/api/v1/rollouts/swap:advance", {"from_percent": 50})
-    await until(processes.promoted, "the promotion", 60)
+    await until(processes.promoted, "the promotion")
 
 
 async def test_a_rollback_by_hand_needs_no_other_process(processes: Processes) -> None:

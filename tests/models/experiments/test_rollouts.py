@@ -14,10 +14,9 @@ import pytest
 
 from drw.kernel.rpc.context import Principal
 from models.cluster import KEY, ModelsCluster
-from models.experiments.alias_calls import ALIAS, FEED, WRITER, call, definition, post, start_experiment
+from models.experiments.alias_calls import ALIAS, FEED, WRITER, call, definition, post, start_experiment, until
+from support.gateway.keys import issued
 from support.hosting import make_desks
-from support.keys import issued
-from support.parts import until
 
 SERVICES = ["experiments", "rate_limiting", "authentication"]
 QUICK = FEED | {"rollout_seconds": 0.05}
@@ -62,7 +61,7 @@ class Rollouts:
             rollout = found["rollout"]
             return rollout["state"] in states and percent in (None, rollout["percent"])
 
-        await until(reached, f"the state {' or '.join(states)}, not {found.get('rollout')}")
+        await until(reached, f"the state {' or '.join(states)}")
         return found
 
     @asynccontextmanager

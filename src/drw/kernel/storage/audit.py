@@ -106,14 +106,21 @@ class AuditWriter:
         return line.decode()
 
     async def write(self, lines: Sequence[str], connection: Connection) -> None:
-        """Write records made by `line` as part of a transaction."""
-        await connection.execute(INSERT, (list(lines),))
+        """Write records made by `line`, with their events, as part of a transaction."""
+        await insert(connection, lines)
 
     async def _write(self, lines: Sequence[str]) -> None:
         if events := events_of(lines):
             await self._database.run(INSERT_WITH_EVENTS, list(lines), *events)
         else:
             await self._database.run(INSERT, list(lines))
+
+
+async def insert(connection: Connection, lines: Sequence[str]) -> None:
+    """Write audit lines, with their events, as part of a transaction."""
+    await connection.execute(INSERT, (list(lines),))
+    if events := events_of(lines):
+        await connection.execute(INSERT_EVENTS, events)
 
 
 def events_of(lines: Iterable[str]) -> tuple[list[str], list[str]] | None:

@@ -132,7 +132,8 @@ class Discovery(contract.Discovery):
 async def build(scope: ServiceContext) -> Discovery:
     """Build the service from its settings."""
     settings = scope.settings(DiscoverySettings)
-    store = AliasStore(await scope.database(), scope.audit())
+    database = await scope.database(required=False)  # models and aliases are resolved in memory
+    store = AliasStore(database, scope.audit())
     first_seen = await store.first_seen(settings.models)
     registry = Registry(settings.models, settings.default_model, settings.aliases, first_seen)
     service = Discovery(registry, store)

@@ -7,6 +7,7 @@ from pydantic import Field
 from drw.billing.settings import MeteringSettings
 from drw.kernel.runtime.settings import Settings as Base
 from drw.models.serving.observability import content_capture
+from drw.models.serving.runtime.settings import RuntimeSettings
 
 
 class CircuitSettings(Base):
@@ -24,6 +25,15 @@ class CircuitSettings(Base):
     """Maximum time that the circuit stays open."""
     probe_seconds: float = Field(default=10.0, gt=0, le=3600)
     """Time limit of a probe's first token if another candidate exists."""
+
+
+class ReplicaCheckSettings(Base):
+    """Checks of replicas that fail or stall while another replica of the model works; times are in seconds."""
+
+    interval_seconds: float = Field(default=0.25, gt=0, le=60)
+    """Time between two looks at the replicas."""
+    stall_seconds: float = Field(default=0.5, gt=0, le=600)
+    """Time without a token after which a replica's health endpoint is checked. A failed check opens its circuit."""
 
 
 class RetrySettings(Base):
@@ -63,6 +73,25 @@ class ClientSettings(Base):
     one server, because each tracks only its own requests."""
 
 
+class BatchSettings(Base):
+    """`[services.serving.batches]`: limits and workers of batches."""
+
+    concurrent: int = Field(4, ge=0, le=256)
+    """Requests of batches that this process runs at once. 0: other processes run them."""
+    max_active_per_org: int = Field(20, ge=1, le=10_000)
+    """Batches of one org that have not ended; further ones receive a 429."""
+    max_requests: int = Field(50_000, ge=1, le=50_000)
+    """Requests in one batch."""
+    max_input_bytes: int = Field(200 << 20, ge=1024, le=512 << 20)
+    """Size of the file of a batch."""
+    max_line_bytes: int = Field(16 << 20, ge=1024, le=64 << 20)
+    """Size of one line of the file."""
+    max_output_bytes: int = Field(256 << 20, ge=1024, le=448 << 20)
+    """Size of the results of one batch. Once it is reached, the remaining requests fail without running."""
+    retention_days: int = Field(30, ge=1, le=3660)
+    """Days until the record of a batch that has ended is deleted. Its files stay."""
+
+
 class Settings(Base):
     """`[services.serving]`."""
 
@@ -82,13 +111,18 @@ class Settings(Base):
     """Maximum bytes of the bodies of all running requests; further ones receive a 503."""
     max_buffered_bytes_per_org: int = Field(128 << 20, ge=1 << 20)
     """Maximum bytes of the bodies of one org; further requests receive a 429."""
+    switch_seconds: float = Field(120.0, ge=0, le=3600)
+    """Maximum time that an alias keeps its old models while new ones are loaded."""
     total_seconds: float = Field(900.0, gt=0, le=3600)
     """Time limit of a complete answer, all attempts included, if neither alias nor model has one."""
     max_shadow_calls: int = Field(8, ge=1, le=1000)
     """Maximum concurrent copies of calls for the candidates of rollouts; further copies are dropped."""
     retries: RetrySettings = RetrySettings()
     circuits: CircuitSettings = CircuitSettings()
+    replica_checks: ReplicaCheckSettings = ReplicaCheckSettings()
     llama_cpp: ClientSettings = ClientSettings()
     openai: ClientSettings = ClientSettings()
     vertex: ClientSettings = ClientSettings()
     metering: MeteringSettings = MeteringSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    batches: BatchSettings = BatchSettings()

@@ -26,7 +26,7 @@ from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_ke
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drw/api/models/v1/discovery.proto\x12\x11\x64rw.api.models.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\xca\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x1d.drw.api.models.v1.Model.Kind\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x03\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x06 \x01(\x05\x12\x12\n\ndimensions\x18\x07 \x01(\x05\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x08 \x01(\x08\x12\x0f\n\x07licence\x18\t \x01(\t\x12\x0f\n\x07targets\x18\n \x03(\t\x12\x11\n\tfallbacks\x18\x0b \x03(\t\x12\x0e\n\x06\x64igest\x18\x0c \x01(\t\"S\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04\x43HAT\x10\x01\x12\r\n\tEMBEDDING\x10\x02\x12\x0e\n\nPREDICTIVE\x10\x03\x12\x0c\n\x08RERANKER\x10\x04\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.drw.api.models.v1.Model\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"!\n\x13ResolveModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x88\x05\n\rResolvedModel\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.drw.api.models.v1.Model\x12\x10\n\x08\x62\x61se_url\x18\x02 \x01(\t\x12\x16\n\x0eupstream_model\x18\x03 \x01(\t\x12\x18\n\x10\x61pi_key_variable\x18\x04 \x01(\t\x12\x19\n\x11max_prompt_tokens\x18\x05 \x01(\x05\x12\x16\n\x0emax_concurrent\x18\x06 \x01(\x05\x12\x11\n\tbase_urls\x18\x07 \x03(\t\x12\x11\n\tfallbacks\x18\x08 \x03(\t\x12/\n\tdeadlines\x18\t \x01(\x0b\x32\x1c.drw.api.models.v1.Deadlines\x12\x0f\n\x07prefill\x18\n \x01(\t\x12\x10\n\x08\x61\x66\x66inity\x18\x0b \x01(\t\x12@\n\x08sampling\x18\x0c \x03(\x0b\x32..drw.api.models.v1.ResolvedModel.SamplingEntry\x12\x12\n\nparameters\x18\r \x03(\t\x12\x17\n\x0ftakes_reasoning\x18\x0e \x01(\x08\x12+\n\x05\x66iles\x18\x0f \x03(\x0b\x32\x1c.drw.api.models.v1.ModelFile\x12\x0e\n\x06\x66older\x18\x10 \x01(\t\x12)\n\x06inputs\x18\x11 \x03(\x0b\x32\x19.drw.api.models.v1.Tensor\x12*\n\x07outputs\x18\x12 \x03(\x0b\x32\x19.drw.api.models.v1.Tensor\x12)\n\x06permit\x18\x13 \x01(\x0b\x32\x19.drw.api.models.v1.Permit\x1a/\n\rSamplingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"0\n\x06Permit\x12\x12\n\nvalidation\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"7\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\"7\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"6\n\x14ReadModelFileRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"\x1e\n\x0eModelFileChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"x\n\tDeadlines\x12\x17\n\x0f\x63onnect_seconds\x18\x01 \x01(\x01\x12\x1b\n\x13\x66irst_token_seconds\x18\x02 \x01(\x01\x12\x1e\n\x16\x62\x65tween_tokens_seconds\x18\x03 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\" \n\x12ResolvePlanRequest\x12\n\n\x02id\x18\x01 \x01(\t\"I\n\x06Target\x12/\n\x05model\x18\x01 \x01(\x0b\x32 .drw.api.models.v1.ResolvedModel\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\x8a\x01\n\x04Plan\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07targets\x18\x02 \x03(\x0b\x32\x19.drw.api.models.v1.Target\x12\x33\n\tfallbacks\x18\x03 \x03(\x0b\x32 .drw.api.models.v1.ResolvedModel\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\"\x15\n\x13WatchAliasesRequest\"\x10\n\x0e\x41liasesChanged\"/\n\x0eWeightedTarget\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\x8a\x01\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x07targets\x18\x02 \x03(\x0b\x32!.drw.api.models.v1.WeightedTarget\x12\x11\n\tfallbacks\x18\x03 \x03(\t\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\x12\x15\n\rfrom_settings\x18\x05 \x01(\x08\"D\n\x13PromoteAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07rollout\x18\x03 \x01(\t\"\x14\n\x12ListAliasesRequest\"@\n\x13ListAliasesResponse\x12)\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x18.drw.api.models.v1.Alias\"\"\n\x12\x44\x65leteAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteAliasResponse2\xf0\x08\n\tDiscovery\x12\x83\x01\n\nListModels\x12$.drw.api.models.v1.ListModelsRequest\x1a%.drw.api.models.v1.ListModelsResponse\"(\x90\x02\x01\x8a\xb5\x18\x0bmodels:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/models\x12z\n\x08GetModel\x12\".drw.api.models.v1.GetModelRequest\x1a\x18.drw.api.models.v1.Model\"0\x90\x02\x01\x8a\xb5\x18\x0bmodels:read\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/models/{id=**}\x12]\n\x0cResolveModel\x12&.drw.api.models.v1.ResolveModelRequest\x1a .drw.api.models.v1.ResolvedModel\"\x03\x90\x02\x01\x12R\n\x0bResolvePlan\x12%.drw.api.models.v1.ResolvePlanRequest\x1a\x17.drw.api.models.v1.Plan\"\x03\x90\x02\x01\x12\x62\n\rReadModelFile\x12\'.drw.api.models.v1.ReadModelFileRequest\x1a!.drw.api.models.v1.ModelFileChunk\"\x03\x90\x02\x01\x30\x01\x12`\n\x0cWatchAliases\x12&.drw.api.models.v1.WatchAliasesRequest\x1a!.drw.api.models.v1.AliasesChanged\"\x03\x90\x02\x01\x30\x01\x12\x87\x01\n\x0bListAliases\x12%.drw.api.models.v1.ListAliasesRequest\x1a&.drw.api.models.v1.ListAliasesResponse\")\x90\x02\x01\x8a\xb5\x18\x0bmodels:read\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/aliases\x12v\n\x08SetAlias\x12\x18.drw.api.models.v1.Alias\x1a\x18.drw.api.models.v1.Alias\"6\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1b\x1a\x16/api/v1/aliases/{name}:\x01*\x12U\n\x0cPromoteAlias\x12&.drw.api.models.v1.PromoteAliasRequest\x1a\x18.drw.api.models.v1.Alias\"\x03\x90\x02\x02\x12\x8e\x01\n\x0b\x44\x65leteAlias\x12%.drw.api.models.v1.DeleteAliasRequest\x1a&.drw.api.models.v1.DeleteAliasResponse\"0\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x18*\x16/api/v1/aliases/{name}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drw/api/models/v1/discovery.proto\x12\x11\x64rw.api.models.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\xca\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x1d.drw.api.models.v1.Model.Kind\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x03\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x06 \x01(\x05\x12\x12\n\ndimensions\x18\x07 \x01(\x05\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x08 \x01(\x08\x12\x0f\n\x07licence\x18\t \x01(\t\x12\x0f\n\x07targets\x18\n \x03(\t\x12\x11\n\tfallbacks\x18\x0b \x03(\t\x12\x0e\n\x06\x64igest\x18\x0c \x01(\t\"S\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04\x43HAT\x10\x01\x12\r\n\tEMBEDDING\x10\x02\x12\x0e\n\nPREDICTIVE\x10\x03\x12\x0c\n\x08RERANKER\x10\x04\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.drw.api.models.v1.Model\"\x1d\n\x0fGetModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"!\n\x13ResolveModelRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xb5\x05\n\rResolvedModel\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.drw.api.models.v1.Model\x12\x10\n\x08\x62\x61se_url\x18\x02 \x01(\t\x12\x16\n\x0eupstream_model\x18\x03 \x01(\t\x12\x18\n\x10\x61pi_key_variable\x18\x04 \x01(\t\x12\x19\n\x11max_prompt_tokens\x18\x05 \x01(\x05\x12\x16\n\x0emax_concurrent\x18\x06 \x01(\x05\x12\x11\n\tbase_urls\x18\x07 \x03(\t\x12\x11\n\tfallbacks\x18\x08 \x03(\t\x12/\n\tdeadlines\x18\t \x01(\x0b\x32\x1c.drw.api.models.v1.Deadlines\x12\x0f\n\x07prefill\x18\n \x01(\t\x12\x10\n\x08\x61\x66\x66inity\x18\x0b \x01(\t\x12@\n\x08sampling\x18\x0c \x03(\x0b\x32..drw.api.models.v1.ResolvedModel.SamplingEntry\x12\x12\n\nparameters\x18\r \x03(\t\x12\x17\n\x0ftakes_reasoning\x18\x0e \x01(\x08\x12+\n\x05\x66iles\x18\x0f \x03(\x0b\x32\x1c.drw.api.models.v1.ModelFile\x12\x0e\n\x06\x66older\x18\x10 \x01(\t\x12)\n\x06inputs\x18\x11 \x03(\x0b\x32\x19.drw.api.models.v1.Tensor\x12*\n\x07outputs\x18\x12 \x03(\x0b\x32\x19.drw.api.models.v1.Tensor\x12)\n\x06permit\x18\x13 \x01(\x0b\x32\x19.drw.api.models.v1.Permit\x12+\n\x07runtime\x18\x1e \x01(\x0b\x32\x1a.drw.api.models.v1.Runtime\x1a/\n\rSamplingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"]\n\x07Runtime\x12\x12\n\nmemory_mib\x18\x01 \x01(\x05\x12\x0f\n\x07threads\x18\x02 \x01(\x05\x12\x11\n\tmax_batch\x18\x03 \x01(\x05\x12\x1a\n\x12max_batch_delay_ms\x18\x04 \x01(\x01\"0\n\x06Permit\x12\x12\n\nvalidation\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"7\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x03\"7\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"6\n\x14ReadModelFileRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"\x1e\n\x0eModelFileChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"x\n\tDeadlines\x12\x17\n\x0f\x63onnect_seconds\x18\x01 \x01(\x01\x12\x1b\n\x13\x66irst_token_seconds\x18\x02 \x01(\x01\x12\x1e\n\x16\x62\x65tween_tokens_seconds\x18\x03 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\" \n\x12ResolvePlanRequest\x12\n\n\x02id\x18\x01 \x01(\t\"I\n\x06Target\x12/\n\x05model\x18\x01 \x01(\x0b\x32 .drw.api.models.v1.ResolvedModel\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\x8a\x01\n\x04Plan\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07targets\x18\x02 \x03(\x0b\x32\x19.drw.api.models.v1.Target\x12\x33\n\tfallbacks\x18\x03 \x03(\x0b\x32 .drw.api.models.v1.ResolvedModel\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\"\x15\n\x13WatchAliasesRequest\"\x10\n\x0e\x41liasesChanged\"/\n\x0eWeightedTarget\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\x8a\x01\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x07targets\x18\x02 \x03(\x0b\x32!.drw.api.models.v1.WeightedTarget\x12\x11\n\tfallbacks\x18\x03 \x03(\t\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\x12\x15\n\rfrom_settings\x18\x05 \x01(\x08\"D\n\x13PromoteAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07rollout\x18\x03 \x01(\t\"\x14\n\x12ListAliasesRequest\"@\n\x13ListAliasesResponse\x12)\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x18.drw.api.models.v1.Alias\"\"\n\x12\x44\x65leteAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteAliasResponse2\xf0\x08\n\tDiscovery\x12\x83\x01\n\nListModels\x12$.drw.api.models.v1.ListModelsRequest\x1a%.drw.api.models.v1.ListModelsResponse\"(\x90\x02\x01\x8a\xb5\x18\x0bmodels:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/models\x12z\n\x08GetModel\x12\".drw.api.models.v1.GetModelRequest\x1a\x18.drw.api.models.v1.Model\"0\x90\x02\x01\x8a\xb5\x18\x0bmodels:read\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/models/{id=**}\x12]\n\x0cResolveModel\x12&.drw.api.models.v1.ResolveModelRequest\x1a .drw.api.models.v1.ResolvedModel\"\x03\x90\x02\x01\x12R\n\x0bResolvePlan\x12%.drw.api.models.v1.ResolvePlanRequest\x1a\x17.drw.api.models.v1.Plan\"\x03\x90\x02\x01\x12\x62\n\rReadModelFile\x12\'.drw.api.models.v1.ReadModelFileRequest\x1a!.drw.api.models.v1.ModelFileChunk\"\x03\x90\x02\x01\x30\x01\x12`\n\x0cWatchAliases\x12&.drw.api.models.v1.WatchAliasesRequest\x1a!.drw.api.models.v1.AliasesChanged\"\x03\x90\x02\x01\x30\x01\x12\x87\x01\n\x0bListAliases\x12%.drw.api.models.v1.ListAliasesRequest\x1a&.drw.api.models.v1.ListAliasesResponse\")\x90\x02\x01\x8a\xb5\x18\x0bmodels:read\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/aliases\x12v\n\x08SetAlias\x12\x18.drw.api.models.v1.Alias\x1a\x18.drw.api.models.v1.Alias\"6\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1b\x1a\x16/api/v1/aliases/{name}:\x01*\x12U\n\x0cPromoteAlias\x12&.drw.api.models.v1.PromoteAliasRequest\x1a\x18.drw.api.models.v1.Alias\"\x03\x90\x02\x02\x12\x8e\x01\n\x0b\x44\x65leteAlias\x12%.drw.api.models.v1.DeleteAliasRequest\x1a&.drw.api.models.v1.DeleteAliasResponse\"0\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x18*\x16/api/v1/aliases/{name}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -68,45 +68,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOLVEMODELREQUEST']._serialized_start=567
   _globals['_RESOLVEMODELREQUEST']._serialized_end=600
   _globals['_RESOLVEDMODEL']._serialized_start=603
-  _globals['_RESOLVEDMODEL']._serialized_end=1251
-  _globals['_RESOLVEDMODEL_SAMPLINGENTRY']._serialized_start=1204
-  _globals['_RESOLVEDMODEL_SAMPLINGENTRY']._serialized_end=1251
-  _globals['_PERMIT']._serialized_start=1253
-  _globals['_PERMIT']._serialized_end=1301
-  _globals['_MODELFILE']._serialized_start=1303
-  _globals['_MODELFILE']._serialized_end=1358
-  _globals['_TENSOR']._serialized_start=1360
-  _globals['_TENSOR']._serialized_end=1415
-  _globals['_READMODELFILEREQUEST']._serialized_start=1417
-  _globals['_READMODELFILEREQUEST']._serialized_end=1471
-  _globals['_MODELFILECHUNK']._serialized_start=1473
-  _globals['_MODELFILECHUNK']._serialized_end=1503
-  _globals['_DEADLINES']._serialized_start=1505
-  _globals['_DEADLINES']._serialized_end=1625
-  _globals['_RESOLVEPLANREQUEST']._serialized_start=1627
-  _globals['_RESOLVEPLANREQUEST']._serialized_end=1659
-  _globals['_TARGET']._serialized_start=1661
-  _globals['_TARGET']._serialized_end=1734
-  _globals['_PLAN']._serialized_start=1737
-  _globals['_PLAN']._serialized_end=1875
-  _globals['_WATCHALIASESREQUEST']._serialized_start=1877
-  _globals['_WATCHALIASESREQUEST']._serialized_end=1898
-  _globals['_ALIASESCHANGED']._serialized_start=1900
-  _globals['_ALIASESCHANGED']._serialized_end=1916
-  _globals['_WEIGHTEDTARGET']._serialized_start=1918
-  _globals['_WEIGHTEDTARGET']._serialized_end=1965
-  _globals['_ALIAS']._serialized_start=1968
-  _globals['_ALIAS']._serialized_end=2106
-  _globals['_PROMOTEALIASREQUEST']._serialized_start=2108
-  _globals['_PROMOTEALIASREQUEST']._serialized_end=2176
-  _globals['_LISTALIASESREQUEST']._serialized_start=2178
-  _globals['_LISTALIASESREQUEST']._serialized_end=2198
-  _globals['_LISTALIASESRESPONSE']._serialized_start=2200
-  _globals['_LISTALIASESRESPONSE']._serialized_end=2264
-  _globals['_DELETEALIASREQUEST']._serialized_start=2266
-  _globals['_DELETEALIASREQUEST']._serialized_end=2300
-  _globals['_DELETEALIASRESPONSE']._serialized_start=2302
-  _globals['_DELETEALIASRESPONSE']._serialized_end=2323
-  _globals['_DISCOVERY']._serialized_start=2326
-  _globals['_DISCOVERY']._serialized_end=3462
+  _globals['_RESOLVEDMODEL']._serialized_end=1296
+  _globals['_RESOLVEDMODEL_SAMPLINGENTRY']._serialized_start=1249
+  _globals['_RESOLVEDMODEL_SAMPLINGENTRY']._serialized_end=1296
+  _globals['_RUNTIME']._serialized_start=1298
+  _globals['_RUNTIME']._serialized_end=1391
+  _globals['_PERMIT']._serialized_start=1393
+  _globals['_PERMIT']._serialized_end=1441
+  _globals['_MODELFILE']._serialized_start=1443
+  _globals['_MODELFILE']._serialized_end=1498
+  _globals['_TENSOR']._serialized_start=1500
+  _globals['_TENSOR']._serialized_end=1555
+  _globals['_READMODELFILEREQUEST']._serialized_start=1557
+  _globals['_READMODELFILEREQUEST']._serialized_end=1611
+  _globals['_MODELFILECHUNK']._serialized_start=1613
+  _globals['_MODELFILECHUNK']._serialized_end=1643
+  _globals['_DEADLINES']._serialized_start=1645
+  _globals['_DEADLINES']._serialized_end=1765
+  _globals['_RESOLVEPLANREQUEST']._serialized_start=1767
+  _globals['_RESOLVEPLANREQUEST']._serialized_end=1799
+  _globals['_TARGET']._serialized_start=1801
+  _globals['_TARGET']._serialized_end=1874
+  _globals['_PLAN']._serialized_start=1877
+  _globals['_PLAN']._serialized_end=2015
+  _globals['_WATCHALIASESREQUEST']._serialized_start=2017
+  _globals['_WATCHALIASESREQUEST']._serialized_end=2038
+  _globals['_ALIASESCHANGED']._serialized_start=2040
+  _globals['_ALIASESCHANGED']._serialized_end=2056
+  _globals['_WEIGHTEDTARGET']._serialized_start=2058
+  _globals['_WEIGHTEDTARGET']._serialized_end=2105
+  _globals['_ALIAS']._serialized_start=2108
+  _globals['_ALIAS']._serialized_end=2246
+  _globals['_PROMOTEALIASREQUEST']._serialized_start=2248
+  _globals['_PROMOTEALIASREQUEST']._serialized_end=2316
+  _globals['_LISTALIASESREQUEST']._serialized_start=2318
+  _globals['_LISTALIASESREQUEST']._serialized_end=2338
+  _globals['_LISTALIASESRESPONSE']._serialized_start=2340
+  _globals['_LISTALIASESRESPONSE']._serialized_end=2404
+  _globals['_DELETEALIASREQUEST']._serialized_start=2406
+  _globals['_DELETEALIASREQUEST']._serialized_end=2440
+  _globals['_DELETEALIASRESPONSE']._serialized_start=2442
+  _globals['_DELETEALIASRESPONSE']._serialized_end=2463
+  _globals['_DISCOVERY']._serialized_start=2466
+  _globals['_DISCOVERY']._serialized_end=3602
 # @@protoc_insertion_point(module_scope)

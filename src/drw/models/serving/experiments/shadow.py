@@ -137,12 +137,12 @@ class ShadowCalls:
         name = copy.rollout.model
         record.models |= {copy.rollout.alias, name}
         model = (await self._models.plan(name)).targets[0][0]
-        if not model.queue.is_idle:
-            raise EngineBusy(f"the model {name!r} is busy with other calls")
         record.plan(name, model.id, model.engine_name)
         candidates = CandidateList(name, ((model, 1),), (), 0.0)
         deadline = self._policy.clock.time() + SECONDS
-        request = replace(copy.request, models=(model,), stream=False, deadline=deadline, prompt_counts={})
+        request = replace(
+            copy.request, models=(model,), stream=False, deadline=deadline, background=True, prompt_counts={}
+        )
         with acting_for(None):  # the platform pays
             call = await self._metering.reserve(request)
         call.history.route = "shadow"
