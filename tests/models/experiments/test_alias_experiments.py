@@ -164,6 +164,13 @@ async def test_feedback_counts_once_for_the_unit_of_the_call(cluster: ModelsClus
     ):
         refused = await post(cluster, "/api/v1/feedback", body)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    body = {"model": "fast", "max_tokens": 5, "messages": [{"role": "user", "content": "plain"}]}
+    body |= {"metadata": {"user_id": "user-2"}}
+    message = await cluster.http.post("/v1/messages", json=body, headers=KEY | {"anthropic-version": "2023-06-01"})
+    assert message.status_code == 200, message.text
+    await until_recorded(cluster, 3)
+    anthropic = await post(cluster, "/api/v1/feedback", feedback | {"response_id": message.json()["id"]})
+    assert anthropic.json() == {"experiments": ["swap"], "duplicate": False}
     unknown = await post(cluster, "/api/v1/feedback", feedback | {"response_id": "chatcmpl-unknown"})
     assert unknown.status_code == 404
 

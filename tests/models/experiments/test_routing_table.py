@@ -155,3 +155,12 @@ def test_the_prompt_of_an_arm_stands_first_or_replaces(
 def test_an_arm_shortens_answers_and_never_lengthens_them(requested: int | None, expected: int) -> None:
     body = {} if requested is None else {"max_completion_tokens": requested}
     assert CallTreatment(max_tokens=10).apply(body, "max_completion_tokens") == {"max_completion_tokens": expected}
+
+
+def test_a_long_user_is_assigned_by_its_digest() -> None:
+    """An identifier can have the size of a body, and the hash takes time for each character."""
+    long = ChatCompletion.model_validate(REQUEST.model_dump() | {"safety_identifier": "x" * 5_000_000})
+    units = CallUnits.of(long, "s" * 600, "d" * 512, "chatcmpl-1")
+    assert (len(units.user), len(units.session), len(units.document)) == (64, 64, 512)
+    other = ChatCompletion.model_validate(REQUEST.model_dump() | {"safety_identifier": "x" * 5_000_001})
+    assert CallUnits.of(other, "", "", "chatcmpl-1").user != units.user

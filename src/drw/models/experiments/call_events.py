@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -112,8 +113,11 @@ class CallEvents:
 
 
 def response_hash(response_id: str) -> bytes:
-    """Return what stands for a response id in the database."""
-    return hashlib.sha256(response_id.encode()).digest()[:16]
+    """Return what stands for a response in the database.
+
+    The ids of one response in several APIs, such as "chatcmpl-1a2b" and "msg_1a2b", differ only by their prefix.
+    """
+    return hashlib.sha256(re.split("[-_]", response_id)[-1].encode()).digest()[:16]
 
 
 def _by_experiment(rows: Iterable[dict[str, Any]]) -> dict[int, _Batch]:

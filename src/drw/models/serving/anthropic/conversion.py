@@ -46,6 +46,7 @@ def to_chat(request: Prompt) -> MessagesChat:
         for name in ("temperature", "top_p", "top_k"):
             fields[name] = getattr(request, name)
         fields["stop"] = request.stop_sequences or None
+        fields["safety_identifier"] = request.session or None  # the user in experiments; it is not passed on
     return parse_request(MessagesChat, orjson.dumps({n: value for n, value in fields.items() if value is not None}))
 
 

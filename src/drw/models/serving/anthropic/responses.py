@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 import orjson
@@ -35,9 +34,9 @@ MATCHED_STOP_FIELDS = ("stop_reason", "matched_stop")
 """Fields of a choice with the stop sequence that ended it: of vLLM and the bundled engine, and of SGLang."""
 
 
-def new_id() -> str:
-    """Return the id of a new message."""
-    return f"msg_{secrets.token_hex(12)}"
+def message_id(answer: Answer) -> str:
+    """Return the id of the message of an answer; feedback finds the call by its digits."""
+    return f"msg_{answer.id.rpartition('-')[2]}"
 
 
 def stop_reason(answer: Answer, stops: list[str]) -> tuple[str, str | None]:
@@ -79,7 +78,7 @@ def message(answer: Answer, stops: list[str], *, shows_thinking: bool, hides_tex
     """
     reason, sequence = stop_reason(answer, stops)
     content = _content(answer, truncated=reason == MAX_TOKENS, shows_thinking=shows_thinking, hides_text=hides_text)
-    return message_object(new_id(), answer.model) | {
+    return message_object(message_id(answer), answer.model) | {
         "content": content,
         "stop_reason": reason,
         "stop_sequence": sequence,

@@ -51,7 +51,7 @@ class MessageStream:
 
     def start(self) -> bytes:
         """Return the events that start the message."""
-        message = responses.message_object(responses.new_id(), self._answer.model)
+        message = responses.message_object(responses.message_id(self._answer), self._answer.model)
         return event("message_start", message=message) + PING
 
     def feed(self, chunk: Chunk) -> bytes:

@@ -6,6 +6,7 @@ get the models of their alias, and nothing is assigned.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from drw.routing.assignment import Allocation
 
 CONTROL, CANDIDATE = "control", "candidate"
 SHADOW_SAMPLE = 100.0
+MAX_UNIT = 512
+"""Maximum characters of a unit, those of the API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,16 @@ class CallUnits:
         """Return the units of a request with these headers."""
         user = getattr(request, "safety_identifier", None) or request.user or ""
         session = session or getattr(request, "prompt_cache_key", None) or ""
-        return cls(user, session, document, response_id)
+        return cls(_bounded(user), _bounded(session), _bounded(document), response_id)
 
     def unit(self, kind: str, principal: Principal) -> str:
         """Return the unit of a kind; empty if the call has none."""
         return principal.key if kind == "key" else str(getattr(self, kind))
+
+
+def _bounded(unit: str) -> str:
+    """Return a unit, or a digest of a long one: the hash of an assignment takes time for each character."""
+    return unit if len(unit) <= MAX_UNIT else hashlib.sha256(unit.encode(errors="surrogatepass")).hexdigest()
 
 
 class _Routed:
