@@ -26,6 +26,8 @@ class DoubleEngine:
         self.cut_after = 1
         self.failing: set[str] = set()
         """Models, by the name in the request, that fail each request."""
+        self.hanging: set[str] = set()
+        """Models that answer only after `go`."""
         self.go = asyncio.Event()
         """Resumes requests with the behaviour `wait`."""
 
@@ -37,6 +39,8 @@ class DoubleEngine:
         try:
             if body["model"] in self.failing:
                 return await self.status_500(request, body)
+            if body["model"] in self.hanging:
+                await self.go.wait()
             content = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
             return await getattr(self, content if isinstance(content, str) else "plain", self.plain)(request, body)
         finally:

@@ -16,6 +16,7 @@ from drw.kernel.rpc.context import Principal
 from models.cluster import KEY, ModelsCluster
 from models.experiments.alias_calls import ALIAS, FEED, WRITER, call, definition, post, start_experiment, until
 from support.gateway.keys import issued
+from support.gateway.kills import kill
 from support.hosting import make_desks
 
 SERVICES = ["experiments", "rate_limiting", "authentication"]
@@ -279,3 +280,46 @@ async def test_the_platform_pays_for_shadow_calls(rollouts: Rollouts) -> None:
     ]
     shadows = [record for record in rollouts.cluster.records() if record["action"] == "model.shadow"]
     assert {(record["org"], record["actor"]) for record in shadows} == {("", "platform")}
+
+
+async def test_a_kill_of_the_candidate_stops_its_shadow_calls(rollouts: Rollouts) -> None:
+    cluster = rollouts.cluster
+    await cluster.kills.kill(kill("MODEL", "candidate"))
+
+    async def killed() -> bool:
+        return (await call(cluster, "user-1", model="candidate")).status_code == 403
+
+    await until(killed, "the kill")
+    await rollouts.started(step_units=1000)
+    cluster.double.bodies.clear()
+
+    async def dropped() -> bool:
+        assert (await call(cluster, "user-1")).status_code == 200
+        return int((await rollouts.report())["shadow"]["dropped"]) > 0
+
+    await until(dropped, "a dropped copy")
+    shadow = (await rollouts.report())["shadow"]
+    assert shadow["compared"] == shadow["failed"] == 0
+    assert {body["model"] for body in cluster.double.bodies} == {"up-1"}
+
+
+async def test_a_candidate_that_hangs_delays_nobody_and_copies_are_dropped(rollouts: Rollouts) -> None:
+    double = rollouts.cluster.double
+    double.hanging.add("up-2")
+    await rollouts.started(step_units=1000)
+
+    async def hanging() -> bool:
+        assert (await call(rollouts.cluster, "user-1")).status_code == 200
+        return double.under_way > 0
+
+    await until(hanging, "a copy that hangs")
+    for _ in range(20):
+        assert (await call(rollouts.cluster, "user-1")).status_code == 200
+    assert double.under_way <= 8
+    double.go.set()
+
+    async def compared() -> bool:
+        shadow = (await rollouts.report())["shadow"]
+        return shadow["compared"] > 0 and shadow["dropped"] > 0
+
+    await until(compared, "the comparison of the copies that were not dropped")

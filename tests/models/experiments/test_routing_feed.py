@@ -30,11 +30,11 @@ async def test_nothing_is_routed_while_too_many_exposures_wait(profile: Profile)
         events = CallEvents(database, Recorder(database, Clock(), 1000), 60, 2)
         store, rollouts = ExperimentStore(database, audit), RolloutStore(database, audit)
         feed = RoutingFeed(database, store, rollouts, events, 60, clock=lambda: 1000.5)
-        for org, state in (("acme", "RUNNING"), ("beta", "STOPPED"), ("gamma", "DRAFT")):
+        for org, kept in (("acme", "RUNNING"), ("beta", "STOPPED"), ("gamma", "DRAFT")):
             await database.all(
                 "insert into experiment (org, desk, name, walls, definition, alias, state)"
                 " values (%s, 'rates', 'swap', '{}', %s, 'fast', %s) returning key",
-                *(org, orjson.dumps(FIELDS).decode(), state),
+                *(org, orjson.dumps(FIELDS).decode(), kept),
             )
 
         async def state() -> Routing:
