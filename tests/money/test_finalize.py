@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import orjson
 import pytest
 
-from drw.billing.ledger.ledger import Ledger
+from drw.billing.ledger.ledger import InCommit, Ledger
 from drw.billing.ledger.rows import Row
 from drw.billing.reservations.reservation import Settlement
 from drw.billing.usage import UsageUpdate
