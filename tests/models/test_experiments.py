@@ -35,7 +35,7 @@ from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.models.experiments.guardrails import GuardrailWatch
-from drw.models.experiments.recording import COUNT_SECONDS, Recorder
+from drw.models.experiments.recording.recorder import COUNT_SECONDS, Recorder
 from drw.models.experiments.settings import Settings
 from drw.models.experiments.store import ExperimentStore
 from support.hosting import hosted

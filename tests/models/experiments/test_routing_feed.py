@@ -11,8 +11,8 @@ from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Database
-from drw.models.experiments.call_events import CallEvents
-from drw.models.experiments.recording import Recorder
+from drw.models.experiments.recording.call_events import CallEvents
+from drw.models.experiments.recording.recorder import Recorder
 from drw.models.experiments.rollouts.store import RolloutStore
 from drw.models.experiments.routing_feed import RoutingFeed
 from drw.models.experiments.store import ExperimentStore

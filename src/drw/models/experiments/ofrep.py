@@ -23,7 +23,7 @@ from drw.kernel.rpc.http_server import read_body
 from drw.kernel.rpc.json_bodies import json_object
 from drw.kernel.rpc.json_messages import json_value
 from drw.models.experiments.design import assign
-from drw.models.experiments.recording import Recorder
+from drw.models.experiments.recording.recorder import Recorder
 from drw.models.experiments.store import ExperimentStore, StoredExperiment
 
 SCOPE = "experiments:record"

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from drw.api.models.v1.experiments_pb2 import Arm, RoutedExperiment, Routing
 from drw.kernel.storage.database import Database
-from drw.models.experiments.call_events import CallEvents
+from drw.models.experiments.recording.call_events import CallEvents
 from drw.models.experiments.rollouts.store import RolloutStore
 from drw.models.experiments.store import ExperimentStore, StoredExperiment
 

@@ -48,13 +48,14 @@ from drw.kernel.rpc import context
 from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
-from drw.models.experiments import definition, feedback
+from drw.models.experiments import definition
 from drw.models.experiments.analysis import results
-from drw.models.experiments.call_events import CallEvents
 from drw.models.experiments.design import assign, design_of
 from drw.models.experiments.guardrails import GuardrailWatch
 from drw.models.experiments.ofrep import Evaluation
-from drw.models.experiments.recording import Recorder
+from drw.models.experiments.recording import feedback
+from drw.models.experiments.recording.call_events import CallEvents
+from drw.models.experiments.recording.recorder import Recorder
 from drw.models.experiments.rollouts.leader import RolloutLeader
 from drw.models.experiments.rollouts.operations import RolloutOperations
 from drw.models.experiments.rollouts.store import RolloutStore

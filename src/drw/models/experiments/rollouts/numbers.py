@@ -8,8 +8,8 @@ from typing import LiteralString
 from drw.api.models.v1.experiments_pb2 import Results, ShadowCalls
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.storage.database import Database
-from drw.models.experiments import shadow_calls
 from drw.models.experiments.analysis import results
+from drw.models.experiments.rollouts import shadow_calls
 from drw.models.experiments.rollouts.decisions import Numbers
 from drw.models.experiments.rollouts.definition import CANDIDATE, CONTROL
 from drw.models.experiments.rollouts.store import StoredRollout

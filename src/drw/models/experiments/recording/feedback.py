@@ -6,10 +6,10 @@ from drw.api.models.v1.experiments_pb2 import Experiment, Metric, RecordFeedback
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.database import Connection, Database
-from drw.models.experiments.call_events import response_hash
-from drw.models.experiments.recording import check_bounds
+from drw.models.experiments.recording.call_events import response_hash
+from drw.models.experiments.recording.recorder import check_bounds
+from drw.models.experiments.recording.unit_writes import Value, add_ids, add_values
 from drw.models.experiments.store import StoredExperiment, stored_experiment
-from drw.models.experiments.unit_writes import Value, add_ids, add_values
 
 
 async def record(database: Database, caller: Principal, request: RecordFeedbackRequest) -> RecordFeedbackResponse:

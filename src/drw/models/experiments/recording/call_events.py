@@ -15,10 +15,10 @@ from drw.api.models.v1.experiments_pb2 import Metric
 from drw.billing.amounts import NANO
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import DatabaseError, Jsonb
-from drw.models.experiments import shadow_calls
-from drw.models.experiments.recording import Recorder
+from drw.models.experiments.recording.recorder import Recorder
+from drw.models.experiments.recording.unit_writes import Value, add_exposures, add_values
+from drw.models.experiments.rollouts import shadow_calls
 from drw.models.experiments.store import StoredExperiment, stored_experiment
-from drw.models.experiments.unit_writes import Value, add_exposures, add_values
 
 log = logging.getLogger(__name__)
 

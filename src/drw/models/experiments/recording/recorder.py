@@ -16,8 +16,8 @@ from drw.kernel.errors import Conflict, InvalidRequest
 from drw.kernel.runtime.clock import Clock
 from drw.kernel.storage.database import Connection, Database
 from drw.models.experiments.design import assign
+from drw.models.experiments.recording.unit_writes import Value, add_exposures, add_ids, add_values
 from drw.models.experiments.store import StoredExperiment
-from drw.models.experiments.unit_writes import Value, add_exposures, add_ids, add_values
 from drw.routing.assignment import unit_hash
 
 MAX_VALUE = 1e15
