@@ -17,6 +17,7 @@ from drw.generate import (
     pages,
     rest_routes,
     settings_reference,
+    slo_rules,
 )
 from drw.generate.contracts import API, contracts
 from drw.generate.protos import ROOT
@@ -32,6 +33,7 @@ GENERATORS: tuple[Generator, ...] = (
     pages.files,
     settings_reference.files,
     dashboards.files,
+    slo_rules.files,
 )
 
 
