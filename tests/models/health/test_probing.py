@@ -80,22 +80,23 @@ async def test_a_probe_takes_no_slot_of_a_caller(start: Callable[..., Any]) -> N
 
 async def test_a_failed_probe_opens_the_circuit_and_a_later_one_closes_it(start: Callable[..., Any]) -> None:
     async with start(circuits={"open_seconds": 0.01, "max_open_seconds": 0.01}) as cluster:
-        broken = cluster.double.plain
-        cluster.double.plain = cluster.double.status_500
+        broken = pytest.MonkeyPatch()
+        broken.setattr(cluster.double, "plain", cluster.double.status_500)
         watch = cluster.host.client(ServingClient).watch_replicas(WatchReplicasRequest())
         async with aclosing(watch) as states:
             assert outcomes(await probe(cluster)) == [(Probe.FAILED, "EngineUnavailable")]
             await _reached(states, "double", Replica.OPEN)
-            cluster.double.plain = broken
-            await cluster.until(lambda: True, "a turn")
+            broken.undo()
             async with asyncio.timeout(30):
                 while outcomes(await probe(cluster)) != [(Probe.ANSWERED, "")]:
                     await asyncio.sleep(0.05)
             await _reached(states, "double", Replica.CLOSED)
 
 
-async def test_an_engine_that_limits_requests_has_answered(cluster: ModelsCluster) -> None:
-    cluster.double.plain = cluster.double.status_429
+async def test_an_engine_that_limits_requests_has_answered(
+    cluster: ModelsCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.double, "plain", cluster.double.status_429)
     assert outcomes(await probe(cluster)) == [(Probe.ANSWERED, "")]
 
 
