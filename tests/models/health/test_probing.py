@@ -124,6 +124,13 @@ async def test_a_frozen_replica_leaves_the_rotation_while_its_first_call_still_w
             for call in waiting:
                 call.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
+            records: list[dict[str, Any]] = []
+
+            def is_recorded() -> bool:
+                records.extend(cluster.records())
+                return any(record["outcome"] == "client_gone" for record in records)
+
+            await cluster.until(is_recorded, "the record of the call that was given up")
 
 
 async def _later(cluster: ModelsCluster) -> list[Probe]:
