@@ -38,6 +38,7 @@ class DoubleVllm:
             routes=[
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/embeddings", self._embed, methods=["POST"]),
+                Route("/healthz", self._alive, methods=["GET"]),
             ]
         )
         self._server = HttpServer(app)
@@ -49,6 +50,9 @@ class DoubleVllm:
     async def stop(self) -> None:
         self.hang = self.stall = False
         await self._server.stop(0)
+
+    async def _alive(self, request: Request) -> Response:
+        return Response("ok\n")
 
     async def _chat(self, request: Request) -> Response:
         body = json.loads(await request.body())

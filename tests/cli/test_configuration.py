@@ -72,7 +72,7 @@ def test_every_error_has_its_line(paths: PlatformPaths) -> None:
         "or 'onnx'",
         "14": "services.discovery.models.gpt-4.1.fallback is not a setting; did you mean 'fallbacks'?",
         "17": "services.discovery.models.two.engine is missing",
-        "20": "services.health.a is not a setting; there are: none",
+        "20": "services.health.a is not a setting; there are: history, poll_seconds, probes",
         "21": "services.request_router.kill_limits: kill_limits: the reserve is 5000; it must be below the total, 2000",
     }
     assert messages["3"].startswith("speed is not a setting; there are: data, ")

@@ -115,6 +115,8 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /api/v1/experiments/{name}:stop": ({"reason": "mine"},),
     "POST /api/v1/feedback": ({"response_id": "chatcmpl-1", "metric": "cost", "value": 1},),
     "GET /api/v1/health": NO_FIELDS,
+    "GET /api/v1/health/history": ({}, {"service": "model/double"}, {"page_token": "{index}"}),
+    "GET /api/v1/health/slos": NO_FIELDS,
     "GET /api/v1/issuers": NO_FIELDS,
     "PUT /api/v1/issuers/{name}": ({"issuer": "https://thief", "audiences": ["a"], "jwks": "{}", **ORG},),
     "GET /api/v1/issuers/{name}": NO_FIELDS,
@@ -216,6 +218,9 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /ofrep/v1/evaluate/flags/{experiment}": (UNIT,),
     "GET /metrics/all": NO_FIELDS,
     "GET /healthz": NO_FIELDS,
+    "GET /livez": NO_FIELDS,
+    "GET /readyz": NO_FIELDS,
+    "GET /startupz": NO_FIELDS,
 }
 
 KILLS = "kills are the org's: whoever may kill sees and lifts those of every desk"
@@ -228,7 +233,7 @@ SHARED_IN_ORG = {
 }
 """Endpoints that every desk of an org with the scope may call, and why."""
 
-PUBLIC = {"GET /healthz"}
+PUBLIC = {"GET /healthz", "GET /livez", "GET /readyz", "GET /startupz"}
 INTERNAL = {"GET /metrics/all"}
 """Endpoints that need no caller inside the platform; the data plane asks outside callers for a key."""
 DESCRIBED = {f"{verb.upper()} {path}" for path, verbs in DOCUMENT["paths"].items() for verb in verbs}

@@ -10,7 +10,7 @@ import typer
 
 from drw.generate import checks, native_modules, rest_routes
 from drw.generate.contracts import API, contracts
-from drw.generate.observability import dashboards
+from drw.generate.observability import dashboards, slo_rules
 from drw.generate.protos import ROOT
 from drw.generate.reference import cli, openapi, pages, settings
 
@@ -25,6 +25,7 @@ GENERATORS: tuple[Generator, ...] = (
     pages.files,
     settings.files,
     dashboards.files,
+    slo_rules.files,
 )
 
 

@@ -39,6 +39,7 @@ MODULES = {
     "gateway.routes": (OPERATE, "routes upstreams"),
     "gateway.kill": (OPERATE, "kill"),
     "audit": (OPERATE, "audit"),
+    "platform.health": (OPERATE, "slo"),
     "platform.config": (OPERATE, "config"),
 }
 """The help section and commands of each module. Only the module of the given command is imported."""

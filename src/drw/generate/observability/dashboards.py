@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from drw.generate.observability.panels import BOARDS, Board, Panel
+from drw.generate.observability.slo_rules import BOARD as SERVICES
 
 FOLDER = "deploy/observability/dashboards"
 SCHEMA = 41
@@ -25,7 +26,9 @@ WIDTH, HEIGHT, COLUMNS = 12, 8, 2
 
 def files() -> dict[str, str]:
     """Return the text of the dashboards by their paths."""
-    return {f"{FOLDER}/{board.name}.json": json.dumps(dashboard(board), indent=2) + "\n" for board in BOARDS}
+    return {
+        f"{FOLDER}/{board.name}.json": json.dumps(dashboard(board), indent=2) + "\n" for board in (*BOARDS, SERVICES)
+    }
 
 
 def dashboard(board: Board) -> dict[str, Any]:

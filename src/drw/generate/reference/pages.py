@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from drw.catalog import BY_NAME, CLUSTERS, SERVICES, SUPPORT
+from drw.catalog import BY_NAME, CLUSTERS, OBJECTIVE_DAYS, SERVICES, SUPPORT, Objective
 from drw.generate.protos import Field, Message, Protos, compiled
 from drw.generate.reference.openai import ENDPOINTS, REFERENCES
 from drw.generate.reference.openai_parameters import OPENAI, parameters
@@ -27,9 +27,12 @@ def services_page(all_operations: Sequence[Operation]) -> str:
     """Return the page about the services, in the order of the catalog."""
     lines = ["# Services", "", f"{GENERATED} The table is `src/drw/catalog.py`.", ""]
     rows = [
-        (f"`{s.name}`", s.cluster, s.summary, ", ".join(f"`{name}`" for name in s.calls)) for s in (*SERVICES, *SUPPORT)
+        (f"`{s.name}`", s.cluster, s.summary, _objective(s.objective), ", ".join(f"`{name}`" for name in s.calls))
+        for s in (*SERVICES, *SUPPORT)
     ]
-    lines += _table(("service", "cluster", "what it does", "calls"), rows)
+    lines += _table(("service", "cluster", "what it does", "objectives", "calls"), rows)
+    lines += ["", f"Objectives apply to {OBJECTIVE_DAYS} days: the share of requests that do not fail because of the"]
+    lines += ["platform, and the time to the first byte of an answer that a share of the answers meets."]
     lines += ["", "Who calls whom; nothing else is permitted:", "", *_graph(), "", "## Over HTTP", ""]
     lines += ["What each service offers to callers with a key; [http.md](http.md) has the details.", ""]
     for service in BY_NAME.values():
@@ -109,6 +112,12 @@ def _graph() -> list[str]:
     lines += [f"    {s.name}" for s in SUPPORT]
     lines += [f"    {s.name} --> {called}" for s in BY_NAME.values() for called in s.calls]
     return [*lines, "```"]
+
+
+def _objective(objective: Objective) -> str:
+    return (
+        f"{objective.availability:.2%} available; {objective.latency_quantile:.0%} within {objective.latency_ms:,} ms"
+    )
 
 
 def _operations_table(all_operations: Iterable[Operation]) -> list[str]:

@@ -115,6 +115,12 @@ def counts(service: str) -> tuple[int, int, int]:
     return _counts[service, GOOD], _counts[service, SLOW], _counts[service, FAILED]
 
 
+def announce(service: str) -> None:
+    """Create the series of a service, so that rates begin at 0 before its first failure."""
+    for outcome in (GOOD, SLOW, FAILED):
+        _metric(service, outcome)
+
+
 def unanswered() -> dict[str, int]:
     """Return the requests of this process without an answer, by service."""
     return dict(_unanswered)

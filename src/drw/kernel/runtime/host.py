@@ -220,6 +220,7 @@ class Host:
         module = importlib.import_module(f"{service.package}.service")
         scope = ServiceContext(self, service)
         self._scopes[name] = scope
+        outcomes.announce(name)
         self._servicers[name] = await module.build(scope)
         scope.check_unknown_settings()
 

@@ -45,10 +45,12 @@ class Dependency:
             self._running = None
 
     async def close(self) -> None:
-        """Cancel a check that is running."""
+        """Wait for a check that is running, and cancel it if it is late."""
         if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running], timeout=TIMEOUT_SECONDS)
+            _, late = await asyncio.wait([self._running], timeout=TIMEOUT_SECONDS)
+            if late:
+                self._running.cancel()
+                await asyncio.wait(late, timeout=TIMEOUT_SECONDS)
 
     async def _run(self) -> None:
         try:
