@@ -60,7 +60,12 @@ SERVICES = (
         "rate_limiting",
         "request_router",
     ),
-    _service("models", "discovery", "Registry of models, aliases, fallbacks and endpoints."),
+    _service(
+        "models",
+        "discovery",
+        "Registry of models: versions, validation records, aliases and endpoints.",
+        "authentication",
+    ),
     _service("models", "experiments", "Assigns units to the arms of A/B experiments and compares the arms."),
     _service("models", "health", "Reports the health of all services."),
     _service("rag", "documents", "Stores, parses, chunks and indexes documents.", "embedding", "vector_store"),
