@@ -64,7 +64,7 @@ define install
 endef
 
 define site
-.venv/bin/python -m drw.generate.site build/docs && .venv/bin/zensical build --strict --clean
+.venv/bin/python -m drw.generate.reference.site build/docs && .venv/bin/zensical build --strict --clean
 endef
 
 .PHONY: help up test coverage check docs generate bench lock clean

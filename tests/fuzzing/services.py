@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import jsonschema
@@ -29,6 +28,7 @@ from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.serving.openai.requests import prompts_of
 from support.hosting import with_secret
+from support.json_types import Json, JsonObject
 from support.parts import new_database, session_databases, wait_until
 
 KEY = {
@@ -109,7 +109,7 @@ async def serving(profile: Profile, folder: Path) -> AsyncIterator[str]:
     services = {
         "discovery": {"models": models, "default_model": MODEL},
         "embedding": {"encoder": "hashing"},
-        "state": {"appear_seconds": 0.05, "wait_seconds": 0.05},
+        "state": {"lookup_timeout_seconds": 0.05, "poll_timeout_seconds": 0.05},
     }
     place = ServiceAddress(services=tuple(BY_NAME), grpc=f"unix:{folder}/fz.g", http=f"unix:{folder}/fz.h")
     host = Host(
@@ -151,7 +151,7 @@ def serving_in_thread(postgres: Path, valkey: str, folder: Path, data: Path) -> 
 def _one_of_everything(url: str) -> dict[str, str]:
     with httpx.Client(base_url=url, headers=KEY, timeout=30) as http:
 
-        def made(path: str, verb: str = "POST", **more: Any) -> dict[str, Any]:
+        def made(path: str, verb: str = "POST", **more: Json) -> JsonObject:
             answer = http.request(verb, path, **more)
             assert answer.status_code == 200, answer.text
             return answer.json()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from drw.generate.openai import ENDPOINTS
+from drw.generate.reference.openai import ENDPOINTS
 from drw.models.serving.http import endpoints
 from drw.rag.documents.api.files import FileRoutes
 from drw.rag.documents.api.vector_stores import VectorStoreRoutes

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket as stdlib_socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
@@ -21,7 +21,8 @@ from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
 from drw.kernel.runtime.host import Host
 from drw.rag.embedding.lengths import TextTooLong
 from models.double_engine import DoubleEngine
-from support.kills import DoubleKills
+from support.gateway.kills import DoubleKills
+from support.json_types import JsonObject
 from support.parts import running, wait_until
 
 KEY = {
@@ -57,7 +58,7 @@ class ModelsCluster:
     kills: DoubleKills
     seen: int = field(default=0)
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[JsonObject]:
         """Return the audit records since the last call."""
         with psycopg.connect(self.database) as connection:
             rows = connection.execute("select record from audit.inbox order by id").fetchall()
@@ -73,8 +74,12 @@ class ModelsCluster:
         assert ready(), what
 
 
+StartCluster = Callable[..., AbstractAsyncContextManager[ModelsCluster]]
+"""Starts the cluster: `async with start(small=..., double={...}, **settings) as cluster`."""
+
+
 @contextmanager
-def running_engine(weights: Path, socket: Path) -> Iterator[Any]:
+def running_engine(weights: Path, socket: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run the engine until the block ends."""
     command = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
     command += ["--slots", str(SLOTS), "--context", str(CONTEXT)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
@@ -17,9 +16,10 @@ from drw.kernel.rpc.transport import Server
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.engine.weights import prepare
-from models.cluster import CONTEXT, KEY, SLOTS, DoubleEmbedding, ModelsCluster, running_engine
+from models.cluster import CONTEXT, KEY, SLOTS, DoubleEmbedding, ModelsCluster, StartCluster, running_engine
 from models.double_engine import double_engine
-from support.kills import double_kills
+from support.gateway.kills import double_kills
+from support.json_types import Json, JsonObject
 
 _numbers = itertools.count()
 
@@ -39,23 +39,23 @@ def engine(weights: Path, folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def start(profile: Profile, folder: Path) -> Callable[..., Any]:
+def start(profile: Profile, folder: Path) -> StartCluster:
     """Start the cluster: `async with start(small=..., double={...}, **settings) as web`."""
 
     @asynccontextmanager
     async def begin(
         small: Path | None = None,
-        double: dict[str, Any] | None = None,
-        fallback: dict[str, Any] | None = None,
-        vectors: dict[str, Any] | None = None,
+        double: JsonObject | None = None,
+        fallback: JsonObject | None = None,
+        vectors: JsonObject | None = None,
         more: Sequence[str] = (),
-        discovery: dict[str, Any] | None = None,
+        discovery: JsonObject | None = None,
         sampling: dict[str, float] | None = None,
         on: Profile = profile,
-        **serving: Any,
+        **serving: Json,
     ) -> AsyncIterator[ModelsCluster]:
         base = folder / f"m{next(_numbers)}"
-        models: dict[str, Any] = {
+        models: JsonObject = {
             "double": {"engine": "openai", "base_url": f"unix:{base}.d", "upstream_model": "up-1", **(double or {})},
             "vectors": {"kind": "embedding", "engine": "onnx", "dimensions": 2, **(vectors or {})},
         }
@@ -82,7 +82,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
                 async with httpx.AsyncClient(
                     transport=transport, base_url="http://drw", headers=KEY, timeout=60
                 ) as http:
-                    options: dict[str, Any] = {
+                    options: JsonObject = {
                         "http_client": http,
                         "base_url": "http://drw/v1",
                         "api_key": "none",
@@ -98,7 +98,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
 
 
 @pytest.fixture
-async def cluster(start: Callable[..., Any]) -> AsyncIterator[ModelsCluster]:
+async def cluster(start: StartCluster) -> AsyncIterator[ModelsCluster]:
     """The cluster with the double of an engine."""
     async with start() as cluster:
         yield cluster

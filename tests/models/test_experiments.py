@@ -7,7 +7,6 @@ import math
 import statistics
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
@@ -38,6 +37,7 @@ from drw.models.experiments.recording import COUNT_SECONDS, Recorder
 from drw.models.experiments.settings import Settings
 from drw.models.experiments.store import ExperimentStore
 from support.hosting import hosted
+from support.json_types import Json, JsonObject
 
 WHO = Principal("acme", "rates", "key_1", frozenset({"experiments:read", "experiments:write", "experiments:record"}))
 ARMS = [{"name": "control", "weight": 1}, {"name": "candidate", "weight": 1}]
@@ -57,7 +57,7 @@ class DoubleClock(Clock):
         return self.now
 
 
-def definition(name: str = "test", **fields: Any) -> Experiment:
+def definition(name: str = "test", **fields: Json) -> Experiment:
     metrics = [COST, WAIT, FAILED, SLOWEST, GRADE]
     return from_json({"name": name, "unit": "user", "arms": ARMS, "metrics": metrics} | fields, Experiment)
 
@@ -75,7 +75,7 @@ async def experiments(profile: Profile, how: str = "together") -> AsyncIterator[
         yield host.client(ExperimentsClient)
 
 
-async def started(client: ExperimentsClient, name: str = "test", **fields: Any) -> Experiment:
+async def started(client: ExperimentsClient, name: str = "test", **fields: Json) -> Experiment:
     await client.create_experiment(definition(name, **fields))
     return await client.start_experiment(StartExperimentRequest(name=name))
 
@@ -323,7 +323,7 @@ async def test_a_breached_guardrail_stops_the_experiment(profile: Profile) -> No
         ({"arms": [{**ARMS[0], "weight": 0}, ARMS[1]]}, "arms[0].weight"),
     ],
 )
-async def test_invalid_designs_are_refused(profile: Profile, fields: dict[str, Any], param: str) -> None:
+async def test_invalid_designs_are_refused(profile: Profile, fields: JsonObject, param: str) -> None:
     async with experiments(profile) as client:
         with pytest.raises(InvalidRequest) as caught:
             await client.create_experiment(definition(**fields))

@@ -7,13 +7,13 @@ recipe in `RECIPES` fails its test: add the fields with which a stranger would n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
 
 from fuzzing.services import DOCUMENT, MODEL, NOT_WRITTEN, Served
 from security.victim import DESK, OPERATOR, ORG_AMOUNT, THIEF, VICTIM, Victim, create_victim, headers
+from support.json_types import JsonObject
 
 PATH_PARAMETERS = {
     "/api/v1/keys/{id}": "key",
@@ -36,7 +36,7 @@ TENANT_FIELDS = {"org", "desk", "key", "actor", "resource", "file_id", "file_ids
 """Fields that name tenants or their objects: a recipe of each endpoint that has such a field must use it."""
 
 ORG, VICTIM_DESK = {"org": VICTIM}, {"org": VICTIM, "desk": DESK}
-NO_FIELDS: tuple[dict[str, Any], ...] = ({},)
+NO_FIELDS: tuple[JsonObject, ...] = ({},)
 """Only the path names an object of another tenant, or nothing does."""
 
 DAY = {"period": "DAY", "amount": "0"}
@@ -64,7 +64,7 @@ FILES = [{"file_id": "{file_id}"}]
 GRANT = {"scopes": ["models:read"]}
 
 # Sorted, so that lists run before the endpoints that create objects.
-RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
+RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "GET /api/v1/aliases": NO_FIELDS,
     "PUT /api/v1/aliases/{name}": ({"targets": [{"model": MODEL, "weight": 1}]},),
     "DELETE /api/v1/aliases/{name}": NO_FIELDS,
@@ -231,7 +231,7 @@ def client(served: Served) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def before(victim: Victim) -> dict[str, Any]:
+def before(victim: Victim) -> dict[str, bytes]:
     """The state of the victim before the strangers call."""
     return victim.state()
 
@@ -256,7 +256,7 @@ def strangers(endpoint: str) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("endpoint", sorted(DESCRIBED | RECIPES.keys()))
 def test_no_request_reaches_data_of_another_tenant(
-    client: httpx.Client, victim: Victim, before: dict[str, Any], endpoint: Any
+    client: httpx.Client, victim: Victim, before: dict[str, bytes], endpoint: str
 ) -> None:
     verb, template = endpoint.split()
     assert endpoint in RECIPES, "add a recipe that names objects of another tenant"
@@ -280,7 +280,7 @@ def _check_answer(
     stranger: str,
     endpoint: str,
     requested: str,
-    recipe: dict[str, Any],
+    recipe: JsonObject,
     answer: httpx.Response,
     details: str,
 ) -> None:
@@ -301,7 +301,7 @@ def _with_parameter(template: str) -> str:
     return template
 
 
-def _request_argument(verb: str, template: str, recipe: dict[str, Any]) -> dict[str, Any]:
+def _request_argument(verb: str, template: str, recipe: JsonObject) -> JsonObject:
     if template == "/v1/files" and verb == "POST":
         return {"files": {"file": ("mine.txt", b"Mine.")}, "data": recipe}
     return {"params": recipe} if verb in ("GET", "DELETE") else {"json": recipe}

@@ -6,13 +6,13 @@ The response is "not found", and nothing changes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
 
 from drw.kernel.rpc.context import SCOPES
 from fuzzing.services import DOCUMENT, KEY, Served
+from support.json_types import Json, JsonObject
 
 SHARED = {
     "/api/v1/models/{id}": "models are the platform's",
@@ -43,7 +43,7 @@ VISIBLE_PATHS = (
 )
 """The paths that show whether the owner's objects changed."""
 
-BODIES: dict[str, Any] = {
+BODIES: JsonObject = {
     "/api/v1/experiments/{name}:stop": {"reason": "mine"},
     "/api/v1/experiments/{name}:assign": {"unit": "user-1"},
     "/api/v1/experiments/{name}/exposures": {"units": ["user-1"]},
@@ -78,7 +78,7 @@ def stranger(served: Served, request: pytest.FixtureRequest) -> Iterator[httpx.C
         yield http
 
 
-def fill(value: Any, served: Served) -> Any:
+def fill(value: Json, served: Served) -> Json:
     """Return a body with the ids of the owner's objects."""
     if isinstance(value, dict):
         return {name: fill(item, served) for name, item in value.items()}
@@ -87,7 +87,7 @@ def fill(value: Any, served: Served) -> Any:
     return served.known[value[1:-1]] if isinstance(value, str) and value.startswith("{") else value
 
 
-def visible_state(desk: httpx.Client, served: Served) -> list[Any]:
+def visible_state(desk: httpx.Client, served: Served) -> list[JsonObject]:
     answers = [desk.get(served.path(path)) for path in VISIBLE_PATHS]
     assert [answer.status_code for answer in answers] == [200] * len(VISIBLE_PATHS)
     return [answer.json() for answer in answers]
@@ -97,7 +97,7 @@ def visible_state(desk: httpx.Client, served: Served) -> list[Any]:
     ("verb", "path"), list(endpoints_with_ids()), ids=[" ".join(endpoint) for endpoint in endpoints_with_ids()]
 )
 def test_objects_of_another_tenant_are_not_found(
-    served: Served, desk: httpx.Client, stranger: httpx.Client, verb: Any, path: Any
+    served: Served, desk: httpx.Client, stranger: httpx.Client, verb: str, path: str
 ) -> None:
     operation = DOCUMENT["paths"][path][verb.lower()]
     admin = set(operation["security"][0]["key"]) <= set(ADMIN) or path.startswith("/api/v1/deadLetters")
@@ -116,7 +116,7 @@ def test_objects_of_another_tenant_are_not_found(
     [endpoint for endpoint in endpoints_with_ids() if endpoint[1].startswith(WALLED)],
     ids=[" ".join(endpoint) for endpoint in endpoints_with_ids() if endpoint[1].startswith(WALLED)],
 )
-def test_objects_inside_a_wall_are_not_found_outside(served: Served, desk: httpx.Client, verb: Any, path: Any) -> None:
+def test_objects_inside_a_wall_are_not_found_outside(served: Served, desk: httpx.Client, verb: str, path: str) -> None:
     before = visible_state(desk, served)
     with httpx.Client(base_url=served.url, headers=KEY | OUTSIDE_WALL, timeout=30) as outside:
         answer = outside.request(verb, served.path(path), **body_argument(verb, path, served))
@@ -129,7 +129,7 @@ def test_objects_inside_a_wall_are_not_found_outside(served: Served, desk: httpx
 
 @pytest.mark.parametrize("path", NAMED_IN_BODIES)
 def test_body_references_to_another_tenant_are_not_found(
-    served: Served, desk: httpx.Client, stranger: httpx.Client, path: Any
+    served: Served, desk: httpx.Client, stranger: httpx.Client, path: str
 ) -> None:
     before = visible_state(desk, served)
     answer = stranger.post(path, json=fill(NAMED_IN_BODIES[path], served))
@@ -161,13 +161,13 @@ def test_lists_and_the_audit_trail_show_only_the_own_objects(
     assert stranger.get(f"/api/v1/audit/records/{first['index']}/proof").status_code in NOT_FOUND
 
 
-def body_argument(verb: str, path: str, served: Served) -> dict[str, Any]:
+def body_argument(verb: str, path: str, served: Served) -> JsonObject:
     return {"json": fill(BODIES.get(path, {}), served)} if verb == "POST" else {}
 
 
 def test_file_name_cannot_inject_a_header(desk: httpx.Client) -> None:
     for name in ("a\r\nset-cookie: x=1.txt", 'a"; filename="b.exe.txt', "a\nb.txt", "ü€.txt"):
-        form: dict[str, Any] = {"file": (name, b"Rates rose."), "purpose": (None, "user_data")}
+        form: JsonObject = {"file": (name, b"Rates rose."), "purpose": (None, "user_data")}
         created = desk.post("/v1/files", files=form)
         if created.status_code == 200:
             answer = desk.get(f"/v1/files/{created.json()['id']}/content")

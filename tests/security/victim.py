@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +17,7 @@ from jwt.algorithms import ECAlgorithm
 
 from drw.kernel.rpc.context import SCOPES
 from fuzzing.services import MODEL
+from support.json_types import Json, JsonObject
 from support.parts import wait_until
 
 VICTIM, DESK, THIEF = "victim", "trading", "thief"
@@ -65,7 +65,7 @@ class Victim:
     operator: httpx.Client
     ids: dict[str, str] = field(default_factory=dict)
 
-    def fill(self, template: Any) -> Any:
+    def fill(self, template: Json) -> Json:
         """Return a template with each name like `{run}` replaced by its id."""
         if isinstance(template, Mapping):
             return {name: self.fill(value) for name, value in template.items()}
@@ -75,7 +75,7 @@ class Victim:
             return template
         return re.sub(r"{(\w+)}", lambda match: self.ids[match[1]], template)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, bytes]:
         """Return everything that the victim and the operator see, except the audit trail."""
         requested = [(self.client, path) for path in VICTIM_PATHS] + [(self.operator, path) for path in OPERATOR_PATHS]
         answers = {path: client.get(self.fill(path)) for client, path in requested}
@@ -100,7 +100,7 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     victim = Victim(client, operator)
     ids = victim.ids
 
-    def create(client: httpx.Client, path: str, verb: str = "POST", **options: Any) -> Any:
+    def create(client: httpx.Client, path: str, verb: str = "POST", **options: Json) -> Json:
         answer = client.request(verb, victim.fill(path), **options)
         assert answer.status_code == 200, f"{verb} {path}: {answer.text}"
         return answer.json()
@@ -148,7 +148,7 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     create(client, "/api/v1/limits", json={"subject": "DESK", "desk": DESK, "tokens_per_minute": 471117})
     create(client, "/api/v1/budgets", json={"subject": "DESK", "name": DESK, "period": "MONTH", "amount": "4711.17"})
     create(client, "/api/v1/budgets", json={"subject": "ORG", "period": "MONTH", "amount": ORG_AMOUNT})
-    upload: dict[str, Any] = {
+    upload: JsonObject = {
         "files": {"file": ("kestrel-file.txt", b"kestrel-content: rates rose.")},
         "data": {"purpose": "user_data"},
     }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import jwt
 import openai
@@ -18,14 +18,15 @@ from starlette.routing import Route
 from agent.data_plane import GatewayHarness
 from drw.gateway.authentication.keys.signing import Claims, Signer, new_private_key
 from drw.kernel.rpc.http_server import HttpServer
+from support.json_types import Json, JsonObject
 from support.parts import until
 
 CHAT = "/v1/chat/completions"
 
 
-def claims(**changes: Any) -> Claims:
+def claims(**changes: Json) -> Claims:
     now = datetime.now(UTC)
-    base: dict[str, Any] = {
+    base: JsonObject = {
         "key": "key_by_hand",
         "org": "local",
         "desk": "research",
@@ -132,7 +133,7 @@ async def test_openai_client_raises_its_error_classes(gateway: GatewayHarness) -
 
 
 async def test_oversized_body_is_rejected_at_once(gateway: GatewayHarness) -> None:
-    async def chunks():
+    async def chunks() -> AsyncIterator[bytes]:
         for _ in range(35):
             yield bytes(1_000_000)
 
@@ -255,7 +256,7 @@ async def test_access_log_names_the_key_id_and_not_its_secret(gateway: GatewayHa
     assert secret not in text and "hidden" not in text
 
 
-async def test_malformed_requests(gateway: GatewayHarness) -> None:
+async def test_malformed_requests_are_rejected_and_paths_are_normalised(gateway: GatewayHarness) -> None:
     async with gateway.client(await gateway.create_key("models:read")) as client:
         answer = await client.get("/v1/models", headers={"bad_header": "1"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
@@ -274,7 +275,7 @@ async def test_uploads_are_streamed_to_the_service(gateway: GatewayHarness) -> N
             arrived.set()
         return JSONResponse({"bytes": size})
 
-    async def chunks():
+    async def chunks() -> AsyncIterator[bytes]:
         yield bytes(100_000)
         await arrived.wait()
         for _ in range(60):

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -27,6 +26,7 @@ from drw.api.gateway.v1.request_router_pb2 import Health, Route, Share
 from drw.gateway.authentication.keys.signing import Claims
 from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.runtime.settings import Profile
+from support.json_types import Json, JsonObject
 from support.parts import until
 
 CHAT = "/v1/chat/completions"
@@ -42,8 +42,8 @@ async def doubles() -> AsyncIterator[tuple[DoubleVllm, DoubleVllm]]:
     await b.stop()
 
 
-def route_to(name: str, upstream: str = "", **other: Any) -> Route:
-    fields: dict[str, Any] = {
+def route_to(name: str, upstream: str = "", **other: Json) -> Route:
+    fields: JsonObject = {
         "name": name,
         "path": CHAT,
         "methods": ["POST"],
@@ -53,7 +53,7 @@ def route_to(name: str, upstream: str = "", **other: Any) -> Route:
     return with_defaults(Route(**(fields | other)))
 
 
-def upstreams_of(*doubles: DoubleVllm, **other) -> list[Upstream]:
+def upstreams_of(*doubles: DoubleVllm, **other: Json) -> list[Upstream]:
     return [Upstream(name=d.name, addresses=[d.address], **other) for d in doubles]
 
 
@@ -62,7 +62,7 @@ def token(data_plane: DataPlaneHarness, org: str, desk: str, key: str = "key_1")
     return data_plane.signing.sign(Claims(key, org, desk, ("models:invoke",), now, now + timedelta(hours=1)))
 
 
-async def served_by(data_plane: DataPlaneHarness, secret: str, **headers) -> str:
+async def served_by(data_plane: DataPlaneHarness, secret: str, **headers: str) -> str:
     async with data_plane.client(secret) as client:
         answer = await client.post(CHAT, json=BODY, headers={k.replace("_", "-"): v for k, v in headers.items()})
         assert answer.status_code == 200, answer.text
@@ -190,7 +190,7 @@ async def test_response_timeouts_are_a_504(
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
 
 
-async def test_stalled_stream_ends_incomplete(
+async def test_a_stalled_stream_is_ended_without_done(
     data_plane: DataPlaneHarness, doubles: tuple[DoubleVllm, DoubleVllm]
 ) -> None:
     a, _ = doubles

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -43,7 +44,9 @@ UpdateMetrics = Callable[[], Awaitable[bytes]]
 
 JSON = "application/json"
 ALIVE = "/healthz"
-"""Liveness path: responds from the event loop, without any dependency."""
+LIVE, STARTED, READY = "/livez", "/startupz", "/readyz"
+PROBE_PATHS = frozenset({ALIVE, LIVE, STARTED, READY})
+"""Paths of probes. Liveness (`/livez` and `/healthz`) responds from the event loop, without any dependency."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OTHER_METHOD = "_OTHER"
 """Label of unknown HTTP methods, as in OpenTelemetry's conventions, to bound cardinality."""
@@ -51,11 +54,26 @@ CLIENT_CLOSED_REQUEST = 499
 """Status in the log for requests whose client disconnected, as in nginx."""
 
 
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What a process reports to probes."""
+
+    started: Callable[[], bool] = lambda: True
+    """Whether all services have started."""
+    failing: Callable[[], Mapping[str, Sequence[str]]] = lambda: {}
+    """The services that are not ready, with the names of the dependencies that do not work."""
+
+
 async def _no_metrics() -> bytes:
     return b""
 
 
-def app(routes: Sequence[BaseRoute], process: str, update_metrics: UpdateMetrics = _no_metrics) -> ASGIApp:
+def app(
+    routes: Sequence[BaseRoute],
+    process: str,
+    update_metrics: UpdateMetrics = _no_metrics,
+    probes: Probes = Probes(),
+) -> ASGIApp:
     """Return the ASGI application of a process; `update_metrics` runs before each scrape."""
 
     async def metrics(_: Request) -> Response:
@@ -63,8 +81,20 @@ def app(routes: Sequence[BaseRoute], process: str, update_metrics: UpdateMetrics
             principal.require_scope("platform:read")
         return Response(page(await update_metrics()), media_type=CONTENT_TYPE_LATEST)
 
+    async def started(_: Request) -> Response:
+        return _probe_response("" if probes.started() else "starting")
+
+    async def ready(request: Request) -> Response:
+        failing = dict(probes.failing())
+        if service := request.query_params.get("service"):
+            failing = {name: needs for name, needs in failing.items() if name == service}
+        return _probe_response("\n".join(f"{name}: {', '.join(needs)}" for name, needs in failing.items()))
+
     process_routes = [
         Route(ALIVE, _alive, methods=["GET"]),
+        Route(LIVE, _alive, methods=["GET"]),
+        Route(STARTED, started, methods=["GET"]),
+        Route(READY, ready, methods=["GET"]),
         Route(f"/metrics/{process}", metrics, methods=["GET"]),
     ]
     return RequestMiddleware(Router([*routes, *process_routes], redirect_slashes=False, default=_not_found))
@@ -78,7 +108,7 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"] == ALIVE:  # probes are frequent and not logged
+        if scope["type"] != "http" or scope["path"] in PROBE_PATHS:  # probes are frequent and not logged
             await self._inner(scope, receive, send)
             return
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
@@ -245,6 +275,10 @@ def _listen(address: str) -> socket.socket:
 
 async def _alive(_: Request) -> Response:
     return Response(b"ok\n", media_type="text/plain")
+
+
+def _probe_response(problems: str) -> Response:
+    return Response(f"{problems or 'ok'}\n", status_code=503 if problems else 200, media_type="text/plain")
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -305,7 +305,8 @@ class Discovery(contract.Discovery):
 async def build(scope: ServiceContext) -> Discovery:
     """Build the service from its settings."""
     settings = scope.settings(DiscoverySettings)
-    database, audit = await scope.database(), scope.audit()
+    database = await scope.database(required=False)  # models and aliases are resolved in memory
+    audit = scope.audit()
     registry = Registry(settings.models, settings.default_model, settings.aliases)
     store = AliasStore(database, audit, registry.digests())
     registry = Registry(

@@ -8,9 +8,16 @@ from random import Random
 
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1 import serving_rpc as contract
-from drw.api.models.v1.discovery_pb2 import ListModelsRequest, Model
+from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
+from drw.api.models.v1.serving_pb2 import (
+    ChatChunk,
+    ChatRequest,
+    ProbeRequest,
+    ProbeResponse,
+    Replicas,
+    WatchReplicasRequest,
+)
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import caller
@@ -30,17 +37,32 @@ from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai import conversion
 from drw.models.serving.ports import ChatEngine
 from drw.models.serving.request_runner import RequestRunner
+from drw.models.serving.routing import replica_state
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.circuit_breaker import State
-from drw.models.serving.routing.model_checks import ALIAS, ModelChecks
+from drw.models.serving.routing.model_checks import ModelChecks, is_chat_model
 from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.models.serving.routing.probing import ModelProber
+from drw.models.serving.routing.replica_checks import ReplicaChecks
 from drw.models.serving.settings import Settings as ServingSettings
 
 
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, runner: RequestRunner, kills: KillList, audit: AuditWriter, buffers: BodyBuffers) -> None:
+    def __init__(
+        self,
+        runner: RequestRunner,
+        kills: KillList,
+        audit: AuditWriter,
+        buffers: BodyBuffers,
+        models: ModelDirectory,
+        prober: ModelProber,
+        changes: replica_state.Changes,
+    ) -> None:
+        self._models = models
+        self._prober = prober
+        self._changes = changes
         self._runner = runner
         self._kills = kills
         self._audit = audit
@@ -66,6 +88,17 @@ class Serving(contract.Serving):
                 await record.fail(error)
                 raise
             yield conversion.final_chunk(answer, answer.model)
+
+    async def probe(self, request: ProbeRequest, /) -> ProbeResponse:
+        """Send a tiny request to each replica of a model that no caller has used recently."""
+        probes = await self._prober.probe(request.model, request.fresh_seconds, request.timeout_seconds)
+        return ProbeResponse(probes=probes)
+
+    async def watch_replicas(self, request: WatchReplicasRequest, /) -> AsyncIterator[Replicas]:
+        """Send the state of the replicas in use now and after each change."""
+        async with aclosing(replica_state.watch(self._models, self._changes)) as states:
+            async for state in states:
+                yield state
 
 
 class Engines:
@@ -107,12 +140,15 @@ async def build(scope: ServiceContext) -> Serving:
     scope.background(kills.follow)
     policy = FailoverPolicy(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
+    changes = replica_state.Changes()
     models = ModelDirectory(
-        discovery, engines.get, queue, settings.circuits, clock, settings.remember_models_seconds, kills
+        discovery, engines.get, queue, settings.circuits, clock, settings.remember_models_seconds, kills, changes.notify
     )
     scope.background(models.follow)
+    scope.background(ReplicaChecks(models, clock, settings.replica_checks).run)
     metering = await build_metering(scope, settings.metering)
-    embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
+    embedding = scope.client(EmbeddingClient)
+    embeddings = Embeddings(models, embedding, metering)
     audit = scope.audit()
     buffers = BodyBuffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
     runner = RequestRunner(models, policy, metering)
@@ -122,14 +158,20 @@ async def build(scope: ServiceContext) -> Serving:
 
     async def describe() -> str:
         models_listed = (await discovery.list_models(ListModelsRequest())).models
-        chat_models = [model.id for model in models_listed if model.kind == Model.CHAT and model.engine != ALIAS]
+        chat_models = [model.id for model in models_listed if is_chat_model(model)]
         if errors := await checks.errors(chat_models):
             raise Unavailable("; ".join([*errors, *_open_circuits(models, clock)]))
         names = [f"{model.id} (default)" if model.default else model.id for model in models_listed]
         return "; ".join([", ".join(names) or "no models", *_open_circuits(models, clock)])
 
+    async def check_models() -> None:
+        if (names := await checks.chat_models(discovery)) and len(await checks.errors(names)) == len(names):
+            raise Unavailable("no chat model answers")
+
     scope.describe(describe)
-    return Serving(runner, kills, audit, buffers)
+    scope.require_database()  # each answer needs its audit record
+    scope.require("a chat model", check_models)
+    return Serving(runner, kills, audit, buffers, models, ModelProber(models, discovery, embedding, clock), changes)
 
 
 def _open_circuits(models: ModelDirectory, clock: Clock) -> list[str]:

@@ -26,6 +26,15 @@ class CircuitSettings(Base):
     """Time limit of a probe's first token if another candidate exists."""
 
 
+class ReplicaCheckSettings(Base):
+    """Checks of replicas that fail or stall while another replica of the model works; times are in seconds."""
+
+    interval_seconds: float = Field(default=0.25, gt=0, le=60)
+    """Time between two looks at the replicas."""
+    stall_seconds: float = Field(default=0.5, gt=0, le=600)
+    """Time without a token after which a replica's health endpoint is checked. A failed check opens its circuit."""
+
+
 class RetrySettings(Base):
     """`[services.serving.retries]`; times are in seconds."""
 
@@ -86,6 +95,7 @@ class Settings(Base):
     """Time limit of a complete answer, all attempts included, if neither alias nor model has one."""
     retries: RetrySettings = RetrySettings()
     circuits: CircuitSettings = CircuitSettings()
+    replica_checks: ReplicaCheckSettings = ReplicaCheckSettings()
     llama_cpp: ClientSettings = ClientSettings()
     openai: ClientSettings = ClientSettings()
     vertex: ClientSettings = ClientSettings()

@@ -12,6 +12,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from drw.kernel.errors import ClientDisconnected, DrwError, TooLarge, http_body
+from drw.kernel.observability import outcomes
 from drw.kernel.observability.overhead import BLOCKED_SECONDS, add_wait
 from drw.kernel.observability.telemetry import ERROR_TYPE, loggable
 
@@ -117,4 +118,5 @@ class HttpExchange:
             finally:
                 del error  # it refers to this frame
         self.log({ERROR_TYPE: error.reason, "error": loggable(error)})
+        outcomes.report_failure(error)
         await self.end_stream(b"data: " + orjson.dumps(http_body(error)) + b"\n\n")

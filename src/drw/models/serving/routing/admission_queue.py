@@ -22,6 +22,15 @@ class AdmissionQueue:
         self._waiting = 0
 
     @asynccontextmanager
+    async def admit_probe(self) -> AsyncIterator[bool]:
+        """Yield whether a probe is admitted: only if a slot is free and no request waits. It never waits itself."""
+        if self._slots.locked() or self._waiting:
+            yield False
+            return
+        async with self._slots:  # does not suspend while a slot is free
+            yield True
+
+    @asynccontextmanager
     async def admit(self, max_seconds: float = math.inf) -> AsyncIterator[None]:
         """Wait for admission, at most `max_seconds`; the slot is released after the block.
 

@@ -46,7 +46,9 @@ class ModelDirectory:
         clock: Clock,
         seconds: float,
         kills: KillList,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_change = on_change
         self._discovery = discovery
         self._engine = engine
         self._queue = queue
@@ -91,6 +93,10 @@ class ModelDirectory:
         for name, (_, model) in sorted(self._chat.items()):
             for replica in model.replicas:
                 yield name, replica
+
+    def models(self) -> Iterator[ChatModel]:
+        """Yield each model that was used."""
+        yield from [model for _, model in self._chat.values()]
 
     def _without_killed(self, candidates: CandidateList) -> CandidateList:
         """Return the candidates that no kill stops; raise `Killed` if none is left."""
@@ -140,6 +146,7 @@ class ModelDirectory:
         if cached is None or cached[0] != resolved:
             cached = resolved, self._build_model(resolved)
             self._chat[resolved.model.id] = cached
+            self._on_change()
         return cached[1]
 
     def _build_model(self, resolved: ResolvedModel) -> ChatModel:
@@ -167,7 +174,7 @@ class ModelDirectory:
             model, url, resolved.upstream_model, resolved.api_key_variable, deadlines, dict(resolved.sampling)
         )
         name = _short_address(url)
-        return Replica(name, target, CircuitBreaker(self._circuits, self._clock, model, name))
+        return Replica(name, target, CircuitBreaker(self._circuits, self._clock, model, name, self._on_change))
 
 
 class _CacheEntry(Generic[T]):

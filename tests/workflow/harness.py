@@ -1,4 +1,4 @@
-"""The workflow services in this process, in front of doubles, and what tests ask of them."""
+"""Test harness: the workflow services in this process, connected to doubles, with their calls."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from drw.kernel.rpc.json_messages import json_message
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from support.hosting import hosted
-from workflow.doubles import Calls, Doubles, doubled, until
+from workflow.doubles import Calls, Doubles, serve_doubles, until
 
 SERVICES = ["templates", "state", "orchestration"]
-QUICK = {
-    "orchestration": {"first_pause_seconds": 0.01},
-    "state": {"appear_seconds": 5, "wait_seconds": 0.2},
+FAST_SETTINGS = {
+    "orchestration": {"initial_retry_seconds": 0.01},
+    "state": {"lookup_timeout_seconds": 5, "poll_timeout_seconds": 0.2},
 }
-numbers = itertools.count()
+sequence = itertools.count()
 
 
 @dataclass
-class Running:
-    """The workflow services in this process, in front of doubles."""
+class WorkflowHarness:
+    """The workflow services in this process, connected to doubles."""
 
     host: Host
     doubles: Doubles
@@ -51,33 +51,33 @@ class Running:
     def calls(self) -> Calls:
         return self.doubles.calls
 
-    async def start(self, files=3, request_id="", template="digest", who=None, **inputs) -> Run:
+    async def start(self, files=3, request_id="", template="digest", principal=None, **inputs) -> Run:
         names = [f"file-{i}" for i in range(files)] if isinstance(files, int) else files
-        request = StartRunRequest(template=template, request_id=request_id or f"r{next(numbers)}")
+        request = StartRunRequest(template=template, request_id=request_id or f"r{next(sequence)}")
         request.inputs.CopyFrom(json_message({"files": names} | inputs))
-        with acting_for(who or self.caller):
+        with acting_for(principal or self.caller):
             return await self.host.client(OrchestrationClient).start_run(request)
 
     async def get(self, run: Run) -> Run:
         with acting_for(self.caller):
             return await self.host.client(OrchestrationClient).get_run(GetRunRequest(run=run.id))
 
-    async def cancel(self, run: Run, who=None) -> Run:
-        with acting_for(who or self.caller):
+    async def cancel(self, run: Run, principal=None) -> Run:
+        with acting_for(principal or self.caller):
             return await self.host.client(OrchestrationClient).cancel_run(CancelRunRequest(run=run.id))
 
-    async def ended(self, run: Run) -> Run:
-        async def over() -> bool:
+    async def wait_until_ended(self, run: Run) -> Run:
+        async def has_ended() -> bool:
             return (await self.get(run)).state in (SUCCEEDED, FAILED, CANCELLED)
 
-        await until(over, f"the end of {run.id}")
+        await until(has_ended, f"the end of {run.id}")
         return await self.get(run)
 
     async def step(self, run: Run, step: str):
         return {s.id: s for s in (await self.get(run)).steps}[step]
 
     async def events(self, run: Run) -> list[tuple[str, str]]:
-        """The whole watch of a run, to its end."""
+        """Return the step and state of all events of a run, until it ends."""
         with acting_for(self.caller):
             stream = self.host.client(StateClient).watch_run(WatchRunRequest(run=run.id))
             return [(e.step, e.state) async for e in stream if e.event_id]
@@ -90,26 +90,21 @@ class Running:
 
 
 @asynccontextmanager
-async def running(profile, folder, caller, how="together", services=None):
+async def workflow_harness(profile, folder, caller, how="together", services=None):
     with redis.Redis.from_url(profile.valkey) as valkey:
         valkey.flushdb()
-    async with doubled(profile, folder / f"d{next(numbers)}") as doubles:
-        settled = doubles.profile.model_copy(update={"services": services or QUICK})
-        async with hosted(settled, SERVICES, how) as host:
-            yield Running(host, doubles, settled, caller)
+    async with serve_doubles(profile, folder / f"d{next(sequence)}") as doubles:
+        settings_profile = doubles.profile.model_copy(update={"services": services or FAST_SETTINGS})
+        async with hosted(settings_profile, SERVICES, how) as host:
+            yield WorkflowHarness(host, doubles, settings_profile, caller)
 
 
-async def is_so(value: bool) -> bool:
-    """For `until`, where nothing has to be asked."""
-    return value
+async def step_is(harness: WorkflowHarness, run: Run, step: str, state: int) -> bool:
+    """Return whether a step is in this state."""
+    return (await harness.step(run, step)).state == state
 
 
-async def step_is(here: Running, run: Run, step: str, state: int) -> bool:
-    """Whether a step is in this state."""
-    return (await here.step(run, step)).state == state
-
-
-async def view_is_behind(here: Running) -> bool:
-    """Whether orchestration says that the live view is behind."""
-    status = {s.name: s for s in (await here.host.status()).services}["orchestration"]
+async def live_view_is_behind(harness: WorkflowHarness) -> bool:
+    """Return whether the status of orchestration reports a delayed live view."""
+    status = {s.name: s for s in (await harness.host.status()).services}["orchestration"]
     return status.state == ServiceStatus.DEGRADED and "live view" in status.detail

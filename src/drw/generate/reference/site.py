@@ -11,9 +11,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from drw.generate.api_pages import pages
-from drw.generate.openapi import PATH
 from drw.generate.protos import ROOT
+from drw.generate.reference.api_pages import pages
+from drw.generate.reference.openapi import PATH
 
 API = Path("reference/api")
 OUTSIDE_LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:tests|src|README|CHANGELOG)[^)]*\)")

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from drw.api.kernel.v1.kernel_pb2 import Rules
-from drw.generate import openai_requests
-from drw.generate.openai import ENDPOINTS, Endpoint
-from drw.generate.operations import JSON as JSON_VALUE
-from drw.generate.operations import Operation, description, operations, path_names, reachable, short
 from drw.generate.protos import Field, Protos, compiled
+from drw.generate.reference import openai_requests
+from drw.generate.reference.openai import ENDPOINTS, Endpoint
+from drw.generate.reference.operations import JSON as JSON_VALUE
+from drw.generate.reference.operations import Operation, description, operations, path_names, reachable, short
 from drw.kernel.errors import HTTP
 from drw.kernel.rpc.context import ANY_SCOPE, SCOPES
 

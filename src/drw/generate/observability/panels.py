@@ -102,7 +102,7 @@ GATEWAY = Board(
             _quantiles("drw_overhead_seconds", "part"),
         ),
         Panel(
-            "Requests under way",
+            "Requests in progress",
             "short",
             "At the edge.",
             _single_query(f"envoy_http_downstream_rq_active{LISTENER}", "{{instance}}"),
@@ -243,7 +243,7 @@ MONEY = Board(
         Panel(
             "Reserved",
             "currencyUSD",
-            "For calls under way: the most that each can cost.",
+            "Maximum cost of the calls in progress.",
             _single_query("drw_budget_reserved_usd", "{{org}} {{kind}} {{name}}, {{period}}"),
         ),
         Panel(

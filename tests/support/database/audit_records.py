@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from fnmatch import fnmatchcase
-from typing import Any
 
 import psycopg
 
 from drw.kernel.runtime.settings import Profile
+from support.json_types import JsonObject
 
 
-def audit_records(profile: Profile, *actions: str) -> list[dict[str, Any]]:
+def audit_records(profile: Profile, *actions: str) -> list[JsonObject]:
     """Return the records with one of these actions, oldest first; an action can be a pattern, as in "kill.*"."""
     with psycopg.connect(profile.postgres) as connection:
         rows = connection.execute("select record from audit.inbox order by id").fetchall()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import psycopg
 
 from drw.kernel.runtime.settings import Profile
+from support.json_types import Json
 
 
-def execute(profile: Profile, query: str, *args: Any) -> list[tuple[Any, ...]]:
+def execute(profile: Profile, query: str, *args: object) -> list[tuple[Json, ...]]:
     """Run a statement, commit it and return its rows."""
     with psycopg.connect(profile.postgres, autocommit=True) as connection:
         cursor = connection.execute(query.encode(), args or None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
@@ -21,13 +20,14 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.local.first_key import OPERATOR
+from support.json_types import Json, JsonObject
 
 
 async def issued(
-    host: Host, *scopes: str, by: Principal = OPERATOR, org: str = "acme", desk: str = "research", **fields: Any
+    host: Host, *scopes: str, by: Principal = OPERATOR, org: str = "acme", desk: str = "research", **fields: Json
 ) -> Principal:
     """Create a key, by default as the operator, and return its principal."""
-    org_fields: dict[str, Any] = {} if org == by.org else {"org": org}
+    org_fields: JsonObject = {} if org == by.org else {"org": org}
     request = CreateKeyRequest(name="n", scopes=scopes, desk=desk, **org_fields, **fields)
     with acting_for(by):
         return as_caller((await host.client(AuthenticationClient).create_key(request)).key)
@@ -54,7 +54,7 @@ async def register_identity(host: Host, caller: str) -> None:
         else:
             public_key = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
             keys = json.dumps({"keys": [public_key | {"kid": "k0"}]})
-            fields: dict[str, Any] = {"issuer": f"https://{name}", "org": "acme", "audiences": ["a"], "jwks": keys}
+            fields: JsonObject = {"issuer": f"https://{name}", "org": "acme", "audiences": ["a"], "jwks": keys}
             await client.put_issuer(PutIssuerRequest(name=name, **fields))
 
 

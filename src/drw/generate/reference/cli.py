@@ -34,6 +34,7 @@ def commands_page(app: typer.Typer) -> str:
         "| 4 | invalid key, or missing permission |",
         "| 5 | no answer in time, or over a limit |",
         "| 130 | interrupted by Ctrl-C |",
+        "| 141 | standard output was closed by its reader, such as `head` |",
         "",
         "| variable | meaning |",
         "| --- | --- |",

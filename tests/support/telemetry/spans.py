@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -12,6 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from drw.kernel.observability import telemetry
+from support.json_types import JsonObject
 
 
 class Spans:
@@ -30,7 +30,7 @@ class Spans:
         return found
 
 
-def attributes_of(span: ReadableSpan) -> dict[str, Any]:
+def attributes_of(span: ReadableSpan) -> JsonObject:
     """Return the attributes of a span."""
     return dict(span.attributes or {})
 

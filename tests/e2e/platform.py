@@ -8,9 +8,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import openai
+
+from support.json_types import Json
 
 DRW = str(Path(sys.executable).with_name("drw"))
 
@@ -21,7 +22,7 @@ class Platform:
 
     data: Path
 
-    def run(self, *args: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *args: str, check: bool = True, **options: Json) -> subprocess.CompletedProcess[str]:
         """Run a command, and return its result."""
         env = {**os.environ, "DRW_DATA_DIR": str(self.data), "COLUMNS": "200"}
         result = subprocess.run([DRW, *args], capture_output=True, text=True, env=env, timeout=280, **options)
@@ -34,7 +35,7 @@ class Platform:
         lines = [line for log in sorted((self.data / "logs").glob("*.log")) for line in log.read_text().splitlines()]
         return "\n".join([line for line in lines if '"level":"error"' in line][-5:])
 
-    def json(self, *args: str, check: bool = True) -> Any:
+    def json(self, *args: str, check: bool = True) -> Json:
         """Run a command with --json, and return its output."""
         return json.loads(self.run(*args, "--json", check=check).stdout)
 

@@ -8,7 +8,7 @@ from typing import Any
 from openai import types
 from openai.types import chat, vector_stores
 
-from drw.generate.openai_requests import HANDWRITTEN, MODELS
+from drw.generate.reference.openai_requests import HANDWRITTEN, MODELS
 from drw.models.serving.openai.requests import HINTS, NOT_FORWARDED
 
 OPENAI: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from drw.generate.panels import BOARDS, Board, Panel
+from drw.generate.observability.panels import BOARDS, Board, Panel
 
 FOLDER = "deploy/observability/dashboards"
 SCHEMA = 41

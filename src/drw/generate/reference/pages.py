@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from drw.catalog import BY_NAME, CLUSTERS, SERVICES, SUPPORT
-from drw.generate.openai import ENDPOINTS
-from drw.generate.openai_parameters import OPENAI, parameters
-from drw.generate.operations import JSON, Operation, operations, reachable, short
 from drw.generate.protos import Field, Message, Protos, compiled
+from drw.generate.reference.openai import ENDPOINTS
+from drw.generate.reference.openai_parameters import OPENAI, parameters
+from drw.generate.reference.operations import JSON, Operation, operations, reachable, short
 from drw.kernel.errors import HTTP
 from drw.kernel.rpc.context import ANY_SCOPE, SCOPES
 
