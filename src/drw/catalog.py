@@ -95,6 +95,7 @@ SERVICES = (
         "Serves OpenAI's API for models, with failover, budgets and audit records.",
         "discovery",
         "embedding",
+        "experiments",
         "rate_limiting",
         "request_router",
         objective=Objective(latency_ms=10_000, latency_quantile=0.95),
@@ -106,7 +107,13 @@ SERVICES = (
         "authentication",
         objective=Objective(availability=0.9995, latency_ms=250),
     ),
-    _service("models", "experiments", "Assigns units to the arms of A/B experiments and compares the arms."),
+    _service(
+        "models",
+        "experiments",
+        "Assigns units to the arms of A/B experiments, compares the arms, and rolls out models.",
+        "authentication",
+        "discovery",
+    ),
     _service("models", "health", "Reports health, error budgets and status history.", "discovery", "serving"),
     _service(
         "rag",

@@ -56,6 +56,8 @@ class ModelsCluster:
     host: Host
     database: str
     kills: DoubleKills
+    inference: str = ""
+    """The address of the gRPC server of the Open Inference Protocol."""
     seen: int = field(default=0)
 
     def records(self) -> list[JsonObject]:

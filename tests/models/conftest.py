@@ -47,6 +47,8 @@ def start(profile: Profile, folder: Path) -> StartCluster:
         small: Path | None = None,
         double: JsonObject | None = None,
         fallback: JsonObject | None = None,
+        candidate: JsonObject | None = None,
+        experiments: JsonObject | None = None,
         vectors: JsonObject | None = None,
         more: Sequence[str] = (),
         discovery: JsonObject | None = None,
@@ -62,15 +64,18 @@ def start(profile: Profile, folder: Path) -> StartCluster:
         if fallback is not None:
             models["other"] = {**models["double"], "upstream_model": "up-2", **fallback}
             models["double"] = {**models["double"], "fallbacks": ["other"]}
+        if candidate is not None:  # a second model of the same engine, as which it gets the name "up-2"
+            models["candidate"] = {**models["double"], "upstream_model": "up-2", **candidate}
         if small:
             models["small"] = {"engine": "llama_cpp", "base_url": f"unix:{small}", "context_length": CONTEXT // SLOTS}
             models["small"] |= {"sampling": sampling or {}}
         further = discovery or {}
         models |= further.get("models", {})
         default = {"models": models, "default_model": "small" if small else "double"}
-        services = {"discovery": further | default}
+        services = {**on.services, "discovery": further | default, "experiments": experiments or {}}
         rag = ServiceAddress(services=("embedding",), grpc=f"unix:{base}.r", http="")
         spread = on.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
+        spread.processes["models"] = ServiceAddress(services=(), grpc="", http="", inference=f"unix:{base}.i")
         embedding = Server([DoubleEmbedding()])
         await embedding.start(rag.grpc)
         async with double_kills(f"unix:{base}.k") as kills, double_engine(Path(f"{base}.d")) as made:
@@ -89,7 +94,7 @@ def start(profile: Profile, folder: Path) -> StartCluster:
                         "max_retries": 0,
                     }
                     client = openai.AsyncOpenAI(**options)
-                    yield ModelsCluster(client, http, made, host, profile.postgres, kills)
+                    yield ModelsCluster(client, http, made, host, profile.postgres, kills, f"unix:{base}.i")
             finally:
                 await host.stop(grace=0)
                 await embedding.stop(0)

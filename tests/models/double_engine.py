@@ -24,6 +24,8 @@ class DoubleEngine:
         self.under_way = 0
         self.words: tuple[str, ...] = WORDS
         self.cut_after = 1
+        self.failing: set[str] = set()
+        """Models, by the name in the request, that fail each request."""
         self.go = asyncio.Event()
         """Resumes requests with the behaviour `wait`."""
 
@@ -33,6 +35,8 @@ class DoubleEngine:
         self.headers.append(dict(request.headers))
         self.under_way += 1
         try:
+            if body["model"] in self.failing:
+                return await self.status_500(request, body)
             content = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
             return await getattr(self, content if isinstance(content, str) else "plain", self.plain)(request, body)
         finally:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from drw.models.experiments.assignment import Allocation, InvalidAllocation, Namespace, bucket, bucket_ranges
+from drw.routing.assignment import Allocation, InvalidAllocation, Namespace, bucket, bucket_ranges
 
 # Seed, unit, version, position: growthbook/growthbook, packages/sdk-js/test/cases.json, section "hash".
 VECTORS = [

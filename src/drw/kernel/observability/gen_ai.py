@@ -31,6 +31,8 @@ COST = "drw.cost.usd"
 """The conventions have no attribute for money."""
 
 CHAT, COMPLETION, EMBEDDINGS, RETRIEVAL = "chat", "text_completion", "embeddings", "retrieval"
+INFERENCE = "inference"
+"""Of predictive models, which the conventions do not cover."""
 WORKFLOW, WORKFLOW_NAME = "invoke_workflow", "gen_ai.workflow.name"
 PROVIDERS = {"openai": "openai", "vertex": "gcp.vertex_ai"}
 """Engines with a name in the conventions. Other engines keep their name."""

@@ -84,4 +84,4 @@ async def is_serving(channel: grpc.aio.Channel, service: str, seconds: float) ->
         response: HealthCheckResponse = await check(health_pb2.HealthCheckRequest(service=service), timeout=seconds)
     except grpc.aio.AioRpcError:
         return False
-    return response.status == SERVING
+    return bool(response.status == SERVING)

@@ -85,16 +85,17 @@ class OrgAlias:
 class Aliases:
     """The effective aliases: those of an org, then stored aliases of the platform, then configured ones.
 
-    Targets of aliases of the platform are in `chat_models`. An alias cannot have one of the `model_ids` as its name.
+    `kinds` has the kinds of the models that can be targets of the platform's aliases; those of one alias are equal. An
+    alias cannot have one of the `model_ids` as its name.
 
     Raises:
         ConfigError: a configured alias is invalid.
     """
 
     def __init__(
-        self, settings: Mapping[str, AliasSettings], chat_models: Collection[str], model_ids: Collection[str]
+        self, settings: Mapping[str, AliasSettings], kinds: Mapping[str, str], model_ids: Collection[str]
     ) -> None:
-        self._chat_models = chat_models
+        self._kinds = kinds
         self._model_ids = model_ids
         self._from_settings = {name: alias_settings.alias(name) for name, alias_settings in settings.items()}
         for name, alias in self._from_settings.items():
@@ -138,7 +139,7 @@ class Aliases:
     def models(self, alias: Alias) -> list[str]:
         """Return the existing models of an alias without duplicates: targets by weight, then fallbacks."""
         targets = [t.model for t in sorted(alias.targets, key=lambda t: -t.weight)]
-        return [name for name in dict.fromkeys([*targets, *alias.fallbacks]) if name in self._chat_models]
+        return [name for name in dict.fromkeys([*targets, *alias.fallbacks]) if name in self._kinds]
 
     def check_name(self, name: str) -> None:
         """Raise `InvalidRequest` if a name cannot name an alias."""
@@ -152,14 +153,16 @@ class Aliases:
         _require(len(alias.targets) > 0, "targets", "an alias needs at least one target")
         models = [target.model for target in alias.targets] + list(alias.fallbacks)
         _require(len(models) <= MAX_MODELS, "targets", f"an alias has {len(models)} models; at most {MAX_MODELS}")
-        available = ", ".join(sorted(self._chat_models)) or "none"
+        available = ", ".join(sorted(self._kinds)) or "none"
         for model in models:
             _require(
-                identity.parse(model) is None or model in self._chat_models,
+                identity.parse(model) is None or model in self._kinds,
                 "targets",
                 f"{model!r} is a registered version: `drw models promote {alias.name} {model}` lets an alias name it",
             )
-            _require(model in self._chat_models, "targets", f"{model!r} is not a chat model; there are: {available}")
+            _require(model in self._kinds, "targets", f"{model!r} is not a model; there are: {available}")
+            kind, first = self._kinds[model], self._kinds[models[0]]
+            _require(kind == first, "targets", f"{model!r} is a {kind} model and {models[0]!r} a {first} model")
             _require(models.count(model) == 1, "targets", f"{model!r} is named twice; each model once is enough")
         for target in alias.targets:
             message = f"the weight of {target.model!r} is {target.weight}; it can be 0 to {MAX_WEIGHT}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from drw.api.models.v1.discovery_pb2 import Alias, Deadlines, Model, Permit, Plan, ResolvedModel, Target
+from drw.api.models.v1.discovery_pb2 import Alias, Deadlines, Model, Permit, Plan, ResolvedModel, Runtime, Target
 from drw.egress.allowlist import check_settings
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.runtime.settings import ConfigError, Settings
@@ -35,7 +35,14 @@ PREFILL = {"llama_cpp": "assistant"}
 """The default `prefill` of each engine; `none` for others."""
 ALIAS = "alias"
 """The engine of an alias in lists of models."""
-KIND_BY_NAME = {"chat": Model.CHAT, "embedding": Model.EMBEDDING}
+KIND_BY_NAME = {
+    "chat": Model.CHAT,
+    "embedding": Model.EMBEDDING,
+    "predictive": Model.PREDICTIVE,
+    "reranker": Model.RERANKER,
+}
+RUN_BY_SERVING = ("predictive", "reranker")
+"""Kinds of models that serving runs from their files."""
 
 
 class ModelNotFound(NotFound):
@@ -81,10 +88,23 @@ class SamplingSettings(Settings):
 class ModelSettings(Settings):
     """One model: `[services.discovery.models.ID]`."""
 
-    kind: Literal["chat", "embedding"] = "chat"
-    """The kind of the model."""
+    kind: Literal["chat", "embedding", "predictive", "reranker"] = "chat"
+    """The kind of the model. `predictive`: tensors in, tensors out, by the Open Inference Protocol; `reranker`: a
+    cross-encoder that scores documents for a query."""
     engine: Literal["llama_cpp", "openai", "vertex", "onnx"]
-    """The engine adapter, or `onnx` for the embedding model."""
+    """The engine adapter, or `onnx` for all other kinds."""
+    folder: str = ""
+    """The folder with the files of the model, which serving runs: ONNX for predictive models and rerankers, or GGUF
+    for `llama_cpp` in place of `base_url`."""
+    memory_mib: int = Field(0, ge=0)
+    """Memory limit of the process that runs `folder`, in MiB. 0: derived from the size of the files."""
+    threads: int = Field(0, ge=0, le=256)
+    """Processor threads of one inference of `folder`. 0: the setting of serving."""
+    max_batch: int = Field(1, ge=1, le=4096)
+    """Maximum rows of a predictive model that are processed together. 1: each request alone. Requests are joined only
+    if inputs and outputs have a first dimension of one name, and rows do not affect each other."""
+    max_batch_delay_ms: float = Field(0.0, ge=0, le=1000)
+    """Maximum wait of a request for others to join its batch, in milliseconds."""
     base_url: str = ""
     """Base URL without `/chat/completions`: `https://...`, `http://...`, or `unix:/path`."""
     base_urls: tuple[str, ...] = Field((), max_length=MAX_REPLICAS)
@@ -130,7 +150,11 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _check_kind(self) -> ModelSettings:
-        if self.kind == "embedding":
+        if self.kind in RUN_BY_SERVING:
+            self._check_files()
+        elif self.kind == "embedding":
+            if self.folder:
+                raise ValueError("the folder of an embedding model is a setting of the embedding service")
             if self.engine != "onnx":
                 raise ValueError("an embedding model has engine = 'onnx'")
             if self.default:
@@ -162,7 +186,25 @@ class ModelSettings(Settings):
         """Return the base URL of each replica, without a slash at the end."""
         return [url.rstrip("/") for url in self.base_urls or (self.base_url,)]
 
+    def _check_files(self) -> None:
+        if self.engine != "onnx":
+            raise ValueError(f"a {self.kind} model has engine = 'onnx'")
+        if not self.folder.startswith("/"):
+            raise ValueError(
+                f"folder is {self.folder!r}; a {self.kind} model needs an absolute path, as in '/srv/model'"
+            )
+        if self.default:
+            raise ValueError("only a chat model can be the default")
+        if self.base_url or self.base_urls:
+            raise ValueError(f"a {self.kind} model has a folder, not a base_url")
+
     def _check_addresses(self) -> None:
+        if self.folder:
+            if self.engine != "llama_cpp" or not self.folder.startswith("/"):
+                raise ValueError("folder of a chat model needs engine = 'llama_cpp' and an absolute path")
+            if self.base_url or self.base_urls:
+                raise ValueError("give folder or base_url, not both")
+            return
         if self.base_url and self.base_urls:
             raise ValueError("give base_url or base_urls, not both")
         for url in self.base_urls or (self.base_url,):
@@ -198,9 +240,9 @@ class Registry:
         self._models = models
         self._first_seen = first_seen or {}
         self._default_model = _find_default(models, default_model)
-        chat_models = [name for name, model in models.items() if model.kind == "chat"]
-        _check_fallbacks(models, chat_models)
-        self.aliases = Aliases(aliases or {}, chat_models, models)
+        _check_fallbacks(models)
+        kinds = {name: model.kind for name, model in models.items() if model.kind != "embedding"}
+        self.aliases = Aliases(aliases or {}, kinds, models)
 
     @property
     def models(self) -> Mapping[str, ModelSettings]:
@@ -259,6 +301,13 @@ class Registry:
             takes_reasoning=settings.reasoning == "send",
             sampling=settings.sampling.model_dump(exclude_none=True),
             permit=Permit(validation="settings"),
+            folder=settings.folder,
+            runtime=Runtime(
+                memory_mib=settings.memory_mib,
+                threads=settings.threads,
+                max_batch=settings.max_batch,
+                max_batch_delay_ms=settings.max_batch_delay_ms,
+            ),
         )
 
     def _model_id(self, name: str) -> str:
@@ -290,7 +339,7 @@ class Registry:
         first = self._models[models[0]]
         return Model(
             id=alias.name,
-            kind=Model.CHAT,
+            kind=KIND_BY_NAME[first.kind],
             owned_by=first.owned_by or first.engine,
             created=first.created or self._first_seen.get(models[0], 0),
             engine=ALIAS,
@@ -301,12 +350,13 @@ class Registry:
         )
 
 
-def _check_fallbacks(models: Mapping[str, ModelSettings], chat_models: list[str]) -> None:
+def _check_fallbacks(models: Mapping[str, ModelSettings]) -> None:
     for name, model in models.items():
+        others = [other for other, settings in models.items() if settings.kind == model.kind and other != name]
         for other in model.fallbacks:
-            if other not in chat_models or other == name:
-                others = ", ".join(each for each in chat_models if each != name) or "none"
-                raise ConfigError(f"models.{name}.fallbacks has {other!r}; other chat models are: {others}")
+            if other not in others:
+                available = ", ".join(others) or "none"
+                raise ConfigError(f"models.{name}.fallbacks has {other!r}; other {model.kind} models are: {available}")
 
 
 def _find_default(models: Mapping[str, ModelSettings], default_model: str) -> str:

@@ -10,6 +10,8 @@ from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1 import serving_rpc as contract
 from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
+from drw.api.models.v1.experiments_pb2 import WatchRoutingRequest
+from drw.api.models.v1.experiments_rpc import ExperimentsClient
 from drw.api.models.v1.serving_pb2 import (
     ChatChunk,
     ChatRequest,
@@ -26,6 +28,8 @@ from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
+from drw.models.serving.experiments.calls import CallExperiments
+from drw.models.serving.experiments.routing_table import RoutingTable
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
@@ -34,6 +38,7 @@ from drw.models.serving.http.embeddings import Embeddings
 from drw.models.serving.metering.budget_gate import build as build_metering
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
+from drw.models.serving.open_inference.build import serve_open_inference
 from drw.models.serving.openai import conversion
 from drw.models.serving.ports import ChatEngine
 from drw.models.serving.request_runner import RequestRunner
@@ -44,6 +49,8 @@ from drw.models.serving.routing.model_checks import ModelChecks, is_chat_model
 from drw.models.serving.routing.model_directory import ModelDirectory
 from drw.models.serving.routing.probing import ModelProber
 from drw.models.serving.routing.replica_checks import ReplicaChecks
+from drw.models.serving.routing.runtime_directory import RuntimeDirectory
+from drw.models.serving.runtime.build import build_runtime
 from drw.models.serving.settings import Settings as ServingSettings
 
 
@@ -141,8 +148,18 @@ async def build(scope: ServiceContext) -> Serving:
     policy = FailoverPolicy(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
     changes = replica_state.Changes()
+    pool, switch = build_runtime(scope, settings, discovery, clock)
     models = ModelDirectory(
-        discovery, engines.get, queue, settings.circuits, clock, settings.remember_models_seconds, kills, changes.notify
+        discovery,
+        engines.get,
+        queue,
+        settings.circuits,
+        clock,
+        settings.remember_models_seconds,
+        kills,
+        changes.notify,
+        pool,
+        switch,
     )
     scope.background(models.follow)
     scope.background(ReplicaChecks(models, clock, settings.replica_checks).run)
@@ -151,8 +168,12 @@ async def build(scope: ServiceContext) -> Serving:
     embeddings = Embeddings(models, embedding, metering)
     audit = scope.audit()
     buffers = BodyBuffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
-    runner = RequestRunner(models, policy, metering)
+    table = _routing_table(scope)
+    scope.background(table.follow)
+    runner = RequestRunner(models, policy, metering, CallExperiments(models, table))
     scope.routes += endpoints.routes(runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes)
+    directory = RuntimeDirectory(discovery, pool, switch, kills, clock, settings.remember_models_seconds)
+    serve_open_inference(scope, settings, directory, metering, kills, audit, buffers)
 
     checks = ModelChecks(models, clock)
 
@@ -172,6 +193,13 @@ async def build(scope: ServiceContext) -> Serving:
     scope.require_database()  # each answer needs its audit record
     scope.require("a chat model", check_models)
     return Serving(runner, kills, audit, buffers, models, ModelProber(models, discovery, embedding, clock), changes)
+
+
+def _routing_table(scope: ServiceContext) -> RoutingTable:
+    if not scope.has("experiments"):
+        return RoutingTable()
+    client = scope.client(ExperimentsClient)
+    return RoutingTable(lambda: client.watch_routing(WatchRoutingRequest()), scope.folder / "routing.pb")
 
 
 def _open_circuits(models: ModelDirectory, clock: Clock) -> list[str]:

@@ -7,6 +7,7 @@ from pydantic import Field
 from drw.billing.settings import MeteringSettings
 from drw.kernel.runtime.settings import Settings as Base
 from drw.models.serving.observability import content_capture
+from drw.models.serving.runtime.settings import RuntimeSettings
 
 
 class CircuitSettings(Base):
@@ -91,6 +92,8 @@ class Settings(Base):
     """Maximum bytes of the bodies of all running requests; further ones receive a 503."""
     max_buffered_bytes_per_org: int = Field(128 << 20, ge=1 << 20)
     """Maximum bytes of the bodies of one org; further requests receive a 429."""
+    switch_seconds: float = Field(120.0, ge=0, le=3600)
+    """Maximum time that an alias keeps its old models while new ones are loaded."""
     total_seconds: float = Field(900.0, gt=0, le=3600)
     """Time limit of a complete answer, all attempts included, if neither alias nor model has one."""
     retries: RetrySettings = RetrySettings()
@@ -100,3 +103,4 @@ class Settings(Base):
     openai: ClientSettings = ClientSettings()
     vertex: ClientSettings = ClientSettings()
     metering: MeteringSettings = MeteringSettings()
+    runtime: RuntimeSettings = RuntimeSettings()

@@ -104,7 +104,7 @@ class ResolveModelRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class ResolvedModel(_message.Message):
-    __slots__ = ("model", "base_url", "upstream_model", "api_key_variable", "max_prompt_tokens", "max_concurrent", "base_urls", "fallbacks", "deadlines", "prefill", "affinity", "sampling", "parameters", "takes_reasoning", "files", "folder", "inputs", "outputs", "permit", "org", "price")
+    __slots__ = ("model", "base_url", "upstream_model", "api_key_variable", "max_prompt_tokens", "max_concurrent", "base_urls", "fallbacks", "deadlines", "prefill", "affinity", "sampling", "parameters", "takes_reasoning", "files", "folder", "inputs", "outputs", "permit", "org", "price", "runtime")
     class SamplingEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +133,7 @@ class ResolvedModel(_message.Message):
     PERMIT_FIELD_NUMBER: _ClassVar[int]
     ORG_FIELD_NUMBER: _ClassVar[int]
     PRICE_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
     model: Model
     base_url: str
     upstream_model: str
@@ -154,7 +155,20 @@ class ResolvedModel(_message.Message):
     permit: Permit
     org: str
     price: _versions_pb2.ModelPrice
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., base_url: _Optional[str] = ..., upstream_model: _Optional[str] = ..., api_key_variable: _Optional[str] = ..., max_prompt_tokens: _Optional[int] = ..., max_concurrent: _Optional[int] = ..., base_urls: _Optional[_Iterable[str]] = ..., fallbacks: _Optional[_Iterable[str]] = ..., deadlines: _Optional[_Union[Deadlines, _Mapping]] = ..., prefill: _Optional[str] = ..., affinity: _Optional[str] = ..., sampling: _Optional[_Mapping[str, float]] = ..., parameters: _Optional[_Iterable[str]] = ..., takes_reasoning: _Optional[bool] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., folder: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., permit: _Optional[_Union[Permit, _Mapping]] = ..., org: _Optional[str] = ..., price: _Optional[_Union[_versions_pb2.ModelPrice, _Mapping]] = ...) -> None: ...
+    runtime: Runtime
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., base_url: _Optional[str] = ..., upstream_model: _Optional[str] = ..., api_key_variable: _Optional[str] = ..., max_prompt_tokens: _Optional[int] = ..., max_concurrent: _Optional[int] = ..., base_urls: _Optional[_Iterable[str]] = ..., fallbacks: _Optional[_Iterable[str]] = ..., deadlines: _Optional[_Union[Deadlines, _Mapping]] = ..., prefill: _Optional[str] = ..., affinity: _Optional[str] = ..., sampling: _Optional[_Mapping[str, float]] = ..., parameters: _Optional[_Iterable[str]] = ..., takes_reasoning: _Optional[bool] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., folder: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., permit: _Optional[_Union[Permit, _Mapping]] = ..., org: _Optional[str] = ..., price: _Optional[_Union[_versions_pb2.ModelPrice, _Mapping]] = ..., runtime: _Optional[_Union[Runtime, _Mapping]] = ...) -> None: ...
+
+class Runtime(_message.Message):
+    __slots__ = ("memory_mib", "threads", "max_batch", "max_batch_delay_ms")
+    MEMORY_MIB_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_DELAY_MS_FIELD_NUMBER: _ClassVar[int]
+    memory_mib: int
+    threads: int
+    max_batch: int
+    max_batch_delay_ms: float
+    def __init__(self, memory_mib: _Optional[int] = ..., threads: _Optional[int] = ..., max_batch: _Optional[int] = ..., max_batch_delay_ms: _Optional[float] = ...) -> None: ...
 
 class Permit(_message.Message):
     __slots__ = ("validation", "expires_at")

@@ -66,6 +66,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/feedback",
+        upstream="models",
+        scopes=("experiments:record",),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/health",
         upstream="models",
         scopes=("platform:read",),
@@ -141,6 +147,12 @@ REST_ROUTES = (
         path="/api/v1/rollout",
         upstream="gateway",
         scopes=("platform:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/rollouts",
+        upstream="models",
+        scopes=("platform:admin",),
         idle_seconds=120,
     ),
     RestRoute(

@@ -29,6 +29,8 @@ from drw.models.serving.request_runner import RequestRunner
 INVOKE = "models:invoke"
 READ = "models:read"
 SESSION = b"x-session-id"
+DOCUMENT = b"x-document-id"
+"""The document that a call is about: a unit of experiments."""
 MAX_SESSION = 512
 DONE = b"data: [DONE]\n\n"
 
@@ -108,6 +110,7 @@ class ChatEndpoints:
             model=request.model,
             stream=bool(request.stream),
             session=exchange.header(SESSION)[:MAX_SESSION],
+            document=exchange.header(DOCUMENT)[:MAX_SESSION],
             headers=exchange.headers,
         )
         try:

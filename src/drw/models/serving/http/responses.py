@@ -31,6 +31,12 @@ class HttpExchange:
         self.headers: list[tuple[bytes, bytes]] = []
         """Additional response headers; set them before the response starts."""
 
+    @property
+    def path_params(self) -> dict[str, str]:
+        """The parameters of the path."""
+        params: dict[str, str] = self._scope["path_params"]
+        return params
+
     def header(self, name: bytes) -> str:
         """Return a request header by its lower-case name, or an empty string."""
         return next((value.decode("latin-1") for key, value in self._scope["headers"] if key == name), "")
@@ -85,9 +91,9 @@ class HttpExchange:
         """Add fields to the log line of the request."""
         self._scope["state"]["log"].update(fields)
 
-    async def send_response(self, body: bytes, model: str) -> None:
-        """Send a complete JSON response."""
-        headers = [JSON, (b"content-length", b"%d" % len(body)), (b"x-drw-model", model.encode())]
+    async def send_response(self, body: bytes, model: str, content_type: tuple[bytes, bytes] = JSON) -> None:
+        """Send a complete response."""
+        headers = [content_type, (b"content-length", b"%d" % len(body)), (b"x-drw-model", model.encode())]
         self._response_started = True
         headers += self.headers
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})

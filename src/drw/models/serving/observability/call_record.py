@@ -24,16 +24,24 @@ from drw.kernel.errors import (
 from drw.kernel.observability import gen_ai, overhead, telemetry
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.killswitch.watch import Killed
+from drw.models.serving.experiments.exposures import Assignment
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.metrics import CallMetrics, metrics
 from drw.models.serving.openai.responses import Answer
 
-OPERATIONS = {"chat": gen_ai.CHAT, "completion": gen_ai.COMPLETION, "embedding": gen_ai.EMBEDDINGS}
+OPERATIONS = {
+    "chat": gen_ai.CHAT,
+    "completion": gen_ai.COMPLETION,
+    "embedding": gen_ai.EMBEDDINGS,
+    "inference": gen_ai.INFERENCE,
+}
 """Operation names of the audit log, mapped to those of OpenTelemetry's conventions."""
 TOKEN_ATTRIBUTES = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}
 STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREAM: True})
 """Requests to engines always stream."""
 REJECTED = (InvalidRequest, NotFound, Forbidden, RateLimited)
+EXPERIMENT = "drw.experiment"
+"""The attribute of a span with the experiment and arm of the call."""
 
 
 class CallRecord:
@@ -52,6 +60,7 @@ class CallRecord:
         self._called_at: float | None = None
         self._first_token: float | None = None
         self._closed = False
+        self._failed = False
         self._error_type = ""
         self._cost = 0
         self._requested = self._model = self._provider = ""
@@ -63,6 +72,13 @@ class CallRecord:
         """The models by which a kill can stop the call: the requested model and the one that answers."""
         self.details: dict[str, Any] = {"request_sha256": digest(request)}
         self._log_fields: dict[str, Any] = {}
+        self._assignment: Assignment | None = None
+
+    def assign(self, assignment: Assignment) -> None:
+        """Set the arm of the call; its exposure is written with the audit record."""
+        self._assignment = assignment
+        if assignment.label:
+            self.details["experiment"] = assignment.label
 
     def plan(self, requested: str, model: str, engine: str) -> None:
         """Set the first candidate; failures before the first attempt count for it."""
@@ -159,11 +175,16 @@ class CallRecord:
         return Closing(self, outcome, None if model_called_at is None else now - model_called_at)
 
     def audit_line(self, outcome: str) -> str:
-        """Return the audit line."""
-        return self._audit.line(f"model.{self._operation}", f"model/{self._model or '?'}", outcome, self.details)
+        """Return the audit line, with the exposure of the call if it has an arm."""
+        line = self._audit.line(f"model.{self._operation}", f"model/{self._model or '?'}", outcome, self.details)
+        if self._assignment is None:
+            return line
+        return self._assignment.line(line, outcome, self.details, self._cost, failed=self._failed)
 
     def observe_end(self, outcome: str, model_seconds: float | None, error: BaseException | None) -> None:
         """Observe the metrics of the call after the attempt to write its audit line."""
+        if self._assignment is not None:
+            self._assignment.written(committed=error is None)
         if isinstance(error, Unavailable):
             outcome, self._error_type = "failed", telemetry.error_type(error)
         seconds = time.perf_counter() - self._started_at
@@ -177,6 +198,7 @@ class CallRecord:
             self.details["error"] = error.reason
         if not self._closed:
             self._error_type = telemetry.error_type(error)
+            self._failed = call_outcome(error) == "failed" or isinstance(error, InvalidRequest | NotFound)
         await self.close(call_outcome(error))
 
     def _start_span(self, requested: str, engine: str, address: str) -> None:
@@ -221,6 +243,8 @@ class CallRecord:
             attributes[gen_ai.FIRST_CHUNK] = round(self._first_token, 4)
         if self._cost:
             attributes[gen_ai.COST] = self._cost / NANO
+        if self._assignment is not None and self._assignment.label:
+            attributes[EXPERIMENT] = self._assignment.label
         if self._error_type:
             attributes[telemetry.ERROR_TYPE] = self._error_type
         if self._span is None:

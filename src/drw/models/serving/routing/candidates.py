@@ -6,6 +6,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from drw.api.models.v1.discovery_pb2 import ResolvedModel
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import ContextLengthExceeded
 from drw.models.serving.openai.requests import Completion, Sampling, prompts_of, unknown_parameter
@@ -37,6 +38,8 @@ class ChatModel:
     """Supported parameters that are not OpenAI's."""
     takes_reasoning: bool = False
     """Whether the reasoning of earlier answers is sent to it."""
+    resolved: ResolvedModel | None = None
+    """The answer of discovery, for its permit."""
 
     @property
     def max_prompt_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
 from typing import Generic, TypeVar
@@ -20,18 +21,30 @@ from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavai
 from drw.kernel.rpc.context import caller_or_none
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList, killed_error
-from drw.models.serving.ports import ChatEngine, Deadlines, EngineTarget
+from drw.models.serving.ports import ChatEngine, Deadlines, EngineTarget, ModelSpec
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.candidates import CandidateList, ChatModel
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 from drw.models.serving.routing.load_balancing import Replica
+from drw.models.serving.routing.permits import check_permit
+from drw.models.serving.runtime.plan_switch import PlanSwitch
+from drw.models.serving.runtime.pool import ModelPool
+from drw.models.serving.runtime.pooled_engine import PooledEngine
+from drw.models.serving.runtime.specs import has_files, spec_of
 from drw.models.serving.settings import CircuitSettings
 
 T = TypeVar("T")
 
 CHAT, EMBEDDING = Model.CHAT, Model.EMBEDDING
 RESOLVE_TIMEOUT_SECONDS = 5.0
-KIND_NAMES = {CHAT: "a chat model", EMBEDDING: "an embedding model"}
+KIND_NAMES = {
+    CHAT: "a chat model",
+    EMBEDDING: "an embedding model",
+    Model.PREDICTIVE: "a predictive model",
+    Model.RERANKER: "a reranker",
+}
+SWITCH_CHECK_SECONDS = 0.1
+"""Lifetime of old candidates while the models of the new ones are loaded."""
 
 
 class ModelDirectory:
@@ -47,6 +60,8 @@ class ModelDirectory:
         seconds: float,
         kills: KillList,
         on_change: Callable[[], None] = lambda: None,
+        pool: ModelPool | None = None,
+        switch: PlanSwitch | None = None,
     ) -> None:
         self._on_change = on_change
         self._discovery = discovery
@@ -56,6 +71,8 @@ class ModelDirectory:
         self._clock = clock
         self._seconds = seconds
         self._kills = kills
+        self._pool = pool
+        self._switch = switch
         self._plans: dict[str, _CacheEntry[CandidateList]] = {}
         self._embeddings: dict[str, _CacheEntry[Model]] = {}
         self._chat: dict[str, tuple[ResolvedModel, ChatModel]] = {}
@@ -69,6 +86,9 @@ class ModelDirectory:
             Killed: a kill switch stops all candidates.
         """
         candidates = await self._cached(self._plans, name, self._resolve_candidates)
+        for model in candidates.models:
+            if model.resolved is not None:
+                check_permit(model.resolved, time.time())
         self._kills.check(caller_or_none(), (name, candidates.id))
         return self._without_killed(candidates)
 
@@ -122,8 +142,18 @@ class ModelDirectory:
             if entry is None:
                 raise
             value = entry.value
-        cache[name] = _CacheEntry(value, self._clock.time() + self._seconds)
+        seconds = self._seconds
+        if entry is not None and not self._may_replace(name, entry.value, value):
+            value, seconds = entry.value, min(seconds, SWITCH_CHECK_SECONDS)
+        cache[name] = _CacheEntry(value, self._clock.time() + seconds)
         return value
+
+    def _may_replace(self, name: str, old: object, new: object) -> bool:
+        """Return whether new candidates may replace the old ones: their models that serving runs are loaded."""
+        if self._switch is None or not isinstance(old, CandidateList) or not isinstance(new, CandidateList):
+            return True
+        specs = _specs(new)
+        return specs == _specs(old) or self._switch.may_use(("chat", name), specs)
 
     async def _resolve_embedding(self, name: str) -> Model:
         request = ResolveModelRequest(id=name)
@@ -151,10 +181,13 @@ class ModelDirectory:
 
     def _build_model(self, resolved: ResolvedModel) -> ChatModel:
         model = resolved.model
+        engine = self._engine(model.engine)
+        if self._pool is not None and has_files(resolved):
+            engine = PooledEngine(engine, self._pool, spec_of(resolved))
         return ChatModel(
             id=model.id,
             upstream_model=resolved.upstream_model,
-            engine=self._engine(model.engine),
+            engine=engine,
             engine_name=model.engine,
             queue=self._queue(model.id, resolved.max_concurrent),
             replicas=tuple(self._replica(resolved, url) for url in resolved.base_urls or [resolved.base_url]),
@@ -165,6 +198,7 @@ class ModelDirectory:
             affinity=resolved.affinity,
             parameters=frozenset(resolved.parameters),
             takes_reasoning=resolved.takes_reasoning,
+            resolved=resolved,
         )
 
     def _replica(self, resolved: ResolvedModel, url: str) -> Replica:
@@ -193,8 +227,16 @@ def _check_kind(resolved: ResolvedModel, kind: Model.Kind) -> None:
         raise InvalidRequest(message, param="model")
 
 
+def _specs(candidates: CandidateList) -> tuple[ModelSpec, ...]:
+    """Return the models with traffic that serving runs from their files."""
+    engines = [model.engine for model, weight in candidates.targets if weight]
+    return tuple(engine.spec for engine in engines if isinstance(engine, PooledEngine))
+
+
 def _short_address(url: str) -> str:
     """Return an address without scheme, path and credentials."""
+    if not url:
+        return "runtime"
     if url.startswith("unix:"):
         return url.rpartition("/")[2]
     address = URL(url)

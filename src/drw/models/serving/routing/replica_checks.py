@@ -29,7 +29,7 @@ class ReplicaChecks:
     async def run(self) -> None:
         """Check until cancelled."""
         while True:
-            await self._clock.sleep(self._settings.interval_seconds)
+            await asyncio.sleep(self._settings.interval_seconds)
             await self.check()
 
     async def check(self) -> None:

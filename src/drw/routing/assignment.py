@@ -6,6 +6,7 @@ coverage by defaults, this module raises an error.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,6 +101,16 @@ class Allocation:
         if self.version not in (1, 2):
             raise InvalidAllocation(f"the version of the hash must be 1 or 2, not {self.version!r}")
 
+    @classmethod
+    def of_weights(cls, seed: str, weights: Sequence[int], percent: int) -> Allocation:
+        """Return the allocation of `percent` of all units to arms by integer weights.
+
+        Raises:
+            InvalidAllocation: a weight is negative, or the percentage is not between 0 and 100.
+        """
+        total = sum(weights)
+        return cls(seed, tuple(weight / total for weight in weights), percent / 100)
+
     def arm(self, unit: str) -> int | None:
         """Return the index of a unit's arm, or None if the unit takes no part: also the unit with an empty id."""
         if not unit or (self.namespace and not self.namespace.contains(unit)):
@@ -109,3 +120,8 @@ class Allocation:
             return None
         ranges = bucket_ranges(self.weights, self.coverage)
         return next((i for i, (start, end) in enumerate(ranges) if start <= position < end), None)
+
+
+def unit_hash(experiment: int, unit: str) -> bytes:
+    """Return what stands for a unit in the database: 16 bytes of a SHA-256 that is different in each experiment."""
+    return hashlib.sha256(f"{experiment}/{unit}".encode(errors="surrogatepass")).digest()[:16]
