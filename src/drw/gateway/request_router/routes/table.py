@@ -29,10 +29,15 @@ from drw.routing.request_matching import IDLE_SECONDS, upstreams_of
 UPLOAD_BODY = 513 * MIB
 """A file of 512 MiB with its multipart form. The documents service enforces the exact limit."""
 
+MODEL_FILE_BODY = 1 << 40
+"""A model file. Discovery enforces the limits of the settings."""
+
 FIRST_BYTE_MS = 120_000
 """Timeout for the first byte of a response. Only a process that hangs reaches it, since other calls end after 30 s."""
 SLOW_FIRST_BYTE_MS = {"chat": 930_000, "completions": 930_000, "embeddings": 930_000, "files.write": 330_000}
 """First-byte timeouts of routes with slow responses. Serving and documents end their work before this time."""
+MODEL_FILE_MS = 3_600_000
+"""Time for the upload of a model file."""
 
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
