@@ -32,6 +32,7 @@ from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
+from drw.models.serving.http.endpoints import AuditedEndpoints
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.openai.usage import usage_update
 from drw.models.serving.ports import (
@@ -144,7 +145,7 @@ def application() -> Any:
     buffers = BodyBuffers(1 << 30, 1 << 30)
     reservations = ReservationClient(None, ledger, MeteringSettings())  # type: ignore[arg-type]
     runner = RequestRunner(models, rules, BudgetGate(CurrentPricing.fixed(Policy()), reservations))
-    routes = endpoints.routes(runner, discovery, None, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
+    routes = endpoints.routes(runner, None, AuditedEndpoints(audit, kills, buffers, 1 << 20))  # type: ignore[arg-type]
     return http_server.app(routes, "bench")
 
 

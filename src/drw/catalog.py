@@ -98,6 +98,8 @@ SERVICES = (
         "experiments",
         "rate_limiting",
         "request_router",
+        "documents",
+        "authentication",
         objective=Objective(latency_ms=10_000, latency_quantile=0.95),
     ),
     _service(

@@ -66,7 +66,7 @@ class Served:
     def id_of(self, name: str, path: str) -> str:
         """Return the id of something that exists; empty where nothing is known that this could name."""
         here = (id_ for start, id_ in self.known.items() if path.startswith(start) and name in start)
-        return self.known.get(name) or next(here, "")
+        return next(here, "") or self.known.get(name, "")
 
     def path(self, template: str, **others: str) -> str:
         """Return a path that names what exists, but for these parameters."""
@@ -163,10 +163,18 @@ def _one_of_everything(url: str) -> dict[str, str]:
         store = made("/v1/vector_stores", json={"name": "filings"})["id"]
         batch = made(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": [file]})["id"]
         key = made("/api/v1/keys", json={"name": "test", "scopes": ["models:read"]})["key"]["id"]
+        line: JsonObject = {"custom_id": "a", "method": "POST", "url": "/v1/completions"}
+        line["body"] = {"model": MODEL, "prompt": "Rates"}
+        form = {"files": {"file": ("in.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
+        batch_file = made("/v1/files", **form)["id"]
+        requests = {"input_file_id": batch_file, "endpoint": "/v1/completions", "completion_window": "24h"}
+        of_requests = made("/v1/batches", json=requests, headers={"x-drw-key": key})["id"]
         run = made("/api/v1/runs", json={"template": "digest", "inputs": {"files": [file]}})["id"]
         experiment = made("/api/v1/experiments", json=EXPERIMENT)["name"]
         made(f"/api/v1/experiments/{experiment}:start")
         kill = made("/api/v1/kills", json={"subject": "KEY", "name": key, "reason": "a drill"})["id"]
+        shown = f"/v1/batches/{of_requests}"
+        wait_until(lambda: http.get(shown).json()["status"] == "completed", "the batch of requests")
         wait_until(lambda: http.get(f"/api/v1/runs/{run}").json()["state"] in {"SUCCEEDED", "FAILED"}, "the run")
     return {
         "model": MODEL,
@@ -174,6 +182,8 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "vector_store_id": store,
         "collection": store,
         "batch_id": batch,
+        "batch_file": batch_file,
+        "/v1/batches/{batch_id}": of_requests,
         "run": run,
         "template": "digest",
         "index": "0",

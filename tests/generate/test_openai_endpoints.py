@@ -1,4 +1,4 @@
-"""The list of OpenAI endpoints matches the routes of the services."""
+"""The list of OpenAI's and Anthropic's endpoints matches the routes of the services."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 from drw.generate.reference.openai import ENDPOINTS
+from drw.models.serving.anthropic import endpoints as anthropic
 from drw.models.serving.http import endpoints
+from drw.models.serving.http.model_list import ModelList
 from drw.rag.documents.api.files import FileRoutes
 from drw.rag.documents.api.vector_stores import VectorStoreRoutes
 from drw.rag.retrieval.openai import SearchRoute
@@ -14,8 +16,11 @@ from drw.rag.retrieval.openai import SearchRoute
 
 def test_endpoint_list_matches_the_routes() -> None:
     dependency: Any = None
+    audited = endpoints.AuditedEndpoints(dependency, dependency, dependency, 1)
     routes: list[Any] = [
-        *endpoints.routes(dependency, dependency, dependency, dependency, dependency, dependency, 1),
+        *endpoints.routes(dependency, dependency, audited),
+        *ModelList(dependency).routes(),
+        *anthropic.routes(dependency, audited, dependency, 1),
         *FileRoutes(dependency, dependency, dependency, dependency, 1).routes(),
         *VectorStoreRoutes(dependency, dependency, dependency, dependency, dependency).routes(),
         SearchRoute(dependency).route(),

@@ -139,7 +139,7 @@ async def test_processes_end_with_their_supervisor(work_folder: Path) -> None:
         "import asyncio, sys\n"
         "from pathlib import Path\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "from test_child_process import IDLE, child_process\n"
+        "from local.test_child_process import IDLE, child_process\n"
         "async def main():\n"
         "    process = child_process(Path('.'), IDLE)\n"
         "    await process.start()\n"
@@ -148,7 +148,7 @@ async def test_processes_end_with_their_supervisor(work_folder: Path) -> None:
         "asyncio.run(main())\n"
     )
     supervisor = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, str(Path(__file__).parent), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", code, str(Path(__file__).parents[1]), stdout=asyncio.subprocess.PIPE
     )
     assert supervisor.stdout is not None
     pid = int(await supervisor.stdout.readline())

@@ -58,6 +58,8 @@ class ModelsCluster:
     kills: DoubleKills
     inference: str = ""
     """The address of the gRPC server of the Open Inference Protocol."""
+    socket: str = ""
+    """The Unix socket of the HTTP server."""
     seen: int = field(default=0)
 
     def records(self) -> list[JsonObject]:

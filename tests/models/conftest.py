@@ -74,7 +74,9 @@ def start(profile: Profile, folder: Path) -> StartCluster:
         default = {"models": models, "default_model": "small" if small else "double"}
         services = {**on.services, "discovery": further | default, "experiments": experiments or {}}
         rag = ServiceAddress(services=("embedding",), grpc=f"unix:{base}.r", http="")
-        spread = on.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
+        spread = on.model_copy(
+            update={"services": on.services | services | {"serving": serving}, "processes": {"rag": rag}}
+        )
         spread.processes["models"] = ServiceAddress(services=(), grpc="", http="", inference=f"unix:{base}.i")
         embedding = Server([DoubleEmbedding()])
         await embedding.start(rag.grpc)
@@ -94,7 +96,8 @@ def start(profile: Profile, folder: Path) -> StartCluster:
                         "max_retries": 0,
                     }
                     client = openai.AsyncOpenAI(**options)
-                    yield ModelsCluster(client, http, made, host, profile.postgres, kills, f"unix:{base}.i")
+                    inference = f"unix:{base}.i"
+                    yield ModelsCluster(client, http, made, host, profile.postgres, kills, inference, f"{base}.h")
             finally:
                 await host.stop(grace=0)
                 await embedding.stop(0)

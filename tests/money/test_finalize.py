@@ -28,6 +28,7 @@ class DoubleRecord:
 
     def __init__(self) -> None:
         self.events: list[object] = []
+        self.in_commit: InCommit | None = None
 
     def charge(self, settlement: Settlement) -> None:
         self.events.append(settlement.cost)

@@ -7,6 +7,7 @@ recipe in `RECIPES` fails its test: add the fields with which a stranger would n
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from security.victim import DESK, OPERATOR, ORG_AMOUNT, THIEF, VICTIM, Victim, c
 from support.json_types import JsonObject
 
 PATH_PARAMETERS = {
+    "/v1/batches/{batch_id}": "batch",
     "/api/v1/keys/{id}": "key",
     "/api/v1/kills/{id}": "kill",
     "/api/v1/desks/{name}": "desk",
@@ -28,6 +30,8 @@ PATH_PARAMETERS = {
     "/api/v1/upstreams/{name}": "upstream",
     "/api/v1/templates/{name}": "template",
     "/api/v1/models/{id}": "model",
+    "/api/v1/model-versions/{id}": "version",
+    "/api/v1/promotions/{id}": "promotion",
     "/api/v1/deadLetters/{id}": "run",
 }
 """The kind of object of a path parameter that is only called `id` or `name`."""
@@ -53,6 +57,7 @@ EXPERIMENT = {
     "arms": [{"name": "control", "weight": 1}, {"name": "other", "weight": 1}],
     "metrics": [{"name": "cost", "kind": "MEAN", "direction": "LOWER_IS_BETTER"}],
 }
+HELLO = [{"role": "user", "content": "hello"}]
 UNIT = {"context": {"targetingKey": "user-1"}}
 LIMITS = (
     *({"subject": "KEY", "key": key, **fields} for key in KEYS for fields in ({}, ORG, VICTIM_DESK, {"desk": DESK})),
@@ -61,13 +66,24 @@ LIMITS = (
     {"subject": "MODEL", "model": MODEL},
 )
 FILES = [{"file_id": "{file_id}"}]
+BATCH = {"input_file_id": "{file_id}", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 GRANT = {"scopes": ["models:read"]}
+
+VERSION = {"model": "mine", "kind": "CHAT", "owner": "mine"}
+RECORD = {
+    "scope": "NOT_IN_SCOPE",
+    "scope_reason": "mine",
+    "owner": "mine",
+    "expires_at": (datetime.now(UTC) + timedelta(days=30)).isoformat(),
+}
 
 # Sorted, so that lists run before the endpoints that create objects.
 RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "GET /api/v1/aliases": NO_FIELDS,
     "PUT /api/v1/aliases/{name}": ({"targets": [{"model": MODEL, "weight": 1}]},),
     "DELETE /api/v1/aliases/{name}": NO_FIELDS,
+    "GET /api/v1/aliases/{name}/history": NO_FIELDS,
+    "POST /api/v1/aliases/{name}:rollback": ({"reason": "mine"},),
     "GET /api/v1/audit/checkpoint": NO_FIELDS,
     "GET /api/v1/audit/records": (
         {},
@@ -131,6 +147,19 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "GET /api/v1/limits": ({}, ORG),
     "POST /api/v1/limits:remove": SUBJECTS,
     "GET /api/v1/me": NO_FIELDS,
+    "GET /api/v1/model-versions": ({}, {"model": "kestrel-model"}),
+    "POST /api/v1/model-versions": (
+        VERSION | {"files": [{"path": "model.gguf", "sha256": "{sha256}"}]},
+        VERSION | {"files": [{"path": "model.gguf", "sha256": "0" * 64}], "signature_sha256": "{sha256}"},
+        VERSION | {"endpoint": {"base_urls": ["http://169.254.169.254/v1"], "upstream_model": "m"}},
+    ),
+    "GET /api/v1/model-versions/{id}": NO_FIELDS,
+    "GET /api/v1/model-versions/{id}/bom": NO_FIELDS,
+    "POST /api/v1/model-versions/{id}/evaluations": ({"evaluation": {"suite": "mine", "metrics": {"auc": 1}}},),
+    "PUT /api/v1/model-versions/{id}/validation": ({"record": RECORD},),
+    "POST /api/v1/model-versions/{id}:approve": NO_FIELDS,
+    "POST /api/v1/model-versions/{id}:retire": ({"reason": "mine"},),
+    "POST /api/v1/model-versions/{id}:revoke": ({"reason": "mine"},),
     "GET /api/v1/models": NO_FIELDS,
     "GET /api/v1/models/{id}": NO_FIELDS,
     "GET /api/v1/orgs": NO_FIELDS,
@@ -139,6 +168,10 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "DELETE /api/v1/orgs/{name}": NO_FIELDS,
     "POST /api/v1/prices": ({"model": "kite", "prompt_usd_per_million": "2"},),
     "GET /api/v1/prices": NO_FIELDS,
+    "GET /api/v1/promotions": ({}, {"alias": "kestrel-prod"}),
+    "POST /api/v1/promotions": ({"alias": "mine", "version": "{version}", "reason": "mine"},),
+    "POST /api/v1/promotions/{id}:approve": NO_FIELDS,
+    "POST /api/v1/promotions/{id}:reject": ({"reason": "mine"},),
     "GET /api/v1/rollout": NO_FIELDS,
     "GET /api/v1/routes": NO_FIELDS,
     "PUT /api/v1/routes/{name}": ({"path": "/v1/mine", "upstream": "all", "tenants": [VICTIM]},),
@@ -166,6 +199,10 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /v1/chat/completions": ({"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "user": "{key}"},),
     "POST /v1/completions": ({"model": MODEL, "prompt": "hi", "user": "{key}"},),
     "POST /v1/embeddings": ({"model": MODEL, "input": "hi", "user": "{key}"},),
+    "POST /v1/batches": (BATCH, BATCH | {"input_file_id": "{batch_file}"}),
+    "GET /v1/batches": ({}, {"after": "{batch}"}),
+    "GET /v1/batches/{batch_id}": NO_FIELDS,
+    "POST /v1/batches/{batch_id}/cancel": NO_FIELDS,
     "POST /v1/files": ({"purpose": "user_data"},),
     "GET /v1/files": ({}, {"after": "{file_id}"}),
     "GET /v1/files/{file_id}": NO_FIELDS,
@@ -189,7 +226,10 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /v1/vector_stores/{vector_store_id}/files/{file_id}": ({"attributes": {"stolen": True}},),
     "GET /v1/vector_stores/{vector_store_id}/files/{file_id}/content": NO_FIELDS,
     "POST /v1/vector_stores/{vector_store_id}/search": ({"query": "rates"},),
+    "POST /v1/messages": ({"model": MODEL, "max_tokens": 1, "messages": HELLO, "metadata": {"user_id": "{key}"}},),
+    "POST /v1/messages/count_tokens": ({"model": MODEL, "messages": HELLO},),
     # Endpoints without a contract.
+    "HEAD /api/v1/model-files/{sha256}": NO_FIELDS,
     "POST /ofrep/v1/evaluate/flags": (UNIT,),
     "POST /ofrep/v1/evaluate/flags/{experiment}": (UNIT,),
     "GET /metrics/all": NO_FIELDS,

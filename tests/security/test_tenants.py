@@ -34,12 +34,15 @@ STRANGERS = {
 }
 OUTSIDE_WALL = {"x-drw-walls": "credit", "x-drw-key": "key_outside"}
 """A key of the same desk that is outside the wall of the owner."""
-WALLED = ("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs", "/api/v1/experiments")
+WALLED = (
+    *("/v1/files", "/v1/vector_stores", "/v1/batches", "/api/v1/collections", "/api/v1/runs", "/api/v1/experiments"),
+)
 NOT_FOUND = (403, 404, 501)
 VISIBLE_PATHS = (
     *("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs", "/api/v1/keys?all=true"),
     *("/api/v1/kills", "/api/v1/desks/{name}", "/api/v1/experiments", "/api/v1/experiments/{name}/results"),
     *("/v1/vector_stores/{vector_store_id}/files", "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}"),
+    "/v1/batches",
 )
 """The paths that show whether the owner's objects changed."""
 
@@ -60,6 +63,11 @@ BODIES: JsonObject = {
 NAMED_IN_BODIES = {
     "/v1/vector_stores": {"name": "mine", "file_ids": ["{file_id}"]},
     "/api/v1/runs": {"template": "digest", "inputs": {"files": ["{file_id}"]}},
+    "/v1/batches": {
+        "input_file_id": "{batch_file}",
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    },
 }
 
 

@@ -35,6 +35,8 @@ VICTIM_PATHS = (
         "/api/v1/kills",
         "/api/v1/experiments",
         "/v1/files",
+        "/v1/batches",
+        "/v1/batches/{batch}",
         "/v1/vector_stores",
     ),
     *("/v1/files/{file_id}/content", "/v1/vector_stores/{vector_store_id}/files"),
@@ -153,6 +155,12 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
         "data": {"purpose": "user_data"},
     }
     ids["file_id"] = create(client, "/v1/files", **upload)["id"]
+    line: JsonObject = {"custom_id": "kestrel-line", "method": "POST", "url": "/v1/chat/completions"}
+    line["body"] = {"model": MODEL, "messages": [{"role": "user", "content": "kestrel-prompt"}]}
+    requests: JsonObject = {"files": {"file": ("kestrel.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
+    ids["batch_file"] = create(client, "/v1/files", **requests)["id"]
+    batch = {"input_file_id": ids["batch_file"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    ids["batch"] = create(client, "/v1/batches", json=batch | {"metadata": {"a": "kestrel-batch"}})["id"]
     ids["vector_store_id"] = ids["collection"] = create(client, "/v1/vector_stores", json={"name": "kestrel-store"})[
         "id"
     ]
@@ -165,6 +173,9 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids["kill"] = create(client, "/api/v1/kills", json=kill)["id"]
     ids["index"] = str(create(client, "/api/v1/audit/records", "GET")["records"][-1]["index"])
     wait_until(lambda: '"in_progress":0' in client.get(victim.fill(f"{batches}/{{batch_id}}")).text, "the batch")
+    wait_until(
+        lambda: client.get(victim.fill("/v1/batches/{batch}")).json()["status"] == "completed", "the batch of requests"
+    )
     final_states = {"SUCCEEDED", "FAILED"}
     wait_until(lambda: client.get(victim.fill("/api/v1/runs/{run}")).json()["state"] in final_states, "the run")
     yield victim

@@ -58,6 +58,21 @@ class Api:
         with file.open("rb") as content:
             return self._call("POST", path, files={"file": (file.name, content)}, data=fields)
 
+    def download(self, path: str, destination: Path) -> None:
+        """Download a file, streamed to disk. A download that breaks off leaves no file."""
+        partial = destination.with_name(f"{destination.name}.partial")
+        try:
+            with self._translate_errors(), self._client.stream("GET", path) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise _error_of(response)
+                with partial.open("wb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            partial.replace(destination)
+        finally:
+            partial.unlink(missing_ok=True)
+
     def delete(self, path: str) -> dict[str, Any]:
         """Send DELETE and return the JSON."""
         return self._call("DELETE", path)

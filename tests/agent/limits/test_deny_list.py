@@ -143,7 +143,9 @@ async def test_kill_ends_active_streams_with_an_error(data_plane: DataPlaneHarne
         for text in texts:
             *previous, last, empty = text.split("\n\n")
             assert set(previous) == {"data: on"} and empty == ""
-            error = json.loads(last.removeprefix("data: "))["error"]
+            event, data = last.split("\n")
+            assert event == "event: error"
+            error = json.loads(data.removeprefix("data: "))["error"]
             assert (error["type"], error["code"]) == ("permission_error", "killed")
 
 

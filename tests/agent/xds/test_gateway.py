@@ -70,6 +70,33 @@ async def test_invalid_key_is_rejected_with_the_reason(gateway: GatewayHarness) 
             assert (await client.post(CHAT, headers={"authorization": f"Bearer {forged}"})).status_code == 401
 
 
+async def test_anthropic_clients_send_the_key_as_api_key(gateway: GatewayHarness) -> None:
+    key = await gateway.create_key("models:invoke")
+    other_key = await gateway.create_key("models:read")
+    async with gateway.client() as client:
+        answer = await client.post("/v1/messages", json={}, headers={"x-api-key": key})
+        received = answer.json()["headers"]
+        assert (answer.status_code, received["x-drw-scopes"]) == (200, "models:invoke")
+        assert "x-api-key" not in received
+        for headers, message in [
+            ({"x-api-key": key, "authorization": f"Bearer {key}"}, "two keys"),
+            ({"x-api-key": other_key, "authorization": f"Bearer {key}"}, "two keys"),
+            ({"x-api-key": "sk-x", "authorization": f"Bearer {key}"}, "not valid"),
+            ({"x-api-key": f"Bearer {key}"}, "not valid"),
+            ({"x-api-key": f"{key},{key}"}, "not valid"),
+            ({}, "no key in this request"),
+        ]:
+            answer = await client.post("/v1/messages/count_tokens?beta=true", json={}, headers=headers)
+            body = answer.json()
+            assert (answer.status_code, body["type"], body["error"]["type"]) == (401, "error", "authentication_error")
+            assert message in body["error"]["message"]
+            assert body["request_id"] == answer.headers["x-request-id"]
+        answer = await client.post("/v1/messages", json={}, headers={"x-api-key": other_key})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (403, "permission_error")
+        answer = await client.get("/v1/messages", headers={"x-api-key": key})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (405, "invalid_request_error")
+
+
 async def test_scopes_paths_and_identity_headers(gateway: GatewayHarness) -> None:
     async with gateway.client(await gateway.create_key("models:read", "documents:read")) as client:
         answer = await client.post(CHAT, json={})

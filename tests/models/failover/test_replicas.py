@@ -311,9 +311,9 @@ def test_a_queued_request_moves_on_when_the_circuit_opens(
     class CountingQueue(AdmissionQueue):
         waiting = 0
 
-        async def _wait(self, seconds: float) -> None:
+        async def _wait(self, seconds: float, *, background: bool) -> None:
             CountingQueue.waiting += 1
-            await super()._wait(seconds)
+            await super()._wait(seconds, background=background)
 
     async def run(world: World) -> None:
         world["primary"].script = ["held_500"]

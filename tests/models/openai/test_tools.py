@@ -115,31 +115,33 @@ TOOLS: dict[str, JsonObject] = {
 
 def test_a_truncated_text_answer_is_a_prefix() -> None:
     complete = '{"name": "final_answer", "arguments": {\n "text": "a\\\\b \\n \\ud83c\\udf89 \\u00e9 \\"q\\""}}'
-    expected = [_parse_call(complete[:cut], "length", TOOLS)[0].get("content", "") for cut in range(len(complete) + 1)]
+    expected = [
+        _parse_call(complete[:cut], "length", TOOLS)["delta"].get("content", "") for cut in range(len(complete) + 1)
+    ]
     assert expected[-1] == 'a\\b \n 🎉 é "q"'
     assert all(expected[-1].startswith(text) for text in expected)
     assert len(set(expected)) == len(expected[-1]) + 1
 
 
 @pytest.mark.parametrize(
-    ("stops", "expected", "reason"),
+    ("stops", "expected", "end"),
     [
-        ([], "one. two.", "length"),
-        ([" two", "."], "one", "stop"),
-        (["x"], "one. two.", "length"),
-        (["one"], "", "stop"),
+        ([], "one. two.", {"finish_reason": "length"}),
+        ([" two", "."], "one", {"finish_reason": "stop", "stop_reason": "."}),
+        (["x"], "one. two.", {"finish_reason": "length"}),
+        (["one"], "", {"finish_reason": "stop", "stop_reason": "one"}),
     ],
 )
-def test_stop_sequences_apply_to_a_text_answer_with_tools(stops: list[str], expected: str, reason: str) -> None:
+def test_stop_sequences_apply_to_a_text_answer_with_tools(stops: list[str], expected: str, end: dict[str, str]) -> None:
     complete = '{"name": "final_answer", "arguments": {"text": "one. two."}}'
-    assert _parse_call(complete, "length", TOOLS, stops) == ({"content": expected}, reason)
+    assert _parse_call(complete, "length", TOOLS, stops) == {"delta": {"content": expected}, **end}
 
 
 def test_a_truncated_call_has_a_prefix_of_its_arguments() -> None:
     complete = '{"name": "f", "arguments": {"a": "b\\"}", "c": [1,2]}}'
     for cut in range(len(complete)):
-        delta, reason = _parse_call(complete[:cut], "length", TOOLS)
-        assert reason == "length" and "content" not in delta
-        for call in delta.get("tool_calls", ()):
+        choice = _parse_call(complete[:cut], "length", TOOLS)
+        assert choice["finish_reason"] == "length" and "content" not in choice["delta"]
+        for call in choice["delta"].get("tool_calls", ()):
             assert '{"a": "b\\"}", "c": [1,2]}'.startswith(call["function"]["arguments"])
-    assert _parse_call(complete, "stop", TOOLS)[1] == "tool_calls"
+    assert _parse_call(complete, "stop", TOOLS)["finish_reason"] == "tool_calls"

@@ -105,7 +105,7 @@ def one_worker(rag: Profile) -> Profile:
 async def test_a_frozen_worker_does_not_overwrite_the_document_of_its_successor(
     one_worker: Profile, rag: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_lease, "HEARTBEAT_SECONDS", 3600)
+    monkeypatch.setattr("drw.kernel.storage.worker_lease.HEARTBEAT_SECONDS", 3600)
     async with running(one_worker) as frozen:
         gate = Gate(frozen)
         desk = frozen.desk()
@@ -131,7 +131,7 @@ async def test_a_frozen_worker_does_not_overwrite_the_document_of_its_successor(
 async def test_a_heartbeat_extends_the_lease_of_a_worker(
     idle: AbstractAsyncContextManager[Platform], rag: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_lease, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr("drw.kernel.storage.worker_lease.HEARTBEAT_SECONDS", 0.01)
     async with idle:
         database = Database(rag.postgres, "documents")
         await database.start("drw.rag.documents")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -41,6 +41,10 @@ on conflict (id) do nothing returning id
 """
 
 
+InCommit = Callable[[Connection], Awaitable[None]]
+"""Writes of a caller that are part of the transaction of a settlement; they name their schema in each statement."""
+
+
 @dataclass(slots=True)
 class LedgerWrite:
     """Rows and audit record of one call."""
@@ -73,6 +77,21 @@ class Ledger:
             message = "the ledger and the audit record cannot be written, so there is no answer"
             raise Unavailable(message, part="postgres") from error
         return write.new
+
+    async def put_with(self, rows: Sequence[Row], record: str, in_commit: InCommit) -> bool:
+        """Write like `put`, in one transaction with the writes of the caller: all of them are durable, or none.
+
+        Raises what `in_commit` raises, and:
+            Unavailable: the database does not respond.
+        """
+        async with self._database.transaction() as connection:
+            added = await add(connection, rows)
+            if existing := [row for row in rows if row.id not in added]:
+                await connection.execute(CORRECT, (dump(existing),))
+            if record:
+                await connection.execute(audit.INSERT, ([record],))
+            await in_commit(connection)
+        return len(added) == len(rows)
 
     async def rows(self, ids: Iterable[str]) -> list[Row]:
         """Return the rows with these ids."""

@@ -18,7 +18,7 @@ from drw.billing.counters.client import (
     ReservationRequest,
     Unregistered,
 )
-from drw.billing.ledger.ledger import Ledger
+from drw.billing.ledger.ledger import InCommit, Ledger
 from drw.billing.ledger.rows import settlement_rows, total_charges
 from drw.billing.reservations.errors import ReservationLost, quota_error
 from drw.billing.reservations.lease_file import LeaseFile
@@ -185,25 +185,34 @@ class ReservationClient:
         self._pending[reservation.id] = settlement
         return settlement
 
-    async def commit(self, settlement: Settlement, audit_line: str = "") -> None:
+    async def commit(self, settlement: Settlement, audit_line: str = "", in_commit: InCommit | None = None) -> None:
         """Write the rows and the audit record of a call in one commit, then release the reservation.
 
-        Raises:
+        Raises what `in_commit` raises, and:
             Unavailable: the ledger cannot be written. `settle_pending` retries the rows, without the audit record.
         """
         reservation = settlement.reservation
         if reservation is None:
-            await self._ledger.put(settlement.rows, audit_line)
+            await self._put(settlement, audit_line, in_commit)
             settlement.written = True
             return
         if not settlement.written:
             if not self.holds(reservation):  # the reaper may settle it
                 settlement.rows = [replace(row, posted=False) for row in settlement.rows]
-            if not await self._ledger.put(settlement.rows, audit_line):
+            if not await self._put(settlement, audit_line, in_commit):
                 # Rows of the reaper, or of an earlier attempt whose response was lost.
                 settlement.rows = await self._ledger.rows(row.id for row in settlement.rows)
             settlement.written = True
         await self._release(reservation, settlement)
+
+    async def _put(self, settlement: Settlement, audit_line: str, in_commit: InCommit | None) -> bool:
+        if in_commit is None:
+            return await self._ledger.put(settlement.rows, audit_line)
+        settlement.committing = True
+        try:
+            return await self._ledger.put_with(settlement.rows, audit_line, in_commit)
+        finally:
+            settlement.committing = False
 
     async def _release(self, reservation: Reservation, settlement: Settlement) -> None:
         """Move the charges from reserved to spent, and release the remainder."""
@@ -298,7 +307,8 @@ class ReservationClient:
             await action()
 
     async def _commit_pending(self, id: str) -> None:
-        if (settlement := self._pending.get(id)) is None:  # the call itself has committed it
+        settlement = self._pending.get(id)
+        if settlement is None or settlement.committing:  # the call itself has committed it, or does so now
             return
         try:
             await self.commit(settlement)

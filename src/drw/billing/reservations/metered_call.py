@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from drw.billing.amounts import Price
 from drw.billing.ledger.attempts import Attempt, AttemptHistory
+from drw.billing.ledger.ledger import InCommit
 from drw.billing.ledger.rows import settlement_rows
 from drw.billing.reservations.client import ReservationClient
 from drw.billing.reservations.errors import INSUFFICIENT_QUOTA, EngineOvershot, InsufficientQuota
@@ -61,6 +62,9 @@ class Estimate:
 
 class AuditRecord(Protocol):
     """Audit record of a call, as required for its settlement."""
+
+    in_commit: InCommit | None
+    """Further writes of the commit of a successful call."""
 
     def charge(self, settlement: Settlement) -> None:
         """Add the cost of the call to the record."""
@@ -188,7 +192,7 @@ class MeteredCall(Generic[M]):
                 await self._client.commit(settlement)
             else:
                 with record.closing() as audit_line:
-                    await self._client.commit(settlement, audit_line)
+                    await self._client.commit(settlement, audit_line, record.in_commit)
         except Exception as failed:
             if error is None and self.reservation is not None:
                 self._settle(failed)  # an answer that is not delivered must not be charged as complete

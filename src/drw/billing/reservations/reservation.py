@@ -45,6 +45,8 @@ class Settlement:
     """Further counts of the engine, by name, which have no price."""
     written: bool = False
     """Whether the ledger has the rows."""
+    committing: bool = False
+    """Whether the call writes the rows together with other data now: nothing else may write them alone."""
 
     @property
     def id(self) -> str:

@@ -17,6 +17,7 @@ from drw.gateway.authentication.keys.announcing import KeyAnnouncer
 from drw.gateway.authentication.keys.encryption import EnvelopeEncryption
 from drw.gateway.authentication.keys.issuing import Keys
 from drw.gateway.authentication.keys.lineage import KeyLineage
+from drw.gateway.authentication.keys.present import permissions
 from drw.gateway.authentication.keys.signing import jwks
 from drw.gateway.authentication.keys.signing_keys import SigningKeys
 from drw.gateway.authentication.keys.store import KeyStore
@@ -161,6 +162,10 @@ class Authentication(contract.Authentication):
     async def compare_principals(self, request: wire.ComparePrincipalsRequest, /) -> wire.ComparePrincipalsResponse:
         """ComparePrincipals compares the caller with other callers by the recorded lineage of their keys."""
         return await self._lineage.compare(request)
+
+    async def get_permissions(self, request: wire.GetPermissionsRequest, /) -> wire.Permissions:
+        """GetPermissions returns the present permissions of the caller."""
+        return await permissions(self._store)
 
     async def watch_credentials(self, request: wire.WatchCredentialsRequest, /) -> AsyncIterator[wire.Credentials]:
         """WatchCredentials streams the keys that data planes use to verify credentials, now and after each change."""

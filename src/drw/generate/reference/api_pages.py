@@ -58,7 +58,7 @@ def _tag(tag: Schema, operations: Iterable[tuple[str, str, Schema]], document: S
         lines += [f"## `{verb} {path}` {{#{slug(operation['operationId'])}}}", ""]
         lines += [_text(operation.get("description") or f"{operation['summary']}."), ""]
         if link := operation.get("externalDocs"):
-            lines += [f"See [OpenAI's reference]({link['url']}).", ""]
+            lines += [f"See [{link['description']}]({link['url']}).", ""]
         scopes = [scope for entry in operation["security"] for scope in entry["key"]]
         lines += [f"Scope: {', '.join(f'`{scope}`' for scope in scopes) or 'any key'}.", ""]
         if parameters := operation.get("parameters"):

@@ -1,26 +1,32 @@
-"""The endpoints of OpenAI's API that the platform implements. OpenAI's reference describes them."""
+"""The endpoints of OpenAI's and Anthropic's APIs that the platform implements. Their references describe them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-REFERENCE = "https://platform.openai.com/docs/api-reference"
+OPENAI, ANTHROPIC = "OpenAI", "Anthropic"
+REFERENCES = {
+    OPENAI: "https://platform.openai.com/docs/api-reference",
+    ANTHROPIC: "https://platform.claude.com/docs/en/api",
+}
+"""The reference of each API."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One endpoint; `page` is its path in OpenAI's reference."""
+    """One endpoint; `page` is its path in the reference of its API."""
 
     verb: str
     path: str
     scope: str
     summary: str
     page: str
+    api: str = OPENAI
 
     @property
     def url(self) -> str:
-        """The page in OpenAI's reference."""
-        return f"{REFERENCE}/{self.page}"
+        """The page in the reference."""
+        return f"{REFERENCES[self.api]}/{self.page}"
 
 
 ENDPOINTS = (
@@ -29,6 +35,21 @@ ENDPOINTS = (
     Endpoint("POST", "/v1/chat/completions", "models:invoke", "Chat with a model, streamed or not.", "chat/create"),
     Endpoint("POST", "/v1/completions", "models:invoke", "Continue a text, streamed or not.", "completions/create"),
     Endpoint("POST", "/v1/embeddings", "models:invoke", "Turn texts into vectors.", "embeddings/create"),
+    Endpoint(
+        "POST", "/v1/messages", "models:invoke", "Chat with a model, streamed or not.", "messages/create", ANTHROPIC
+    ),
+    Endpoint(
+        "POST",
+        "/v1/messages/count_tokens",
+        "models:invoke",
+        "Count the tokens of a prompt.",
+        "messages/count_tokens",
+        ANTHROPIC,
+    ),
+    Endpoint("POST", "/v1/batches", "models:invoke", "Run the requests of a file in the background.", "batch/create"),
+    Endpoint("GET", "/v1/batches", "models:invoke", "List batches.", "batch/list"),
+    Endpoint("GET", "/v1/batches/{batch_id}", "models:invoke", "Show a batch.", "batch/retrieve"),
+    Endpoint("POST", "/v1/batches/{batch_id}/cancel", "models:invoke", "Cancel a batch.", "batch/cancel"),
     Endpoint("POST", "/v1/files", "documents:write", "Upload a file.", "files/create"),
     Endpoint("GET", "/v1/files", "documents:read", "List files.", "files/list"),
     Endpoint("GET", "/v1/files/{file_id}", "documents:read", "Show a file.", "files/retrieve"),

@@ -1,20 +1,25 @@
-"""Supported parameters of OpenAI's endpoints: types of OpenAI's client compared with the services' models."""
+"""Supported parameters of OpenAI's and Anthropic's endpoints: types of their clients, compared with our models."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import anthropic.types
 from openai import types
 from openai.types import chat, vector_stores
 
 from drw.generate.reference.openai_requests import HANDWRITTEN, MODELS
+from drw.models.serving.anthropic import requests as messages
 from drw.models.serving.openai.requests import HINTS, NOT_FORWARDED
 
 OPENAI: dict[str, Any] = {
     "chat/create": chat.completion_create_params.CompletionCreateParamsStreaming,
     "completions/create": types.completion_create_params.CompletionCreateParamsStreaming,
     "embeddings/create": types.EmbeddingCreateParams,
+    "messages/create": anthropic.types.message_create_params.MessageCreateParamsStreaming,
+    "messages/count_tokens": anthropic.types.MessageCountTokensParams,
+    "batch/create": types.BatchCreateParams,
     "files/create": types.FileCreateParams,
     "vector-stores/create": types.VectorStoreCreateParams,
     "vector-stores/modify": types.VectorStoreUpdateParams,
@@ -23,22 +28,30 @@ OPENAI: dict[str, Any] = {
     "vector-stores-files/updateAttributes": vector_stores.FileUpdateParams,
     "vector-stores-file-batches/createBatch": vector_stores.FileBatchCreateParams,
 }
-"""The parameters of each endpoint in OpenAI's client for Python, by the endpoint's page in OpenAI's reference."""
+"""The parameters of each endpoint in the official client for Python, by the endpoint's page in the reference."""
+
+SAMPLING = {"temperature", "top_p", "top_k"}
+"""Parameters of Anthropic's API that its present client does not declare."""
+NOTES = {
+    "chat/create": NOT_FORWARDED | HINTS,
+    "messages/create": messages.HINTS,
+    "messages/count_tokens": messages.HINTS,
+}
 
 IN_PATH = "vector_store_id"
 
 
 def parameters(page: str) -> Iterator[tuple[str, str, str]]:
     """Yield each parameter of an endpoint, whether it is supported, and a note."""
-    openai_names = set(OPENAI[page].__annotations__) - {IN_PATH}
+    names = set(OPENAI[page].__annotations__) - {IN_PATH} | (SAMPLING if page == "messages/create" else set())
     supported, rejected = _parameter_support(page)
-    for name in sorted(openai_names | supported.keys()):
+    for name in sorted(names | supported.keys()):
         if name in rejected:
             yield name, "no", rejected[name]
         elif name not in supported:
             yield name, "no", "not a parameter here"
         else:
-            yield name, "yes", supported[name] if name in openai_names else "not OpenAI's"
+            yield name, "yes", supported[name] if name in names else "not OpenAI's"
 
 
 def _parameter_support(page: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -46,5 +59,5 @@ def _parameter_support(page: str) -> tuple[dict[str, str], dict[str, str]]:
     if page not in MODELS:
         return dict.fromkeys(HANDWRITTEN[page][1]["properties"], ""), {}
     model = MODELS[page]
-    notes = NOT_FORWARDED | HINTS if page == "chat/create" else {}
+    notes = NOTES.get(page, {})
     return {name: notes.get(name, "") for name in model.model_fields}, dict(getattr(model, "ALTERNATIVES", {}))

@@ -1,4 +1,4 @@
-"""Request schemas of OpenAI's endpoints: from the services' models, or written by hand."""
+"""Request schemas of OpenAI's and Anthropic's endpoints: from the services' models, or written by hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from drw.models.serving.anthropic.requests import CountTokens, CreateMessage
+from drw.models.serving.batches.api import CreateBatch
 from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding
 from drw.rag.documents.api.request_bodies import (
     CreateFileBatch,
@@ -31,6 +33,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "chat/create": ChatCompletion,
     "completions/create": Completion,
     "embeddings/create": Embedding,
+    "messages/create": CreateMessage,
+    "messages/count_tokens": CountTokens,
+    "batch/create": CreateBatch,
     "vector-stores/create": CreateVectorStore,
     "vector-stores/modify": UpdateVectorStore,
     "vector-stores/search": SearchBody,
@@ -38,7 +43,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "vector-stores-files/updateAttributes": UpdateVectorStoreFile,
     "vector-stores-file-batches/createBatch": CreateFileBatch,
 }
-"""The pydantic model of each endpoint's body, by the endpoint's page in OpenAI's reference."""
+"""The pydantic model of each endpoint's body, by the endpoint's page in the reference."""
 
 
 HANDWRITTEN: dict[str, tuple[str, Schema]] = {
@@ -59,12 +64,16 @@ HANDWRITTEN: dict[str, tuple[str, Schema]] = {
 }
 
 LIST_ENDPOINTS: dict[str, tuple[int, str]] = {
+    "batch/list": (100, ""),
     "files/list": (10_000, "purpose"),
     "vector-stores/list": (100, ""),
     "vector-stores-files/listFiles": (100, "filter"),
     "vector-stores-file-batches/listBatchFiles": (100, "filter"),
 }
 """List endpoints with their maximum page size and filters."""
+
+WITHOUT_ORDER = {"batch/list"}
+"""List endpoints that always return the newest objects first."""
 
 FILTER_SCHEMAS: dict[str, Schema] = {"purpose": TEXT, "filter": {"enum": list(STATES)}}
 
@@ -74,7 +83,9 @@ def query(page: str) -> list[Schema]:
     if page not in LIST_ENDPOINTS:
         return []
     maximum, filter_name = LIST_ENDPOINTS[page]
-    parameters = {"limit": {"type": "integer", "minimum": 1, "maximum": maximum}, "order": {"enum": ["asc", "desc"]}}
+    parameters: dict[str, Schema] = {"limit": {"type": "integer", "minimum": 1, "maximum": maximum}}
+    if page not in WITHOUT_ORDER:
+        parameters["order"] = {"enum": ["asc", "desc"]}
     parameters |= {"after": TEXT} | ({filter_name: FILTER_SCHEMAS[filter_name]} if filter_name else {})
     return [{"name": name, "in": "query", "schema": schema} for name, schema in parameters.items()]
 

@@ -9,7 +9,7 @@ from typing import Any
 from drw.api.kernel.v1.kernel_pb2 import Rules
 from drw.generate.protos import Field, Protos, compiled
 from drw.generate.reference import openai_requests
-from drw.generate.reference.openai import ENDPOINTS, Endpoint
+from drw.generate.reference.openai import ENDPOINTS, REFERENCES, Endpoint
 from drw.generate.reference.operations import JSON as JSON_VALUE
 from drw.generate.reference.operations import Operation, description, operations, path_names, reachable, short
 from drw.kernel.errors import HTTP
@@ -74,7 +74,7 @@ def document(protos: Protos) -> Schema:
             {"url": "http://127.0.0.1:8080", "description": "A platform on this machine, at its default port."}
         ],
         "tags": [
-            {"name": "OpenAI", "description": "Endpoints that OpenAI describes."},
+            *({"name": api, "description": f"Endpoints that {api} describes."} for api in REFERENCES),
             *({"name": name, "description": text} for name, text in services.items()),
         ],
         "paths": dict(sorted(paths.items())),
@@ -123,10 +123,10 @@ def _response(operation: Operation) -> Schema:
 
 def _openai_operation(endpoint: Endpoint) -> Schema:
     definition: Schema = {
-        "operationId": f"openai.{endpoint.page.replace('/', '.')}",
-        "tags": ["OpenAI"],
+        "operationId": f"{endpoint.api.lower()}.{endpoint.page.replace('/', '.')}",
+        "tags": [endpoint.api],
         "summary": endpoint.summary.rstrip("."),
-        "externalDocs": {"url": endpoint.url},
+        "externalDocs": {"url": endpoint.url, "description": f"{endpoint.api}'s reference"},
         "security": [{"key": [endpoint.scope]}],
     }
     text = SCALARS["string"]
@@ -135,7 +135,7 @@ def _openai_operation(endpoint: Endpoint) -> Schema:
         definition["parameters"] = parameters
     if body := openai_requests.body(endpoint.page):
         definition["requestBody"] = body
-    success = {"description": "As OpenAI describes it."}
+    success = {"description": f"As {endpoint.api} describes it."}
     definition["responses"] = {"200": success, "default": {"$ref": "#/components/responses/Error"}}
     return definition
 

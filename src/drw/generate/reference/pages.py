@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from drw.catalog import BY_NAME, CLUSTERS, SERVICES, SUPPORT
 from drw.generate.protos import Field, Message, Protos, compiled
-from drw.generate.reference.openai import ENDPOINTS
+from drw.generate.reference.openai import ENDPOINTS, REFERENCES
 from drw.generate.reference.openai_parameters import OPENAI, parameters
 from drw.generate.reference.operations import JSON, Operation, operations, reachable, short
 from drw.kernel.errors import HTTP
@@ -41,9 +41,11 @@ def services_page(all_operations: Sequence[Operation]) -> str:
 def http_page(all_operations: Sequence[Operation], protos: Protos) -> str:
     """Return the page about the HTTP API."""
     lines = ["# HTTP", "", f"{GENERATED} For programs: [openapi.json](openapi.json).", ""]
-    lines += [*_conventions(), "", "## OpenAI's endpoints", ""]
-    rows = [(f"[`{e.verb} {e.path}`]({e.url})", f"`{e.scope}`", e.summary) for e in ENDPOINTS]
-    lines += [*_table(("", "scope", ""), rows), "", *_parameters()]
+    lines += [*_conventions(), ""]
+    for api in REFERENCES:
+        rows = [(f"[`{e.verb} {e.path}`]({e.url})", f"`{e.scope}`", e.summary) for e in ENDPOINTS if e.api == api]
+        lines += [f"## {api}'s endpoints", "", *_table(("", "scope", ""), rows), ""]
+    lines += ["## Parameters", "", *_parameters()]
     for service in BY_NAME.values():
         if service_operations := [o for o in all_operations if o.service == service]:
             lines += [f"## {service.name}", "", service.summary, ""]
@@ -57,7 +59,7 @@ def http_page(all_operations: Sequence[Operation], protos: Protos) -> str:
 
 def _parameters() -> list[str]:
     lines = [
-        "The tables below list the supported parameters. They have the meaning of OpenAI's reference. Any other",
+        "The tables below list the supported parameters. They have the meaning of the API's reference. Any other",
         "parameter is a 400 that names it. A model's setting `parameters` permits further ones, such as `top_k` and",
         "`chat_template_kwargs`, which its engine receives unchanged. Content that an engine does not support is a 400",
         "too, such as images for the bundled model.",
@@ -79,15 +81,17 @@ def _parameters() -> list[str]:
 def _conventions() -> list[str]:
     errors = sorted((form.status, form.code, form.type) for form in HTTP.values())
     return [
-        "Send your key in each request: `Authorization: Bearer <key>`. Bodies are JSON. An unknown field is a 400 that",
-        "names it. Lists are paged: pass `page_size`, and as `page_token` the `next_page_token` of the previous page.",
+        "Send your key in each request: `Authorization: Bearer <key>`, or `x-api-key: <key>` as some clients of",
+        "Anthropic's API do. Bodies are JSON. An unknown field is a 400 that names it. Lists are paged: pass",
+        "`page_size`, and as `page_token` the `next_page_token` of the previous page.",
         "",
         "Streams are server-sent events. The data of each event is one JSON object. The last event is `done`, or",
         "`error` with an error object. If events have ids, `Last-Event-ID` resumes a stream after that event.",
         "",
         'Errors have OpenAI\'s format, `{"error": {"message", "type", "param", "code"}}`. Some causes have a code',
         "of their own, such as `unsupported_parameter` and `context_length_exceeded` (400), `killed` (403), and",
-        "`insufficient_quota` (429).",
+        "`insufficient_quota` (429). At `/v1/messages` they have Anthropic's format and statuses, such as 529 for 503,",
+        "and 402 for a budget that is used up.",
         "",
         *_table(("status", "code", "type"), [(str(status), f"`{code}`", f"`{kind}`") for status, code, kind in errors]),
         "",

@@ -47,6 +47,8 @@ ALIVE = "/healthz"
 LIVE, STARTED, READY = "/livez", "/startupz", "/readyz"
 PROBE_PATHS = frozenset({ALIVE, LIVE, STARTED, READY})
 """Paths of probes. Liveness (`/livez` and `/healthz`) responds from the event loop, without any dependency."""
+ERROR_RESPONSE = "error_response"
+"""Key of a request's state: a function that returns the response of an error, for endpoints with another format."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OTHER_METHOD = "_OTHER"
 """Label of unknown HTTP methods, as in OpenTelemetry's conventions, to bound cardinality."""
@@ -140,15 +142,15 @@ class RequestMiddleware:
                 await response.fail(MethodNotAllowed(message, allow=methods))
             except DrwError as error:
                 request.record_error(error)
-                await response.fail(error)
+                await response.fail(error, scope)
             except LOST_CONNECTION_ERRORS as error:
                 log.warning("a connection was lost", exc_info=error)
                 unavailable_error = connection_lost()
                 request.record_error(unavailable_error)
-                await response.fail(unavailable_error)
+                await response.fail(unavailable_error, scope)
             except Exception:
                 log.exception("unexpected error")
-                await response.fail(InternalError("unexpected error; the log has more under this trace id"))
+                await response.fail(InternalError("unexpected error; the log has more under this trace id"), scope)
             finally:
                 request.finish(str(response.status or CLIENT_CLOSED_REQUEST))
 
@@ -171,24 +173,31 @@ class _TrackedResponse:
                 message["headers"] = [*message.get("headers", ()), (b"x-trace-id", trace_id.encode())]
         await self._send(message)
 
-    async def fail(self, error: DrwError) -> None:
+    async def fail(self, error: DrwError, scope: Scope | None = None) -> None:
         if self.status:
             # The response has started: break the connection, so that the client does not take it for complete.
             raise error
-        response = error_response(error)
+        _add_retry_after(error)
+        formatted = scope["state"].get(ERROR_RESPONSE, error_response) if scope else error_response
+        response: Response = formatted(error)
         await response({"type": "http"}, _no_body, self.send)
 
 
 def error_response(error: DrwError) -> Response:
-    """Return the error as an HTTP response."""
+    """Return the error as an HTTP response, in OpenAI's format."""
+    _add_retry_after(error)
+    body = orjson.dumps(http_body(error))
+    return Response(body, http_error(error).status, headers=http_headers(error), media_type=JSON)
+
+
+def _add_retry_after(error: DrwError) -> None:
+    """Add the time that an unavailable process needs to start."""
     if (
         isinstance(error, Unavailable)
         and "retry_after" not in error.metadata
         and (after := start_times.start_seconds(error))
     ):
         error.metadata["retry_after"] = str(after)
-    body = orjson.dumps(http_body(error))
-    return Response(body, http_error(error).status, headers=http_headers(error), media_type=JSON)
 
 
 async def read_body(request: Request, limit: int) -> bytes:

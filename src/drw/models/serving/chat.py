@@ -33,7 +33,8 @@ async def generate(
         while True:
             attempt = await failover.next()
             try:
-                async with attempt.model.queue.admit(attempt.queue_timeout(policy.clock.time())):
+                timeout = attempt.queue_timeout(policy.clock.time())
+                async with attempt.model.queue.admit(timeout, background=request.background):
                     failover.enter_circuit(attempt)
                     await check_prompts(attempt.model, attempt.replica, request, attempt.body, attempt.limits.deadline)
                     attempt.body = attempt.body | dict(await call.begin(attempt.model))

@@ -80,6 +80,9 @@ class EngineTarget:
 class ChatEngine(ABC):
     """Runs chat models."""
 
+    parameters: frozenset[str] = frozenset()
+    """Supported parameters that are not OpenAI's, for all models of the engine."""
+
     @abstractmethod
     def stream(
         self,

@@ -28,6 +28,8 @@ from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
+from drw.models.serving.anthropic import endpoints as anthropic
+from drw.models.serving.batches import setup as batches
 from drw.models.serving.experiments.calls import CallExperiments
 from drw.models.serving.experiments.routing_table import RoutingTable
 from drw.models.serving.failover.loop import FailoverPolicy
@@ -35,6 +37,7 @@ from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.http.embeddings import Embeddings
+from drw.models.serving.http.model_list import ModelList
 from drw.models.serving.metering.budget_gate import build as build_metering
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
@@ -171,10 +174,14 @@ async def build(scope: ServiceContext) -> Serving:
     table = _routing_table(scope)
     scope.background(table.follow)
     runner = RequestRunner(models, policy, metering, CallExperiments(models, table))
-    scope.routes += endpoints.routes(runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes)
+    audited = endpoints.AuditedEndpoints(audit, kills, buffers, settings.max_body_bytes)
+    scope.routes += endpoints.routes(runner, embeddings, audited)
+    scope.routes += ModelList(discovery).routes()
+    scope.routes += anthropic.routes(runner, audited, buffers, settings.max_body_bytes)
     directory = RuntimeDirectory(discovery, pool, switch, kills, clock, settings.remember_models_seconds)
     serve_open_inference(scope, settings, directory, metering, kills, audit, buffers)
 
+    await batches.build(scope, settings.batches, models, runner, embeddings, kills)
     checks = ModelChecks(models, clock)
 
     async def describe() -> str:

@@ -73,6 +73,25 @@ class ClientSettings(Base):
     one server, because each tracks only its own requests."""
 
 
+class BatchSettings(Base):
+    """`[services.serving.batches]`: limits and workers of batches."""
+
+    concurrent: int = Field(4, ge=0, le=256)
+    """Requests of batches that this process runs at once. 0: other processes run them."""
+    max_active_per_org: int = Field(20, ge=1, le=10_000)
+    """Batches of one org that have not ended; further ones receive a 429."""
+    max_requests: int = Field(50_000, ge=1, le=50_000)
+    """Requests in one batch."""
+    max_input_bytes: int = Field(200 << 20, ge=1024, le=512 << 20)
+    """Size of the file of a batch."""
+    max_line_bytes: int = Field(16 << 20, ge=1024, le=64 << 20)
+    """Size of one line of the file."""
+    max_output_bytes: int = Field(256 << 20, ge=1024, le=448 << 20)
+    """Size of the results of one batch. Once it is reached, the remaining requests fail without running."""
+    retention_days: int = Field(30, ge=1, le=3660)
+    """Days until the record of a batch that has ended is deleted. Its files stay."""
+
+
 class Settings(Base):
     """`[services.serving]`."""
 
@@ -104,3 +123,4 @@ class Settings(Base):
     vertex: ClientSettings = ClientSettings()
     metering: MeteringSettings = MeteringSettings()
     runtime: RuntimeSettings = RuntimeSettings()
+    batches: BatchSettings = BatchSettings()

@@ -16,7 +16,7 @@ from drw.api.rag.v1 import vector_store_pb2 as pb
 from drw.api.rag.v1.vector_store_pb2 import CreateCollectionRequest, GetCollectionRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel import walls
-from drw.kernel.errors import Conflict, NotFound
+from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
@@ -26,7 +26,7 @@ from drw.rag.documents.ingestion.deletion_relay import DeletionRelay
 from drw.rag.documents.storage import deletions, detachment, vector_store_files
 from drw.rag.documents.storage.change_notifications import ChangeNotifications
 from drw.rag.documents.storage.deletions import Deletions
-from drw.rag.documents.storage.files import File, FileNotFound, Files, attachments_of
+from drw.rag.documents.storage.files import BATCHES, File, FileNotFound, Files, attachments_of
 from drw.rag.documents.storage.vector_store_files import IndexingProgress, VectorStoreFile, VectorStoreFiles
 
 MAX_WATCH_SECONDS = 5.0
@@ -242,5 +242,7 @@ class DocumentLibrary:
         attributes: Mapping[str, Any],
         new_walls: Sequence[str],
     ) -> bool:
+        if file.purpose in BATCHES:
+            raise InvalidRequest(f"{file.id!r} has the purpose {file.purpose!r}: it cannot be indexed", param="file_id")
         document_walls = sorted({*file.walls, *collection.walls, *new_walls})
         return await self._vector_store_files.attach(connection, collection.id, file, attributes, document_walls)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drw.api.rag.v1 import documents_rpc as contract
 from drw.api.rag.v1.documents_pb2 import (
     File,
+    FinishUploadRequest,
     GetFileRequest,
     IndexFileRequest,
     Indexing,
     IndexingProgress,
     PutFileRequest,
+    ReadContentRequest,
+    ReadContentResponse,
     ReadTextRequest,
     ReadTextResponse,
     WatchIndexingRequest,
+    WriteUploadRequest,
+    WriteUploadResponse,
 )
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
@@ -39,6 +46,7 @@ from drw.rag.documents.storage.blob_store import BlobStore
 from drw.rag.documents.storage.change_notifications import ChangeNotifications
 from drw.rag.documents.storage.deletions import Deletions
 from drw.rag.documents.storage.files import Files
+from drw.rag.documents.storage.uploads import Uploads
 from drw.rag.documents.storage.vector_store_files import VectorStoreFiles
 
 
@@ -51,8 +59,10 @@ class Documents(contract.Documents):
         files: Files,
         contents: FileContents,
         blobs: BlobStore,
+        uploads: Uploads,
         vector_store_files: VectorStoreFiles,
     ) -> None:
+        self._uploads = uploads
         self._library = library
         self._files = files
         self._contents = contents
@@ -85,6 +95,28 @@ class Documents(contract.Documents):
             remaining -= len(page)
         response.truncated = bool(limit) and length > limit
         return response
+
+    async def read_content(self, request: ReadContentRequest, /) -> ReadContentResponse:
+        context.caller().require_scope("documents:read")
+        file = await self._files.get(request.file)
+        path = self._blobs.path(file.content_hash)
+        try:
+            content = await asyncio.to_thread(_read_part, path, request.offset, request.length)
+        except FileNotFoundError:  # deleted since
+            raise files.file_not_found(request.file) from None
+        return ReadContentResponse(content=content)
+
+    async def write_upload(self, request: WriteUploadRequest, /) -> WriteUploadResponse:
+        context.caller().require_scope("documents:write")
+        await self._uploads.write(request.upload, request.offset, request.content)
+        return WriteUploadResponse()
+
+    async def finish_upload(self, request: FinishUploadRequest, /) -> File:
+        context.caller().require_scope("documents:write")
+        name = file_types.validate_name(request.name)
+        return _file(
+            await self._uploads.finish(request.upload, name, request.purpose, request.content_hash, request.walls)
+        )
 
     async def index_file(self, request: IndexFileRequest, /) -> Indexing:
         context.caller().require_scope("documents:write")
@@ -155,9 +187,16 @@ async def build(scope: ServiceContext) -> Documents:
     scope.on_stop(parsers.stop)
     scope.routes += FileRoutes(library, files, contents, blobs, settings.max_file_bytes).routes()
     scope.routes += VectorStoreRoutes(library, files, contents, vector_store_files, vector_store).routes()
-    service = Documents(library, files, contents, blobs, vector_store_files)
+    uploads = Uploads(files, blobs, settings.max_file_bytes)
+    service = Documents(library, files, contents, blobs, uploads, vector_store_files)
     scope.describe(service.describe)
     return service
+
+
+def _read_part(path: Path, offset: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
 
 
 def _file(record: files.File) -> File:

@@ -570,6 +570,20 @@ class ComparePrincipalsResponse(_message.Message):
     complete: bool
     def __init__(self, principal: _Optional[str] = ..., relations: _Optional[_Iterable[_Union[ComparePrincipalsResponse.Relation, str]]] = ..., desks: _Optional[_Iterable[str]] = ..., complete: _Optional[bool] = ...) -> None: ...
 
+class GetPermissionsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Permissions(_message.Message):
+    __slots__ = ("ended", "scopes", "walls")
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
+    ended: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ended: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class WatchCredentialsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

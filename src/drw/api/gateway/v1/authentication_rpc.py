@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.gateway.v1 import authentication_pb2
-from drw.api.gateway.v1.authentication_pb2 import Certificate, ComparePrincipalsRequest, ComparePrincipalsResponse, CreateKeyRequest, CreatedKey, Credentials, DeleteCertificateRequest, DeleteDeskRequest, DeleteDeskResponse, DeleteIssuerRequest, DeleteOrgRequest, Desk, GetCertificateRequest, GetDeskRequest, GetIssuerRequest, GetKeyRequest, GetMeRequest, GetOrgRequest, Issuer, Key, ListCertificatesRequest, ListCertificatesResponse, ListDesksRequest, ListDesksResponse, ListIssuersRequest, ListIssuersResponse, ListKeysRequest, ListKeysResponse, ListOrgsRequest, ListOrgsResponse, ListSigningKeysRequest, ListSigningKeysResponse, Me, Org, PutCertificateRequest, PutDeskRequest, PutDeskResponse, PutIssuerRequest, PutOrgRequest, PutOrgResponse, RefreshIssuerRequest, RetireSigningKeyRequest, RetireSigningKeyResponse, RevokeKeyRequest, RotateKeyRequest, RotateSigningKeyRequest, SigningKey, WatchCredentialsRequest
+from drw.api.gateway.v1.authentication_pb2 import Certificate, ComparePrincipalsRequest, ComparePrincipalsResponse, CreateKeyRequest, CreatedKey, Credentials, DeleteCertificateRequest, DeleteDeskRequest, DeleteDeskResponse, DeleteIssuerRequest, DeleteOrgRequest, Desk, GetCertificateRequest, GetDeskRequest, GetIssuerRequest, GetKeyRequest, GetMeRequest, GetOrgRequest, GetPermissionsRequest, Issuer, Key, ListCertificatesRequest, ListCertificatesResponse, ListDesksRequest, ListDesksResponse, ListIssuersRequest, ListIssuersResponse, ListKeysRequest, ListKeysResponse, ListOrgsRequest, ListOrgsResponse, ListSigningKeysRequest, ListSigningKeysResponse, Me, Org, Permissions, PutCertificateRequest, PutDeskRequest, PutDeskResponse, PutIssuerRequest, PutOrgRequest, PutOrgResponse, RefreshIssuerRequest, RetireSigningKeyRequest, RetireSigningKeyResponse, RevokeKeyRequest, RotateKeyRequest, RotateSigningKeyRequest, SigningKey, WatchCredentialsRequest
 
 
 class Authentication(Servicer):
@@ -121,6 +121,10 @@ class Authentication(Servicer):
     async def compare_principals(self, request: ComparePrincipalsRequest, /) -> ComparePrincipalsResponse:
         """ComparePrincipals returns whether callers are the same principal, from the record of who created and rotated which key. Approvals use it: several keys of one person or program are one principal."""
         raise MethodNotImplemented("ComparePrincipals")
+
+    async def get_permissions(self, request: GetPermissionsRequest, /) -> Permissions:
+        """GetPermissions returns the present permissions of the caller. Services use it for work that outlives its request."""
+        raise MethodNotImplemented("GetPermissions")
 
     def watch_credentials(self, request: WatchCredentialsRequest, /) -> AsyncIterator[Credentials]:
         """WatchCredentials streams the keys that data planes use to verify credentials, now and after each change."""
@@ -265,6 +269,11 @@ class AuthenticationClient(Client):
     async def compare_principals(self, request: ComparePrincipalsRequest, /, *, timeout: float | None = None) -> ComparePrincipalsResponse:
         """ComparePrincipals returns whether callers are the same principal, from the record of who created and rotated which key. Approvals use it: several keys of one person or program are one principal."""
         answer: ComparePrincipalsResponse = await self._unary("ComparePrincipals", request, timeout)
+        return answer
+
+    async def get_permissions(self, request: GetPermissionsRequest, /, *, timeout: float | None = None) -> Permissions:
+        """GetPermissions returns the present permissions of the caller. Services use it for work that outlives its request."""
+        answer: Permissions = await self._unary("GetPermissions", request, timeout)
         return answer
 
     def watch_credentials(

@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/documents.proto\x12\x0e\x64rw.api.rag.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\x04\x46ile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x14\n\x0c\x63ontent_hash\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05walls\x18\x07 \x03(\t\"\xcf\x01\n\x0ePutFileRequest\x12\x46\n\x04name\x18\x01 \x01(\tB8\x92\xb5\x18\x34\x08\x01\x10\xff\x01\"-the name of a file, of at most 255 characters\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12M\n\x07purpose\x18\x03 \x01(\tB<\x92\xb5\x18\x38\x32\nassistants2\x05\x62\x61tch2\x05\x65vals2\tfine-tune2\tuser_data2\x06vision\x12\x15\n\x05walls\x18\x04 \x03(\tB\x06\x92\xb5\x18\x02Hd\"+\n\x0eGetFileRequest\x12\x19\n\x04\x66ile\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"L\n\x0fReadTextRequest\x12\x19\n\x04\x66ile\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1e\n\x0emax_characters\x18\x02 \x01(\x05\x42\x06\x92\xb5\x18\x02\x38\x00\"4\n\x10ReadTextResponse\x12\r\n\x05pages\x18\x01 \x03(\t\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\xf8\x02\n\x10IndexFileRequest\x12\x19\n\x04\x66ile\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1f\n\ncollection\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x80\x01(\x01\x12\xc5\x01\n\nattributes\x18\x03 \x03(\x0b\x32\x30.drw.api.rag.v1.IndexFileRequest.AttributesEntryB\x7f\x92\xb5\x18{H j2\x10@\x1a\x08[^\\x00]+\"$1 to 64 characters, none of them NULrC\x10\x80\x04\x1a\x08[^\\x00]*\"4a string of at most 512 characters, none of them NUL\x12\x15\n\x05walls\x18\x04 \x03(\tB\x06\x92\xb5\x18\x02Hd\x1aI\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\"\xf7\x01\n\x08Indexing\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.drw.api.rag.v1.Indexing.State\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\r\n\x05pages\x18\x05 \x01(\x05\x12\x0e\n\x06\x63hunks\x18\x06 \x01(\x05\x12\x11\n\tunchanged\x18\x07 \x01(\x08\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bIN_PROGRESS\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\x12\r\n\tCANCELLED\x10\x04\"7\n\x14WatchIndexingRequest\x12\x1f\n\ncollection\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x80\x01(\x01\"i\n\x10IndexingProgress\x12\x13\n\x0bin_progress\x18\x01 \x01(\x05\x12\x11\n\tcompleted\x18\x02 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x05\x12\r\n\x05pages\x18\x04 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x05 \x01(\x03\x32\xdd\x03\n\tDocuments\x12\x44\n\x07PutFile\x12\x1e.drw.api.rag.v1.PutFileRequest\x1a\x14.drw.api.rag.v1.File\"\x03\x90\x02\x02\x12\x44\n\x07GetFile\x12\x1e.drw.api.rag.v1.GetFileRequest\x1a\x14.drw.api.rag.v1.File\"\x03\x90\x02\x01\x12R\n\x08ReadText\x12\x1f.drw.api.rag.v1.ReadTextRequest\x1a .drw.api.rag.v1.ReadTextResponse\"\x03\x90\x02\x01\x12L\n\tIndexFile\x12 .drw.api.rag.v1.IndexFileRequest\x1a\x18.drw.api.rag.v1.Indexing\"\x03\x90\x02\x02\x12\xa1\x01\n\rWatchIndexing\x12$.drw.api.rag.v1.WatchIndexingRequest\x1a .drw.api.rag.v1.IndexingProgress\"F\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02+\x12)/api/v1/collections/{collection}/indexing0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/documents.proto\x12\x0e\x64rw.api.rag.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x01\n\x04\x46ile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x14\n\x0c\x63ontent_hash\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05walls\x18\x07 \x03(\t\"\xcf\x01\n\x0ePutFileRequest\x12\x46\n\x04name\x18\x01 \x01(\tB8\x92\xb5\x18\x34\x08\x01\x10\xff\x01\"-the name of a file, of at most 255 characters\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12M\n\x07purpose\x18\x03 \x01(\tB<\x92\xb5\x18\x38\x32\nassistants2\x05\x62\x61tch2\x05\x65vals2\tfine-tune2\tuser_data2\x06vision\x12\x15\n\x05walls\x18\x04 \x03(\tB\x06\x92\xb5\x18\x02Hd\"+\n\x0eGetFileRequest\x12\x19\n\x04\x66ile\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"L\n\x0fReadTextRequest\x12\x19\n\x04\x66ile\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1e\n\x0emax_characters\x18\x02 \x01(\x05\x42\x06\x92\xb5\x18\x02\x38\x00\"4\n\x10ReadTextResponse\x12\r\n\x05pages\x18\x01 \x03(\t\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"d\n\x12ReadContentRequest\x12\x19\n\x04\x66ile\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x16\n\x06offset\x18\x02 \x01(\x03\x42\x06\x92\xb5\x18\x02\x38\x00\x12\x1b\n\x06length\x18\x03 \x01(\x05\x42\x0b\x92\xb5\x18\x07\x38\x01@\x80\x80\x80\x04\"&\n\x13ReadContentResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"Z\n\x12WriteUploadRequest\x12\x1b\n\x06upload\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x16\n\x06offset\x18\x02 \x01(\x03\x42\x06\x92\xb5\x18\x02\x38\x00\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"\x15\n\x13WriteUploadResponse\"\xf3\x01\n\x13\x46inishUploadRequest\x12\x1b\n\x06upload\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x46\n\x04name\x18\x02 \x01(\tB8\x92\xb5\x18\x34\x08\x01\x10\xff\x01\"-the name of a file, of at most 255 characters\x12%\n\x07purpose\x18\x03 \x01(\tB\x14\x92\xb5\x18\x10\x08\x01\x32\x0c\x62\x61tch_output\x12\x39\n\x0c\x63ontent_hash\x18\x04 \x01(\tB#\x92\xb5\x18\x1f\x08\x01\x1a\x0c[0-9a-f]{64}\"\r64 hex digits\x12\x15\n\x05walls\x18\x05 \x03(\tB\x06\x92\xb5\x18\x02Hd\"\xf8\x02\n\x10IndexFileRequest\x12\x19\n\x04\x66ile\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1f\n\ncollection\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x80\x01(\x01\x12\xc5\x01\n\nattributes\x18\x03 \x03(\x0b\x32\x30.drw.api.rag.v1.IndexFileRequest.AttributesEntryB\x7f\x92\xb5\x18{H j2\x10@\x1a\x08[^\\x00]+\"$1 to 64 characters, none of them NULrC\x10\x80\x04\x1a\x08[^\\x00]*\"4a string of at most 512 characters, none of them NUL\x12\x15\n\x05walls\x18\x04 \x03(\tB\x06\x92\xb5\x18\x02Hd\x1aI\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\"\xf7\x01\n\x08Indexing\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.drw.api.rag.v1.Indexing.State\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\r\n\x05pages\x18\x05 \x01(\x05\x12\x0e\n\x06\x63hunks\x18\x06 \x01(\x05\x12\x11\n\tunchanged\x18\x07 \x01(\x08\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bIN_PROGRESS\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\x12\r\n\tCANCELLED\x10\x04\"7\n\x14WatchIndexingRequest\x12\x1f\n\ncollection\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x80\x01(\x01\"i\n\x10IndexingProgress\x12\x13\n\x0bin_progress\x18\x01 \x01(\x05\x12\x11\n\tcompleted\x18\x02 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x05\x12\r\n\x05pages\x18\x04 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x05 \x01(\x03\x32\xe7\x05\n\tDocuments\x12\x44\n\x07PutFile\x12\x1e.drw.api.rag.v1.PutFileRequest\x1a\x14.drw.api.rag.v1.File\"\x03\x90\x02\x02\x12\x44\n\x07GetFile\x12\x1e.drw.api.rag.v1.GetFileRequest\x1a\x14.drw.api.rag.v1.File\"\x03\x90\x02\x01\x12R\n\x08ReadText\x12\x1f.drw.api.rag.v1.ReadTextRequest\x1a .drw.api.rag.v1.ReadTextResponse\"\x03\x90\x02\x01\x12[\n\x0bReadContent\x12\".drw.api.rag.v1.ReadContentRequest\x1a#.drw.api.rag.v1.ReadContentResponse\"\x03\x90\x02\x01\x12[\n\x0bWriteUpload\x12\".drw.api.rag.v1.WriteUploadRequest\x1a#.drw.api.rag.v1.WriteUploadResponse\"\x03\x90\x02\x02\x12N\n\x0c\x46inishUpload\x12#.drw.api.rag.v1.FinishUploadRequest\x1a\x14.drw.api.rag.v1.File\"\x03\x90\x02\x02\x12L\n\tIndexFile\x12 .drw.api.rag.v1.IndexFileRequest\x1a\x18.drw.api.rag.v1.Indexing\"\x03\x90\x02\x02\x12\xa1\x01\n\rWatchIndexing\x12$.drw.api.rag.v1.WatchIndexingRequest\x1a .drw.api.rag.v1.IndexingProgress\"F\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02+\x12)/api/v1/collections/{collection}/indexing0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READTEXTREQUEST'].fields_by_name['file']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
   _globals['_READTEXTREQUEST'].fields_by_name['max_characters']._loaded_options = None
   _globals['_READTEXTREQUEST'].fields_by_name['max_characters']._serialized_options = b'\222\265\030\0028\000'
+  _globals['_READCONTENTREQUEST'].fields_by_name['file']._loaded_options = None
+  _globals['_READCONTENTREQUEST'].fields_by_name['file']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_READCONTENTREQUEST'].fields_by_name['offset']._loaded_options = None
+  _globals['_READCONTENTREQUEST'].fields_by_name['offset']._serialized_options = b'\222\265\030\0028\000'
+  _globals['_READCONTENTREQUEST'].fields_by_name['length']._loaded_options = None
+  _globals['_READCONTENTREQUEST'].fields_by_name['length']._serialized_options = b'\222\265\030\0078\001@\200\200\200\004'
+  _globals['_WRITEUPLOADREQUEST'].fields_by_name['upload']._loaded_options = None
+  _globals['_WRITEUPLOADREQUEST'].fields_by_name['upload']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_WRITEUPLOADREQUEST'].fields_by_name['offset']._loaded_options = None
+  _globals['_WRITEUPLOADREQUEST'].fields_by_name['offset']._serialized_options = b'\222\265\030\0028\000'
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['upload']._loaded_options = None
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['upload']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\0304\010\001\020\377\001\"-the name of a file, of at most 255 characters'
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['purpose']._loaded_options = None
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['purpose']._serialized_options = b'\222\265\030\020\010\0012\014batch_output'
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['content_hash']._loaded_options = None
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['content_hash']._serialized_options = b'\222\265\030\037\010\001\032\014[0-9a-f]{64}\"\r64 hex digits'
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['walls']._loaded_options = None
+  _globals['_FINISHUPLOADREQUEST'].fields_by_name['walls']._serialized_options = b'\222\265\030\002Hd'
   _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_INDEXFILEREQUEST'].fields_by_name['file']._loaded_options = None
@@ -65,6 +85,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENTS'].methods_by_name['GetFile']._serialized_options = b'\220\002\001'
   _globals['_DOCUMENTS'].methods_by_name['ReadText']._loaded_options = None
   _globals['_DOCUMENTS'].methods_by_name['ReadText']._serialized_options = b'\220\002\001'
+  _globals['_DOCUMENTS'].methods_by_name['ReadContent']._loaded_options = None
+  _globals['_DOCUMENTS'].methods_by_name['ReadContent']._serialized_options = b'\220\002\001'
+  _globals['_DOCUMENTS'].methods_by_name['WriteUpload']._loaded_options = None
+  _globals['_DOCUMENTS'].methods_by_name['WriteUpload']._serialized_options = b'\220\002\002'
+  _globals['_DOCUMENTS'].methods_by_name['FinishUpload']._loaded_options = None
+  _globals['_DOCUMENTS'].methods_by_name['FinishUpload']._serialized_options = b'\220\002\002'
   _globals['_DOCUMENTS'].methods_by_name['IndexFile']._loaded_options = None
   _globals['_DOCUMENTS'].methods_by_name['IndexFile']._serialized_options = b'\220\002\002'
   _globals['_DOCUMENTS'].methods_by_name['WatchIndexing']._loaded_options = None
@@ -79,18 +105,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READTEXTREQUEST']._serialized_end=658
   _globals['_READTEXTRESPONSE']._serialized_start=660
   _globals['_READTEXTRESPONSE']._serialized_end=712
-  _globals['_INDEXFILEREQUEST']._serialized_start=715
-  _globals['_INDEXFILEREQUEST']._serialized_end=1091
-  _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._serialized_start=1018
-  _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._serialized_end=1091
-  _globals['_INDEXING']._serialized_start=1094
-  _globals['_INDEXING']._serialized_end=1341
-  _globals['_INDEXING_STATE']._serialized_start=1252
-  _globals['_INDEXING_STATE']._serialized_end=1341
-  _globals['_WATCHINDEXINGREQUEST']._serialized_start=1343
-  _globals['_WATCHINDEXINGREQUEST']._serialized_end=1398
-  _globals['_INDEXINGPROGRESS']._serialized_start=1400
-  _globals['_INDEXINGPROGRESS']._serialized_end=1505
-  _globals['_DOCUMENTS']._serialized_start=1508
-  _globals['_DOCUMENTS']._serialized_end=1985
+  _globals['_READCONTENTREQUEST']._serialized_start=714
+  _globals['_READCONTENTREQUEST']._serialized_end=814
+  _globals['_READCONTENTRESPONSE']._serialized_start=816
+  _globals['_READCONTENTRESPONSE']._serialized_end=854
+  _globals['_WRITEUPLOADREQUEST']._serialized_start=856
+  _globals['_WRITEUPLOADREQUEST']._serialized_end=946
+  _globals['_WRITEUPLOADRESPONSE']._serialized_start=948
+  _globals['_WRITEUPLOADRESPONSE']._serialized_end=969
+  _globals['_FINISHUPLOADREQUEST']._serialized_start=972
+  _globals['_FINISHUPLOADREQUEST']._serialized_end=1215
+  _globals['_INDEXFILEREQUEST']._serialized_start=1218
+  _globals['_INDEXFILEREQUEST']._serialized_end=1594
+  _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._serialized_start=1521
+  _globals['_INDEXFILEREQUEST_ATTRIBUTESENTRY']._serialized_end=1594
+  _globals['_INDEXING']._serialized_start=1597
+  _globals['_INDEXING']._serialized_end=1844
+  _globals['_INDEXING_STATE']._serialized_start=1755
+  _globals['_INDEXING_STATE']._serialized_end=1844
+  _globals['_WATCHINDEXINGREQUEST']._serialized_start=1846
+  _globals['_WATCHINDEXINGREQUEST']._serialized_end=1901
+  _globals['_INDEXINGPROGRESS']._serialized_start=1903
+  _globals['_INDEXINGPROGRESS']._serialized_end=2008
+  _globals['_DOCUMENTS']._serialized_start=2011
+  _globals['_DOCUMENTS']._serialized_end=2754
 # @@protoc_insertion_point(module_scope)

@@ -65,6 +65,50 @@ class ReadTextResponse(_message.Message):
     truncated: bool
     def __init__(self, pages: _Optional[_Iterable[str]] = ..., truncated: _Optional[bool] = ...) -> None: ...
 
+class ReadContentRequest(_message.Message):
+    __slots__ = ("file", "offset", "length")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    offset: int
+    length: int
+    def __init__(self, file: _Optional[str] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class ReadContentResponse(_message.Message):
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    def __init__(self, content: _Optional[bytes] = ...) -> None: ...
+
+class WriteUploadRequest(_message.Message):
+    __slots__ = ("upload", "offset", "content")
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    upload: str
+    offset: int
+    content: bytes
+    def __init__(self, upload: _Optional[str] = ..., offset: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class WriteUploadResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FinishUploadRequest(_message.Message):
+    __slots__ = ("upload", "name", "purpose", "content_hash", "walls")
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
+    upload: str
+    name: str
+    purpose: str
+    content_hash: str
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, upload: _Optional[str] = ..., name: _Optional[str] = ..., purpose: _Optional[str] = ..., content_hash: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class IndexFileRequest(_message.Message):
     __slots__ = ("file", "collection", "attributes", "walls")
     class AttributesEntry(_message.Message):

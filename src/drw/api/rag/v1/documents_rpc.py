@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.rag.v1 import documents_pb2
-from drw.api.rag.v1.documents_pb2 import File, GetFileRequest, IndexFileRequest, Indexing, IndexingProgress, PutFileRequest, ReadTextRequest, ReadTextResponse, WatchIndexingRequest
+from drw.api.rag.v1.documents_pb2 import File, FinishUploadRequest, GetFileRequest, IndexFileRequest, Indexing, IndexingProgress, PutFileRequest, ReadContentRequest, ReadContentResponse, ReadTextRequest, ReadTextResponse, WatchIndexingRequest, WriteUploadRequest, WriteUploadResponse
 
 
 class Documents(Servicer):
@@ -25,6 +25,18 @@ class Documents(Servicer):
     async def read_text(self, request: ReadTextRequest, /) -> ReadTextResponse:
         """ReadText returns the text of a file, page by page."""
         raise MethodNotImplemented("ReadText")
+
+    async def read_content(self, request: ReadContentRequest, /) -> ReadContentResponse:
+        """ReadContent returns a part of the bytes of a file."""
+        raise MethodNotImplemented("ReadContent")
+
+    async def write_upload(self, request: WriteUploadRequest, /) -> WriteUploadResponse:
+        """WriteUpload writes a part of a new file, in the order of the offsets. A part can be written again."""
+        raise MethodNotImplemented("WriteUpload")
+
+    async def finish_upload(self, request: FinishUploadRequest, /) -> File:
+        """FinishUpload stores the parts of an upload as a file. The same content under the same name is the same file."""
+        raise MethodNotImplemented("FinishUpload")
 
     async def index_file(self, request: IndexFileRequest, /) -> Indexing:
         """IndexFile adds a file to a collection and waits until it is indexed. It is idempotent."""
@@ -53,6 +65,21 @@ class DocumentsClient(Client):
     async def read_text(self, request: ReadTextRequest, /, *, timeout: float | None = None) -> ReadTextResponse:
         """ReadText returns the text of a file, page by page."""
         answer: ReadTextResponse = await self._unary("ReadText", request, timeout)
+        return answer
+
+    async def read_content(self, request: ReadContentRequest, /, *, timeout: float | None = None) -> ReadContentResponse:
+        """ReadContent returns a part of the bytes of a file."""
+        answer: ReadContentResponse = await self._unary("ReadContent", request, timeout)
+        return answer
+
+    async def write_upload(self, request: WriteUploadRequest, /, *, timeout: float | None = None) -> WriteUploadResponse:
+        """WriteUpload writes a part of a new file, in the order of the offsets. A part can be written again."""
+        answer: WriteUploadResponse = await self._unary("WriteUpload", request, timeout)
+        return answer
+
+    async def finish_upload(self, request: FinishUploadRequest, /, *, timeout: float | None = None) -> File:
+        """FinishUpload stores the parts of an upload as a file. The same content under the same name is the same file."""
+        answer: File = await self._unary("FinishUpload", request, timeout)
         return answer
 
     async def index_file(self, request: IndexFileRequest, /, *, timeout: float | None = None) -> Indexing:

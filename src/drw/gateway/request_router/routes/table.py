@@ -35,9 +35,7 @@ MODEL_FILE_BODY = 1 << 40
 FIRST_BYTE_MS = 120_000
 """Timeout for the first byte of a response. Only a process that hangs reaches it, since other calls end after 30 s."""
 SLOW_FIRST_BYTE_MS = {
-    "chat": 930_000,
-    "completions": 930_000,
-    "embeddings": 930_000,
+    **dict.fromkeys(("chat", "completions", "embeddings", "messages", "responses"), 930_000),
     "files.write": 330_000,
     "model_files": 3_600_000,
 }
@@ -155,6 +153,7 @@ def _openai_routes() -> Iterable[Route]:
         ("chat", "/v1/chat/completions"),
         ("completions", "/v1/completions"),
         ("embeddings", "/v1/embeddings"),
+        ("messages", "/v1/messages"),
     ]:
         yield _route(name, path, "models", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
     # Callers of models can list them; the OpenAI client does so before its first call.
@@ -162,6 +161,7 @@ def _openai_routes() -> Iterable[Route]:
     path, scopes = "/api/v1/model-files", ("models:write",)
     yield _route("model_files", path, "models", "PUT", "HEAD", scopes=scopes, body=MODEL_FILE_BODY)
     yield _route("ofrep", "/ofrep/v1", "models", "POST", scopes=("experiments:record",))
+    yield _route("batches", "/v1/batches", "models", "GET", "POST", scopes=("models:invoke",))
     yield _route("files.read", "/v1/files", "rag", "GET", scopes=READ)
     yield _route("files.write", "/v1/files", "rag", "POST", "DELETE", scopes=("documents:write",), body=UPLOAD_BODY)
     yield _route("vector_stores.read", "/v1/vector_stores", "rag", "GET", scopes=READ)

@@ -55,6 +55,7 @@ class Embeddings:
             data = [_embedding_object(i, vector, request.encoding_format) for i, vector in enumerate(vectors)]
             body = orjson.dumps({"object": "list", "data": data, "model": request.model, "usage": usage})
             record.set_answer(body, usage)
+            record.response_body = body
         return body
 
     async def _embed(self, inputs: list[Input], model: str, truncate: int) -> tuple[list[Vector], int]:

@@ -30,6 +30,8 @@ class HttpExchange:
         self._response_started = False
         self.headers: list[tuple[bytes, bytes]] = []
         """Additional response headers; set them before the response starts."""
+        self.error_event: Callable[[DrwError], bytes] = _openai_event
+        """Returns the event of an error after the start of a stream."""
 
     @property
     def path_params(self) -> dict[str, str]:
@@ -125,4 +127,8 @@ class HttpExchange:
                 del error  # it refers to this frame
         self.log({ERROR_TYPE: error.reason, "error": loggable(error)})
         outcomes.report_failure(error)
-        await self.end_stream(b"data: " + orjson.dumps(http_body(error)) + b"\n\n")
+        await self.end_stream(self.error_event(error))
+
+
+def _openai_event(error: DrwError) -> bytes:
+    return b"data: " + orjson.dumps(http_body(error)) + b"\n\n"

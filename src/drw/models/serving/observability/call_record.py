@@ -11,6 +11,7 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 
 from drw.billing.amounts import NANO, to_usd
+from drw.billing.ledger.ledger import InCommit
 from drw.billing.reservations.reservation import Settlement
 from drw.kernel.errors import (
     ClientDisconnected,
@@ -34,6 +35,8 @@ OPERATIONS = {
     "completion": gen_ai.COMPLETION,
     "embedding": gen_ai.EMBEDDINGS,
     "inference": gen_ai.INFERENCE,
+    "messages": gen_ai.CHAT,
+    "response": gen_ai.CHAT,
 }
 """Operation names of the audit log, mapped to those of OpenTelemetry's conventions."""
 TOKEN_ATTRIBUTES = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}
@@ -71,6 +74,10 @@ class CallRecord:
         self.models: set[str] = set()
         """The models by which a kill can stop the call: the requested model and the one that answers."""
         self.details: dict[str, Any] = {"request_sha256": digest(request)}
+        self.in_commit: InCommit | None = None
+        """Writes that are committed together with the charge and the record of a successful call, or not at all."""
+        self.response_body = b""
+        """The body of a response that `in_commit` stores."""
         self._log_fields: dict[str, Any] = {}
         self._assignment: Assignment | None = None
 

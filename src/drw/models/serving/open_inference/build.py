@@ -11,7 +11,7 @@ from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
 from drw.models.serving.http.body_buffers import BodyBuffers
-from drw.models.serving.http.endpoints import AuditedEndpoint
+from drw.models.serving.http.endpoints import AuditedEndpoints
 from drw.models.serving.http.responses import HttpExchange
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.observability.call_record import CallRecord
@@ -35,8 +35,10 @@ def serve_open_inference(
     """Add the routes, and start the gRPC server with the process if the profile has an address for it."""
     inference, repository = Inference(models, metering, Random()), Repository(models, audit)
 
+    endpoints = AuditedEndpoints(audit, kills, buffers, settings.max_body_bytes)
+
     def audited(serve: Callable[[HttpExchange, CallRecord], Awaitable[None]]) -> ASGIApp:
-        return AuditedEndpoint(audit, kills, buffers, "inference", settings.max_body_bytes, serve)
+        return endpoints.endpoint("inference", serve)
 
     scope.routes += rest.routes(inference, repository, audited, settings.runtime.max_json_bytes)
     if address := scope.profile.inference_address():

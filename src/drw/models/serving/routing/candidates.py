@@ -113,6 +113,8 @@ class ModelRequest:
     """Bytes of all texts of the prompt."""
     deadline: float = NO_DEADLINE
     """The deadline of the request in the event loop's time."""
+    background: bool = False
+    """Whether it waits for a slot behind all interactive requests."""
     prompt_counts: dict[str, PromptCounts] = field(default_factory=dict, compare=False)
     """The counted prompts of `body` by the id of the model."""
 

@@ -237,7 +237,7 @@ class ModelDirectory:
             total_seconds=resolved.deadlines.total_seconds,
             prefill=resolved.prefill,
             affinity=resolved.affinity,
-            parameters=frozenset(resolved.parameters),
+            parameters=engine.parameters.union(resolved.parameters),
             takes_reasoning=resolved.takes_reasoning,
         )
 

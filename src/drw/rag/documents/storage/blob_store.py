@@ -10,11 +10,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from drw.kernel.errors import InvalidRequest, TooLarge, Unavailable
 
 MAX_UPLOAD_SECONDS = 24 * 3600
 """An older temporary file was left by a process that died."""
+
+
+class ReceivedBlob(Protocol):
+    """A complete blob in a temporary file."""
+
+    @property
+    def path(self) -> Path:
+        """The temporary file."""
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+
+    @property
+    def content_hash(self) -> str:
+        """The SHA-256 of the bytes, in hex."""
 
 
 class PendingBlob:
@@ -101,7 +118,11 @@ class BlobStore:
         """Return the path of a blob."""
         return self._stored / content_hash[:2] / content_hash
 
-    async def commit(self, blob: PendingBlob) -> None:
+    def upload_path(self, name: str) -> Path:
+        """Return the path of a temporary file that is written in parts; it is deleted after `MAX_UPLOAD_SECONDS`."""
+        return self._incoming / f"parts-{name}"
+
+    async def commit(self, blob: ReceivedBlob) -> None:
         """Move a finished blob to the path of its hash; the caller holds the lock of the hash."""
         await asyncio.to_thread(self._move, blob)
 
@@ -113,7 +134,7 @@ class BlobStore:
         """Return the hashes of all blobs."""
         return [path.name for path in self._stored.glob("??/*")]
 
-    def _move(self, blob: PendingBlob) -> None:
+    def _move(self, blob: ReceivedBlob) -> None:
         path = self.path(blob.content_hash)
         path.parent.mkdir(exist_ok=True, mode=0o700)
         blob.path.replace(path)

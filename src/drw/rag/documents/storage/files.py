@@ -15,10 +15,13 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
 from drw.rag.documents.storage import detachment
-from drw.rag.documents.storage.blob_store import BlobStore, PendingBlob
+from drw.rag.documents.storage.blob_store import BlobStore, ReceivedBlob
 
 LOCK_BLOB = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
 """Serialises uploads and deletions of the same blob."""
+
+BATCHES = ("batch", "batch_output")
+"""The purposes of files that are never added to collections: requests of batches, and their results."""
 
 
 class FileNotFound(NotFound):
@@ -62,7 +65,7 @@ class Files:
 
     async def put(
         self,
-        upload: PendingBlob,
+        upload: ReceivedBlob,
         name: str,
         purpose: str,
         requested_walls: Collection[str] = (),
@@ -101,7 +104,7 @@ class Files:
             await self._audit.record("file.upload", file.id, details=audit_details, connection=connection)
         return file
 
-    async def put_attachment(self, parent: File, upload: PendingBlob, name: str, details: Mapping[str, Any]) -> File:
+    async def put_attachment(self, parent: File, upload: ReceivedBlob, name: str, details: Mapping[str, Any]) -> File:
         """Store a received blob as an attachment of a file, with the walls of that file.
 
         Raises:
@@ -128,6 +131,16 @@ class Files:
         async with self._database.transaction() as connection:
             await connection.execute("update file set details = %s where id = %s", (Jsonb(details), file.id))
         return replace(file, details=details)
+
+    async def find(self, content_hash: str, name: str, purpose: str, requested_walls: Collection[str]) -> File | None:
+        """Return the caller's file with this content, name, purpose and walls; None: there is none."""
+        caller = context.caller()
+        row = await self._database.one(
+            "select * from file where org = %s and desk = %s and content_hash = %s and name = %s and purpose = %s"
+            " and walls = %s and parent is null",
+            *(caller.org, caller.desk, content_hash, name, purpose, walls.for_new_object(requested_walls, caller)),
+        )
+        return _file(row) if row else None
 
     async def get(self, id_: str) -> File:
         """Return a file.

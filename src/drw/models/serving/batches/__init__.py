@@ -1,0 +1,1 @@
+"""Batches: requests from a file, run in the background within 24 hours."""

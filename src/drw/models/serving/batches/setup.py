@@ -1,0 +1,73 @@
+"""Builds the batches of the serving service: routes, and the worker of this process."""
+
+from __future__ import annotations
+
+import asyncio
+
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
+from drw.api.rag.v1.documents_rpc import DocumentsClient
+from drw.kernel.runtime.host import ServiceContext
+from drw.killswitch.watch import KillList
+from drw.models.serving.batches.api import BatchRoutes
+from drw.models.serving.batches.endpoints import endpoints
+from drw.models.serving.batches.execution import LineRunner
+from drw.models.serving.batches.files import BatchFiles
+from drw.models.serving.batches.job_queue import JobQueue
+from drw.models.serving.batches.line_queue import LineQueue
+from drw.models.serving.batches.output import OutputWriter
+from drw.models.serving.batches.permissions import PresentPermissions
+from drw.models.serving.batches.store import BatchStore
+from drw.models.serving.batches.validation import Validator
+from drw.models.serving.batches.wakeups import Wakeups
+from drw.models.serving.batches.worker import BatchWorker
+from drw.models.serving.http.embeddings import Embeddings
+from drw.models.serving.request_runner import RequestRunner
+from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.models.serving.settings import BatchSettings
+
+SWEEP_SECONDS = 3600.0
+POOL_SIZE = 4
+
+
+async def build(
+    scope: ServiceContext,
+    settings: BatchSettings,
+    models: ModelDirectory,
+    runner: RequestRunner,
+    embeddings: Embeddings,
+    kills: KillList,
+) -> None:
+    """Add batches to the service, unless the profile has no documents service for their files."""
+    if not scope.has("documents"):
+        return
+    database = await scope.database(pool_size=POOL_SIZE)
+    audit = scope.audit()
+    authentication = scope.client(AuthenticationClient) if scope.has("authentication") else None
+    permissions = PresentPermissions(authentication)
+    files = BatchFiles(scope.client(DocumentsClient))
+    served = endpoints(models, runner, embeddings)
+    store = BatchStore(database, audit, settings.max_active_per_org)
+    scope.routes += BatchRoutes(store, files, permissions, served, settings.max_input_bytes).routes()
+
+    async def delete_old_batches() -> None:
+        while True:
+            await store.delete_old(settings.retention_days)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    scope.background(delete_old_batches)
+    if not settings.concurrent:
+        return
+    wakeups = Wakeups(database)
+    jobs, lines = JobQueue(database, audit), LineQueue(database)
+    worker = BatchWorker(
+        database,
+        wakeups,
+        jobs,
+        lines,
+        Validator(jobs, files, served, permissions, settings),
+        OutputWriter(database, jobs, files),
+        LineRunner(lines, served, permissions, kills, audit, settings.max_output_bytes),
+        settings.concurrent,
+    )
+    scope.background(wakeups.listen)
+    scope.background(worker.work)
