@@ -27,6 +27,7 @@ from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.serving.openai.requests import prompts_of
+from support.gateway.model_versions import create_version
 from support.hosting import with_secret
 from support.json_types import Json, JsonObject
 from support.parts import new_database, session_databases, wait_until
@@ -172,6 +173,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         run = made("/api/v1/runs", json={"template": "digest", "inputs": {"files": [file]}})["id"]
         experiment = made("/api/v1/experiments", json=EXPERIMENT)["name"]
         made(f"/api/v1/experiments/{experiment}:start")
+        model_version = create_version(http, KEY, "fraud", "prod", "for tests")
         kill = made("/api/v1/kills", json={"subject": "KEY", "name": key, "reason": "a drill"})["id"]
         shown = f"/v1/batches/{of_requests}"
         wait_until(lambda: http.get(shown).json()["status"] == "completed", "the batch of requests")
@@ -193,4 +195,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "/api/v1/kills/{id}": kill,
         "/api/v1/experiments/{name}": experiment,
         "/api/v1/models/{id}": MODEL,
+        "/api/v1/aliases/{name}": "prod",
+        "/api/v1/model-versions/{id}": model_version["version"],
+        "/api/v1/promotions/{id}": model_version["promotion"],
     }
