@@ -105,7 +105,8 @@ SERVICES = (
     _service(
         "models",
         "discovery",
-        "Registry of models, aliases, fallbacks and endpoints.",
+        "Registry of models: versions, validation records, aliases and endpoints.",
+        "authentication",
         objective=Objective(availability=0.9995, latency_ms=250),
     ),
     _service(

@@ -27,6 +27,7 @@ from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.serving.openai.requests import prompts_of
+from support.gateway.model_versions import create_version
 from support.hosting import with_secret
 from support.json_types import Json, JsonObject
 from support.parts import new_database, session_databases, wait_until
@@ -175,6 +176,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         made(f"/api/v1/experiments/{experiment}:start")
         made("/api/v1/aliases/fast", "PUT", json={"targets": [{"model": MODEL, "weight": 1}]})
         rollout = made("/api/v1/rollouts", json=ROLLOUT)["name"]
+        model_version = create_version(http, KEY, "fraud", "prod", "for tests")
         kill = made("/api/v1/kills", json={"subject": "KEY", "name": key, "reason": "a drill"})["id"]
         shown = f"/v1/batches/{of_requests}"
         wait_until(lambda: http.get(shown).json()["status"] == "completed", "the batch of requests")
@@ -197,4 +199,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "/api/v1/experiments/{name}": experiment,
         "/api/v1/rollouts/{name}": rollout,
         "/api/v1/models/{id}": MODEL,
+        "/api/v1/aliases/{name}": "prod",
+        "/api/v1/model-versions/{id}": model_version["version"],
+        "/api/v1/promotions/{id}": model_version["promotion"],
     }

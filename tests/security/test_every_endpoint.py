@@ -7,6 +7,7 @@ recipe in `RECIPES` fails its test: add the fields with which a stranger would n
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -23,6 +24,8 @@ PATH_PARAMETERS = {
     "/api/v1/orgs/{name}": "org",
     "/api/v1/issuers/{name}": "issuer",
     "/api/v1/certificates/{name}": "certificate",
+    "/api/v1/aliases/{name}/history": "own_alias",
+    "/api/v1/aliases/{name}:rollback": "own_alias",
     "/api/v1/aliases/{name}": "alias",
     "/api/v1/experiments/{name}": "experiment",
     "/api/v1/rollouts/{name}": "rollout",
@@ -30,6 +33,8 @@ PATH_PARAMETERS = {
     "/api/v1/upstreams/{name}": "upstream",
     "/api/v1/templates/{name}": "template",
     "/api/v1/models/{id}": "model",
+    "/api/v1/model-versions/{id}": "version",
+    "/api/v1/promotions/{id}": "promotion",
     "/api/v1/deadLetters/{id}": "run",
 }
 """The kind of object of a path parameter that is only called `id` or `name`."""
@@ -68,11 +73,21 @@ FILES = [{"file_id": "{file_id}"}]
 BATCH = {"input_file_id": "{file_id}", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 GRANT = {"scopes": ["models:read"]}
 
+VERSION = {"model": "mine", "kind": "CHAT", "owner": "mine"}
+RECORD = {
+    "scope": "NOT_IN_SCOPE",
+    "scope_reason": "mine",
+    "owner": "mine",
+    "expires_at": (datetime.now(UTC) + timedelta(days=30)).isoformat(),
+}
+
 # Sorted, so that lists run before the endpoints that create objects.
 RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "GET /api/v1/aliases": NO_FIELDS,
     "PUT /api/v1/aliases/{name}": ({"targets": [{"model": MODEL, "weight": 1}]},),
     "DELETE /api/v1/aliases/{name}": NO_FIELDS,
+    "GET /api/v1/aliases/{name}/history": NO_FIELDS,
+    "POST /api/v1/aliases/{name}:rollback": ({"reason": "mine"},),
     "GET /api/v1/audit/checkpoint": NO_FIELDS,
     "GET /api/v1/audit/records": (
         {},
@@ -139,6 +154,19 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "GET /api/v1/limits": ({}, ORG),
     "POST /api/v1/limits:remove": SUBJECTS,
     "GET /api/v1/me": NO_FIELDS,
+    "GET /api/v1/model-versions": ({}, {"model": "kestrel-model"}),
+    "POST /api/v1/model-versions": (
+        VERSION | {"files": [{"path": "model.gguf", "sha256": "{sha256}"}]},
+        VERSION | {"files": [{"path": "model.gguf", "sha256": "0" * 64}], "signature_sha256": "{sha256}"},
+        VERSION | {"endpoint": {"base_urls": ["http://169.254.169.254/v1"], "upstream_model": "m"}},
+    ),
+    "GET /api/v1/model-versions/{id}": NO_FIELDS,
+    "GET /api/v1/model-versions/{id}/bom": NO_FIELDS,
+    "POST /api/v1/model-versions/{id}/evaluations": ({"evaluation": {"suite": "mine", "metrics": {"auc": 1}}},),
+    "PUT /api/v1/model-versions/{id}/validation": ({"record": RECORD},),
+    "POST /api/v1/model-versions/{id}:approve": NO_FIELDS,
+    "POST /api/v1/model-versions/{id}:retire": ({"reason": "mine"},),
+    "POST /api/v1/model-versions/{id}:revoke": ({"reason": "mine"},),
     "GET /api/v1/models": NO_FIELDS,
     "GET /api/v1/models/{id}": NO_FIELDS,
     "GET /api/v1/orgs": NO_FIELDS,
@@ -147,6 +175,10 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "DELETE /api/v1/orgs/{name}": NO_FIELDS,
     "POST /api/v1/prices": ({"model": "kite", "prompt_usd_per_million": "2"},),
     "GET /api/v1/prices": NO_FIELDS,
+    "GET /api/v1/promotions": ({}, {"alias": "kestrel-prod"}),
+    "POST /api/v1/promotions": ({"alias": "mine", "version": "{version}", "reason": "mine"},),
+    "POST /api/v1/promotions/{id}:approve": NO_FIELDS,
+    "POST /api/v1/promotions/{id}:reject": ({"reason": "mine"},),
     "GET /api/v1/rollout": NO_FIELDS,
     "POST /api/v1/rollouts": (ROLLOUT,),
     "GET /api/v1/rollouts": ({}, {"page_token": "a"}),
@@ -214,6 +246,7 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /v1/messages": ({"model": MODEL, "max_tokens": 1, "messages": HELLO, "metadata": {"user_id": "{key}"}},),
     "POST /v1/messages/count_tokens": ({"model": MODEL, "messages": HELLO},),
     # Endpoints without a contract.
+    "HEAD /api/v1/model-files/{sha256}": NO_FIELDS,
     "POST /ofrep/v1/evaluate/flags": (UNIT,),
     "POST /ofrep/v1/evaluate/flags/{experiment}": (UNIT,),
     "GET /metrics/all": NO_FIELDS,
@@ -230,6 +263,30 @@ SHARED_IN_ORG = {
     "POST /api/v1/kills/{id}:lift": KILLS,
     "POST /api/v1/kills/{id}:approve": KILLS,
     "POST /api/v1/kills": KILLS,
+    **dict.fromkeys(
+        (
+            "GET /api/v1/model-versions",
+            "GET /api/v1/model-versions/{id}",
+            "GET /api/v1/model-versions/{id}/bom",
+            "POST /api/v1/model-versions/{id}/evaluations",
+            "PUT /api/v1/model-versions/{id}/validation",
+            "POST /api/v1/model-versions/{id}:approve",
+            "POST /api/v1/model-versions/{id}:retire",
+            "POST /api/v1/model-versions/{id}:revoke",
+            "POST /api/v1/model-versions",
+            "HEAD /api/v1/model-files/{sha256}",
+            "GET /api/v1/models",
+            "GET /v1/models",
+            "GET /api/v1/aliases",
+            "GET /api/v1/aliases/{name}/history",
+            "POST /api/v1/aliases/{name}:rollback",
+            "GET /api/v1/promotions",
+            "POST /api/v1/promotions",
+            "POST /api/v1/promotions/{id}:approve",
+            "POST /api/v1/promotions/{id}:reject",
+        ),
+        "versions of models are the org's: desks share them inside their walls",
+    ),
 }
 """Endpoints that every desk of an org with the scope may call, and why."""
 

@@ -6,6 +6,7 @@ The response is "not found", and nothing changes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -25,7 +26,10 @@ SHARED = {
 ADMIN = ("platform:admin", "org:admin")
 """Scopes beyond a desk, which the strangers do not hold."""
 
-ORG_WIDE = ("/api/v1/desks/", "/api/v1/kills/")
+ORG_WIDE = (
+    *("/api/v1/desks/", "/api/v1/kills/", "/api/v1/model-versions/", "/api/v1/promotions/"),
+    *("/api/v1/aliases/{name}/history", "/api/v1/aliases/{name}:rollback"),
+)
 """Endpoints that every desk of an org with the scope may use."""
 
 STRANGERS = {
@@ -36,17 +40,28 @@ OUTSIDE_WALL = {"x-drw-walls": "credit", "x-drw-key": "key_outside"}
 """A key of the same desk that is outside the wall of the owner."""
 WALLED = (
     *("/v1/files", "/v1/vector_stores", "/v1/batches", "/api/v1/collections", "/api/v1/runs", "/api/v1/experiments"),
+    *("/api/v1/model-versions/", "/api/v1/promotions/", "/api/v1/aliases/{name}/history"),
 )
 NOT_FOUND = (403, 404, 501)
 VISIBLE_PATHS = (
     *("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs", "/api/v1/keys?all=true"),
     *("/api/v1/kills", "/api/v1/desks/{name}", "/api/v1/experiments", "/api/v1/experiments/{name}/results"),
     *("/v1/vector_stores/{vector_store_id}/files", "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}"),
-    "/v1/batches",
+    *("/v1/batches", "/api/v1/model-versions", "/api/v1/promotions", "/api/v1/aliases/{name}/history"),
 )
 """The paths that show whether the owner's objects changed."""
 
+REASON = {"reason": "mine"}
+EXPIRES_AT = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 BODIES: JsonObject = {
+    "/api/v1/aliases/{name}:rollback": REASON,
+    "/api/v1/model-versions/{id}:revoke": REASON,
+    "/api/v1/model-versions/{id}:retire": REASON,
+    "/api/v1/promotions/{id}:reject": REASON,
+    "/api/v1/model-versions/{id}/evaluations": {"evaluation": {"suite": "mine", "metrics": {"auc": 1}}},
+    "/api/v1/model-versions/{id}/validation": {
+        "record": {"scope": "NOT_IN_SCOPE", "scope_reason": "mine", "owner": "mine", "expires_at": EXPIRES_AT}
+    },
     "/api/v1/experiments/{name}:stop": {"reason": "mine"},
     "/api/v1/experiments/{name}:assign": {"unit": "user-1"},
     "/api/v1/experiments/{name}/exposures": {"units": ["user-1"]},
@@ -170,7 +185,7 @@ def test_lists_and_the_audit_trail_show_only_the_own_objects(
 
 
 def body_argument(verb: str, path: str, served: Served) -> JsonObject:
-    return {"json": fill(BODIES.get(path, {}), served)} if verb == "POST" else {}
+    return {"json": fill(BODIES.get(path, {}), served)} if verb in ("POST", "PUT") else {}
 
 
 def test_file_name_cannot_inject_a_header(desk: httpx.Client) -> None:

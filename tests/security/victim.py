@@ -17,6 +17,7 @@ from jwt.algorithms import ECAlgorithm
 
 from drw.kernel.rpc.context import SCOPES
 from fuzzing.services import MODEL
+from support.gateway.model_versions import create_version
 from support.json_types import Json, JsonObject
 from support.parts import wait_until
 
@@ -34,6 +35,10 @@ VICTIM_PATHS = (
         "/api/v1/runs/{run}",
         "/api/v1/kills",
         "/api/v1/experiments",
+        "/api/v1/model-versions",
+        "/api/v1/model-versions/{version}",
+        "/api/v1/promotions",
+        "/api/v1/aliases/{own_alias}/history",
         "/v1/files",
         "/v1/batches",
         "/v1/batches/{batch}",
@@ -144,6 +149,9 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     create(client, "/api/v1/experiments/{experiment}/exposures", json={"units": ["user-1"]})
     rollout = {"name": "kestrel-rollout", "alias": "fast", "model": MODEL, "unit": "user", "steps": [50]}
     ids["rollout"] = create(operator, "/api/v1/rollouts", json=rollout)["name"]
+    identity = headers(VICTIM, DESK, "", "platform:admin")
+    ids |= create_version(client, identity, "kestrel-model", "kestrel-prod", "kestrel-text")
+    ids["own_alias"] = "kestrel-prod"
     create(operator, "/api/v1/prices", json={"model": "kite", "prompt_usd_per_million": "1"})
     route = {"path": "/v1/kestrel-path", "upstream": "all", "scopes": ["models:read"], "tenants": [f"{VICTIM}/{DESK}"]}
     wait_until(lambda: operator.get("/api/v1/routes").status_code == 200, "the routes")

@@ -388,7 +388,11 @@ class DoubleDiscovery:
         self.request_count += 1
         if self.is_down:
             raise Unavailable("gone")
-        model = ResolvedModel(model=Model(id="m", kind=Model.CHAT, engine="openai"), base_urls=["http://h/v1"])
+        model = ResolvedModel(
+            model=Model(id="m", kind=Model.CHAT, engine="openai"),
+            base_urls=["http://h/v1"],
+            permit=discovery_pb2.Permit(validation="settings"),
+        )
         return discovery_pb2.Plan(id=request.id, targets=[discovery_pb2.Target(model=model, weight=1)])
 
 

@@ -10,12 +10,13 @@ import typer
 
 from drw.cli import completion
 from drw.cli.api import Api
+from drw.cli.models import promotions, versions
 from drw.cli.models.check import check
 from drw.cli.models.conversation import Conversation, run_conversation
 from drw.cli.options import DataDir, Json, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest, NotFound
 
-models = typer.Typer(help="Models: list them, and check model files.")
+models = typer.Typer(help="Models: list them, register, validate and promote versions, and check model files.")
 aliases = typer.Typer(help="Aliases: one name for several models, with weights and fallbacks.", no_args_is_help=True)
 
 
@@ -27,11 +28,13 @@ def add_to(app: typer.Typer, panel: str) -> None:
 
 
 models.command()(check)
+versions.add_to(models)
+promotions.add_to(models)
 
 
 @models.callback(invoke_without_command=True)
 def list_models(context: typer.Context, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the models. Subcommands check model files."""
+    """List the models. Subcommands register, validate and promote versions, and check model files."""
     if context.invoked_subcommand is not None:
         if as_json:
             raise InvalidRequest(f"give --json after the command: drw models {context.invoked_subcommand} ... --json")
@@ -68,7 +71,7 @@ def list_aliases(data_dir: DataDir = None, as_json: Json = False) -> None:
             " ".join(f"{target['model']}={target['weight']}" for target in a["targets"]),
             " ".join(a["fallbacks"]),
             f"{a['total_seconds']:g} s" if a["total_seconds"] else "",
-            "settings" if a["from_settings"] else "",
+            "settings" if a["from_settings"] else a["owner"] and "promotion",
         )
         for a in records
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -13,6 +13,7 @@ from drw.egress.allowlist import check_settings
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.runtime.settings import ConfigError, Settings
 from drw.models.discovery.aliases import Aliases, AliasSettings
+from drw.models.discovery.versions import endpoints, identity
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 ADDRESS = re.compile(r"(https?://[^\s?#]+|unix:/[^\s?#]+)")
@@ -176,6 +177,11 @@ class ModelSettings(Settings):
             raise ValueError("sampling.repeat_penalty needs engine = 'llama_cpp'; others have frequency_penalty")
         return self
 
+    def description(self) -> dict[str, Any]:
+        """Return what determines the answers of the model, without titles: a change of it is another version."""
+        values = self.model_dump(mode="json", exclude={"base_url", "default", "owned_by", "licence", "created"})
+        return values | {"base_urls": self.addresses()}
+
     def addresses(self) -> list[str]:
         """Return the base URL of each replica, without a slash at the end."""
         return [url.rstrip("/") for url in self.base_urls or (self.base_url,)]
@@ -229,6 +235,8 @@ class Registry:
         for name in models:
             if not MODEL_ID.fullmatch(name):
                 raise ConfigError(f"{name!r} cannot be the id of a model: letters, digits and ._:/@- only, at most 128")
+            if identity.parse(name) is not None:
+                raise ConfigError(f"{name!r} has the form of a registered version; a model needs another id")
         self._models = models
         self._first_seen = first_seen or {}
         self._default_model = _find_default(models, default_model)
@@ -236,8 +244,20 @@ class Registry:
         kinds = {name: model.kind for name, model in models.items() if model.kind != "embedding"}
         self.aliases = Aliases(aliases or {}, kinds, models)
 
+    @property
+    def models(self) -> Mapping[str, ModelSettings]:
+        """The configured models by id."""
+        return self._models
+
+    def digests(self) -> dict[str, str]:
+        """Return the digest of each configured model: that of its settings."""
+        return {
+            name: endpoints.digest(settings.kind.upper(), settings.engine, settings.description())
+            for name, settings in self._models.items()
+        }
+
     def all(self) -> list[Model]:
-        """Return the public description of each model and alias."""
+        """Return the public description of each model, and of each alias of the platform."""
         models = [self._public_model(name) for name in self._models]
         return models + [self._public_alias(alias) for alias in self.aliases.all() if self.aliases.models(alias)]
 

@@ -8,7 +8,7 @@ REST_ROUTES = (
     RestRoute(
         path="/api/v1/aliases",
         upstream="models",
-        scopes=("models:read", "platform:admin"),
+        scopes=("models:approve", "models:read", "platform:admin"),
         idle_seconds=120,
     ),
     RestRoute(
@@ -114,6 +114,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/model-versions",
+        upstream="models",
+        scopes=("models:approve", "models:read", "models:write"),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/models",
         upstream="models",
         scopes=("models:read",),
@@ -129,6 +135,12 @@ REST_ROUTES = (
         path="/api/v1/prices",
         upstream="gateway",
         scopes=("platform:admin", "platform:read"),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/promotions",
+        upstream="models",
+        scopes=("models:approve", "models:read", "models:write"),
         idle_seconds=120,
     ),
     RestRoute(

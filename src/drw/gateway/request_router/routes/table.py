@@ -29,13 +29,17 @@ from drw.routing.request_matching import IDLE_SECONDS, upstreams_of
 UPLOAD_BODY = 513 * MIB
 """A file of 512 MiB with its multipart form. The documents service enforces the exact limit."""
 
+MODEL_FILE_BODY = 1 << 40
+"""A model file. Discovery enforces the limits of the settings."""
+
 FIRST_BYTE_MS = 120_000
 """Timeout for the first byte of a response. Only a process that hangs reaches it, since other calls end after 30 s."""
 SLOW_FIRST_BYTE_MS = {
     **dict.fromkeys(("chat", "completions", "embeddings", "messages", "responses"), 930_000),
     "files.write": 330_000,
+    "model_files": 3_600_000,
 }
-"""First-byte timeouts of routes with slow responses. Serving and documents end their work before this time."""
+"""First-byte timeouts of routes with slow responses or uploads. Services end their work before this time."""
 
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
@@ -154,6 +158,8 @@ def _openai_routes() -> Iterable[Route]:
         yield _route(name, path, "models", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
     # Callers of models can list them; the OpenAI client does so before its first call.
     yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
+    path, scopes = "/api/v1/model-files", ("models:write",)
+    yield _route("model_files", path, "models", "PUT", "HEAD", scopes=scopes, body=MODEL_FILE_BODY)
     yield _route("ofrep", "/ofrep/v1", "models", "POST", scopes=("experiments:record",))
     yield _route("batches", "/v1/batches", "models", "GET", "POST", scopes=("models:invoke",))
     yield _route("files.read", "/v1/files", "rag", "GET", scopes=READ)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from random import Random
 
@@ -14,24 +13,24 @@ from drw.api.models.v1.discovery_pb2 import (
     ResolvePlanRequest,
 )
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.kernel.errors import DeadlineExceeded, InvalidRequest, NotFound, Unavailable
+from drw.kernel.errors import DeadlineExceeded, DrwError, Forbidden, InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import caller_or_none
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList, killed_error
 from drw.models.serving.ports import ModelSpec, short_digest
 from drw.models.serving.routing.load_balancing import weighted_order
-from drw.models.serving.routing.permits import check_permit
+from drw.models.serving.routing.permitted import CallerKey, caller_key, still_permitted
 from drw.models.serving.runtime.plan_switch import PlanSwitch
 from drw.models.serving.runtime.pool import ModelPool
 from drw.models.serving.runtime.specs import has_files, spec_of
+from drw.routing import permits
+from drw.routing.permits import ModelNotValidated
 
 RESOLVE_TIMEOUT_SECONDS = 5.0
 SWITCH_CHECK_SECONDS = 0.1
 """Lifetime of an old plan while the models of the new one are loaded."""
 MAX_CACHED = 10_000
 KINDS = {"predictive": (Model.PREDICTIVE, Model.RERANKER), "reranker": (Model.RERANKER,)}
-
-Key = tuple[str, frozenset[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ class RuntimeDirectory:
         self._kills = kills
         self._clock = clock
         self._seconds = seconds
-        self._plans: dict[Key, tuple[RuntimePlan, float]] = {}
+        self._plans: dict[CallerKey, tuple[RuntimePlan, float]] = {}
 
     async def plan(self, name: str, version: str = "", kind: str = "predictive") -> RuntimePlan:
         """Return the candidates for the name of a model or an alias, of one version if there is one.
@@ -134,13 +133,12 @@ class RuntimeDirectory:
 
     def _usable(self, plan: RuntimePlan) -> RuntimePlan:
         """Return the candidates that have a permit and no kill; raise if none is left."""
-        usable, error = [], None
+        usable: list[str] = []
+        error: DrwError | None = None
         for model in plan.models:
             kill = self._kills.find_model(caller_or_none(), model.id)
-            try:
-                check_permit(model.resolved, time.time())
-            except Exception as refused:  # noqa: BLE001 - raised below if no candidate is left
-                error = error or refused
+            if refused := permits.refusal(model.resolved.permit):
+                error = error or ModelNotValidated(model.id, refused)
                 continue
             if kill:
                 error = error or killed_error(kill)
@@ -153,22 +151,26 @@ class RuntimeDirectory:
         return RuntimePlan(plan.id, targets, tuple(model for model in plan.fallbacks if model.id in usable))
 
     async def _cached(self, name: str) -> RuntimePlan:
-        caller = caller_or_none()
-        key = (caller.org, caller.walls, name) if caller else ("", frozenset[str](), name)
+        key = caller_key(name)
         cached = self._plans.get(key)
         if cached and self._clock.time() < cached[1]:
             return cached[0]
         seconds = self._seconds
         try:
             plan = await self._resolve(name)
-        except NotFound:
+        except (NotFound, Forbidden):
             self._plans.pop(key, None)
             raise
         except (Unavailable, DeadlineExceeded):
             if cached is None:
                 raise
             plan = cached[0]
-        if cached and plan.main_specs != cached[0].main_specs and not self._switch.may_use(key, plan.main_specs):
+        if (
+            cached
+            and plan.main_specs != cached[0].main_specs
+            and not self._switch.may_use(key, plan.main_specs)
+            and await still_permitted(self._discovery, {each.id: each.resolved.permit for each in cached[0].models})
+        ):
             plan, seconds = cached[0], min(seconds, SWITCH_CHECK_SECONDS)
         if len(self._plans) >= MAX_CACHED:
             self._plans.clear()
