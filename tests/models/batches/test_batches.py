@@ -42,9 +42,9 @@ async def test_a_batch_returns_one_result_for_each_request(running: BatchCluster
 
 async def test_completions_and_embeddings_run_as_batches(running: BatchCluster) -> None:
     desk = await running.desk()
-    completion = {"custom_id": "c", "method": "POST", "url": "/v1/completions"}
-    completion["body"] = {"model": "double", "prompt": "Rates"}  # type: ignore[assignment]
-    texts = {
+    completion: dict[str, Any] = {"custom_id": "c", "method": "POST", "url": "/v1/completions"}
+    completion["body"] = {"model": "double", "prompt": "Rates"}
+    texts: dict[str, Any] = {
         "custom_id": "e",
         "method": "POST",
         "url": "/v1/embeddings",
@@ -52,7 +52,7 @@ async def test_completions_and_embeddings_run_as_batches(running: BatchCluster) 
     }
     for line in (completion, texts):
         batch = await desk.ended(await desk.create([line], endpoint=line["url"]))
-        body = (await desk.results(batch))[line["custom_id"]]["response"]["body"]  # type: ignore[index]
+        body = (await desk.results(batch))[line["custom_id"]]["response"]["body"]
         assert body["object"] in ("text_completion", "list"), body
         assert batch.usage is not None and batch.usage.input_tokens > 0
 
@@ -60,7 +60,7 @@ async def test_completions_and_embeddings_run_as_batches(running: BatchCluster) 
 async def test_an_invalid_file_fails_with_all_line_numbers(running: BatchCluster) -> None:
     desk = await running.desk()
     good = chat("a")
-    lines = [
+    lines: list[dict[str, Any] | str] = [
         good,
         good,
         "{not json",
@@ -139,7 +139,7 @@ async def test_a_repeated_creation_with_an_idempotency_key_is_one_batch(running:
     desk = await running.desk()
     file = await desk.upload([chat("a")])
     request: Any = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
-    once = {"extra_headers": {"Idempotency-Key": "once"}}
+    once: Any = {"extra_headers": {"Idempotency-Key": "once"}}
     first = await desk.openai.batches.create(**request, **once)
     assert (await desk.openai.batches.create(**request, **once)).id == first.id
     with pytest.raises(openai.ConflictError, match="Idempotency-Key"):

@@ -157,7 +157,7 @@ OWNED = "where number = %(number)s and lease = %(lease)s and state in ('validati
 LOCK = f"select * from batch {OWNED} for no key update"  # noqa: S608 - constants
 ADD_LINES = """
 insert into batch_line (batch, line, custom_id, request)
-select %s, new.* from unnest(%s::int[], %s::text[], %s::bytea[]) as new on conflict (batch, custom_id) do nothing
+select %s, new.* from unnest(%b::int[], %b::text[], %b::bytea[]) as new on conflict (batch, custom_id) do nothing
 returning line
 """
 START = f"""

@@ -23,7 +23,7 @@ FIELDS = {"custom_id", "method", "url", "body"}
 MAX_CUSTOM_ID = 512
 MAX_ERRORS = 100
 """Validation stops after so many errors."""
-CHUNK_LINES, CHUNK_BYTES = 500, 4 << 20
+CHUNK_LINES, CHUNK_BYTES = 500, 1 << 20
 """Requests that are stored in one transaction."""
 
 
