@@ -42,7 +42,9 @@ def write(folder: Path, nodes: Sequence[Any], inputs: Any, outputs: Any, weights
 
 def identity(folder: Path, datatype: str = "FP32", shape: Shape = ("n", 2)) -> Path:
     """A model with the input `x` and the equal output `y`."""
-    return write(folder, [helper.make_node("Identity", ["x"], ["y"])], [("x", datatype, shape)], [("y", datatype, shape)])
+    return write(
+        folder, [helper.make_node("Identity", ["x"], ["y"])], [("x", datatype, shape)], [("y", datatype, shape)]
+    )
 
 
 def scale(folder: Path, factor: float, columns: int = 2) -> Path:
@@ -79,7 +81,9 @@ def slow(folder: Path, steps: int = 60, size: int = 256) -> Path:
     """A model that multiplies matrices many times."""
     weight = np.eye(size, dtype=np.float32)
     nodes = [
-        helper.make_node("MatMul", ["x" if step == 0 else f"h{step}", "w"], ["y" if step == steps - 1 else f"h{step + 1}"])
+        helper.make_node(
+            "MatMul", ["x" if step == 0 else f"h{step}", "w"], ["y" if step == steps - 1 else f"h{step + 1}"]
+        )
         for step in range(steps)
     ]
     values = ("FP32", ("n", size))

@@ -26,6 +26,8 @@ from drw.kernel.runtime.settings import Settings as Base
 from drw.kernel.validation import validate
 from drw.routing.request_matching import IDLE_SECONDS, upstreams_of
 
+INFERENCE_GRPC_BODY = 64 * MIB
+"""The maximum message of the gRPC server, above the bodies that Envoy buffers: messages stream through."""
 UPLOAD_BODY = 513 * MIB
 """A file of 512 MiB with its multipart form. The documents service enforces the exact limit."""
 
@@ -34,6 +36,7 @@ FIRST_BYTE_MS = 120_000
 SLOW_FIRST_BYTE_MS = {"chat": 930_000, "completions": 930_000, "embeddings": 930_000, "files.write": 330_000}
 """First-byte timeouts of routes with slow responses. Serving and documents end their work before this time."""
 
+INFERENCE = ("models:invoke", "models:read", "platform:admin")
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
 
@@ -150,6 +153,10 @@ def _openai_routes() -> Iterable[Route]:
         yield _route(name, path, "models", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
     # Callers of models can list them; the OpenAI client does so before its first call.
     yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
+    # The service checks the scope of each path: infer needs models:invoke, load and unload need platform:admin.
+    yield _route("inference", "/v2", "models", "GET", "POST", scopes=INFERENCE, body=OPENAI_BODY)
+    grpc_path = "/inference.GRPCInferenceService"
+    yield _route("inference.grpc", grpc_path, "models.inference", "POST", scopes=INFERENCE, body=INFERENCE_GRPC_BODY)
     yield _route("ofrep", "/ofrep/v1", "models", "POST", scopes=("experiments:record",))
     yield _route("files.read", "/v1/files", "rag", "GET", scopes=READ)
     yield _route("files.write", "/v1/files", "rag", "POST", "DELETE", scopes=("documents:write",), body=UPLOAD_BODY)

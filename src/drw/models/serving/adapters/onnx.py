@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.runtime.settings import Settings as Base
 from drw.models.serving.errors import EngineUnavailable, ModelLoadFailed
 from drw.models.serving.ports import LoadedModel, ModelLoader, ModelSpec
 from drw.models.serving.runtime import probes
@@ -144,11 +145,21 @@ class OnnxProcess(LoadedModel):
 class OnnxLoader(ModelLoader):
     """Starts processes of ONNX models."""
 
+    class Settings(Base):
+        """Limits of all processes."""
+
+        max_output_bytes: int
+        """Maximum bytes of the outputs of one request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
     async def load(self, spec: ModelSpec, path: Path, memory_mib: int) -> LoadedModel:
         """Start the process of a model, and run it once; see `ModelLoader.load`."""
         ours, theirs = socket.socketpair()
         arguments = ["--socket", str(theirs.fileno()), "--folder", str(path), "--memory", str(memory_mib)]
         arguments += ["--digest", spec.digest, "--kind", spec.kind, "--threads", str(max(1, spec.threads))]
+        arguments += ["--max-output", str(self._settings.max_output_bytes)]
         try:
             process = await ModelProcess.start(MODULE, arguments, [theirs.fileno()])
         except BaseException:

@@ -45,7 +45,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> byte
     if array.ndim > 1 and array.shape != tuple(shape):
         raise _invalid(name, f"data is nested as {list(array.shape)}; the shape is {list(shape)}")
     _check_count(name, array.size, shape, count)
-    data_bytes: bytes = _typed(name, datatype, array.ravel()).tobytes()
+    data_bytes: bytes = _typed(name, datatype, array.ravel(), data).tobytes()
     return data_bytes
 
 
@@ -66,7 +66,7 @@ def to_json(tensor: Tensor) -> Any:
     return array
 
 
-def _typed(name: str, datatype: str, array: Any) -> Any:
+def _typed(name: str, datatype: str, array: Any, data: Any) -> Any:
     kind = array.dtype.kind
     if datatype == BOOL:
         if array.size and kind != "b":
@@ -74,12 +74,20 @@ def _typed(name: str, datatype: str, array: Any) -> Any:
         return array.astype(np.bool_)
     if datatype in FLOATS:
         return _floats(name, datatype, array)
-    if array.size and kind not in "iu":
+    if array.size and kind in "fO":  # NumPy has no common type of large unsigned and of other integers
+        array = _integers(array, data)
+    if array.size and array.dtype.kind not in "iuO":
         raise _invalid(name, f"data has values that are not integers of {datatype}")
     limits = np.iinfo(NUMPY[datatype])
     if array.size and (int(array.min()) < limits.min or int(array.max()) > limits.max):
         raise _invalid(name, f"data has values outside of {datatype}: {limits.min} to {limits.max}")
     return array.astype(NUMPY[datatype])
+
+
+def _integers(array: Any, data: Any) -> Any:
+    """Return the values as objects if all of them are integers, else the array."""
+    objects = np.array(data, dtype=object).ravel()
+    return objects if all(type(value) is int for value in objects) else array
 
 
 def _floats(name: str, datatype: str, array: Any) -> Any:
