@@ -102,7 +102,7 @@ class Server:
         """Call a method over gRPC; raises `grpc.RpcError`."""
         if self._channel is None:
             raise Skipped("no gRPC address")
-        unary = self._channel.unary_unary(
+        unary: Any = self._channel.unary_unary(
             f"{SERVICE}{method}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=response.FromString,

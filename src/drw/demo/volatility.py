@@ -58,11 +58,11 @@ def export(coefficients: Any, folder: Path) -> Path:
     averages = np.zeros((MONTH, 3), np.float32)
     for column, days in enumerate((1, WEEK, MONTH)):
         averages[-days:, column] = 1 / days
-    constants = {
+    constants: dict[str, Any] = {
         "averages": averages,
         "weights": np.asarray(coefficients[1:], np.float32).reshape(3, 1),
         "intercept": np.asarray(coefficients[:1], np.float32),
-        "minimum": np.float32(0),
+        "minimum": np.zeros((), np.float32),
     }
     nodes = [
         helper.make_node("Abs", ["returns"], ["absolute"]),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class OnnxProcess(LoadedModel):
         self._answers: dict[int, asyncio.Future[tuple[frames.Header, tuple[Tensor, ...]]]] = {}
         self._writing = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
+        self._writer: asyncio.StreamWriter | None = None
         self._ended = ""
 
     async def open(self) -> None:
@@ -83,9 +85,12 @@ class OnnxProcess(LoadedModel):
         await self._process.kill()
         if self._reading:
             self._reading.cancel()
-            self._writer.close()
-        else:
+        if self._writer is None:
             self._peer.close()
+            return
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
 
     async def _call(
         self, header: frames.Header, tensors: Sequence[Tensor] = ()
@@ -100,10 +105,12 @@ class OnnxProcess(LoadedModel):
             return result
         finally:
             self._answers.pop(number, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # also if the write failed first
 
     async def _write(self, parts: Sequence[Any]) -> None:
         async with self._writing:
-            if self._ended:
+            if self._ended or self._writer is None:
                 raise self._gone()
             try:
                 self._writer.writelines(parts)
@@ -161,7 +168,7 @@ class OnnxLoader(ModelLoader):
         arguments += ["--digest", spec.digest, "--kind", spec.kind, "--threads", str(max(1, spec.threads))]
         arguments += ["--max-output", str(self._settings.max_output_bytes)]
         try:
-            process = await ModelProcess.start(MODULE, arguments, [theirs.fileno()])
+            process = ModelProcess.start(MODULE, arguments, [theirs.fileno()])
         except BaseException:
             ours.close()
             raise

@@ -75,19 +75,15 @@ def _typed(name: str, datatype: str, array: Any, data: Any) -> Any:
     if datatype in FLOATS:
         return _floats(name, datatype, array)
     if array.size and kind in "fO":  # NumPy has no common type of large unsigned and of other integers
-        array = _integers(array, data)
-    if array.size and array.dtype.kind not in "iuO":
+        array = np.array(data, dtype=object).ravel()
+        if any(type(value) is not int for value in array):
+            raise _invalid(name, f"data has values that are not integers of {datatype}")
+    elif array.size and kind not in "iu":
         raise _invalid(name, f"data has values that are not integers of {datatype}")
     limits = np.iinfo(NUMPY[datatype])
     if array.size and (int(array.min()) < limits.min or int(array.max()) > limits.max):
         raise _invalid(name, f"data has values outside of {datatype}: {limits.min} to {limits.max}")
     return array.astype(NUMPY[datatype])
-
-
-def _integers(array: Any, data: Any) -> Any:
-    """Return the values as objects if all of them are integers, else the array."""
-    objects = np.array(data, dtype=object).ravel()
-    return objects if all(type(value) is int for value in objects) else array
 
 
 def _floats(name: str, datatype: str, array: Any) -> Any:
