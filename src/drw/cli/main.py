@@ -26,7 +26,7 @@ RUN, USE, OPERATE = "Run a platform", "Use", "Operate"
 
 MODULES = {
     "platform.platform": (RUN, "up down status logs env"),
-    "models.models": (USE, "chat models aliases"),
+    "models.models": (USE, "chat infer models aliases"),
     "models.experiments": (USE, "experiments"),
     "rag.documents": (USE, "ingest ask search collections files"),
     "workflow.workflows": (USE, "workflows runs"),
