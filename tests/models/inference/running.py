@@ -27,7 +27,7 @@ def with_models(**models: Mapping[str, Any]) -> dict[str, Any]:
     return {"models": models}
 
 
-def rows(*values: list[float], name: str = "x", datatype: str = "FP32") -> dict[str, Any]:
+def rows(*values: Any, name: str = "x", datatype: str = "FP32") -> dict[str, Any]:
     """Return a request with one input of these rows."""
     return {"inputs": [{"name": name, "datatype": datatype, "shape": list(np.shape(values)), "data": list(values)}]}
 
@@ -48,7 +48,7 @@ async def channel(cluster: ModelsCluster) -> AsyncIterator[grpc.aio.Channel]:
 async def call(channel: grpc.aio.Channel, method: str, request: Any, headers: Mapping[str, str] = KEY) -> Any:
     """Call a method over gRPC with the identity that the data plane would set."""
     response = getattr(pb, type(request).__name__.removesuffix("Request") + "Response")
-    unary = channel.unary_unary(
+    unary: Any = channel.unary_unary(
         f"{SERVICE}{method}",
         request_serializer=lambda message: message.SerializeToString(),
         response_deserializer=response.FromString,

@@ -136,9 +136,7 @@ async def test_damaged_cache_is_refused_by_the_process(
         await loader.load(registered.spec, folder, 256)
 
 
-async def test_two_gguf_models_run_under_one_budget(
-    start: Callable[..., Any], weights: Path, tmp_path: Path
-) -> None:
+async def test_two_gguf_models_run_under_one_budget(start: Callable[..., Any], weights: Path, tmp_path: Path) -> None:
     models = {}
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

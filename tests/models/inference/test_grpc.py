@@ -80,7 +80,7 @@ async def test_only_the_protocol_is_served(cluster: ModelsCluster) -> None:
     """The address of the data plane never reaches the contracts between services."""
     async with channel(cluster) as opened:
         for path in ("/drw.api.models.v1.Serving/Chat", "/drw.api.kernel.v1.Process/GetStatus"):
-            unary = opened.unary_unary(path)
+            unary: Any = opened.unary_unary(path)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await unary(b"", metadata=list(KEY.items()))
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -88,7 +88,7 @@ async def test_only_the_protocol_is_served(cluster: ModelsCluster) -> None:
 
 async def test_stream_is_not_implemented_by_name(cluster: ModelsCluster) -> None:
     async with channel(cluster) as opened:
-        stream = opened.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        stream: Any = opened.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
         streamed = stream(metadata=list(KEY.items()))
         with pytest.raises(grpc.aio.AioRpcError, match="ModelStreamInfer"):
             await streamed.read()

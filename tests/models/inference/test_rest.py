@@ -232,7 +232,7 @@ async def test_compressed_bomb_is_bounded(cluster: ModelsCluster) -> None:
 
 
 async def test_strings_are_utf8(cluster: ModelsCluster) -> None:
-    response = await infer(cluster, "texts", rows(["Zürich", ""], ["€", "a\x00b"], datatype="BYTES"))  # type: ignore[list-item]
+    response = await infer(cluster, "texts", rows(["Zürich", ""], ["€", "a\x00b"], datatype="BYTES"))
     assert response.json()["outputs"][0]["data"] == ["Zürich", "", "€", "a\x00b"]
     text = orjson.dumps(
         {"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1, 2], "parameters": {"binary_data_size": 10}}]}

@@ -151,7 +151,7 @@ def test_bfloat16_is_the_nearest(numbers: list[float]) -> None:
 
 async def test_all_data_types_in_one_request(start: Callable[..., Any], tmp_path: Path) -> None:
     models = with_models(all=predictive(onnx_models.all_types(tmp_path / "all")))
-    inputs = []
+    inputs: list[dict[str, Any]] = []
     for datatype in onnx_models.TYPES.keys() - {"BF16"}:
         data = [1.5, -2.0, 0.0, 4.0] if datatype in values.NOT_JSON else values.samples(datatype)
         inputs.append({"name": f"in_{datatype}", "datatype": datatype, "shape": [2, 2], "data": data})
