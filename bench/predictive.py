@@ -1,7 +1,8 @@
 """Predictive models: batched throughput beside bare ONNX Runtime, and memory over rounds of load and unload.
 
 `python -m bench.predictive [--pairs N] [--rounds N]`. Each pair runs both sides one after the other, so that other load
-on the machine affects both. The ratio is the mean over all pairs, with a 95 % interval from their spread.
+on the machine affects both. A ratio is the mean over all pairs, with a 95 % interval from their spread: of rows a
+second, and of rows a second of processor time, which other load affects less. That of the pool includes both processes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -107,14 +108,19 @@ async def _throughput(pool: ModelPool, spec: ModelSpec, folder: Path, pairs: int
     }
     print(f"network of {LAYERS} layers of {WIDTH}, 1 thread, batches of {BATCH} rows, {pairs} pairs of {SECONDS:g} s")
     for name, (call, clients) in sides.items():
-        measured: list[tuple[float, float]] = []
-        for _ in range(pairs):
-            measured.append((await _rate(bare, 1), await _rate(call, clients)))
+        measured = [(await _rate(bare, 1), await _rate(call, clients)) for _ in range(pairs)]
         _report(name, measured)
 
 
-async def _rate(call: Callable[[], Awaitable[int]], clients: int) -> float:
-    """Return the rows a second of so many concurrent clients."""
+class Rate(NamedTuple):
+    """Rows a second, and rows a second of processor time."""
+
+    wall: float
+    processor: float
+
+
+async def _rate(call: Callable[[], Awaitable[int]], clients: int) -> Rate:
+    """Return the rate of so many concurrent clients."""
     end = time.perf_counter() + SECONDS
     rows = 0
 
@@ -124,17 +130,31 @@ async def _rate(call: Callable[[], Awaitable[int]], clients: int) -> float:
             done = await call()  # not `rows += await`, which reads the sum before it waits
             rows += done
 
-    started_at = time.perf_counter()
+    started_at, processor = time.perf_counter(), _processor_seconds()
     await asyncio.gather(*(client() for _ in range(clients)))
-    return rows / (time.perf_counter() - started_at)
+    return Rate(rows / (time.perf_counter() - started_at), rows / (_processor_seconds() - processor))
 
 
-def _report(name: str, measured: list[tuple[float, float]]) -> None:
-    ratios = [ours / bare for bare, ours in measured]
-    mean = statistics.mean(ratios)
+def _processor_seconds() -> float:
+    """Return the processor time of this process and of its running children."""
+    ticks = 0
+    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _report(name: str, measured: list[tuple[Rate, Rate]]) -> None:
+    bare, ours = (statistics.mean(rate.wall for rate in side) for side in zip(*measured, strict=True))
+    wall = _interval([ours.wall / bare.wall for bare, ours in measured])
+    processor = _interval([ours.processor / bare.processor for bare, ours in measured])
+    print(f"{name}: {ours:,.0f} rows/s; bare ONNX Runtime {bare:,.0f} rows/s")
+    print(f"    ratio {wall}; of processor time {processor}", flush=True)
+
+
+def _interval(ratios: list[float]) -> str:
     half = T_95 * statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan
-    bare, ours = (statistics.mean(side) for side in zip(*measured, strict=True))
-    print(f"{name}: {ours:,.0f} rows/s; bare ONNX Runtime {bare:,.0f} rows/s; ratio {mean:.2f} ± {half:.2f}")
+    return f"{statistics.mean(ratios):.2f} ± {half:.2f}"
 
 
 async def _rounds(pool: ModelPool, spec: ModelSpec, rounds: int) -> None:

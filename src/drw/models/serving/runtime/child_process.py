@@ -61,7 +61,7 @@ class ModelProcess:
     @property
     def alive(self) -> bool:
         """Whether it runs."""
-        return self._process.poll() is None
+        return not self._exited.is_set()
 
     async def wait(self) -> str:
         """Wait for the end of the process; return why it ended."""
