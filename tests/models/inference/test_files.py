@@ -13,14 +13,18 @@ import numpy as np
 import pytest
 
 from drw.api.models.v1 import discovery_rpc
-from drw.api.models.v1.discovery_pb2 import ModelFileChunk, ReadModelFileRequest
+from drw.api.models.v1.discovery_pb2 import ModelFileChunk, ReadModelFileRequest, ResolvedModel
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.kernel.errors import Unavailable
+from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.rpc.transport import LocalTransport
 from drw.model_files.manifest import digest
 from drw.models.serving.errors import ModelLoadFailed
 from drw.models.serving.ports import FileReference, ModelSpec
+from drw.models.serving.routing.rerankers import PooledReranker
+from drw.models.serving.routing.runtime_directory import RuntimeModel
 from drw.models.serving.runtime.model_files import ModelFiles
+from drw.models.serving.runtime.pool import ModelPool
+from drw.models.serving.runtime.settings import RuntimeSettings
 from models.inference import onnx_models
 from models.inference.running import infer, predictive, with_models
 
@@ -205,3 +209,32 @@ async def test_reranker_without_a_tokenizer_is_refused(start: Callable[..., Any]
     async with start(discovery=with_models(rank=predictive(folder) | {"kind": "reranker"})) as cluster:
         response = await cluster.http.get("/v2/models/rank")
         assert response.status_code == 503 and "tokenizer.json" in response.json()["error"]
+
+
+async def test_reranker_port(start: Callable[..., Any], tmp_path: Path) -> None:
+    from drw.models.serving.adapters.onnx import OnnxLoader
+
+    loader = OnnxLoader(OnnxLoader.Settings(max_output_bytes=1 << 20))
+    spec = ModelSpec("rank", "", "onnx", "reranker", folder=str(cross_encoder(tmp_path / "r")))
+
+    async def locate(each: ModelSpec) -> Path:
+        return Path(each.folder)
+
+    pool = ModelPool(lambda engine: loader, locate, RuntimeSettings())
+    directory = Directory(pool)
+    reranker = PooledReranker(directory, RuntimeModel(ResolvedModel(), spec))  # type: ignore[arg-type]
+    try:
+        scores = await reranker.score("query", ["no", "yes", "no \ud800 yes"])
+        assert scores[1] == scores[2] > scores[0]
+        assert await reranker.score("query", []) == []
+        with pytest.raises(InvalidRequest, match="documents"):
+            await reranker.score("query", [""] * 10_001)
+    finally:
+        await pool.close()
+
+
+class Directory:
+    """The part of the directory that a reranker uses."""
+
+    def __init__(self, pool: ModelPool) -> None:
+        self.pool = pool
