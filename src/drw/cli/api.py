@@ -158,6 +158,8 @@ def _error_of(response: httpx.Response) -> DrwError:
 
 def _from_body(status: int, body: dict[str, Any]) -> DrwError:
     error = body.get("error") or {}
+    if isinstance(error, str):  # the form of the Open Inference Protocol
+        return next((c for c, form in HTTP.items() if form.status == status), InternalError)(error)
     error_type = error.get("type")
     cls = next((c for c, form in HTTP.items() if form.status == status and form.type == error_type), None)
     cls = cls or next((c for c, form in HTTP.items() if form.type == error_type), InternalError)

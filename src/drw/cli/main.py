@@ -27,7 +27,7 @@ RUN, USE, OPERATE = "Run a platform", "Use", "Operate"
 
 MODULES = {
     "platform.platform": (RUN, "up down status logs env"),
-    "models.models": (USE, "chat models aliases"),
+    "models.models": (USE, "chat infer models aliases"),
     "models.batches": (USE, "batches"),
     "models.experiments": (USE, "experiments"),
     "models.rollouts": (OPERATE, "rollouts"),

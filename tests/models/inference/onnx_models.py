@@ -55,9 +55,10 @@ def scale(folder: Path, factor: float, columns: int = 2) -> Path:
 
 
 def all_types(folder: Path) -> Path:
-    """A model with an input `in_TYPE` and an equal output `out_TYPE` of each data type."""
-    nodes = [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in TYPES]
-    inputs, outputs = ([(f"{side}_{name}", name, ("n", 2)) for name in TYPES] for side in ("in", "out"))
+    """A model with an input `in_TYPE` and an equal output `out_TYPE` of each data type except BF16."""
+    names = [name for name in TYPES if name != "BF16"]
+    nodes = [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in names]
+    inputs, outputs = ([(f"{side}_{name}", name, ("n", 2)) for name in names] for side in ("in", "out"))
     return write(folder, nodes, inputs, outputs)
 
 

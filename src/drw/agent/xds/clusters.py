@@ -95,7 +95,8 @@ def cluster(upstream: Upstream, secret: str = "", ca_file: str = "") -> Json:
         *([] if is_platform_process(upstream) else boundary.filters()),
         *_credential(upstream.credential, secret),
     ]
-    config["typed_extension_protocol_options"] = {PROTOCOL_OPTIONS: _protocol_options(upstream_filters)}
+    options = _protocol_options(upstream_filters, http2=upstream.http2)
+    config["typed_extension_protocol_options"] = {PROTOCOL_OPTIONS: options}
     return config
 
 
@@ -121,12 +122,13 @@ def _cluster(name: str, addresses: list[str], connect_ms: int) -> Json:
     )
 
 
-def _protocol_options(upstream_filters: Sequence[Json] = ()) -> Json:
+def _protocol_options(upstream_filters: Sequence[Json] = (), *, http2: bool = False) -> Json:
     options = {"common_http_protocol_options": {"idle_timeout": f"{IDLE_SECONDS}s"}}
     codec = typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")
     filters = [*upstream_filters, extension("envoy.filters.http.upstream_codec", codec)]
     extra_options = {"http_filters": filters} if upstream_filters else {}
-    return typed(PROTOCOL_OPTIONS, **options, explicit_http_config={"http_protocol_options": {}}, **extra_options)
+    protocol: Json = {"http2_protocol_options" if http2 else "http_protocol_options": {}}
+    return typed(PROTOCOL_OPTIONS, **options, explicit_http_config=protocol, **extra_options)
 
 
 def _circuit_breakers(upstream: Upstream) -> Json:

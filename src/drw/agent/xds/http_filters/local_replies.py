@@ -1,10 +1,12 @@
 """Local replies of Envoy in OpenAI's error format, and at the paths of Anthropic's API in that one's.
 
 Types and codes match `drw.kernel.errors.HTTP`, so that official clients raise the same exception classes as for
-errors of the services.
+errors of the services. At the paths of the Open Inference Protocol, errors have the format of that protocol.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 from drw.agent import native_filter
 from drw.agent.xds.builders import Json, extension, header, typed
@@ -81,54 +83,70 @@ ANTHROPIC_FORMS = {
 """Status and error type in Anthropic's API by status; others are `invalid_request_error` with the same status."""
 
 
+INFERENCE_PATH = "/v2(/[^?]*)?([?].*)?"
+INFERENCE_GRPC_PATH = "/inference[.]GRPCInferenceService/.*"
+
+
 def local_replies() -> Json:
     """Return all local replies; the first match applies."""
+    success = {"filter": _status(200), "body_format_override": {"text_format_source": {"inline_string": "ok\n"}}}
+    mappers = [
+        _reply(_cel(f"'rejection' in metadata.filter_metadata['{filters.IDENTITY}']"), IDENTITY_ERROR, 401),
+        _reply(_rejected_for(filters.BAD_HEADER), NOT_VALID, 401),
+        _reply(_rejected_for(filters.SEVERAL_TOKENS), SEVERAL_TOKENS, 401),
+        _reply(_rejected_for(deny_list.REVOKED), REVOKED, 401),
+        _reply(_rejected_for(deny_list.KILLED), KILLED, 403, form=KILLED_FORM),
+        _reply(_rejected_for(deny_list.MONEY), MONEY, 429, form=QUOTA_FORM),
+        _reply(_rejected_for(deny_list.TOKENS), TOKENS, 429, TOKEN_RETRY_SECONDS),
+        _reply(_cel(f"response.code_details.contains('{native_filter.CUT}')"), CUT, 403, form=KILLED_FORM),
+        _reply(_details(f"{JWT_DENIED}{{Jwt_is_missing}}"), MISSING, 401),
+        _reply(_details(f"{JWT_DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
+        _reply(_cel(f"response.code_details.startsWith('{JWT_DENIED}')"), NOT_VALID, 401),
+        _reply(_cel("response.code_details.contains('credential')"), NO_CREDENTIAL, 503),
+        _reply(_cel(SCOPE_DENIED), MISSING_SCOPE, 403),
+        _reply(_status(403), NOT_ALLOWED, 403),
+        _reply(_status(404), NOT_FOUND, 404),
+        _reply(_status(405), WRONG_METHOD, 405),
+        _reply(_status(413), TOO_LARGE, 413),
+        _reply(_status(415), ENCODED_BODY, 415),
+        _reply(_status(INVALID_BODY_STATUS), INVALID_BODY, 400),
+        _reply(_status(429), RATE_LIMITED, 429),
+        _reply(_flags("UO", "OM"), OVERLOADED, 503, RETRY_SECONDS),
+        _reply(_status(503), UPSTREAM_DOWN, 503, START_SECONDS),
+        _reply(_cel(NO_FIRST_BYTE), UPSTREAM_DOWN, 503, START_SECONDS),
+        _reply(_cel("response.code_details.startsWith('request_')"), REQUEST_TIMEOUT, 408, form=INVALID_FORM),
+        _reply(_status(408), TOO_SLOW, 504),
+        _reply(_status(504), TOO_SLOW, 504),
+        _reply(_status(400), MALFORMED_REQUEST, 400),
+        _reply(_status(431), MALFORMED_REQUEST, 431, form=INVALID_FORM),
+    ]
     return {
-        "mappers": [
-            {"filter": _status(200), "body_format_override": {"text_format_source": {"inline_string": "ok\n"}}},
-            *_replies(_cel(f"'rejection' in metadata.filter_metadata['{filters.IDENTITY}']"), IDENTITY_ERROR, 401),
-            *_replies(_rejected_for(filters.BAD_HEADER), NOT_VALID, 401),
-            *_replies(_rejected_for(filters.SEVERAL_TOKENS), SEVERAL_TOKENS, 401),
-            *_replies(_rejected_for(deny_list.REVOKED), REVOKED, 401),
-            *_replies(_rejected_for(deny_list.KILLED), KILLED, 403, form=KILLED_FORM),
-            *_replies(_rejected_for(deny_list.MONEY), MONEY, 429, form=QUOTA_FORM),
-            *_replies(_rejected_for(deny_list.TOKENS), TOKENS, 429, TOKEN_RETRY_SECONDS),
-            *_replies(_cel(f"response.code_details.contains('{native_filter.CUT}')"), CUT, 403, form=KILLED_FORM),
-            *_replies(_details(f"{JWT_DENIED}{{Jwt_is_missing}}"), MISSING, 401),
-            *_replies(_details(f"{JWT_DENIED}{{Jwt_is_expired}}"), EXPIRED, 401),
-            *_replies(_cel(f"response.code_details.startsWith('{JWT_DENIED}')"), NOT_VALID, 401),
-            *_replies(_cel("response.code_details.contains('credential')"), NO_CREDENTIAL, 503),
-            *_replies(_cel(SCOPE_DENIED), MISSING_SCOPE, 403),
-            *_replies(_status(403), NOT_ALLOWED, 403),
-            *_replies(_status(404), NOT_FOUND, 404),
-            *_replies(_status(405), WRONG_METHOD, 405),
-            *_replies(_status(413), TOO_LARGE, 413),
-            *_replies(_status(415), ENCODED_BODY, 415),
-            *_replies(_status(INVALID_BODY_STATUS), INVALID_BODY, 400),
-            *_replies(_status(429), RATE_LIMITED, 429),
-            *_replies(_flags("UO", "OM"), OVERLOADED, 503, RETRY_SECONDS),
-            *_replies(_status(503), UPSTREAM_DOWN, 503, START_SECONDS),
-            *_replies(_cel(NO_FIRST_BYTE), UPSTREAM_DOWN, 503, START_SECONDS),
-            *_replies(_cel("response.code_details.startsWith('request_')"), REQUEST_TIMEOUT, 408, form=INVALID_FORM),
-            *_replies(_status(408), TOO_SLOW, 504),
-            *_replies(_status(504), TOO_SLOW, 504),
-            *_replies(_status(400), MALFORMED_REQUEST, 400),
-            *_replies(_status(431), MALFORMED_REQUEST, 431, form=INVALID_FORM),
-            _anthropic_reply(_is_for_anthropic(), INTERNAL_ERROR, 500),
-        ],
+        "mappers": [success, *_inference_mappers(mappers), *_anthropic_mappers(mappers), *mappers],
         "body_format": _format(INTERNAL_ERROR, errors.HTTP[errors.InternalError]),
     }
 
 
-def _replies(
-    condition: Json, message: str, status: int, retry_after: str = "", *, form: errors.HttpError | None = None
-) -> tuple[Json, Json]:
-    """Return the reply at the paths of Anthropic's API, and that of all other paths."""
-    form = form or next(f for f in errors.HTTP.values() if f.status == status)
-    reply = {"filter": condition, "status_code": status, "body_format_override": _format(message, form)}
-    headers = {"headers_to_add": [header("retry-after", retry_after)]} if retry_after else {}
-    both = {"and_filter": {"filters": [_is_for_anthropic(), condition]}}
-    return _anthropic_reply(both, message, PAYMENT if form == QUOTA_FORM else status) | headers, reply | headers
+def _inference_mappers(mappers: Sequence[Json]) -> Iterator[Json]:
+    """Yield the mappers for the Open Inference Protocol: `{"error": MESSAGE}`, and only the message for gRPC."""
+    for mapper in mappers:
+        message = _openai_error(mapper)["message"]
+        for path, body in (
+            (INFERENCE_PATH, {"json_format": {"error": message}}),
+            (INFERENCE_GRPC_PATH, {"text_format_source": {"inline_string": message}}),
+        ):
+            condition = {"and_filter": {"filters": [_path_filter(path), mapper["filter"]]}}
+            yield mapper | {"filter": condition, "body_format_override": body}
+
+
+def _anthropic_mappers(mappers: Sequence[Json]) -> Iterator[Json]:
+    """Yield the mappers for the paths of Anthropic's API, the last one for all other errors."""
+    path = _path_filter(f"{ANTHROPIC_PATH}([/?].*)?")
+    for mapper in mappers:
+        error = _openai_error(mapper)
+        status = PAYMENT if error["code"] == QUOTA_FORM.code else mapper["status_code"]
+        condition = {"and_filter": {"filters": [path, mapper["filter"]]}}
+        yield mapper | _anthropic_reply(condition, error["message"], status)
+    yield _anthropic_reply(path, INTERNAL_ERROR, 500)
 
 
 def _anthropic_reply(condition: Json, message: str, status: int) -> Json:
@@ -137,9 +155,22 @@ def _anthropic_reply(condition: Json, message: str, status: int) -> Json:
     return {"filter": condition, "status_code": sent_status, "body_format_override": {"json_format": error}}
 
 
-def _is_for_anthropic() -> Json:
-    paths = {"safe_regex": {"regex": f"{ANTHROPIC_PATH}([/?].*)?"}}
-    return {"header_filter": {"header": {"name": ":path", "string_match": paths}}}
+def _openai_error(mapper: Json) -> Json:
+    error: Json = mapper["body_format_override"]["json_format"]["error"]
+    return error
+
+
+def _path_filter(pattern: str) -> Json:
+    regex = {"google_re2": {}, "regex": pattern}
+    return {"header_filter": {"header": {"name": ":path", "string_match": {"safe_regex": regex}}}}
+
+
+def _reply(
+    condition: Json, message: str, status: int, retry_after: str = "", *, form: errors.HttpError | None = None
+) -> Json:
+    form = form or next(f for f in errors.HTTP.values() if f.status == status)
+    reply = {"filter": condition, "status_code": status, "body_format_override": _format(message, form)}
+    return reply | ({"headers_to_add": [header("retry-after", retry_after)]} if retry_after else {})
 
 
 def _format(message: str, form: errors.HttpError) -> Json:

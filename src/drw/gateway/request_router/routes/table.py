@@ -26,6 +26,8 @@ from drw.kernel.runtime.settings import Settings as Base
 from drw.kernel.validation import validate
 from drw.routing.request_matching import IDLE_SECONDS, upstreams_of
 
+INFERENCE_GRPC_BODY = 64 * MIB
+"""The maximum message of the gRPC server, above the bodies that Envoy buffers: messages stream through."""
 UPLOAD_BODY = 513 * MIB
 """A file of 512 MiB with its multipart form. The documents service enforces the exact limit."""
 
@@ -41,6 +43,7 @@ SLOW_FIRST_BYTE_MS = {
 }
 """First-byte timeouts of routes with slow responses or uploads. Services end their work before this time."""
 
+INFERENCE = ("models:invoke", "models:read", "platform:admin")
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
 
@@ -160,6 +163,10 @@ def _openai_routes() -> Iterable[Route]:
     yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
     path, scopes = "/api/v1/model-files", ("models:write",)
     yield _route("model_files", path, "models", "PUT", "HEAD", scopes=scopes, body=MODEL_FILE_BODY)
+    # The service checks the scope of each path: infer needs models:invoke, load and unload need platform:admin.
+    yield _route("inference", "/v2", "models", "GET", "POST", scopes=INFERENCE, body=OPENAI_BODY)
+    grpc_path = "/inference.GRPCInferenceService"
+    yield _route("inference.grpc", grpc_path, "models.inference", "POST", scopes=INFERENCE, body=INFERENCE_GRPC_BODY)
     yield _route("ofrep", "/ofrep/v1", "models", "POST", scopes=("experiments:record",))
     yield _route("batches", "/v1/batches", "models", "GET", "POST", scopes=("models:invoke",))
     yield _route("files.read", "/v1/files", "rag", "GET", scopes=READ)

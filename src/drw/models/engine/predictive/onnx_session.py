@@ -63,7 +63,10 @@ class OnnxSession:
             raise UnsupportedModel(_reason(error)) from None
         self.inputs = tuple(_spec(argument) for argument in self._session.get_inputs())
         self.outputs = tuple(_spec(argument) for argument in self._session.get_outputs())
-        self._bfloat16 = any(spec.datatype == BF16 for spec in (*self.inputs, *self.outputs))
+        datatypes = {spec.datatype for spec in (*self.inputs, *self.outputs)}
+        if datatypes >= {BF16, BYTES}:  # each of them needs another way to pass values to ONNX Runtime
+            raise UnsupportedModel("a model with both bfloat16 and string tensors cannot be served")
+        self._bfloat16 = BF16 in datatypes
         self._datatypes = {spec.name: spec.datatype for spec in self.outputs}
 
     def run(self, inputs: Sequence[Tensor], outputs: Sequence[str]) -> list[Tensor]:

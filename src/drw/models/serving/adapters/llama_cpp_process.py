@@ -101,7 +101,7 @@ class LlamaCppLoader(ModelLoader):
             "--threads",
             str(spec.threads or os.cpu_count() or 2),
         ]
-        model = LlamaCppProcess(spec, await ModelProcess.start(MODULE, arguments), socket)
+        model = LlamaCppProcess(spec, ModelProcess.start(MODULE, arguments), socket)
         try:
             await model.wait_until_ready()
         except BaseException:

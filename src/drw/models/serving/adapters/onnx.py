@@ -6,11 +6,13 @@ import asyncio
 import logging
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.runtime.settings import Settings as Base
 from drw.models.serving.errors import EngineUnavailable, ModelLoadFailed
 from drw.models.serving.ports import LoadedModel, ModelLoader, ModelSpec
 from drw.models.serving.runtime import probes
@@ -35,6 +37,7 @@ class OnnxProcess(LoadedModel):
         self._answers: dict[int, asyncio.Future[tuple[frames.Header, tuple[Tensor, ...]]]] = {}
         self._writing = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
+        self._writer: asyncio.StreamWriter | None = None
         self._ended = ""
 
     async def open(self) -> None:
@@ -82,9 +85,12 @@ class OnnxProcess(LoadedModel):
         await self._process.kill()
         if self._reading:
             self._reading.cancel()
-            self._writer.close()
-        else:
+        if self._writer is None:
             self._peer.close()
+            return
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
 
     async def _call(
         self, header: frames.Header, tensors: Sequence[Tensor] = ()
@@ -99,10 +105,12 @@ class OnnxProcess(LoadedModel):
             return result
         finally:
             self._answers.pop(number, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # also if the write failed first
 
     async def _write(self, parts: Sequence[Any]) -> None:
         async with self._writing:
-            if self._ended:
+            if self._ended or self._writer is None:
                 raise self._gone()
             try:
                 self._writer.writelines(parts)
@@ -144,13 +152,23 @@ class OnnxProcess(LoadedModel):
 class OnnxLoader(ModelLoader):
     """Starts processes of ONNX models."""
 
+    class Settings(Base):
+        """Limits of all processes."""
+
+        max_output_bytes: int
+        """Maximum bytes of the outputs of one request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
     async def load(self, spec: ModelSpec, path: Path, memory_mib: int) -> LoadedModel:
         """Start the process of a model, and run it once; see `ModelLoader.load`."""
         ours, theirs = socket.socketpair()
         arguments = ["--socket", str(theirs.fileno()), "--folder", str(path), "--memory", str(memory_mib)]
         arguments += ["--digest", spec.digest, "--kind", spec.kind, "--threads", str(max(1, spec.threads))]
+        arguments += ["--max-output", str(self._settings.max_output_bytes)]
         try:
-            process = await ModelProcess.start(MODULE, arguments, [theirs.fileno()])
+            process = ModelProcess.start(MODULE, arguments, [theirs.fileno()])
         except BaseException:
             ours.close()
             raise

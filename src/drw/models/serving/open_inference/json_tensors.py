@@ -45,7 +45,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> byte
     if array.ndim > 1 and array.shape != tuple(shape):
         raise _invalid(name, f"data is nested as {list(array.shape)}; the shape is {list(shape)}")
     _check_count(name, array.size, shape, count)
-    data_bytes: bytes = _typed(name, datatype, array.ravel()).tobytes()
+    data_bytes: bytes = _typed(name, datatype, array.ravel(), data).tobytes()
     return data_bytes
 
 
@@ -66,7 +66,7 @@ def to_json(tensor: Tensor) -> Any:
     return array
 
 
-def _typed(name: str, datatype: str, array: Any) -> Any:
+def _typed(name: str, datatype: str, array: Any, data: Any) -> Any:
     kind = array.dtype.kind
     if datatype == BOOL:
         if array.size and kind != "b":
@@ -74,7 +74,11 @@ def _typed(name: str, datatype: str, array: Any) -> Any:
         return array.astype(np.bool_)
     if datatype in FLOATS:
         return _floats(name, datatype, array)
-    if array.size and kind not in "iu":
+    if array.size and kind in "fO":  # NumPy has no common type of large unsigned and of other integers
+        array = np.array(data, dtype=object).ravel()
+        if any(type(value) is not int for value in array):
+            raise _invalid(name, f"data has values that are not integers of {datatype}")
+    elif array.size and kind not in "iu":
         raise _invalid(name, f"data has values that are not integers of {datatype}")
     limits = np.iinfo(NUMPY[datatype])
     if array.size and (int(array.min()) < limits.min or int(array.max()) > limits.max):

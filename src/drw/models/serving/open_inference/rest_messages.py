@@ -40,7 +40,10 @@ def decode(model: str, version: str, body: bytes, json_length: str, max_json: in
     if length > max_json:
         raise TooLarge(f"the JSON has {length} bytes; at most {max_json}: {JSON_DATA_HINT}")
     values = _json_object(memoryview(body)[:length])
-    _check_fields(values, ("id", "parameters", "inputs", "outputs"), "the request")
+    _check_fields(values, ("id", "parameters", "inputs", "outputs", "model_name", "model_version"), "the request")
+    for field, expected in (("model_name", model), ("model_version", version)):  # some clients repeat the path
+        if (given := _typed(values, field, str, "")) and expected and given != expected:
+            raise InvalidRequest(f"{field} is {given!r}; the path names {expected!r}", param=field)
     request_id = _typed(values, "id", str, "")
     if len(request_id) > MAX_ID:
         raise InvalidRequest(f"id has {len(request_id)} characters; at most {MAX_ID}", param="id")

@@ -119,7 +119,7 @@ class RuntimeDirectory:
         self._plans = {key: (plan, 0.0) for key, (plan, _) in self._plans.items()}
 
     async def _version(self, name: str, version: str) -> RuntimePlan:
-        """Return one version: a registered one by its id; a model of the settings by the digest of its files."""
+        """Return one version: a registered one is `NAME@VERSION`; the settings name none, so the loaded one counts."""
         try:
             return await self._cached(f"{name}@{version}")
         except NotFound:

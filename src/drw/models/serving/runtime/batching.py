@@ -34,19 +34,12 @@ class _Request:
     org: str
     inputs: Tensors
     outputs: tuple[str, ...]
-    alone: bool
+    rows: int
+    shape: Shape | None
+    """What requests of one batch have in common; None: it is processed alone."""
     result: asyncio.Future[Tensors]
     queued_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def rows(self) -> int:
-        return self.inputs[0].rows if self.inputs else 1
-
-    def joinable_shape(self) -> Shape | None:
-        """Return what requests of one batch have in common; None: it is processed alone."""
-        if self.alone or not self.inputs or any(not t.shape or t.shape[0] != self.rows for t in self.inputs):
-            return None
-        return self.outputs, tuple((tensor.name, tensor.datatype, tensor.shape[1:]) for tensor in self.inputs)
+    waiting: bool = True
 
 
 class RequestQueue:
@@ -66,14 +59,13 @@ class RequestQueue:
         self._forming = asyncio.Lock()
         self._running = 0
         self._gauge = metrics.QUEUE.labels(spec.id)
+        self._batch_rows = metrics.BATCH_ROWS.labels(spec.id)
+        self._batch_seconds = metrics.INFER_SECONDS.labels(spec.id)
+        self.waiting = 0
+        """Number of requests that are not yet sent to the process."""
         self._workers = [asyncio.create_task(self._work()) for _ in range(AHEAD)]
         self.frozen = asyncio.Event()
         """Set when the process did not answer in time."""
-
-    @property
-    def waiting(self) -> int:
-        """Number of requests that are not yet sent to the process."""
-        return sum(map(len, self._queues.values()))
 
     async def run(self, org: str, inputs: Tensors, outputs: Sequence[str], *, alone: bool = False) -> Tensors:
         """Queue a request and return its outputs. A cancelled request leaves the queue.
@@ -87,14 +79,18 @@ class RequestQueue:
         """
         self._check_bounds(org)
         result: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
-        request = _Request(org, inputs, tuple(outputs), alone, result)
+        names = tuple(outputs)
+        rows = inputs[0].rows if inputs else 1
+        shape = None if alone or self._max_rows == 1 else _joinable_shape(inputs, names, rows)
+        request = _Request(org, inputs, names, rows, shape, result)
         self._queues.setdefault(org, deque()).append(request)
-        self._gauge.set(self.waiting)
+        self.waiting += 1
         self._arrived.set()
         try:
             return await result
         finally:
-            self._remove(request)
+            if request.waiting:
+                self._remove(request)
 
     async def close(self, error: EngineUnavailable) -> None:
         """Fail the waiting requests and stop."""
@@ -103,7 +99,10 @@ class RequestQueue:
         await asyncio.gather(*self._workers, return_exceptions=True)
         for queue in self._queues.values():
             for request in queue:
+                request.waiting = False
                 _fail(request, error)
+        self._queues.clear()
+        self.waiting = 0
         self._gauge.set(0)
 
     def _check_bounds(self, org: str) -> None:
@@ -135,8 +134,8 @@ class RequestQueue:
         while (first := self._pop()) is None:
             self._arrived.clear()
             await self._arrived.wait()
-        batch, shape = [first], first.joinable_shape()
-        if shape is None or self._max_rows == 1:
+        batch, shape = [first], first.shape
+        if shape is None:
             return batch
         due = first.queued_at + self._spec.max_batch_delay_seconds
         rows = first.rows
@@ -167,26 +166,23 @@ class RequestQueue:
             if not queue:
                 del self._queues[org]
                 continue
-            if shape is not None and (queue[0].rows > max_rows or queue[0].joinable_shape() != shape):
+            if shape is not None and (queue[0].rows > max_rows or queue[0].shape != shape):
                 continue
             request = queue.popleft()
+            request.waiting = False
+            self.waiting -= 1
             self._queues.move_to_end(org)
-            self._gauge.set(self.waiting)
             return request
         return None
 
     def _remove(self, request: _Request) -> None:
-        queue = self._queues.get(request.org)
-        if queue is not None:
-            if request in queue:
-                queue.remove(request)
-            if not queue:
-                del self._queues[request.org]
-        self._gauge.set(self.waiting)
+        self._queues[request.org].remove(request)
+        self.waiting -= 1
 
     async def _process(self, batch: list[_Request]) -> None:
         if not batch:
             return
+        self._gauge.set(self.waiting)
         rows = [request.rows for request in batch]
         started_at = time.monotonic()
         try:
@@ -201,8 +197,8 @@ class RequestQueue:
         except (InvalidRequest, EngineUnavailable) as error:
             _fail_all(batch, error)
         else:
-            metrics.BATCH_ROWS.labels(self._spec.id).observe(sum(rows))
-            metrics.INFER_SECONDS.labels(self._spec.id).observe(time.monotonic() - started_at)
+            self._batch_rows.observe(sum(rows))
+            self._batch_seconds.observe(time.monotonic() - started_at)
             for request, result in zip(batch, outputs, strict=True):
                 if not request.result.done():
                     request.result.set_result(result)
@@ -212,6 +208,13 @@ class RequestQueue:
             f"the process of the model {self._spec.id!r} ended or does not answer; it is being replaced: try again"
         )
         return EngineUnavailable(message, retry_after="1")
+
+
+def _joinable_shape(inputs: Tensors, outputs: tuple[str, ...], rows: int) -> Shape | None:
+    """Return what requests of one batch have in common; None if the request cannot be joined."""
+    if not inputs or any(not tensor.shape or tensor.shape[0] != rows for tensor in inputs):
+        return None
+    return outputs, tuple((tensor.name, tensor.datatype, tensor.shape[1:]) for tensor in inputs)
 
 
 def _fail_all(batch: Sequence[_Request], error: Exception) -> None:

@@ -34,7 +34,8 @@ def build_runtime(
         if (adapter := LOADERS.get(engine)) is None:
             raise ConfigError(f"serving cannot run the files of a model with the engine {engine!r}")
         if adapter not in loaders:
-            loaders[adapter] = scope.make_adapter(ModelLoader, adapter, {})  # type: ignore[type-abstract]
+            section = {"max_output_bytes": settings.runtime.max_output_bytes} if adapter == "onnx" else {}
+            loaders[adapter] = scope.make_adapter(ModelLoader, adapter, section)  # type: ignore[type-abstract]
         return loaders[adapter]
 
     files = ModelFiles(discovery, scope.folder / "models", settings.runtime.cache_mib)

@@ -313,14 +313,20 @@ class ModelPool:
 
     async def _close(self, entry: _Entry, reason: str) -> None:
         """End the process of a model. Its memory counts until the process has ended."""
-        if entry.closed or entry.model is None:
-            return
+        if not entry.closed and entry.model is not None:
+            self._begin_close(entry, reason)
+            await self._finish_close(entry)
+
+    def _begin_close(self, entry: _Entry, reason: str) -> None:
+        """Take a model out of use: later requests load it again."""
         entry.closed = True
         self._ending.add(entry)
         metrics.LOADED.labels(entry.spec.id).set(0)
         metrics.MEMORY.labels(entry.spec.id).set(0)
         metrics.UNLOADS.labels(entry.spec.id, reason).inc()
         log.info("unloaded", extra={"fields": {"model": entry.spec.id, "reason": reason}})
+
+    async def _finish_close(self, entry: _Entry) -> None:
         try:
             await asyncio.shield(asyncio.ensure_future(self._end(entry)))
         finally:
@@ -345,8 +351,10 @@ class ModelPool:
             error = ModelLoadFailed(f"the process of the model {entry.spec.id!r} ended soon after its start; try again")
             self._backoffs[entry.spec] = _Backoff(error, self._backoffs.get(entry.spec), retry=True)
 
+        self._begin_close(entry, reason)
+
         async def run() -> None:
-            await self._close(entry, reason)
+            await self._finish_close(entry)
             with suppress(Unavailable):  # the next request reports it
                 async with self.lease(entry.spec):
                     pass
