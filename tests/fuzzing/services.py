@@ -167,7 +167,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         key = made("/api/v1/keys", json={"name": "test", "scopes": ["models:read"]})["key"]["id"]
         line: JsonObject = {"custom_id": "a", "method": "POST", "url": "/v1/completions"}
         line["body"] = {"model": MODEL, "prompt": "Rates"}
-        form: dict[str, Any] = {"files": {"file": ("in.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
+        form: JsonObject = {"files": {"file": ("in.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
         batch_file = made("/v1/files", **form)["id"]
         requests = {"input_file_id": batch_file, "endpoint": "/v1/completions", "completion_window": "24h"}
         of_requests = made("/v1/batches", json=requests, headers={"x-drw-key": key})["id"]
