@@ -40,7 +40,7 @@ from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from drw.routing.permits import ModelNotValidated
 from models.registry.harness import RegistryWorld, finding, registry_world
-from support.json_types import Json
+from support.json_types import Json, JsonObject
 
 ALIASES = {"shared": {"targets": {"small": 1}, "total_seconds": 30}}
 
@@ -262,7 +262,12 @@ async def test_an_incomplete_record_is_refused_with_its_field(world: RegistryWor
 
 async def test_a_model_out_of_scope_still_needs_a_second_person(world: RegistryWorld) -> None:
     version = await world.registered()
-    fields = {"scope": ValidationRecord.NOT_IN_SCOPE, "scope_reason": "it drafts emails", "purpose": "", "limits": []}
+    fields: JsonObject = {
+        "scope": ValidationRecord.NOT_IN_SCOPE,
+        "scope_reason": "it drafts emails",
+        "purpose": "",
+        "limits": [],
+    }
     with pytest.raises(Forbidden, match="same person"):
         await world.validated(version.id, by=world.developer, **fields)
     await world.validated(version.id, **fields)

@@ -40,7 +40,7 @@ from drw.models.discovery.versions.file_store import FileStore
 from model_files.builders import write_gguf, write_onnx
 from model_files.signers import Draft, private_key, public_pem
 from models.registry.harness import RegistryWorld, registry_world
-from support.json_types import Json
+from support.json_types import Json, JsonObject
 
 
 @pytest.fixture
@@ -65,7 +65,8 @@ def sha(content: bytes) -> str:
 
 def request(*files: tuple[str, str], kind: Model.Kind = Model.CHAT, **fields: Json) -> RegisterVersionRequest:
     listed = [ModelFile(path=path, sha256=sha256) for path, sha256 in files]
-    return RegisterVersionRequest(**{"model": "chat", "owner": "desk", "kind": kind, "files": listed} | fields)
+    values: JsonObject = {"model": "chat", "owner": "desk", "kind": kind, "files": listed, **fields}
+    return RegisterVersionRequest(**values)
 
 
 async def register(world: RegistryWorld, *files: tuple[str, str], **fields: Json) -> ModelVersion:
@@ -225,7 +226,7 @@ async def test_services_read_files_and_notice_changes_on_disk(world: RegistryWor
 
 
 async def test_uploads_and_versions_of_an_org_are_bounded(profile: Profile, gguf: bytes) -> None:
-    limits = {"max_file_bytes": 2000, "max_org_bytes": 3000, "max_versions": 1, "max_uploads": 1}
+    limits: JsonObject = {"max_file_bytes": 2000, "max_org_bytes": 3000, "max_versions": 1, "max_uploads": 1}
     async with registry_world(profile, **limits) as world:
         await world.uploaded(b"x" * 2000)
         async with world.http(world.developer) as http:

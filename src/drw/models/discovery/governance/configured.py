@@ -76,7 +76,7 @@ class ConfiguredVersions:
 
     def is_current(self, row: Row) -> bool:
         """Return whether a version is that of the current settings."""
-        return self._digests.get(row["model"]) == row["digest"]
+        return bool(self._digests.get(row["model"]) == row["digest"])
 
     async def _insert(self, connection: Connection, name: str) -> None:
         settings = self._registry.models[name]

@@ -259,7 +259,7 @@ def _promotion(row: Row) -> Promotion:
         alias=row["alias"],
         version=row["version_id"],
         reason=row["reason"],
-        state=Promotion.State.Value(row["state"]),
+        state=row["state"],
         requested_by=row["requested_by"],
         decided_by=row["decided_by"],
         decision_reason=row["decision_reason"],

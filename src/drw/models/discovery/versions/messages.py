@@ -31,9 +31,9 @@ def version(row: Row, seconds: float, aliases: Sequence[str] = ()) -> ModelVersi
         id=row["id"],
         model=row["model"],
         digest=row["digest"],
-        kind=Model.Kind.Value(row["kind"]),
+        kind=row["kind"],
         engine=row["engine"],
-        stage=ModelVersion.Stage.Value(row["stage"]),
+        stage=row["stage"],
         owner=metadata["owner"],
         licence=metadata["licence"],
         description=metadata["description"],
@@ -66,7 +66,7 @@ def model(row: Row) -> Model:
     """Return a version as it is listed among the models."""
     return Model(
         id=row["id"],
-        kind=Model.Kind.Value(row["kind"]),
+        kind=row["kind"],
         owned_by=row["metadata"]["owner"],
         created=int(row["registered_at"].timestamp()),
         engine=row["engine"],

@@ -111,8 +111,13 @@ class ModelDirectory:
             with suppress(DeadlineExceeded):  # every call has a deadline
                 async with aclosing(changes):
                     async for _ in changes:
-                        for entry in (*self._plans.values(), *self._embeddings.values()):
-                            entry.expires_at = 0.0
+                        self._expire()
+
+    def _expire(self) -> None:
+        for plan in self._plans.values():
+            plan.expires_at = 0.0
+        for embedding in self._embeddings.values():
+            embedding.expires_at = 0.0
 
     def replicas(self) -> Iterator[tuple[str, Replica]]:
         """Yield each replica that was used, with the id of its model."""
