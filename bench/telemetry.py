@@ -144,7 +144,8 @@ def application() -> Any:
     buffers = BodyBuffers(1 << 30, 1 << 30)
     reservations = ReservationClient(None, ledger, MeteringSettings())  # type: ignore[arg-type]
     runner = RequestRunner(models, rules, BudgetGate(CurrentPricing.fixed(Policy()), reservations))
-    routes = endpoints.routes(runner, discovery, None, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
+    audited = endpoints.AuditedEndpoints(audit, kills, buffers, 1 << 20)  # type: ignore[arg-type]
+    routes = endpoints.routes(runner, None, audited)  # type: ignore[arg-type]
     return http_server.app(routes, "bench")
 
 

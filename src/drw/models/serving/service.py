@@ -12,6 +12,7 @@ from drw.api.models.v1.discovery_pb2 import ListModelsRequest, Model
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import caller
 from drw.kernel.runtime.clock import Clock
@@ -32,6 +33,9 @@ from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai import conversion
 from drw.models.serving.ports import ChatEngine
 from drw.models.serving.request_runner import RequestRunner
+from drw.models.serving.responses_api.endpoints import ResponseEndpoints
+from drw.models.serving.responses_api.file_search import FileSearch
+from drw.models.serving.responses_api.store import ResponseStore
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.circuit_breaker import State
 from drw.models.serving.routing.model_checks import ALIAS, ModelChecks
@@ -122,6 +126,11 @@ async def build(scope: ServiceContext) -> Serving:
     scope.routes += endpoints.routes(runner, embeddings, audited)
     scope.routes += ModelList(discovery).routes()
     scope.routes += anthropic.routes(runner, audited, buffers, settings.max_body_bytes)
+    store = ResponseStore(await scope.database(), audit, settings.responses)
+    scope.background(store.expire)
+    vectors = scope.client(VectorStoreClient) if scope.has("vector_store") else None
+    files = FileSearch(scope.client(EmbeddingClient), vectors, audit, settings.responses.file_search_characters)
+    scope.routes += ResponseEndpoints(runner, store, files, settings.responses).routes(audited)
 
     checks = ModelChecks(models, clock)
 

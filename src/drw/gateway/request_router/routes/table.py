@@ -37,6 +37,7 @@ SLOW_FIRST_BYTE_MS = {
 }
 """First-byte timeouts of routes with slow responses. Serving and documents end their work before this time."""
 
+RESPONSES = ("POST", "GET", "DELETE")
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
 
@@ -152,6 +153,7 @@ def _openai_routes() -> Iterable[Route]:
         ("messages", "/v1/messages"),
     ]:
         yield _route(name, path, "models", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
+    yield _route("responses", "/v1/responses", "models", *RESPONSES, scopes=("models:invoke",), body=OPENAI_BODY)
     # Callers of models can list them; the OpenAI client does so before its first call.
     yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
     yield _route("ofrep", "/ofrep/v1", "models", "POST", scopes=("experiments:record",))
