@@ -17,7 +17,7 @@ from drw.kernel.rpc.transport import Server
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.engine.weights import prepare
-from models.cluster import CONTEXT, KEY, SLOTS, DoubleEmbedding, ModelsCluster, running_engine
+from models.cluster import CONTEXT, KEY, SLOTS, DoubleEmbedding, DoubleVectorStore, ModelsCluster, running_engine
 from models.double_engine import double_engine
 from support.kills import double_kills
 
@@ -69,9 +69,10 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
         models |= further.get("models", {})
         default = {"models": models, "default_model": "small" if small else "double"}
         services = {"discovery": further | default}
-        rag = ServiceAddress(services=("embedding",), grpc=f"unix:{base}.r", http="")
+        rag = ServiceAddress(services=("embedding", "vector_store"), grpc=f"unix:{base}.r", http="")
         spread = on.model_copy(update={"services": services | {"serving": serving}, "processes": {"rag": rag}})
-        embedding = Server([DoubleEmbedding()])
+        vector_store = DoubleVectorStore()
+        embedding = Server([DoubleEmbedding(), vector_store])
         await embedding.start(rag.grpc)
         async with double_kills(f"unix:{base}.k") as kills, double_engine(Path(f"{base}.d")) as made:
             spread.processes["gateway"] = kills.address
@@ -89,7 +90,7 @@ def start(profile: Profile, folder: Path) -> Callable[..., Any]:
                         "max_retries": 0,
                     }
                     client = openai.AsyncOpenAI(**options)
-                    yield ModelsCluster(client, http, made, host, profile.postgres, kills, f"{base}.h")
+                    yield ModelsCluster(client, http, made, host, profile.postgres, kills, f"{base}.h", vector_store)
             finally:
                 await host.stop(grace=0)
                 await embedding.stop(0)

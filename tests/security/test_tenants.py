@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from drw.kernel.rpc.context import SCOPES
-from fuzzing.services import DOCUMENT, KEY, Served
+from fuzzing.services import DOCUMENT, KEY, MODEL, Served
 
 SHARED = {
     "/api/v1/models/{id}": "models are the platform's",
@@ -34,12 +34,23 @@ STRANGERS = {
 }
 OUTSIDE_WALL = {"x-drw-walls": "credit", "x-drw-key": "key_outside"}
 """A key of the same desk that is outside the wall of the owner."""
-WALLED = ("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs", "/api/v1/experiments")
+WALLED = (
+    "/v1/files",
+    "/v1/vector_stores",
+    "/v1/responses",
+    "/api/v1/collections",
+    "/api/v1/runs",
+    "/api/v1/experiments",
+)
 NOT_FOUND = (403, 404, 501)
 VISIBLE_PATHS = (
     *("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs", "/api/v1/keys?all=true"),
     *("/api/v1/kills", "/api/v1/desks/{name}", "/api/v1/experiments", "/api/v1/experiments/{name}/results"),
-    *("/v1/vector_stores/{vector_store_id}/files", "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}"),
+    *(
+        "/v1/responses/{response_id}",
+        "/v1/vector_stores/{vector_store_id}/files",
+        "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}",
+    ),
 )
 """The paths that show whether the owner's objects changed."""
 
@@ -58,6 +69,7 @@ BODIES: dict[str, Any] = {
     "/api/v1/collections/{collection}:ask": {"question": "rates"},
 }
 NAMED_IN_BODIES = {
+    "/v1/responses": {"model": MODEL, "input": "rates", "previous_response_id": "{response_id}"},
     "/v1/vector_stores": {"name": "mine", "file_ids": ["{file_id}"]},
     "/api/v1/runs": {"template": "digest", "inputs": {"files": ["{file_id}"]}},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import openai
+import psycopg
 import pytest
 
 from models.cluster import ModelsCluster
@@ -148,13 +149,11 @@ SENT = [
 ]
 
 
-@pytest.mark.parametrize(("parameters", "expected"), SENT)
-async def test_parameters_reach_the_engine(
-    cluster: ModelsCluster, parameters: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    await create(cluster, **parameters)
-    (body,) = cluster.double.bodies
-    assert {name: body.get(name) for name in expected} == expected
+async def test_parameters_reach_the_engine(cluster: ModelsCluster) -> None:
+    for parameters, expected in SENT:
+        await create(cluster, **parameters)
+        body = cluster.double.bodies[-1]
+        assert {name: body.get(name) for name in expected} == expected, parameters
 
 
 REFUSED = [
@@ -188,11 +187,11 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("parameters", "param"), REFUSED)
-async def test_what_is_not_supported_is_named(cluster: ModelsCluster, parameters: dict[str, Any], param: str) -> None:
-    with pytest.raises(openai.BadRequestError) as refused:
-        await create(cluster, **parameters)
-    assert refused.value.param == param
+async def test_what_is_not_supported_is_named(cluster: ModelsCluster) -> None:
+    for parameters, param in REFUSED:
+        with pytest.raises(openai.BadRequestError) as refused:
+            await create(cluster, **parameters)
+        assert refused.value.param == param, parameters
     assert not cluster.double.bodies
 
 
@@ -211,44 +210,41 @@ async def test_reasoning_is_an_item(cluster: ModelsCluster) -> None:
 
 
 ERRORS = [
-    ("status_429", openai.RateLimitError, 429),
-    ("status_500", openai.InternalServerError, 503),
     ("status_400", openai.BadRequestError, 400),
+    ("status_500", openai.InternalServerError, 503),
+    ("status_429", openai.RateLimitError, 429),
 ]
 
 
-@pytest.mark.parametrize(("behaviour", "error", "status"), ERRORS)
-@pytest.mark.parametrize("stream", [False, True])
-async def test_errors_before_the_answer_have_their_status(
-    start: Any, behaviour: str, error: type[openai.APIStatusError], status: int, stream: bool
-) -> None:
-    async with start(retries={"max_attempts": 1}) as cluster:
-        with pytest.raises(error) as raised:
-            await create(cluster, input=behaviour, stream=stream)
-        assert raised.value.status_code == status
+async def test_errors_before_the_answer_have_their_status(start: Any) -> None:
+    circuits = {"consecutive_failures": 1000, "window": 1000}
+    async with start(retries={"max_attempts": 1}, circuits=circuits) as cluster:
+        for behaviour, error, status in ERRORS:
+            for stream in (False, True):
+                with pytest.raises(error) as raised:
+                    await create(cluster, input=behaviour, stream=stream)
+                assert raised.value.status_code == status
         assert stored(cluster) == []
 
 
 def stored(cluster: ModelsCluster) -> list[tuple[str, str, str]]:
     """Return org, desk and status of all stored responses."""
-    import psycopg
-
     with psycopg.connect(cluster.database) as connection:
         return connection.execute("select org, desk, status from serving.response order by created_at").fetchall()
 
 
-@pytest.mark.parametrize("behaviour", ["cut", "error_event", "no_finish"])
-async def test_an_engine_that_fails_in_mid_stream_fails_the_response(cluster: ModelsCluster, behaviour: str) -> None:
-    events = [event async for event in await create(cluster, input=behaviour, stream=True)]
-    assert events[-1].type == "response.failed"
-    assert events[-1].sequence_number == len(events) - 1
-    failed = events[-1].response
-    assert (failed.status, failed.error.code, failed.output) == ("failed", "server_error", [])
-    assert (await cluster.client.responses.retrieve(failed.id)).status == "failed"
-    with pytest.raises(openai.BadRequestError, match="is failed; only a complete one can be continued"):
-        await create(cluster, previous_response_id=failed.id)
-    (record, _) = cluster.records()
-    assert (record["action"], record["outcome"]) == ("model.response", "failed")
+async def test_an_engine_that_fails_in_mid_stream_fails_the_response(cluster: ModelsCluster) -> None:
+    for behaviour in ("cut", "error_event", "no_finish"):
+        events = [event async for event in await create(cluster, input=behaviour, stream=True)]
+        assert events[-1].type == "response.failed"
+        assert events[-1].sequence_number == len(events) - 1
+        failed = events[-1].response
+        assert (failed.status, failed.error.code, failed.output) == ("failed", "server_error", [])
+        assert (await cluster.client.responses.retrieve(failed.id)).status == "failed"
+        with pytest.raises(openai.BadRequestError, match="is failed; only a complete one can be continued"):
+            await create(cluster, previous_response_id=failed.id)
+    records = [(r["action"], r["outcome"]) for r in cluster.records()]
+    assert records == [("model.response", "failed"), ("model.response", "refused")] * 3
 
 
 async def test_a_client_that_disconnects_cancels_the_response(cluster: ModelsCluster) -> None:
@@ -261,3 +257,47 @@ async def test_a_client_that_disconnects_cancels_the_response(cluster: ModelsClu
     await stream.close()
     await cluster.until(lambda: stored(cluster) == [("acme", "research", "cancelled")], "the end is stored")
     assert cluster.double.under_way == 0
+
+
+async def test_tool_calls_are_items(cluster: ModelsCluster) -> None:
+    tools = {"input": "calls", "tools": [FUNCTION, {**FUNCTION, "name": "other"}]}
+    complete = await create(cluster, **tools)
+    events = [event async for event in await create(cluster, **tools, stream=True)]
+    for response, kinds in (
+        (complete, ["message", "function_call", "function_call"]),
+        (events[-1].response, ["function_call", "function_call", "message"]),
+    ):
+        assert [item.type for item in response.output] == kinds
+        calls = [item for item in response.output if item.type == "function_call"]
+        assert [(c.call_id, c.name, c.arguments) for c in calls] == [
+            ("call_0", "price", '{"a":1}'),
+            ("call_1", "other", "{}"),
+        ]
+        assert response.output_text == "Late."
+    deltas: dict[int, str] = {}
+    for event in events:
+        if event.type == "response.function_call_arguments.delta":
+            deltas[event.output_index] = deltas.get(event.output_index, "") + event.delta
+    assert deltas == {0: '{"a":1}', 1: "{}"}
+    done = [event for event in events if event.type == "response.function_call_arguments.done"]
+    assert [(event.output_index, event.name, event.arguments) for event in done] == [
+        (0, "price", '{"a":1}'),
+        (1, "other", "{}"),
+    ]
+
+
+async def test_incomplete_answers_have_a_reason(cluster: ModelsCluster) -> None:
+    for behaviour, reason, content in (
+        ("too_long", "max_output_tokens", {"type": "output_text", "text": "Rates"}),
+        ("filtered", "content_filter", {"type": "refusal", "refusal": "No."}),
+    ):
+        complete = await create(cluster, input=behaviour)
+        events = [event async for event in await create(cluster, input=behaviour, stream=True)]
+        assert events[-1].type == "response.incomplete"
+        for response in (complete, events[-1].response):
+            assert (response.status, response.incomplete_details.reason) == ("incomplete", reason)
+            (message,) = response.output
+            assert message.status == "incomplete"
+            assert content.items() <= message.content[0].model_dump().items()
+        again = await create(cluster, input="more", previous_response_id=complete.id)
+        assert again.output_text == "Rates rose."

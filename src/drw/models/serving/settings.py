@@ -82,7 +82,7 @@ class ResponseSettings(Base):
     """Maximum responses of a chain of `previous_response_id`."""
     max_chain_bytes: int = Field(default=8 << 20, ge=1024, le=32 << 20)
     """Maximum bytes of a chain."""
-    file_search_characters: int = Field(default=6000, ge=100, le=1_000_000)
+    file_search_characters: int = Field(default=6000, ge=50, le=1_000_000)
     """Maximum characters of the passages of a file search that the model receives."""
 
 
