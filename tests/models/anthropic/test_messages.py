@@ -119,7 +119,7 @@ async def test_the_conversation_reaches_the_engine_as_a_chat(
     assert body["tools"] == [{"type": "function", "function": function}]
 
 
-SENT = [
+SENT: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"temperature": 0.5, "top_p": 0.9}, {"temperature": 0.5, "top_p": 0.9}),
     ({"stop_sequences": ["a", "b"]}, {"stop": ["a", "b"]}),
     ({"stop_sequences": []}, {"stop": None}),
@@ -153,7 +153,7 @@ async def test_parameters_reach_the_engine(cluster: ModelsCluster, client: anthr
         assert {name: body.get(name) for name in expected} == expected, parameters
 
 
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"top_k": 5}, "'top_k' is not a parameter here; there are: cache_control, max_tokens"),
     ({"container": "c"}, "'container' is not supported here"),
     ({"speed": "fast"}, "'speed' is not supported here"),
@@ -295,11 +295,11 @@ async def test_a_client_that_disconnects_stops_the_engine(
 async def test_reasoning_is_shown_if_the_request_asks_for_it(
     cluster: ModelsCluster, client: anthropic.AsyncAnthropic
 ) -> None:
-    thinking = [{"role": "user", "content": "thinking"}]
+    thinking: list[Any] = [{"role": "user", "content": "thinking"}]
     silent = await create(client, thinking)
     assert [block.type for block in silent.content] == ["text"]
     for how, text in (("summarized", "Rates rose."), ("omitted", "")):
-        config = {"thinking": {"type": "enabled", "budget_tokens": 1024, "display": how}}
+        config: dict[str, Any] = {"thinking": {"type": "enabled", "budget_tokens": 1024, "display": how}}
         message = await create(client, thinking, **config)
         assert [block.type for block in message.content] == ["thinking", "text"]
         assert (message.content[0].thinking, message.content[0].signature) == (text, "unsigned")

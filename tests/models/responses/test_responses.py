@@ -102,7 +102,7 @@ async def test_items_reach_the_engine_as_a_chat(cluster: ModelsCluster) -> None:
 
 
 SCHEMA = {"type": "object"}
-SENT = [
+SENT: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"temperature": 0.5, "top_p": 0.9, "max_output_tokens": 7}, {"temperature": 0.5, "top_p": 0.9}),
     ({"max_output_tokens": 7}, {"max_completion_tokens": 7}),
     ({"reasoning": {"effort": "low"}}, {"reasoning_effort": "low"}),
@@ -156,7 +156,7 @@ async def test_parameters_reach_the_engine(cluster: ModelsCluster) -> None:
         assert {name: body.get(name) for name in expected} == expected, parameters
 
 
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"background": True}, "background"),
     ({"conversation": "conv_1"}, "conversation"),
     ({"truncation": "auto"}, "truncation"),
@@ -260,7 +260,7 @@ async def test_a_client_that_disconnects_cancels_the_response(cluster: ModelsClu
 
 
 async def test_tool_calls_are_items(cluster: ModelsCluster) -> None:
-    tools = {"input": "calls", "tools": [FUNCTION, {**FUNCTION, "name": "other"}]}
+    tools: dict[str, Any] = {"input": "calls", "tools": [FUNCTION, {**FUNCTION, "name": "other"}]}
     complete = await create(cluster, **tools)
     events = [event async for event in await create(cluster, **tools, stream=True)]
     for response, kinds in (

@@ -39,7 +39,7 @@ def use_anthropic_format(scope: Scope) -> bytes:
         InvalidRequest: the request is for a version of the API that is not supported.
     """
     headers = dict(scope["headers"])
-    request_id = headers.get(PLATFORM_REQUEST_ID, b"")
+    request_id: bytes = headers.get(PLATFORM_REQUEST_ID, b"")
     scope["state"][ERROR_RESPONSE] = partial(error_response, request_id=request_id.decode("latin-1"))
     version = headers.get(VERSION_HEADER, b"").decode("latin-1")
     if version and version not in VERSIONS:

@@ -14,14 +14,6 @@ from drw.models.serving.responses_api.tools import FunctionTool, NamedChoice
 ChatMessage = dict[str, Any]
 Item = dict[str, Any]
 
-CONTENT = {
-    "input_text": lambda part: {"type": "text", "text": part["text"]},
-    "output_text": lambda part: {"type": "text", "text": part["text"]},
-    "refusal": lambda part: {"type": "refusal", "refusal": part["refusal"]},
-    "input_image": lambda part: {"type": "image_url", "image_url": _image(part)},
-}
-"""Chat content parts by type of the part of an item."""
-
 
 class ResponseChat(ChatCompletion):
     """A chat that was converted from the Responses API: errors list the parameters of that API."""
@@ -103,15 +95,19 @@ def _content(content: str | Iterable[dict[str, Any]]) -> Any:
     """Return content as a string if it is one text, which every engine reads, or as chat content parts."""
     if isinstance(content, str):
         return content
-    parts = [CONTENT[part["type"]](part) for part in content]
+    parts = [_part(part) for part in content]
     if not parts:
         return ""
     return parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
 
 
-def _image(part: dict[str, Any]) -> dict[str, Any]:
-    detail = {"detail": part["detail"]} if part.get("detail") else {}
-    return {"url": part["image_url"]} | detail
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "input_image":
+        detail = {"detail": part["detail"]} if part.get("detail") else {}
+        return {"type": "image_url", "image_url": {"url": part["image_url"]} | detail}
+    if part["type"] == "refusal":
+        return {"type": "refusal", "refusal": part["refusal"]}
+    return {"type": "text", "text": part["text"]}
 
 
 def _tool(tool: FunctionTool) -> dict[str, Any]:

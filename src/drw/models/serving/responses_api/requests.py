@@ -16,7 +16,7 @@ from drw.models.serving.responses_api.tools import Choice, FileSearchTool, Funct
 
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
 RESULTS, LOGPROBS = "file_search_call.results", "message.output_text.logprobs"
-NO_EFFECT = (("background", False), ("truncation", "disabled"), ("context_management", []))
+NO_EFFECT: tuple[tuple[str, Any], ...] = (("background", False), ("truncation", "disabled"), ("context_management", []))
 """Unsupported parameters with values that have no effect, as some clients send them."""
 
 InputItems = Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
