@@ -9,6 +9,8 @@ import anthropic
 import httpx
 import pytest
 
+from drw.agent.xds.http_filters.local_replies import ANTHROPIC_FORMS
+from drw.models.serving.anthropic.errors import BILLING, FORMS
 from models.anthropic.clients import anthropic_client
 from models.cluster import KEY, ModelsCluster
 from support.kills import kill
@@ -380,3 +382,12 @@ async def test_stop_reasons(cluster: ModelsCluster, client: anthropic.AsyncAnthr
 async def test_a_wrong_method_has_the_format_of_anthropic(cluster: ModelsCluster) -> None:
     answer = await cluster.http.get("/v1/messages")
     assert (answer.status_code, answer.json()["type"], answer.headers["allow"]) == (405, "error", "POST")
+
+
+def test_the_gateway_and_the_service_have_the_same_errors() -> None:
+    forms = {form.status: (form.status, form.type) for form in (*FORMS.values(), BILLING)}
+    expected = {503 if status == 529 else status: form for status, form in forms.items()}
+    assert {status: form for status, form in expected.items() if form[1] != "invalid_request_error"} == {
+        **ANTHROPIC_FORMS,
+        409: (409, "conflict_error"),  # of services only
+    }
