@@ -92,10 +92,11 @@ SERVICES = (
     _service(
         "models",
         "serving",
-        "Serves OpenAI's API for models, with failover, budgets and audit records.",
+        "Serves OpenAI's and Anthropic's APIs for models, with failover, budgets and audit records.",
         "discovery",
         "embedding",
         "experiments",
+        "vector_store",
         "rate_limiting",
         "request_router",
         "documents",

@@ -82,7 +82,8 @@ def check(path: str, status: int, body: bytes, what: str) -> None:
         return
     assert status < 500, f"{what}: {status} {body[:500]!r}"
     if status >= 400:
-        jsonschema.validate(orjson.loads(body), DOCUMENT["components"]["schemas"]["Error"])
+        error = "AnthropicError" if path.startswith("/v1/messages") else "Error"
+        jsonschema.validate(orjson.loads(body), DOCUMENT["components"]["schemas"][error])
 
 
 async def double_engine(request: Request) -> StreamingResponse:
@@ -180,6 +181,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         kill = made("/api/v1/kills", json={"subject": "KEY", "name": key, "reason": "a drill"})["id"]
         shown = f"/v1/batches/{of_requests}"
         wait_until(lambda: http.get(shown).json()["status"] in {"completed", "failed"}, "the batch of requests")
+        response = made("/v1/responses", json={"model": MODEL, "input": "Rates?"})["id"]
         wait_until(lambda: http.get(f"/api/v1/runs/{run}").json()["state"] in {"SUCCEEDED", "FAILED"}, "the run")
     return {
         "model": MODEL,
@@ -190,6 +192,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "batch_file": batch_file,
         "/v1/batches/{batch_id}": of_requests,
         "run": run,
+        "response_id": response,
         "template": "digest",
         "index": "0",
         "/api/v1/templates/{name}": "digest",

@@ -9,6 +9,7 @@ from drw.generate.reference.openai import ENDPOINTS
 from drw.models.serving.anthropic import endpoints as anthropic
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.model_list import ModelList
+from drw.models.serving.responses_api.endpoints import ResponseEndpoints
 from drw.rag.documents.api.files import FileRoutes
 from drw.rag.documents.api.vector_stores import VectorStoreRoutes
 from drw.rag.retrieval.openai import SearchRoute
@@ -21,6 +22,7 @@ def test_endpoint_list_matches_the_routes() -> None:
         *endpoints.routes(dependency, dependency, audited),
         *ModelList(dependency).routes(),
         *anthropic.routes(dependency, audited, dependency, 1),
+        *ResponseEndpoints(dependency, dependency, dependency, dependency).routes(audited),
         *FileRoutes(dependency, dependency, dependency, dependency, 1).routes(),
         *VectorStoreRoutes(dependency, dependency, dependency, dependency, dependency).routes(),
         SearchRoute(dependency).route(),

@@ -16,7 +16,16 @@ from drw.kernel.rpc.transport import Server
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.engine.weights import prepare
-from models.cluster import CONTEXT, KEY, SLOTS, DoubleEmbedding, ModelsCluster, StartCluster, running_engine
+from models.cluster import (
+    CONTEXT,
+    KEY,
+    SLOTS,
+    DoubleEmbedding,
+    DoubleVectorStore,
+    ModelsCluster,
+    StartCluster,
+    running_engine,
+)
 from models.double_engine import double_engine
 from support.gateway.kills import double_kills
 from support.json_types import Json, JsonObject
@@ -73,12 +82,13 @@ def start(profile: Profile, folder: Path) -> StartCluster:
         models |= further.get("models", {})
         default = {"models": models, "default_model": "small" if small else "double"}
         services = {**on.services, "discovery": further | default, "experiments": experiments or {}}
-        rag = ServiceAddress(services=("embedding",), grpc=f"unix:{base}.r", http="")
+        rag = ServiceAddress(services=("embedding", "vector_store"), grpc=f"unix:{base}.r", http="")
         spread = on.model_copy(
             update={"services": on.services | services | {"serving": serving}, "processes": {"rag": rag}}
         )
         spread.processes["models"] = ServiceAddress(services=(), grpc="", http="", inference=f"unix:{base}.i")
-        embedding = Server([DoubleEmbedding()])
+        vector_store = DoubleVectorStore()
+        embedding = Server([DoubleEmbedding(), vector_store])
         await embedding.start(rag.grpc)
         async with double_kills(f"unix:{base}.k") as kills, double_engine(Path(f"{base}.d")) as made:
             spread.processes["gateway"] = kills.address
@@ -97,7 +107,9 @@ def start(profile: Profile, folder: Path) -> StartCluster:
                     }
                     client = openai.AsyncOpenAI(**options)
                     inference = f"unix:{base}.i"
-                    yield ModelsCluster(client, http, made, host, profile.postgres, kills, inference, f"{base}.h")
+                    yield ModelsCluster(
+                        client, http, made, host, profile.postgres, kills, inference, f"{base}.h", vector_store
+                    )
             finally:
                 await host.stop(grace=0)
                 await embedding.stop(0)

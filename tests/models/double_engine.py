@@ -69,6 +69,45 @@ class DoubleEngine:
         await response.write(b"data: [DONE]\n\n")
         return response
 
+    async def citing(self, request: web.Request, body: JsonObject) -> web.StreamResponse:
+        self.words = ("Rates [2]", " rose [1", ", 9].")
+        return await self.plain(request, body)
+
+    async def calls(self, request: web.Request, body: JsonObject) -> web.StreamResponse:
+        """Interleave the deltas of two tool calls, with a text between them."""
+        response = await self._begin(request)
+        for index, arguments, name in ((0, '{"a":', "price"), (1, "{}", "other"), (0, "1}", "")):
+            function = {"arguments": arguments} | ({"name": name} if name else {})
+            call = {"index": index, "function": function} | ({"id": f"call_{index}"} if name else {})
+            await self._send(response, self._choices(body, {"tool_calls": [call]}))
+        await self._word(response, body, "Late.")
+        await self._send(response, self._choices(body, {}, "tool_calls"))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def broken_call(self, request: web.Request, body: JsonObject) -> web.StreamResponse:
+        """Call a tool with arguments that are not JSON."""
+        response = await self._begin(request)
+        call = {"index": 0, "id": "call_0", "function": {"name": "price", "arguments": '{"a":'}}
+        await self._send(response, self._choices(body, {"tool_calls": [call]}))
+        await self._send(response, self._choices(body, {}, "tool_calls"))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def filtered(self, request: web.Request, body: JsonObject) -> web.StreamResponse:
+        response = await self._begin(request)
+        await self._send(response, self._choices(body, {"refusal": "No."}))
+        await self._send(response, self._choices(body, {}, "content_filter"))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def too_long(self, request: web.Request, body: JsonObject) -> web.StreamResponse:
+        response = await self._begin(request)
+        await self._word(response, body, "Rates")
+        await self._send(response, self._choices(body, {}, "length"))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
     async def wait(self, request: web.Request, body: JsonObject) -> web.StreamResponse:
         await self.go.wait()
         return await self.plain(request, body)
@@ -152,7 +191,7 @@ class DoubleEngine:
     async def _word(self, response: web.StreamResponse, body: JsonObject, word: str) -> None:
         await self._send(response, self._choices(body, {"content": word} if "messages" in body else {"text": word}))
 
-    def _choices(self, body: JsonObject, content: dict[str, str], finish: str | None = None) -> JsonObject:
+    def _choices(self, body: JsonObject, content: JsonObject, finish: str | None = None) -> JsonObject:
         put = {"delta": content} if "messages" in body else {"text": "", **content}
         prompt = body.get("prompt")
         prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1

@@ -61,6 +61,7 @@ EXPERIMENT = {
     "metrics": [{"name": "cost", "kind": "MEAN", "direction": "LOWER_IS_BETTER"}],
 }
 ROLLOUT = {"name": "mine", "alias": "fast", "model": MODEL, "unit": "user"}
+FILE_SEARCH = {"type": "file_search", "vector_store_ids": ["{vector_store_id}"]}
 HELLO = [{"role": "user", "content": "hello"}]
 UNIT = {"context": {"targetingKey": "user-1"}}
 LIMITS = (
@@ -243,6 +244,14 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /v1/vector_stores/{vector_store_id}/files/{file_id}": ({"attributes": {"stolen": True}},),
     "GET /v1/vector_stores/{vector_store_id}/files/{file_id}/content": NO_FIELDS,
     "POST /v1/vector_stores/{vector_store_id}/search": ({"query": "rates"},),
+    "POST /v1/responses": (
+        {"model": MODEL, "input": "rates", "previous_response_id": "{response_id}"},
+        {"model": MODEL, "input": "rates", "tools": [FILE_SEARCH], "user": "{key}"},
+    ),
+    "GET /v1/responses/{response_id}": NO_FIELDS,
+    "DELETE /v1/responses/{response_id}": NO_FIELDS,
+    "GET /v1/responses/{response_id}/input_items": ({}, {"after": "{file_id}"}),
+    "POST /v1/responses/{response_id}/cancel": NO_FIELDS,
     "POST /v1/messages": ({"model": MODEL, "max_tokens": 1, "messages": HELLO, "metadata": {"user_id": "{key}"}},),
     "POST /v1/messages/count_tokens": ({"model": MODEL, "messages": HELLO},),
     # Endpoints without a contract.

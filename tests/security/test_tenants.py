@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from drw.kernel.rpc.context import SCOPES
-from fuzzing.services import DOCUMENT, KEY, Served
+from fuzzing.services import DOCUMENT, KEY, MODEL, Served
 from support.json_types import Json, JsonObject
 
 SHARED = {
@@ -39,7 +39,15 @@ STRANGERS = {
 OUTSIDE_WALL = {"x-drw-walls": "credit", "x-drw-key": "key_outside"}
 """A key of the same desk that is outside the wall of the owner."""
 WALLED = (
-    *("/v1/files", "/v1/vector_stores", "/v1/batches", "/api/v1/collections", "/api/v1/runs", "/api/v1/experiments"),
+    *(
+        "/v1/files",
+        "/v1/vector_stores",
+        "/v1/batches",
+        "/v1/responses",
+        "/api/v1/collections",
+        "/api/v1/runs",
+        "/api/v1/experiments",
+    ),
     *("/api/v1/model-versions/", "/api/v1/promotions/", "/api/v1/aliases/{name}/history"),
 )
 NOT_FOUND = (403, 404, 501)
@@ -47,7 +55,13 @@ VISIBLE_PATHS = (
     *("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs", "/api/v1/keys?all=true"),
     *("/api/v1/kills", "/api/v1/desks/{name}", "/api/v1/experiments", "/api/v1/experiments/{name}/results"),
     *("/v1/vector_stores/{vector_store_id}/files", "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}"),
-    *("/v1/batches", "/api/v1/model-versions", "/api/v1/promotions", "/api/v1/aliases/{name}/history"),
+    *(
+        "/v1/responses/{response_id}",
+        "/v1/batches",
+        "/api/v1/model-versions",
+        "/api/v1/promotions",
+        "/api/v1/aliases/{name}/history",
+    ),
 )
 """The paths that show whether the owner's objects changed."""
 
@@ -76,6 +90,7 @@ BODIES: JsonObject = {
     "/api/v1/collections/{collection}:ask": {"question": "rates"},
 }
 NAMED_IN_BODIES = {
+    "/v1/responses": {"model": MODEL, "input": "rates", "previous_response_id": "{response_id}"},
     "/v1/vector_stores": {"name": "mine", "file_ids": ["{file_id}"]},
     "/api/v1/runs": {"template": "digest", "inputs": {"files": ["{file_id}"]}},
     "/v1/batches": {

@@ -47,6 +47,7 @@ VICTIM_PATHS = (
     *("/v1/files/{file_id}/content", "/v1/vector_stores/{vector_store_id}/files"),
     *("/v1/vector_stores/{vector_store_id}/files/{file_id}", "/api/v1/collections/{collection}/documents"),
     "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}",
+    "/v1/responses/{response_id}",
 )
 OPERATOR_PATHS = tuple(
     f"/api/v1/{kind}"
@@ -189,6 +190,7 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids["run"] = create(client, "/api/v1/runs", json={"template": "digest", "inputs": {"files": [ids["file_id"]]}})[
         "id"
     ]
+    ids["response_id"] = create(client, "/v1/responses", json={"model": MODEL, "input": "kestrel-question"})["id"]
     kill = {"subject": "KEY", "name": ids["other_key"], "reason": "kestrel-reason"}
     ids["kill"] = create(client, "/api/v1/kills", json=kill)["id"]
     ids["index"] = str(create(client, "/api/v1/audit/records", "GET")["records"][-1]["index"])

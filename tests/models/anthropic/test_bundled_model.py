@@ -70,7 +70,8 @@ async def test_a_tool_is_called_with_input_of_its_schema(client: anthropic.Async
         kinds = {event.type for event in [event async for event in stream]}
         streamed = await stream.get_final_message()
     assert "input_json" in kinds
-    for message in (complete, streamed):
+    messages: tuple[Any, ...] = (complete, streamed)
+    for message in messages:
         (call,) = message.content
         assert (message.stop_reason, call.type, call.name) == ("tool_use", "tool_use", "get_price")
         jsonschema.validate(call.input, SCHEMA)

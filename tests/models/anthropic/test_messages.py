@@ -9,6 +9,8 @@ import anthropic
 import httpx
 import pytest
 
+from drw.agent.xds.http_filters.local_replies import ANTHROPIC_FORMS
+from drw.models.serving.anthropic.errors import BILLING, FORMS
 from models.anthropic.clients import anthropic_client
 from models.cluster import KEY, ModelsCluster
 from support.gateway.kills import kill
@@ -119,7 +121,7 @@ async def test_the_conversation_reaches_the_engine_as_a_chat(
     assert body["tools"] == [{"type": "function", "function": function}]
 
 
-SENT = [
+SENT: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"temperature": 0.5, "top_p": 0.9}, {"temperature": 0.5, "top_p": 0.9}),
     ({"stop_sequences": ["a", "b"]}, {"stop": ["a", "b"]}),
     ({"stop_sequences": []}, {"stop": None}),
@@ -146,16 +148,14 @@ SENT = [
 ]
 
 
-@pytest.mark.parametrize(("parameters", "expected"), SENT)
-async def test_parameters_reach_the_engine(
-    cluster: ModelsCluster, client: anthropic.AsyncAnthropic, parameters: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    await create(client, extra_body=parameters)
-    (body,) = cluster.double.bodies
-    assert {name: body.get(name) for name in expected} == expected
+async def test_parameters_reach_the_engine(cluster: ModelsCluster, client: anthropic.AsyncAnthropic) -> None:
+    for parameters, expected in SENT:
+        await create(client, extra_body=parameters)
+        body = cluster.double.bodies[-1]
+        assert {name: body.get(name) for name in expected} == expected, parameters
 
 
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"top_k": 5}, "'top_k' is not a parameter here; there are: cache_control, max_tokens"),
     ({"container": "c"}, "'container' is not supported here"),
     ({"speed": "fast"}, "'speed' is not supported here"),
@@ -193,14 +193,12 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("parameters", "message"), REFUSED)
-async def test_what_is_not_supported_is_named(
-    cluster: ModelsCluster, client: anthropic.AsyncAnthropic, parameters: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(anthropic.BadRequestError, match=message) as refused:
-        await create(client, extra_body=parameters)
-    body: Any = refused.value.body
-    assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
+async def test_what_is_not_supported_is_named(cluster: ModelsCluster, client: anthropic.AsyncAnthropic) -> None:
+    for parameters, message in REFUSED:
+        with pytest.raises(anthropic.BadRequestError, match=message) as refused:
+            await create(client, extra_body=parameters)
+        body: Any = refused.value.body
+        assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
     assert not cluster.double.bodies
 
 
@@ -218,48 +216,44 @@ async def test_models_with_the_parameter_receive_top_k(start: Callable[..., Any]
 
 
 ERRORS = [
-    ("status_429", anthropic.RateLimitError, 429, "rate_limit_error"),
     ("no_money", anthropic.APIStatusError, 402, "billing_error"),
     ("status_500", anthropic.APIStatusError, 529, "overloaded_error"),
     ("status_401", anthropic.InternalServerError, 500, "api_error"),
     ("no_model", anthropic.NotFoundError, 404, "not_found_error"),
     ("status_400", anthropic.BadRequestError, 400, "invalid_request_error"),
+    ("status_429", anthropic.RateLimitError, 429, "rate_limit_error"),
 ]
 
 
-@pytest.mark.parametrize(("behaviour", "error", "status", "kind"), ERRORS)
-@pytest.mark.parametrize("stream", [False, True])
-async def test_errors_have_the_statuses_of_anthropic(
-    start: Callable[..., Any],
-    behaviour: str,
-    error: type[anthropic.APIStatusError],
-    status: int,
-    kind: str,
-    stream: bool,
-) -> None:
-    async with start(retries={"max_attempts": 1}) as cluster, anthropic_client(cluster) as client:
-        with pytest.raises(error) as raised:
-            await create(
-                client, [{"role": "user", "content": behaviour}], stream=stream, extra_headers={"x-request-id": "r1"}
-            )
-        body: Any = raised.value.body
-        assert (raised.value.status_code, body["error"]["type"]) == (status, kind)
-        assert (body["type"], body["request_id"], raised.value.request_id) == ("error", "r1", "r1")
-        assert "sk-secret" not in str(body)
+async def test_errors_have_the_statuses_of_anthropic(start: Callable[..., Any]) -> None:
+    circuits = {"consecutive_failures": 1000, "window": 1000}
+    for stream in (False, True):
+        async with (
+            start(retries={"max_attempts": 1}, circuits=circuits) as cluster,
+            anthropic_client(cluster) as client,
+        ):
+            for behaviour, error, status, kind in ERRORS:
+                question = [{"role": "user", "content": behaviour}]
+                with pytest.raises(error) as raised:
+                    await create(client, question, stream=stream, extra_headers={"x-request-id": "r1"})
+                body: Any = raised.value.body
+                assert (raised.value.status_code, body["error"]["type"]) == (status, kind)
+                assert (body["type"], body["request_id"], raised.value.request_id) == ("error", "r1", "r1")
+                assert "sk-secret" not in str(body)
 
 
-@pytest.mark.parametrize("behaviour", ["cut", "error_event", "no_finish"])
 async def test_an_engine_that_fails_in_mid_stream_ends_it_with_an_error_event(
-    cluster: ModelsCluster, client: anthropic.AsyncAnthropic, behaviour: str
+    cluster: ModelsCluster, client: anthropic.AsyncAnthropic
 ) -> None:
-    texts = []
-    with pytest.raises(anthropic.APIStatusError, match="overloaded_error"):
-        async for event in await create(client, [{"role": "user", "content": behaviour}], stream=True):
-            assert event.type != "message_stop"
-            texts.append(event)
-    assert texts
-    (record,) = cluster.records()
-    assert (record["action"], record["outcome"]) == ("model.messages", "failed")
+    for behaviour in ("cut", "error_event", "no_finish"):
+        events = []
+        with pytest.raises(anthropic.APIStatusError, match="overloaded_error"):
+            async for event in await create(client, [{"role": "user", "content": behaviour}], stream=True):
+                assert event.type != "message_stop"
+                events.append(event)
+        assert events
+    records = [(record["action"], record["outcome"]) for record in cluster.records()]
+    assert records == [("model.messages", "failed")] * 3
 
 
 async def test_the_caller_needs_the_scope(cluster: ModelsCluster) -> None:
@@ -303,11 +297,11 @@ async def test_a_client_that_disconnects_stops_the_engine(
 async def test_reasoning_is_shown_if_the_request_asks_for_it(
     cluster: ModelsCluster, client: anthropic.AsyncAnthropic
 ) -> None:
-    thinking = [{"role": "user", "content": "thinking"}]
+    thinking: list[Any] = [{"role": "user", "content": "thinking"}]
     silent = await create(client, thinking)
     assert [block.type for block in silent.content] == ["text"]
     for how, text in (("summarized", "Rates rose."), ("omitted", "")):
-        config = {"thinking": {"type": "enabled", "budget_tokens": 1024, "display": how}}
+        config: dict[str, Any] = {"thinking": {"type": "enabled", "budget_tokens": 1024, "display": how}}
         message = await create(client, thinking, **config)
         assert [block.type for block in message.content] == ["thinking", "text"]
         assert (message.content[0].thinking, message.content[0].signature) == (text, "unsigned")
@@ -348,3 +342,52 @@ async def test_models_are_listed_for_both_clients(cluster: ModelsCluster, client
     ):
         with pytest.raises(anthropic.BadRequestError, match=message):
             await client.models.list(**query)
+
+
+async def test_parallel_tool_calls_are_blocks(cluster: ModelsCluster, client: anthropic.AsyncAnthropic) -> None:
+    ask: dict[str, Any] = {"model": "double", "max_tokens": 9, "messages": [{"role": "user", "content": "calls"}]}
+    complete = await client.messages.create(**ask)
+    async with client.messages.stream(**ask) as stream:
+        streamed = await stream.get_final_message()
+    calls = [("call_0", "price", {"a": 1}), ("call_1", "other", {})]
+    for message, kinds in (
+        (complete, ["text", "tool_use", "tool_use"]),
+        (streamed, ["tool_use", "text", "tool_use"]),
+    ):
+        content: list[Any] = list(message.content)
+        assert [block.type for block in content] == kinds
+        assert [(b.id, b.name, b.input) for b in content if b.type == "tool_use"] == calls
+        assert [block.text for block in content if block.type == "text"] == ["Late."]
+        assert message.stop_reason == "tool_use"
+
+
+async def test_broken_arguments_of_a_tool_are_an_error(
+    cluster: ModelsCluster, client: anthropic.AsyncAnthropic
+) -> None:
+    ask = [{"role": "user", "content": "broken_call"}]
+    with pytest.raises(anthropic.APIStatusError, match="not a JSON object") as raised:
+        await create(client, ask)
+    assert raised.value.status_code == 529
+    with pytest.raises(anthropic.APIStatusError, match="not a JSON object"):
+        async for event in await create(client, ask, stream=True):
+            assert event.type != "message_stop"
+
+
+async def test_stop_reasons(cluster: ModelsCluster, client: anthropic.AsyncAnthropic) -> None:
+    for behaviour, reason, text in (("too_long", "max_tokens", "Rates"), ("filtered", "refusal", "No.")):
+        message = await create(client, [{"role": "user", "content": behaviour}])
+        assert (message.stop_reason, message.content[0].text) == (reason, text)
+
+
+async def test_a_wrong_method_has_the_format_of_anthropic(cluster: ModelsCluster) -> None:
+    answer = await cluster.http.get("/v1/messages")
+    assert (answer.status_code, answer.json()["type"], answer.headers["allow"]) == (405, "error", "POST")
+
+
+def test_the_gateway_and_the_service_have_the_same_errors() -> None:
+    forms = {form.status: (form.status, form.type) for form in (*FORMS.values(), BILLING)}
+    expected = {503 if status == 529 else status: form for status, form in forms.items()}
+    assert {status: form for status, form in expected.items() if form[1] != "invalid_request_error"} == {
+        **ANTHROPIC_FORMS,
+        409: (409, "conflict_error"),  # of services only
+    }

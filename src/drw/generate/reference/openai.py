@@ -36,6 +36,25 @@ ENDPOINTS = (
     Endpoint("POST", "/v1/completions", "models:invoke", "Continue a text, streamed or not.", "completions/create"),
     Endpoint("POST", "/v1/embeddings", "models:invoke", "Turn texts into vectors.", "embeddings/create"),
     Endpoint(
+        "POST", "/v1/responses", "models:invoke", "Get a response of a model, streamed or not.", "responses/create"
+    ),
+    Endpoint("GET", "/v1/responses/{response_id}", "models:invoke", "Show a stored response.", "responses/get"),
+    Endpoint("DELETE", "/v1/responses/{response_id}", "models:invoke", "Delete a stored response.", "responses/delete"),
+    Endpoint(
+        "GET",
+        "/v1/responses/{response_id}/input_items",
+        "models:invoke",
+        "List the input of a stored response.",
+        "responses/input-items",
+    ),
+    Endpoint(
+        "POST",
+        "/v1/responses/{response_id}/cancel",
+        "models:invoke",
+        "Refuse: only background responses can be cancelled.",
+        "responses/cancel",
+    ),
+    Endpoint(
         "POST", "/v1/messages", "models:invoke", "Chat with a model, streamed or not.", "messages/create", ANTHROPIC
     ),
     Endpoint(

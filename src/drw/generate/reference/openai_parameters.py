@@ -12,11 +12,13 @@ from openai.types import chat, vector_stores
 from drw.generate.reference.openai_requests import HANDWRITTEN, MODELS
 from drw.models.serving.anthropic import requests as messages
 from drw.models.serving.openai.requests import HINTS, NOT_FORWARDED
+from drw.models.serving.responses_api import requests as responses
 
 OPENAI: dict[str, Any] = {
     "chat/create": chat.completion_create_params.CompletionCreateParamsStreaming,
     "completions/create": types.completion_create_params.CompletionCreateParamsStreaming,
     "embeddings/create": types.EmbeddingCreateParams,
+    "responses/create": types.responses.response_create_params.ResponseCreateParamsStreaming,
     "messages/create": anthropic.types.message_create_params.MessageCreateParamsStreaming,
     "messages/count_tokens": anthropic.types.MessageCountTokensParams,
     "batch/create": types.BatchCreateParams,
@@ -34,6 +36,7 @@ SAMPLING = {"temperature", "top_p", "top_k"}
 """Parameters of Anthropic's API that its present client does not declare."""
 NOTES = {
     "chat/create": NOT_FORWARDED | HINTS,
+    "responses/create": responses.NOTES,
     "messages/create": messages.HINTS,
     "messages/count_tokens": messages.HINTS,
 }

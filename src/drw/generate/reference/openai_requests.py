@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from drw.models.serving.anthropic.requests import CountTokens, CreateMessage
 from drw.models.serving.batches.api import CreateBatch
 from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding
+from drw.models.serving.responses_api.requests import CreateResponse
 from drw.rag.documents.api.request_bodies import (
     CreateFileBatch,
     CreateVectorStore,
@@ -33,6 +34,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "chat/create": ChatCompletion,
     "completions/create": Completion,
     "embeddings/create": Embedding,
+    "responses/create": CreateResponse,
     "messages/create": CreateMessage,
     "messages/count_tokens": CountTokens,
     "batch/create": CreateBatch,
@@ -66,6 +68,7 @@ HANDWRITTEN: dict[str, tuple[str, Schema]] = {
 LIST_ENDPOINTS: dict[str, tuple[int, str]] = {
     "batch/list": (100, ""),
     "files/list": (10_000, "purpose"),
+    "responses/input-items": (100, ""),
     "vector-stores/list": (100, ""),
     "vector-stores-files/listFiles": (100, "filter"),
     "vector-stores-file-batches/listBatchFiles": (100, "filter"),

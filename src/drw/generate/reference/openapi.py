@@ -9,11 +9,12 @@ from typing import Any
 from drw.api.kernel.v1.kernel_pb2 import Rules
 from drw.generate.protos import Field, Protos, compiled
 from drw.generate.reference import openai_requests
-from drw.generate.reference.openai import ENDPOINTS, REFERENCES, Endpoint
+from drw.generate.reference.openai import ANTHROPIC, ENDPOINTS, REFERENCES, Endpoint
 from drw.generate.reference.operations import JSON as JSON_VALUE
 from drw.generate.reference.operations import Operation, description, operations, path_names, reachable, short
 from drw.kernel.errors import HTTP
 from drw.kernel.rpc.context import ANY_SCOPE, SCOPES
+from drw.models.serving.anthropic.errors import BILLING, FORMS
 
 PATH = "docs/reference/openapi.json"
 JSON, EVENTS = "application/json", "text/event-stream"
@@ -80,9 +81,10 @@ def document(protos: Protos) -> Schema:
         "paths": dict(sorted(paths.items())),
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": _scopes()}},
-            "responses": {"Error": _error_response()},
+            "responses": {"Error": _error_response(), "AnthropicError": _anthropic_error_response()},
             "schemas": {
                 "Error": _error_schema(),
+                "AnthropicError": _anthropic_error_schema(),
                 **{short(n): _message(n, protos) for n in reachable(all_operations, protos)},
                 **openai_requests.schemas(),
             },
@@ -136,7 +138,8 @@ def _openai_operation(endpoint: Endpoint) -> Schema:
     if body := openai_requests.body(endpoint.page):
         definition["requestBody"] = body
     success = {"description": f"As {endpoint.api} describes it."}
-    definition["responses"] = {"200": success, "default": {"$ref": "#/components/responses/Error"}}
+    error = "AnthropicError" if endpoint.api == ANTHROPIC else "Error"
+    definition["responses"] = {"200": success, "default": {"$ref": f"#/components/responses/{error}"}}
     return definition
 
 
@@ -237,6 +240,25 @@ def _error_schema() -> Schema:
         "required": ["message", "type", "param", "code"],
     }
     return {"type": "object", "properties": {"error": inner}, "required": ["error"]}
+
+
+def _anthropic_error_response() -> Schema:
+    schema = {"$ref": "#/components/schemas/AnthropicError"}
+    return {"description": "An error, in Anthropic's format.", "content": {JSON: {"schema": schema}}}
+
+
+def _anthropic_error_schema() -> Schema:
+    text = SCALARS["string"]
+    inner = {
+        "type": "object",
+        "properties": {
+            "type": {**text, "enum": sorted({form.type for form in (*FORMS.values(), BILLING)})},
+            "message": {**text, "description": "What is wrong, and what would be right."},
+        },
+        "required": ["type", "message"],
+    }
+    properties = {"type": {"const": "error"}, "error": inner, "request_id": {"type": ["string", "null"]}}
+    return {"type": "object", "properties": properties, "required": ["type", "error", "request_id"]}
 
 
 def _scopes() -> str:

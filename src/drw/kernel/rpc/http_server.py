@@ -139,7 +139,7 @@ class RequestMiddleware:
             except HTTPException:
                 methods = self._allowed_methods(scope)
                 message = f"{scope['path']} takes {methods}, not {scope['method']}"
-                await response.fail(MethodNotAllowed(message, allow=methods))
+                await response.fail(MethodNotAllowed(message, allow=methods), scope)
             except DrwError as error:
                 request.record_error(error)
                 await response.fail(error, scope)

@@ -21,6 +21,7 @@ from drw.api.models.v1.serving_pb2 import (
     WatchReplicasRequest,
 )
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import caller
 from drw.kernel.runtime.clock import Clock
@@ -46,6 +47,9 @@ from drw.models.serving.open_inference.build import serve_open_inference
 from drw.models.serving.openai import conversion
 from drw.models.serving.ports import ChatEngine
 from drw.models.serving.request_runner import RequestRunner
+from drw.models.serving.responses_api.endpoints import ResponseEndpoints
+from drw.models.serving.responses_api.file_search import FileSearch
+from drw.models.serving.responses_api.store import ResponseStore
 from drw.models.serving.routing import replica_state
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.circuit_breaker import State
@@ -56,6 +60,9 @@ from drw.models.serving.routing.replica_checks import ReplicaChecks
 from drw.models.serving.routing.runtime_directory import RuntimeDirectory
 from drw.models.serving.runtime.build import build_runtime
 from drw.models.serving.settings import Settings as ServingSettings
+
+DATABASE_CONNECTIONS = 6
+"""Shared by stored responses and batches."""
 
 
 class Serving(contract.Serving):
@@ -183,8 +190,13 @@ async def build(scope: ServiceContext) -> Serving:
     scope.routes += anthropic.routes(runner, audited, buffers, settings.max_body_bytes)
     directory = RuntimeDirectory(discovery, pool, switch, kills, clock, settings.remember_models_seconds)
     serve_open_inference(scope, settings, directory, metering, kills, audit, buffers)
-
-    await batches.build(scope, settings.batches, models, runner, embeddings, kills)
+    database = await scope.database(pool_size=DATABASE_CONNECTIONS)
+    store = ResponseStore(database, audit, settings.responses)
+    scope.background(store.expire)
+    vectors = scope.client(VectorStoreClient) if scope.has("vector_store") else None
+    files = FileSearch(embedding, vectors, audit, settings.responses.file_search_characters)
+    scope.routes += ResponseEndpoints(runner, store, files, settings.responses).routes(audited)
+    batches.build(scope, settings.batches, database, models, runner, embeddings, kills)
     checks = ModelChecks(models, clock)
 
     async def describe() -> str:

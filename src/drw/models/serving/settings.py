@@ -92,6 +92,29 @@ class BatchSettings(Base):
     """Days until the record of a batch that has ended is deleted. Its files stay."""
 
 
+class ResponseSettings(Base):
+    """`[services.serving.responses]`: stored responses of `/v1/responses`."""
+
+    store: bool = True
+    """Whether responses can be stored. Without it, `store: true` and `previous_response_id` are a 400."""
+    store_by_default: bool = True
+    """Whether a response without the parameter `store` is stored, as at OpenAI."""
+    retention_days: float = Field(default=30.0, gt=0, le=366)
+    """Days after which a stored response is deleted."""
+    max_bytes: int = Field(default=4 << 20, ge=1024, le=32 << 20)
+    """Maximum bytes of the input of one stored response."""
+    max_bytes_per_desk: int = Field(default=256 << 20, ge=1024)
+    """Maximum bytes of the stored responses of a desk; further ones receive a 429."""
+    max_bytes_per_org: int = Field(default=1 << 30, ge=1024)
+    """Maximum bytes of the stored responses of an org; further ones receive a 429."""
+    max_chain: int = Field(default=200, ge=1, le=1000)
+    """Maximum responses of a chain of `previous_response_id`."""
+    max_chain_bytes: int = Field(default=8 << 20, ge=1024, le=32 << 20)
+    """Maximum bytes of a chain."""
+    file_search_characters: int = Field(default=6000, ge=50, le=1_000_000)
+    """Maximum characters of the passages of a file search that the model receives."""
+
+
 class Settings(Base):
     """`[services.serving]`."""
 
@@ -126,3 +149,4 @@ class Settings(Base):
     metering: MeteringSettings = MeteringSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     batches: BatchSettings = BatchSettings()
+    responses: ResponseSettings = ResponseSettings()

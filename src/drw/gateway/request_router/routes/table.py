@@ -44,6 +44,7 @@ SLOW_FIRST_BYTE_MS = {
 """First-byte timeouts of routes with slow responses or uploads. Services end their work before this time."""
 
 INFERENCE = ("models:invoke", "models:read", "platform:admin")
+RESPONSES = ("POST", "GET", "DELETE")
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
 
@@ -159,6 +160,7 @@ def _openai_routes() -> Iterable[Route]:
         ("messages", "/v1/messages"),
     ]:
         yield _route(name, path, "models", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
+    yield _route("responses", "/v1/responses", "models", *RESPONSES, scopes=("models:invoke",), body=OPENAI_BODY)
     # Callers of models can list them; the OpenAI client does so before its first call.
     yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
     path, scopes = "/api/v1/model-files", ("models:write",)

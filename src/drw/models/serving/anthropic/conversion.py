@@ -68,9 +68,9 @@ def _prompt_fields(request: Prompt) -> dict[str, Any]:
 
 
 def _messages(request: Prompt) -> list[ChatMessage]:
-    messages: list[ChatMessage] = (
-        [{"role": "system", "content": _system_text(request.system)}] if request.system else []
-    )
+    messages: list[ChatMessage] = []
+    if request.system:
+        messages.append({"role": "system", "content": _system_text(request.system)})
     for message in request.messages:
         for converted in _assistant(message) if message.role == "assistant" else _turn(message):
             if messages and _can_merge(messages[-1], converted):

@@ -8,14 +8,13 @@ from functools import partial
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import BaseRoute
 
 from drw.kernel.rpc.context import caller
 from drw.kernel.rpc.http_server import read_body
 from drw.models.serving.anthropic import responses
 from drw.models.serving.anthropic.conversion import to_chat
-from drw.models.serving.anthropic.format import PLATFORM_REQUEST_ID, AnthropicFormat
+from drw.models.serving.anthropic.format import PLATFORM_REQUEST_ID, AnthropicRoute
 from drw.models.serving.anthropic.requests import CountTokens, CreateMessage
 from drw.models.serving.anthropic.stream import MessageStream, error_event
 from drw.models.serving.http.body_buffers import BodyBuffers
@@ -92,12 +91,7 @@ async def _send_stream(
 def routes(runner: RequestRunner, audited: AuditedEndpoints, buffers: BodyBuffers, max_body: int) -> list[BaseRoute]:
     """Return the routes of Anthropic's endpoints."""
     messages = MessageEndpoints(runner, buffers, max_body)
-
-    async def count_tokens(scope: Scope, receive: Receive, send: Send) -> None:
-        response = await messages.count_tokens(Request(scope, receive))
-        await response(scope, receive, send)
-
     return [
-        Route("/v1/messages", AnthropicFormat(audited.endpoint("messages", messages.create)), methods=["POST"]),
-        Route("/v1/messages/count_tokens", AnthropicFormat(count_tokens), methods=["POST"]),
+        AnthropicRoute("/v1/messages", audited.endpoint("messages", messages.create), methods=["POST"]),
+        AnthropicRoute("/v1/messages/count_tokens", messages.count_tokens, methods=["POST"]),
     ]

@@ -1,10 +1,11 @@
-"""Middleware of Anthropic's endpoints: error format, version and id of the request."""
+"""Routes of Anthropic's endpoints: error format, version and id of the request."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.http_server import ERROR_RESPONSE
@@ -16,14 +17,11 @@ VERSIONS = ("2023-06-01", "2026-10-21")
 PLATFORM_REQUEST_ID = b"x-request-id"
 
 
-class AnthropicFormat:
-    """ASGI middleware: returns errors in Anthropic's format, and the id of the request in Anthropic's header."""
+class AnthropicRoute(Route):
+    """A route with errors in Anthropic's format, and the id of the request in Anthropic's header."""
 
-    def __init__(self, inner: ASGIApp) -> None:
-        self._inner = inner
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, also one with a wrong method."""
         request_id = use_anthropic_format(scope)
 
         async def send_with_id(message: Message) -> None:
@@ -31,7 +29,7 @@ class AnthropicFormat:
                 message["headers"] = [*message.get("headers", ()), (REQUEST_ID.encode(), request_id)]
             await send(message)
 
-        await self._inner(scope, receive, send_with_id if request_id else send)
+        await super().handle(scope, receive, send_with_id if request_id else send)
 
 
 def use_anthropic_format(scope: Scope) -> bytes:
