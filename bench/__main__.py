@@ -5,12 +5,16 @@ The longer ones have commands of their own: `python -m bench.soak`, `python -m b
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from bench import engine, frontier, gateway
 
 if __name__ == "__main__":
-    names = sys.argv[1:] or ["gateway", "engine"]
+    parser = argparse.ArgumentParser(prog="bench", description="The short benchmarks.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="gateway, engine or frontier; default: gateway engine")
+    names = parser.parse_args().names or ["gateway", "engine"]
+    if unknown := set(names) - {"gateway", "engine", "frontier"}:
+        parser.error(f"there is no benchmark {min(unknown)!r}; there are: gateway, engine, frontier")
     if "gateway" in names:
         gateway.main()
     if "engine" in names:

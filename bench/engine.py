@@ -1,4 +1,8 @@
-"""Tokens per second through the platform and directly from the engine, in one run."""
+"""Tokens per second through the platform and directly from the engine, in one run.
+
+`--rounds 40` measures in more rounds. The interval is the 95 % confidence interval of the ratio, from the logarithm of
+the ratio of each round (bootstrap). Rounds alternate both paths, so a change of the machine's speed affects both.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,27 @@ import asyncio
 import json
 import subprocess
 import time
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 import aiohttp
+import numpy as np
 
 from bench.support.targets import DRW
 from drw.local.paths import PlatformPaths
 
 ROUNDS = 5
+CONCURRENCY = (1, 4, 8)
 TOKENS = 64
+RESAMPLES = 10_000
 MODEL = "smollm2-135m-instruct"
 
 
-def main() -> None:
+def main(rounds: int = ROUNDS, concurrency: Sequence[int] = CONCURRENCY) -> None:
     """Measure, and print the table."""
     with ExitStack() as stack:
         data = Path(stack.enter_context(TemporaryDirectory(prefix="drw-", dir="/tmp")))
@@ -31,19 +40,28 @@ def main() -> None:
         stack.callback(lambda: subprocess.run([DRW, "down", "--data-dir", data], stdout=subprocess.DEVNULL))
         credentials = json.loads((data / "credentials.json").read_text())
         engine = PlatformPaths.of(data).engine
-        asyncio.run(_compare(credentials["url"], credentials["api_key"], str(engine)))
+        asyncio.run(_compare(credentials["url"], credentials["api_key"], str(engine), rounds, concurrency))
 
 
-async def _compare(url: str, key: str, engine: str) -> None:
-    print(f"\nTokens a second, {TOKENS} tokens an answer; median of {ROUNDS} rounds in changing order.\n")
-    print(f"{'at once':>8} {'bare engine':>12} {'platform':>10} {'ratio':>7}")
-    for clients in (1, 4, 8):
+async def _compare(url: str, key: str, engine: str, rounds: int, concurrency: Sequence[int]) -> None:
+    print(f"\nTokens a second, {TOKENS} tokens an answer; median of {rounds} rounds in changing order.\n")
+    print(f"{'at once':>8} {'bare engine':>12} {'platform':>10} {'ratio':>7}   95 % interval")
+    for clients in concurrency:
         rates: dict[str, list[float]] = {"bare": [], "platform": []}
-        for number in range(ROUNDS):
+        for number in range(rounds):
             for name in ("bare", "platform") if number % 2 == 0 else ("platform", "bare"):
                 rates[name].append(await _rate(name, url, key, engine, clients))
         bare, platform = median(rates["bare"]), median(rates["platform"])
-        print(f"{clients:8} {bare:12.1f} {platform:10.1f} {platform / bare:7.2f}")
+        ratio, low, high = _ratio([b / a for a, b in zip(rates["bare"], rates["platform"], strict=True)])
+        print(f"{clients:8} {bare:12.1f} {platform:10.1f} {ratio:7.3f}   {low:.3f} to {high:.3f}")
+
+
+def _ratio(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """Return the geometric mean of the ratios with its confidence interval."""
+    logs = np.log(ratios)
+    means = np.random.default_rng(1).choice(logs, (RESAMPLES, len(logs))).mean(axis=1)
+    low, high = np.exp(np.percentile(means, (2.5, 97.5)))
+    return float(np.exp(logs.mean())), float(low), float(high)
 
 
 async def _rate(name: str, url: str, key: str, engine: str, clients: int) -> float:
@@ -76,4 +94,8 @@ async def _count_tokens(session: aiohttp.ClientSession, base: str, prompt_prefix
 
 
 if __name__ == "__main__":
-    main()
+    parser = ArgumentParser(prog="bench.engine", description="Tokens a second beside the bare engine.")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="at least 2")
+    parser.add_argument("--concurrency", type=int, nargs="+", default=CONCURRENCY, help="concurrent requests")
+    options = parser.parse_args()
+    main(options.rounds, options.concurrency)

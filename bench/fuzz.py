@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -21,4 +22,6 @@ def main(examples: int = EXAMPLES) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    parser = argparse.ArgumentParser(prog="bench.fuzz", description="Generated requests; none may be a 5xx.")
+    parser.add_argument("examples", nargs="?", type=int, default=EXAMPLES, help="requests for each endpoint")
+    sys.exit(main(parser.parse_args().examples))

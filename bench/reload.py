@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import time
@@ -99,4 +100,6 @@ def _print(durations: list[float], loads: list[Load]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(prog="bench.reload", description="Changes of the configuration under load.")
+    parser.add_argument("changes", nargs="?", type=int, default=CHANGES)
+    main(parser.parse_args().changes)

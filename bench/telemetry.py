@@ -1,7 +1,7 @@
 """CPU time of the managed path: the ASGI application of model serving with doubles around it.
 
-`python -m bench.telemetry` prints the CPU time of one streamed response, with and without recorded spans. Run it on two
-versions of the code to compare them.
+`python -m bench.telemetry` prints the CPU time of one streamed response, with and without recorded spans, and in an
+experiment of its alias. Run it on two versions of the code to compare them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from opentelemetry import trace
 from drw.api.gateway.v1.rate_limiting_pb2 import Policy
 from drw.api.models.v1 import discovery_pb2
 from drw.api.models.v1.discovery_pb2 import Model, Plan, ResolvedModel
+from drw.api.models.v1.experiments_pb2 import Arm, RoutedExperiment, Routing, Treatment
 from drw.billing.pricing.policy import CurrentPricing
 from drw.billing.reservations.client import ReservationClient
 from drw.billing.settings import MeteringSettings
@@ -28,10 +29,13 @@ from drw.kernel.observability.telemetry import JsonFormatter
 from drw.kernel.rpc import http_server
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList
+from drw.models.serving.experiments.calls import CallExperiments
+from drw.models.serving.experiments.routing_table import RoutingTable
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
+from drw.models.serving.http.endpoints import AuditedEndpoints
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.openai.usage import usage_update
 from drw.models.serving.ports import (
@@ -53,6 +57,7 @@ from drw.models.serving.settings import CircuitSettings, RetrySettings
 TOKENS = 64
 REQUESTS = 400
 ROUNDS = 7
+EXPERIMENTS = 200
 HEADERS = {
     "content-type": "application/json",
     "x-drw-key": "key_bench",
@@ -127,7 +132,33 @@ class DoubleLedger:
         """Take rows."""
 
 
-def application() -> Any:
+def running_experiments(count: int) -> RoutingTable:
+    """Return a table with so many running experiments, one of which takes all calls of the benchmark."""
+    table = RoutingTable()
+    arms = [Arm(name="control", weight=1), Arm(name="other", weight=1, treatment=Treatment(model="mock"))]
+    table.apply(
+        Routing(
+            expires_at=2**40,
+            experiments=[
+                RoutedExperiment(
+                    key=number,
+                    org="local",
+                    desk="research" if not number else f"desk-{number}",
+                    name=f"e{number}",
+                    alias="mock",
+                    unit="key",
+                    seed=f"s{number}",
+                    traffic_percent=100,
+                    arms=arms,
+                )
+                for number in range(count)
+            ],
+        )
+    )
+    return table
+
+
+def application(table: RoutingTable | None = None) -> Any:
     """Return the application of model serving with doubles, without prices, limits and kills."""
     engine, discovery, audit, ledger = DoubleEngine(), DoubleDiscovery(), DoubleAudit(), DoubleLedger()
     clock, circuits, kills = Clock(), CircuitSettings(), KillList(None, Path("no-such-file"))  # type: ignore[arg-type]
@@ -143,8 +174,9 @@ def application() -> Any:
     rules = FailoverPolicy(clock, Random(), RetryBudget(RetrySettings(), clock, Random()), circuits, kills, 900)
     buffers = BodyBuffers(1 << 30, 1 << 30)
     reservations = ReservationClient(None, ledger, MeteringSettings())  # type: ignore[arg-type]
-    runner = RequestRunner(models, rules, BudgetGate(CurrentPricing.fixed(Policy()), reservations))
-    routes = endpoints.routes(runner, discovery, None, kills, audit, buffers, 1 << 20)  # type: ignore[arg-type]
+    metering = BudgetGate(CurrentPricing.fixed(Policy()), reservations)
+    runner = RequestRunner(models, rules, metering, CallExperiments(models, table or RoutingTable()))
+    routes = endpoints.routes(runner, None, AuditedEndpoints(audit, kills, buffers, 1 << 20))  # type: ignore[arg-type]
     return http_server.app(routes, "bench")
 
 
@@ -196,12 +228,14 @@ def _export() -> None:
 
 
 def main() -> None:
-    """Print both figures."""
+    """Print all figures."""
     handler = logging.StreamHandler(io.StringIO())
     handler.setFormatter(JsonFormatter("bench"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     app = application()
     print(f"an answer of {TOKENS} tokens, streamed, without a collector: {asyncio.run(measure(app)):.0f} us")
+    assigned = application(running_experiments(EXPERIMENTS))
+    print(f"the same in one of {EXPERIMENTS} experiments:                      {asyncio.run(measure(assigned)):.0f} us")
     _export()
     print(f"the same with spans recorded:                           {asyncio.run(measure(app)):.0f} us")
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -123,4 +124,6 @@ def main(tests: int = TESTS) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(TESTS // 10 if "--quick" in sys.argv[1:] else TESTS))
+    parser = argparse.ArgumentParser(prog="bench.experiments", description="False positives and power of experiments.")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the tests")
+    sys.exit(main(TESTS // 10 if parser.parse_args().quick else TESTS))

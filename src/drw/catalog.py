@@ -1,4 +1,4 @@
-"""Catalog of the sixteen services: cluster, name, summary and permitted calls.
+"""Catalog of the sixteen services: cluster, name, summary, service level objective and permitted calls.
 
 `drw generate` and the host read this table. The contract of service NAME of CLUSTER is
 proto/drw/api/CLUSTER/v1/NAME.proto, its implementation src/drw/CLUSTER/NAME/service.py.
@@ -10,6 +10,43 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """Service level objective over `OBJECTIVE_DAYS` days."""
+
+    availability: float = 0.999
+    """Share of requests that do not fail because of the platform (5xx, or the same codes of gRPC)."""
+    latency_ms: int = 1000
+    """Time to the first byte of an answer ..."""
+    latency_quantile: float = 0.99
+    """... that this share of the answers meets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BurnAlert:
+    """Alert of an error budget: both windows burn it faster than `rate`, at which it lasts `OBJECTIVE_DAYS / rate`."""
+
+    name: str
+    rate: float
+    long_minutes: int
+    short_minutes: int
+    severity: str
+    """`page`: act now; `ticket`: next working day."""
+
+
+OBJECTIVE_DAYS = 30
+BURN_ALERTS = (
+    BurnAlert(name="Fast", rate=14.4, long_minutes=60, short_minutes=5, severity="page"),
+    BurnAlert(name="Medium", rate=6.0, long_minutes=360, short_minutes=30, severity="page"),
+    BurnAlert(name="Slow", rate=3.0, long_minutes=1440, short_minutes=120, severity="ticket"),
+    BurnAlert(name="Long", rate=1.0, long_minutes=4320, short_minutes=360, severity="ticket"),
+)
+"""Windows and rates of Google's "The Site Reliability Workbook" (2018), chapter 5, fastest first."""
+MIN_BAD_REQUESTS = 5
+"""Failed or slow requests in the long window without which no alert of a budget fires. Without a minimum, one failed
+request of a service with little traffic would page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """One service of the catalog."""
 
@@ -17,6 +54,7 @@ class Service:
     cluster: str
     summary: str
     calls: tuple[str, ...] = ()
+    objective: Objective = Objective()
 
     @property
     def contract(self) -> str:
@@ -34,8 +72,8 @@ class Service:
         return self.cluster if self.cluster in CLUSTERS else "gateway"
 
 
-def _service(cluster: str, name: str, summary: str, *calls: str) -> Service:
-    return Service(name=name, cluster=cluster, summary=summary, calls=calls)
+def _service(cluster: str, name: str, summary: str, *calls: str, objective: Objective = Objective()) -> Service:
+    return Service(name=name, cluster=cluster, summary=summary, calls=calls, objective=objective)
 
 
 SERVICES = (
@@ -54,18 +92,40 @@ SERVICES = (
     _service(
         "models",
         "serving",
-        "Serves OpenAI's API for models, with failover, budgets and audit records.",
+        "Serves OpenAI's and Anthropic's APIs for models, with failover, budgets and audit records.",
         "discovery",
         "embedding",
+        "experiments",
+        "vector_store",
         "rate_limiting",
         "request_router",
         "documents",
         "authentication",
+        objective=Objective(latency_ms=10_000, latency_quantile=0.95),
     ),
-    _service("models", "discovery", "Registry of models, aliases, fallbacks and endpoints."),
-    _service("models", "experiments", "Assigns units to the arms of A/B experiments and compares the arms."),
-    _service("models", "health", "Reports the health of all services."),
-    _service("rag", "documents", "Stores, parses, chunks and indexes documents.", "embedding", "vector_store"),
+    _service(
+        "models",
+        "discovery",
+        "Registry of models: versions, validation records, aliases and endpoints.",
+        "authentication",
+        objective=Objective(availability=0.9995, latency_ms=250),
+    ),
+    _service(
+        "models",
+        "experiments",
+        "Assigns units to the arms of A/B experiments, compares the arms, and rolls out models.",
+        "authentication",
+        "discovery",
+    ),
+    _service("models", "health", "Reports health, error budgets and status history.", "discovery", "serving"),
+    _service(
+        "rag",
+        "documents",
+        "Stores, parses, chunks and indexes documents.",
+        "embedding",
+        "vector_store",
+        objective=Objective(latency_ms=5000),
+    ),
     _service("rag", "embedding", "Computes embeddings of texts.", "request_router"),
     _service("rag", "vector_store", "Stores passages, and searches them by vectors and keywords."),
     _service(
@@ -75,6 +135,7 @@ SERVICES = (
         "embedding",
         "vector_store",
         "serving",
+        objective=Objective(latency_ms=2500, latency_quantile=0.95),
     ),
     _service(
         "workflow",

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import psycopg
@@ -47,6 +47,7 @@ from drw.kernel.runtime.settings import DataPlane, Profile, ServiceAddress, Tls
 from drw.local.first_key import ensure_home
 from drw.local.preflight import free_port
 from support.hosting import SECRET, with_secret
+from support.json_types import Json, JsonObject
 from support.parts import until
 
 HarnessT = TypeVar("HarnessT", bound="GatewayHarness")
@@ -198,7 +199,7 @@ class GatewayHarness:
         assert row is not None
         return Signer(EnvelopeEncryption(SECRET).decrypt(*row), issuer, audience)
 
-    def client(self, secret: str = "", **options: Any) -> httpx.AsyncClient:
+    def client(self, secret: str = "", **options: Json) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, **options)
 
@@ -251,13 +252,13 @@ class DataPlaneHarness(GatewayHarness):
         key_limits: Mapping[str, int] | None = None,
         revoked: Sequence[str] = (),
         blocks: Sequence[Block] = (),
-        **credentials: Any,
+        **credentials: Json,
     ) -> Configuration:
         """Return a configuration with these records beside the settings; `credentials`: issuers, certificates, desks.
 
         `static_routes` and `static_upstreams` are those of the settings, `routes` and `upstreams` those of the API.
         """
-        own_credentials: dict[str, Any] = {"issuer": "drw", "audience": "drw-gateway", "jwks": jwks([self.signing])}
+        own_credentials: JsonObject = {"issuer": "drw", "audience": "drw-gateway", "jwks": jwks([self.signing])}
         return assemble(
             Credentials(**own_credentials, revoked=revoked, **credentials),
             Limits(
@@ -273,7 +274,7 @@ class DataPlaneHarness(GatewayHarness):
     def _static_upstreams(self, static_upstreams: Mapping[str, Upstream]) -> dict[str, UpstreamRecord]:
         return {upstream.name: upstream for upstream in from_profile(self.profile.processes, static_upstreams)}
 
-    async def apply(self, **differences: Any) -> ConfigurationReport:
+    async def apply(self, **differences: Json) -> ConfigurationReport:
         return await self.router.apply(self.configuration(**differences))
 
     def sign(self, key: str, *scopes: str, org: str = "local", desk: str = "research") -> str:

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -15,12 +14,13 @@ from agent.reporting.test_pass_through import usage
 from agent.upstream import DoubleVllm
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
-from drw.api.gateway.v1.request_router_pb2 import Configuration, Route, Share
+from drw.api.gateway.v1.request_router_pb2 import Configuration, Explanation, Route, Share
 from drw.gateway.authentication.keys.signing import Claims
 from drw.gateway.request_router.explain.explanation import ExplainedRequest, explain
 from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
+from support.json_types import JsonObject
 from support.parts import until
 
 CHAT = "/v1/chat/completions"
@@ -28,7 +28,7 @@ ORIGIN = {"path": CHAT, "upstream": "vllm", "pass_through": True}
 
 
 def routes() -> Iterator[Route]:
-    cases: list[dict[str, Any]] = [
+    cases: list[JsonObject] = [
         {"name": "m", "models": ["llama", "qwen"], **ORIGIN},
         {"name": "m.acme", "models": ["llama"], "tenants": ["acme"], **ORIGIN},
         {"name": "m.desk", "models": ["llama"], "tenants": ["acme/trading"], "scopes": ["experiments:read"], **ORIGIN},
@@ -105,7 +105,7 @@ async def test_explanation_matches_what_envoy_does(data_plane: DataPlaneHarness,
                 "authorization": f"Bearer {token(data_plane, case)}",
                 "user-agent": f"case-{number}",
             }
-            body_argument: dict[str, Any] = {"json": body} if case.method == "POST" else {}
+            body_argument: JsonObject = {"json": body} if case.method == "POST" else {}
             answer = await client.request(case.method, case.path, headers=headers, **body_argument)
             expected.append((answer.headers["x-request-id"], answer.status_code))
 
@@ -140,12 +140,12 @@ async def test_explanation_matches_what_envoy_does(data_plane: DataPlaneHarness,
     }
 
 
-def is_upstream_404(status: int, explanation) -> bool:
+def is_upstream_404(status: int, explanation: Explanation) -> bool:
     """Return whether the upstream itself answered that the path or method does not exist."""
     return status in (404, 405) and explanation.taken.upstream == "vllm"
 
 
-def explain_case(configuration: Configuration, case: Case):
+def explain_case(configuration: Configuration, case: Case) -> Explanation:
     principal = Principal(case.org, case.desk, "key_1", frozenset(case.scopes))
     return explain(configuration, ExplainedRequest(case.method, case.path, case.headers, case.model), principal)
 
@@ -155,7 +155,7 @@ def token(data_plane: DataPlaneHarness, case: Case) -> str:
     return data_plane.signing.sign(Claims("key_1", case.org, case.desk, case.scopes, now, now + timedelta(hours=1)))
 
 
-def parse_line(line: str) -> dict:
+def parse_line(line: str) -> JsonObject:
     return json.loads(line)
 
 
@@ -198,6 +198,6 @@ def test_explanation_reports_targets_deadlines_and_reasons(data_plane_profile: P
         (Block(subject=Block.MODEL, org="other", name="llama", reason=Block.KILLED), ""),
     ],
 )
-def test_explanation_names_the_block(data_plane_profile: Profile, block: Any, expected: str) -> None:
+def test_explanation_names_the_block(data_plane_profile: Profile, block: Block, expected: str) -> None:
     explanation = explain_case(DataPlaneHarness(data_plane_profile).configuration(blocks=[block]), Case(model="llama"))
     assert explanation.refused.startswith(expected) and bool(explanation.refused) == bool(expected)

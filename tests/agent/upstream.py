@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 from openai.types import CompletionUsage, CreateEmbeddingResponse, Embedding
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
@@ -19,6 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from drw.kernel.rpc.http_server import HttpServer
+from support.json_types import JsonObject
 
 CHUNKS = ("one ", "two ", "three")
 
@@ -28,7 +28,7 @@ class DoubleVllm:
 
     def __init__(self, name: str = "vllm") -> None:
         self.name = name
-        self.received: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.received: list[tuple[dict[str, str], JsonObject]] = []
         self.status = 200
         self.hang = False
         self.stall = False
@@ -38,6 +38,7 @@ class DoubleVllm:
             routes=[
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/embeddings", self._embed, methods=["POST"]),
+                Route("/healthz", self._alive, methods=["GET"]),
             ]
         )
         self._server = HttpServer(app)
@@ -49,6 +50,9 @@ class DoubleVllm:
     async def stop(self) -> None:
         self.hang = self.stall = False
         await self._server.stop(0)
+
+    async def _alive(self, request: Request) -> Response:
+        return Response("ok\n")
 
     async def _chat(self, request: Request) -> Response:
         body = json.loads(await request.body())
@@ -72,7 +76,7 @@ class DoubleVllm:
         )
         return JSONResponse(answer.model_dump(mode="json"), headers={"x-upstream": self.name})
 
-    async def _events(self, body: dict[str, Any]) -> AsyncIterator[str]:
+    async def _events(self, body: JsonObject) -> AsyncIterator[str]:
         for number, text in enumerate(CHUNKS):
             choice = ChunkChoice(index=0, delta=ChoiceDelta(content=text), finish_reason=None)
             yield _event(body, [choice], None)
@@ -95,7 +99,7 @@ class DoubleVllm:
         return JSONResponse(answer.model_dump(mode="json"))
 
 
-def _event(body: dict[str, Any], choices: list[ChunkChoice], usage: CompletionUsage | None) -> str:
+def _event(body: JsonObject, choices: list[ChunkChoice], usage: CompletionUsage | None) -> str:
     chunk = ChatCompletionChunk(
         id="chatcmpl-1", object="chat.completion.chunk", created=1, model=body["model"], choices=choices, usage=usage
     )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psycopg
 import pytest
 
 from drw.api.audit.v1.log_pb2 import (
+    Checkpoint,
     GetCheckpointRequest,
     GetProofRequest,
     ListRecordsRequest,
+    ListRecordsResponse,
     Proof,
     Verification,
     VerifyRequest,
@@ -33,9 +34,13 @@ from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Database
 from support.hosting import hosted
-from support.metrics import scrape
+from support.json_types import Json
+from support.telemetry.metrics import scrape
 
 MODES = ["together", "strict", "apart"]
+
+WriteRecords = Callable[..., Awaitable[None]]
+"""Writes records: `await write_records(caller, count, action)`."""
 
 
 @pytest.fixture
@@ -50,13 +55,13 @@ def tlog(profile: Profile) -> Path:
 
 
 @pytest.fixture
-async def write_records(profile: Profile) -> AsyncIterator[Callable[..., Any]]:
+async def write_records(profile: Profile) -> AsyncIterator[WriteRecords]:
     """Returns a function that writes records for a caller, from outside the log's process."""
     database = Database(profile.postgres, "audit", pool_size=2)
     await database.start("drw.kernel.storage")
     writer = AuditWriter(database, "serving")
 
-    async def write_records(caller, count, action="model.chat", **options):
+    async def write_records(caller: Principal | None, count: int, action: str = "model.chat", **options: Json) -> None:
         with acting_for(caller):
             for i in range(count):
                 await writer.record(action, f"model/{i}", details={"prompt": digest(f"{i}")}, **options)
@@ -65,28 +70,28 @@ async def write_records(profile: Profile) -> AsyncIterator[Callable[..., Any]]:
     await database.stop()
 
 
-def changed(caller: Principal, **changes: Any) -> Principal:
+def changed(caller: Principal, **changes: Json) -> Principal:
     return replace(caller, **changes)
 
 
-async def listed(host, caller, **filters):
+async def listed(host: Host, caller: Principal, **filters: Json) -> ListRecordsResponse:
     with acting_for(caller):
         return await host.client(LogClient).list_records(ListRecordsRequest(**filters))
 
 
-async def verified(host, caller, earlier_note="") -> Verification:
+async def verified(host: Host, caller: Principal, earlier_note: str = "") -> Verification:
     with acting_for(caller):
         return await host.client(LogClient).verify(VerifyRequest(earlier_note=earlier_note))
 
 
-async def checkpoint(host, caller):
+async def checkpoint(host: Host, caller: Principal) -> Checkpoint:
     with acting_for(caller):
         return await host.client(LogClient).get_checkpoint(GetCheckpointRequest())
 
 
 @pytest.mark.parametrize("how", MODES)
 async def test_an_acknowledged_record_is_listed_signed_and_proved(
-    profile: Profile, caller: Principal, how: str, write_records: Callable[..., Any]
+    profile: Profile, caller: Principal, how: str, write_records: WriteRecords
 ) -> None:
     async with hosted(profile, ["log"], how) as host:
         await write_records(caller, 3)
@@ -110,7 +115,7 @@ def is_proved(proof: Proof) -> bool:
 
 
 async def test_records_of_a_log_with_two_levels_have_proofs(
-    profile: Profile, caller: Principal, write_records: Callable[..., Any]
+    profile: Profile, caller: Principal, write_records: WriteRecords
 ) -> None:
     async with hosted(profile, ["log"]) as host:
         await asyncio.gather(*(write_records(caller, 10) for _ in range(60)))
@@ -121,7 +126,7 @@ async def test_records_of_a_log_with_two_levels_have_proofs(
 
 
 async def test_records_are_signed_in_the_background(
-    profile: Profile, caller: Principal, tlog: Path, write_records: Callable[..., Any]
+    profile: Profile, caller: Principal, tlog: Path, write_records: WriteRecords
 ) -> None:
     services = {"log": {"gather_seconds": 0}}
     async with hosted(profile.model_copy(update={"services": services}), ["log"]):
@@ -133,7 +138,7 @@ async def test_records_are_signed_in_the_background(
 
 @pytest.mark.parametrize("how", MODES)
 async def test_a_desk_sees_its_own_records_and_an_org_admin_those_of_the_org(
-    profile: Profile, caller: Principal, how: str, write_records: Callable[..., Any]
+    profile: Profile, caller: Principal, how: str, write_records: WriteRecords
 ) -> None:
     admin = changed(caller, scopes=caller.scopes | {"org:admin"})
     trading, other_org = changed(caller, desk="trading"), changed(admin, org="globex")
@@ -157,9 +162,7 @@ async def test_a_desk_sees_its_own_records_and_an_org_admin_those_of_the_org(
                 await host.client(LogClient).get_proof(GetProofRequest(index=index))
 
 
-async def test_lists_are_filtered_and_paged(
-    profile: Profile, caller: Principal, write_records: Callable[..., Any]
-) -> None:
+async def test_lists_are_filtered_and_paged(profile: Profile, caller: Principal, write_records: WriteRecords) -> None:
     async with hosted(profile, ["log"]) as host:
         await write_records(caller, 5)
         await write_records(changed(caller, key="key_other"), 2, "key.create", outcome="Forbidden")
@@ -181,7 +184,7 @@ async def test_lists_are_filtered_and_paged(
 
 
 async def test_an_invalid_record_does_not_stop_the_log(
-    profile: Profile, caller: Principal, write_records: Callable[..., Any]
+    profile: Profile, caller: Principal, write_records: WriteRecords
 ) -> None:
     async with hosted(profile, ["log"]) as host:
         lines = ["not JSON", "[]", '{"org": 5, "desk": "a\\u0000b", "at": "yesterday", "details": 3}', "x" * 65_535]
@@ -192,7 +195,9 @@ async def test_an_invalid_record_does_not_stop_the_log(
         assert (await verified(host, caller)).ok
 
 
-async def test_the_rest_api(profile: Profile, caller: Principal, write_records: Callable[..., Any]) -> None:
+async def test_records_proofs_and_checkpoints_are_available_over_http(
+    profile: Profile, caller: Principal, write_records: WriteRecords
+) -> None:
     headers = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "audit:read"}
     async with hosted(profile, ["log"]) as host:
         await write_records(caller, 1)
@@ -212,7 +217,7 @@ async def test_the_rest_api(profile: Profile, caller: Principal, write_records: 
 
 
 @pytest.fixture
-async def full_log(profile: Profile, caller: Principal, write_records: Callable[..., Any]) -> AsyncIterator[Host]:
+async def full_log(profile: Profile, caller: Principal, write_records: WriteRecords) -> AsyncIterator[Host]:
     async with hosted(profile, ["log"]) as host:
         await asyncio.gather(*(write_records(caller, 30) for _ in range(10)))
         assert (await verified(host, caller)).records == 300
@@ -312,7 +317,7 @@ async def test_verification_compares_the_log_with_an_earlier_checkpoint(
 
 
 async def test_nothing_is_signed_over_a_damaged_log(
-    full_log: Host, caller: Principal, tlog: Path, write_records: Callable[..., Any]
+    full_log: Host, caller: Principal, tlog: Path, write_records: WriteRecords
 ) -> None:
     before = (tlog / "checkpoint").read_bytes()
     flip_bit(tlog / "tile/0/001.p/44", 3)
@@ -329,7 +334,7 @@ async def test_nothing_is_signed_over_a_damaged_log(
 
 
 async def test_a_restart_continues_with_the_same_key_and_log(
-    profile: Profile, caller: Principal, tlog: Path, write_records: Callable[..., Any]
+    profile: Profile, caller: Principal, tlog: Path, write_records: WriteRecords
 ) -> None:
     async with hosted(profile, ["log"]) as host:
         await write_records(caller, 2)
@@ -369,7 +374,7 @@ async def test_the_folder_can_be_verified_offline(
     tlog: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    write_records: Callable[..., Any],
+    write_records: WriteRecords,
 ) -> None:
     async with hosted(profile, ["log"]) as host:
         await write_records(caller, 2)
@@ -385,7 +390,7 @@ async def test_the_folder_can_be_verified_offline(
 
 
 async def test_metrics_show_the_backlog_of_signing(
-    profile: Profile, caller: Principal, write_records: Callable[..., Any]
+    profile: Profile, caller: Principal, write_records: WriteRecords
 ) -> None:
     async with hosted(profile, ["log"]) as host:
         await host.client(LogClient).get_checkpoint(GetCheckpointRequest())
@@ -406,7 +411,7 @@ async def test_metrics_show_damage(full_log: Host, tlog: Path) -> None:
 
 
 async def test_records_inside_a_wall_are_visible_inside_and_verifiable_by_all(
-    profile: Profile, caller: Principal, write_records: Callable[..., Any]
+    profile: Profile, caller: Principal, write_records: WriteRecords
 ) -> None:
     inside_walls = replace(caller, key="key_inside", walls=frozenset({"m-and-a", "credit"}))
     inside_one_wall = replace(caller, scopes=caller.scopes | {"org:admin"}, walls=frozenset({"credit"}))

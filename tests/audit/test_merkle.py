@@ -57,7 +57,7 @@ def root_by_definition(hashes: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("size", range(9))
-def test_roots_of_certificate_transparency(size: int) -> None:
+def test_roots_equal_those_of_certificate_transparency(size: int) -> None:
     hashes = [leaf_hash(bytes.fromhex(leaf)) for leaf in LEAVES[:size]]
     tree = Tree()
     assert list(tree.append(hashes)) == []

@@ -17,7 +17,7 @@ from drw.audit.log.store import Store
 from drw.audit.tlog.file_verification import FileVerification
 from drw.audit.tlog.note import Signer
 from drw.kernel.storage.audit import INSERT
-from drw.kernel.storage.database import Database
+from drw.kernel.storage.database import Connection, Database
 
 SIGNER = Signer.generate("drw.test/audit")
 
@@ -55,7 +55,7 @@ class CrashingStore(Store):
         super().__init__(database)
         self._steps = steps
 
-    async def add_checkpoint(self, connection, size, note):
+    async def add_checkpoint(self, connection: Connection, size: int, note: str) -> None:
         await super().add_checkpoint(connection, size, note)
         self._steps -= 1
         if self._steps < 0:
@@ -77,7 +77,7 @@ async def store(database: Database) -> Store:
     return Store(database)
 
 
-async def insert(database, *names):
+async def insert(database: Database, *names: str) -> None:
     async with database.transaction() as connection:
         await connection.execute(INSERT, ([orjson.dumps({"resource": name}).decode() for name in names],))
 

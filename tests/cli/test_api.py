@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -18,13 +19,14 @@ from starlette.routing import Route
 from drw.cli.api import Api
 from drw.cli.gateway.keys import _parse_duration
 from drw.cli.rag.documents import files_of
-from drw.kernel.errors import InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
+from drw.kernel.errors import DrwError, InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
 from drw.kernel.rpc.http_server import HttpServer
 from drw.local.credentials import Credentials, write
 from drw.local.paths import PlatformPaths
+from support.json_types import Json
 
 
-def api_with(handler) -> Api:
+def api_with(handler: Callable[[httpx.Request], httpx.Response]) -> Api:
     api = Api(Credentials("http://gateway", "secret"))
     api._client = httpx.Client(base_url="http://gateway", transport=httpx.MockTransport(handler))
     return api
@@ -91,7 +93,7 @@ def test_interrupted_stream_is_an_error() -> None:
         (500, "something_new", InternalError),
     ],
 )
-def test_error_responses_keep_their_class_and_message(status: int, kind: str, raised: Any) -> None:
+def test_error_responses_keep_their_class_and_message(status: int, kind: str, raised: type[DrwError]) -> None:
     body = {"error": {"type": kind, "message": "no such thing"}}
     with pytest.raises(raised, match="no such thing"):
         api_with(lambda request: httpx.Response(status, json=body)).get("/x")
@@ -103,7 +105,7 @@ def test_response_without_json_is_an_error() -> None:
 
 
 def test_unreachable_gateway_is_an_error() -> None:
-    def refuse_connection(request):
+    def refuse_connection(request: httpx.Request) -> NoReturn:
         raise httpx.ConnectError("refused")
 
     with pytest.raises(Unavailable, match="drw up"):
@@ -111,11 +113,11 @@ def test_unreachable_gateway_is_an_error() -> None:
 
 
 def test_pages_are_read_up_to_the_limit() -> None:
-    def answer_page(request):
+    def answer_page(request: httpx.Request) -> httpx.Response:
         token = int(request.url.params.get("page_token") or 0)
         return httpx.Response(200, json={"keys": [token * 2, token * 2 + 1], "next_page_token": str(token + 1)})
 
-    items: list[Any] = api_with(answer_page).pages("/x", "keys", limit=5)
+    items: list[Json] = api_with(answer_page).pages("/x", "keys", limit=5)
     assert items == [0, 1, 2, 3, 4]
 
 

@@ -9,7 +9,7 @@ import pty
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from starlette.applications import Starlette
@@ -20,8 +20,9 @@ from starlette.routing import Route
 from drw.cli.api import Api
 from drw.cli.models import conversation
 from drw.cli.models.conversation import Conversation
-from drw.kernel.errors import InvalidRequest, Unavailable
+from drw.kernel.errors import DrwError, InvalidRequest, Unavailable
 from drw.kernel.rpc.http_server import HttpServer
+from support.json_types import JsonObject
 
 MODELS = {"models": [{"id": "small", "kind": "CHAT", "default": True, "engine": "llama_cpp"}]}
 TOO_LONG = {"type": "invalid_request_error", "code": "context_length_exceeded", "message": "too long"}
@@ -31,7 +32,7 @@ class DoubleGateway:
     """Echoes a message in capitals; `on` streams forever, and `full` fails unless the history is short."""
 
     def __init__(self) -> None:
-        self.bodies: list[dict] = []
+        self.bodies: list[JsonObject] = []
         self.client_left = asyncio.Event()
         self.models = MODELS
         self.url = ""
@@ -77,12 +78,12 @@ async def gateway() -> AsyncIterator[DoubleGateway]:
     await server.stop(0)
 
 
-def environment(gateway) -> dict[str, str]:
+def environment(gateway: DoubleGateway) -> dict[str, str]:
     environ = {k: v for k, v in os.environ.items() if not k.startswith("DRW_")}
     return {**environ, "DRW_URL": gateway.url, "DRW_API_KEY": "k"}
 
 
-async def chat(gateway, *args: str, stdin: str = "") -> tuple[int, str, str]:
+async def chat(gateway: DoubleGateway, *args: str, stdin: str = "") -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "drw.cli.main", "chat", *args),
         stdin=asyncio.subprocess.PIPE,
@@ -103,7 +104,7 @@ def model(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-async def test_options_are_sent_with_one_prompt(gateway: Any) -> None:
+async def test_options_are_sent_with_one_prompt(gateway: DoubleGateway) -> None:
     result = await chat(gateway, "hello", "--system", "Be short.", "--temperature", "0.5", "--max-tokens", "9")
     assert result == (0, "HELLO\n", "")
     assert gateway.bodies == [
@@ -119,14 +120,14 @@ async def test_options_are_sent_with_one_prompt(gateway: Any) -> None:
     assert gateway.bodies[1] == {"model": "other", "max_tokens": 256, "messages": [user("two\nlines")], "stream": True}
 
 
-async def test_truncated_answer_is_reported(gateway: Any) -> None:
+async def test_truncated_answer_is_reported(gateway: DoubleGateway) -> None:
     assert await chat(gateway, "cut", "--max-tokens", "3") == (
         *(0, "CUT\n"),
         "drw: the answer was cut off after 3 tokens; --max-tokens allows more\n",
     )
 
 
-async def test_piped_conversation_sends_its_history(gateway: Any) -> None:
+async def test_piped_conversation_sends_its_history(gateway: DoubleGateway) -> None:
     assert await chat(gateway, "--system", "S", stdin="one\n\ntwo\n") == (0, "ONE\nTWO\n", "")
     system = {"role": "system", "content": "S"}
     assert gateway.bodies[1]["messages"] == [system, user("one"), model("ONE"), user("two")]
@@ -137,19 +138,19 @@ async def test_piped_conversation_sends_its_history(gateway: Any) -> None:
     assert gateway.bodies[3]["messages"] == [user("one"), model("ONE"), user("two")]
 
 
-async def test_error_ends_a_piped_conversation(gateway: Any) -> None:
+async def test_error_ends_a_piped_conversation(gateway: DoubleGateway) -> None:
     assert await chat(gateway, stdin="one\nbad\ntwo\n") == (2, "ONE\n", "drw: not that\n")
     assert len(gateway.bodies) == 2
 
 
-async def test_oldest_messages_are_dropped_when_the_context_is_full(gateway: Any) -> None:
+async def test_oldest_messages_are_dropped_when_the_context_is_full(gateway: DoubleGateway) -> None:
     code, out, err = await chat(gateway, stdin="one\ntwo\nfull\nmore\n")
     assert (code, out) == (0, "ONE\nTWO\nFULL\nMORE\n")
     assert err.count("\n") == 2 and "the oldest message" in err
     assert gateway.bodies[-1]["messages"] == [user("full"), model("FULL"), user("more")]
 
 
-async def test_missing_default_model_is_an_error_with_a_hint(gateway: Any) -> None:
+async def test_missing_default_model_is_an_error_with_a_hint(gateway: DoubleGateway) -> None:
     gateway.models = {"models": []}
     assert await chat(gateway, "hello") == (
         *(3, ""),
@@ -157,7 +158,7 @@ async def test_missing_default_model_is_an_error_with_a_hint(gateway: Any) -> No
     )
 
 
-async def test_ctrl_c_ends_an_answer_and_ctrl_d_the_conversation(gateway: Any) -> None:
+async def test_ctrl_c_ends_an_answer_and_ctrl_d_the_conversation(gateway: DoubleGateway) -> None:
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "drw.cli.main", "chat"),
@@ -202,9 +203,9 @@ class DoubleApi:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self.bodies: list[dict] = []
+        self.bodies: list[JsonObject] = []
 
-    def events(self, method: str, path: str, body: Any) -> Iterator[dict[str, Any]]:
+    def events(self, method: str, path: str, body: JsonObject) -> Iterator[JsonObject]:
         self.bodies.append(body)
         yield {"choices": [{"delta": {"content": "word"}}]}
         if self.error:
@@ -224,7 +225,7 @@ def test_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("error", [Unavailable("gone"), InvalidRequest("no")])
-def test_message_without_an_answer_is_not_in_the_history(error: Any) -> None:
+def test_message_without_an_answer_is_not_in_the_history(error: DrwError) -> None:
     api = DoubleApi()
     session = Conversation(cast(Api, api), {"max_tokens": 1})
     api.error = error

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_urlsafe
-from typing import Any
 
 import pytest
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from drw.cli.audit import _abbreviated
 from drw.cli.main import MODULES, make_app
 from drw.cli.platform.platform import _print_welcome
 from drw.cli.workflow.workflows import _show_output
-from drw.generate.cli_reference import commands_page
+from drw.generate.reference.cli import commands_page
 from drw.kernel.runtime.settings import SettingLayers
 from drw.local.paths import PlatformPaths
 
@@ -55,13 +57,31 @@ def drw(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["env"], 3, "start one with `drw up`"),
     ],
 )
-def test_errors_are_one_line_with_a_hint(tmp_path: Path, args: Any, code: Any, message: Any) -> None:
+def test_errors_are_one_line_with_a_hint(tmp_path: Path, args: list[str], code: int, message: str) -> None:
     result = drw(*args, DRW_DATA_DIR=str(tmp_path))
     assert result.returncode == code
     assert result.stdout == ""
     assert result.stderr.startswith("drw: ")
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
+
+
+@pytest.mark.parametrize("args", [["--help"], ["config", "serving"], ["config", "--json"]], ids=" ".join)
+def test_a_command_ends_quietly_when_its_output_is_closed(tmp_path: Path, args: list[str]) -> None:
+    paths = PlatformPaths.of(tmp_path)
+    paths.prepare()
+    paths.write_profile("127.0.0.1:8080")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed_pipe:
+        result = subprocess.run(
+            [sys.executable, "-m", "drw.cli.main", *args],
+            stdout=closed_pipe,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "DRW_DATA_DIR": str(tmp_path)},
+            timeout=60,
+        )
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_config_hides_secrets(tmp_path: Path) -> None:
@@ -109,7 +129,7 @@ def test_first_key_is_shown_only_by_the_start_that_created_it(
         ({"DRW_URL": "http://127.0.0.1:9", "DRW_API_KEY": "k", "DRW_DATA_DIR": "/x"}, "unset DRW_URL and DRW_API_KEY"),
     ],
 )
-def test_incomplete_remote_settings_are_an_error(command: Any, env: Any, message: str) -> None:
+def test_incomplete_remote_settings_are_an_error(command: list[str], env: dict[str, str], message: str) -> None:
     result = drw(*command, **env)
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr and result.stderr.count("\n") == 1
@@ -117,7 +137,7 @@ def test_incomplete_remote_settings_are_an_error(command: Any, env: Any, message
 
 
 @pytest.mark.parametrize("command", [["up"], ["down"], ["status"], ["logs", "gateway"], ["config"]])
-def test_local_commands_reject_remote_settings(command: Any, tmp_path: Path) -> None:
+def test_local_commands_reject_remote_settings(command: list[str], tmp_path: Path) -> None:
     result = drw(*command, DRW_URL="http://127.0.0.1:9", DRW_API_KEY="k")
     assert result.returncode == 2
     assert "DRW_URL and DRW_API_KEY are set, and this command is for a platform on this machine" in result.stderr
@@ -152,13 +172,15 @@ def test_module_table_lists_every_command() -> None:
 
 
 def test_every_command_and_parameter_has_help() -> None:
-    def commands(command, name):
+    def commands(command: TyperCommand | TyperGroup, name: str) -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
         yield name, command
         for child, subcommand in getattr(command, "commands", {}).items():
             if not subcommand.hidden:
                 yield from commands(subcommand, f"{name} {child}")
 
-    for name, command in commands(typer.main.get_command(make_app()), "drw"):
+    root = typer.main.get_command(make_app())
+    assert isinstance(root, TyperGroup)
+    for name, command in commands(root, "drw"):
         assert command.help and command.help.rstrip().endswith("."), name
         for parameter in command.params:
             assert getattr(parameter, "hidden", False) or getattr(parameter, "help", None), f"{name} {parameter.name}"
@@ -171,7 +193,7 @@ def test_details_are_abbreviated_at_whole_members() -> None:
     assert abbreviated == '{"first": 1, …}'
 
 
-def test_status_without_a_platform(tmp_path: Path) -> None:
+def test_status_without_a_platform_is_unhealthy(tmp_path: Path) -> None:
     assert drw("status", "--data-dir", str(tmp_path)).returncode == 1
     result = drw("status", "--json", "--data-dir", str(tmp_path))
     assert result.returncode == 1

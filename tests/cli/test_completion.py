@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -61,7 +60,7 @@ async def platform() -> AsyncIterator[dict[str, str]]:
         ("drw ke", ["keys"]),
     ],
 )
-async def test_names_with_the_prefix_are_completed(platform: Any, line: str, expected: Any) -> None:
+async def test_names_with_the_prefix_are_completed(platform: dict[str, str], line: str, expected: list[str]) -> None:
     # A long timeout: this test does not check the time.
     assert await complete(line, **platform, DRW_COMPLETION_SECONDS="60") == (0, expected, "")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from cli.test_commands import drw
 from drw.kernel.runtime.settings import SettingLayers
 from drw.local.configuration import current_settings, errors, known_settings
 from drw.local.paths import PlatformPaths
+from support.json_types import JsonObject
 
 INVALID_SETTINGS = """\
 # mine
@@ -48,17 +48,17 @@ def paths(tmp_path: Path) -> PlatformPaths:
     return created
 
 
-def setting_errors(paths, text, **environ):
+def setting_errors(paths: PlatformPaths, text: str, **environ: str) -> list[str]:
     paths.settings.write_text(text)
     files = [paths.secrets, paths.settings]
     return errors(SettingLayers(files, environ, base=("profile", paths.profile_values("127.0.0.1:1"))))
 
 
-def test_default_settings_have_no_error(paths: Any) -> None:
+def test_default_settings_have_no_error(paths: PlatformPaths) -> None:
     assert setting_errors(paths, "") == []
 
 
-def test_every_error_has_its_line(paths: Any) -> None:
+def test_every_error_has_its_line(paths: PlatformPaths) -> None:
     found_errors = setting_errors(paths, INVALID_SETTINGS)
     messages = {error.split(": ")[0].rpartition(":")[2]: error.partition(": ")[2] for error in found_errors}
     assert all(error.startswith(f"{paths.settings}:") for error in found_errors)
@@ -72,14 +72,14 @@ def test_every_error_has_its_line(paths: Any) -> None:
         "or 'onnx'",
         "14": "services.discovery.models.gpt-4.1.fallback is not a setting; did you mean 'fallbacks'?",
         "17": "services.discovery.models.two.engine is missing",
-        "20": "services.health.a is not a setting; there are: none",
+        "20": "services.health.a is not a setting; there are: history, poll_seconds, probes",
         "21": "services.request_router.kill_limits: kill_limits: the reserve is 5000; it must be below the total, 2000",
     }
     assert messages["3"].startswith("speed is not a setting; there are: data, ")
     assert messages["10"].startswith("services.nothing is not a setting; there are: authentication, ")
 
 
-def test_inconsistent_settings_are_errors(paths: Any) -> None:
+def test_inconsistent_settings_are_errors(paths: PlatformPaths) -> None:
     model = '[services.discovery.models.big]\nengine = "openai"\nbase_url = "https://x/v1"\n'
     (error,) = setting_errors(paths, f'{model}fallbacks = ["gone"]')
     assert "models.big.fallbacks has 'gone'" in error
@@ -89,7 +89,7 @@ def test_inconsistent_settings_are_errors(paths: Any) -> None:
     assert error.startswith(f"{paths.settings}:4: ") and "less than or equal to 2" in error
 
 
-def test_error_of_a_variable_names_it_and_hides_secrets(paths: Any) -> None:
+def test_error_of_a_variable_names_it_and_hides_secrets(paths: PlatformPaths) -> None:
     (error,) = setting_errors(paths, "", DRW__LOG__GATHER_SECONDS="900")
     assert error.startswith("$DRW__LOG__GATHER_SECONDS: services.log.gather_seconds is '900': ")
     (error,) = setting_errors(paths, '[services.authentication]\nsecret = "hunter2"')
@@ -126,7 +126,7 @@ def test_error_line_is_found_with_few_parses(paths: PlatformPaths, monkeypatch: 
     steps: list[int] = []
     loads = tomllib.loads
 
-    def counting_loads(document: str) -> Any:
+    def counting_loads(document: str) -> JsonObject:
         steps.append(1)
         return loads(document)
 
@@ -182,7 +182,7 @@ def test_every_setting_has_a_description() -> None:
     assert [".".join(path) for path, _, description in known_settings() if not description] == []
 
 
-def test_settings_are_listed_with_value_default_origin_and_description(paths: Any) -> None:
+def test_settings_are_listed_with_value_default_origin_and_description(paths: PlatformPaths) -> None:
     paths.settings.write_text("[services.serving]\nmax_waiting = 5\n")
     paths.write_profile("127.0.0.1:1")
     settings = {s.name: s for s in current_settings(SettingLayers(paths.files, {}))}

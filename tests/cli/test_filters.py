@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from drw.cli.rag import filters
 from drw.kernel.errors import InvalidRequest
+from support.json_types import Json, JsonObject
 
 
-def compare(type_, key, value):
+def compare(type_: str, key: str, value: Json) -> JsonObject:
     return {"type": type_, "key": key, "value": value}
 
 
@@ -34,7 +33,7 @@ def compare(type_, key, value):
         (None, {}),
     ],
 )
-def test_filters_are_parsed(arguments: Any, expected: Any) -> None:
+def test_filters_are_parsed(arguments: list[str] | None, expected: JsonObject) -> None:
     parsed = filters.parse_filters(arguments)
     assert parsed == expected
     assert type(parsed.get("value")) is type(expected.get("value"))

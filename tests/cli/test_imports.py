@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -55,12 +54,12 @@ def loaded_modules(*command: str, **env: str) -> set[str]:
         ["whoami"],
     ],
 )
-def test_commands_without_the_gateway_load_no_heavy_module(command: Any, tmp_path: Path) -> None:
+def test_commands_without_the_gateway_load_no_heavy_module(command: list[str], tmp_path: Path) -> None:
     assert loaded_modules(*command, DRW_DATA_DIR=str(tmp_path)) == set()
 
 
 @pytest.mark.parametrize("command", [["keys", "list"], ["chat", "hello"], ["ask", "why"], ["kill", "list"], ["spend"]])
-def test_commands_of_the_gateway_load_only_the_http_client(command: Any) -> None:
+def test_commands_of_the_gateway_load_only_the_http_client(command: list[str]) -> None:
     assert loaded_modules(*command, **REMOTE) == {"httpx"}
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import drw.cli
 from drw.cli import options
 from drw.cli.terminal import console, stream
+from support.json_types import Json
 
 CONTROL_CHARACTERS = "a\x1b]0;title\x07\x1b[31m\r\x9b2J\x7f\u202egnp.\u2066 :0: \tb\nc"
 ESCAPED = "a\\x1b]0;title\\x07\\x1b[31m\\x0d\\x9b2J\\x7f\\u202egnp.\\u2066 :0: \tb\nc"
@@ -25,7 +26,7 @@ def write_table(text: str) -> None:
     "write",
     [options.write, options.warn, stream, console().print, write_table, lambda text: options.write_table((), [], text)],
 )
-def test_control_characters_are_escaped(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_are_escaped(write: Callable[[str], object], capsys: pytest.CaptureFixture[str]) -> None:
     write(CONTROL_CHARACTERS)
     captured = capsys.readouterr()
     text = captured.out + captured.err
@@ -56,7 +57,7 @@ def test_text_without_control_characters_is_unchanged(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("write", [options.write_json, options.write_line])
-def test_json_escapes_control_characters(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_escapes_control_characters(write: Callable[[Json], None], capsys: pytest.CaptureFixture[str]) -> None:
     write({CONTROL_CHARACTERS: [CONTROL_CHARACTERS]})
     text = capsys.readouterr().out
     assert not {c for c in text if not c.isprintable()} - {"\n"}

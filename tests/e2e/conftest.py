@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from support.collector import DoubleCollector, collecting
+from e2e.collector import DoubleCollector, collecting
+from e2e.platform import Platform
 from support.parts import short_folder
-from support.platform import Platform
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import openai
 
+from e2e.platform import Platform
 from support.parts import wait_until
-from support.platform import Platform
 
 REQUESTS = 60
 

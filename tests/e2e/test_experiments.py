@@ -12,7 +12,7 @@ import yaml
 from openfeature.contrib.provider.ofrep import OFREPProvider
 from openfeature.evaluation_context import EvaluationContext
 
-from support.platform import Platform
+from e2e.platform import Platform
 
 GUIDE = Path(__file__).parents[2] / "docs/how-to/use/run-experiments.md"
 UNITS = 150

@@ -7,16 +7,16 @@ import math
 import os
 import signal
 import subprocess
-from typing import Any
 
 import openai
 import psutil
 import pytest
 
+from e2e.platform import DRW, Platform
+from support.json_types import JsonObject
 from support.parts import short_folder, wait_until
-from support.platform import DRW, Platform
 
-CHAT_REQUEST: dict[str, Any] = {
+CHAT_REQUEST: JsonObject = {
     "model": "smollm2-135m-instruct",
     "messages": [{"role": "user", "content": "Say hello."}],
     "max_tokens": 4,

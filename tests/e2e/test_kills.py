@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import openai
 import pytest
 
+from e2e.platform import Platform
+from support.json_types import JsonObject
 from support.parts import wait_until
-from support.platform import Platform
 
-CHAT_REQUEST: dict[str, Any] = {
+CHAT_REQUEST: JsonObject = {
     "model": "smollm2-135m-instruct",
     "messages": [{"role": "user", "content": "Count from one to a thousand."}],
     "max_tokens": 1500,
@@ -54,7 +54,7 @@ def test_kill_of_a_desk_ends_its_stream_until_it_is_lifted(platform: Platform) -
         wait_until(partial(is_audited, platform, action, resource), f"{action} in the audit log")
 
 
-def audited_resources(platform, action):
+def audited_resources(platform: Platform, action: str) -> set[str]:
     return {record["resource"] for record in platform.json("audit", "list", "--action", action)}
 
 

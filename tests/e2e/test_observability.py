@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psycopg
@@ -12,10 +11,10 @@ import pytest
 
 import drw
 from drw.local.paths import PlatformPaths
+from e2e.collector import DoubleCollector, Span
+from e2e.platform import Platform
 from observability.queries import OF_SEVERAL_HOSTS, PROMETHEUS_OWN, queries, recorded, selectors
-from support.collector import DoubleCollector, Span
 from support.parts import wait_until
-from support.platform import Platform
 
 DEMO = Path(drw.__file__).parent / "demo" / "documents" / "risk-policy.md"
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -34,7 +33,7 @@ def http(platform: Platform) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def traced_run(platform: Platform, http: Any) -> str:
+def traced_run(platform: Platform, http: httpx.Client) -> str:
     """Send an ask, an embedding and a run in that trace; return the id of the run."""
     platform.json("ingest", str(DEMO), "--collection", "traced")
     answer = http.post("/api/v1/collections/traced:ask", json={"question": QUESTION})
@@ -49,7 +48,7 @@ def traced_run(platform: Platform, http: Any) -> str:
     return name
 
 
-def test_one_trace_spans_every_process(platform: Platform, collector: DoubleCollector, traced_run: Any) -> None:
+def test_one_trace_spans_every_process(platform: Platform, collector: DoubleCollector, traced_run: str) -> None:
     expected = {
         ("drw-rag", "http/POST"),
         ("drw-rag", "retrieval traced"),
@@ -85,7 +84,7 @@ def test_one_trace_spans_every_process(platform: Platform, collector: DoubleColl
     assert any(span.name.startswith("step ") for span in spans.values())
 
 
-def test_audit_records_have_the_trace_id(platform: Platform, traced_run: Any) -> None:
+def test_audit_records_have_the_trace_id(platform: Platform, traced_run: str) -> None:
     with psycopg.connect(_dsn(platform)) as connection:
         platform.run("audit", "verify")  # this also consumes the inbox
         rows = connection.execute("select action, service from log.record where trace_id = %s", (TRACE,)).fetchall()
@@ -101,7 +100,7 @@ def test_audit_records_have_the_trace_id(platform: Platform, traced_run: Any) ->
     }
 
 
-def test_metrics_of_dashboards_and_alerts_are_exposed(http: Any, traced_run: Any) -> None:
+def test_metrics_of_dashboards_and_alerts_are_exposed(http: httpx.Client, traced_run: str) -> None:
     exposed: set[str] = set()
     for process in PROCESSES:
         answer = http.get(f"/metrics/{process}")
@@ -118,7 +117,7 @@ def test_metrics_of_dashboards_and_alerts_are_exposed(http: Any, traced_run: Any
 
 
 def test_prompts_are_not_in_traces_logs_or_metrics(
-    platform: Platform, collector: DoubleCollector, http: Any, traced_run: Any
+    platform: Platform, collector: DoubleCollector, http: httpx.Client, traced_run: str
 ) -> None:
     exposed_texts = [*collector.bodies, *(http.get(f"/metrics/{process}").content for process in PROCESSES)]
     files = [*(platform.data / "logs").iterdir(), platform.data / "envoy" / "access.log"]
@@ -128,7 +127,7 @@ def test_prompts_are_not_in_traces_logs_or_metrics(
     assert not any(WORD in text.lower() for text in exposed_texts)
 
 
-def _dsn(platform) -> str:
+def _dsn(platform: Platform) -> str:
     from drw.local import postgres
 
     return postgres.dsn(PlatformPaths.of(platform.data).run / "pg")

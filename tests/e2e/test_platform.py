@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
@@ -14,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 import drw
+from e2e.platform import Platform
+from support.json_types import JsonObject
 from support.parts import wait_until
-from support.platform import Platform
 
 DEMO = Path(drw.__file__).parent / "demo" / "documents"
 CHAT = "smollm2-135m-instruct"
@@ -51,15 +51,16 @@ def test_failed_start_on_a_used_port_leaves_nothing_running(platform: Platform, 
     assert platform.run("status", "--data-dir", str(tmp_path), check=False).returncode == 1
 
 
-def test_models_chat_and_stream(client: openai.OpenAI) -> None:
+def test_a_streamed_chat_equals_the_complete_answer(client: openai.OpenAI) -> None:
     assert {m.id for m in client.models.list()} == {CHAT, "all-minilm-l6-v2"}
-    chat_request: dict[str, Any] = {
+    chat_request: JsonObject = {
         "model": CHAT,
         "messages": [{"role": "user", "content": "Say hello."}],
         "max_tokens": 16,
     }
     response = client.chat.completions.create(**chat_request, temperature=0, seed=7)
     assert response.choices[0].message.content
+    assert response.usage
     assert response.usage.completion_tokens <= 16
     chunks = list(
         client.chat.completions.create(
@@ -68,10 +69,11 @@ def test_models_chat_and_stream(client: openai.OpenAI) -> None:
     )
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert text == response.choices[0].message.content
+    assert chunks[-1].usage
     assert chunks[-1].usage.total_tokens == response.usage.total_tokens
 
 
-def test_embeddings(client: openai.OpenAI) -> None:
+def test_each_input_has_an_embedding(client: openai.OpenAI) -> None:
     created = client.embeddings.create(model="all-minilm-l6-v2", input=["gold futures", "a cat"])
     assert [len(d.embedding) for d in created.data] == [384, 384]
 
@@ -97,7 +99,7 @@ def test_revocation_includes_keys_created_with_the_key(platform: Platform) -> No
     with platform.client(created["secret"]) as client:
         body = {"name": "child", "scopes": ["models:read"]}
         child_key = client.with_options(base_url=f"{platform.credentials['url']}/api/v1").post(
-            "/keys", body=body, cast_to=dict[str, Any]
+            "/keys", body=body, cast_to=JsonObject
         )
     with platform.client(child_key["secret"]) as client:
         assert client.models.list().data
@@ -168,22 +170,25 @@ def test_request_limit_is_enforced(platform: Platform) -> None:
         ({"messages": [{"role": "user", "content": "word " * 5000}]}, openai.BadRequestError),
     ],
 )
-def test_invalid_requests_are_rejected_with_a_message(client: openai.OpenAI, change: Any, error: Any) -> None:
-    chat_request: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
+def test_invalid_requests_are_rejected_with_a_message(
+    client: openai.OpenAI, change: JsonObject, error: type[openai.APIStatusError]
+) -> None:
+    chat_request: JsonObject = {"model": CHAT, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
     with pytest.raises(error) as raised:
         client.chat.completions.create(**(chat_request | change))
+    assert isinstance(raised.value.body, dict)
     assert raised.value.body["message"]
 
 
 def test_too_large_or_malformed_body_is_rejected(client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError) as raised:
-        client.post("/chat/completions", body={"model": CHAT, "x": "y" * (34 << 20)}, cast_to=dict[str, Any])
+        client.post("/chat/completions", body={"model": CHAT, "x": "y" * (34 << 20)}, cast_to=JsonObject)
     assert raised.value.status_code == 413
     with pytest.raises(openai.BadRequestError):
-        client.post("/chat/completions", content=b"{broken", cast_to=dict[str, Any])
+        client.post("/chat/completions", content=b"{broken", cast_to=JsonObject)
 
 
-def test_ingest_ask_and_delete(platform: Platform, client: openai.OpenAI) -> None:
+def test_documents_are_ingested_searched_and_deleted(platform: Platform, client: openai.OpenAI) -> None:
     first = platform.json("ingest", str(DEMO), "--collection", "demo")
     assert first["indexed"] >= 5
     assert first["failed"] == []
@@ -236,7 +241,7 @@ def test_model_calls_work_without_rag_and_workflow(platform: Platform, client: o
     for pid in process_ids:
         os.kill(pid, signal.SIGSTOP)  # a stopped process stays away; a killed one would be restarted
     try:
-        chat_request: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
+        chat_request: JsonObject = {"model": CHAT, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
         assert client.chat.completions.create(**chat_request).choices
     finally:
         for pid in process_ids:
@@ -270,11 +275,11 @@ def is_limited(client: openai.OpenAI) -> bool:
     return False
 
 
-def show_run(platform, run: str) -> dict:
+def show_run(platform: Platform, run: str) -> JsonObject:
     result = platform.run("runs", "show", run, "--json", check=False)
 
     return json.loads(result.stdout) if result.returncode == 0 else {}
 
 
-def succeeded_steps(platform, run: str) -> int:
+def succeeded_steps(platform: Platform, run: str) -> int:
     return sum(s["state"] == "SUCCEEDED" for s in show_run(platform, run).get("steps", ()))

@@ -9,15 +9,15 @@ import signal
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import Any
 
 import openai
 import pytest
 
 from drw.cli.platform.platform import _send_command
 from drw.local.paths import PlatformPaths
-from support.load import MODEL, Load, kinds, mixed_load
-from support.platform import Platform
+from e2e.platform import Platform
+from support.json_types import Json, JsonObject
+from support.load import MODEL, Load, Outcome, kinds, mixed_load
 
 PROCESSES = ("rag", "models", "gateway", "workflow", "engine", "valkey", "postgres")
 TIMEOUT_SECONDS = 180
@@ -74,7 +74,7 @@ async def test_counter_rebuild_does_not_wait_for_an_abandoned_lease(platform: Pl
 
 
 def send_chat(client: openai.OpenAI) -> bool:
-    messages: list[Any] = [{"role": "user", "content": "Say hello."}]
+    messages: Json = [{"role": "user", "content": "Say hello."}]
     return bool(client.chat.completions.create(model=MODEL, messages=messages, max_tokens=2).choices)
 
 
@@ -88,7 +88,7 @@ async def wait_for_chat(client: openai.OpenAI) -> None:
             await asyncio.sleep(0.1)
 
 
-async def kill_one_after_the_other(platform, load: Load) -> None:
+async def kill_one_after_the_other(platform: Platform, load: Load) -> None:
     """Kill each process while the previous ones still restart."""
     before = await process_states(platform)
     for name in PROCESSES:
@@ -99,7 +99,7 @@ async def kill_one_after_the_other(platform, load: Load) -> None:
     await load.until_each_kind_succeeds(set(kinds("")), time.monotonic(), TIMEOUT_SECONDS)
 
 
-async def freeze_all(platform, load: Load, names: tuple[str, ...]) -> None:
+async def freeze_all(platform: Platform, load: Load, names: tuple[str, ...]) -> None:
     before = await process_states(platform)
     for name in names:
         send_signal(before[name]["pid"], signal.SIGSTOP)
@@ -107,12 +107,12 @@ async def freeze_all(platform, load: Load, names: tuple[str, ...]) -> None:
     await load.until_each_kind_succeeds(set(kinds("")), time.monotonic(), TIMEOUT_SECONDS)
 
 
-def undocumented_outcomes(outcomes) -> Counter:
+def undocumented_outcomes(outcomes: list[Outcome]) -> Counter[tuple[object, ...]]:
     undocumented = [outcome for outcome in outcomes if not is_documented(outcome)]
     return Counter((o.kind, o.status, o.code, o.message, o.retry_after) for o in undocumented)
 
 
-def is_documented(outcome) -> bool:
+def is_documented(outcome: Outcome) -> bool:
     """Return whether the documentation allows this outcome: an answer, or a named failure with a retry time."""
     if outcome.status == 503:
         return bool(outcome.code and outcome.message) and int(outcome.retry_after or 0) >= 1
@@ -120,13 +120,13 @@ def is_documented(outcome) -> bool:
     return outcome.status == 200 or (outcome.kind == "stream" and outcome.status == 0)
 
 
-async def process_states(platform) -> dict[str, Any]:
+async def process_states(platform: Platform) -> JsonObject:
     status = await asyncio.to_thread(_send_command, PlatformPaths.of(platform.data), "status")
     assert status is not None
     return {process["name"]: process for process in status["processes"]} | {"healthy": status["healthy"]}
 
 
-async def wait_until_replaced(platform, before: dict[str, Any], names: tuple[str, ...]) -> None:
+async def wait_until_replaced(platform: Platform, before: JsonObject, names: tuple[str, ...]) -> None:
     async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             now = await process_states(platform)

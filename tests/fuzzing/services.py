@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import jsonschema
@@ -28,7 +27,9 @@ from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.serving.openai.requests import prompts_of
+from support.gateway.model_versions import create_version
 from support.hosting import with_secret
+from support.json_types import Json, JsonObject
 from support.parts import new_database, session_databases, wait_until
 
 KEY = {
@@ -45,6 +46,7 @@ EXPERIMENT = {
     "arms": [{"name": "control", "weight": 1}, {"name": "candidate", "weight": 1}],
     "metrics": [{"name": "cost", "kind": "MEAN", "direction": "LOWER_IS_BETTER"}],
 }
+ROLLOUT = {"name": "swap", "alias": "fast", "model": MODEL, "unit": "user"}
 SECONDS = 30
 """Within which every request must be answered."""
 
@@ -80,7 +82,8 @@ def check(path: str, status: int, body: bytes, what: str) -> None:
         return
     assert status < 500, f"{what}: {status} {body[:500]!r}"
     if status >= 400:
-        jsonschema.validate(orjson.loads(body), DOCUMENT["components"]["schemas"]["Error"])
+        error = "AnthropicError" if path.startswith("/v1/messages") else "Error"
+        jsonschema.validate(orjson.loads(body), DOCUMENT["components"]["schemas"][error])
 
 
 async def double_engine(request: Request) -> Response:
@@ -111,7 +114,7 @@ async def serving(profile: Profile, folder: Path) -> AsyncIterator[str]:
     services = {
         "discovery": {"models": models, "default_model": MODEL},
         "embedding": {"encoder": "hashing"},
-        "state": {"appear_seconds": 0.05, "wait_seconds": 0.05},
+        "state": {"lookup_timeout_seconds": 0.05, "poll_timeout_seconds": 0.05},
     }
     place = ServiceAddress(services=tuple(BY_NAME), grpc=f"unix:{folder}/fz.g", http=f"unix:{folder}/fz.h")
     host = Host(
@@ -153,7 +156,7 @@ def serving_in_thread(postgres: Path, valkey: str, folder: Path, data: Path) -> 
 def _one_of_everything(url: str) -> dict[str, str]:
     with httpx.Client(base_url=url, headers=KEY, timeout=30) as http:
 
-        def made(path: str, verb: str = "POST", **more: Any) -> dict[str, Any]:
+        def made(path: str, verb: str = "POST", **more: Json) -> JsonObject:
             answer = http.request(verb, path, **more)
             assert answer.status_code == 200, answer.text
             return answer.json()
@@ -165,18 +168,22 @@ def _one_of_everything(url: str) -> dict[str, str]:
         store = made("/v1/vector_stores", json={"name": "filings"})["id"]
         batch = made(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": [file]})["id"]
         key = made("/api/v1/keys", json={"name": "test", "scopes": ["models:read"]})["key"]["id"]
-        line: dict[str, Any] = {"custom_id": "a", "method": "POST", "url": "/v1/completions"}
+        line: JsonObject = {"custom_id": "a", "method": "POST", "url": "/v1/completions"}
         line["body"] = {"model": MODEL, "prompt": "Rates"}
-        form: dict[str, Any] = {"files": {"file": ("in.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
+        form: JsonObject = {"files": {"file": ("in.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
         batch_file = made("/v1/files", **form)["id"]
         requests = {"input_file_id": batch_file, "endpoint": "/v1/completions", "completion_window": "24h"}
         of_requests = made("/v1/batches", json=requests, headers={"x-drw-key": key})["id"]
         run = made("/api/v1/runs", json={"template": "digest", "inputs": {"files": [file]}})["id"]
         experiment = made("/api/v1/experiments", json=EXPERIMENT)["name"]
         made(f"/api/v1/experiments/{experiment}:start")
+        made("/api/v1/aliases/fast", "PUT", json={"targets": [{"model": MODEL, "weight": 1}]})
+        rollout = made("/api/v1/rollouts", json=ROLLOUT)["name"]
+        model_version = create_version(http, KEY, "fraud", "prod", "for tests")
         kill = made("/api/v1/kills", json={"subject": "KEY", "name": key, "reason": "a drill"})["id"]
         shown = f"/v1/batches/{of_requests}"
         wait_until(lambda: http.get(shown).json()["status"] in {"completed", "failed"}, "the batch of requests")
+        response = made("/v1/responses", json={"model": MODEL, "input": "Rates?"})["id"]
         wait_until(lambda: http.get(f"/api/v1/runs/{run}").json()["state"] in {"SUCCEEDED", "FAILED"}, "the run")
     return {
         "model": MODEL,
@@ -187,6 +194,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "batch_file": batch_file,
         "/v1/batches/{batch_id}": of_requests,
         "run": run,
+        "response_id": response,
         "template": "digest",
         "index": "0",
         "/api/v1/templates/{name}": "digest",
@@ -194,5 +202,9 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "/api/v1/keys/{id}": key,
         "/api/v1/kills/{id}": kill,
         "/api/v1/experiments/{name}": experiment,
+        "/api/v1/rollouts/{name}": rollout,
         "/api/v1/models/{id}": MODEL,
+        "/api/v1/aliases/{name}": "prod",
+        "/api/v1/model-versions/{id}": model_version["version"],
+        "/api/v1/promotions/{id}": model_version["promotion"],
     }

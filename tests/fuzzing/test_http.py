@@ -6,7 +6,6 @@ A longer run, with other requests each time: `python -m bench.fuzz`.
 from __future__ import annotations
 
 import os
-from typing import Any
 from zlib import crc32
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
 from fuzzing.services import DOCUMENT, KEY, SECONDS, Served, check
+from support.json_types import Json
 
 MANY = int(os.environ.get("DRW_FUZZ_EXAMPLES", "0"))
 """Requests to each endpoint, other ones in each run; 0: a few, the same in every run."""
@@ -33,7 +33,7 @@ schema = schemathesis.openapi.from_dict(DOCUMENT)
 )
 # The services draw random ids in their own thread meanwhile, which looks as if the examples were drawn from there.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")
-def test_no_request_breaks_a_service(served: Served, case: schemathesis.Case) -> None:
+def test_no_request_breaks_a_service(served: Served, case: schemathesis.Case[Json]) -> None:
     _name_what_there_is(case, served)
     answer = case.call(base_url=served.url, headers=KEY, timeout=SECONDS)
     check(case.operation.path, answer.status_code, answer.content, case.as_curl_command())
@@ -41,9 +41,9 @@ def test_no_request_breaks_a_service(served: Served, case: schemathesis.Case) ->
         case.validate_response(answer, [content_type_conformance, response_schema_conformance])
 
 
-def _name_what_there_is(case: schemathesis.Case, served: Served) -> None:
+def _name_what_there_is(case: schemathesis.Case[Json], served: Served) -> None:
     """Put the id of something that exists in every second place that takes one: the others are answered with 404."""
-    places: tuple[Any, ...] = (case.path_parameters, case.body)
+    places: tuple[Json, ...] = (case.path_parameters, case.body)
     for fields in places:
         for name, value in list(fields.items()) if isinstance(fields, dict) else ():
             if isinstance(value, str) and crc32(value.encode(errors="replace")) % 2:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jwt
 import psycopg
@@ -37,9 +36,10 @@ from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
 from support.hosting import hosted
-from support.metrics import scrape
+from support.json_types import Json, JsonObject
+from support.telemetry.metrics import scrape
 
 SERVICES = ["authentication", "rate_limiting"]
 OPERATOR = Principal("local", "research", "operator", frozenset(SCOPES))
@@ -57,12 +57,12 @@ def keys(host: Host) -> AuthenticationClient:
     return host.client(AuthenticationClient)
 
 
-async def create(keys: AuthenticationClient, principal: Principal, name: str = "n", **fields) -> CreatedKey:
+async def create(keys: AuthenticationClient, principal: Principal, name: str = "n", **fields: Json) -> CreatedKey:
     with acting_for(principal):
         return await keys.create_key(CreateKeyRequest(name=name, **{"scopes": ["models:read"], **fields}))
 
 
-async def make_desk(keys: AuthenticationClient, name: str, scopes: Iterable[str] = SCOPES, **fields) -> None:
+async def make_desk(keys: AuthenticationClient, name: str, scopes: Iterable[str] = SCOPES, **fields: Json) -> None:
     with acting_for(OPERATOR):
         await keys.put_desk(PutDeskRequest(**{"org": "acme", "name": name, "scopes": sorted(scopes), **fields}))
 
@@ -137,7 +137,7 @@ async def test_the_secret_is_stored_nowhere(
     ],
 )
 async def test_an_invalid_key_request_is_rejected_with_the_valid_form(
-    profile: Profile, fields: Any, message: str
+    profile: Profile, fields: JsonObject, message: str
 ) -> None:
     async with hosted(profile, SERVICES) as host:
         with pytest.raises(InvalidRequest) as caught:

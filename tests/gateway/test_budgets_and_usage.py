@@ -6,7 +6,6 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import psycopg
 import pytest
@@ -30,16 +29,18 @@ from drw.api.gateway.v1.rate_limiting_pb2 import (
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.billing.counters.client import Counters
 from drw.billing.ledger import sums
+from drw.billing.subjects import Subject
 from drw.gateway.rate_limiting import exhausted_subjects, spend
 from drw.gateway.rate_limiting.store import LimitStore
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
-from drw.kernel.storage.database import Database
-from support.audit_records import audit_records
+from drw.kernel.storage.database import Connection, Database
+from support.database.audit_records import audit_records
+from support.gateway.keys import announce
+from support.gateway.money import counted_budgets
 from support.hosting import hosted
-from support.keys import announce
-from support.money import counted_budgets
+from support.json_types import Json, JsonObject
 
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -54,14 +55,14 @@ METRICS = [
     ("gen_ai_client_token_usage_sum", PASS_THROUGH_LABELS | {"gen_ai_token_type": "output"}),
     ("drw_cost_usd_total", {"org": "acme", "desk": "research", "gen_ai_response_model": "vllm"}),
 ]
-DESK: dict[str, Any] = {"subject": Block.DESK, "name": "research"}
+DESK: JsonObject = {"subject": Block.DESK, "name": "research"}
 
 
-def sample(name, labels) -> float:
+def sample(name: str, labels: dict[str, str]) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def usage(request_id: str, *, counted: bool = True, status: int = 200, upstream: str = "up", **fields) -> Usage:
+def usage(request_id: str, *, counted: bool = True, status: int = 200, upstream: str = "up", **fields: Json) -> Usage:
     usage_message = Usage(
         request_id=request_id,
         org="acme",
@@ -112,7 +113,7 @@ async def test_changing_budgets_and_prices_requires_permission(profile: Profile,
     async with hosted(profile, ["rate_limiting"]) as host:
         client = host.client(RateLimitingClient)
 
-        async def budget(principal, **fields) -> None:
+        async def budget(principal: Principal, **fields: Json) -> None:
             with acting_for(principal):
                 await client.set_budget(Budget(**{"period": Budget.DAY, "amount": "1", **fields}))
 
@@ -120,7 +121,7 @@ async def test_changing_budgets_and_prices_requires_permission(profile: Profile,
         limits_writer = replace(caller, scopes=frozenset({"limits:write"}))
         await budget(limits_writer, **DESK)
         await budget(limits_writer, subject=Block.KEY, name="key_1")
-        cases: list[tuple[dict[str, Any], str]] = [
+        cases: list[tuple[JsonObject, str]] = [
             ({"subject": Block.DESK, "name": "trading"}, "org:admin"),
             ({"subject": Block.ORG}, "org:admin"),
             ({"subject": Block.MODEL, "name": "gpt"}, "platform:admin"),
@@ -154,7 +155,9 @@ async def test_changing_budgets_and_prices_requires_permission(profile: Profile,
         ({"amount": "1", "name": ""}, "1 to 200 characters"),
     ],
 )
-async def test_an_invalid_budget_is_rejected_with_the_valid_form(profile: Profile, fields: Any, message: str) -> None:
+async def test_an_invalid_budget_is_rejected_with_the_valid_form(
+    profile: Profile, fields: JsonObject, message: str
+) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         with acting_for(BOSS), pytest.raises(InvalidRequest, match=message):
             await host.client(RateLimitingClient).set_budget(Budget(**{**DESK, "period": Budget.DAY, **fields}))
@@ -273,7 +276,9 @@ async def test_a_model_without_a_price_is_not_a_metric_label(profile: Profile) -
         ({"status": 500, "upstream": "vllm"}, (0, 0, "failed", "nothing")),
     ],
 )
-async def test_a_client_that_disconnects_pays_for_the_prompt(profile: Profile, fields: Any, charged: Any) -> None:
+async def test_a_client_that_disconnects_pays_for_the_prompt(
+    profile: Profile, fields: JsonObject, charged: tuple[int, int, str, str]
+) -> None:
     async with hosted(profile, ["rate_limiting"]) as host:
         report = usage("a", counted=False, bytes_in=12_000, **fields)
         await host.client(RateLimitingClient).report_usage(ReportUsageRequest(usages=[report]))
@@ -399,7 +404,9 @@ async def test_without_valkey_all_subjects_are_checked_less_often(
     checked: list[int] = []
     original = sums.spending
 
-    async def counting_spent(connection, subjects, now):
+    async def counting_spent(
+        connection: Connection, subjects: list[Subject], now: datetime
+    ) -> dict[Subject, dict[str, int]]:
         checked.append(len(subjects))
         return await original(connection, subjects, now)
 

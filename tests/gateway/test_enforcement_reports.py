@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
 
 import psycopg
 import pytest
@@ -29,10 +28,11 @@ from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
+from support.database.locks import until_locks_wait
 from support.hosting import hosted
-from support.locks import until_locks_wait
+from support.json_types import JsonObject
 
-OF_DESK: dict[str, Any] = {"subject": Block.DESK, "desk": "research"}
+OF_DESK: JsonObject = {"subject": Block.DESK, "desk": "research"}
 
 
 @pytest.fixture(params=["together", "apart"])
@@ -44,19 +44,19 @@ async def host(
         yield running
 
 
-async def set_limit(host, per_minute: int) -> list[str]:
+async def set_limit(host: Host, per_minute: int) -> list[str]:
     with acting_for(OPERATOR):
         limit = await host.client(RateLimitingClient).set_limit(Limit(requests_per_minute=per_minute, **OF_DESK))
     return list(limit.pending)
 
 
-async def newest(host) -> int:
+async def newest(host: Host) -> int:
     async for limits in host.client(RateLimitingClient).watch_limits(WatchLimitsRequest()):
         return limits.change
     raise AssertionError("nothing was sent")
 
 
-async def report(host, gone: tuple[str, ...] = (), **changes: int) -> None:
+async def report(host: Host, gone: tuple[str, ...] = (), **changes: int) -> None:
     planes = [ReportEnforcementRequest.DataPlane(name=name, change=change) for name, change in changes.items()]
     request = ReportEnforcementRequest(data_planes=planes, gone=gone)
     await host.client(RateLimitingClient).report_enforcement(request)

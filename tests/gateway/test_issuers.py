@@ -10,7 +10,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -24,13 +23,16 @@ from starlette.routing import Route
 
 from agent.xds.test_identity import CertificateAuthority
 from drw.api.gateway.v1.authentication_pb2 import (
+    Certificate,
     CreateKeyRequest,
+    Credentials,
     DeleteCertificateRequest,
     DeleteDeskRequest,
     DeleteIssuerRequest,
     DeleteOrgRequest,
     GetCertificateRequest,
     GetIssuerRequest,
+    Issuer,
     ListCertificatesRequest,
     ListIssuersRequest,
     PutCertificateRequest,
@@ -49,20 +51,21 @@ from drw.kernel.rpc.context import acting_for
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
+from support.database.locks import until_locks_wait
+from support.database.sql import execute
 from support.hosting import hosted
-from support.locks import until_locks_wait
-from support.sql import execute
+from support.json_types import Json, JsonObject
 
 SERVICES = ["authentication", "rate_limiting"]
 
 
-def ec_key(kid: str, *, curve: ec.EllipticCurve | None = None, **more) -> dict:
+def ec_key(kid: str, *, curve: ec.EllipticCurve | None = None, **more: Json) -> JsonObject:
     public = ec.generate_private_key(curve or ec.SECP256R1()).public_key()
     return {**json.loads(ECAlgorithm.to_jwk(public)), "kid": kid, "use": "sig", **more}
 
 
-def key_set(*keys: dict) -> str:
+def key_set(*keys: JsonObject) -> str:
     return json.dumps({"keys": list(keys)})
 
 
@@ -114,29 +117,29 @@ async def client(profile: Profile, issuer: DoubleIssuer) -> AsyncIterator[Authen
         yield host.client(AuthenticationClient)
 
 
-def issuer_request(**fields) -> PutIssuerRequest:
+def issuer_request(**fields: Json) -> PutIssuerRequest:
     base = {"name": "idp", "issuer": "https://idp.example", "audiences": ["drw"], "org": "acme"}
     if "jwks_uri" not in fields:
         base["jwks"] = key_set(ec_key("k0"))
     return PutIssuerRequest(**{**base, "roles": [Role(name="trader", scopes=["models:invoke"])], **fields})
 
 
-async def put(client, **fields):
+async def put(client: AuthenticationClient, **fields: Json) -> Issuer:
     with acting_for(OPERATOR):
         return await client.put_issuer(issuer_request(**fields))
 
 
-async def get(client, name="idp"):
+async def get(client: AuthenticationClient, name: str = "idp") -> Issuer:
     with acting_for(OPERATOR):
         return await client.get_issuer(GetIssuerRequest(name=name))
 
 
-async def refresh(client, name="idp"):
+async def refresh(client: AuthenticationClient, name: str = "idp") -> Issuer:
     with acting_for(OPERATOR):
         return await client.refresh_issuer(RefreshIssuerRequest(name=name))
 
 
-async def current_credentials(client):
+async def current_credentials(client: AuthenticationClient) -> Credentials:
     async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as updates:
         return await anext(updates)
 
@@ -221,7 +224,7 @@ async def test_key_sets_are_fetched_again_after_their_cache_time(
     ],
 )
 async def test_an_invalid_response_of_one_issuer_does_not_affect_others(
-    client: AuthenticationClient, issuer: DoubleIssuer, profile: Profile, invalid: Any, message: str
+    client: AuthenticationClient, issuer: DoubleIssuer, profile: Profile, invalid: str, message: str
 ) -> None:
     await put(client, name="odd", issuer="https://odd.example", jwks_uri=f"http://{issuer.address}/odd")
     await put(client, jwks_uri=f"http://{issuer.address}/jwks")
@@ -294,7 +297,7 @@ async def test_an_issuer_with_many_keys_can_be_changed(client: AuthenticationCli
 async def test_an_invalid_issuer_is_rejected_with_the_valid_form(
     client: AuthenticationClient, issuer: DoubleIssuer
 ) -> None:
-    cases: list[tuple[dict[str, Any], type[DrwError], str]] = [
+    cases: list[tuple[JsonObject, type[DrwError], str]] = [
         ({"name": "A"}, InvalidRequest, "name is 'A'"),
         ({"name": "x" * 33}, InvalidRequest, "at most 32"),
         ({"issuer": ""}, InvalidRequest, "issuer is missing; it can have 1 to 200 printable characters"),
@@ -340,7 +343,7 @@ async def test_an_invalid_issuer_is_rejected_with_the_valid_form(
         ("jwks", "https://host/path"),
     ],
 )
-def test_forbidden_jwks_uris_are_rejected(uri: Any, message: str) -> None:
+def test_forbidden_jwks_uris_are_rejected(uri: str, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         JwksFetcher(JwksFetcher.Settings()).check(uri)
 
@@ -382,10 +385,10 @@ async def test_fetch_errors_do_not_reveal_hosts_and_ports(tmp_path: Path, caplog
 
 
 def test_only_public_signing_keys_are_stored() -> None:
-    def ed25519_key(**more) -> dict:
+    def ed25519_key(**more: str) -> JsonObject:
         return {**json.loads(OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate().public_key())), **more}
 
-    def rsa_key(bits: int) -> dict:
+    def rsa_key(bits: int) -> JsonObject:
         return json.loads(RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, bits).public_key()))
 
     key_set_text = jwks.read(
@@ -421,7 +424,7 @@ def test_only_public_signing_keys_are_stored() -> None:
         jwks.read(key_set(*[ec_key("a")] * 51))
 
 
-def certificate(**fields) -> PutCertificateRequest:
+def certificate(**fields: Json) -> PutCertificateRequest:
     base = {"name": "pricing", "san": "spiffe://firm/pricing", "org": "acme", "desk": "research"}
     return PutCertificateRequest(**{**base, "scopes": ["models:read"], "walls": ["rates"], **fields})
 
@@ -431,7 +434,7 @@ async def test_a_certificate_has_at_most_the_permissions_of_its_desk(
 ) -> None:
     with acting_for(OPERATOR):
         created = await client.put_certificate(certificate())
-        cases: list[tuple[dict[str, Any], type[DrwError], str]] = [
+        cases: list[tuple[JsonObject, type[DrwError], str]] = [
             ({"name": "A"}, InvalidRequest, "name is 'A'"),
             ({"san": "*.firm.example"}, InvalidRequest, "san is '*.firm.example'"),
             ({"san": "localhost"}, InvalidRequest, "a DNS name"),
@@ -475,8 +478,8 @@ async def test_a_caller_cannot_configure_identities_with_more_than_its_own_scope
 async def test_concurrent_put_and_delete_do_not_deadlock(
     client: AuthenticationClient, profile: Profile, kind: str
 ) -> None:
-    put_it: Callable[[], Coroutine[Any, Any, Any]]
-    delete_it: Callable[[], Coroutine[Any, Any, Any]]
+    put_it: Callable[[], Coroutine[object, None, Certificate | Issuer]]
+    delete_it: Callable[[], Coroutine[object, None, Certificate | Issuer]]
     if kind == "certificate":
         put_it = partial(client.put_certificate, certificate())
         delete_it = partial(client.delete_certificate, DeleteCertificateRequest(name="pricing"))
@@ -487,8 +490,8 @@ async def test_concurrent_put_and_delete_do_not_deadlock(
         await put_it()
         with psycopg.connect(profile.postgres) as connection:
             connection.execute(sql.SQL("select 1 from {} for update").format(sql.Identifier("authentication", kind)))
-            deleting: asyncio.Task[Any] = asyncio.create_task(delete_it())
+            deleting: asyncio.Task[Certificate | Issuer] = asyncio.create_task(delete_it())
             await until_locks_wait(profile, 1)
-            putting: asyncio.Task[Any] = asyncio.create_task(put_it())
+            putting: asyncio.Task[Certificate | Issuer] = asyncio.create_task(put_it())
             await until_locks_wait(profile, 2)
         assert (await deleting).name == (await putting).name

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from drw.api.gateway.v1.authentication_pb2 import (
     CreateKeyRequest,
     GetKeyRequest,
+    Key,
     ListKeysRequest,
     PutDeskRequest,
     RetireSigningKeyRequest,
@@ -38,12 +38,13 @@ from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
+from support.database.locks import until_locks_wait
+from support.database.sql import execute
+from support.gateway.keys import register_identity
+from support.gateway.money import counted_budgets
 from support.hosting import hosted
-from support.keys import register_identity
-from support.locks import until_locks_wait
-from support.money import counted_budgets
-from support.sql import execute
+from support.json_types import Json, JsonObject
 
 SERVICES = ["authentication", "rate_limiting"]
 ADMIN = Principal("acme", "research", "key_boss", frozenset(SCOPES))
@@ -62,31 +63,31 @@ async def alone(profile: Profile) -> AsyncIterator[Host]:
         yield running
 
 
-async def create(host, principal: Principal = ADMIN, **fields):
+async def create(host: Host, principal: Principal = ADMIN, **fields: Json) -> Key:
     with acting_for(principal):
         request = CreateKeyRequest(name="n", **{"scopes": ["models:read"], **fields})
         return (await host.client(AuthenticationClient).create_key(request)).key
 
 
-async def rotate(host, key: str, principal: Principal = ADMIN, **fields):
+async def rotate(host: Host, key: str, principal: Principal = ADMIN, **fields: Json) -> Key:
     with acting_for(principal):
         return (await host.client(AuthenticationClient).rotate_key(RotateKeyRequest(id=key, **fields))).key
 
 
-async def limits(host) -> dict[str, Limit]:
+async def limits(host: Host) -> dict[str, Limit]:
     with acting_for(ADMIN):
         listed = (await host.client(RateLimitingClient).list_limits(ListLimitsRequest())).limits
     return {entry.key: entry for entry in listed}
 
 
-async def budgets(host) -> dict[tuple[str, str], tuple[str, str]]:
+async def budgets(host: Host) -> dict[tuple[str, str], tuple[str, str]]:
     with acting_for(ADMIN):
         listed = await counted_budgets(host.client(RateLimitingClient))
     return {(entry.name, Budget.Period.Name(entry.period)): (entry.amount, entry.spent) for entry in listed}
 
 
-async def spend(host, key: str, tokens: int, at: datetime | None = None, id: str = "r") -> None:
-    fields: dict[str, Any] = {
+async def spend(host: Host, key: str, tokens: int, at: datetime | None = None, id: str = "r") -> None:
+    fields: JsonObject = {
         "org": "acme",
         "desk": "research",
         "key": key,
@@ -102,7 +103,7 @@ async def test_a_successor_has_the_limits_budgets_and_spending_of_its_predecesso
     old = await create(host, requests_per_minute=600)
     limiting = host.client(RateLimitingClient)
     with acting_for(ADMIN):
-        lowered: dict[str, Any] = {"requests_per_minute": 60, "tokens_per_minute": 1000, "concurrent": 3}
+        lowered: JsonObject = {"requests_per_minute": 60, "tokens_per_minute": 1000, "concurrent": 3}
         await limiting.set_limit(Limit(key=old.id, algorithm=Limit.SLIDING, when_lost=Limit.FAIL_CLOSED, **lowered))
         for period, amount in ((Budget.DAY, "500"), (Budget.TOTAL, "9000")):
             await limiting.set_budget(Budget(name=old.id, period=period, unit=Budget.TOKENS, amount=amount))
@@ -191,7 +192,7 @@ async def test_a_failed_rotation_leaves_no_limits(
         await rotate(host, old.id)
     assert set(await limits(host)) == expected and len(audit_records(profile, "limit.set")) == recorded
 
-    async def not_rotated(*args) -> None:
+    async def not_rotated(*args: object) -> None:
         return None
 
     monkeypatch.setattr(KeyStore, "set_successor", not_rotated)  # as if another rotation was faster

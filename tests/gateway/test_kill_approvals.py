@@ -23,9 +23,10 @@ from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from gateway.test_kills import SERVICES, TWO_APPROVALS, Switch, expire_proposals, settings
+from support.database.locks import until_locks_wait
+from support.gateway.keys import issued, register_identity, rotated
 from support.hosting import hosted
-from support.keys import issued, register_identity, rotated
-from support.locks import until_locks_wait
+from support.json_types import Json
 
 TWO_APPROVALS_OF_ALL = {
     "desk": {"kill": 2, "lift": 2},
@@ -35,7 +36,7 @@ TWO_APPROVALS_OF_ALL = {
 CREATOR_SCOPES = ("keys:write", "keys:read")
 
 
-def limited(profile, **limits):
+def limited(profile: Profile, **limits: int) -> Profile:
     return settings(profile, request_router={"kill_limits": limits})
 
 
@@ -54,14 +55,14 @@ async def one_approval(profile: Profile) -> AsyncIterator[Host]:
         yield host
 
 
-async def desks(host):
+async def desks(host: Host) -> None:
     with acting_for(OPERATOR):
         for name in ("ops", "beta"):
             desk = PutDeskRequest(org="acme", name=name, scopes=sorted(SCOPES))
             await host.client(AuthenticationClient).put_desk(desk)
 
 
-async def operations(host, *scopes, **fields):
+async def operations(host: Host, *scopes: str, **fields: Json) -> Switch:
     return await Switch.of_key(host, *scopes, desk="ops", **fields)
 
 
@@ -142,7 +143,7 @@ async def test_callers_without_recorded_lineage_cannot_approve(
     with pytest.raises(Forbidden, match="not on record"):
         await orphan.approve(kill)
 
-    async def unavailable(*args):
+    async def unavailable(*args: object) -> None:
         raise Unavailable("authentication does not answer")
 
     with monkeypatch.context() as broken:

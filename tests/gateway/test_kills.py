@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
 
 import psycopg
 import pytest
@@ -15,6 +14,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
     CreateKillRequest,
     GetKillRequest,
     Kill,
+    Kills,
     LiftKillRequest,
     ListKillsRequest,
     WatchConfigurationRequest,
@@ -23,11 +23,13 @@ from drw.api.gateway.v1.request_router_pb2 import (
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
+from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
+from support.gateway.keys import issued
 from support.hosting import hosted
-from support.keys import issued
+from support.json_types import Json, JsonObject
 
 SERVICES = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 TWO_APPROVALS = {"request_router": {"kill_approvals": {"model": {"kill": 2, "lift": 2}}}}
@@ -36,54 +38,56 @@ TWO_APPROVALS = {"request_router": {"kill_approvals": {"model": {"kill": 2, "lif
 class Switch:
     """Calls of the kill switch with one key."""
 
-    def __init__(self, host, principal):
+    def __init__(self, host: Host, principal: Principal) -> None:
         self._router = host.client(RequestRouterClient)
         self.principal = principal
 
-    def by(self, **other):
+    def by(self, **other: Json) -> Switch:
         """Return a copy with another principal."""
         switch = Switch.__new__(Switch)
         switch._router, switch.principal = self._router, replace(self.principal, **other)
         return switch
 
     @classmethod
-    async def of_key(cls, host, *scopes, by: Principal = OPERATOR, **fields):
+    async def of_key(cls, host: Host, *scopes: str, by: Principal = OPERATOR, **fields: str) -> Switch:
         """Return a switch with a new key."""
         return cls(host, await issued(host, "platform:kill", *scopes, by=by, **fields))
 
-    async def kill(self, subject="KEY", name="key_bad", org="", reason="it leaks"):
+    async def kill(
+        self, subject: Kill.Subject | str = "KEY", name: str = "key_bad", org: str = "", reason: str = "it leaks"
+    ) -> Kill:
         with acting_for(self.principal):
             return await self._router.create_kill(CreateKillRequest(subject=subject, name=name, org=org, reason=reason))
 
-    async def approve(self, kill):
+    async def approve(self, kill: Kill) -> Kill:
         with acting_for(self.principal):
             return await self._router.approve_kill(ApproveKillRequest(id=kill.id))
 
-    async def lift(self, kill, reason="all is well"):
+    async def lift(self, kill: Kill, reason: str = "all is well") -> Kill:
         with acting_for(self.principal):
             return await self._router.lift_kill(LiftKillRequest(id=kill.id, reason=reason))
 
-    async def get(self, kill):
+    async def get(self, kill: Kill) -> Kill:
         with acting_for(self.principal):
             return await self._router.get_kill(GetKillRequest(id=kill.id))
 
-    async def page(self, **fields):
+    async def page(self, **fields: Json) -> Kills:
         with acting_for(self.principal):
             return await self._router.list_kills(ListKillsRequest(**fields))
 
-    async def shown(self, *, include_ended=False):
+    async def shown(self, *, include_ended: bool = False) -> list[str]:
         return [k.id for k in (await self.page(all=include_ended)).kills]
 
 
-async def detail(host):
+async def detail(host: Host) -> str:
     return next(s.detail for s in (await host.status()).services if s.name == "request_router")
 
 
-def settings(profile, **services):
+def settings(profile: Profile, **services: Json) -> Profile:
     return profile.model_copy(update={"services": services})
 
 
-def audited(profile, *names):
+def audited(profile: Profile, *names: str) -> list[tuple[str | None, ...]]:
     return [
         (record["action"], record["resource"], record["actor"], *(record["details"].get(name) for name in names))
         for record in audit_records(profile, "kill.*")
@@ -137,7 +141,7 @@ async def test_kills_survive_a_restart(profile: Profile, caller: Principal) -> N
         assert await Switch(host, caller).shown() == [kill.id]
 
 
-async def two_principals(host):
+async def two_principals(host: Host) -> tuple[Switch, Switch]:
     """Return switches with two keys that an administrator issued."""
     return await Switch.of_key(host), await Switch.of_key(host)
 
@@ -194,7 +198,7 @@ async def test_a_proposal_can_be_withdrawn_and_expires(profile: Profile) -> None
     assert [a for a, *_ in audited(profile)].count("kill.expire") == 2
 
 
-def expire_proposals(profile):
+def expire_proposals(profile: Profile) -> None:
     """Set the end of all proposals to now."""
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("update request_router.kill set proposal_ends_at = now() where proposal_ends_at is not null")
@@ -223,7 +227,7 @@ async def test_orgs_cannot_see_or_change_each_others_kills(profile: Profile, cal
 async def test_invalid_kills_are_rejected_with_the_remedy(profile: Profile, caller: Principal) -> None:
     async with hosted(profile, SERVICES) as host:
         switch = Switch(host, caller)
-        cases: list[tuple[dict[str, Any], str]] = [
+        cases: list[tuple[JsonObject, str]] = [
             ({"subject": 0}, "subject is missing; it must be KEY, DESK, MODEL or WORKFLOW"),
             ({"name": ""}, "1 to 200 printable characters"),
             ({"name": "x" * 201}, "1 to 200 printable characters"),
@@ -241,7 +245,7 @@ async def test_invalid_kills_are_rejected_with_the_remedy(profile: Profile, call
             await switch.lift(kill, "")
         with pytest.raises(NotFound, match="'kill_none'"):
             await switch.get(Kill(id="kill_none"))
-        pages: list[tuple[dict[str, Any], str]] = [
+        pages: list[tuple[JsonObject, str]] = [
             ({"page_size": 1001}, "it can be 0 to 1000"),
             ({"page_token": "x"}, "page_token is not"),
         ]

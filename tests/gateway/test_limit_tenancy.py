@@ -6,7 +6,6 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 from importlib import resources
-from typing import Any
 
 import psycopg
 import pytest
@@ -32,9 +31,10 @@ from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from gateway.test_budgets_and_usage import usage
+from support.gateway.keys import announce
+from support.gateway.money import counted_budgets
 from support.hosting import hosted
-from support.keys import announce
-from support.money import counted_budgets
+from support.json_types import JsonObject
 from support.parts import wait_until
 
 ALL_SCOPES = frozenset(SCOPES)
@@ -45,7 +45,7 @@ OTHER_DESK = Principal("acme", "rates", "key_rates", TENANT_SCOPES - {"org:admin
 OTHER_ORG = Principal("other", "research", "key_thief", TENANT_SCOPES)
 PLATFORM = Principal("home", "ops", "key_platform", ALL_SCOPES)
 KEYS = ("key_1", "cert:desk", "oidc:idp:someone")
-DAILY: dict[str, Any] = {"period": Budget.DAY, "amount": "1"}
+DAILY: JsonObject = {"period": Budget.DAY, "amount": "1"}
 HOW = ["together", "strict", "apart"]
 
 
@@ -65,7 +65,7 @@ async def visible_subjects(
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_a_key_of_another_tenant_cannot_be_limited(profile: Profile, how: Any) -> None:
+async def test_a_key_of_another_tenant_cannot_be_limited(profile: Profile, how: str) -> None:
     async with hosted(profile, ["rate_limiting"], how) as host:
         client = host.client(RateLimitingClient)
         await announce_all(client)
@@ -127,7 +127,7 @@ async def test_listing_and_removing_limits_of_a_key_requires_permission(profile:
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_limits_set_by_other_orgs_are_deleted_when_keys_are_announced(profile: Profile, how: Any) -> None:
+async def test_limits_set_by_other_orgs_are_deleted_when_keys_are_announced(profile: Profile, how: str) -> None:
     """Releases without the key directory let every org set limits on any name."""
     with psycopg.connect(profile.postgres) as connection:
         connection.execute("create schema rate_limiting")
@@ -231,9 +231,9 @@ async def test_an_announcement_is_bounded_and_idempotent(profile: Profile) -> No
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_keys_and_certificates_are_announced_at_start_and_on_creation(profile: Profile, how: Any) -> None:
+async def test_keys_and_certificates_are_announced_at_start_and_on_creation(profile: Profile, how: str) -> None:
     services = ["authentication", "rate_limiting"]
-    scopes: dict[str, Any] = {"scopes": sorted(SCOPES)}
+    scopes: JsonObject = {"scopes": sorted(SCOPES)}
     async with hosted(profile, services, how) as host:
         authentication, client = host.client(AuthenticationClient), host.client(RateLimitingClient)
         with acting_for(PLATFORM):
@@ -241,7 +241,7 @@ async def test_keys_and_certificates_are_announced_at_start_and_on_creation(prof
             await authentication.put_desk(PutDeskRequest(org="other", name="research", **scopes))
             request = CreateKeyRequest(org="acme", desk="research", name="n", scopes=["models:read"])
             created = (await authentication.create_key(request)).key.id
-            fields: dict[str, Any] = {"org": "acme", "desk": "research", "scopes": ["models:read"]}
+            fields: JsonObject = {"org": "acme", "desk": "research", "scopes": ["models:read"]}
             await authentication.put_certificate(PutCertificateRequest(name="pricing", san="a.b", **fields))
         with acting_for(DESK_MEMBER):
             await client.set_limit(Limit(key=created, requests_per_minute=5))

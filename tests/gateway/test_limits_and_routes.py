@@ -8,7 +8,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import resources
-from typing import Any
 
 import pytest
 
@@ -21,7 +20,7 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_pb2 import ConfigurationReport, ListRoutesRequest, WatchConfigurationRequest
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
-from drw.catalog import SERVICES
+from drw.catalog import SERVICES, Service
 from drw.gateway.authentication.issuers import validation
 from drw.gateway.load_balancer.settings import UpstreamSettings
 from drw.gateway.load_balancer.upstreams import from_profile
@@ -31,26 +30,27 @@ from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import MAX_ID, SCOPES, Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile, ServiceAddress
+from support.gateway.keys import announce
 from support.hosting import hosted
-from support.keys import announce
-from support.metrics import scrape
+from support.json_types import Json
+from support.telemetry.metrics import scrape
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]
 
 
-def settings(profile, **services):
+def settings(profile: Profile, **services: Json) -> Profile:
     return profile.model_copy(update={"services": profile.services | services})
 
 
-def limit(number: int = 5, **fields) -> Limit:
+def limit(number: int = 5, **fields: Json) -> Limit:
     created = Limit(**{"key": "key_1", "org": "acme", "desk": "research", "requests_per_minute": number, **fields})
     created.expires_at.FromDatetime(fields.get("expires_at") or datetime.now(UTC) + timedelta(hours=1))
     return created
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_watchers_receive_changes_of_limits(profile: Profile, caller: Principal, how: Any) -> None:
+async def test_watchers_receive_changes_of_limits(profile: Profile, caller: Principal, how: str) -> None:
     changed = settings(profile, rate_limiting={"default_requests_per_minute": 60})
     async with hosted(changed, ["rate_limiting"], how) as host:
         client = host.client(RateLimitingClient)
@@ -67,11 +67,11 @@ async def test_watchers_receive_changes_of_limits(profile: Profile, caller: Prin
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_a_limit_is_visible_to_its_desk_until_it_expires(profile: Profile, caller: Principal, how: Any) -> None:
+async def test_a_limit_is_visible_to_its_desk_until_it_expires(profile: Profile, caller: Principal, how: str) -> None:
     async with hosted(profile, ["rate_limiting"], how) as host:
         client = host.client(RateLimitingClient)
 
-        async def visible(principal) -> list[str]:
+        async def visible(principal: Principal) -> list[str]:
             with acting_for(principal):
                 return [entry.key for entry in (await client.list_limits(ListLimitsRequest())).limits]
 
@@ -130,7 +130,7 @@ def test_the_message_of_an_unavailable_upstream_names_unaffected_services() -> N
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_upstreams_come_from_the_profile_and_the_settings(profile: Profile, caller: Principal, how: Any) -> None:
+async def test_upstreams_come_from_the_profile_and_the_settings(profile: Profile, caller: Principal, how: str) -> None:
     changed = settings(
         profile,
         load_balancer={
@@ -154,7 +154,7 @@ def test_every_rest_path_of_the_contracts_has_a_route() -> None:
             assert any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes), path
 
 
-def paths(service) -> list[str]:
+def paths(service: Service) -> list[str]:
     contract = importlib.import_module(f"drw.api.{service.cluster}.v1.{service.name}_rpc")
     name = service.contract.rpartition(".")[2]
     methods = getattr(contract, name).contract.methods.values()
@@ -162,7 +162,7 @@ def paths(service) -> list[str]:
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_the_desired_state_changes_with_keys_and_limits(profile: Profile, caller: Principal, how: Any) -> None:
+async def test_the_desired_state_changes_with_keys_and_limits(profile: Profile, caller: Principal, how: str) -> None:
     async with hosted(profile, GATEWAY, how) as host:
         keys, router = host.client(AuthenticationClient), host.client(RequestRouterClient)
         async with aclosing(router.watch_configuration(WatchConfigurationRequest(data_plane="dp"))) as updates:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 import psycopg
 import pytest
@@ -22,6 +21,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
     ListOrgsRequest,
     Me,
     PutDeskRequest,
+    PutDeskResponse,
     PutOrgRequest,
 )
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
@@ -29,9 +29,10 @@ from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
+from support.database.locks import until_locks_wait
 from support.hosting import hosted
-from support.locks import until_locks_wait
+from support.json_types import Json, JsonObject
 
 SERVICES = ["authentication", "rate_limiting"]
 ADMIN = replace(OPERATOR, org="acme", key="key_admin", scopes=OPERATOR.scopes - {"platform:admin"})
@@ -50,18 +51,20 @@ async def alone(profile: Profile) -> AsyncIterator[AuthenticationClient]:
         yield host.client(AuthenticationClient)
 
 
-async def put_desk(client, name="trading", principal=ADMIN, **fields):
+async def put_desk(
+    client: AuthenticationClient, name: str = "trading", principal: Principal = ADMIN, **fields: Json
+) -> PutDeskResponse:
     with acting_for(principal):
         return await client.put_desk(PutDeskRequest(name=name, **{"scopes": ["models:read"], **fields}))
 
 
-async def create_key(client, principal=ADMIN, **fields):
+async def create_key(client: AuthenticationClient, principal: Principal = ADMIN, **fields: Json) -> str:
     with acting_for(principal):
         created = await client.create_key(CreateKeyRequest(name="n", **{"scopes": ["models:read"], **fields}))
     return created.key.id
 
 
-async def is_revoked(client, name, principal=ADMIN) -> bool:
+async def is_revoked(client: AuthenticationClient, name: str, principal: Principal = ADMIN) -> bool:
     with acting_for(principal):
         return (await client.get_key(GetKeyRequest(id=name))).HasField("revoked_at")
 
@@ -147,7 +150,7 @@ async def test_narrowing_an_org_narrows_its_desks_and_keys(client: Authenticatio
     narrow_key, wide = [
         await create_key(client, desk="trading", scopes=s) for s in (["models:read"], ["models:invoke"])
     ]
-    fields: dict[str, Any] = {"name": "acme", "scopes": ["models:read", "keys:read"]}
+    fields: JsonObject = {"name": "acme", "scopes": ["models:read", "keys:read"]}
     with acting_for(OPERATOR), pytest.raises(Conflict, match="fewer permissions than its desks 'research', 'trading'"):
         await client.put_org(PutOrgRequest(**fields))
     with acting_for(OPERATOR):
@@ -198,7 +201,7 @@ async def test_a_desk_is_deleted_after_its_keys_and_an_org_after_its_desks(
     ],
 )
 async def test_an_invalid_org_or_desk_is_rejected_with_the_valid_form(
-    alone: AuthenticationClient, fields: Any, message: str
+    alone: AuthenticationClient, fields: JsonObject, message: str
 ) -> None:
     with acting_for(OPERATOR), pytest.raises(InvalidRequest) as caught:
         await alone.put_org(PutOrgRequest(**{"name": "n", "scopes": ["models:read"], **fields}))
@@ -255,7 +258,7 @@ async def test_a_key_created_just_after_its_desk_is_narrowed_is_rejected(
     ("key_id", "kind"),
     [("operator", Me.OPERATOR), ("oidc:okta:u1", Me.ISSUER), ("cert:pricing", Me.CERTIFICATE), ("key_0", Me.KEY)],
 )
-async def test_me_returns_the_caller(alone: AuthenticationClient, key_id: str, kind: Any) -> None:
+async def test_me_returns_the_caller(alone: AuthenticationClient, key_id: str, kind: int) -> None:
     principal = Principal("acme", "research", key_id, frozenset({"models:read"}), frozenset({"rates"}))
     with acting_for(principal):
         me = await alone.get_me(GetMeRequest())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from typing import Any
+from collections.abc import AsyncIterator
+from socket import AddressFamily, SocketKind
 
 import aiohttp
 import pytest
@@ -89,7 +90,7 @@ def test_urls_of_public_hosts_and_of_the_setting_are_allowed(url: str, normalise
         "https://idp.example/" + "x" * 500,
     ],
 )
-def test_invalid_urls_are_rejected(url: Any) -> None:
+def test_invalid_urls_are_rejected(url: str) -> None:
     with pytest.raises(InvalidAddress):
         parse_url(url)
 
@@ -156,7 +157,7 @@ def test_an_address_is_checked_by_its_embedded_addresses(address: str, forbidden
 
 
 @pytest.fixture
-async def listening():
+async def listening() -> AsyncIterator[tuple[int, list[object]]]:
     """A port on this machine, and its connections."""
     arrived: list[object] = []
 
@@ -169,10 +170,14 @@ async def listening():
     server.close()
 
 
-async def test_connections_to_unchecked_addresses_are_rejected(listening: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_to_unchecked_addresses_are_rejected(
+    listening: tuple[int, list[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     port, arrived = listening
 
-    def rebound(host, *_, **__):
+    def rebound(
+        host: str, *_: object, **__: object
+    ) -> list[tuple[AddressFamily, SocketKind, int, str, tuple[str, int]]]:
         answers = ["8.8.8.8", "127.0.0.1"] if host == "half.example" else ["127.0.0.1"]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in answers]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 import psycopg
 import pytest
@@ -15,6 +14,7 @@ from drw.api.gateway.v1.authentication_pb2 import (
     ComparePrincipalsResponse,
     DeleteCertificateRequest,
     DeleteIssuerRequest,
+    Key,
     ListKeysRequest,
     PutCertificateRequest,
     PutDeskRequest,
@@ -24,15 +24,16 @@ from drw.api.gateway.v1.authentication_pb2 import (
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.gateway.authentication.keys import lineage
 from drw.kernel.errors import Conflict, InvalidRequest
-from drw.kernel.rpc.context import SCOPES, acting_for
+from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from gateway.test_issuers import ec_key, key_set
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
+from support.database.locks import until_locks_wait
+from support.gateway.keys import issued, register_identity, rotated
 from support.hosting import hosted
-from support.keys import issued, register_identity, rotated
-from support.locks import until_locks_wait
+from support.json_types import Json, JsonObject
 
 SERVICES = ["authentication", "rate_limiting"]
 CREATOR_SCOPES = ("keys:write", "keys:read")
@@ -49,13 +50,13 @@ async def host(profile: Profile) -> AsyncIterator[Host]:
         yield running
 
 
-async def revoke(host, key, by=OPERATOR, **fields):
-    org: dict[str, Any] = {} if by.org == "acme" else {"org": "acme"}
+async def revoke(host: Host, key: Principal, by: Principal = OPERATOR, **fields: Json) -> Key:
+    org: JsonObject = {} if by.org == "acme" else {"org": "acme"}
     with acting_for(by):
         return await host.client(AuthenticationClient).revoke_key(RevokeKeyRequest(id=key.key, **org, **fields))
 
 
-async def is_valid(host, *keys):
+async def is_valid(host: Host, *keys: Principal) -> list[bool]:
     """Return whether each of these keys is valid."""
     with acting_for(OPERATOR):
         response = await host.client(AuthenticationClient).list_keys(ListKeysRequest(org="acme", page_size=1000))
@@ -63,7 +64,7 @@ async def is_valid(host, *keys):
     return [key.key in valid for key in keys]
 
 
-def recorded(profile, action):
+def recorded(profile: Profile, action: str) -> JsonObject:
     return {record["resource"]: record["details"] for record in audit_records(profile, action)}
 
 
@@ -205,7 +206,7 @@ async def test_a_caller_of_a_deleted_issuer_or_certificate_cannot_create_keys(ho
             await making
 
 
-async def compare(host, principal, *others):
+async def compare(host: Host, principal: Principal, *others: Principal) -> ComparePrincipalsResponse:
     with acting_for(principal):
         request = ComparePrincipalsRequest(others=[one.key for one in others])
         return await host.client(AuthenticationClient).compare_principals(request)
@@ -259,7 +260,7 @@ async def test_lineage_is_migrated_from_the_table_of_keys(profile: Profile) -> N
         assert list(relations) == [Relation.SAME_KEY, Relation.DIFFERENT, Relation.SAME]
 
 
-def lineage_rows(profile):
+def lineage_rows(profile: Profile) -> list[tuple[str, str, str | None, str, str, str | None]]:
     query = """
         select key, root, predecessor, maker, authority,
             case when maker <> 'operator' then maker_org || '/' || maker_desk end

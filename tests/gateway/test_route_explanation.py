@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -19,8 +19,10 @@ from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.discovery_pb2 import Alias, WeightedTarget
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
+from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from support.hosting import hosted
+from support.json_types import Json
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]
@@ -46,7 +48,9 @@ def admin(caller: Principal) -> Principal:
 
 
 @asynccontextmanager
-async def explained_host(profile, principal, services=(*GATEWAY, "discovery"), how="together"):
+async def explained_host(
+    profile: Profile, principal: Principal, services: Sequence[str] = (*GATEWAY, "discovery"), how: str = "together"
+) -> AsyncIterator[tuple[Host, Callable[..., Awaitable[None]]]]:
     """Run the services for one caller; yield the host and a function that sets limits and waits for their delivery."""
     async with hosted(profile, list(services), how) as host:
         router = host.client(RequestRouterClient)
@@ -64,17 +68,17 @@ async def explained_host(profile, principal, services=(*GATEWAY, "discovery"), h
                 yield host, limited
 
 
-async def explain(host, **request) -> Explanation:
+async def explain(host: Host, **request: Json) -> Explanation:
     return await host.client(RequestRouterClient).explain_route(ExplainRouteRequest(**{"path": CHAT, **request}))
 
 
-def limits_of(explanation: Explanation) -> list[tuple]:
+def limits_of(explanation: Explanation) -> list[tuple[Json, ...]]:
     return [(b.subject, b.name, b.what, b.max, b.tightest) for b in explanation.limits]
 
 
 @pytest.mark.parametrize("how", HOW)
 async def test_an_explanation_lists_effective_limits_and_marks_the_tightest(
-    gateway_profile: Profile, admin: Principal, how: Any
+    gateway_profile: Profile, admin: Principal, how: str
 ) -> None:
     async with explained_host(gateway_profile, admin, how=how) as (host, limited):
         keys = host.client(AuthenticationClient)
@@ -126,7 +130,7 @@ async def test_an_explanation_of_pass_through_omits_requests_and_concurrent_call
 
 @pytest.mark.parametrize("how", HOW)
 async def test_an_explanation_lists_the_models_of_an_alias_in_order(
-    gateway_profile: Profile, admin: Principal, how: Any
+    gateway_profile: Profile, admin: Principal, how: str
 ) -> None:
     targets = [WeightedTarget(model="small", weight=1), WeightedTarget(model="large", weight=3)]
     async with explained_host(gateway_profile, admin, how=how) as (host, limited):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -29,8 +28,9 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.routing import resource_store
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
 from support.hosting import hosted
+from support.json_types import Json, JsonObject
 
 GATEWAY = ["authentication", "rate_limiting", "load_balancer", "request_router"]
 HOW = ["together", "strict", "apart"]
@@ -43,17 +43,18 @@ def open_profile(profile: Profile) -> Profile:
     return profile.model_copy(update={"services": {"load_balancer": section}})
 
 
-def upstream(name: str = "vllm", *addresses: str, **fields) -> Upstream:
+def upstream(name: str = "vllm", *addresses: str, **fields: Json) -> Upstream:
     return Upstream(name=name, addresses=addresses or ["10.0.0.1:8000"], **fields)
 
 
-def route(**fields) -> Route:
-    return Route(**({"name": "llama", "path": "/v1/x", "upstream": "vllm", "scopes": ["models:invoke"]} | fields))
+def route(**fields: Json) -> Route:
+    default: JsonObject = {"name": "llama", "path": "/v1/x", "upstream": "vllm", "scopes": ["models:invoke"]}
+    return Route(**(default | fields))
 
 
 @pytest.mark.parametrize("how", HOW)
 async def test_routes_and_upstreams_are_created_changed_and_deleted(
-    open_profile: Profile, caller: Principal, how: Any
+    open_profile: Profile, caller: Principal, how: str
 ) -> None:
     async with hosted(open_profile, GATEWAY, how) as host:
         balancer, router = host.client(LoadBalancerClient), host.client(RequestRouterClient)
@@ -135,12 +136,12 @@ async def test_every_change_is_audited_with_the_previous_state(open_profile: Pro
     ],
 )
 async def test_an_invalid_upstream_is_rejected(
-    open_profile: Profile, caller: Principal, invalid: Any, message: str
+    open_profile: Profile, caller: Principal, invalid: JsonObject, message: str
 ) -> None:
     processes = {"gateway": {"services": tuple(GATEWAY), "grpc": "unix:/nowhere.g", "http": "unix:/nowhere.h"}}
     changed = type(open_profile).model_validate(open_profile.model_dump() | {"processes": processes})
     async with hosted(changed, ["load_balancer"]) as host:
-        fields = {"name": "vllm", "addresses": ["10.0.0.1:80"]} | invalid
+        fields: JsonObject = {"name": "vllm", "addresses": ["10.0.0.1:80"]} | invalid
         with acting_for(caller), pytest.raises((InvalidRequest, Conflict), match=message):
             await host.client(LoadBalancerClient).set_upstream(Upstream(**fields))
 
@@ -188,7 +189,7 @@ async def test_an_invalid_upstream_is_rejected(
     ],
 )
 async def test_an_invalid_route_is_rejected(
-    open_profile: Profile, caller: Principal, invalid: Any, message: str
+    open_profile: Profile, caller: Principal, invalid: JsonObject, message: str
 ) -> None:
     async with hosted(open_profile, GATEWAY) as host:
         with acting_for(caller):
@@ -255,7 +256,9 @@ async def test_an_upstream_that_the_allow_list_no_longer_allows_is_omitted(
         ({"allowed_upstreams": ["0.0.0.0/0"], "upstreams": {"x": {"addresses": ["169.254.169.254:80"]}}}, "metadata"),
     ],
 )
-async def test_settings_with_a_forbidden_address_are_rejected(profile: Profile, section: Any, message: str) -> None:
+async def test_settings_with_a_forbidden_address_are_rejected(
+    profile: Profile, section: JsonObject, message: str
+) -> None:
     host = Host(profile.model_copy(update={"services": {"load_balancer": section}}), "test", ["load_balancer"])
     with pytest.raises(ConfigError, match=message):
         await host.start()
@@ -290,7 +293,7 @@ async def test_a_request_is_explained_for_a_visible_key_or_desk(open_profile: Pr
             await host.client(LoadBalancerClient).set_upstream(upstream())
             explanation = await router.explain_route(ExplainRouteRequest(path="/v1/nothing?x=1", key=key))
             assert (explanation.route, explanation.key, list(explanation.scopes)) == ("", key, ["models:read"])
-            cases: list[tuple[dict[str, Any], type[Exception]]] = [
+            cases: list[tuple[JsonObject, type[Exception]]] = [
                 ({"path": "x"}, InvalidRequest),
                 ({"path": "/x", "key": key, "desk": "d"}, InvalidRequest),
                 ({"path": "/x", "desk": "trading"}, Forbidden),

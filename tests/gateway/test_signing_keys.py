@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from importlib import resources
-from typing import Any
 
 import jwt
 import psycopg
 import pytest
 
 from drw.api.gateway.v1.authentication_pb2 import (
+    CreatedKey,
     CreateKeyRequest,
     GetDeskRequest,
     GetKeyRequest,
@@ -37,16 +37,17 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile
 from drw.local.first_key import OPERATOR
-from support.audit_records import audit_records
+from support.database.audit_records import audit_records
+from support.database.sql import execute
 from support.hosting import SECRET, hosted
-from support.sql import execute
+from support.json_types import Json
 
 SERVICES = ["authentication", "rate_limiting"]
 OTHER_SECRET = "Q9w-2Lk7_h4Zt8Vb3Nm6Xc1Rf5Gd0JpT"  # another strong secret
 STATE = SigningKey.State
 
 
-def with_settings(profile, **settings):
+def with_settings(profile: Profile, **settings: str) -> Profile:
     section = profile.services["authentication"] | settings
     return profile.model_copy(update={"services": profile.services | {"authentication": section}})
 
@@ -62,34 +63,34 @@ def client(host: Host) -> AuthenticationClient:
     return host.client(AuthenticationClient)
 
 
-async def create_key(client, **fields):
+async def create_key(client: AuthenticationClient, **fields: Json) -> CreatedKey:
     with acting_for(OPERATOR):
         return await client.create_key(CreateKeyRequest(name="n", **{"scopes": ["models:read"], **fields}))
 
 
-def signed_with(created) -> str:
+def signed_with(created: CreatedKey) -> str:
     kid = jwt.get_unverified_header(created.secret)["kid"]
     assert kid == created.key.signed_with
     return kid
 
 
-async def published(client) -> set[str]:
+async def published(client: AuthenticationClient) -> set[str]:
     async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as updates:
         return {key["kid"] for key in json.loads((await anext(updates)).jwks)["keys"]}
 
 
-async def revoked(client) -> set[str]:
+async def revoked(client: AuthenticationClient) -> set[str]:
     async with aclosing(client.watch_credentials(WatchCredentialsRequest())) as updates:
         return set((await anext(updates)).revoked)
 
 
-async def states(client) -> list[tuple[str, str]]:
+async def states(client: AuthenticationClient) -> list[tuple[str, str]]:
     with acting_for(OPERATOR):
         signing_keys = (await client.list_signing_keys(ListSigningKeysRequest())).signing_keys
     return [(key.kid, STATE.Name(key.state)) for key in signing_keys]
 
 
-async def rotate(client, profile, *, immediately: bool = True) -> str:
+async def rotate(client: AuthenticationClient, profile: Profile, *, immediately: bool = True) -> str:
     with acting_for(OPERATOR):
         kid = (await client.rotate_signing_key(RotateSigningKeyRequest())).kid
     if immediately:  # skips the lead time
@@ -296,7 +297,7 @@ async def test_data_of_the_first_release_is_migrated(profile: Profile, caller: P
         (f"{OTHER_SECRET} \n", "characters that are not printable ASCII"),
     ],
 )
-async def test_the_service_does_not_start_with_a_weak_secret(profile: Profile, secret: Any, message: str) -> None:
+async def test_the_service_does_not_start_with_a_weak_secret(profile: Profile, secret: str, message: str) -> None:
     host = Host(with_settings(profile, secret=secret), "test", SERVICES)
     with pytest.raises(ConfigError) as caught:
         await host.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,6 +10,7 @@ from drw.catalog import Service
 from drw.cli.generate import differences, write
 from drw.generate import checks
 from drw.generate.protos import Contract, Field, Message, Method, Protos
+from support.json_types import Json
 
 
 def service(name: str, *calls: str, cluster: str = "rag") -> Service:
@@ -30,7 +30,7 @@ def service(name: str, *calls: str, cluster: str = "rag") -> Service:
         ("from openai import OpenAIClient", set()),
     ],
 )
-def test_clients_of_a_source_are_found(source: str, clients: Any) -> None:
+def test_clients_of_a_source_are_found(source: str, clients: set[str]) -> None:
     assert checks.clients([source]) == clients
 
 
@@ -71,7 +71,7 @@ def protos(*methods: Method) -> Protos:
     return Protos(contracts, {request.name: request}, {}, {}, {})
 
 
-def method(name: str, **options: Any) -> Method:
+def method(name: str, **options: Json) -> Method:
     return Method(name, "", "drw.api.rag.v1.SearchRequest", "drw.api.rag.v1.SearchRequest", **options)
 
 

@@ -7,15 +7,16 @@ import secrets
 import shlex
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 
+from drw.cli.help import Sections
 from drw.cli.main import make_app
 from drw.generate.protos import ROOT
 from drw.kernel.runtime.settings import SettingLayers
 from drw.local.configuration import errors
+from support.json_types import JsonObject
 
 PAGES = sorted([ROOT / "README.md", ROOT / "tests/README.md", *(ROOT / "docs").rglob("*.md")])
 HANDWRITTEN = [page for page in PAGES if page.parent != ROOT / "docs/reference"]
@@ -55,7 +56,7 @@ def is_command(command_line: str) -> bool:
     """Return whether the subcommands and the options of a command line exist."""
     command = cli()
     for word in shlex.split(command_line):
-        commands: dict[str, Any] = getattr(command, "commands", {})
+        commands: JsonObject = getattr(command, "commands", {})
         if word.startswith("-") and len(word) > 1:
             names = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
             if word.partition("=")[0] not in {*names, "--help"}:
@@ -68,8 +69,10 @@ def is_command(command_line: str) -> bool:
 
 
 @cache
-def cli() -> Any:
-    return typer.main.get_command(make_app())
+def cli() -> Sections:
+    command = typer.main.get_command(make_app())
+    assert isinstance(command, Sections)
+    return command
 
 
 @pytest.mark.parametrize("page", HANDWRITTEN, ids=lambda page: str(page.relative_to(ROOT)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -13,14 +12,15 @@ from jsonschema import Draft202012Validator
 from drw.api.audit.v1 import log_pb2, log_rpc
 from drw.api.contract import Contract
 from drw.catalog import Service
-from drw.generate import openapi, pages
-from drw.generate.operations import Operation, description, operations
 from drw.generate.protos import Contract as ProtoContract
 from drw.generate.protos import Field, Message, Method, Protos, compiled
+from drw.generate.reference import openapi, pages
+from drw.generate.reference.operations import Operation, description, operations
 from drw.kernel.errors import HTTP, InvalidRequest, http_body
 from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import SCOPES
 from drw.kernel.rpc.json_messages import json_message, to_json
+from support.json_types import Json, JsonObject
 
 PARAMETER = {
     "type": "object",
@@ -92,18 +92,18 @@ OPENAPI = {
 
 
 @pytest.fixture(scope="module")
-def document() -> dict[str, Any]:
+def document() -> JsonObject:
     return openapi.document(compiled())
 
 
-def values_of(value, key):
+def values_of(value: Json, key: str) -> list[Json]:
     """Return all values of a key, at any depth."""
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     values = [value[key]] if isinstance(value, dict) and key in value else []
     return values + [each for child in children for each in values_of(child, key)]
 
 
-def test_document_is_valid_openapi(document: dict[str, Any]) -> None:
+def test_document_is_valid_openapi(document: JsonObject) -> None:
     errors = list(Draft202012Validator(OPENAPI).iter_errors(document))
     assert errors == []
     every_operation = [o for path in document["paths"].values() for o in path.values()]
@@ -114,27 +114,27 @@ def test_document_is_valid_openapi(document: dict[str, Any]) -> None:
     assert all(set(o["tags"]) <= tags for o in every_operation)
 
 
-def test_every_reference_resolves(document: dict[str, Any]) -> None:
+def test_every_reference_resolves(document: JsonObject) -> None:
     for reference in values_of(document, "$ref"):
         at = document
         for step in reference.removeprefix("#/").split("/"):
             at = at[step]
 
 
-def test_every_schema_is_a_valid_json_schema(document: dict[str, Any]) -> None:
+def test_every_schema_is_a_valid_json_schema(document: JsonObject) -> None:
     schemas = [s for s in values_of(document, "schema") if isinstance(s, dict)]
     for schema in [*schemas, *document["components"]["schemas"].values()]:
         Draft202012Validator.check_schema(schema)
 
 
-def test_path_templates_match_their_parameters(document: dict[str, Any]) -> None:
+def test_path_templates_match_their_parameters(document: JsonObject) -> None:
     for path, verbs in document["paths"].items():
         for operation in verbs.values():
             declared = [p["name"] for p in operation.get("parameters", ()) if p["in"] == "path"]
             assert sorted(re.findall(r"{(\w+)}", path)) == sorted(declared)
 
 
-def test_rest_responses_match_the_openapi_document(document: dict[str, Any]) -> None:
+def test_rest_responses_match_the_openapi_document(document: JsonObject) -> None:
     record = log_pb2.Record(index=1 << 40, action="model.chat")
     record.at.GetCurrentTime()
     record.details.CopyFrom(json_message({"prompt": {"tokens": 3}}))
@@ -149,7 +149,7 @@ def test_rest_responses_match_the_openapi_document(document: dict[str, Any]) -> 
         Draft202012Validator(error).validate(http_body(cls("no", param="action")))
 
 
-def test_every_rest_route_is_in_the_document(document: dict[str, Any]) -> None:
+def test_every_rest_route_is_in_the_document(document: JsonObject) -> None:
     class Log(log_rpc.Log):
         pass
 

@@ -1,13 +1,16 @@
-"""The list of OpenAI endpoints matches the routes of the services."""
+"""The list of OpenAI's and Anthropic's endpoints matches the routes of the services."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from drw.generate.openai import ENDPOINTS
+from drw.generate.reference.openai import ENDPOINTS
+from drw.models.serving.anthropic import endpoints as anthropic
 from drw.models.serving.batches.api import BatchRoutes
 from drw.models.serving.http import endpoints, text_endpoints
+from drw.models.serving.http.model_list import ModelList
+from drw.models.serving.responses_api.endpoints import ResponseEndpoints
 from drw.rag.documents.api.files import FileRoutes
 from drw.rag.documents.api.vector_stores import VectorStoreRoutes
 from drw.rag.retrieval.openai import SearchRoute
@@ -15,10 +18,14 @@ from drw.rag.retrieval.openai import SearchRoute
 
 def test_endpoint_list_matches_the_routes() -> None:
     dependency: Any = None
-    further = text_endpoints.served(dependency, dependency, dependency)
+    audited = endpoints.AuditedEndpoints(dependency, dependency, dependency, 1)
     routes: list[Any] = [
-        *endpoints.routes(dependency, dependency, dependency, dependency, dependency, dependency, 1, further),
+        *endpoints.routes(dependency, dependency, audited),
+        *text_endpoints.routes(dependency, dependency, dependency, audited),
+        *ModelList(dependency).routes(),
         *BatchRoutes(dependency, dependency, dependency, dependency, 1).routes(),
+        *anthropic.routes(dependency, audited, dependency, 1),
+        *ResponseEndpoints(dependency, dependency, dependency, dependency).routes(audited),
         *FileRoutes(dependency, dependency, dependency, dependency, 1).routes(),
         *VectorStoreRoutes(dependency, dependency, dependency, dependency, dependency).routes(),
         SearchRoute(dependency).route(),

@@ -9,18 +9,18 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from drw.generate import api_pages, site
-from drw.generate.openapi import PATH
 from drw.generate.protos import ROOT
+from drw.generate.reference import api_pages, site
+from drw.generate.reference.openapi import PATH
+from support.json_types import Json, JsonObject
 
 EXTERNAL_RESOURCE = re.compile(
     r"<(?:script|img|iframe|source|link(?![^>]*rel=\"canonical\"))[^>]*(?:src|href)=\"(\w+:)?//[^\"]*\""
 )
-DOCUMENT: dict[str, Any] = json.loads((ROOT / PATH).read_text())
+DOCUMENT: JsonObject = json.loads((ROOT / PATH).read_text())
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_site_loads_nothing_from_other_hosts(site_folder: Path) -> None:
     assert styles and not any(re.search(r"url\(['\"]?(https?:)?//|@import", style) for style in styles)
 
 
-def test_external_resource_pattern() -> None:
+def test_only_resources_of_other_hosts_are_external() -> None:
     assert EXTERNAL_RESOURCE.search('<link rel="stylesheet" href="https://fonts.example/css">')
     assert EXTERNAL_RESOURCE.search('<script defer src="//cdn.example/x.js">')
     assert not EXTERNAL_RESOURCE.search('<script src="assets/x.js"></script><a href="https://example.com">')
@@ -57,7 +57,7 @@ def test_navigation_lists_every_page() -> None:
     assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - nav_pages == set()
 
 
-def targets(nav: Any) -> list[str]:
+def targets(nav: Json) -> list[str]:
     if isinstance(nav, str):
         return [nav]
     items = nav.values() if isinstance(nav, dict) else nav

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,19 +33,19 @@ def cached_watch(file: Path, source: Source, apply: Callable[[Kills], object]) -
 
 
 async def test_each_state_is_applied_and_the_last_is_restored_at_the_next_start(tmp_path: Path) -> None:
-    applied: list[Any] = []
+    applied: list[Kills] = []
     file = tmp_path / "kills"
     source = Source(([ONE, TWO], Unavailable("gone")))
     with pytest.raises(Unavailable):
         await cached_watch(file, source, applied.append).follow()
     assert applied == [ONE, TWO]
-    restored: list[Any] = []
+    restored: list[Kills] = []
     cached_watch(file, Source(), restored.append)
     assert restored == [TWO]
 
 
 async def test_a_stream_is_reopened_after_its_deadline(tmp_path: Path) -> None:
-    applied: list[Any] = []
+    applied: list[Kills] = []
     source = Source(([ONE], DeadlineExceeded("no stream lasts for ever")), ([TWO], Unavailable("gone")))
     with pytest.raises(Unavailable):
         await cached_watch(tmp_path / "kills", source, applied.append).follow()
@@ -65,7 +64,7 @@ async def test_a_state_is_applied_before_it_is_stored(tmp_path: Path) -> None:
 async def test_a_cache_file_that_cannot_be_read_or_written_is_only_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    applied: list[Any] = []
+    applied: list[Kills] = []
     file = tmp_path / "kills"
     file.write_bytes(b"\xff\xff")
     source = Source(([ONE], asyncio.CancelledError()))

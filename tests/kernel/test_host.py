@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -11,7 +11,8 @@ from drw.kernel.errors import Unavailable
 from drw.kernel.runtime.host import Host, ServiceContext
 from drw.kernel.runtime.settings import Profile
 from drw.models.experiments import service
-from support.metrics import scrape
+from drw.models.experiments.service import Experiments
+from support.telemetry.metrics import scrape
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     def with_hooks(*failing: str) -> list[str]:
         build = service.build
 
-        async def build_with_hooks(scope: ServiceContext):
+        async def build_with_hooks(scope: ServiceContext) -> Experiments:
             database = await scope.database()
             await database.all("select 1")
             for when, add in (("start", scope.on_start), ("stop", scope.on_stop)):
@@ -30,7 +31,7 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
                     add(hook(name, fails=name in failing))
             return await build(scope)
 
-        def hook(name: str, fails: bool):
+        def hook(name: str, fails: bool) -> Callable[[], Awaitable[None]]:
             async def run() -> None:
                 calls.append(name)
                 if fails:
@@ -71,7 +72,7 @@ async def test_a_failing_scrape_hook_marks_only_its_service_as_not_ready(
 ) -> None:
     build = service.build
 
-    async def build_with_failing_scrape(scope: ServiceContext):
+    async def build_with_failing_scrape(scope: ServiceContext) -> Experiments:
         async def unavailable() -> None:
             raise Unavailable("the database does not answer")
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from drw.kernel.observability import overhead
-from drw.kernel.observability.overhead import add_wait, waiting
+from drw.kernel.observability.overhead import WaitKind, add_wait, waiting
 
 
 def count(part: str) -> float:
@@ -28,12 +28,12 @@ async def test_overhead_excludes_the_waits_of_a_request_and_its_tasks() -> None:
     assert count("queue") == before[1] + 1
 
 
-async def wait_in_task(kind, seconds):
+async def wait_in_task(kind: WaitKind, seconds: float) -> None:
     add_wait(kind, seconds)
 
 
 async def test_concurrent_requests_have_separate_wait_times() -> None:
-    async def serve(seconds):
+    async def serve(seconds: float) -> float:
         wait_time = overhead.begin()
         await asyncio.sleep(0)
         add_wait("upstream", seconds)

@@ -26,7 +26,7 @@ def base(tmp_path: Path) -> Path:
     return file
 
 
-def layers_with(base, text, **environ):
+def layers_with(base: Path, text: str, **environ: str) -> SettingLayers:
     operator_file = base.with_name("own.toml")
     operator_file.write_text(text)
     return SettingLayers([base, operator_file], environ)
@@ -61,7 +61,7 @@ def test_an_error_names_the_setting_and_its_origin(base: Path) -> None:
 def test_a_profile_is_immutable(base: Path) -> None:
     profile = layers_with(base, "").profile()
     with pytest.raises(ValueError, match="frozen"):
-        profile.name = "other"
+        profile.__setattr__("name", "other")
 
 
 def test_an_unreadable_file_is_an_error_with_the_reason(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from opentelemetry.trace import SpanKind
 from drw.kernel.errors import NotFound
 from drw.kernel.observability import telemetry
 from drw.local.processes.child_process import ProcessSpec
-from support.spans import recorded
+from support.json_types import JsonObject
+from support.telemetry.spans import recorded
 
 STOP_SECONDS = ProcessSpec(name="", title="", command=list, ready=asyncio.Event().wait).stop_seconds
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -44,7 +45,7 @@ def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *args) -> None: ...
+        def log_message(self, *args: object) -> None: ...
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever)
@@ -54,7 +55,7 @@ def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
         thread.join()
 
 
-def serve(endpoint: str) -> list[dict]:
+def serve(endpoint: str) -> list[JsonObject]:
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, endpoint, TRACE], capture_output=True, text=True, timeout=60, check=True
     )
@@ -92,7 +93,7 @@ def test_a_flush_has_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     started, release = Event(), Event()
 
     class StuckProvider:
-        def shutdown(self):
+        def shutdown(self) -> None:
             started.set()
             release.wait()
 

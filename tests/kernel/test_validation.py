@@ -140,7 +140,7 @@ def test_an_error_names_the_field_its_value_and_what_would_be_right(message: Mes
         SearchRequest(collection="a", question="q", attributes=to_values({"a": "", "b": -(2**53), "c": False})),
     ],
 )
-def test_valid_messages_pass(message: Message) -> None:
+def test_valid_messages_are_accepted(message: Message) -> None:
     validate(message)
 
 

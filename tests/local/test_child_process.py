@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +17,7 @@ from drw.kernel.errors import InternalError
 from drw.local.paths import PlatformPaths
 from drw.local.processes.child_process import ChildProcess, ProcessFailed, ProcessSpec, ProcessState
 from drw.local.processes.output import BACKUPS, ProcessOutput
+from support.json_types import Json
 
 IDLE = [sys.executable, "-c", "import signal; open('up', 'a').write('x'); signal.pause()"]
 STUBBORN = [
@@ -39,7 +40,7 @@ class RecordingChild(ChildProcess):
     messages: list[str]
 
 
-def child_process(work_folder: Path, command: list[str], **options: Any) -> RecordingChild:
+def child_process(work_folder: Path, command: list[str], **options: Json) -> RecordingChild:
     async def ready() -> bool:
         return (work_folder / "up").exists()
 
@@ -53,7 +54,7 @@ def child_process(work_folder: Path, command: list[str], **options: Any) -> Reco
     return process
 
 
-async def until(condition, seconds: float = 20) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -138,7 +139,7 @@ async def test_processes_end_with_their_supervisor(work_folder: Path) -> None:
         "import asyncio, sys\n"
         "from pathlib import Path\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "from test_child_process import IDLE, child_process\n"
+        "from local.test_child_process import IDLE, child_process\n"
         "async def main():\n"
         "    process = child_process(Path('.'), IDLE)\n"
         "    await process.start()\n"
@@ -147,7 +148,7 @@ async def test_processes_end_with_their_supervisor(work_folder: Path) -> None:
         "asyncio.run(main())\n"
     )
     supervisor = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, str(Path(__file__).parent), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", code, str(Path(__file__).parents[1]), stdout=asyncio.subprocess.PIPE
     )
     assert supervisor.stdout is not None
     pid = int(await supervisor.stdout.readline())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -13,13 +11,16 @@ from starlette.routing import Route
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.http_server import HttpServer
 from drw.local.first_key import _scopes
+from support.json_types import JsonObject
 
 
 @pytest.mark.parametrize(
     ("status", "body", "scopes"),
     [(200, {"scopes": ["models:read"]}, {"models:read"}), (401, {}, set()), (503, {}, None)],
 )
-async def test_key_is_invalid_only_if_the_gateway_rejects_it(status: int, body: Any, scopes: Any) -> None:
+async def test_key_is_invalid_only_if_the_gateway_rejects_it(
+    status: int, body: JsonObject, scopes: set[str] | None
+) -> None:
     async def handler(request: Request) -> JSONResponse:
         return JSONResponse(body, status)
 

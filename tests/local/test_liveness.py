@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -61,7 +60,7 @@ async def checks_until_replaced(liveness_state: LivenessState) -> int:
 
 
 async def test_idle_unresponsive_process_is_replaced_before_a_busy_one(
-    start_process: Any,
+    start_process: Callable[[str], int],
 ) -> None:
     ticks = itertools.count(0.0, 3.0)
     idle, busy = start_process(SLEEP), start_process(SPIN)
@@ -70,7 +69,7 @@ async def test_idle_unresponsive_process_is_replaced_before_a_busy_one(
     assert await checks_until_replaced(LivenessState(busy, LivenessPolicy(), lambda: next(ticks))) == 20
 
 
-async def test_process_with_a_busy_child_is_not_idle(start_process: Any) -> None:
+async def test_process_with_a_busy_child_is_not_idle(start_process: Callable[[str], int]) -> None:
     ticks = itertools.count(0.0, 3.0)
     parent = start_process(f"import os, signal\nif os.fork(): signal.pause()\n{SPIN}")
     wait_until(lambda: len(liveness.process_tree(parent)) == 2, "a child")
@@ -79,7 +78,7 @@ async def test_process_with_a_busy_child_is_not_idle(start_process: Any) -> None
     os.kill(child, signal.SIGKILL)
 
 
-async def test_time_without_supervisor_checks_does_not_count(start_process: Any) -> None:
+async def test_time_without_supervisor_checks_does_not_count(start_process: Callable[[str], int]) -> None:
     idle = start_process(SLEEP)
     wait_until(lambda: state(idle) == "S", "an idle process")
     ticks = itertools.count(0.0, 1000.0)  # measured by the clock, three checks would be an hour
@@ -87,7 +86,7 @@ async def test_time_without_supervisor_checks_does_not_count(start_process: Any)
 
 
 async def test_response_during_a_blocked_event_loop_counts(
-    start_process: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_process: Callable[[str], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(liveness, "TIMEOUT_SECONDS", 0.05)
     request_received = threading.Event()
@@ -181,10 +180,10 @@ async def test_recovered_process_is_ready_again(work_folder: Path, monkeypatch: 
 
 
 async def test_server_without_a_reply_is_not_alive(tmp_path: Path) -> None:
-    async def close_at_once(reader, writer):
+    async def close_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    async def answer_and_close(reader, writer):
+    async def answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"-ERR busy\r\n")
         writer.close()
 

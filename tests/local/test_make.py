@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -36,17 +35,17 @@ def packages_to_install(checkout: Path) -> list[str]:
     return [word for line in result.stdout.splitlines() if "pip sync" in line for word in line.split() if word in lists]
 
 
-def test_up_to_date_packages_are_not_installed(checkout: Any) -> None:
+def test_up_to_date_packages_are_not_installed(checkout: Path) -> None:
     assert packages_to_install(checkout) == []
 
 
-def test_changed_requirements_reinstall_the_dev_packages_if_present(checkout: Any) -> None:
+def test_changed_requirements_reinstall_the_dev_packages_if_present(checkout: Path) -> None:
     for name in ("run", "dev"):
         touch(checkout / f"requirements/{name}.txt", 100)
     assert packages_to_install(checkout) == ["requirements/dev.txt"]
 
 
-def test_without_dev_packages_only_the_runtime_is_reinstalled(checkout: Any) -> None:
+def test_without_dev_packages_only_the_runtime_is_reinstalled(checkout: Path) -> None:
     (checkout / ".venv/dev").unlink()
     touch(checkout / "requirements/run.txt", 100)
     assert packages_to_install(checkout) == ["requirements/run.txt"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from gguf import GGUFWriter
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
+
+from support.json_types import JsonObject
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|a|>{% endif %}"
@@ -50,12 +51,12 @@ def gguf_bytes(
     return header + b"\0" * (-len(header) % 32) + data if tensors else header
 
 
-def safetensors_bytes(header: dict[str, Any] | bytes, data: bytes = b"", length: int | None = None) -> bytes:
+def safetensors_bytes(header: JsonObject | bytes, data: bytes = b"", length: int | None = None) -> bytes:
     encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(encoded) if length is None else length) + encoded + data
 
 
-def span(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
+def span(dtype: str, shape: list[int], begin: int, end: int) -> JsonObject:
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
@@ -78,7 +79,7 @@ def write_gguf(file: Path, template: str = CHAT_TEMPLATE) -> Path:
 
 def write_safetensors(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Any] = {"embed.weight": np.ones((4, 8), np.float32), "norm.weight": np.ones((8,), np.float16)}
+    tensors: JsonObject = {"embed.weight": np.ones((4, 8), np.float32), "norm.weight": np.ones((8,), np.float16)}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     config = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 2048}
     (folder / "config.json").write_text(json.dumps(config))
@@ -89,7 +90,11 @@ def write_safetensors(folder: Path) -> Path:
     return folder
 
 
-def onnx_model(*nodes: Any, initializers: tuple[Any, ...] = (), opsets: tuple[Any, ...] = ()) -> Any:
+def onnx_model(
+    *nodes: onnx.NodeProto,
+    initializers: tuple[onnx.TensorProto, ...] = (),
+    opsets: tuple[onnx.OperatorSetIdProto, ...] = (),
+) -> onnx.ModelProto:
     weight = numpy_helper.from_array(np.ones((4, 2), np.float32), "weight")
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "weight"], ["y"]), *nodes],
@@ -101,7 +106,7 @@ def onnx_model(*nodes: Any, initializers: tuple[Any, ...] = (), opsets: tuple[An
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), *opsets])
 
 
-def external(location: str, **numbers: int | str) -> Any:
+def external(location: str, **numbers: int | str) -> onnx.TensorProto:
     """Return an initializer of four floats in external data."""
     weight = TensorProto(name="external", dims=[4], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
     for key, value in {"location": location, **numbers}.items():
@@ -109,7 +114,7 @@ def external(location: str, **numbers: int | str) -> Any:
     return weight
 
 
-def write_onnx(file: Path, model: Any | None = None) -> Path:
+def write_onnx(file: Path, model: onnx.ModelProto | None = None) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model or onnx_model(), str(file))
     return file

@@ -8,7 +8,6 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -18,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from drw.model_files.manifest import digest
 from drw.model_files.signatures.bundle import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
+from support.json_types import Json, JsonObject
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -47,19 +47,19 @@ class Authority:
     certificate: x509.Certificate
 
     @classmethod
-    def root(cls, name: str = "root", **options: Any) -> Authority:
+    def root(cls, name: str = "root", **options: Json) -> Authority:
         key = private_key()
         return cls(key, _certificate(name, key, name, key, ca=True, **options))
 
-    def authority(self, name: str, **options: Any) -> Authority:
+    def authority(self, name: str, **options: Json) -> Authority:
         key = options.pop("key", None) or private_key()
         return Authority(key, self._issue(name, key, ca=True, **options))
 
-    def signer(self, name: str = "signer", key: PrivateKey | None = None, **options: Any) -> Authority:
+    def signer(self, name: str = "signer", key: PrivateKey | None = None, **options: Json) -> Authority:
         key = key or private_key()
         return Authority(key, self._issue(name, key, ca=False, **options))
 
-    def _issue(self, name: str, key: PrivateKey, **options: Any) -> x509.Certificate:
+    def _issue(self, name: str, key: PrivateKey, **options: Json) -> x509.Certificate:
         issuer = self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
         return _certificate(name, key, str(issuer), self.key, **options)
 
@@ -115,8 +115,8 @@ class Draft:
     """A bundle whose parts a test replaces before `data` signs it."""
 
     key: ec.EllipticCurvePrivateKey
-    statement: dict[str, Any]
-    material: dict[str, Any] = field(default_factory=dict)
+    statement: JsonObject
+    material: JsonObject = field(default_factory=dict)
     payload_type: str = PAYLOAD_TYPE
     media_type: str = "application/vnd.dev.sigstore.bundle.v0.3+json"
     signatures: int = 1
@@ -139,15 +139,15 @@ class Draft:
         return draft
 
     @staticmethod
-    def certificates(*chain: Authority) -> dict[str, Any]:
+    def certificates(*chain: Authority) -> JsonObject:
         return {"x509CertificateChain": {"certificates": [{"rawBytes": each.der} for each in chain]}}
 
     @property
-    def resources(self) -> list[dict[str, Any]]:
-        resources: list[dict[str, Any]] = self.statement["predicate"]["resources"]
+    def resources(self) -> list[dict[str, str]]:
+        resources: list[JsonObject] = self.statement["predicate"]["resources"]
         return resources
 
-    def value(self) -> dict[str, Any]:
+    def value(self) -> JsonObject:
         payload = json.dumps(self.statement).encode()
         kind = self.payload_type.encode()
         signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)

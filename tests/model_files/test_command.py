@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from drw.model_files.manifest import digest
 from model_files.builders import write_gguf, write_onnx, write_safetensors
 from model_files.signers import Draft, private_key, public_pem
+from support.json_types import JsonObject
 
 KEY = private_key()
 
@@ -24,7 +24,7 @@ def check(*args: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
 
 
-def report(*args: str | Path) -> tuple[int, dict[str, Any]]:
+def report(*args: str | Path) -> tuple[int, JsonObject]:
     done = check(*args, "--json")
     return done.returncode, json.loads(done.stdout)
 

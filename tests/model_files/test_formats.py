@@ -34,7 +34,7 @@ from model_files.builders import (
 )
 
 
-def test_gguf(tmp_path: Path) -> None:
+def test_gguf_file_is_described(tmp_path: Path) -> None:
     description = inspect(write_gguf(tmp_path / "tiny.gguf")).description
     assert description.format == "gguf"
     assert description.architecture == "llama"
@@ -65,7 +65,7 @@ def test_second_shard_of_split_gguf_needs_no_architecture(tmp_path: Path) -> Non
     assert inspection.description.parameters == 12
 
 
-def test_bundled_chat_model() -> None:
+def test_bundled_chat_model_is_described() -> None:
     spec = find_spec(weights.PACKAGE)
     assert spec is not None and spec.origin is not None
     inspection = inspect(Path(spec.origin).parent / weights.GGUF_NAME)
@@ -77,14 +77,14 @@ def test_bundled_chat_model() -> None:
     assert "<|im_start|>" in description.chat_template
 
 
-def test_bundled_embedding_model_as_safetensors() -> None:
+def test_bundled_embedding_model_is_described_as_safetensors() -> None:
     description = inspect(embedding.find()).description
     assert (description.format, description.architecture) == ("safetensors", "BertModel")
     assert description.parameters == 22_713_728
     assert description.context_length == 512
 
 
-def test_bundled_embedding_model_as_onnx(tmp_path: Path) -> None:
+def test_bundled_embedding_model_is_described_as_onnx(tmp_path: Path) -> None:
     folder = embedding.prepare(tmp_path / "embedding", lambda line: None)
     inspection = inspect(folder)
     assert "model.onnx.data" in {file.path for file in inspection.manifest.files}
@@ -95,7 +95,7 @@ def test_bundled_embedding_model_as_onnx(tmp_path: Path) -> None:
     assert description.tensors == len(model.graph.initializer)
 
 
-def test_safetensors_with_configuration(tmp_path: Path) -> None:
+def test_safetensors_file_is_described_with_its_configuration(tmp_path: Path) -> None:
     description = inspect(write_safetensors(tmp_path)).description
     assert description.format == "safetensors"
     assert description.architecture == "LlamaForCausalLM"
@@ -138,7 +138,7 @@ def test_onnx_signature_has_types_and_shapes(tmp_path: Path) -> None:
     assert description.parameters == 8
 
 
-def test_onnx_with_external_data(tmp_path: Path) -> None:
+def test_onnx_external_data_counts_as_parameters(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "weights.bin").write_bytes(bytes(32))
     model = onnx_model(initializers=(external("data/weights.bin", offset=16, length=16),))

@@ -8,11 +8,10 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from drw.model_files.errors import ModelRejected
 from drw.model_files.inspection import inspect
@@ -32,6 +31,7 @@ from model_files.builders import (
     write_onnx,
     write_safetensors,
 )
+from support.json_types import Json, JsonObject
 
 
 class RunsCode:
@@ -273,7 +273,7 @@ def test_hostile_file_is_refused(name: str, tmp_path: Path) -> None:
         inspect(tmp_path)
 
 
-def nested(depth: int) -> object:
+def nested(depth: int) -> NodeProto:
     """Return a node with subgraphs inside each other."""
     node = helper.make_node("Identity", ["x"], ["z"])
     for _ in range(depth):
@@ -281,8 +281,8 @@ def nested(depth: int) -> object:
     return node
 
 
-def raw(**fields: Any) -> TensorProto:
-    values: dict[str, Any] = {"name": "t", "dims": [4], "data_type": TensorProto.FLOAT, "raw_data": EMPTY}
+def raw(**fields: Json) -> TensorProto:
+    values: JsonObject = {"name": "t", "dims": [4], "data_type": TensorProto.FLOAT, "raw_data": EMPTY}
     return TensorProto(**(values | fields))
 
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -23,6 +22,7 @@ from drw.model_files.signatures.trust import TrustPolicy
 from drw.model_files.signatures.verification import Verified, verify
 from model_files.builders import write_safetensors
 from model_files.signers import NOW, Authority, Draft, hint, private_key, private_pem, public_pem
+from support.json_types import Json
 
 KEY = private_key()
 POLICY = TrustPolicy.load([public_pem(KEY)])
@@ -110,10 +110,10 @@ def test_key_is_found_without_a_hint(model: Path) -> None:
 Change = Callable[[Draft], object]
 
 
-def change(draft: Draft, path: str, value: Any) -> None:
+def change(draft: Draft, path: str, value: Json) -> None:
     """Set a value of the statement by its dotted path."""
     *parents, last = path.split(".")
-    at: Any = draft.statement
+    at: Json = draft.statement
     for name in parents:
         at = at[int(name)] if name.isdecimal() else at[name]
     at[int(last) if last.isdecimal() else last] = value

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-PROMPT = [{"role": "user", "content": "cut"}]
-GREEDY = {"temperature": 0, "max_tokens": 32, "seed": 1}
+from models.cluster import StartCluster
+from support.json_types import Json, JsonObject
+
+PROMPT: Json = [{"role": "user", "content": "cut"}]
+GREEDY: JsonObject = {"temperature": 0, "max_tokens": 32, "seed": 1}
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
-async def test_the_real_engine_continues_a_truncated_stream(
-    start: Callable[..., Any], engine: Path, endpoint: str
-) -> None:
+async def test_the_real_engine_continues_a_truncated_stream(start: StartCluster, engine: Path, endpoint: str) -> None:
     async with start(small=engine, double={"fallbacks": ["small"]}) as cluster:
 
         async def said(model: str) -> tuple[str, ...]:
@@ -23,10 +22,10 @@ async def test_the_real_engine_continues_a_truncated_stream(
                 stream = await cluster.client.chat.completions.create(
                     model=model, messages=PROMPT, stream=True, **GREEDY
                 )
-                pieces = [c.delta.content async for chunk in stream for c in chunk.choices]
+                pieces: list[str | None] = [c.delta.content async for chunk in stream for c in chunk.choices]
             else:
-                stream = await cluster.client.completions.create(model=model, prompt="cut", stream=True, **GREEDY)
-                pieces = [c.text async for chunk in stream for c in chunk.choices]
+                completed = await cluster.client.completions.create(model=model, prompt="cut", stream=True, **GREEDY)
+                pieces = [c.text async for chunk in completed for c in chunk.choices]
             return tuple(piece for piece in pieces if piece)
 
         whole = await said("small")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psycopg
@@ -25,13 +25,14 @@ from drw.kernel.errors import NotFound
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile, SettingLayers
 from support.hosting import hosted
+from support.json_types import Json, JsonObject
 
 SMALL = {"engine": "llama_cpp", "base_url": "unix:/tmp/e.sock", "context_length": 2048, "licence": "Apache-2.0"}
 LARGE = {"engine": "openai", "base_url": "https://upstream.example/v1/", "api_key_variable": "UPSTREAM_KEY"}
 VECTORS = {"kind": "embedding", "engine": "onnx", "dimensions": 384}
 
 
-def with_models(profile, models, **more):
+def with_models(profile: Profile, models: JsonObject, **more: Json) -> Profile:
     return profile.model_copy(update={"services": {"discovery": {"models": models, **more}}})
 
 
@@ -105,7 +106,9 @@ async def test_one_line_of_settings_adds_a_default_model(profile: Profile, tmp_p
         ({"models": {"a b": SMALL}}, "'a b' cannot be the id of a model"),
     ],
 )
-async def test_invalid_model_settings_are_rejected_with_a_remedy(profile: Profile, section: Any, remedy: str) -> None:
+async def test_invalid_model_settings_are_rejected_with_a_remedy(
+    profile: Profile, section: JsonObject, remedy: str
+) -> None:
     host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
     with pytest.raises(ConfigError) as caught:
         await host.start()
@@ -119,7 +122,7 @@ ADMIN = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-scopes": "platform:ad
 
 
 @asynccontextmanager
-async def rest(profile, **more):
+async def rest(profile: Profile, **more: Json) -> AsyncIterator[tuple[httpx.AsyncClient, DiscoveryClient]]:
     """Run discovery, and give its REST side and its client."""
     async with hosted(with_models(profile, MODELS, default_model="small", **more), ["discovery"]) as host:
         transport = httpx.ASGITransport(app=host.app())
@@ -191,8 +194,8 @@ async def test_a_stored_alias_survives_a_restart_and_reaches_other_processes(pro
         ("small", {"targets": [{"model": "large", "weight": 1}]}, "'small' is a model"),
         ("a b", {"targets": [{"model": "large", "weight": 1}]}, "'a b' cannot name an alias"),
         ("a", {}, "at least one target"),
-        ("a", {"targets": [{"model": "gone", "weight": 1}]}, "'gone' is not a chat model; there are: large"),
-        ("a", {"targets": [{"model": "vectors", "weight": 1}]}, "'vectors' is not a chat model"),
+        ("a", {"targets": [{"model": "gone", "weight": 1}]}, "'gone' is not a model; there are: large"),
+        ("a", {"targets": [{"model": "vectors", "weight": 1}]}, "'vectors' is not a model"),
         ("a", {"targets": [{"model": "large", "weight": -1}]}, "the weight of 'large' is -1"),
         ("a", {"targets": [{"model": "large", "weight": 0}]}, "needs a weight above 0"),
         ("a", {"targets": [{"model": "large", "weight": 1}], "fallbacks": ["large"]}, "named twice"),
@@ -201,7 +204,9 @@ async def test_a_stored_alias_survives_a_restart_and_reaches_other_processes(pro
         ("a", {"targets": [{"model": "large"}] * 17}, "has 17 models; at most 16"),
     ],
 )
-async def test_an_invalid_alias_is_rejected_with_a_remedy(profile: Profile, name: str, body: Any, remedy: str) -> None:
+async def test_an_invalid_alias_is_rejected_with_a_remedy(
+    profile: Profile, name: str, body: JsonObject, remedy: str
+) -> None:
     async with rest(profile) as (cluster, _):
         answer = await cluster.put(f"/api/v1/aliases/{name}", json=body)
         assert (answer.status_code, remedy in answer.json()["error"]["message"]) == (400, True), answer.text
@@ -222,13 +227,13 @@ async def test_only_administrators_can_change_aliases(profile: Profile) -> None:
         ({"models": {"a": SMALL | {"fallbacks": ["b"]}}}, "models.a.fallbacks has 'b'; other chat models are: none"),
         ({"models": {"a": SMALL | {"base_urls": ["unix:/tmp/x.sock"]}}}, "give base_url or base_urls, not both"),
         ({"models": {"a": LARGE | {"base_url": "", "base_urls": ["http://h/v1"] * 2}}}, "has an address twice"),
-        ({"models": {"a": SMALL}, "aliases": {"b": {"targets": {"c": 1}}}}, "aliases.b: 'c' is not a chat model"),
+        ({"models": {"a": SMALL}, "aliases": {"b": {"targets": {"c": 1}}}}, "aliases.b: 'c' is not a model"),
         ({"models": {"a": SMALL}, "aliases": {"a": {"targets": {"a": 1}}}}, "aliases.a: 'a' is a model"),
         ({"models": {"a": VECTORS | {"fallbacks": ["b"]}}}, "an embedding model has no fallbacks"),
     ],
 )
 async def test_invalid_fallbacks_and_aliases_are_rejected_with_a_remedy(
-    profile: Profile, section: Any, remedy: str
+    profile: Profile, section: JsonObject, remedy: str
 ) -> None:
     host = Host(profile.model_copy(update={"services": {"discovery": section}}), "test", ["discovery"])
     with pytest.raises(ConfigError) as caught:

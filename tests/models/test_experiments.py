@@ -7,8 +7,9 @@ import math
 import statistics
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from random import Random
 
+import orjson
 import pytest
 
 from drw.api.models.v1.experiments_pb2 import (
@@ -34,10 +35,12 @@ from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.models.experiments.guardrails import GuardrailWatch
-from drw.models.experiments.recording import COUNT_SECONDS, Recorder
+from drw.models.experiments.recording.recorder import COUNT_SECONDS, Recorder
 from drw.models.experiments.settings import Settings
 from drw.models.experiments.store import ExperimentStore
 from support.hosting import hosted
+from support.json_types import Json, JsonObject
+from support.parts import until
 
 WHO = Principal("acme", "rates", "key_1", frozenset({"experiments:read", "experiments:write", "experiments:record"}))
 ARMS = [{"name": "control", "weight": 1}, {"name": "candidate", "weight": 1}]
@@ -57,7 +60,7 @@ class DoubleClock(Clock):
         return self.now
 
 
-def definition(name: str = "test", **fields: Any) -> Experiment:
+def definition(name: str = "test", **fields: Json) -> Experiment:
     metrics = [COST, WAIT, FAILED, SLOWEST, GRADE]
     return from_json({"name": name, "unit": "user", "arms": ARMS, "metrics": metrics} | fields, Experiment)
 
@@ -75,7 +78,7 @@ async def experiments(profile: Profile, how: str = "together") -> AsyncIterator[
         yield host.client(ExperimentsClient)
 
 
-async def started(client: ExperimentsClient, name: str = "test", **fields: Any) -> Experiment:
+async def started(client: ExperimentsClient, name: str = "test", **fields: Json) -> Experiment:
     await client.create_experiment(definition(name, **fields))
     return await client.start_experiment(StartExperimentRequest(name=name))
 
@@ -323,7 +326,7 @@ async def test_a_breached_guardrail_stops_the_experiment(profile: Profile) -> No
         ({"arms": [{**ARMS[0], "weight": 0}, ARMS[1]]}, "arms[0].weight"),
     ],
 )
-async def test_invalid_designs_are_refused(profile: Profile, fields: dict[str, Any], param: str) -> None:
+async def test_invalid_designs_are_refused(profile: Profile, fields: JsonObject, param: str) -> None:
     async with experiments(profile) as client:
         with pytest.raises(InvalidRequest) as caught:
             await client.create_experiment(definition(**fields))
@@ -399,3 +402,58 @@ async def test_ids_of_outcomes_are_forgotten_after_their_days(profile: Profile) 
         await Recorder(database, Clock(), 10).forget_ids(7)
         assert await record(client, new) == (0, 1, 0)
         assert await record(client, old) == (1, 0, 0)
+
+
+async def test_values_from_before_narrow_the_interval(profile: Profile) -> None:
+    """CUPED: half of the variance of each unit's cost is known from before the experiment."""
+    adjusted = COST | {"name": "adjusted", "covariate": True}
+    ratio = WAIT | {"name": "adjusted-wait", "covariate": True}
+    async with experiments(profile) as client:
+        await started(client, metrics=[COST, adjusted, WAIT, ratio])
+        units = [f"user-{number}" for number in range(1400)]
+        arms = await expose(client, units)
+        random = Random(7)
+        for begin in range(0, len(units), 100):
+            outcomes = []
+            for unit in units[begin : begin + 100]:
+                before, now = random.gauss(), random.gauss()
+                value = 10 + before + now + (0.5 if unit in arms["candidate"] else 0)
+                outcomes += [Outcome(unit=unit, metric=name, value=value) for name in ("cost", "adjusted", "wait")]
+                outcomes += [
+                    Outcome(unit=unit, metric="adjusted-wait", value=value, denominator=1),
+                    Outcome(unit=unit, metric="adjusted", value=before, covariate=True),
+                    Outcome(unit=unit, metric="adjusted-wait", value=10 + before, covariate=True),
+                ]
+            await record(client, *outcomes)
+        found = by_metric(await client.get_results(GetResultsRequest(name="test")))
+        widths = {name: one.difference.upper - one.difference.lower for name, one in found.items()}
+        assert widths["adjusted"] == pytest.approx(widths["cost"] / math.sqrt(2), rel=0.1)
+        assert widths["adjusted-wait"] == pytest.approx(widths["wait"] / math.sqrt(2), rel=0.1)
+        for one in found.values():
+            assert one.difference.lower < 0.5 < one.difference.upper
+        with pytest.raises(InvalidRequest, match="covariate needs a metric with `covariate`"):
+            await record(client, Outcome(unit="user-1", metric="cost", value=1, covariate=True))
+
+
+async def test_an_event_that_cannot_be_applied_is_lost_and_holds_nothing_up(profile: Profile) -> None:
+    async with hosted(profile, ["experiments"]) as host, own_database(profile) as database:
+        client = host.client(ExperimentsClient)
+        await started(client, "broken", metrics=[COST])
+        await started(client, "whole", metrics=[COST])
+        keys = {row["name"]: row["key"] for row in await database.all("select name, key from experiment")}
+        broken = {"experiment": keys["broken"], "unit": "no hash", "arm": 0, "response": "r1"}
+        whole = {"experiment": keys["whole"], "unit": "00" * 16, "arm": 0, "response": "r2"}
+        for event in (broken, whole, {"experiment": 999_999, "not_assigned": 1}):
+            await database.run(
+                "insert into audit.outbox (topic, body) values ('experiments', %s)", orjson.dumps(event).decode()
+            )
+
+        async def applied() -> bool:
+            return await database.all("select from audit.outbox") == []
+
+        await until(applied, "the events")
+        rows = await database.all("select experiment, recorded, lost from delivery")
+        assert {row["experiment"]: (row["recorded"], row["lost"]) for row in rows} == {
+            keys["broken"]: (0, 1),
+            keys["whole"]: (1, 0),
+        }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import openai
 import orjson
@@ -12,13 +10,14 @@ import psycopg
 import pytest
 
 from drw.kernel.storage.audit import digest
-from models.cluster import ModelsCluster
+from models.cluster import ModelsCluster, StartCluster
 from models.double_engine import WORDS
+from support.json_types import Json, JsonObject
 
 TEXT = "".join(WORDS)
 
 
-def ask(how, **more):
+def ask(how: str, **more: Json) -> JsonObject:
     return {"model": "double", "messages": [{"role": "user", "content": how}], **more}
 
 
@@ -27,6 +26,7 @@ async def test_a_complete_answer_is_recorded_before_it_ends(cluster: ModelsClust
     body = answer.parse()
     assert (answer.headers["x-drw-model"], body.model) == ("double", "double")
     assert (body.choices[0].message.content, body.choices[0].finish_reason) == (TEXT, "stop")
+    assert body.usage
     assert (body.usage.prompt_tokens, body.usage.total_tokens) == (5, 8)
     assert cluster.double.bodies[0]["model"] == "up-1"
     (record,) = cluster.records()
@@ -55,7 +55,7 @@ async def test_the_record_of_a_stream_is_written_before_done(cluster: ModelsClus
 async def test_a_stream_has_usage_only_on_request(cluster: ModelsCluster, n: int) -> None:
     for asked in (False, True):
         more = {"stream_options": {"include_usage": True}} if asked else {}
-        stream = await cluster.client.chat.completions.create(**ask("plain", stream=True, n=n, **more))
+        stream = await cluster.client.chat.completions.create(**ask("plain", n=n, **more), stream=True)
         chunks = [chunk async for chunk in stream]
         texts = ["".join(c.delta.content or "" for k in chunks for c in k.choices if c.index == i) for i in range(n)]
         assert texts == [TEXT] * n
@@ -98,12 +98,12 @@ async def test_a_truncated_stream_ends_with_an_error_without_done(cluster: Model
     assert record["outcome"] == "failed"
     assert record["details"]["answer_sha256"] in (digest(WORDS[0]), digest(TEXT))
     with pytest.raises(openai.APIError):
-        async for _ in await cluster.client.chat.completions.create(**ask(how, stream=True)):
+        async for _ in await cluster.client.chat.completions.create(**ask(how), stream=True):
             pass
 
 
 @pytest.mark.parametrize(("how", "stream"), [("wait", False), ("wait", True), ("stall", False)])
-async def test_an_engine_above_its_timeout_is_a_504(start: Callable[..., Any], how: str, stream: bool) -> None:
+async def test_an_engine_above_its_timeout_is_a_504(start: StartCluster, how: str, stream: bool) -> None:
     async with start(openai={"first_token_seconds": 0.1, "between_tokens_seconds": 0.1}) as cluster:
         answer = await cluster.http.post("/v1/chat/completions", json=ask(how, stream=stream))
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
@@ -111,10 +111,10 @@ async def test_an_engine_above_its_timeout_is_a_504(start: Callable[..., Any], h
         await cluster.until(lambda: cluster.double.under_way == 0, "the engine's work to end")
 
 
-async def test_a_stalled_stream_ends_with_a_timeout_error(start: Callable[..., Any]) -> None:
+async def test_a_stalled_stream_ends_with_a_timeout_error(start: StartCluster) -> None:
     async with start(openai={"between_tokens_seconds": 0.1}) as cluster:
         with pytest.raises(openai.APIError, match="no token within the time"):
-            async for _ in await cluster.client.chat.completions.create(**ask("stall", stream=True)):
+            async for _ in await cluster.client.chat.completions.create(**ask("stall"), stream=True):
                 pass
 
 
@@ -126,7 +126,7 @@ async def test_a_disconnect_of_the_caller_stops_the_engine(cluster: ModelsCluste
     await cluster.until(lambda: cluster.double.under_way == 1, "the request to reach the engine")
     asking.cancel()
     await cluster.until(lambda: cluster.double.under_way == 0, "the engine's work to end")
-    found: list[dict[str, Any]] = []
+    found: list[JsonObject] = []
 
     def arrived() -> bool:
         found.extend(cluster.records())
@@ -136,7 +136,7 @@ async def test_a_disconnect_of_the_caller_stops_the_engine(cluster: ModelsCluste
     assert [r["outcome"] for r in found] == ["client_gone"]
 
 
-async def test_a_full_admission_queue_is_a_503(start: Callable[..., Any]) -> None:
+async def test_a_full_admission_queue_is_a_503(start: StartCluster) -> None:
     import asyncio
 
     async with start(double={"max_concurrent": 1}, max_waiting=1) as cluster:
@@ -152,7 +152,7 @@ async def test_a_full_admission_queue_is_a_503(start: Callable[..., Any]) -> Non
         assert sorted(a.status_code for a in answers) == [200, 200, 503]
 
 
-async def test_an_unreachable_engine_is_a_503_and_degrades_the_service(start: Callable[..., Any], folder: Path) -> None:
+async def test_an_unreachable_engine_is_a_503_and_degrades_the_service(start: StartCluster, folder: Path) -> None:
     from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 
     async with start(double={"base_url": f"unix:{folder}/nobody"}) as cluster:
@@ -171,7 +171,7 @@ async def test_an_unreachable_engine_is_a_503_and_degrades_the_service(start: Ca
         ({"api_key_variable": "NO_KEY"}, "the key for 'other' is missing: set NO_KEY"),
     ],
 )
-async def test_any_unhealthy_model_degrades_the_service(start: Callable[..., Any], setting: Any, why: str) -> None:
+async def test_any_unhealthy_model_degrades_the_service(start: StartCluster, setting: dict[str, str], why: str) -> None:
     from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 
     async with start(fallback=setting) as cluster:
@@ -197,7 +197,7 @@ async def test_an_answer_without_a_record_is_a_503(cluster: ModelsCluster) -> No
 
 
 async def test_the_upstream_key_is_read_from_the_environment(
-    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    start: StartCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start(double={"api_key_variable": "DOUBLE_KEY"}) as cluster:
         with pytest.raises(openai.InternalServerError, match="set DOUBLE_KEY"):

@@ -17,7 +17,7 @@ from support.hosting import hosted
 
 @pytest.fixture
 def places(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ServiceAddress]:
-    def place(*services):
+    def place(*services: str) -> ServiceAddress:
         name = f"{folder}/{tmp_path_factory.mktemp('p').name}-{services[0]}"
         return ServiceAddress(services=services, grpc=f"unix:{name}.g", http=f"unix:{name}.h")
 

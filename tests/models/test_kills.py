@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any
 
 import openai
 import pytest
 
+from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.transport import Channels
 from drw.killswitch.watch import Killed, KillList
-from models.cluster import ModelsCluster
+from models.cluster import ModelsCluster, StartCluster
 from models.test_failures import ask
-from support.kills import kill
+from support.gateway.kills import kill
 
 WHO = Principal("acme", "research", "key_test", frozenset({"models:invoke"}))
 SUBJECTS = [
@@ -29,7 +28,7 @@ SUBJECTS = [
 ]
 
 
-async def stopped(cluster, *kills):
+async def stopped(cluster: ModelsCluster, *kills: Kill) -> openai.PermissionDeniedError:
     """Kill, and return when calls are refused."""
     await cluster.kills.kill(*kills)
     async with asyncio.timeout(30):
@@ -42,8 +41,8 @@ async def stopped(cluster, *kills):
 
 
 @pytest.mark.parametrize("what", SUBJECTS, ids=["key", "desk", "model", "own model"])
-async def test_a_kill_rejects_new_calls_and_ends_streams(cluster: ModelsCluster, what: Any) -> None:
-    stream = await cluster.client.chat.completions.create(**ask("stall", stream=True))
+async def test_a_kill_rejects_new_calls_and_ends_streams(cluster: ModelsCluster, what: Kill) -> None:
+    stream = await cluster.client.chat.completions.create(**ask("stall"), stream=True)
     first = await anext(stream)
     assert first.choices[0].delta.content
     waiting = asyncio.create_task(cluster.client.chat.completions.create(**ask("wait")))
@@ -73,7 +72,7 @@ async def test_a_kill_rejects_new_calls_and_ends_streams(cluster: ModelsCluster,
 
 
 async def test_calls_of_others_are_not_affected_by_a_kill(cluster: ModelsCluster) -> None:
-    stream = await cluster.client.chat.completions.create(**ask("stall", stream=True))
+    stream = await cluster.client.chat.completions.create(**ask("stall"), stream=True)
     await anext(stream)
     others = [
         kill("KEY", "key_test", "other"),
@@ -109,7 +108,7 @@ async def test_an_rpc_call_is_stopped_by_a_kill(cluster: ModelsCluster) -> None:
     assert [record["outcome"] for record in cluster.records()] == ["killed", "killed"]
 
 
-async def test_kills_persist_without_the_router_and_across_restarts(start: Callable[..., Any]) -> None:
+async def test_kills_persist_without_the_router_and_across_restarts(start: StartCluster) -> None:
     async with start() as cluster:
         await stopped(cluster, SUBJECTS[0])
         await cluster.kills.stop()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import openai
 import orjson
@@ -30,10 +29,11 @@ from drw.billing.counters.rebuild import REBUILD_LOCK
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.models.serving.metering.estimates import prompt_token_bound
-from models.cluster import ModelsCluster
+from models.cluster import ModelsCluster, StartCluster
 from models.double_engine import WORDS
-from support.keys import announce
-from support.money import until_counters_open
+from support.gateway.keys import announce
+from support.gateway.money import until_counters_open
+from support.json_types import Json, JsonObject
 
 TEXT = "".join(WORDS)
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
@@ -41,11 +41,11 @@ PROMPT, COMPLETION = 5, 3
 """What the double counts."""
 
 
-def ask(how="plain", **more):
+def ask(how: str = "plain", **more: int) -> JsonObject:
     return {"model": "double", "messages": [{"role": "user", "content": how}], **more}
 
 
-def sample(name, **labels):
+def sample(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
@@ -58,7 +58,7 @@ class BillingHarness:
         self.file = cluster.host.profile.data / "serving" / "policy.pb"
         self.seen = 0
 
-    async def set(self, budget: str = "", **price: Any) -> None:
+    async def set(self, budget: str = "", **price: Json) -> None:
         """Set the price of the model and the budget of the desk, and wait until they apply."""
         with acting_for(BOSS):
             if price:
@@ -79,11 +79,11 @@ class BillingHarness:
         await self.cluster.until(has_policy, "the newest prices and budgets")
         self.seen = len(self.rows())
 
-    def rows(self) -> list[dict]:
+    def rows(self) -> list[JsonObject]:
         with psycopg.connect(self.cluster.database, row_factory=psycopg.rows.dict_row) as connection:
             return connection.execute("select * from metering.ledger order by at, id").fetchall()
 
-    def new(self) -> list[dict]:
+    def new(self) -> list[JsonObject]:
         """Return the rows since the last call."""
         rows = self.rows()
         new_rows, self.seen = rows[self.seen :], len(rows)
@@ -94,10 +94,14 @@ class BillingHarness:
             return (await self.client.list_budgets(ListBudgetsRequest())).budgets[0]
 
 
+Billing = Callable[..., AbstractAsyncContextManager[BillingHarness]]
+"""Starts the cluster: `async with billing(small=..., **settings) as at`."""
+
+
 @pytest.fixture
-def billing(start: Callable[..., Any]) -> Callable[..., Any]:
+def billing(start: StartCluster) -> Billing:
     @asynccontextmanager
-    async def begin(**more) -> AsyncIterator[BillingHarness]:
+    async def begin(**more: Json) -> AsyncIterator[BillingHarness]:
         async with start(more=("rate_limiting",), **more) as cluster:
             harness = BillingHarness(cluster)
             await until_counters_open(cluster.host.profile)
@@ -107,7 +111,7 @@ def billing(start: Callable[..., Any]) -> Callable[..., Any]:
     return begin
 
 
-async def test_an_answer_is_charged_before_it_is_returned(billing: Callable[..., Any]) -> None:
+async def test_an_answer_is_charged_before_it_is_returned(billing: Billing) -> None:
     async with billing() as at:
         await at.set(budget="1", prompt_usd_per_million="2", completion_usd_per_million="10")
         before = await at.budget()
@@ -133,7 +137,7 @@ async def test_an_answer_is_charged_before_it_is_returned(billing: Callable[...,
         assert spend.lines[0].name == "double" and float(spend.usd) == pytest.approx(float(after.spent))
 
 
-async def test_a_call_above_its_budget_is_rejected_with_openais_code(billing: Callable[..., Any]) -> None:
+async def test_a_call_above_its_budget_is_rejected_with_openais_code(billing: Billing) -> None:
     async with billing() as at:
         await at.set(budget="0.0001", completion_usd_per_million="10")
         with pytest.raises(openai.RateLimitError, match="the desk 'research' has") as caught:
@@ -143,7 +147,7 @@ async def test_a_call_above_its_budget_is_rejected_with_openais_code(billing: Ca
         assert at.cluster.double.bodies == []  # the engine was not asked
 
 
-async def test_a_call_rejected_before_the_engine_counts_for_its_model(billing: Callable[..., Any]) -> None:
+async def test_a_call_rejected_before_the_engine_counts_for_its_model(billing: Billing) -> None:
     operation = {f"gen_ai_{name}_model": "double" for name in ("request", "response")}
     labels = operation | {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "openai"}
     ended = labels | {"error_type": "InsufficientQuota"}
@@ -157,7 +161,7 @@ async def test_a_call_rejected_before_the_engine_counts_for_its_model(billing: C
 
 
 @pytest.mark.parametrize("how", ["plain", "thinking"])
-async def test_a_stream_at_the_budget_ends_with_an_error_event(billing: Callable[..., Any], how: str) -> None:
+async def test_a_stream_at_the_budget_ends_with_an_error_event(billing: Billing, how: str) -> None:
     async with billing(metering={"min_tokens": 1}) as at:
         await at.set(budget="0.00002", completion_usd_per_million="10")  # two tokens
         answer = await at.cluster.http.post("/v1/chat/completions", json=ask(how, stream=True))
@@ -169,7 +173,7 @@ async def test_a_stream_at_the_budget_ends_with_an_error_event(billing: Callable
 
 
 @pytest.mark.parametrize("how", ["cut", "no_done", "error_event"])
-async def test_tokens_before_an_engine_crash_are_charged(billing: Callable[..., Any], how: str) -> None:
+async def test_tokens_before_an_engine_crash_are_charged(billing: Billing, how: str) -> None:
     async with billing() as at:
         await at.set(prompt_usd_per_million="0", completion_usd_per_million="10")
         await at.cluster.http.post("/v1/chat/completions", json=ask(how, stream=True))
@@ -184,7 +188,7 @@ async def test_tokens_before_an_engine_crash_are_charged(billing: Callable[..., 
         assert [(row["cost"], row["counted_by"]) for row in at.new()] == [(0, "nothing")] * 3  # it was tried again
 
 
-async def test_a_disconnected_caller_pays_for_received_tokens(billing: Callable[..., Any]) -> None:
+async def test_a_disconnected_caller_pays_for_received_tokens(billing: Billing) -> None:
     async with billing() as at:
         await at.set(budget="1", completion_usd_per_million="10")
         body = ask("stall", stream=True, max_tokens=9)
@@ -193,7 +197,7 @@ async def test_a_disconnected_caller_pays_for_received_tokens(billing: Callable[
             event = await anext(lines)
             assert orjson.loads(event.removeprefix("data: "))["choices"][0]["delta"]["content"] == WORDS[0]
             assert float((await at.budget()).reserved) > 0
-        new_rows: list[dict[str, Any]] = []
+        new_rows: list[JsonObject] = []
 
         def arrived() -> bool:
             new_rows.extend(at.new())
@@ -210,7 +214,7 @@ async def test_a_disconnected_caller_pays_for_received_tokens(billing: Callable[
 
 
 async def test_a_model_at_capacity_uses_its_fallback_and_vice_versa(
-    billing: Callable[..., Any],
+    billing: Billing,
 ) -> None:
     async with billing(fallback={}) as at:
         await at.set(completion_usd_per_million="10")
@@ -232,7 +236,7 @@ async def test_a_model_at_capacity_uses_its_fallback_and_vice_versa(
         assert [await answers("double"), await answers("double")] == ["double", "other"]
 
 
-async def test_an_answer_without_a_limit_is_limited_by_the_reservation(billing: Callable[..., Any]) -> None:
+async def test_an_answer_without_a_limit_is_limited_by_the_reservation(billing: Billing) -> None:
     async with billing(metering={"max_tokens": 50}) as at:
         await at.cluster.http.post("/v1/chat/completions", json=ask())
         await at.set(completion_usd_per_million="10")
@@ -242,7 +246,7 @@ async def test_an_answer_without_a_limit_is_limited_by_the_reservation(billing: 
         assert bounds == [{}, {"max_tokens": 50}, {"max_completion_tokens": 70}]
 
 
-async def test_embeddings_are_charged(billing: Callable[..., Any]) -> None:
+async def test_embeddings_are_charged(billing: Billing) -> None:
     async with billing() as at:
         with acting_for(BOSS):
             await at.client.set_price(Price(model="vectors", prompt_usd_per_million="1"))
@@ -252,7 +256,7 @@ async def test_embeddings_are_charged(billing: Callable[..., Any]) -> None:
         assert (at.rows()[-1]["route"], at.rows()[-1]["prompt_tokens"]) == ("embedding", 2)
 
 
-async def test_tokens_a_minute_are_limited_with_headers(billing: Callable[..., Any]) -> None:
+async def test_tokens_a_minute_are_limited_with_headers(billing: Billing) -> None:
     async with billing() as at:
         await announce(at.client, "key_test")
         with acting_for(BOSS):
@@ -273,9 +277,7 @@ async def test_tokens_a_minute_are_limited_with_headers(billing: Callable[..., A
         assert over_limit.status_code == 429 and "retry-after" not in over_limit.headers
 
 
-async def test_counters_are_rebuilt_from_the_ledger_after_data_loss(
-    billing: Callable[..., Any], profile: Profile
-) -> None:
+async def test_counters_are_rebuilt_from_the_ledger_after_data_loss(billing: Billing, profile: Profile) -> None:
     async with billing() as at:
         await at.set(budget="1", completion_usd_per_million="10")
         await at.cluster.http.post("/v1/chat/completions", json=ask(max_tokens=5))
@@ -295,7 +297,7 @@ async def test_counters_are_rebuilt_from_the_ledger_after_data_loss(
         assert after.spent == "0.00006"
 
 
-async def test_free_calls_do_not_need_valkey(start: Callable[..., Any], profile: Profile) -> None:
+async def test_free_calls_do_not_need_valkey(start: StartCluster, profile: Profile) -> None:
     away = profile.model_copy(update={"valkey": "unix:///nowhere"})
     async with start(more=("rate_limiting",), on=away) as cluster:
         at = BillingHarness(cluster)
@@ -310,7 +312,7 @@ async def test_free_calls_do_not_need_valkey(start: Callable[..., Any], profile:
         assert "Valkey does not answer" in answer.text
 
 
-async def test_the_real_engine_counts_prompts_and_streamed_tokens(billing: Callable[..., Any], engine: Path) -> None:
+async def test_the_real_engine_counts_prompts_and_streamed_tokens(billing: Billing, engine: Path) -> None:
     async with billing(small=engine) as at:
         with acting_for(BOSS):
             await at.client.set_price(Price(model="small", prompt_usd_per_million="1", completion_usd_per_million="1"))

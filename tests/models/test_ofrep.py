@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import httpx
 import pytest
@@ -26,6 +26,9 @@ from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from models.test_experiments import WHO, definition
+from support.json_types import Json
+
+T = TypeVar("T")
 
 HEADERS = {
     "x-drw-key": WHO.key,
@@ -44,8 +47,8 @@ class Flags:
     provider: OFREPProvider
 
     async def resolve(
-        self, resolve: Callable[..., FlagResolutionDetails[Any]], key: str, default: Any, unit: str = "u"
-    ) -> FlagResolutionDetails[Any]:
+        self, resolve: Callable[..., FlagResolutionDetails[T]], key: str, default: T, unit: str = "u"
+    ) -> FlagResolutionDetails[T]:
         """Resolve a flag in a thread: the provider blocks."""
         return await asyncio.to_thread(resolve, key, default, EvaluationContext(unit, {"country": "CA"}))
 
@@ -65,7 +68,7 @@ async def flags(profile: Profile) -> AsyncIterator[Flags]:
         await host.stop()
 
 
-async def started(client: ExperimentsClient, name: str, *values: Any) -> None:
+async def started(client: ExperimentsClient, name: str, *values: object) -> None:
     arms = [{"name": f"arm{n}", "weight": 1, "value": value} for n, value in enumerate(values)]
     with acting_for(WHO):
         await client.create_experiment(definition(name, arms=arms))
@@ -74,7 +77,7 @@ async def started(client: ExperimentsClient, name: str, *values: Any) -> None:
 
 async def test_the_official_client_resolves_every_type_and_records_the_exposure(profile: Profile) -> None:
     async with flags(profile) as service:
-        values: dict[str, tuple[Any, Any]] = {
+        values: dict[str, tuple[Json, Json]] = {
             "bool": (True, False),
             "string": ("small", "large"),
             "integer": (10, 20),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -16,15 +16,18 @@ from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile, ServiceAddress
-from models.double_engine import WORDS, double_engine
+from models.double_engine import WORDS, DoubleEngine, double_engine
 from support.hosting import hosted
+from support.json_types import Json
 from support.strict_transport import StrictTransport
 
 _numbers = itertools.count()
 
 
 @pytest.fixture(params=["together", "strict", "apart"])
-async def served(request: pytest.FixtureRequest, profile: Profile, folder: Path, caller: Principal):
+async def served(
+    request: pytest.FixtureRequest, profile: Profile, folder: Path, caller: Principal
+) -> AsyncIterator[tuple[ServingClient, DoubleEngine, str]]:
     """A client of serving, the engine behind it, and the database."""
     base = f"{folder}/v{next(_numbers)}"
     models = {"double": {"engine": "openai", "base_url": f"unix:{base}.d"}}
@@ -39,7 +42,7 @@ async def served(request: pytest.FixtureRequest, profile: Profile, folder: Path,
 
 
 @asynccontextmanager
-async def _running(profile, how):
+async def _running(profile: Profile, how: str) -> AsyncIterator[Host]:
     if how == "apart":
         hosts = [Host(profile, name) for name in ("discovery", "serving")] + [Host(profile, "test", [])]
     else:
@@ -54,11 +57,13 @@ async def _running(profile, how):
             await host.stop(grace=0)
 
 
-def ask(how, **more):
+def ask(how: str, **more: Json) -> ChatRequest:
     return ChatRequest(messages=[ChatMessage(role="user", content=how)], **more)
 
 
-async def test_an_rpc_answer_is_streamed_and_ends_with_its_finish_reason(served: Any) -> None:
+async def test_an_rpc_answer_is_streamed_and_ends_with_its_finish_reason(
+    served: tuple[ServingClient, DoubleEngine, str],
+) -> None:
     client, engine, database = served
     schema = '{"type": "object"}'
     pieces = [p async for p in client.chat(ask("plain", max_tokens=9, stop=["x"], seed=3, json_schema=schema))]
@@ -73,7 +78,7 @@ async def test_an_rpc_answer_is_streamed_and_ends_with_its_finish_reason(served:
     assert [(r["outcome"], r["actor"]) for (r,) in rows] == [("ok", "key_test")]
 
 
-async def test_rpc_errors_keep_their_class(served: Any) -> None:
+async def test_rpc_errors_keep_their_class(served: tuple[ServingClient, DoubleEngine, str]) -> None:
     client, _, database = served
     for request, error, said in [
         (ask("plain", model="gone"), NotFound, "'gone' does not exist"),
@@ -89,7 +94,7 @@ async def test_rpc_errors_keep_their_class(served: Any) -> None:
     assert [outcome for (outcome,) in rows] == ["refused"] * 4 + ["failed"]
 
 
-async def test_closing_an_rpc_stream_stops_the_engine(served: Any) -> None:
+async def test_closing_an_rpc_stream_stops_the_engine(served: tuple[ServingClient, DoubleEngine, str]) -> None:
     import asyncio
 
     client, engine, _ = served

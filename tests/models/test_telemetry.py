@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
@@ -19,8 +20,9 @@ from drw.kernel.observability.telemetry import JsonFormatter
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.settings import Settings as ServingSettings
-from models.cluster import ModelsCluster
-from support.spans import Spans, attributes_of, recorded
+from models.cluster import ModelsCluster, StartCluster
+from support.json_types import Json, JsonObject
+from support.telemetry.spans import Spans, attributes_of, recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
@@ -41,7 +43,7 @@ def spans() -> Iterator[Spans]:
 
 
 @pytest.fixture
-def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+def lines() -> Iterator[Callable[[], list[JsonObject]]]:
     """The log as a process writes it."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
@@ -55,20 +57,20 @@ def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     root.setLevel(before)
 
 
-async def ask(cluster, how="plain", **more):
+async def ask(cluster: ModelsCluster, how: str = "plain", **more: Json) -> httpx.Response:
     messages = [{"role": "system", "content": f"{WORDS} {SECRET}"}, {"role": "user", "content": how}]
     body = {"model": "double", "messages": messages, "stream": True, **more}
     return await cluster.http.post("/v1/chat/completions", json=body, headers=PARENT)
 
 
-def sample(name, **labels):
+def sample(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 async def test_a_call_is_a_client_span_and_propagates_its_trace_to_the_engine(
     cluster: ModelsCluster, spans: Spans
 ) -> None:
-    parameters = {"temperature": 0.5, "max_tokens": 9, "seed": 3, "top_p": 0.9, "n": 1, "stop": ["noon"]}
+    parameters: JsonObject = {"temperature": 0.5, "max_tokens": 9, "seed": 3, "top_p": 0.9, "n": 1, "stop": ["noon"]}
     assert (await ask(cluster, **parameters)).status_code == 200
     span, server = spans.one("chat double"), spans.one("http/POST")
     assert span.kind is SpanKind.CLIENT
@@ -152,7 +154,7 @@ async def test_metrics_follow_the_conventions_without_labels_from_requests(clust
 
 
 async def test_log_fields_have_the_names_of_span_attributes(
-    cluster: ModelsCluster, lines: Callable[[], list[dict[str, Any]]]
+    cluster: ModelsCluster, lines: Callable[[], list[JsonObject]]
 ) -> None:
     await ask(cluster)
     (line,) = (line for line in lines() if line.get("path") == "/v1/chat/completions")
@@ -168,7 +170,7 @@ async def test_log_fields_have_the_names_of_span_attributes(
 
 @pytest.mark.parametrize("how", ["repeating", "quoting", "quoting_400", "quoting_429", "quoting_event", "no_finish"])
 async def test_content_is_not_captured_by_default(
-    cluster: ModelsCluster, spans: Spans, lines: Callable[[], list[dict[str, Any]]], how: str
+    cluster: ModelsCluster, spans: Spans, lines: Callable[[], list[JsonObject]], how: str
 ) -> None:
     answer = await ask(cluster, how)
     assert WORDS in answer.text or how == "no_finish"
@@ -179,11 +181,11 @@ async def test_content_is_not_captured_by_default(
 
 
 async def test_captured_content_is_redacted(
-    start: Callable[..., Any], spans: Spans, lines: Callable[[], list[dict[str, Any]]]
+    start: StartCluster, spans: Spans, lines: Callable[[], list[JsonObject]]
 ) -> None:
     async with start(capture_content=True, capture_characters=400) as cluster:
         tool = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"password": "hunter22"}'}}
-        messages = [
+        messages: Json = [
             {"role": "system", "content": f"{WORDS}: {SECRET}, mail ann@example.com, card 4111 1111 1111 1111"},
             {"role": "assistant", "tool_calls": [tool]},
             {"role": "tool", "tool_call_id": "c1", "content": "found"},
@@ -203,7 +205,7 @@ async def test_captured_content_is_redacted(
         for secret in (SECRET, "hunter22", "ann@example.com", "4111"):
             assert secret not in spans_text(spans)
         spans.exporter.clear()
-        long = [{"role": "system", "content": f"{WORDS} " * 500}, {"role": "user", "content": "repeating"}]
+        long: Json = [{"role": "system", "content": f"{WORDS} " * 500}, {"role": "user", "content": "repeating"}]
         await cluster.client.chat.completions.create(model="double", messages=long)
         attributes = attributes_of(spans.one("chat double"))
         assert all(len(attributes[f"gen_ai.{way}.messages"]) < 700 for way in ("input", "output"))
@@ -224,14 +226,14 @@ def test_opentelemetrys_variable_enables_content_capture(
 
 async def test_cost_is_counted_for_the_model_of_each_attempt(spans: Spans) -> None:
     class DoubleAudit:
-        def line(self, action, resource, outcome, details) -> str:
+        def line(self, action: str, resource: str, outcome: str, details: JsonObject) -> str:
             self.details = details
             return "line"
 
-        async def put(self, line) -> None: ...
+        async def put(self, line: str) -> None: ...
 
     def row(model: str, cost: int) -> Row:
-        caller: dict[str, Any] = {"org": "", "desk": "", "key": "platform"}
+        caller: JsonObject = {"org": "", "desk": "", "key": "platform"}
         at = datetime.now(UTC)
         return Row(
             id=model, at=at, model=model, route="managed", cost=cost, outcome="ok", counted_by="engine", **caller
@@ -257,5 +259,5 @@ async def test_cost_is_counted_for_the_model_of_each_attempt(spans: Spans) -> No
     assert audit.details["cached_tokens"] == 7
 
 
-def spans_text(spans) -> str:
+def spans_text(spans: Spans) -> str:
     return "\n".join(span.to_json() for span in spans.all())

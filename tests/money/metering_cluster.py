@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import redis.asyncio
 
@@ -44,6 +43,7 @@ from drw.models.serving.routing.candidates import ChatModel, ModelRequest
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 from drw.models.serving.routing.load_balancing import Affinity, Replica
 from drw.models.serving.settings import CircuitSettings
+from support.json_types import Json
 
 Cap = tuple[Subject, str, str | int]
 
@@ -186,7 +186,7 @@ class MeteringCluster:
         self._counters.append(counters)
         return counters
 
-    def gateway(self, path: Path | None = None, **settings: Any) -> Gateway:
+    def gateway(self, path: Path | None = None, **settings: Json) -> Gateway:
         """Return a process; with a path, the successor of the process that had this lease file."""
         file = LeaseFile(path) if path else None
         self._files += [file] if file else []

@@ -7,6 +7,7 @@ from drw.billing.ledger.rows import Row
 from drw.billing.subjects import Subject
 from drw.kernel.rpc.context import Principal
 from money.metering_cluster import Call, MeteringCluster, model
+from support.json_types import JsonObject
 
 CALLER = Principal("acme", "rates", "key_1")
 KEY, DESK = Subject(Block.KEY, "acme", "key_1"), Subject(Block.DESK, "acme", "rates")
@@ -27,7 +28,7 @@ async def spent(cluster: MeteringCluster) -> tuple[int, int]:
     return counters["tn"], counters["n"]
 
 
-async def rows(cluster: MeteringCluster) -> list[dict]:
+async def rows(cluster: MeteringCluster) -> list[JsonObject]:
     """Return all rows of the ledger."""
     return await cluster.database.all("select * from metering.ledger order by id")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,11 +17,13 @@ from drw.models.serving.engines.token_counting import check_prompts
 from drw.models.serving.errors import ContextLengthExceeded, EngineMisconfigured, EngineUnavailable, NotSupported
 from drw.models.serving.metering.estimates import prompt_token_bound
 from drw.models.serving.ports import CountedPrompt, EngineTarget
+from drw.models.serving.routing.candidates import ChatModel
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker
 from drw.models.serving.routing.load_balancing import Replica
 from drw.models.serving.settings import CircuitSettings
 from money.metering_cluster import DoubleChat, MeteringCluster, model, model_request, running_cluster
 from money.protocol import CALLER, DESK
+from support.json_types import JsonObject
 
 PRICES = [Price(model=name, prompt_usd_per_million="1", completion_usd_per_million="1") for name in ("one", "two")]
 PROMPT, MAX_TOKENS = 5, 10
@@ -35,7 +37,7 @@ class CountingChat(DoubleChat):
         self.results = list(results)
         self.urls: list[str] = []
 
-    async def count_prompt(self, target, endpoint, body):
+    async def count_prompt(self, target: EngineTarget, endpoint: str, body: JsonObject) -> CountedPrompt:
         self.urls.append(target.base_url)
         result = self.results.pop(0) if self.results else PROMPT
         if isinstance(result, Exception):
@@ -48,12 +50,12 @@ class HangingChat(DoubleChat):
 
     calls = 0
 
-    async def count_prompt(self, target, endpoint, body):
+    async def count_prompt(self, target: EngineTarget, endpoint: str, body: JsonObject) -> None:
         self.calls += 1
         await asyncio.Event().wait()
 
 
-def model_with(name, engine, urls=("x",)):
+def model_with(name: str, engine: DoubleChat, urls: Sequence[str] = ("x",)) -> ChatModel:
     replicas = (
         Replica(url, EngineTarget(name, url, "up", ""), CircuitBreaker(CircuitSettings(), Clock(), name, url))
         for url in urls
@@ -61,7 +63,7 @@ def model_with(name, engine, urls=("x",)):
     return replace(model(name), engine=engine, replicas=tuple(replicas))
 
 
-def open_circuit(replica):
+def open_circuit(replica: Replica) -> None:
     for _ in range(5):
         replica.circuit.failed(replica.circuit.enter())
 
@@ -72,7 +74,7 @@ async def cluster(profile: Profile) -> AsyncIterator[MeteringCluster]:
         yield cluster
 
 
-async def reserved_tokens(cluster, *models, seconds: float | None = None) -> int:
+async def reserved_tokens(cluster: MeteringCluster, *models: ChatModel, seconds: float | None = None) -> int:
     """Return the tokens that are reserved for a request."""
     request = model_request(models, prompt=PROMPT, max_tokens=MAX_TOKENS, stream=False)
     if seconds is not None:
@@ -109,7 +111,7 @@ async def test_models_count_concurrently(cluster: MeteringCluster) -> None:
     barrier = asyncio.Barrier(2)
 
     class BarrierChat(DoubleChat):
-        async def count_prompt(self, target, endpoint, body):
+        async def count_prompt(self, target: EngineTarget, endpoint: str, body: JsonObject) -> CountedPrompt:
             await barrier.wait()
             return CountedPrompt(PROMPT)
 

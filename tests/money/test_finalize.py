@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 
 import orjson
 import pytest
 
 from drw.billing.ledger.ledger import InCommit, Ledger
+from drw.billing.ledger.rows import Row
 from drw.billing.reservations.reservation import Settlement
 from drw.billing.usage import UsageUpdate
 from drw.kernel.errors import ClientDisconnected, Unavailable
@@ -29,6 +30,7 @@ class DoubleRecord:
 
     def __init__(self) -> None:
         self.events: list[object] = []
+        self.in_commit: InCommit | None = None
 
     def charge(self, settlement: Settlement) -> None:
         self.events.append(settlement.cost)
@@ -60,7 +62,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str]]:
     writes: list[tuple[list[str], str]] = []
     put = Ledger.put
 
-    async def put_and_record(self, rows, record="") -> bool:
+    async def put_and_record(self: Ledger, rows: Sequence[Row], record: str = "") -> bool:
         writes.append(([row.id for row in rows], record))
         return await put(self, rows, record)
 
@@ -102,7 +104,7 @@ async def test_a_settlement_that_cannot_be_written_is_charged_once_in_its_record
     await report(call.metered, usage(10, 5))
     record = DoubleRecord()
 
-    async def unavailable(self, rows, record="") -> bool:
+    async def unavailable(self: Ledger, rows: Sequence[Row], record: str = "") -> bool:
         raise Unavailable("the database does not answer")
 
     monkeypatch.setattr(Ledger, "put", unavailable)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -21,6 +20,7 @@ from drw.kernel.errors import ClientDisconnected, DrwError
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
 from money.metering_cluster import BLOCK, LEASE, Call, MeteringCluster, model, report, running_cluster, usage
+from support.json_types import Json, JsonObject
 
 MODELS = [model("cheap"), model("dear")]
 CALLERS = [Principal("acme", "rates", "key_1"), Principal("acme", "rates", "key_2"), Principal("acme", "fx", "key_3")]
@@ -84,7 +84,14 @@ concurrent_steps = st.lists(
 )
 
 
-def schedules(kinds: dict) -> st.SearchStrategy:
+Step = tuple[str, tuple[Json, ...]]
+"""Name of a method, and its arguments."""
+
+Schedule = list[Step | list[Step]]
+"""Steps one after the other; those of a list are concurrent."""
+
+
+def schedules(kinds: JsonObject) -> st.SearchStrategy[Schedule]:
     names = st.sampled_from([name for name, (weight, _) in kinds.items() for _ in range(weight)])
     steps = names.flatmap(lambda name: st.tuples(st.just(name), kinds[name][1]))
     return st.lists(st.one_of(steps, steps, steps, concurrent_steps), min_size=25, max_size=60)
@@ -101,14 +108,14 @@ class ScheduleRunner:
         self.in_use: list[Call] = []
         """Calls that take part in the current step, at most once each."""
 
-    async def play(self, step: tuple | list[tuple]) -> None:
+    async def play(self, step: Step | list[Step]) -> None:
         """Run one step, or several concurrently."""
         steps = step if isinstance(step, list) else [step]
         self.in_use.clear()
         await asyncio.gather(*(self.run_step(name, args) for name, args in steps))
         await self.check()
 
-    async def run_step(self, name: str, args: tuple) -> None:
+    async def run_step(self, name: str, args: tuple[Json, ...]) -> None:
         with suppress(DrwError):
             await getattr(self, name)(*args)
 
@@ -140,7 +147,7 @@ class ScheduleRunner:
         self, gateway: int, caller: int, model_number: int, prompt: int, max_tokens: int, stream: bool, choices: int
     ) -> None:
         process, models = self.gateways[gateway], (MODELS[model_number], MODELS[1 - model_number])
-        arguments: dict[str, Any] = {"prompt": prompt, "max_tokens": max_tokens, "stream": stream, "choices": choices}
+        arguments: JsonObject = {"prompt": prompt, "max_tokens": max_tokens, "stream": stream, "choices": choices}
         call = await self.cluster.open(process, CALLERS[caller], *models, **arguments)
         self.calls.append(call)
         self.mark_registered(gateway)
@@ -298,7 +305,7 @@ class ScheduleRunner:
             assert not call.registered  # the process and the counters died together
 
 
-def _belongs_to(row: dict, subject: Subject) -> bool:
+def _belongs_to(row: JsonObject, subject: Subject) -> bool:
     if subject.kind == Block.MODEL:
         return row["model"] == subject.name
     names = {Block.KEY: row["key"], Block.DESK: row["desk"], Block.ORG: ""}
@@ -313,7 +320,7 @@ async def cluster(profile: Profile) -> AsyncIterator[MeteringCluster]:
 
 # Threads of earlier tests also draw random numbers, for which Hypothesis would blame a strategy.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
-SETTINGS: dict[str, Any] = {
+SETTINGS: JsonObject = {
     "derandomize": True,
     "deadline": None,
     "suppress_health_check": list(HealthCheck),
@@ -321,7 +328,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-async def play(cluster: MeteringCluster, schedule: list) -> None:
+async def play(cluster: MeteringCluster, schedule: Schedule) -> None:
     cluster.ms += 86_400_000
     await cluster.clear()
     with TemporaryDirectory() as folder:
@@ -333,13 +340,15 @@ async def play(cluster: MeteringCluster, schedule: list) -> None:
 
 @settings(max_examples=50, **SETTINGS)
 @given(schedule=schedules(STEPS))
-async def test_caps_are_never_exceeded_and_counters_equal_the_ledger(cluster: MeteringCluster, schedule: list) -> None:
+async def test_caps_are_never_exceeded_and_counters_equal_the_ledger(
+    cluster: MeteringCluster, schedule: Schedule
+) -> None:
     await play(cluster, schedule)
 
 
 @settings(max_examples=20, **SETTINGS)
 @given(schedule=schedules(STEPS_WITH_PARTIAL_LOSS))
 async def test_counters_equal_the_ledger_if_valkey_loses_single_reservations(
-    cluster: MeteringCluster, schedule: list
+    cluster: MeteringCluster, schedule: Schedule
 ) -> None:
     await play(cluster, schedule)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import pytest
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Block, Limit, Policy
-from drw.billing.counters.client import Counters, CountersUnavailable
+from drw.billing.counters.client import Charge, Counters, CountersUnavailable
 from drw.billing.counters.rebuild import CounterRebuild
 from drw.billing.ledger.attempts import Attempt, AttemptHistory
 from drw.billing.ledger.ledger import Ledger
-from drw.billing.ledger.rows import settlement_rows
+from drw.billing.ledger.rows import Row, settlement_rows
 from drw.billing.pricing.policy import CurrentPricing
 from drw.billing.reservations.errors import (
     InsufficientQuota,
@@ -20,8 +22,9 @@ from drw.billing.reservations.reaper import post
 from drw.billing.subjects import Subject
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
+from drw.kernel.storage.database import Connection
 from drw.models.serving.metering.budget_gate import BudgetGate
-from money.metering_cluster import BEAT, LEASE, MeteringCluster, model, report, token, usage
+from money.metering_cluster import BEAT, LEASE, Call, MeteringCluster, model, report, token, usage
 from money.protocol import CALLER, DESK, KEY, ONE, TOKEN, rows, spent
 
 
@@ -64,11 +67,13 @@ async def test_a_settlement_during_a_rebuild_counts_once(cluster: MeteringCluste
     await gateway.reservations.heartbeat()  # registers its reservations again
 
     class Interrupted(CounterRebuild):
-        async def _from_ledger(self, *args):
+        async def _from_ledger(
+            self, connection: Connection, changes: str, processes: set[str], reservations: set[str]
+        ) -> bool:
             if not call.metered.settlement:  # between the survey and the snapshot
                 await report(call.metered, usage(10, 5))
                 await call.metered.finalize()
-            return await super()._from_ledger(*args)
+            return await super()._from_ledger(connection, changes, processes, reservations)
 
     assert await cluster.create_rebuild(Interrupted).tick()
     assert await spent(cluster) == (15 * TOKEN, 0)
@@ -85,21 +90,25 @@ async def test_a_rebuild_completes_while_calls_keep_ending(
     await cluster.redis.flushdb()
     await gateway.reservations.heartbeat()
 
-    async def end(call) -> None:
+    async def end(call: Call) -> None:
         await report(call.metered, usage(10, 5))
         await call.metered.finalize()
 
     open_counters = Counters.open
 
-    async def interrupted(*args) -> bool:
+    async def interrupted(
+        counters: Counters, epoch: str, changes: str, settled: Sequence[str], posted: Sequence[str]
+    ) -> bool:
         if not second.metered.settlement:  # after the snapshot
             await end(second)
-        return await open_counters(*args)
+        return await open_counters(counters, epoch, changes, settled, posted)
 
     class Interrupted(CounterRebuild):
-        async def _from_ledger(self, *args):
+        async def _from_ledger(
+            self, connection: Connection, changes: str, processes: set[str], reservations: set[str]
+        ) -> bool:
             await end(first)
-            return await super()._from_ledger(*args)
+            return await super()._from_ledger(connection, changes, processes, reservations)
 
     monkeypatch.setattr(Counters, "open", interrupted)
     assert await cluster.create_rebuild(Interrupted).tick()
@@ -130,8 +139,10 @@ async def test_a_settlement_without_a_response_counts_once(
     await report(call.metered, usage(10, 5))
     settle = Counters.settle
 
-    async def settle_without_response(*args) -> None:
-        await settle(*args)
+    async def settle_without_response(
+        counters: Counters, process: str, id: str, at_ms: float, charges: Iterable[Charge], unposted: Sequence[str] = ()
+    ) -> None:
+        await settle(counters, process, id, at_ms, charges, unposted)
         raise CountersUnavailable("no answer")
 
     monkeypatch.setattr(Counters, "settle", settle_without_response)
@@ -159,8 +170,8 @@ async def test_a_process_paused_before_its_ledger_write_is_counted_once(
 
     expired = Counters.expired
 
-    async def expired_after_commit(*args):
-        found = await expired(*args)
+    async def expired_after_commit(counters: Counters, grace_ms: int) -> list[tuple[str, str, int, int, bytes]]:
+        found = await expired(counters, grace_ms)
         await call.gateway.reservations.commit(settlement)
         return found
 
@@ -259,7 +270,9 @@ async def test_without_valkey_priced_calls_fail_and_limits_are_shared_by_process
     await unreachable.close()
 
 
-async def test_sliding_and_fixed_windows(cluster: MeteringCluster) -> None:
+async def test_a_sliding_window_covers_60_seconds_and_a_fixed_one_a_minute_of_the_clock(
+    cluster: MeteringCluster,
+) -> None:
     sliding, fixed = Subject(Block.KEY, "acme", "key_1"), Subject(Block.KEY, "acme", "key_2")
     cluster.caps = [
         (sliding, "Cw", 100),
@@ -306,7 +319,7 @@ async def test_a_heartbeat_concurrent_with_a_settlement_charges_once(
         call.metered.history.attempts[-1].completion_tokens = 7
         settlement.append(gateway.reservations.prepare_settlement(call.reservation, "ok", "engine"))
 
-    async def put(self, rows, record="") -> bool:
+    async def put(self: Ledger, rows: Sequence[Row], record: str = "") -> bool:
         monkeypatch.undo()
         await gateway.reservations.commit(settlement[1])  # while the heartbeat settles pending calls
         return await self.put(rows, record)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -21,14 +20,15 @@ from drw.kernel.errors import NEVER, ClientDisconnected, RateLimited, http_heade
 from drw.kernel.rpc.context import acting_for
 from drw.models.serving.errors import ResponseTruncated
 from drw.models.serving.metering.estimates import prompt_token_bound
-from money.metering_cluster import BLOCK, LEASE, MeteringCluster, model_request, report, token, usage
+from money.metering_cluster import BLOCK, LEASE, Call, MeteringCluster, model_request, report, token, usage
 from money.protocol import CALLER, DESK, KEY, ONE, TOKEN, TWO, rows, spent
+from support.json_types import Json, JsonObject
 
 
 async def test_concurrent_reservations_never_exceed_the_cap(cluster: MeteringCluster) -> None:
     gateways = [cluster.gateway() for _ in range(4)]
 
-    async def reserve(number: int):
+    async def reserve(number: int) -> Call:
         return await cluster.open(gateways[number % 4], CALLER, ONE, prompt=3, max_tokens=7, stream=False)
 
     results = await asyncio.gather(*(reserve(number) for number in range(64)), return_exceptions=True)
@@ -137,7 +137,7 @@ async def test_usage_beyond_the_reservation_is_not_charged(cluster: MeteringClus
     ],
 )
 async def test_a_disconnected_call_is_charged_by_the_most_precise_count(
-    cluster: MeteringCluster, chunks: list[dict[str, Any]], charged: tuple[int, int], counted_by: str
+    cluster: MeteringCluster, chunks: list[JsonObject], charged: tuple[int, int], counted_by: str
 ) -> None:
     call = await cluster.open(cluster.gateway(), CALLER, ONE, prompt=10, max_tokens=60, stream=True)
     for chunk in chunks:
@@ -203,7 +203,7 @@ async def test_a_fallback_whose_attempt_was_not_written_ahead_is_not_charged(
     await metered.begin(ONE)
     await report(metered, token())
 
-    async def unavailable(*args):
+    async def unavailable(*args: object) -> None:
         raise CountersUnavailable("Valkey went away")
 
     monkeypatch.setattr(gateway.counters, "advance", unavailable)
@@ -234,7 +234,7 @@ async def one_call_at_model_two(cluster: MeteringCluster) -> MeteringCluster:
     return cluster
 
 
-async def concurrent_calls_and_cost(cluster) -> list[tuple[int, int]]:
+async def concurrent_calls_and_cost(cluster: MeteringCluster) -> list[tuple[int, int]]:
     results = await cluster.counters.peek([Subject(Block.MODEL, "", name) for name in ("one", "two")])
     return [(values["c"], values["n"] // TOKEN) for values in results]
 
@@ -346,7 +346,7 @@ async def test_late_usage_of_a_settled_call_is_not_charged(cluster: MeteringClus
 async def test_a_tool_call_that_the_engine_buffers_is_cut_too(cluster: MeteringCluster) -> None:
     call = await cluster.open(cluster.gateway(), CALLER, ONE, prompt=10, max_tokens=5, stream=False)
 
-    def tool_call_chunk(count: int, **choice) -> dict:
+    def tool_call_chunk(count: int, **choice: Json) -> JsonObject:
         return {"choices": [{"index": 0, "delta": {}, **choice}], "timings": {"predicted_n": count}}
 
     await report(call.metered, tool_call_chunk(5))

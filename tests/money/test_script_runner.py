@@ -25,7 +25,7 @@ async def test_concurrent_scripts_share_one_round_trip(runner: ScriptRunner, mon
     await runner.run(ECHO, [0])
     exchanges, send = [], runner._connection.send_packed_command
 
-    async def count_commands(commands, **options):
+    async def count_commands(commands: list[bytes], **options: bool) -> None:
         exchanges.append(len(commands))
         await send(commands, **options)
 

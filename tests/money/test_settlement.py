@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import pytest
 
+from drw.billing.counters.client import Charge, SettleResult
 from drw.billing.ledger.ledger import Ledger
-from drw.billing.ledger.rows import settlement_rows, total_charges
+from drw.billing.ledger.rows import Row, settlement_rows, total_charges
 from drw.billing.reservations.errors import (
     ReservationLost,
 )
 from drw.kernel.errors import ClientDisconnected, Unavailable
-from money.metering_cluster import BLOCK, LEASE, MeteringCluster, report, token, usage
+from money.metering_cluster import BLOCK, LEASE, Call, MeteringCluster, report, token, usage
 from money.protocol import CALLER, DESK, ONE, TOKEN, rows, settled_rows, spent
+from support.json_types import JsonObject
 
 
 class UnavailableLedger(Ledger):
     """Fails before the rows are written, or after."""
 
-    def __init__(self, cluster, *, written: bool) -> None:
+    def __init__(self, cluster: MeteringCluster, *, written: bool) -> None:
         super().__init__(cluster.database)
         self.written = written
 
-    async def put(self, rows, record="") -> bool:
+    async def put(self, rows: Sequence[Row], record: str = "") -> bool:
         if self.written:
             await super().put(rows, record)
         raise Unavailable("the database does not answer")
@@ -85,12 +87,12 @@ async def test_a_hanging_ledger_does_not_end_the_lease(
     hanging, never, renewed = asyncio.Event(), asyncio.Event(), asyncio.Event()
     renew = gateway.counters.renew
 
-    async def put(self, rows, record="") -> bool:
+    async def put(self: Ledger, rows: Sequence[Row], record: str = "") -> bool:
         hanging.set()
         return await never.wait()
 
-    async def renews(*args) -> bool:
-        answer = await renew(*args)
+    async def renews(process: str, ttl_ms: int) -> bool:
+        answer = await renew(process, ttl_ms)
         renewed.set()
         return answer
 
@@ -139,7 +141,7 @@ async def test_a_dead_process_is_settled_with_the_usage_it_wrote_ahead(cluster: 
     assert await spent(cluster) == ((10 + 2 * BLOCK) * TOKEN, 0)
 
 
-async def record_in_ledger(cluster, call, *chunks) -> None:
+async def record_in_ledger(cluster: MeteringCluster, call: Call, *chunks: JsonObject) -> None:
     """Leave the call as if its process died after the ledger write and before the counters are updated."""
     for chunk in chunks:
         await report(call.metered, chunk)
@@ -201,9 +203,11 @@ async def test_a_process_that_resumes_during_its_settlement_is_charged_once(
     cluster.ms += LEASE * 1000 + 2000
     settle = cluster.counters.settle
 
-    async def settle_late(*args) -> Any:
+    async def settle_late(
+        process: str, id: str, at_ms: float, charges: Iterable[Charge], unposted: Sequence[str] = ()
+    ) -> SettleResult:
         await call.metered.finalize(ReservationLost("lost"))  # between the reaper's ledger write and its settlement
-        return await settle(*args)
+        return await settle(process, id, at_ms, charges, unposted)
 
     monkeypatch.setattr(cluster.counters, "settle", settle_late)
     await cluster.tick()

@@ -10,13 +10,15 @@ import math
 import operator
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import promql_parser as promql
 import yaml
+
+from support.json_types import JsonObject
 
 Labels = frozenset[tuple[str, str]]
 Vector = dict[Labels, float]
@@ -65,20 +67,22 @@ class Store:
     def add(self, name: str, labels: Labels, at: float, value: float) -> None:
         self._series[name][labels].append((at, value))
 
-    def range(self, selector: Any, since: float, until: float) -> Iterator[tuple[Labels, list[Sample]]]:
-        for labels, samples in self._series.get(selector.name, {}).items():
+    def range(
+        self, selector: promql.VectorSelector, since: float, until: float
+    ) -> Iterator[tuple[Labels, list[Sample]]]:
+        for labels, samples in self._series.get(selector.name or "", {}).items():
             window = [sample for sample in samples if since <= sample[0] <= until]
             if window and all(_matches(matcher, dict(labels)) for matcher in selector.matchers.matchers):
                 yield labels, window
 
 
-def _matches(matcher: Any, labels: dict[str, str]) -> bool:
+def _matches(matcher: promql.Matcher, labels: dict[str, str]) -> bool:
     value, kind = labels.get(matcher.name, ""), str(matcher.op).removeprefix("MatchOp.")
     found = value == matcher.value if kind in ("Equal", "NotEqual") else bool(re.fullmatch(matcher.value, value))
     return found != kind.startswith("Not")
 
 
-def value_of(node: Any, store: Store, at: float) -> Vector | float:
+def value_of(node: promql.Expr, store: Store, at: float) -> Vector | float:
     """Return what an expression gives at a time."""
     match node:
         case promql.NumberLiteral():
@@ -96,13 +100,13 @@ def value_of(node: Any, store: Store, at: float) -> Vector | float:
     raise NotImplementedError(f"{type(node).__name__}: {node}")
 
 
-def _vector(node: Any, store: Store, at: float) -> Vector:
+def _vector(node: promql.Expr, store: Store, at: float) -> Vector:
     found = value_of(node, store, at)
     assert isinstance(found, dict), f"a number where there should be series: {node}"
     return found
 
 
-def _aggregate(node: Any, vector: Vector) -> Vector:
+def _aggregate(node: promql.AggregateExpr, vector: Vector) -> Vector:
     groups: dict[Labels, list[float]] = defaultdict(list)
     by = set(node.modifier.labels) if node.modifier else set()
     assert node.modifier is None or node.modifier.type == promql.AggModifierType.By
@@ -111,7 +115,7 @@ def _aggregate(node: Any, vector: Vector) -> Vector:
     return {labels: AGGREGATES[str(node.op)](values) for labels, values in groups.items()}
 
 
-def _call(node: Any, store: Store, at: float) -> Vector:
+def _call(node: promql.Call, store: Store, at: float) -> Vector:
     name, (argument,) = node.func.name, node.args
     if name == "absent":
         equal = {(m.name, m.value) for m in argument.matchers.matchers if str(m.op) == "MatchOp.Equal"}
@@ -129,7 +133,9 @@ def _rate(samples: list[Sample]) -> float:
     return risen / (samples[-1][0] - samples[0][0])
 
 
-def _binary(op: str, modifier: Any, left: Vector | float, right: Vector | float) -> Vector | float:
+def _binary(
+    op: str, modifier: promql.BinModifier | None, left: Vector | float, right: Vector | float
+) -> Vector | float:
     assert modifier is None or not (modifier.matching or modifier.return_bool), "on, ignoring and bool are not known"
     if isinstance(left, float) and isinstance(right, float):
         return float(ARITHMETIC[op](left, right))
@@ -172,7 +178,7 @@ def _filled(text: str, labels: dict[str, str], value: float) -> str:
 class Case:
     """One test of such a file: its series, and the rules, evaluated from the beginning."""
 
-    def __init__(self, groups: Iterable[Any], interval: float, series: Iterable[Any], every: float) -> None:
+    def __init__(self, groups: list[JsonObject], interval: float, series: list[dict[str, str]], every: float) -> None:
         self._groups = list(groups)
         self._interval = interval
         self._store = Store()
@@ -203,18 +209,20 @@ class Case:
 
     def _record(self, at: float) -> None:
         for rule in (rule for group in self._groups for rule in group["rules"] if "record" in rule):
-            recorded = self._store.range(promql.parse(rule["record"]), at, at)
+            selector = promql.parse(rule["record"])
+            assert isinstance(selector, promql.VectorSelector)
+            recorded = self._store.range(selector, at, at)
             if next(recorded, None) is None:  # not by an earlier question
                 for labels, value in _vector(parse(rule["expr"]), self._store, at).items():
                     self._store.add(rule["record"], labels, at, value)
 
 
-def _alert(rule: Any, labels: dict[str, str], value: float) -> Alert:
+def _alert(rule: JsonObject, labels: dict[str, str], value: float) -> Alert:
     said = {name: _filled(text, labels, value) for name, text in rule["annotations"].items()}
     return Alert(labels | rule["labels"], said)
 
 
-def cases(file: Path) -> Iterator[tuple[str, Case, Any]]:
+def cases(file: Path) -> Iterator[tuple[str, Case, list[JsonObject]]]:
     """Yield each test of a file, as its name, its case and what it wants."""
     read = yaml.safe_load(file.read_text())
     groups = [g for path in read["rule_files"] for g in yaml.safe_load((file.parent / path).read_text())["groups"]]

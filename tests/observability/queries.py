@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import promql_parser
 import yaml
@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
 import drw
+from support.json_types import JsonObject
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "observability"
 DASHBOARDS = sorted((FOLDER / "dashboards").glob("*.json"))
@@ -37,13 +38,13 @@ class Query(NamedTuple):
     text: str
 
 
-def dashboards() -> Iterator[tuple[str, Any]]:
+def dashboards() -> Iterator[tuple[str, JsonObject]]:
     """Yield each dashboard with its name."""
     for file in DASHBOARDS:
         yield file.stem, json.loads(file.read_text())
 
 
-def rules() -> Iterator[dict[str, Any]]:
+def rules() -> Iterator[JsonObject]:
     """Yield each rule."""
     for file in RULES:
         for group in yaml.safe_load(file.read_text())["groups"]:
@@ -73,11 +74,11 @@ def parsed(query: Query) -> promql_parser.Expr:
     return promql_parser.parse(text)
 
 
-def nodes(query: Query) -> list[Any]:
+def nodes(query: Query) -> list[promql_parser.Expr]:
     """Return every node of the tree."""
-    found: list[Any] = []
+    found: list[promql_parser.Expr] = []
 
-    def keep(node: Any) -> bool:
+    def keep(node: promql_parser.Expr) -> bool:
         found.append(node)
         return True
 

@@ -33,6 +33,7 @@ from observability.queries import (
     rules,
     selectors,
 )
+from support.json_types import Json, JsonObject
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = ROOT / "docs" / "how-to" / "operate" / "alerts.md"
@@ -98,7 +99,7 @@ def test_promtool_itself_finds_that_the_alerts_go_off_when_they_should() -> None
 
 
 @pytest.mark.parametrize(("case", "wanted"), [pytest.param(*rest, id=name) for name, *rest in cases(CASES)])
-def test_the_alerts_go_off_when_they_should(case: Case, wanted: list[dict[str, Any]]) -> None:
+def test_the_alerts_go_off_when_they_should(case: Case, wanted: list[JsonObject]) -> None:
     for one in wanted:
         found = [
             (alert.labels, alert.annotations) for alert in case.alerts(one["alertname"], seconds(one["eval_time"]))
@@ -108,7 +109,7 @@ def test_the_alerts_go_off_when_they_should(case: Case, wanted: list[dict[str, A
 
 
 @pytest.mark.parametrize(("name", "board"), list(dashboards()), ids=[name for name, _ in dashboards()])
-def test_grafanas_own_types_take_all_of_a_dashboard(name: str, board: dict[str, Any]) -> None:
+def test_grafanas_own_types_take_all_of_a_dashboard(name: str, board: JsonObject) -> None:
     plugins.register_default_plugins()
     read = Dashboard.from_json(board)
     assert list(_lost(board, json.loads(json.dumps(read, cls=JSONEncoder)))) == []
@@ -158,7 +159,7 @@ def test_no_metric_has_a_label_for_keys_or_users() -> None:
     assert labels & {"key", "user", "caller", "path", "trace_id", "request_id", "prompt"} == set()
 
 
-def _lost(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
+def _lost(ours: Json, theirs: Json, path: str = "") -> Iterator[str]:
     """Yield where something of ours is not in theirs."""
     if isinstance(ours, dict):
         for key, value in ours.items():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import ListValue, Value
 
 from drw.api.rag.v1.documents_pb2 import (
@@ -35,9 +34,10 @@ from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile, ServiceAddress
+from rag.passages import put
 from support.field_rules import InvalidCall, InvalidHttpRequest, check_calls, check_http
 from support.hosting import hosted
-from support.passages import put
+from support.json_types import Json
 
 SERVICES = ["embedding", "vector_store", "documents", "retrieval"]
 NAME = "it can have 1 to 128 printable characters"
@@ -50,19 +50,19 @@ TEXT = "it must be 1 to 32,768 characters, not only white space"
 CHUNK = "it must be 1 to 20,000 characters, none of them NUL"
 
 
-def store(method: str, request: Any, param: str, message: str) -> InvalidCall:
+def store(method: str, request: Message, param: str, message: str) -> InvalidCall:
     return InvalidCall(VectorStoreClient, method, request, param, message)
 
 
-def collection(**fields: Any) -> CreateCollectionRequest:
+def collection(**fields: Json) -> CreateCollectionRequest:
     return CreateCollectionRequest(**{"name": "filings", **fields})
 
 
-def search(**fields: Any) -> VectorSearchRequest:
+def search(**fields: Json) -> VectorSearchRequest:
     return VectorSearchRequest(**{"collection": "filings", **fields})
 
 
-def chunk(**fields: Any) -> PutDocumentRequest:
+def chunk(**fields: Json) -> PutDocumentRequest:
     """A document whose second chunk has these fields."""
     request = put("filings", "a", ["x", "y"])
     request.chunks[1].MergeFrom(Chunk(**fields))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,19 +17,20 @@ from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.retrieval_pb2 import AskRequest, SearchRequest
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.killswitch.watch import Killed
 from drw.rag.embedding.encoder_queue import EncoderQueue
 from drw.rag.embedding.service import Embedding
+from support.gateway.kills import DoubleKills, double_kills, kill
 from support.hosting import hosted
-from support.kills import double_kills, kill
 
 SERVICES = ["embedding", "vector_store", "documents", "retrieval"]
 HASHING = kill("MODEL", "hashing")
 
 
 @asynccontextmanager
-async def killing(profile, folder, how="together"):
+async def killing(profile: Profile, folder: Path, how: str = "together") -> AsyncIterator[tuple[Host, DoubleKills]]:
     """Run the cluster with a stand-in for the request router; gives both."""
     async with double_kills(f"unix:{folder}/rag.k") as kills:
         none = ServiceAddress(services=("serving",), grpc="unix:/nothing", http="")
@@ -37,7 +39,7 @@ async def killing(profile, folder, how="together"):
             yield host, kills
 
 
-async def until_embedding_is(host, rejected):
+async def until_embedding_is(host: Host, rejected: bool) -> Killed | None:
     """Wait until the embedding service has received the last change; return its error."""
     async with asyncio.timeout(30):
         while True:
@@ -61,7 +63,7 @@ async def test_a_killed_embedding_model_rejects_requests_and_loses_no_document(
             file = await documents.put_file(PutFileRequest(name="a.txt", content=b"The desk hedges gamma."))
             await kills.kill(HASHING)
             error = await until_embedding_is(host, rejected=True)
-            assert error.metadata == {"code": "killed", "killed": "model"}
+            assert error and error.metadata == {"code": "killed", "killed": "model"}
             order = IndexFileRequest(file=file.id, collection="c")
             found = await documents.index_file(order)
             assert found.state == Indexing.FAILED

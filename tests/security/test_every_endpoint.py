@@ -7,13 +7,14 @@ recipe in `RECIPES` fails its test: add the fields with which a stranger would n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
 from fuzzing.services import DOCUMENT, MODEL, NOT_WRITTEN, Served
 from security.victim import DESK, OPERATOR, ORG_AMOUNT, THIEF, VICTIM, Victim, create_victim, headers
+from support.json_types import JsonObject
 
 PATH_PARAMETERS = {
     "/v1/batches/{batch_id}": "batch",
@@ -23,12 +24,17 @@ PATH_PARAMETERS = {
     "/api/v1/orgs/{name}": "org",
     "/api/v1/issuers/{name}": "issuer",
     "/api/v1/certificates/{name}": "certificate",
+    "/api/v1/aliases/{name}/history": "own_alias",
+    "/api/v1/aliases/{name}:rollback": "own_alias",
     "/api/v1/aliases/{name}": "alias",
     "/api/v1/experiments/{name}": "experiment",
+    "/api/v1/rollouts/{name}": "rollout",
     "/api/v1/routes/{name}": "route",
     "/api/v1/upstreams/{name}": "upstream",
     "/api/v1/templates/{name}": "template",
     "/api/v1/models/{id}": "model",
+    "/api/v1/model-versions/{id}": "version",
+    "/api/v1/promotions/{id}": "promotion",
     "/api/v1/deadLetters/{id}": "run",
 }
 """The kind of object of a path parameter that is only called `id` or `name`."""
@@ -37,7 +43,7 @@ TENANT_FIELDS = {"org", "desk", "key", "actor", "resource", "file_id", "file_ids
 """Fields that name tenants or their objects: a recipe of each endpoint that has such a field must use it."""
 
 ORG, VICTIM_DESK = {"org": VICTIM}, {"org": VICTIM, "desk": DESK}
-NO_FIELDS: tuple[dict[str, Any], ...] = ({},)
+NO_FIELDS: tuple[JsonObject, ...] = ({},)
 """Only the path names an object of another tenant, or nothing does."""
 
 DAY = {"period": "DAY", "amount": "0"}
@@ -54,6 +60,9 @@ EXPERIMENT = {
     "arms": [{"name": "control", "weight": 1}, {"name": "other", "weight": 1}],
     "metrics": [{"name": "cost", "kind": "MEAN", "direction": "LOWER_IS_BETTER"}],
 }
+ROLLOUT = {"name": "mine", "alias": "fast", "model": MODEL, "unit": "user"}
+FILE_SEARCH = {"type": "file_search", "vector_store_ids": ["{vector_store_id}"]}
+HELLO = [{"role": "user", "content": "hello"}]
 UNIT = {"context": {"targetingKey": "user-1"}}
 LIMITS = (
     *({"subject": "KEY", "key": key, **fields} for key in KEYS for fields in ({}, ORG, VICTIM_DESK, {"desk": DESK})),
@@ -65,11 +74,21 @@ FILES = [{"file_id": "{file_id}"}]
 BATCH = {"input_file_id": "{file_id}", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 GRANT = {"scopes": ["models:read"]}
 
+VERSION = {"model": "mine", "kind": "CHAT", "owner": "mine"}
+RECORD = {
+    "scope": "NOT_IN_SCOPE",
+    "scope_reason": "mine",
+    "owner": "mine",
+    "expires_at": (datetime.now(UTC) + timedelta(days=30)).isoformat(),
+}
+
 # Sorted, so that lists run before the endpoints that create objects.
-RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
+RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "GET /api/v1/aliases": NO_FIELDS,
     "PUT /api/v1/aliases/{name}": ({"targets": [{"model": MODEL, "weight": 1}]},),
     "DELETE /api/v1/aliases/{name}": NO_FIELDS,
+    "GET /api/v1/aliases/{name}/history": NO_FIELDS,
+    "POST /api/v1/aliases/{name}:rollback": ({"reason": "mine"},),
     "GET /api/v1/audit/checkpoint": NO_FIELDS,
     "GET /api/v1/audit/records": (
         {},
@@ -110,7 +129,10 @@ RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
     "POST /api/v1/experiments/{name}:assign": ({"unit": "user-1"},),
     "POST /api/v1/experiments/{name}:start": NO_FIELDS,
     "POST /api/v1/experiments/{name}:stop": ({"reason": "mine"},),
+    "POST /api/v1/feedback": ({"response_id": "chatcmpl-1", "metric": "cost", "value": 1},),
     "GET /api/v1/health": NO_FIELDS,
+    "GET /api/v1/health/history": ({}, {"service": "model/double"}, {"page_token": "{index}"}),
+    "GET /api/v1/health/slos": NO_FIELDS,
     "GET /api/v1/issuers": NO_FIELDS,
     "PUT /api/v1/issuers/{name}": ({"issuer": "https://thief", "audiences": ["a"], "jwks": "{}", **ORG},),
     "GET /api/v1/issuers/{name}": NO_FIELDS,
@@ -133,6 +155,19 @@ RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
     "GET /api/v1/limits": ({}, ORG),
     "POST /api/v1/limits:remove": SUBJECTS,
     "GET /api/v1/me": NO_FIELDS,
+    "GET /api/v1/model-versions": ({}, {"model": "kestrel-model"}),
+    "POST /api/v1/model-versions": (
+        VERSION | {"files": [{"path": "model.gguf", "sha256": "{sha256}"}]},
+        VERSION | {"files": [{"path": "model.gguf", "sha256": "0" * 64}], "signature_sha256": "{sha256}"},
+        VERSION | {"endpoint": {"base_urls": ["http://169.254.169.254/v1"], "upstream_model": "m"}},
+    ),
+    "GET /api/v1/model-versions/{id}": NO_FIELDS,
+    "GET /api/v1/model-versions/{id}/bom": NO_FIELDS,
+    "POST /api/v1/model-versions/{id}/evaluations": ({"evaluation": {"suite": "mine", "metrics": {"auc": 1}}},),
+    "PUT /api/v1/model-versions/{id}/validation": ({"record": RECORD},),
+    "POST /api/v1/model-versions/{id}:approve": NO_FIELDS,
+    "POST /api/v1/model-versions/{id}:retire": ({"reason": "mine"},),
+    "POST /api/v1/model-versions/{id}:revoke": ({"reason": "mine"},),
     "GET /api/v1/models": NO_FIELDS,
     "GET /api/v1/models/{id}": NO_FIELDS,
     "GET /api/v1/orgs": NO_FIELDS,
@@ -141,7 +176,21 @@ RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
     "DELETE /api/v1/orgs/{name}": NO_FIELDS,
     "POST /api/v1/prices": ({"model": "kite", "prompt_usd_per_million": "2"},),
     "GET /api/v1/prices": NO_FIELDS,
+    "GET /api/v1/promotions": ({}, {"alias": "kestrel-prod"}),
+    "POST /api/v1/promotions": ({"alias": "mine", "version": "{version}", "reason": "mine"},),
+    "POST /api/v1/promotions/{id}:approve": NO_FIELDS,
+    "POST /api/v1/promotions/{id}:reject": ({"reason": "mine"},),
     "GET /api/v1/rollout": NO_FIELDS,
+    "POST /api/v1/rollouts": (ROLLOUT,),
+    "GET /api/v1/rollouts": ({}, {"page_token": "a"}),
+    "GET /api/v1/rollouts/{name}": NO_FIELDS,
+    "GET /api/v1/rollouts/{name}/report": NO_FIELDS,
+    "POST /api/v1/rollouts/{name}:advance": ({"from_percent": 0},),
+    "POST /api/v1/rollouts/{name}:approve": NO_FIELDS,
+    "POST /api/v1/rollouts/{name}:pause": NO_FIELDS,
+    "POST /api/v1/rollouts/{name}:resume": NO_FIELDS,
+    "POST /api/v1/rollouts/{name}:rollback": ({"reason": "mine"},),
+    "POST /api/v1/rollouts/{name}:start": NO_FIELDS,
     "GET /api/v1/routes": NO_FIELDS,
     "PUT /api/v1/routes/{name}": ({"path": "/v1/mine", "upstream": "all", "tenants": [VICTIM]},),
     "DELETE /api/v1/routes/{name}": NO_FIELDS,
@@ -199,11 +248,25 @@ RECIPES: dict[str, tuple[dict[str, Any], ...]] = {
     "POST /v1/vector_stores/{vector_store_id}/files/{file_id}": ({"attributes": {"stolen": True}},),
     "GET /v1/vector_stores/{vector_store_id}/files/{file_id}/content": NO_FIELDS,
     "POST /v1/vector_stores/{vector_store_id}/search": ({"query": "rates"},),
+    "POST /v1/responses": (
+        {"model": MODEL, "input": "rates", "previous_response_id": "{response_id}"},
+        {"model": MODEL, "input": "rates", "tools": [FILE_SEARCH], "user": "{key}"},
+    ),
+    "GET /v1/responses/{response_id}": NO_FIELDS,
+    "DELETE /v1/responses/{response_id}": NO_FIELDS,
+    "GET /v1/responses/{response_id}/input_items": ({}, {"after": "{file_id}"}),
+    "POST /v1/responses/{response_id}/cancel": NO_FIELDS,
+    "POST /v1/messages": ({"model": MODEL, "max_tokens": 1, "messages": HELLO, "metadata": {"user_id": "{key}"}},),
+    "POST /v1/messages/count_tokens": ({"model": MODEL, "messages": HELLO},),
     # Endpoints without a contract.
+    "HEAD /api/v1/model-files/{sha256}": NO_FIELDS,
     "POST /ofrep/v1/evaluate/flags": (UNIT,),
     "POST /ofrep/v1/evaluate/flags/{experiment}": (UNIT,),
     "GET /metrics/all": NO_FIELDS,
     "GET /healthz": NO_FIELDS,
+    "GET /livez": NO_FIELDS,
+    "GET /readyz": NO_FIELDS,
+    "GET /startupz": NO_FIELDS,
 }
 
 KILLS = "kills are the org's: whoever may kill sees and lifts those of every desk"
@@ -213,10 +276,34 @@ SHARED_IN_ORG = {
     "POST /api/v1/kills/{id}:lift": KILLS,
     "POST /api/v1/kills/{id}:approve": KILLS,
     "POST /api/v1/kills": KILLS,
+    **dict.fromkeys(
+        (
+            "GET /api/v1/model-versions",
+            "GET /api/v1/model-versions/{id}",
+            "GET /api/v1/model-versions/{id}/bom",
+            "POST /api/v1/model-versions/{id}/evaluations",
+            "PUT /api/v1/model-versions/{id}/validation",
+            "POST /api/v1/model-versions/{id}:approve",
+            "POST /api/v1/model-versions/{id}:retire",
+            "POST /api/v1/model-versions/{id}:revoke",
+            "POST /api/v1/model-versions",
+            "HEAD /api/v1/model-files/{sha256}",
+            "GET /api/v1/models",
+            "GET /v1/models",
+            "GET /api/v1/aliases",
+            "GET /api/v1/aliases/{name}/history",
+            "POST /api/v1/aliases/{name}:rollback",
+            "GET /api/v1/promotions",
+            "POST /api/v1/promotions",
+            "POST /api/v1/promotions/{id}:approve",
+            "POST /api/v1/promotions/{id}:reject",
+        ),
+        "versions of models are the org's: desks share them inside their walls",
+    ),
 }
 """Endpoints that every desk of an org with the scope may call, and why."""
 
-PUBLIC = {"GET /healthz"}
+PUBLIC = {"GET /healthz", "GET /livez", "GET /readyz", "GET /startupz"}
 INTERNAL = {"GET /metrics/all"}
 """Endpoints that need no caller inside the platform; the data plane asks outside callers for a key."""
 DESCRIBED = {f"{verb.upper()} {path}" for path, verbs in DOCUMENT["paths"].items() for verb in verbs}
@@ -241,7 +328,7 @@ def client(served: Served) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def before(victim: Victim) -> dict[str, Any]:
+def before(victim: Victim) -> dict[str, bytes]:
     """The state of the victim before the strangers call."""
     return victim.state()
 
@@ -266,7 +353,7 @@ def strangers(endpoint: str) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("endpoint", sorted(DESCRIBED | RECIPES.keys()))
 def test_no_request_reaches_data_of_another_tenant(
-    client: httpx.Client, victim: Victim, before: dict[str, Any], endpoint: Any
+    client: httpx.Client, victim: Victim, before: dict[str, bytes], endpoint: str
 ) -> None:
     verb, template = endpoint.split()
     assert endpoint in RECIPES, "add a recipe that names objects of another tenant"
@@ -290,7 +377,7 @@ def _check_answer(
     stranger: str,
     endpoint: str,
     requested: str,
-    recipe: dict[str, Any],
+    recipe: JsonObject,
     answer: httpx.Response,
     details: str,
 ) -> None:
@@ -311,7 +398,7 @@ def _with_parameter(template: str) -> str:
     return template
 
 
-def _request_argument(verb: str, template: str, recipe: dict[str, Any]) -> dict[str, Any]:
+def _request_argument(verb: str, template: str, recipe: JsonObject) -> JsonObject:
     if template == "/v1/files" and verb == "POST":
         return {"files": {"file": ("mine.txt", b"Mine.")}, "data": recipe}
     return {"params": recipe} if verb in ("GET", "DELETE") else {"json": recipe}

@@ -6,12 +6,12 @@ import json
 import logging
 import re
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from drw.kernel.observability.telemetry import JsonFormatter
 from security.gateway_probe import GatewayProbe
+from support.json_types import JsonObject
 from support.parts import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 INTERNAL_HEADER = re.compile("^x-(drw|envoy)-")
 
 
-async def identity_headers(probe, *lines: bytes) -> list[tuple[str, str]]:
+async def identity_headers(probe: GatewayProbe, *lines: bytes) -> list[tuple[str, str]]:
     """Return the identity headers that the upstream receives when these header lines are sent too."""
     assert await probe.send(probe.request("GET", "/v1/models", *lines)) == [200]
     headers = probe.models.requests[-1].headers
@@ -40,7 +40,7 @@ async def identity_headers(probe, *lines: bytes) -> list[tuple[str, str]]:
         (b"x-forwarded-for: 127.0.0.1", b"x-forwarded-host: evil", b"x-original-url: /v1/x", b"x-rewrite-url: /x"),
     ],
 )
-async def test_client_headers_do_not_change_the_principal(probe: GatewayProbe, lines: Any) -> None:
+async def test_client_headers_do_not_change_the_principal(probe: GatewayProbe, lines: tuple[bytes, ...]) -> None:
     expected = await identity_headers(probe)
     assert {name for name, _ in expected} >= {"x-drw-org", "x-drw-desk", "x-drw-key", "x-drw-scopes"}
     assert await identity_headers(probe, *lines) == expected
@@ -77,7 +77,7 @@ async def test_key_outside_the_authorization_header_is_rejected_and_not_logged(
     caplog.set_level(logging.DEBUG)
     secret, path = probe.secret, "/v1/models"
     assert probe.new_requests is not None
-    requests: list[tuple[str, str, dict[str, Any]]] = [
+    requests: list[tuple[str, str, JsonObject]] = [
         ("GET", f"{path}?access_token={secret}", {}),
         ("GET", f"{path}?api_key={secret}&key={secret}", {}),
         ("GET", f"{path}/{secret}", {}),

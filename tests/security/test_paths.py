@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from security.gateway_probe import GatewayProbe
@@ -48,7 +46,7 @@ PATH_VARIANTS = [
 
 
 @pytest.mark.parametrize("path", PATH_VARIANTS)
-async def test_path_variants_do_not_bypass_scopes(probe: GatewayProbe, path: Any) -> None:
+async def test_path_variants_do_not_bypass_scopes(probe: GatewayProbe, path: str) -> None:
     weak = await probe.gateway.create_key("models:read")
     head = f"host: drw\r\nauthorization: Bearer {weak}\r\nconnection: close\r\n".encode()
     assert probe.new_requests is not None

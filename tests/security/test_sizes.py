@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections import defaultdict
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -32,7 +31,7 @@ CHAT = "/v1/chat/completions"
     ],
     ids=["one long", "long together", "many", "a long name", "a long query", "a long path"],
 )
-async def test_too_large_or_too_many_headers_are_rejected(probe: GatewayProbe, path: Any, lines: Any) -> None:
+async def test_too_large_or_too_many_headers_are_rejected(probe: GatewayProbe, path: str, lines: list[bytes]) -> None:
     assert probe.new_requests is not None
     assert await probe.send(probe.request("GET", path, *lines)) == [431]
     assert probe.new_requests == []
@@ -96,7 +95,7 @@ BODY_BOMBS = {
 
 @pytest.mark.parametrize("bomb", BODY_BOMBS)
 @pytest.mark.parametrize("path", [CHAT, "/v1/embeddings", "/v1/vector_stores", "/api/v1/runs", "/api/v1/keys"])
-def test_body_bombs_are_rejected(desk: httpx.Client, path: Any, bomb: Any) -> None:
+def test_body_bombs_are_rejected(desk: httpx.Client, path: str, bomb: str) -> None:
     headers = {"content-type": "application/json"} | ({"content-encoding": "gzip"} if bomb == "in gzip" else {})
     answer = desk.post(path, content=BODY_BOMBS[bomb], headers=headers)
     assert answer.status_code in {400, 413}
@@ -112,7 +111,7 @@ REPEATED_KEYS = {
 
 
 @pytest.mark.parametrize("path", REPEATED_KEYS)
-def test_repeated_json_keys_are_rejected(desk: httpx.Client, path: Any) -> None:
+def test_repeated_json_keys_are_rejected(desk: httpx.Client, path: str) -> None:
     """Two parsers could use different values of a repeated key."""
     answer = desk.post(path, content=REPEATED_KEYS[path])
     assert answer.status_code == 400 and "duplicate key" in answer.json()["error"]["message"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from security.gateway_probe import GatewayProbe
@@ -47,7 +45,7 @@ LENGTH = b"content-length: %d"
     ],
     ids=lambda value: b" | ".join(value).decode("latin-1")[:60] if isinstance(value, tuple) else "",
 )
-async def test_ambiguous_body_framing_is_rejected(probe: GatewayProbe, headers: Any, body: Any) -> None:
+async def test_ambiguous_body_framing_is_rejected(probe: GatewayProbe, headers: tuple[bytes, ...], body: bytes) -> None:
     assert probe.new_requests is not None
     first = probe.request("POST", CHAT, *headers, body=body, close=False)
     assert await probe.send(first, HIDDEN, probe.request("GET", "/v1/models")) in ([400], [501])
@@ -85,7 +83,7 @@ async def test_folded_header_stays_one_value(probe: GatewayProbe, header: bytes,
         *(b"x y: a", b"x_y: a", b"x-drw_org: other", b": a", b"x(: a", b"x-drw-org : other", b"x-drw-org\t: other"),
     ],
 )
-async def test_invalid_header_lines_are_rejected(probe: GatewayProbe, line: Any) -> None:
+async def test_invalid_header_lines_are_rejected(probe: GatewayProbe, line: bytes) -> None:
     assert probe.new_requests is not None
     assert await probe.send(probe.request("GET", "/v1/models", line)) == [400]
     assert probe.new_requests == []

@@ -6,13 +6,14 @@ The response is "not found", and nothing changes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
 from drw.kernel.rpc.context import SCOPES
-from fuzzing.services import DOCUMENT, KEY, Served
+from fuzzing.services import DOCUMENT, KEY, MODEL, Served
+from support.json_types import Json, JsonObject
 
 SHARED = {
     "/api/v1/models/{id}": "models are the platform's",
@@ -25,7 +26,10 @@ SHARED = {
 ADMIN = ("platform:admin", "org:admin")
 """Scopes beyond a desk, which the strangers do not hold."""
 
-ORG_WIDE = ("/api/v1/desks/", "/api/v1/kills/")
+ORG_WIDE = (
+    *("/api/v1/desks/", "/api/v1/kills/", "/api/v1/model-versions/", "/api/v1/promotions/"),
+    *("/api/v1/aliases/{name}/history", "/api/v1/aliases/{name}:rollback"),
+)
 """Endpoints that every desk of an org with the scope may use."""
 
 STRANGERS = {
@@ -35,18 +39,43 @@ STRANGERS = {
 OUTSIDE_WALL = {"x-drw-walls": "credit", "x-drw-key": "key_outside"}
 """A key of the same desk that is outside the wall of the owner."""
 WALLED = (
-    *("/v1/files", "/v1/vector_stores", "/v1/batches", "/api/v1/collections", "/api/v1/runs", "/api/v1/experiments"),
+    *(
+        "/v1/files",
+        "/v1/vector_stores",
+        "/v1/batches",
+        "/v1/responses",
+        "/api/v1/collections",
+        "/api/v1/runs",
+        "/api/v1/experiments",
+    ),
+    *("/api/v1/model-versions/", "/api/v1/promotions/", "/api/v1/aliases/{name}/history"),
 )
 NOT_FOUND = (403, 404, 501)
 VISIBLE_PATHS = (
     *("/v1/files", "/v1/vector_stores", "/api/v1/collections", "/api/v1/runs", "/api/v1/keys?all=true"),
     *("/api/v1/kills", "/api/v1/desks/{name}", "/api/v1/experiments", "/api/v1/experiments/{name}/results"),
     *("/v1/vector_stores/{vector_store_id}/files", "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}"),
-    "/v1/batches",
+    *(
+        "/v1/responses/{response_id}",
+        "/v1/batches",
+        "/api/v1/model-versions",
+        "/api/v1/promotions",
+        "/api/v1/aliases/{name}/history",
+    ),
 )
 """The paths that show whether the owner's objects changed."""
 
-BODIES: dict[str, Any] = {
+REASON = {"reason": "mine"}
+EXPIRES_AT = (datetime.now(UTC) + timedelta(days=30)).isoformat()
+BODIES: JsonObject = {
+    "/api/v1/aliases/{name}:rollback": REASON,
+    "/api/v1/model-versions/{id}:revoke": REASON,
+    "/api/v1/model-versions/{id}:retire": REASON,
+    "/api/v1/promotions/{id}:reject": REASON,
+    "/api/v1/model-versions/{id}/evaluations": {"evaluation": {"suite": "mine", "metrics": {"auc": 1}}},
+    "/api/v1/model-versions/{id}/validation": {
+        "record": {"scope": "NOT_IN_SCOPE", "scope_reason": "mine", "owner": "mine", "expires_at": EXPIRES_AT}
+    },
     "/api/v1/experiments/{name}:stop": {"reason": "mine"},
     "/api/v1/experiments/{name}:assign": {"unit": "user-1"},
     "/api/v1/experiments/{name}/exposures": {"units": ["user-1"]},
@@ -61,6 +90,7 @@ BODIES: dict[str, Any] = {
     "/api/v1/collections/{collection}:ask": {"question": "rates"},
 }
 NAMED_IN_BODIES = {
+    "/v1/responses": {"model": MODEL, "input": "rates", "previous_response_id": "{response_id}"},
     "/v1/vector_stores": {"name": "mine", "file_ids": ["{file_id}"]},
     "/api/v1/runs": {"template": "digest", "inputs": {"files": ["{file_id}"]}},
     "/v1/batches": {
@@ -86,7 +116,7 @@ def stranger(served: Served, request: pytest.FixtureRequest) -> Iterator[httpx.C
         yield http
 
 
-def fill(value: Any, served: Served) -> Any:
+def fill(value: Json, served: Served) -> Json:
     """Return a body with the ids of the owner's objects."""
     if isinstance(value, dict):
         return {name: fill(item, served) for name, item in value.items()}
@@ -95,7 +125,7 @@ def fill(value: Any, served: Served) -> Any:
     return served.known[value[1:-1]] if isinstance(value, str) and value.startswith("{") else value
 
 
-def visible_state(desk: httpx.Client, served: Served) -> list[Any]:
+def visible_state(desk: httpx.Client, served: Served) -> list[JsonObject]:
     answers = [desk.get(served.path(path)) for path in VISIBLE_PATHS]
     assert [answer.status_code for answer in answers] == [200] * len(VISIBLE_PATHS)
     return [answer.json() for answer in answers]
@@ -105,7 +135,7 @@ def visible_state(desk: httpx.Client, served: Served) -> list[Any]:
     ("verb", "path"), list(endpoints_with_ids()), ids=[" ".join(endpoint) for endpoint in endpoints_with_ids()]
 )
 def test_objects_of_another_tenant_are_not_found(
-    served: Served, desk: httpx.Client, stranger: httpx.Client, verb: Any, path: Any
+    served: Served, desk: httpx.Client, stranger: httpx.Client, verb: str, path: str
 ) -> None:
     operation = DOCUMENT["paths"][path][verb.lower()]
     admin = set(operation["security"][0]["key"]) <= set(ADMIN) or path.startswith("/api/v1/deadLetters")
@@ -124,7 +154,7 @@ def test_objects_of_another_tenant_are_not_found(
     [endpoint for endpoint in endpoints_with_ids() if endpoint[1].startswith(WALLED)],
     ids=[" ".join(endpoint) for endpoint in endpoints_with_ids() if endpoint[1].startswith(WALLED)],
 )
-def test_objects_inside_a_wall_are_not_found_outside(served: Served, desk: httpx.Client, verb: Any, path: Any) -> None:
+def test_objects_inside_a_wall_are_not_found_outside(served: Served, desk: httpx.Client, verb: str, path: str) -> None:
     before = visible_state(desk, served)
     with httpx.Client(base_url=served.url, headers=KEY | OUTSIDE_WALL, timeout=30) as outside:
         answer = outside.request(verb, served.path(path), **body_argument(verb, path, served))
@@ -137,7 +167,7 @@ def test_objects_inside_a_wall_are_not_found_outside(served: Served, desk: httpx
 
 @pytest.mark.parametrize("path", NAMED_IN_BODIES)
 def test_body_references_to_another_tenant_are_not_found(
-    served: Served, desk: httpx.Client, stranger: httpx.Client, path: Any
+    served: Served, desk: httpx.Client, stranger: httpx.Client, path: str
 ) -> None:
     before = visible_state(desk, served)
     answer = stranger.post(path, json=fill(NAMED_IN_BODIES[path], served))
@@ -169,13 +199,13 @@ def test_lists_and_the_audit_trail_show_only_the_own_objects(
     assert stranger.get(f"/api/v1/audit/records/{first['index']}/proof").status_code in NOT_FOUND
 
 
-def body_argument(verb: str, path: str, served: Served) -> dict[str, Any]:
-    return {"json": fill(BODIES.get(path, {}), served)} if verb == "POST" else {}
+def body_argument(verb: str, path: str, served: Served) -> JsonObject:
+    return {"json": fill(BODIES.get(path, {}), served)} if verb in ("POST", "PUT") else {}
 
 
 def test_file_name_cannot_inject_a_header(desk: httpx.Client) -> None:
     for name in ("a\r\nset-cookie: x=1.txt", 'a"; filename="b.exe.txt', "a\nb.txt", "ü€.txt"):
-        form: dict[str, Any] = {"file": (name, b"Rates rose."), "purpose": (None, "user_data")}
+        form: JsonObject = {"file": (name, b"Rates rose."), "purpose": (None, "user_data")}
         created = desk.post("/v1/files", files=form)
         if created.status_code == 200:
             answer = desk.get(f"/v1/files/{created.json()['id']}/content")

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +17,8 @@ from jwt.algorithms import ECAlgorithm
 
 from drw.kernel.rpc.context import SCOPES
 from fuzzing.services import MODEL
+from support.gateway.model_versions import create_version
+from support.json_types import Json, JsonObject
 from support.parts import wait_until
 
 VICTIM, DESK, THIEF = "victim", "trading", "thief"
@@ -34,6 +35,10 @@ VICTIM_PATHS = (
         "/api/v1/runs/{run}",
         "/api/v1/kills",
         "/api/v1/experiments",
+        "/api/v1/model-versions",
+        "/api/v1/model-versions/{version}",
+        "/api/v1/promotions",
+        "/api/v1/aliases/{own_alias}/history",
         "/v1/files",
         "/v1/batches",
         "/v1/batches/{batch}",
@@ -42,10 +47,21 @@ VICTIM_PATHS = (
     *("/v1/files/{file_id}/content", "/v1/vector_stores/{vector_store_id}/files"),
     *("/v1/vector_stores/{vector_store_id}/files/{file_id}", "/api/v1/collections/{collection}/documents"),
     "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}",
+    "/v1/responses/{response_id}",
 )
 OPERATOR_PATHS = tuple(
     f"/api/v1/{kind}"
-    for kind in ("aliases", "routes", "upstreams", "prices", "orgs", "issuers", "certificates", "signingKeys")
+    for kind in (
+        "aliases",
+        "routes",
+        "upstreams",
+        "prices",
+        "orgs",
+        "issuers",
+        "certificates",
+        "signingKeys",
+        "rollouts",
+    )
 )
 
 
@@ -67,7 +83,7 @@ class Victim:
     operator: httpx.Client
     ids: dict[str, str] = field(default_factory=dict)
 
-    def fill(self, template: Any) -> Any:
+    def fill(self, template: Json) -> Json:
         """Return a template with each name like `{run}` replaced by its id."""
         if isinstance(template, Mapping):
             return {name: self.fill(value) for name, value in template.items()}
@@ -77,7 +93,7 @@ class Victim:
             return template
         return re.sub(r"{(\w+)}", lambda match: self.ids[match[1]], template)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, bytes]:
         """Return everything that the victim and the operator see, except the audit trail."""
         requested = [(self.client, path) for path in VICTIM_PATHS] + [(self.operator, path) for path in OPERATOR_PATHS]
         answers = {path: client.get(self.fill(path)) for client, path in requested}
@@ -102,7 +118,7 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     victim = Victim(client, operator)
     ids = victim.ids
 
-    def create(client: httpx.Client, path: str, verb: str = "POST", **options: Any) -> Any:
+    def create(client: httpx.Client, path: str, verb: str = "POST", **options: Json) -> Json:
         answer = client.request(verb, victim.fill(path), **options)
         assert answer.status_code == 200, f"{verb} {path}: {answer.text}"
         return answer.json()
@@ -132,6 +148,11 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids["experiment"] = create(client, "/api/v1/experiments", json=experiment)["name"]
     create(client, "/api/v1/experiments/{experiment}:start")
     create(client, "/api/v1/experiments/{experiment}/exposures", json={"units": ["user-1"]})
+    rollout = {"name": "kestrel-rollout", "alias": "fast", "model": MODEL, "unit": "user", "steps": [50]}
+    ids["rollout"] = create(operator, "/api/v1/rollouts", json=rollout)["name"]
+    identity = headers(VICTIM, DESK, "", "platform:admin")
+    ids |= create_version(client, identity, "kestrel-model", "kestrel-prod", "kestrel-text")
+    ids["own_alias"] = "kestrel-prod"
     create(operator, "/api/v1/prices", json={"model": "kite", "prompt_usd_per_million": "1"})
     route = {"path": "/v1/kestrel-path", "upstream": "all", "scopes": ["models:read"], "tenants": [f"{VICTIM}/{DESK}"]}
     wait_until(lambda: operator.get("/api/v1/routes").status_code == 200, "the routes")
@@ -150,14 +171,14 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     create(client, "/api/v1/limits", json={"subject": "DESK", "desk": DESK, "tokens_per_minute": 471117})
     create(client, "/api/v1/budgets", json={"subject": "DESK", "name": DESK, "period": "MONTH", "amount": "4711.17"})
     create(client, "/api/v1/budgets", json={"subject": "ORG", "period": "MONTH", "amount": ORG_AMOUNT})
-    upload: dict[str, Any] = {
+    upload: JsonObject = {
         "files": {"file": ("kestrel-file.txt", b"kestrel-content: rates rose.")},
         "data": {"purpose": "user_data"},
     }
     ids["file_id"] = create(client, "/v1/files", **upload)["id"]
-    line: dict[str, Any] = {"custom_id": "kestrel-line", "method": "POST", "url": "/v1/chat/completions"}
+    line: JsonObject = {"custom_id": "kestrel-line", "method": "POST", "url": "/v1/chat/completions"}
     line["body"] = {"model": MODEL, "messages": [{"role": "user", "content": "kestrel-prompt"}]}
-    requests: dict[str, Any] = {"files": {"file": ("kestrel.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
+    requests: JsonObject = {"files": {"file": ("kestrel.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
     ids["batch_file"] = create(client, "/v1/files", **requests)["id"]
     batch = {"input_file_id": ids["batch_file"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     ids["batch"] = create(client, "/v1/batches", json=batch | {"metadata": {"a": "kestrel-batch"}})["id"]
@@ -169,6 +190,7 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids["run"] = create(client, "/api/v1/runs", json={"template": "digest", "inputs": {"files": [ids["file_id"]]}})[
         "id"
     ]
+    ids["response_id"] = create(client, "/v1/responses", json={"model": MODEL, "input": "kestrel-question"})["id"]
     kill = {"subject": "KEY", "name": ids["other_key"], "reason": "kestrel-reason"}
     ids["kill"] = create(client, "/api/v1/kills", json=kill)["id"]
     ids["index"] = str(create(client, "/api/v1/audit/records", "GET")["records"][-1]["index"])

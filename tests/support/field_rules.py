@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +12,7 @@ from google.protobuf.message import Message
 from drw.api.contract import Client
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.host import Host
+from support.json_types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class InvalidHttpRequest:
 
     verb: str
     path: str
-    body: dict[str, Any] | None
+    body: JsonObject | None
     param: str
     message: str
 

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from drw.api.gateway.v1.authentication_pb2 import PutDeskRequest, PutOrgRequest
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
@@ -16,6 +15,7 @@ from drw.kernel.rpc.context import SCOPES, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.local.first_key import OPERATOR, ensure_home
+from support.json_types import JsonObject
 from support.strict_transport import StrictTransport
 
 _numbers = itertools.count()
@@ -44,7 +44,7 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
         profile = with_secret(profile)
     try:
         if how == "apart":
-            processes: dict[str, Any] = dict(profile.processes)
+            processes: JsonObject = dict(profile.processes)
             sockets = Path(profile.postgres.split("host=")[1].split()[0])
             for name in services:
                 base = f"unix:{sockets}/{next(_numbers)}"
@@ -57,24 +57,25 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
                 await host.start()
             client_host = Host(separate_profile, "test", services=[])
             hosts.append(client_host)
-            await _make_desks(client_host, services)
+            await make_desks(client_host, services)
             yield client_host
         else:
             wrap = StrictTransport if how == "strict" else (lambda transport: transport)
             host = Host(profile, "test", services, wrap)
             hosts.append(host)
             await host.start()
-            await _make_desks(host, services)
+            await make_desks(host, services)
             yield host
     finally:
         await asyncio.gather(*(host.stop(grace=0) for host in hosts))
 
 
-async def _make_desks(host: Host, services: list[str]) -> None:
+async def make_desks(host: Host, services: list[str]) -> None:
+    """Create the desks of `caller` and of the operator, if the authentication service is one of the services."""
     if "authentication" not in services:
         return
     client = host.client(AuthenticationClient)
-    grants: dict[str, Any] = {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
+    grants: JsonObject = {"scopes": sorted(SCOPES), "walls": ["m-and-a", "rates"]}
     with acting_for(OPERATOR):
         await ensure_home(client)
         await client.put_org(PutOrgRequest(name="acme", **grants))

@@ -7,9 +7,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
+
+from support.json_types import JsonObject
 
 MODEL = "smollm2-135m-instruct"
 SECONDS = 60.0
@@ -60,7 +61,7 @@ def kinds(store: str) -> dict[str, Call]:
     """Return the calls by kind; each call gets a number that makes it unique."""
     chat = {"model": MODEL, "max_tokens": 8, "messages": [{"role": "user", "content": "Say hello."}]}
 
-    def file(number: int) -> dict[str, Any]:
+    def file(number: int) -> dict[str, tuple[str, bytes]]:
         return {"file": (f"{number}.txt", f"A desk may lose {number} dollars a day.".encode())}
 
     return {
@@ -107,7 +108,7 @@ async def _call(load: Load, web: httpx.AsyncClient, kind: str, call: Call) -> No
 
 
 def _outcome(kind: str, response: httpx.Response, started: float) -> Outcome:
-    error: dict[str, Any] = {}
+    error: JsonObject = {}
     if response.headers.get("content-type", "").startswith("application/json"):
         error = response.json().get("error") or {}
     code, message = str(error.get("code", "")), str(error.get("message", ""))

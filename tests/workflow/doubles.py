@@ -1,4 +1,4 @@
-"""Stand-ins for the documents and serving services, which count their calls and can be held or made to fail."""
+"""Doubles of the documents and serving services. They record their calls, and can block or fail."""
 
 from __future__ import annotations
 
@@ -26,60 +26,65 @@ from drw.api.rag.v1.documents_rpc import Documents
 from drw.kernel.errors import NotFound
 from drw.kernel.rpc import context, transport
 from drw.kernel.runtime.settings import Profile, ServiceAddress
-from support.kills import DoubleKills
+from support.gateway.kills import DoubleKills
 
 
-async def until(ready: Callable[[], Awaitable[bool]], what: str, seconds: float = 120) -> None:
-    """Return when `ready` says so; the event loop goes on meanwhile."""
+async def until(condition: Callable[[], bool | Awaitable[bool]], condition_name: str, seconds: float = 120) -> None:
+    """Return when the condition holds. The event loop continues to run in the meantime."""
     end = time.monotonic() + seconds
-    while not await ready():
-        assert time.monotonic() < end, f"{what} did not come within {seconds} s"
+    while not await _holds(condition):
+        assert time.monotonic() < end, f"{condition_name} did not happen within {seconds} s"
         await asyncio.sleep(0.02)
+
+
+async def _holds(condition: Callable[[], bool | Awaitable[bool]]) -> bool:
+    result = condition()
+    return result if isinstance(result, bool) else await result
 
 
 @dataclass
 class Calls:
-    """What was called, for whom, and what is to become of the next calls.
+    """The recorded calls, and the blocks and failures of the next calls.
 
-    A call is named by its method and what it is about, as in "index file-0".
+    The name of a call is its method and its subject, as in "index file-0".
     """
 
-    made: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     callers: list[context.Principal] = field(default_factory=list)
-    under_way: int = 0
-    most_at_once: int = 0
-    held: dict[str, asyncio.Event] = field(default_factory=dict)
-    faults: defaultdict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
+    active: int = 0
+    max_active: int = 0
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    failures: defaultdict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
 
-    def hold(self, name: str) -> asyncio.Event:
-        """Let calls of this name wait until the event is set."""
-        return self.held.setdefault(name, asyncio.Event())
+    def block(self, name: str) -> asyncio.Event:
+        """Block calls of this name until the event is set."""
+        return self.gates.setdefault(name, asyncio.Event())
 
     @asynccontextmanager
     async def call(self, name: str) -> AsyncIterator[None]:
-        """Count a call, then do to it what was asked for."""
-        self.made.append(name)
+        """Record a call, then block it or fail it as configured."""
+        self.names.append(name)
         self.callers.append(context.caller())
-        self.under_way += 1
-        self.most_at_once = max(self.most_at_once, self.under_way)
+        self.active += 1
+        self.max_active = max(self.max_active, self.active)
         try:
-            if name in self.held:
-                await self.held[name].wait()
-            if self.faults[name]:
-                raise self.faults[name].pop(0)
+            if name in self.gates:
+                await self.gates[name].wait()
+            if self.failures[name]:
+                raise self.failures[name].pop(0)
             yield
         finally:
-            self.under_way -= 1
+            self.active -= 1
 
 
 class DoubleDocuments(Documents):
-    """Files in memory: file-N is named N.txt and says "Text of file-N."."""
+    """Files in memory: file-N has the name N.txt and the text "Text of file-N."."""
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
         self.put: dict[str, tuple[str, bytes]] = {}
         self.collection = ""
-        """What it calls every collection; empty: as it was asked."""
+        """The collection in every response; empty for that of the request."""
 
     async def get_file(self, request: GetFileRequest, /) -> File:
         if not request.file.startswith("file-"):
@@ -106,7 +111,7 @@ class DoubleDocuments(Documents):
 
 
 class DoubleServing(Serving):
-    """A model that answers with the first five words after the heading of its prompt."""
+    """A model that answers with the first words after the heading of its prompt."""
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
@@ -123,7 +128,7 @@ class DoubleServing(Serving):
 
 @dataclass
 class Doubles:
-    """Both services, and the profile in which they are found."""
+    """Both services, and a profile with their address."""
 
     profile: Profile
     calls: Calls
@@ -133,33 +138,35 @@ class Doubles:
     address: str
     kills: DoubleKills
 
-    async def go_away(self) -> None:
-        """Stop answering."""
+    async def stop_server(self) -> None:
+        """Stop the server."""
         await self.server.stop(0)
 
-    async def come_back(self) -> None:
-        """Answer again."""
+    async def restart_server(self) -> None:
+        """Start a new server on the same address."""
         self.server = transport.Server([self.documents, self.serving])
         await self.server.start(self.address)
 
 
 @asynccontextmanager
-async def doubled(profile: Profile, socket: Path) -> AsyncIterator[Doubles]:
-    """Serve both on a Unix socket, and name it in the profile."""
+async def serve_doubles(profile: Profile, socket: Path) -> AsyncIterator[Doubles]:
+    """Serve both on a Unix socket, with its address in the profile."""
     calls = Calls()
     address = f"unix:{socket}"
-    place = ServiceAddress(services=("documents", "serving"), grpc=address, http=f"{address}.h")
+    service_address = ServiceAddress(services=("documents", "serving"), grpc=address, http=f"{address}.h")
     kills = DoubleKills(f"{address}.k")
     await kills.start()
-    processes = profile.processes | {"doubles": place, "gateway": kills.address}
-    found = profile.model_copy(update={"processes": processes})
+    processes = profile.processes | {"doubles": service_address, "gateway": kills.address}
+    doubles_profile = profile.model_copy(update={"processes": processes})
     documents, serving = DoubleDocuments(calls), DoubleServing(calls)
-    doubles = Doubles(found, calls, documents, serving, transport.Server([documents, serving]), address, kills)
+    doubles = Doubles(
+        doubles_profile, calls, documents, serving, transport.Server([documents, serving]), address, kills
+    )
     await doubles.server.start(address)
     try:
         yield doubles
     finally:
-        for event in calls.held.values():
+        for event in calls.gates.values():
             event.set()
         await doubles.server.stop(0)
         await kills.stop()

@@ -1,4 +1,4 @@
-"""The workflow process is killed in the middle: the run finishes, and no finished step runs twice."""
+"""Crash recovery: a run finishes after its process is killed, and no finished step runs twice."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_message, json_value
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.settings import Profile
-from workflow.doubles import Doubles, doubled, until
+from workflow.doubles import Doubles, serve_doubles, until
 
-_numbers = itertools.count()
+_sequence = itertools.count()
 
 PROFILE = """
 name = "test"
@@ -61,13 +61,13 @@ grpc = "{doubles}.k"
 http = ""
 
 [services.orchestration]
-first_pause_seconds = 0.05
+initial_retry_seconds = 0.05
 """
 
 
 @dataclass
 class Process:
-    """One workflow process of the profile, which can be killed and started again."""
+    """One workflow process, which tests kill and restart."""
 
     profile: Path
     address: str
@@ -80,30 +80,30 @@ class Process:
             command = [sys.executable, "-m", "drw.kernel.runtime.process", "workflow", str(self.profile)]
             self.popen = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
 
-    def end(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         assert self.popen is not None
         os.kill(self.popen.pid, number)
 
     def kill(self) -> None:
-        self.end(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         assert self.popen is not None
         assert self.popen.wait(30) == -signal.SIGKILL
         self.popen = None
 
     async def detail(self) -> str:
-        """What orchestration says of itself; empty while the process does not answer."""
+        """Return the status detail of orchestration; empty while the process does not answer."""
         with suppress(Unavailable):
             status = await self.channels.client(ProcessClient, self.address).get_status(GetStatusRequest())
             return {s.name: s.detail for s in status.services}["orchestration"]
         return ""
 
-    async def leads(self) -> bool:
-        return (await self.detail()).startswith("carries out runs")
+    async def is_leader(self) -> bool:
+        return (await self.detail()).startswith("leader")
 
 
 @dataclass
-class World:
-    """Doubles in this process, workflow processes beside it."""
+class CrashHarness:
+    """Doubles in this process, and workflow processes that call them."""
 
     profile: Profile
     folder: Path
@@ -112,8 +112,8 @@ class World:
     channels: Channels = field(default_factory=Channels)
     processes: list[Process] = field(default_factory=list)
 
-    def process(self) -> Process:
-        base = self.folder / f"w{next(_numbers)}"
+    def new_process(self) -> Process:
+        base = self.folder / f"w{next(_sequence)}"
         file = base.with_suffix(".toml")
         file.write_text(
             PROFILE.format(
@@ -124,18 +124,18 @@ class World:
                 doubles=self.doubles.address,
             )
         )
-        made = Process(file, f"unix:{base}", base.with_suffix(".log"), self.channels)
-        self.processes.append(made)
-        return made
-
-    async def started(self) -> Process:
-        process = self.process()
-        process.start()
-        await until(process.leads, "the lead")
+        process = Process(file, f"unix:{base}", base.with_suffix(".log"), self.channels)
+        self.processes.append(process)
         return process
 
-    async def run(self, process: Process, files: int) -> Run:
-        request = StartRunRequest(template="digest", request_id=f"r{next(_numbers)}")
+    async def start_leader(self) -> Process:
+        process = self.new_process()
+        process.start()
+        await until(process.is_leader, "leadership")
+        return process
+
+    async def start_run(self, process: Process, files: int) -> Run:
+        request = StartRunRequest(template="digest", request_id=f"r{next(_sequence)}")
         request.inputs.CopyFrom(json_message({"files": [f"file-{i}" for i in range(files)]}))
         with acting_for(self.caller):
             return await self.channels.client(OrchestrationClient, process.address).start_run(request)
@@ -145,23 +145,23 @@ class World:
             client = self.channels.client(OrchestrationClient, process.address)
             return await client.get_run(GetRunRequest(run=run.id))
 
-    async def ended(self, process: Process, run: Run) -> Run:
-        async def over() -> bool:
+    async def wait_until_ended(self, process: Process, run: Run) -> Run:
+        async def has_ended() -> bool:
             with suppress(Unavailable):
                 return (await self.get(process, run)).ended_at.seconds > 0
             return False
 
-        await until(over, f"the end of {run.id}")
+        await until(has_ended, f"the end of {run.id}")
         return await self.get(process, run)
 
-    def finished(self, run: Run) -> set[str]:
-        """The steps that have ended well, from the table."""
+    def succeeded_steps(self, run: Run) -> set[str]:
+        """Return the ids of the succeeded steps in the database."""
         with psycopg.connect(self.profile.postgres) as connection:
             query = "select id from orchestration.step where run = %s and state = 'SUCCEEDED'"
             return {row[0] for row in connection.execute(query, (run.id,))}
 
     def records(self, action: str) -> list[str]:
-        """What the records of an action are about."""
+        """Return the resources of the audit records of an action."""
         with psycopg.connect(self.profile.postgres) as connection:
             rows = connection.execute("select record::text from audit.inbox").fetchall()
         return [r["resource"] for r in (orjson.loads(row[0]) for row in rows) if r["action"] == action]
@@ -171,131 +171,135 @@ class World:
             stream = self.channels.client(StateClient, process.address).watch_run(WatchRunRequest(run=run.id))
             return [(int(e.event_id), e.step, e.state) async for e in stream if e.event_id]
 
-    def made(self, name: str) -> int:
-        return self.doubles.calls.made.count(name)
+    def call_count(self, name: str) -> int:
+        return self.doubles.calls.names.count(name)
 
-    async def called(self, name: str, times: int = 1) -> None:
-        async def enough() -> bool:
-            return self.made(name) >= times
+    async def wait_for_call(self, name: str, times: int = 1) -> None:
+        async def was_called() -> bool:
+            return self.call_count(name) >= times
 
-        await until(enough, f"{name!r} for the {times}. time")
+        await until(was_called, f"{times} calls of {name!r}")
 
 
 @asynccontextmanager
-async def _world(profile, folder, caller):
+async def _crash_harness(profile, folder, caller):
     with redis.Redis.from_url(profile.valkey) as valkey:
         valkey.flushdb()
-    async with doubled(profile, folder / f"d{next(_numbers)}") as doubles:
-        world = World(profile, folder, doubles, caller)
+    async with serve_doubles(profile, folder / f"d{next(_sequence)}") as doubles:
+        harness = CrashHarness(profile, folder, doubles, caller)
         try:
-            yield world
+            yield harness
         finally:
-            for process in world.processes:
+            for process in harness.processes:
                 if process.popen:
                     process.popen.kill()
                     process.popen.wait()
-            await world.channels.close()
+            await harness.channels.close()
 
 
 @pytest.fixture
-async def world(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[World]:
-    async with _world(profile, folder, caller) as found:
-        yield found
+async def harness(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[CrashHarness]:
+    async with _crash_harness(profile, folder, caller) as harness:
+        yield harness
 
 
-def assert_right(world: World, run: Run, in_flight: set[str]) -> None:
-    """Everything ended well, once; only what was under way at a kill was begun again."""
+def assert_exactly_once(harness: CrashHarness, run: Run, in_flight: set[str]) -> None:
+    """Assert that every step succeeded once, and only steps in flight at a kill have several attempts."""
     assert run.state == SUCCEEDED, run.error
     attempts = {step.id: step.attempts for step in run.steps}
-    again = {step for step, count in attempts.items() if count > 1}
-    assert again <= in_flight
+    repeated = {step for step, count in attempts.items() if count > 1}
+    assert repeated <= in_flight
     for step in attempts.keys() - in_flight:
         assert attempts[step] == 1
-    begun = Counter(world.records("step.begin"))
-    assert begun == {f"{run.id}/{step}": count for step, count in attempts.items()}
-    assert Counter(world.records("step.end")) == {f"{run.id}/{step}": 1 for step in attempts}
-    assert world.records("run.end") == world.records("run.start") == [run.id]
+    step_begins = Counter(harness.records("step.begin"))
+    assert step_begins == {f"{run.id}/{step}": count for step, count in attempts.items()}
+    assert Counter(harness.records("step.end")) == {f"{run.id}/{step}": 1 for step in attempts}
+    assert harness.records("run.end") == harness.records("run.start") == [run.id]
 
 
-async def test_a_killed_process_goes_on_where_it_stood(world: World) -> None:
-    release = world.doubles.calls.hold("chat file-2")
-    process = await world.started()
-    run = await world.run(process, 5)
-    await world.called("chat file-2")
+async def test_a_run_resumes_after_the_process_is_killed(harness: CrashHarness) -> None:
+    release = harness.doubles.calls.block("chat file-2")
+    process = await harness.start_leader()
+    run = await harness.start_run(process, 5)
+    await harness.wait_for_call("chat file-2")
 
-    async def rest() -> bool:
-        return len(world.finished(run)) == 9  # all but summarise/2 and digest
+    async def others_succeeded() -> bool:
+        return len(harness.succeeded_steps(run)) == 9  # all but summarise/2 and digest
 
-    await until(rest, "all that can end")
-    finished = world.finished(run)
-    before = Counter(world.doubles.calls.made)
+    await until(others_succeeded, "the end of all other steps")
+    finished = harness.succeeded_steps(run)
+    before = Counter(harness.doubles.calls.names)
     process.kill()
     release.set()
     process.start()
-    found = await world.ended(process, run)
-    assert_right(world, found, in_flight={"summarise/2"})
-    after = Counter(world.doubles.calls.made) - before
+    ended_run = await harness.wait_until_ended(process, run)
+    assert_exactly_once(harness, ended_run, in_flight={"summarise/2"})
+    after = Counter(harness.doubles.calls.names) - before
     assert after == {"read file-2": 1, "chat file-2": 1, f"put digest-{run.id}.md": 1}
-    assert world.finished(run) - finished == {"summarise/2", "digest"}
-    text = json_value(found.output)["text"]
+    assert harness.succeeded_steps(run) - finished == {"summarise/2", "digest"}
+    text = json_value(ended_run.output)["text"]
     assert [f"Text of file-{i}" in text for i in range(5)] == [True] * 5
-    events = await world.events(process, run)
+    events = await harness.events(process, run)
     assert [number for number, _, _ in events] == list(range(1, len(events) + 1))
     assert events[-1][1:] == ("", "succeeded")
-    assert Counter(step for _, step, state in events if state == "succeeded") == {s.id: 1 for s in found.steps} | {
+    assert Counter(step for _, step, state in events if state == "succeeded") == {s.id: 1 for s in ended_run.steps} | {
         "": 1
     }
 
 
-async def test_killed_again_and_again_it_ends_all_the_same(world: World) -> None:
-    process = await world.started()
-    held = {name: world.doubles.calls.hold(name) for name in ("index file-3", "chat file-1")}
-    run = await world.run(process, 4)
+async def test_a_run_finishes_after_several_kills(harness: CrashHarness) -> None:
+    process = await harness.start_leader()
+    blocked = {name: harness.doubles.calls.block(name) for name in ("index file-3", "chat file-1")}
+    run = await harness.start_run(process, 4)
     put = f"put digest-{run.id}.md"
-    held[put] = world.doubles.calls.hold(put)
-    await world.called("chat file-1")
-    for kills, name in enumerate(held):
-        # "chat file-1" is under way at both of the first two kills.
-        await world.called(name, 2 if name == "chat file-1" else 1)
-        finished = world.finished(run)
+    blocked[put] = harness.doubles.calls.block(put)
+    await harness.wait_for_call("chat file-1")
+    for kills, name in enumerate(blocked):
+        # "chat file-1" is in flight at the first two kills.
+        await harness.wait_for_call(name, 2 if name == "chat file-1" else 1)
+        finished = harness.succeeded_steps(run)
         process.kill()
-        assert world.finished(run) >= finished and len(world.records("run.end")) == 0, f"after {kills} kills"
-        held[name].set()
+        assert harness.succeeded_steps(run) >= finished and len(harness.records("run.end")) == 0, f"after {kills} kills"
+        blocked[name].set()
         process.start()
-    found = await world.ended(process, run)
-    assert_right(world, found, in_flight={"ingest/3", "summarise/1", "digest"} | {f"summarise/{i}" for i in (0, 2, 3)})
-    assert {step.id: step.attempts for step in found.steps}["digest"] == 2
-    assert len(world.doubles.documents.put) == 1
+    ended_run = await harness.wait_until_ended(process, run)
+    assert_exactly_once(
+        harness, ended_run, in_flight={"ingest/3", "summarise/1", "digest"} | {f"summarise/{i}" for i in (0, 2, 3)}
+    )
+    assert {step.id: step.attempts for step in ended_run.steps}["digest"] == 2
+    assert len(harness.doubles.documents.put) == 1
 
 
-async def test_a_stopped_process_ends_cleanly_and_its_runs_go_on_later(world: World) -> None:
-    world.doubles.calls.hold("chat file-0")
-    process = await world.started()
-    run = await world.run(process, 1)
-    await world.called("chat file-0")
-    process.end(signal.SIGTERM)
+async def test_a_process_stops_cleanly_and_its_runs_resume_after_a_restart(harness: CrashHarness) -> None:
+    harness.doubles.calls.block("chat file-0")
+    process = await harness.start_leader()
+    run = await harness.start_run(process, 1)
+    await harness.wait_for_call("chat file-0")
+    process.send_signal(signal.SIGTERM)
     assert process.popen is not None
     assert await asyncio.to_thread(process.popen.wait, 30) == 0
-    del world.doubles.calls.held["chat file-0"]
+    del harness.doubles.calls.gates["chat file-0"]
     process.start()
-    found = await world.ended(process, run)
-    assert_right(world, found, in_flight={"summarise/0"})
+    ended_run = await harness.wait_until_ended(process, run)
+    assert_exactly_once(harness, ended_run, in_flight={"summarise/0"})
 
 
-async def test_of_two_processes_one_works_and_the_other_takes_over(world: World) -> None:
-    release = world.doubles.calls.hold("chat file-0")
-    first = await world.started()
-    second = world.process()
+async def test_the_standby_process_takes_over_when_the_leader_is_killed(harness: CrashHarness) -> None:
+    release = harness.doubles.calls.block("chat file-0")
+    first = await harness.start_leader()
+    second = harness.new_process()
     second.start()
 
-    async def stands_by() -> bool:
-        return (await second.detail()).startswith("stands by")
+    async def is_standby() -> bool:
+        return (await second.detail()).startswith("standby")
 
-    await until(stands_by, "the second process")
-    run = await world.run(second, 2)  # any of them takes requests
-    await world.called("chat file-0")
-    assert await first.leads() and not await second.leads()
+    await until(is_standby, "the standby process")
+    run = await harness.start_run(second, 2)  # the standby accepts requests too
+    await harness.wait_for_call("chat file-0")
+    assert await first.is_leader() and not await second.is_leader()
     first.kill()
     release.set()
-    assert_right(world, await world.ended(second, run), in_flight={"summarise/0", "summarise/1", "ingest/1"})
-    assert await second.leads()
+    assert_exactly_once(
+        harness, await harness.wait_until_ended(second, run), in_flight={"summarise/0", "summarise/1", "ingest/1"}
+    )
+    assert await second.is_leader()

@@ -16,7 +16,7 @@ from drw.api.workflow.v1.templates_rpc import TemplatesClient
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from support.field_rules import InvalidCall, InvalidHttpRequest, check_calls, check_http
-from workflow.running import running
+from workflow.harness import workflow_harness
 
 ID = "it can have 1 to 200 printable characters"
 TEMPLATE = "it must be the name of a template, of at most 63 characters"
@@ -110,13 +110,13 @@ HTTP = [
 async def test_every_transport_rejects_invalid_fields(
     profile: Profile, folder: Path, caller: Principal, how: str
 ) -> None:
-    async with running(profile, folder, caller, how) as here:
+    async with workflow_harness(profile, folder, caller, how) as harness:
         with acting_for(caller):
-            await check_calls(here.host, CALLS)
+            await check_calls(harness.host, CALLS)
 
 
 async def test_rest_returns_400_with_the_path_of_an_invalid_field(
     profile: Profile, folder: Path, caller: Principal
 ) -> None:
-    async with running(profile, folder, caller) as here:
-        await check_http(here.host, HTTP, "workflows:run workflows:read")
+    async with workflow_harness(profile, folder, caller) as harness:
+        await check_http(harness.host, HTTP, "workflows:run workflows:read")

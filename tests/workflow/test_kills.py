@@ -1,4 +1,4 @@
-"""What a kill switch does to workflows: no new runs, and those under way are held until it is lifted."""
+"""Kill switch: it refuses new runs, and pauses active runs until the kill is lifted."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from drw.api.workflow.v1.orchestration_pb2 import CANCELLED, FAILED, RETRYING, R
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
 from drw.killswitch.watch import Killed
-from support.kills import kill
+from support.gateway.kills import kill
 from workflow.doubles import until
-from workflow.running import Running, is_so, running, step_is
+from workflow.harness import WorkflowHarness, step_is, workflow_harness
 
 
 @pytest.fixture
-async def here(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[Running]:
-    async with running(profile, folder, caller) as found:
-        yield found
+async def harness(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[WorkflowHarness]:
+    async with workflow_harness(profile, folder, caller) as harness:
+        yield harness
 
 
-async def refused(here, **more) -> Killed:
-    """Return when new runs are refused, with the error."""
-    found = []
+async def wait_until_starts_are_refused(harness, **more) -> Killed:
+    """Wait until new runs are refused, and return the error."""
+    errors = []
 
-    async def so() -> bool:
+    async def is_refused() -> bool:
         try:
-            await here.cancel(await here.start(1, **more), more.get("who"))
+            await harness.cancel(await harness.start(1, **more), more.get("principal"))
         except Killed as error:
-            found.append(error)
-        return bool(found)
+            errors.append(error)
+        return bool(errors)
 
-    await until(so, "the refusal of new runs")
-    return found[0]
+    await until(is_refused, "the refusal of new runs")
+    return errors[0]
 
 
 @pytest.mark.parametrize(
-    "what",
+    "active_kill",
     [
         kill("WORKFLOW", "digest"),
         kill("WORKFLOW", "digest", "acme"),
@@ -49,46 +49,46 @@ async def refused(here, **more) -> Killed:
     ],
     ids=["workflow", "own workflow", "desk", "key"],
 )
-async def test_a_run_is_held_and_goes_on_when_the_kill_is_lifted(here: Running, what: Kill) -> None:
-    here.calls.hold("chat file-0")
-    run = await here.start(1)
-    await until(lambda: is_so(here.calls.under_way == 1), "the call of the model")
-    await here.doubles.kills.kill(what)
-    error = await refused(here)
-    assert error.metadata["code"] == "killed" and what.name in error.message
-    await until(lambda: is_so(here.calls.under_way == 0), "the end of the call")
-    await until(lambda: step_is(here, run, "summarise/0", RETRYING), "the hold")
-    step = await here.step(run, "summarise/0")
-    assert step.error.startswith("held: ") and (await here.get(run)).state == RUNNING
-    made = here.calls.made.count("chat file-0")
-    here.calls.held.pop("chat file-0").set()
-    await here.doubles.kills.kill()
-    done = await here.ended(run)
-    assert done.state == SUCCEEDED, done.error
-    assert here.calls.made.count("chat file-0") == made + 1
-    assert here.calls.made.count("index file-0") == 1  # what had ended was not made again
-    assert [r["outcome"] for r in here.audit("run.end") if r["resource"] == run.id] == ["ok"]
+async def test_a_run_pauses_and_resumes_when_the_kill_is_lifted(harness: WorkflowHarness, active_kill: Kill) -> None:
+    harness.calls.block("chat file-0")
+    run = await harness.start(1)
+    await until(lambda: harness.calls.active == 1, "the call of the model")
+    await harness.doubles.kills.kill(active_kill)
+    error = await wait_until_starts_are_refused(harness)
+    assert error.metadata["code"] == "killed" and active_kill.name in error.message
+    await until(lambda: harness.calls.active == 0, "the end of the call")
+    await until(lambda: step_is(harness, run, "summarise/0", RETRYING), "the pause")
+    step = await harness.step(run, "summarise/0")
+    assert step.error.startswith("paused: ") and (await harness.get(run)).state == RUNNING
+    calls_before = harness.calls.names.count("chat file-0")
+    harness.calls.gates.pop("chat file-0").set()
+    await harness.doubles.kills.kill()
+    ended_run = await harness.wait_until_ended(run)
+    assert ended_run.state == SUCCEEDED, ended_run.error
+    assert harness.calls.names.count("chat file-0") == calls_before + 1
+    assert harness.calls.names.count("index file-0") == 1  # finished steps do not run again
+    assert [r["outcome"] for r in harness.audit("run.end") if r["resource"] == run.id] == ["ok"]
 
 
-async def test_a_run_that_is_held_can_be_cancelled(here: Running) -> None:
-    here.calls.hold("index file-0")
-    run = await here.start(1)
-    await until(lambda: is_so(here.calls.under_way == 1), "the call")
-    await here.doubles.kills.kill(kill("WORKFLOW", "digest"))
-    await refused(here)
-    await here.cancel(run)
-    assert (await here.ended(run)).state == CANCELLED
+async def test_a_paused_run_can_be_cancelled(harness: WorkflowHarness) -> None:
+    harness.calls.block("index file-0")
+    run = await harness.start(1)
+    await until(lambda: harness.calls.active == 1, "the call")
+    await harness.doubles.kills.kill(kill("WORKFLOW", "digest"))
+    await wait_until_starts_are_refused(harness)
+    await harness.cancel(run)
+    assert (await harness.wait_until_ended(run)).state == CANCELLED
 
 
-async def test_others_go_on(here: Running) -> None:
+async def test_kills_do_not_affect_runs_outside_their_target(harness: WorkflowHarness) -> None:
     others = [kill("WORKFLOW", "another"), kill("WORKFLOW", "digest", "other"), kill("DESK", "trading", "acme")]
-    await here.doubles.kills.kill(*others)
-    other = replace(here.caller, desk="trading")
-    await refused(here, who=other)
-    assert (await here.ended(await here.start(1))).state == SUCCEEDED
+    await harness.doubles.kills.kill(*others)
+    other = replace(harness.caller, desk="trading")
+    await wait_until_starts_are_refused(harness, principal=other)
+    assert (await harness.wait_until_ended(await harness.start(1))).state == SUCCEEDED
 
 
-async def test_a_run_whose_model_is_killed_says_so(here: Running) -> None:
-    here.calls.faults["chat file-0"] = [Killed("the model 'm' is stopped by a kill switch", killed="model")]
-    done = await here.ended(await here.start(1))
-    assert done.state == FAILED and "the model 'm' is stopped by a kill switch" in done.error
+async def test_a_run_fails_with_a_clear_error_when_its_model_is_killed(harness: WorkflowHarness) -> None:
+    harness.calls.failures["chat file-0"] = [Killed("the model 'm' is stopped by a kill switch", killed="model")]
+    ended_run = await harness.wait_until_ended(await harness.start(1))
+    assert ended_run.state == FAILED and "the model 'm' is stopped by a kill switch" in ended_run.error

@@ -1,4 +1,4 @@
-"""Runs in one process: what a template says is what happens, and what fails on the way is said."""
+"""Runs in one process: execution, retries, failures, cancellation, limits and the HTTP API."""
 
 from __future__ import annotations
 
@@ -27,41 +27,43 @@ from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Rat
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
-from support.metrics import scrape
 from support.parts import running_valkey
+from support.telemetry.metrics import scrape
 from workflow.doubles import until
-from workflow.running import QUICK, Running, is_so, numbers, running, step_is, view_is_behind
+from workflow.harness import FAST_SETTINGS, WorkflowHarness, live_view_is_behind, sequence, step_is, workflow_harness
 
 
 @pytest.fixture
-async def here(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[Running]:
-    async with running(profile, folder, caller) as found:
-        yield found
+async def harness(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[WorkflowHarness]:
+    async with workflow_harness(profile, folder, caller) as harness:
+        yield harness
 
 
 @pytest.mark.parametrize("how", ["together", "strict"])
-async def test_a_digest_is_made_of_every_file(profile: Profile, folder: Path, caller: Principal, how: str) -> None:
-    async with running(profile, folder, caller, how) as here:
-        run = await here.ended(await here.start(3, title="Three texts"))
+async def test_the_digest_template_summarises_every_file(
+    profile: Profile, folder: Path, caller: Principal, how: str
+) -> None:
+    async with workflow_harness(profile, folder, caller, how) as harness:
+        run = await harness.wait_until_ended(await harness.start(3, title="Three texts"))
         assert run.state == SUCCEEDED, run.error
         assert [(s.id, s.state, s.attempts) for s in run.steps] == [
             (f"{node}/{i}", SUCCEEDED, 1) for node in ("ingest", "summarise") for i in range(3)
         ] + [("digest", SUCCEEDED, 1)]
         output = json_value(run.output)
-        name, content = here.doubles.documents.put[output["file"]]
+        name, content = harness.doubles.documents.put[output["file"]]
         assert output["name"] == name == f"digest-{run.id}.md"
         assert output["text"] == content.decode()
         assert content.decode().startswith("# Three texts\n\n3 documents.\n\n## 0.txt\n\nText of file-0")
-        assert {c.key for c in here.calls.callers} == {caller.key}
-        assert {c.desk for c in here.calls.callers} == {caller.desk}
-        assert all(len(prompt) < 3200 for prompt in here.doubles.serving.prompts)
+        assert {c.key for c in harness.calls.callers} == {caller.key}
+        assert {c.desk for c in harness.calls.callers} == {caller.desk}
+        assert all(len(prompt) < 3200 for prompt in harness.doubles.serving.prompts)
         assert (run.template, run.started_by, run.desk) == ("digest", caller.key, caller.desk)
         assert len(run.template_version) == 64
 
 
-async def test_every_event_is_shown_in_order_and_every_record_kept(here: Any) -> None:
-    run = await here.start(1)
-    assert await here.events(run) == [
+async def test_events_are_in_order_and_every_change_is_audited(harness: Any) -> None:
+    run = await harness.start(1)
+    assert await harness.events(run) == [
         ("", "queued"),
         ("", "started"),
         ("ingest/0", "started"),
@@ -73,63 +75,63 @@ async def test_every_event_is_shown_in_order_and_every_record_kept(here: Any) ->
         ("", "succeeded"),
     ]
     for action, count in [("run.start", 1), ("step.begin", 3), ("step.end", 3), ("run.end", 1)]:
-        records = here.audit(action)
+        records = harness.audit(action)
         assert len(records) == count
         assert {(r["actor"], r["desk"], r["outcome"]) for r in records} == {("key_test", "research", "ok")}
         assert all(r["resource"].startswith(run.id) for r in records)
         assert "Text of" not in str(records)
 
 
-async def test_an_item_waits_only_for_itself(here: Any) -> None:
-    release = here.calls.hold("index file-0")
-    run = await here.start(2)
-    await until(lambda: step_is(here, run, "summarise/1", SUCCEEDED), "the summary of the second file")
-    assert (await here.step(run, "summarise/0")).attempts == 0
+async def test_a_step_of_an_item_waits_only_for_the_same_item(harness: Any) -> None:
+    release = harness.calls.block("index file-0")
+    run = await harness.start(2)
+    await until(lambda: step_is(harness, run, "summarise/1", SUCCEEDED), "the summary of the second file")
+    assert (await harness.step(run, "summarise/0")).attempts == 0
     release.set()
-    assert (await here.ended(run)).state == SUCCEEDED
+    assert (await harness.wait_until_ended(run)).state == SUCCEEDED
 
 
-async def test_no_more_steps_run_at_once_than_are_set(profile: Profile, folder: Path, caller: Principal) -> None:
-    services = QUICK | {"orchestration": {"steps_at_once": 2}}
-    async with running(profile, folder, caller, services=services) as here:
-        release = [here.calls.hold(f"index file-{i}") for i in range(6)]
-        run = await here.start(6)
-        await until(lambda: is_so(here.calls.under_way == 2), "two steps")
+async def test_concurrent_steps_are_limited(profile: Profile, folder: Path, caller: Principal) -> None:
+    services = FAST_SETTINGS | {"orchestration": {"max_concurrent_steps": 2}}
+    async with workflow_harness(profile, folder, caller, services=services) as harness:
+        release = [harness.calls.block(f"index file-{i}") for i in range(6)]
+        run = await harness.start(6)
+        await until(lambda: harness.calls.active == 2, "two steps")
         for event in release:
             event.set()
-        assert (await here.ended(run)).state == SUCCEEDED
-        assert here.calls.most_at_once == 2
+        assert (await harness.wait_until_ended(run)).state == SUCCEEDED
+        assert harness.calls.max_active == 2
 
 
-async def test_a_passing_failure_is_tried_again_and_shown(here: Any) -> None:
-    gone = Unavailable("the engine is starting again")
-    here.calls.faults["chat file-0"] = [gone, gone]
-    run = await here.start(1)
-    events = await here.events(run)
+async def test_a_retryable_failure_is_retried_and_reported(harness: Any) -> None:
+    unavailable = Unavailable("the engine is starting again")
+    harness.calls.failures["chat file-0"] = [unavailable, unavailable]
+    run = await harness.start(1)
+    events = await harness.events(run)
     assert events.count(("summarise/0", "retrying")) == 2
-    found = await here.get(run)
-    assert found.state == SUCCEEDED
-    assert {s.id: s.attempts for s in found.steps} == {"ingest/0": 1, "summarise/0": 3, "digest": 1}
-    assert [r["details"]["attempt"] for r in here.audit("step.begin") if "summarise" in r["resource"]] == [1, 2, 3]
+    ended_run = await harness.get(run)
+    assert ended_run.state == SUCCEEDED
+    assert {s.id: s.attempts for s in ended_run.steps} == {"ingest/0": 1, "summarise/0": 3, "digest": 1}
+    assert [r["details"]["attempt"] for r in harness.audit("step.begin") if "summarise" in r["resource"]] == [1, 2, 3]
 
 
-async def test_services_that_are_away_for_a_while_are_waited_for(
+async def test_a_step_is_retried_until_an_unavailable_service_returns(
     profile: Profile, folder: Path, caller: Principal
 ) -> None:
-    services = QUICK | {"orchestration": {"first_pause_seconds": 0.2}}
-    async with running(profile, folder, caller, services=services) as here:
-        await here.doubles.go_away()
-        run = await here.start(1)
-        await until(lambda: step_is(here, run, "ingest/0", RETRYING), "a retry")
-        assert "documents service does not answer" in (await here.step(run, "ingest/0")).error
-        assert (await here.get(run)).state == RUNNING
-        await here.doubles.come_back()
-        assert (await here.ended(run)).state == SUCCEEDED
+    services = FAST_SETTINGS | {"orchestration": {"initial_retry_seconds": 0.2}}
+    async with workflow_harness(profile, folder, caller, services=services) as harness:
+        await harness.doubles.stop_server()
+        run = await harness.start(1)
+        await until(lambda: step_is(harness, run, "ingest/0", RETRYING), "a retry")
+        assert "documents service does not answer" in (await harness.step(run, "ingest/0")).error
+        assert (await harness.get(run)).state == RUNNING
+        await harness.doubles.restart_server()
+        assert (await harness.wait_until_ended(run)).state == SUCCEEDED
 
 
-async def test_a_failure_for_good_fails_the_run_and_leaves_what_ended(here: Any) -> None:
-    here.calls.faults["chat file-1"] = [InvalidRequest("no such model")]
-    run = await here.ended(await here.start(2, model="nothing"))
+async def test_a_permanent_failure_fails_the_run_and_keeps_finished_steps(harness: Any) -> None:
+    harness.calls.failures["chat file-1"] = [InvalidRequest("no such model")]
+    run = await harness.wait_until_ended(await harness.start(2, model="nothing"))
     assert run.state == FAILED
     assert run.error == "the step 'summarise/1' failed: no such model"
     steps = {s.id: s for s in run.steps}
@@ -137,101 +139,101 @@ async def test_a_failure_for_good_fails_the_run_and_leaves_what_ended(here: Any)
     assert steps["ingest/1"].state == SUCCEEDED
     assert json_value(steps["ingest/1"].output)["chunks"] == 3
     assert (steps["digest"].state, steps["digest"].attempts) == (CANCELLED, 0)
-    assert (await here.events(run))[-1] == ("", "failed")
-    assert [r["outcome"] for r in here.audit("run.end")] == ["failed"]
+    assert (await harness.events(run))[-1] == ("", "failed")
+    assert [r["outcome"] for r in harness.audit("run.end")] == ["failed"]
 
 
-async def test_what_never_passes_is_given_up_in_the_end(here: Any) -> None:
-    here.calls.faults["index file-0"] = [Unavailable("gone")] * 100
-    run = await here.ended(await here.start(1))
+async def test_a_step_fails_after_its_maximum_attempts(harness: Any) -> None:
+    harness.calls.failures["index file-0"] = [Unavailable("unavailable")] * 100
+    run = await harness.wait_until_ended(await harness.start(1))
     assert run.state == FAILED
-    assert run.error == "the step 'ingest/0' failed: gone (after 8 attempts)"
-    assert here.calls.made == ["index file-0"] * 8
+    assert run.error == "the step 'ingest/0' failed: unavailable (after 8 attempts)"
+    assert harness.calls.names == ["index file-0"] * 8
 
 
-async def test_a_prompt_that_is_too_long_for_the_model_is_halved(here: Any) -> None:
-    here.calls.faults["chat file-0"] = [InvalidRequest("too long", code="context_length_exceeded")]
-    run = await here.ended(await here.start(1))
+async def test_a_prompt_that_is_too_long_for_the_model_is_halved(harness: Any) -> None:
+    harness.calls.failures["chat file-0"] = [InvalidRequest("too long", code="context_length_exceeded")]
+    run = await harness.wait_until_ended(await harness.start(1))
     assert run.state == SUCCEEDED
-    first, second = (len(p) for p in here.doubles.serving.prompts)
+    first, second = (len(p) for p in harness.doubles.serving.prompts)
     assert second < 0.6 * first
 
 
-async def test_a_file_without_text_does_not_reach_the_model(here: Any) -> None:
-    run = await here.ended(await here.start(["file-empty"]))
+async def test_a_file_without_text_does_not_reach_the_model(harness: Any) -> None:
+    run = await harness.wait_until_ended(await harness.start(["file-empty"]))
     assert run.state == SUCCEEDED
-    assert here.doubles.serving.prompts == []
+    assert harness.doubles.serving.prompts == []
     assert "(It has no text.)" in json_value(run.output)["text"]
 
 
-async def test_a_file_that_is_not_there_fails_the_run(here: Any) -> None:
-    run = await here.ended(await here.start(["odd-0"]))
+async def test_a_missing_file_fails_the_run(harness: Any) -> None:
+    run = await harness.wait_until_ended(await harness.start(["odd-0"]))
     assert run.state == FAILED
     assert run.error == "the step 'summarise/0' failed: there is no file 'odd-0'"
 
 
-async def test_a_bug_in_a_service_fails_the_run_and_gives_nothing_away(here: Any) -> None:
-    here.calls.faults["index file-0"] = [RuntimeError("the password is 1234")]
-    run = await here.ended(await here.start(1))
+async def test_an_unexpected_error_fails_the_run_without_its_details(harness: Any) -> None:
+    harness.calls.failures["index file-0"] = [RuntimeError("the password is 1234")]
+    run = await harness.wait_until_ended(await harness.start(1))
     assert run.state == FAILED
     assert run.error == "the step 'ingest/0' failed: unexpected error in documents.IndexFile"
 
 
-async def test_an_output_that_is_too_large_is_refused_clearly(here: Any) -> None:
-    here.doubles.documents.collection = "x" * 70_000
-    run = await here.ended(await here.start(1))
+async def test_a_step_with_too_large_an_output_fails(harness: Any) -> None:
+    harness.doubles.documents.collection = "x" * 70_000
+    run = await harness.wait_until_ended(await harness.start(1))
     assert run.state == FAILED
-    assert "the step 'ingest/0' failed: it gave 70" in run.error
-    assert "at most 65536: write a file and hand on its id" in run.error
+    assert "the step 'ingest/0' failed: its output has 70" in run.error
+    assert "at most 65536: write a file and return its id" in run.error
 
 
-async def test_a_cancelled_run_stops_at_once_and_for_good(here: Any) -> None:
-    here.calls.hold("chat file-0")
-    run = await here.start(1)
-    await until(lambda: is_so("chat file-0" in here.calls.made), "the model call")
-    cancelled = await here.cancel(run)
+async def test_a_cancelled_run_stops_permanently(harness: Any) -> None:
+    harness.calls.block("chat file-0")
+    run = await harness.start(1)
+    await until(lambda: "chat file-0" in harness.calls.names, "the model call")
+    cancelled = await harness.cancel(run)
     assert (cancelled.state, cancelled.error) == (CANCELLED, "cancelled by key_test")
-    await until(lambda: is_so(here.calls.under_way == 0), "the end of the model call")
-    assert (await here.cancel(run)).state == CANCELLED
-    assert (await here.events(run))[-1] == ("", "cancelled")
-    found = await here.get(run)
-    assert {s.id: s.state for s in found.steps} == {
+    await until(lambda: harness.calls.active == 0, "the end of the model call")
+    assert (await harness.cancel(run)).state == CANCELLED
+    assert (await harness.events(run))[-1] == ("", "cancelled")
+    ended_run = await harness.get(run)
+    assert {s.id: s.state for s in ended_run.steps} == {
         "ingest/0": SUCCEEDED,
         "summarise/0": CANCELLED,
         "digest": CANCELLED,
     }
-    assert [r["outcome"] for r in here.audit("run.end")] == ["cancelled"]
+    assert [r["outcome"] for r in harness.audit("run.end")] == ["cancelled"]
 
 
-async def test_the_same_request_is_the_same_run(here: Any) -> None:
-    first, second = await asyncio.gather(here.start(1, "once"), here.start(1, "once"))
+async def test_a_repeated_request_id_returns_the_same_run(harness: Any) -> None:
+    first, second = await asyncio.gather(harness.start(1, "once"), harness.start(1, "once"))
     assert first.id == second.id
     with pytest.raises(Conflict, match="the request id 'once' was used for another run"):
-        await here.start(2, "once")
-    other = await here.start(1, "once", who=replace(here.caller, desk="rates"))
+        await harness.start(2, "once")
+    other = await harness.start(1, "once", principal=replace(harness.caller, desk="rates"))
     assert other.id != first.id
-    await here.ended(first)
-    assert len(here.audit("run.start")) == 2
+    await harness.wait_until_ended(first)
+    assert len(harness.audit("run.start")) == 2
 
 
-async def test_other_desks_see_no_run(here: Any) -> None:
-    run = await here.ended(await here.start(1))
-    for other in (replace(here.caller, desk="rates"), replace(here.caller, org="other")):
+async def test_other_desks_cannot_read_or_cancel_a_run(harness: Any) -> None:
+    run = await harness.wait_until_ended(await harness.start(1))
+    for other in (replace(harness.caller, desk="rates"), replace(harness.caller, org="other")):
         with acting_for(other):
-            client = here.host.client(OrchestrationClient)
+            client = harness.host.client(OrchestrationClient)
             assert not (await client.list_runs(ListRunsRequest())).runs
-            for ask in (client.get_run(GetRunRequest(run=run.id)), client.cancel_run(CancelRunRequest(run=run.id))):
+            for call in (client.get_run(GetRunRequest(run=run.id)), client.cancel_run(CancelRunRequest(run=run.id))):
                 with pytest.raises(NotFound, match="there is no run"):
-                    await ask
+                    await call
             with pytest.raises(InvalidRequest, match="page_token"):
                 await client.list_runs(ListRunsRequest(page_token=run.id))
 
 
-async def test_a_key_that_lacks_a_scope_is_told_which(here: Any) -> None:
-    poor = replace(here.caller, scopes=frozenset({"workflows:run", "documents:write"}))
+async def test_a_missing_scope_is_named_in_the_error(harness: Any) -> None:
+    without_scope = replace(harness.caller, scopes=frozenset({"workflows:run", "documents:write"}))
     message = "needs the scopes 'documents:write' and 'models:invoke'; the key 'key_test' lacks 'models:invoke'"
     with pytest.raises(Forbidden, match=message):
-        await here.start(1, who=poor)
+        await harness.start(1, principal=without_scope)
 
 
 @pytest.mark.parametrize(
@@ -239,118 +241,134 @@ async def test_a_key_that_lacks_a_scope_is_told_which(here: Any) -> None:
     [
         ({"template": "none"}, NotFound, "there is no template 'none'; there are: digest"),
         ({"files": []}, InvalidRequest, "the input 'files' must be a list of at least one file id"),
-        ({"files": ["a", "a"]}, InvalidRequest, "each file stands once"),
+        ({"files": ["a", "a"]}, InvalidRequest, "a list of different file ids"),
         ({"files": [1]}, InvalidRequest, "'files' must be a list of file ids"),
         ({"files": [f"f{i}" for i in range(501)]}, TooLarge, "has 501 files; at most 500"),
-        ({"title": 3}, InvalidRequest, "'title' must be a text"),
+        ({"title": 3}, InvalidRequest, "'title' must be a string"),
         ({"title": "x" * 70_000}, TooLarge, "the inputs have 7.... bytes; at most 65536"),
         ({"folder": "x"}, InvalidRequest, "'folder' is not an input of the template 'digest'; there are: collection"),
     ],
 )
-async def test_what_cannot_be_run_is_refused_at_once(here: Any, changes: Any, error: Any, message: str) -> None:
+async def test_invalid_requests_are_rejected_before_a_run_starts(
+    harness: Any, changes: Any, error: Any, message: str
+) -> None:
     with pytest.raises(error, match=message):
-        await here.start(**changes)
-    assert here.audit("run.start") == []
+        await harness.start(**changes)
+    assert harness.audit("run.start") == []
 
 
-async def test_a_desk_has_only_so_many_open_runs(profile: Profile, folder: Path, caller: Principal) -> None:
-    services = QUICK | {"orchestration": {"max_open_runs": 1}}
-    async with running(profile, folder, caller, services=services) as here:
-        release = here.calls.hold("index file-0")
-        run = await here.start(1)
+async def test_open_runs_of_a_desk_are_limited(profile: Profile, folder: Path, caller: Principal) -> None:
+    services = FAST_SETTINGS | {"orchestration": {"max_open_runs": 1}}
+    async with workflow_harness(profile, folder, caller, services=services) as harness:
+        release = harness.calls.block("index file-0")
+        run = await harness.start(1)
         with pytest.raises(RateLimited, match="'research' has 1 runs that have not ended; at most 1"):
-            await here.start(1)
+            await harness.start(1)
         release.set()
-        await here.ended(run)
-        await here.ended(await here.start(1))
+        await harness.wait_until_ended(run)
+        await harness.wait_until_ended(await harness.start(1))
 
 
-async def test_runs_are_listed_newest_first_page_by_page(here: Any) -> None:
-    started = [(await here.ended(await here.start(1))).id for _ in range(5)]
-    found, token = [], ""
-    with acting_for(here.caller):
+async def test_runs_are_listed_newest_first_in_pages(harness: Any) -> None:
+    started = [(await harness.wait_until_ended(await harness.start(1))).id for _ in range(5)]
+    listed, token = [], ""
+    with acting_for(harness.caller):
         while True:
-            page = await here.host.client(OrchestrationClient).list_runs(ListRunsRequest(page_size=2, page_token=token))
-            found += [run.id for run in page.runs]
+            page = await harness.host.client(OrchestrationClient).list_runs(
+                ListRunsRequest(page_size=2, page_token=token)
+            )
+            listed += [run.id for run in page.runs]
             if not (token := page.next_page_token):
                 break
-    assert found == started[::-1]
+    assert listed == started[::-1]
 
 
-async def test_runs_go_on_while_valkey_is_away_and_are_shown_afterwards(
+async def test_runs_continue_without_valkey_and_can_be_watched_afterwards(
     profile: Profile, folder: Path, caller: Principal
 ) -> None:
-    with running_valkey(folder / f"v{next(numbers)}") as url:
-        lost = profile.model_copy(update={"valkey": url})
-        async with running(lost, folder, caller) as here:
-            release = here.calls.hold("chat file-0")
-            run = await here.start(1)
-            await until(lambda: is_so("chat file-0" in here.calls.made), "the model call")
+    with running_valkey(folder / f"v{next(sequence)}") as url:
+        profile_without_valkey = profile.model_copy(update={"valkey": url})
+        async with workflow_harness(profile_without_valkey, folder, caller) as harness:
+            release = harness.calls.block("chat file-0")
+            run = await harness.start(1)
+            await until(lambda: "chat file-0" in harness.calls.names, "the model call")
             with redis.Redis.from_url(url) as valkey, pytest.raises(redis.ConnectionError):
                 valkey.execute_command("SHUTDOWN", "NOSAVE", "NOW")
                 valkey.ping()
             release.set()
-            assert (await here.ended(run)).state == SUCCEEDED
-            await until(lambda: view_is_behind(here), "the degraded state")
-    async with running(profile, folder, caller) as here:  # with another, empty Valkey
-        events = await here.events(run)
+            assert (await harness.wait_until_ended(run)).state == SUCCEEDED
+            await until(lambda: live_view_is_behind(harness), "the degraded state")
+    async with workflow_harness(profile, folder, caller) as harness:  # with another, empty Valkey
+        events = await harness.events(run)
         assert events[:2] == [("", "queued"), ("", "started")]
         assert events[-1] == ("", "succeeded")
 
 
-async def test_a_pickle_among_the_rows_is_refused(here: Any) -> None:
+async def test_a_pickled_value_is_rejected(harness: Any) -> None:
     from dbos import _serialization
 
-    with pytest.raises(TypeError, match="a pickle among the engine's rows: refused"):
+    with pytest.raises(TypeError, match="pickled values are not allowed"):
         _serialization.deserialize_value("gASVBA==", "py_pickle", _serialization.DBOSPortableJSON)
 
 
-async def test_over_http_a_run_is_json(here: Any) -> None:
+async def test_runs_are_json_over_http(harness: Any) -> None:
     headers = {"x-drw-key": "k", "x-drw-org": "acme", "x-drw-desk": "research"}
-    may = headers | {"x-drw-scopes": "workflows:run workflows:read documents:write models:invoke"}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=here.host.app()), base_url="http://drw") as web:
+    allowed_headers = headers | {"x-drw-scopes": "workflows:run workflows:read documents:write models:invoke"}
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=harness.host.app()), base_url="http://drw"
+    ) as http_client:
         body = {"template": "digest", "inputs": {"files": ["file-0"]}, "request_id": "h1"}
-        answer = await web.post("/api/v1/runs", json=body, headers=headers | {"x-drw-scopes": "workflows:run"})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied")
-        answer = await web.post("/api/v1/runs", json=body | {"inputs": {}}, headers=may)
-        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "files")
-        run = (await web.post("/api/v1/runs", json=body, headers=may)).json()
-        watched = await web.get(f"/api/v1/runs/{run['id']}:watch", headers=may)
+        response = await http_client.post(
+            "/api/v1/runs", json=body, headers=headers | {"x-drw-scopes": "workflows:run"}
+        )
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "permission_denied")
+        response = await http_client.post("/api/v1/runs", json=body | {"inputs": {}}, headers=allowed_headers)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "files")
+        run = (await http_client.post("/api/v1/runs", json=body, headers=allowed_headers)).json()
+        watched = await http_client.get(f"/api/v1/runs/{run['id']}:watch", headers=allowed_headers)
         assert watched.text.count("\nid: ") + watched.text.startswith("id: ") == 9
-        found = (await web.get(f"/api/v1/runs/{run['id']}", headers=may)).json()
-        assert (found["state"], found["inputs"]["files"], found["started_by"]) == ("SUCCEEDED", ["file-0"], "k")
-        assert found["output"]["name"] == f"digest-{run['id']}.md"
-        assert found["steps"][0]["output"]["collection"] == "digest"
-        assert [r["id"] for r in (await web.get("/api/v1/runs", headers=may)).json()["runs"]] == [run["id"]]
-        assert (await web.post(f"/api/v1/runs/{run['id']}:cancel", headers=may)).json()["state"] == "SUCCEEDED"
+        ended_run = (await http_client.get(f"/api/v1/runs/{run['id']}", headers=allowed_headers)).json()
+        assert (ended_run["state"], ended_run["inputs"]["files"], ended_run["started_by"]) == (
+            "SUCCEEDED",
+            ["file-0"],
+            "k",
+        )
+        assert ended_run["output"]["name"] == f"digest-{run['id']}.md"
+        assert ended_run["steps"][0]["output"]["collection"] == "digest"
+        assert [r["id"] for r in (await http_client.get("/api/v1/runs", headers=allowed_headers)).json()["runs"]] == [
+            run["id"]
+        ]
+        assert (await http_client.post(f"/api/v1/runs/{run['id']}:cancel", headers=allowed_headers)).json()[
+            "state"
+        ] == "SUCCEEDED"
 
 
-async def test_metrics_tell_how_runs_and_steps_end(here: Any) -> None:
-    before = await scrape(here.host)
-    await here.ended(await here.start(2))
-    await here.cancel(await here.start(1))
-    after = await scrape(here.host)
-    for name, more in [
+async def test_metrics_count_runs_and_steps_by_outcome(harness: Any) -> None:
+    before = await scrape(harness.host)
+    await harness.wait_until_ended(await harness.start(2))
+    await harness.cancel(await harness.start(1))
+    after = await scrape(harness.host)
+    for name, increase in [
         ('drw_runs_ended_total{outcome="succeeded"}', 1),
         ('drw_runs_ended_total{outcome="cancelled"}', 1),
         ('drw_steps_total{activity="documents.digest",outcome="ok"}', 1),
     ]:
-        assert after[name] == before.get(name, 0) + more, name
+        assert after[name] == before.get(name, 0) + increase, name
     assert after['drw_runs_open{state="queued"}'] == after['drw_runs_open{state="running"}'] == 0
     assert after["drw_runs_oldest_queued_seconds"] == 0
     assert after['drw_service_ready{service="orchestration"}'] == 1
 
 
-async def test_a_line_of_log_has_the_class_of_a_steps_error_and_no_word_of_anybodys(
-    here: Any, caplog: pytest.LogCaptureFixture
+async def test_log_lines_contain_the_error_class_but_no_user_content(
+    harness: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    word = "zebra"
-    here.calls.faults["index file-0"] = [Unavailable(f"the upstream failed: {word}", quotes="upstream")]
-    here.calls.faults["chat file-0"] = [InvalidRequest(f"{word} is no model", param="model")]
-    run = await here.ended(await here.start(1))
-    assert (run.state, word in run.error) == (FAILED, True)
+    secret_word = "zebra"
+    harness.calls.failures["index file-0"] = [Unavailable(f"the upstream failed: {secret_word}", quotes="upstream")]
+    harness.calls.failures["chat file-0"] = [InvalidRequest(f"{secret_word} is no model", param="model")]
+    run = await harness.wait_until_ended(await harness.start(1))
+    assert (run.state, secret_word in run.error) == (FAILED, True)
     lines = {line.message: vars(line)["fields"] for line in caplog.records if line.name.endswith("step_executor")}
-    again, failed = lines["a step is tried again"], lines["a step has failed"]
-    assert (again["error.type"], again["error"]) == ("Unavailable", "the upstream failed")
-    assert (failed["error.type"], failed["error"]) == ("InvalidRequest", "invalid model")
-    assert word not in caplog.text
+    retry_fields, failure_fields = lines["retrying a step"], lines["a step has failed"]
+    assert (retry_fields["error.type"], retry_fields["error"]) == ("Unavailable", "the upstream failed")
+    assert (failure_fields["error.type"], failure_fields["error"]) == ("InvalidRequest", "invalid model")
+    assert secret_word not in caplog.text

@@ -1,4 +1,4 @@
-"""What a process that is stopped, or loses its connection, leaves behind is taken up rightly."""
+"""Takeover: runs of a process that stopped or lost its database connection."""
 
 from __future__ import annotations
 
@@ -14,110 +14,112 @@ from drw.api.workflow.v1.orchestration_pb2 import CANCELLED, SUCCEEDED, Run
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
 from support.hosting import hosted
-from workflow.doubles import doubled, until
-from workflow.running import QUICK, SERVICES, Running, is_so, numbers
+from workflow.doubles import serve_doubles, until
+from workflow.harness import FAST_SETTINGS, SERVICES, WorkflowHarness, sequence
 
 
 @pytest.fixture
-async def again(
+async def start_services(
     profile: Profile, folder: Path, caller: Principal
-) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[Running]]]:
-    """Gives the services of one profile, as often as asked, with the doubles staying on."""
-    async with doubled(profile, folder / f"d{next(numbers)}") as doubles:
-        settled = doubles.profile.model_copy(update={"services": QUICK})
+) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[WorkflowHarness]]]:
+    """Start the services of one profile, any number of times, with the same doubles."""
+    async with serve_doubles(profile, folder / f"d{next(sequence)}") as doubles:
+        doubles_profile = doubles.profile.model_copy(update={"services": FAST_SETTINGS})
 
         @asynccontextmanager
-        async def start() -> AsyncIterator[Running]:
-            async with hosted(settled, SERVICES) as host:
-                yield Running(host, doubles, settled, caller)
+        async def start() -> AsyncIterator[WorkflowHarness]:
+            async with hosted(doubles_profile, SERVICES) as host:
+                yield WorkflowHarness(host, doubles, doubles_profile, caller)
 
         yield start
 
 
-def sql(here: Running, query: str, *args: object) -> None:
-    with psycopg.connect(here.profile.postgres, autocommit=True) as connection:
+def execute_sql(harness: WorkflowHarness, query: str, *args: object) -> None:
+    with psycopg.connect(harness.profile.postgres, autocommit=True) as connection:
         connection.execute(query.encode(), args)
 
 
-async def test_a_run_that_was_only_written_down_is_begun_later(
-    again: Callable[[], AbstractAsyncContextManager[Running]],
+async def test_a_stored_run_that_the_engine_does_not_know_is_started_later(
+    start_services: Callable[[], AbstractAsyncContextManager[WorkflowHarness]],
 ) -> None:
-    async with again() as here:
-        release = here.calls.hold("index file-0")
-        run = await here.start(1)
-        await until(lambda: is_so("index file-0" in here.calls.made), "the first step")
-    # As if the process had died between the start's commit and the first step: the engine knows nothing.
-    sql(here, "delete from orchestration_engine.workflow_status where workflow_uuid = %s", run.id)
-    sql(here, "update orchestration.run set state = 'QUEUED' where id = %s", run.id)
+    async with start_services() as harness:
+        release = harness.calls.block("index file-0")
+        run = await harness.start(1)
+        await until(lambda: "index file-0" in harness.calls.names, "the first step")
+    # Simulates a process that died between the commit of the run and its first step.
+    execute_sql(harness, "delete from orchestration_engine.workflow_status where workflow_uuid = %s", run.id)
+    execute_sql(harness, "update orchestration.run set state = 'QUEUED' where id = %s", run.id)
     release.set()
-    async with again() as here:
-        assert (await here.ended(run)).state == SUCCEEDED
+    async with start_services() as harness:
+        assert (await harness.wait_until_ended(run)).state == SUCCEEDED
 
 
-async def test_a_run_that_was_cancelled_meanwhile_does_not_come_back(
-    again: Callable[[], AbstractAsyncContextManager[Running]],
+async def test_a_run_cancelled_while_no_process_runs_does_not_resume(
+    start_services: Callable[[], AbstractAsyncContextManager[WorkflowHarness]],
 ) -> None:
-    async with again() as here:
-        here.calls.hold("chat file-0")
-        run = await here.start(1)
-        await until(lambda: is_so("chat file-0" in here.calls.made), "the model call")
-    sql(here, "update orchestration.run set state = 'CANCELLED', ended_at = now() where id = %s", run.id)
-    del here.calls.held["chat file-0"]
-    made = list(here.calls.made)
-    async with again() as here:
-        other = await here.ended(await here.start(["file-7"]))
+    async with start_services() as harness:
+        harness.calls.block("chat file-0")
+        run = await harness.start(1)
+        await until(lambda: "chat file-0" in harness.calls.names, "the model call")
+    execute_sql(harness, "update orchestration.run set state = 'CANCELLED', ended_at = now() where id = %s", run.id)
+    del harness.calls.gates["chat file-0"]
+    calls_before = list(harness.calls.names)
+    async with start_services() as harness:
+        other = await harness.wait_until_ended(await harness.start(["file-7"]))
         assert other.state == SUCCEEDED
-        await until(lambda: _engine_has(here, run, "SUCCESS"), "the engine's end of the run")
-        assert (await here.get(run)).state == CANCELLED
-        assert [name for name in here.calls.made[len(made) :] if "file-0" in name] == []
+        await until(lambda: _engine_status_is(harness, run, "SUCCESS"), "the engine's end of the run")
+        assert (await harness.get(run)).state == CANCELLED
+        assert [name for name in harness.calls.names[len(calls_before) :] if "file-0" in name] == []
 
 
-async def test_what_is_written_after_the_run_was_lost_is_refused(
-    again: Callable[[], AbstractAsyncContextManager[Running]],
+async def test_writes_of_a_former_owner_of_a_run_are_rejected(
+    start_services: Callable[[], AbstractAsyncContextManager[WorkflowHarness]],
 ) -> None:
-    async with again() as here:
-        release = here.calls.hold("chat file-0")
-        run = await here.start(1)
-        await until(lambda: is_so("chat file-0" in here.calls.made), "the model call")
-        sql(here, "update orchestration.run set fence = fence + 1 where id = %s", run.id)  # as another process would
+    async with start_services() as harness:
+        release = harness.calls.block("chat file-0")
+        run = await harness.start(1)
+        await until(lambda: "chat file-0" in harness.calls.names, "the model call")
+        execute_sql(
+            harness, "update orchestration.run set fence = fence + 1 where id = %s", run.id
+        )  # simulates another process that acquires the run
         release.set()
-        await until(lambda: _idle(here), "the loss to be noticed")
-        found = await here.get(run)
-        assert found.ended_at.seconds == 0
-        assert [s.id for s in found.steps if s.state == SUCCEEDED] == ["ingest/0"]
-    async with again() as here:
-        found = await here.ended(run)
-        assert found.state == SUCCEEDED
-        assert {s.id: s.attempts for s in found.steps} == {"ingest/0": 1, "summarise/0": 2, "digest": 1}
+        await until(lambda: _is_idle(harness), "the abandoned run")
+        stored_run = await harness.get(run)
+        assert stored_run.ended_at.seconds == 0
+        assert [s.id for s in stored_run.steps if s.state == SUCCEEDED] == ["ingest/0"]
+    async with start_services() as harness:
+        stored_run = await harness.wait_until_ended(run)
+        assert stored_run.state == SUCCEEDED
+        assert {s.id: s.attempts for s in stored_run.steps} == {"ingest/0": 1, "summarise/0": 2, "digest": 1}
 
 
-async def test_a_lost_database_connection_costs_no_run(
-    again: Callable[[], AbstractAsyncContextManager[Running]],
+async def test_a_run_survives_a_lost_database_connection(
+    start_services: Callable[[], AbstractAsyncContextManager[WorkflowHarness]],
 ) -> None:
-    async with again() as here:
-        release = here.calls.hold("chat file-0")
-        run = await here.start(2)
-        await until(lambda: is_so("chat file-0" in here.calls.made), "the model call")
-        sql(here, "select pg_terminate_backend(pid) from pg_stat_activity"
+    async with start_services() as harness:
+        release = harness.calls.block("chat file-0")
+        run = await harness.start(2)
+        await until(lambda: "chat file-0" in harness.calls.names, "the model call")
+        execute_sql(harness, "select pg_terminate_backend(pid) from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()")  # fmt: skip
-        await until(lambda: is_so(here.calls.made.count("chat file-0") > 1), "the run to be taken up again")
+        await until(lambda: harness.calls.names.count("chat file-0") > 1, "a second attempt")
         release.set()
-        found = await here.ended(run)
-        assert found.state == SUCCEEDED, found.error
-        assert {s.id: s.attempts for s in found.steps}["ingest/0"] == 1
-        ends = [r["resource"] for r in here.audit("step.end")]
+        stored_run = await harness.wait_until_ended(run)
+        assert stored_run.state == SUCCEEDED, stored_run.error
+        assert {s.id: s.attempts for s in stored_run.steps}["ingest/0"] == 1
+        ends = [r["resource"] for r in harness.audit("step.end")]
         assert len(ends) == len(set(ends)) == 5
 
 
-async def _idle(here: Running) -> bool:
-    details = {s.name: s.detail for s in (await here.host.status()).services}
-    return ", 0 under way" in details["orchestration"]
+async def _is_idle(harness: WorkflowHarness) -> bool:
+    details = {s.name: s.detail for s in (await harness.host.status()).services}
+    return ", 0 active runs" in details["orchestration"]
 
 
-async def _engine_has(here: Running, run: Run, status: str) -> bool:
-    def ask() -> bool:
-        with psycopg.connect(here.profile.postgres) as connection:
+async def _engine_status_is(harness: WorkflowHarness, run: Run, status: str) -> bool:
+    def query_status() -> bool:
+        with psycopg.connect(harness.profile.postgres) as connection:
             query = "select status from orchestration_engine.workflow_status where workflow_uuid = %s"
             return connection.execute(query, (run.id,)).fetchone() == (status,)
 
-    return await asyncio.to_thread(ask)
+    return await asyncio.to_thread(query_status)

@@ -1,4 +1,4 @@
-"""Templates: what is wrong in one is said with its place, and a version once seen can always be fetched."""
+"""Templates: errors with their location, and versions that remain available."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from drw.workflow.templates import parser
 from drw.workflow.templates.template_store import TemplateStore
 from support.hosting import hosted
 
-GOOD = """
+VALID = """
 name: small
 description: One node after another.
 inputs:
@@ -41,12 +41,12 @@ output: ${steps.write.output.file}
 """
 
 
-def test_a_template_is_read_with_its_nodes_in_an_order_in_which_they_can_run() -> None:
-    read = parser.template(GOOD.encode(), "small.yaml")
-    assert [node.id for node in read.nodes] == ["read", "write"]
-    assert read.version == hashlib.sha256(GOOD.encode()).hexdigest()
-    assert read.source == GOOD
-    assert [(i.name, i.type, i.required, i.default) for i in read.inputs] == [
+def test_a_template_is_parsed_with_its_nodes_in_topological_order() -> None:
+    template = parser.parse(VALID.encode(), "small.yaml")
+    assert [node.id for node in template.nodes] == ["read", "write"]
+    assert template.version == hashlib.sha256(VALID.encode()).hexdigest()
+    assert template.source == VALID
+    assert [(i.name, i.type, i.required, i.default) for i in template.inputs] == [
         ("files", Input.FILES, True, ""),
         ("title", Input.STRING, False, "Notes"),
     ]
@@ -55,17 +55,21 @@ def test_a_template_is_read_with_its_nodes_in_an_order_in_which_they_can_run() -
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("description:", "descripton:", r"small.yaml: description: Field required; descripton: there is no such key"),
-        ("    needs: [read]", "    need: [read]", r"node 'write'.need: there is no such key"),
+        ("description:", "descripton:", r"small.yaml: description: Field required; descripton: unknown key"),
+        ("    needs: [read]", "    need: [read]", r"node 'write'.need: unknown key"),
         ("needs: [read]", "needs: [reed]", r"node 'write' needs 'reed', which is not a node; there are: write, read"),
-        ("file: ${item}\n", "file: ${item}\n    needs: [write]\n", r"in a circle: .*write.*read|in a circle: .*read"),
-        ("- id: read", "- id: write", r"node 'write' stands in the file twice"),
+        ("file: ${item}\n", "file: ${item}\n    needs: [write]\n", r"form a cycle: .*write.*read|form a cycle: .*read"),
+        ("- id: read", "- id: write", r"node 'write' is defined more than once"),
         ("uses: serving.summarise", "uses: serving.sing", r"node 'read' uses 'serving.sing', which is not an activity"),
         ("file: ${item}", "fille: ${item}", r"node 'read': 'serving.summarise' needs 'file' under 'with'"),
-        ("file: ${item}", "file: ${item}\n      tone: dry", r"node 'read': .* does not take 'tone'; it takes 'file'"),
+        (
+            "file: ${item}",
+            "file: ${item}\n      tone: dry",
+            r"node 'read': .* does not accept 'tone'; it accepts 'file'",
+        ),
         ("${inputs.title}", "${inputs.titel}", r"node 'write': \$\{inputs.titel\}: there is no input 'titel'"),
-        ("    needs: [read]\n", "", r"node 'write': \$\{steps.read.output\}: 'read' has not ended by then"),
-        ("${inputs.title}", "${item}", r"node 'write': \$\{item\} has a meaning only in a node with 'for_each'"),
+        ("    needs: [read]\n", "", r"node 'write': \$\{steps.read.output\}: 'read' is not a dependency"),
+        ("${inputs.title}", "${item}", r"node 'write': \$\{item\} is only available in a node with 'for_each'"),
         ("${inputs.title}", "${today}", r"node 'write': \$\{today\} is not a reference; the forms are"),
         ("${inputs.title}", "${inputs.title", r"has a '\$\{' without its '\}'"),
         (
@@ -73,8 +77,8 @@ def test_a_template_is_read_with_its_nodes_in_an_order_in_which_they_can_run() -
             "for_each: ${inputs.title}",
             r"node 'read': for_each is .* are: \$\{inputs.files\}",
         ),
-        ("output: ${steps.write", "output: ${steps.rite", r"the output: \$\{steps.rite.output.file\}: 'rite' has not"),
-        ("name: small", "name: small\nname: big", r"line 3: the key 'name' stands here twice"),
+        ("output: ${steps.write", "output: ${steps.rite", r"the output: \$\{steps.rite.output.file\}: 'rite' is not"),
+        ("name: small", "name: small\nname: big", r"line 3: duplicate key 'name'"),
         ("name: small", "name: &n small\nx: *n", r"aliases \(\*name\) are not allowed"),
         ("required: true", "required: 'true'", r"inputs.files.required: Input should be a valid boolean"),
         (
@@ -84,20 +88,20 @@ def test_a_template_is_read_with_its_nodes_in_an_order_in_which_they_can_run() -
         ),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(old: str, new: str, message: str) -> None:
-    assert old in GOOD
+def test_errors_name_the_location_and_the_cause(old: str, new: str, message: str) -> None:
+    assert old in VALID
     with pytest.raises(InvalidRequest, match=message):
-        parser.template(GOOD.replace(old, new).encode(), "small.yaml")
+        parser.parse(VALID.replace(old, new).encode(), "small.yaml")
 
 
 @pytest.mark.parametrize("source", [b"", b"- a\n- b", b"{", b"\xff\xfe", b"a: " + b"x" * 70_000, b"{[a]: b}"])
-def test_what_is_not_a_template_at_all_is_refused(source: Any) -> None:
+def test_sources_that_are_not_templates_are_rejected(source: Any) -> None:
     with pytest.raises(InvalidRequest):
-        parser.template(source, "odd.yaml")
+        parser.parse(source, "odd.yaml")
 
 
 @pytest.mark.parametrize("how", ["together", "strict", "apart"])
-async def test_the_shipped_template_is_on_offer(profile: Profile, how: str) -> None:
+async def test_the_shipped_template_is_listed(profile: Profile, how: str) -> None:
     async with hosted(profile, ["templates"], how) as host:
         client = host.client(TemplatesClient)
         (digest,) = (await client.list_templates(ListTemplatesRequest())).templates
@@ -114,20 +118,20 @@ async def test_the_shipped_template_is_on_offer(profile: Profile, how: str) -> N
 
 
 @pytest.fixture
-def own(profile: Profile, tmp_path: Path) -> tuple[Profile, Path]:
-    """A profile with a folder of the operator's own templates."""
-    folder = tmp_path / "own"
+def template_folder(profile: Profile, tmp_path: Path) -> tuple[Profile, Path]:
+    """A profile with a folder of templates."""
+    folder = tmp_path / "template_folder"
     folder.mkdir()
     return profile.model_copy(update={"services": {"templates": {"folder": str(folder)}}}), folder
 
 
-async def test_an_edited_template_counts_at_once_and_the_old_version_stays(own: Any) -> None:
-    profile, folder = own
+async def test_an_edit_takes_effect_at_once_and_old_versions_remain(template_folder: Any) -> None:
+    profile, folder = template_folder
     async with hosted(profile, ["templates"]) as host:
         client = host.client(TemplatesClient)
-        (folder / "small.yaml").write_text(GOOD)
+        (folder / "small.yaml").write_text(VALID)
         first = await client.get_template(GetTemplateRequest(name="small"))
-        (folder / "small.yaml").write_text(GOOD.replace("Notes", "Minutes"))
+        (folder / "small.yaml").write_text(VALID.replace("Notes", "Minutes"))
         second = await client.get_template(GetTemplateRequest(name="small"))
     assert first.version != second.version
     (folder / "small.yaml").unlink()
@@ -138,46 +142,46 @@ async def test_an_edited_template_counts_at_once_and_the_old_version_stays(own: 
             await client.get_template(GetTemplateRequest(name="small"))
 
 
-HOSTILE = {
+INVALID_FILES = {
     "deep.yaml": "name: deep\nx: " + "[" * 30_000,
     "nested.yaml": "".join(" " * level + "a:\n" for level in range(300)),
     "digits.yaml": "name: small\nx: " + "9" * 5_000,
-    "hex.yaml": GOOD.replace("file: ${item}", "file: 0x" + "f" * 50_000),
-    "nan.yaml": GOOD.replace("file: ${item}", "file: .nan"),
+    "hex.yaml": VALID.replace("file: ${item}", "file: 0x" + "f" * 50_000),
+    "nan.yaml": VALID.replace("file: ${item}", "file: .nan"),
     "date.yaml": "name: 2024-13-99",
-    "surrogate.yaml": GOOD.replace("One node", '"\\ud800"'),
+    "surrogate.yaml": VALID.replace("One node", '"\\ud800"'),
     "large.yaml": "name: large\nx: " + "y" * (1 << 20),
 }
 
 
-async def test_no_file_of_the_folder_hides_another(own: Any) -> None:
-    profile, folder = own
-    for name, source in HOSTILE.items():
+async def test_invalid_files_do_not_hide_valid_templates(template_folder: Any) -> None:
+    profile, folder = template_folder
+    for name, source in INVALID_FILES.items():
         (folder / name).write_text(source)
     os.mkfifo(folder / "fifo.yaml")
     (folder / "folder.yaml").mkdir()
     (folder / "loop.yaml").symlink_to(folder / "loop.yaml")
-    (folder / "small.yaml").write_text(GOOD)
+    (folder / "small.yaml").write_text(VALID)
     async with hosted(profile, ["templates"]) as host:
-        for _ in range(2):  # what failed is remembered, and fails the same way
+        for _ in range(2):  # the second pass uses cached errors
             listed = await host.client(TemplatesClient).list_templates(ListTemplatesRequest())
             assert [template.name for template in listed.templates] == ["digest", "small"]
         (status,) = (await host.status()).services
-    for name in (*HOSTILE, "fifo.yaml", "folder.yaml", "loop.yaml"):
+    for name in (*INVALID_FILES, "fifo.yaml", "folder.yaml", "loop.yaml"):
         assert name in status.detail
 
 
-async def test_what_is_remembered_of_a_fault_does_not_grow() -> None:
-    shelf, raised = TemplateStore(Database("", "templates"), None), []
+async def test_cached_errors_do_not_grow() -> None:
+    store, raised = TemplateStore(Database("", "templates"), None), []
     for _ in range(3):
         with pytest.raises(InvalidRequest, match="Field required") as caught:
-            shelf._template(b"name: bad", "bad.yaml")
+            store._template(b"name: bad", "bad.yaml")
         raised.append(caught.value)
     assert len({id(error) for error in raised}) == 3 and len({error.message for error in raised}) == 1
 
 
-async def test_a_file_that_is_no_template_shows_in_the_status_and_hides_no_other(own: Any) -> None:
-    profile, folder = own
+async def test_an_invalid_file_degrades_the_service_and_is_named_in_the_status(template_folder: Any) -> None:
+    profile, folder = template_folder
     (folder / "bad.yaml").write_text("name: bad")
     async with hosted(profile, ["templates"]) as host:
         (status,) = (await host.status()).services

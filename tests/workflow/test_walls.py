@@ -1,4 +1,4 @@
-"""A run stands inside the walls of the key that started it, and so does all that its steps do."""
+"""Walls of runs: a run and its steps have the walls of the key that started the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.kernel.errors import InvalidRequest, NotFound, RateLimited
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
-from workflow.running import QUICK, running
+from workflow.harness import FAST_SETTINGS, workflow_harness
 
 MUTATIONS = {
     "overlap": "select cardinality(object_walls) = 0 or object_walls && caller_walls",
@@ -21,64 +21,64 @@ MUTATIONS = {
 }
 
 
-async def listed(here, who):
-    with acting_for(who):
-        return [r.id for r in (await here.host.client(OrchestrationClient).list_runs(ListRunsRequest())).runs]
+async def listed_runs(harness, principal):
+    with acting_for(principal):
+        return [r.id for r in (await harness.host.client(OrchestrationClient).list_runs(ListRunsRequest())).runs]
 
 
-async def leaks(here, run, who):
-    """Return what a caller who may not see a run learns of it."""
-    client, found = here.host.client(OrchestrationClient), []
-    with acting_for(who):
+async def leaked(harness, run, principal):
+    """Return the calls that reveal a run to a principal outside its walls."""
+    client, leaked_calls = harness.host.client(OrchestrationClient), []
+    with acting_for(principal):
         for name, call in {
             "get": client.get_run(GetRunRequest(run=run.id)),
             "cancel": client.cancel_run(CancelRunRequest(run=run.id)),
         }.items():
             try:
                 await call
-                found.append(name)
+                leaked_calls.append(name)
             except NotFound as error:
                 assert error.message == f"there is no run {run.id!r}"
         try:
             await client.list_runs(ListRunsRequest(page_token=run.id))
-            found.append("token")
+            leaked_calls.append("token")
         except InvalidRequest:
             pass
-    return found + ["list"] * (run.id in await listed(here, who))
+    return leaked_calls + ["list"] * (run.id in await listed_runs(harness, principal))
 
 
-async def test_a_run_and_its_steps_are_inside_the_walls_of_whoever_started_it(
+async def test_a_run_and_its_steps_have_the_walls_of_the_caller_that_started_it(
     profile: Profile, folder: Path, caller: Principal
 ) -> None:
     inside = replace(caller, walls=frozenset({"m-and-a", "credit"}))
-    async with running(profile, folder, inside) as here:
-        run = await here.ended(await here.start(2))
+    async with workflow_harness(profile, folder, inside) as harness:
+        run = await harness.wait_until_ended(await harness.start(2))
         assert (run.state, list(run.walls)) == (SUCCEEDED, ["credit", "m-and-a"]), run.error
-        assert {tuple(record.get("walls", ())) for record in here.audit("step.end")} == {("credit", "m-and-a")}
+        assert {tuple(record.get("walls", ())) for record in harness.audit("step.end")} == {("credit", "m-and-a")}
         outsiders = [caller, replace(caller, walls=frozenset({"credit"}))]
-        for who in outsiders:
-            assert await leaks(here, run, who) == []
-        assert await listed(here, inside) == [run.id]
+        for principal in outsiders:
+            assert await leaked(harness, run, principal) == []
+        assert await listed_runs(harness, inside) == [run.id]
         for mutation in MUTATIONS.values():
             with psycopg.connect(profile.postgres) as connection:
                 connection.execute(
                     "create or replace function orchestration.inside(object_walls text[], caller_walls text[])"
                     f" returns boolean language sql immutable parallel safe as $$ {mutation} $$"
                 )
-            assert await leaks(here, run, outsiders[1])
+            assert await leaked(harness, run, outsiders[1])
 
 
-async def test_a_request_id_and_the_room_of_a_desk_tell_nothing_across_walls(
+async def test_request_ids_and_run_limits_do_not_leak_across_walls(
     profile: Profile, folder: Path, caller: Principal
 ) -> None:
     inside = replace(caller, walls=frozenset({"m-and-a"}))
-    services = QUICK | {"orchestration": QUICK["orchestration"] | {"max_open_runs": 1}}
-    async with running(profile, folder, caller, services=services) as here:
-        gate = here.calls.hold("index file-0")
-        walled = await here.start(1, request_id="one", who=inside)
+    services = FAST_SETTINGS | {"orchestration": FAST_SETTINGS["orchestration"] | {"max_open_runs": 1}}
+    async with workflow_harness(profile, folder, caller, services=services) as harness:
+        release = harness.calls.block("index file-0")
+        walled = await harness.start(1, request_id="one", principal=inside)
         with pytest.raises(RateLimited, match="has 1 runs that have not ended"):
-            await here.start(1, request_id="two", who=inside)
-        other = await here.start(2, request_id="one")  # neither a conflict nor the other run, and there is room
+            await harness.start(1, request_id="two", principal=inside)
+        other = await harness.start(2, request_id="one")  # no conflict, a new run, and no limit reached
         assert other.id != walled.id
-        assert (await here.start(1, request_id="one", who=inside)).id == walled.id
-        gate.set()
+        assert (await harness.start(1, request_id="one", principal=inside)).id == walled.id
+        release.set()

@@ -19,9 +19,9 @@ class MeteringSettings(Base):
     patience_seconds: float = Field(default=8.0, ge=0, le=60)
     """How long a stream waits, between two tokens, for a Valkey that is unavailable."""
     block_tokens: int = Field(default=16, ge=1, le=4096)
-    """How many tokens are written ahead of delivery. At most so many tokens are charged without being delivered."""
+    """Tokens written ahead of delivery. This is also the maximum number of tokens charged without being delivered."""
     min_tokens: int = Field(default=16, ge=1, le=4096)
-    """A stream starts if the budget suffices for so many tokens, even if not for the longest answer."""
+    """A stream starts if the budget suffices for this number of tokens, even if not for the longest answer."""
     max_tokens: int = Field(default=4096, ge=1, le=1_000_000)
     """The longest answer where neither the request nor the model bounds it."""
     image_tokens: int = Field(default=4096, ge=1, le=1_000_000)

@@ -73,6 +73,16 @@ class Api:
         finally:
             partial.unlink(missing_ok=True)
 
+    def exists(self, path: str) -> bool:
+        """Send HEAD, and return whether the object exists. An error shows in the request that follows."""
+        with self._translate_errors():
+            return self._client.head(path).status_code == 200
+
+    def put_file(self, path: str, file: Path) -> dict[str, Any]:
+        """Send PUT with the bytes of a file, streamed from disk, and return the JSON."""
+        with file.open("rb") as content:
+            return self._call("PUT", path, content=content, headers={"content-length": str(file.stat().st_size)})
+
     def delete(self, path: str) -> dict[str, Any]:
         """Send DELETE and return the JSON."""
         return self._call("DELETE", path)
@@ -148,6 +158,8 @@ def _error_of(response: httpx.Response) -> DrwError:
 
 def _from_body(status: int, body: dict[str, Any]) -> DrwError:
     error = body.get("error") or {}
+    if isinstance(error, str):  # the form of the Open Inference Protocol
+        return next((c for c, form in HTTP.items() if form.status == status), InternalError)(error)
     error_type = error.get("type")
     cls = next((c for c, form in HTTP.items() if form.status == status and form.type == error_type), None)
     cls = cls or next((c for c, form in HTTP.items() if form.type == error_type), InternalError)

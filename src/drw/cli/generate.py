@@ -8,18 +8,11 @@ from pathlib import Path
 
 import typer
 
-from drw.generate import (
-    checks,
-    cli_reference,
-    dashboards,
-    native_modules,
-    openapi,
-    pages,
-    rest_routes,
-    settings_reference,
-)
+from drw.generate import checks, native_modules, rest_routes
 from drw.generate.contracts import API, contracts
+from drw.generate.observability import dashboards, slo_rules
 from drw.generate.protos import ROOT
+from drw.generate.reference import cli, openapi, pages, settings
 
 Generator = Callable[[], dict[str, str]]
 """Returns file contents by path in the checkout."""
@@ -30,8 +23,9 @@ GENERATORS: tuple[Generator, ...] = (
     rest_routes.files,
     openapi.files,
     pages.files,
-    settings_reference.files,
+    settings.files,
     dashboards.files,
+    slo_rules.files,
 )
 
 
@@ -41,7 +35,7 @@ def run(app: typer.Typer, check: bool) -> int:
     `app` is the complete command, which the reference of the command line describes.
     """
     generated = {path: text for generator in GENERATORS for path, text in generator().items()}
-    generated |= cli_reference.files(app)
+    generated |= cli.files(app)
     for line in [] if check else [*write(generated, ROOT), *native_modules.write()]:
         print(line)
     wrong = [*differences(generated, ROOT), *native_modules.problems(), *checks.problems()]

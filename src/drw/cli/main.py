@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -26,9 +27,10 @@ RUN, USE, OPERATE = "Run a platform", "Use", "Operate"
 
 MODULES = {
     "platform.platform": (RUN, "up down status logs env"),
-    "models.models": (USE, "chat models aliases"),
+    "models.models": (USE, "chat infer models aliases"),
     "models.batches": (USE, "batches"),
     "models.experiments": (USE, "experiments"),
+    "models.rollouts": (OPERATE, "rollouts"),
     "rag.documents": (USE, "ingest ask search collections files"),
     "workflow.workflows": (USE, "workflows runs"),
     "gateway.keys": (OPERATE, "keys"),
@@ -37,6 +39,7 @@ MODULES = {
     "gateway.routes": (OPERATE, "routes upstreams"),
     "gateway.kill": (OPERATE, "kill"),
     "audit": (OPERATE, "audit"),
+    "platform.health": (OPERATE, "slo"),
     "platform.config": (OPERATE, "config"),
 }
 """The help section and commands of each module. Only the module of the given command is imported."""
@@ -96,11 +99,27 @@ EXIT_CODES: dict[type[DrwError], int] = {
     Unavailable: 5,
     DeadlineExceeded: 5,
 }
-"""Exit code by error class; 1 for all others, 130 for Ctrl-C."""
+"""Exit code by error class; 1 for all others, 130 for Ctrl-C, 141 if the reader closes standard output."""
+
+CLOSED_OUTPUT = 128 + signal.SIGPIPE
 
 
 def main() -> None:
     """Run the command and exit with its code."""
+    try:
+        try:
+            _run_command()
+        finally:
+            sys.stdout.flush()
+    except (BrokenPipeError, SystemExit) as error:
+        # Typer and rich replace a BrokenPipeError with SystemExit(1).
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would fail again
+        sys.exit(CLOSED_OUTPUT)
+
+
+def _run_command() -> None:
     try:
         sys.exit(make_app(sys.argv[1] if len(sys.argv) > 1 else "")(prog_name="drw", standalone_mode=False))
     except DrwError as error:
@@ -115,10 +134,10 @@ def main() -> None:
         _fail(f"{message[:1].lower()}{message[1:].rstrip('.')}{hint}", error.exit_code)
     except typer.Abort:
         _fail("stopped: nothing was done", 1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `drw ... | head` is not an error
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
     except Exception as error:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from drw.api.contract import snake
 from drw.catalog import BY_NAME, Service
 from drw.generate import rest_routes
-from drw.generate.operations import path_names
 from drw.generate.protos import ROOT, Protos, compiled
+from drw.generate.reference.operations import path_names
 from drw.kernel.rpc.context import ANY_SCOPE, SCOPES
 
 KERNEL = "drw.api.kernel."

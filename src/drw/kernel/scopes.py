@@ -5,6 +5,8 @@ from __future__ import annotations
 SCOPES = {
     "models:invoke": "call models",
     "models:read": "list models",
+    "models:write": "register model versions, and request promotions",
+    "models:approve": "validate, approve, retire and promote model versions",
     "documents:read": "search, ask, and read files and collections",
     "documents:write": "upload, index and delete",
     "workflows:read": "see templates and runs",

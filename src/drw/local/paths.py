@@ -169,6 +169,7 @@ class PlatformPaths:
                     "services": services,
                     "grpc": f"unix:{self.run}/{cluster}.grpc",
                     "http": f"unix:{self.run}/{cluster}.http",
+                    **({"inference": f"unix:{self.run}/inference.grpc"} if cluster == "models" else {}),
                 }
                 for cluster, services in services_by_cluster.items()
             },

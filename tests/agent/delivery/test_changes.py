@@ -9,7 +9,6 @@ import socket
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,6 +25,7 @@ from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import Profile
+from support.json_types import JsonObject
 from support.parts import running as running_process
 from support.parts import until
 
@@ -35,11 +35,11 @@ PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 SPARE = RouteSettings(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
 
 
-def configuration_change(number: int, data_plane: DataPlaneHarness) -> dict[str, Any]:
+def configuration_change(number: int, data_plane: DataPlaneHarness) -> JsonObject:
     """Return the arguments of change `number`: in turn a route, a limit, a revoked key, an upstream."""
     extra = Upstream(addresses=(data_plane.profile.processes["models"].http,))
     to_extra = SPARE.model_copy(update={"upstream": "extra", "path": f"/v1/extra{number}"})
-    turns: list[dict[str, Any]] = [
+    turns: list[JsonObject] = [
         {"static_routes": (SPARE.model_copy(update={"path": f"/v1/spare{number}"}),)},
         {"key_limits": {f"key_{number}": number + 1}},
         {"revoked": [f"key_{number}"]},
@@ -103,7 +103,7 @@ async def test_valid_keys_beside_an_invalid_route_are_retried_until_applied(
 ) -> None:
     validated, validate = [], envoy.validate
 
-    async def fail_the_first_validation(configuration: dict) -> None:
+    async def fail_the_first_validation(configuration: JsonObject) -> None:
         validated.append(configuration)
         if len(validated) == 1:
             raise Unavailable("Envoy did not check the configuration")
@@ -306,7 +306,7 @@ async def test_anonymous_requests_have_a_separate_access_log(data_plane: DataPla
     ):
         ids = [answer.headers["x-request-id"] for answer in answers]
 
-        async def lines_are_logged(name=name, ids=ids) -> bool:
+        async def lines_are_logged(name: str = name, ids: list[str] = ids) -> bool:
             return (folder / name).exists() and all(request_id in (folder / name).read_text() for request_id in ids)
 
         await until(lines_are_logged, f"the lines of {name}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -54,7 +53,7 @@ async def key_id(gateway: GatewayHarness, secret: str) -> str:
 
 
 async def test_revocation_reaches_every_data_plane_and_the_status_reports_each(
-    gateway: GatewayHarness, second_plane: Any
+    gateway: GatewayHarness, second_plane: GatewayHarness
 ) -> None:
     secrets = [await gateway.create_key("models:read", "keys:read") for _ in range(2)]
     keys = [await key_id(gateway, secret) for secret in secrets]

@@ -8,7 +8,6 @@ import sys
 from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
@@ -18,6 +17,7 @@ from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import HeaderMatch, Route, Share
 from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.runtime.settings import Profile
+from support.json_types import JsonObject
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "llama", "messages": [{"role": "user", "content": "hi"}]}
@@ -129,7 +129,7 @@ async def test_revocations_apply_although_envoy_rejects_a_route(data_plane: Data
         assert (await client.get("/v1/good")).status_code == 200
 
 
-def configuration_change(number: int, a: DoubleVllm, b: DoubleVllm) -> dict[str, Any]:
+def configuration_change(number: int, a: DoubleVllm, b: DoubleVllm) -> JsonObject:
     """Return the arguments of change `number`: new weights, routes, upstreams, limits and revoked keys."""
     shares = [Share(upstream="a", weight=1 + number % 5), Share(upstream="b", weight=1 + number % 3)]
     routes = [
@@ -156,7 +156,7 @@ async def test_changes_of_routes_weights_and_limits_fail_no_request(data_plane: 
     done = asyncio.Event()
     assert (await data_plane.apply(**configuration_change(0, a, b))).error == ""
 
-    async def send_requests(path: str, body: dict[str, Any]) -> None:
+    async def send_requests(path: str, body: JsonObject) -> None:
         async with data_plane.client(data_plane.sign("key_busy", "models:invoke")) as client:
             while not done.is_set():
                 statuses[(await client.post(path, json=body)).status_code] += 1

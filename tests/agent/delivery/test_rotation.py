@@ -24,6 +24,7 @@ from drw.kernel.rpc.transport import Channels
 from drw.local.credentials import write
 from drw.local.first_key import OPERATOR, ensure_key
 from drw.local.paths import PlatformPaths
+from support.json_types import Json, JsonObject
 
 LIST = "/v1/models"
 
@@ -81,7 +82,7 @@ async def test_orgs_desks_issuers_and_the_own_identity_over_rest(gateway: Gatewa
     public = {**json.loads(ECAlgorithm.to_jwk(issuer_key.public_key())), "kid": "e1", "use": "sig"}
     async with gateway.client(await gateway.create_key(*SCOPES)) as admin:
 
-        async def put(path: str, **body) -> dict:
+        async def put(path: str, **body: Json) -> JsonObject:
             answer = await admin.put(f"/api/v1/{path}", json=body)
             assert answer.status_code == 200, answer.text
             return answer.json()

@@ -22,7 +22,7 @@ enum { WORKERS = 4, ROUNDS = 3000, MOST_SIGNALS = 64, BODY = 1 << 12 };
 
 typedef struct Request {
   u32 worker;
-  const char *key, *path, *type, *scopes, *length, *token;
+  const char *key, *path, *type, *scopes, *length, *token, *api_key;
   const void *route;
   const char **names; /* of headers, for the boundary; ends with 0 */
   u8 body[BODY];
@@ -58,13 +58,14 @@ _Bool HOST(http_get_header)(Filter filter, int map, Bytes name, Bytes *value, si
   const char *found = 0;
   (void)index;
   if (count)
-    *count = request->token ? 1 + (*request->token == '2') : 0;
+    *count = equals(name, "x-api-key") ? request->api_key != 0 : request->token ? 1 + (*request->token == '2') : 0;
   if (map == RESPONSE_HEADERS)
     found = equals(name, "content-type") ? request->type : 0;
   else
     found = equals(name, "x-drw-key") ? request->key : equals(name, ":path") ? request->path
             : equals(name, "x-drw-scopes") ? request->scopes : equals(name, "content-length") ? request->length
             : equals(name, "authorization") ? request->token
+            : equals(name, "x-api-key") ? request->api_key
             : equals(name, "x-drw-org") || equals(name, "x-drw-desk") || equals(name, "x-model") ? "here" : 0;
   if (found)
     *value = (Bytes){(const u8 *)found, strlen(found)};
@@ -270,7 +271,7 @@ static void streams_of_killed_keys_are_cut(void) {
       CHECK(request.body_size == 7);
       chunk(&request, stream, EVENTS[w], split);
       size kept = strlen(EVENTS[w]) - 7;
-      CHECK(request.body[kept - 1] == '\n' && request.body[kept] == 'd' && request.body_size > kept + 100);
+      CHECK(request.body[kept - 1] == '\n' && request.body[kept] == 'e' && request.body_size > kept + 100);
       chunk(&request, stream, "data: 3\n\n", 0);
       CHECK(request.body_size == 0);
       while (!request.was_reset)
@@ -428,6 +429,19 @@ static void token_headers_are_checked(void) {
   CHECK(status_with("bearer eyJhIjoxfQ.e30.a", "good", &tokens_removed) == 0 && tokens_removed == 1);
   CHECK(status_with("2 values", "good", &tokens_removed) == 401 && tokens_removed == 1);
   CHECK(status_with("Basic x", 0, &tokens_removed) == 0 && tokens_removed == 1); /* on a public route */
+  static const struct {
+    const char *token, *api_key;
+    u32 status, removed;
+  } API_KEYS[] = {{0, "eyJhIjoxfQ.e30.a", 0, 1},          {0, "Bearer eyJhIjoxfQ.e30.a", 401, 1},
+                  {0, " eyJhIjoxfQ.e30.a", 401, 1},       {0, "eyJjcml0IjoxfQ.e30.a", 401, 1},
+                  {0, "eyJhIjoxfQ.e30", 401, 1},          {0, "", 401, 1},
+                  {"bearer eyJhIjoxfQ.e30.a", "eyJhIjoxfQ.e30.a", 401, 2}};
+  for (u32 i = 0; i < sizeof API_KEYS / sizeof *API_KEYS; i++) {
+    Request request = request_of("good");
+    request.token = API_KEYS[i].token, request.api_key = API_KEYS[i].api_key;
+    MODULE(http_filter_destroy)(start_stream(&request, configuration));
+    CHECK(request.status == API_KEYS[i].status && request.headers_removed == API_KEYS[i].removed);
+  }
 }
 
 static void *run_worker(void *with) {

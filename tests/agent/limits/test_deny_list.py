@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +19,7 @@ from drw.api.gateway.v1.request_router_pb2 import Configuration, Route
 from drw.gateway.request_router.routes.table import RouteSettings
 from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.runtime.settings import Profile
+from support.json_types import Json, JsonObject
 from support.parts import until
 
 CHAT = "/v1/chat/completions"
@@ -143,7 +143,9 @@ async def test_kill_ends_active_streams_with_an_error(data_plane: DataPlaneHarne
         for text in texts:
             *previous, last, empty = text.split("\n\n")
             assert set(previous) == {"data: on"} and empty == ""
-            error = json.loads(last.removeprefix("data: "))["error"]
+            event, data = last.split("\n")
+            assert event == "event: error"
+            error = json.loads(data.removeprefix("data: "))["error"]
             assert (error["type"], error["code"]) == ("permission_error", "killed")
 
 
@@ -237,7 +239,7 @@ async def test_deny_list_does_not_wait_for_a_slow_validation(
     """A revoked key is denied while Envoy still validates another change, and stays denied afterwards."""
     validation_started, finish_validation, validate = asyncio.Event(), asyncio.Event(), envoy.validate
 
-    async def slow_validation(configuration: dict) -> None:
+    async def slow_validation(configuration: JsonObject) -> None:
         validation_started.set()
         await finish_validation.wait()
         await validate(configuration)
@@ -299,7 +301,7 @@ async def test_deny_list_rejected_by_envoy_leaves_the_previous_one_active(
     assert await request_result(data_plane, "key_worse") == (401, "invalid_api_key")
 
 
-def invalid_configuration(data_plane: DataPlaneHarness, **differences: Any) -> Configuration:
+def invalid_configuration(data_plane: DataPlaneHarness, **differences: Json) -> Configuration:
     """Return a configuration with a route to an unknown upstream."""
     configuration = data_plane.configuration(**differences)
     configuration.routes.routes.add(name="lost", path="/v1/lost", upstream="nowhere")

@@ -6,8 +6,8 @@ import asyncio
 import random
 import signal
 from contextlib import AsyncExitStack
-from typing import Any
 
+import httpx
 import pytest
 
 from agent.data_plane import OPERATOR, DataPlaneHarness, GatewayHarness
@@ -22,26 +22,27 @@ from drw.gateway.rate_limiting import enforcement_reports
 from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import acting_for
+from support.json_types import Json, JsonObject
 from support.parts import until
 
 LIST = "/v1/models"
 SPARE = RouteSettings(name="spare", path="/v1/spare", methods=("GET",), scopes=("models:read",), upstream="models")
-READ_ROUTE: dict[str, Any] = {"scopes": ["models:read"], "upstream": "models"}
+READ_ROUTE: JsonObject = {"scopes": ["models:read"], "upstream": "models"}
 DESK_SUBJECT = {"subject": Block.DESK, "desk": "research"}
 
 
-async def set_limit(gateway: GatewayHarness, per_minute: int, **subject) -> Limit:
+async def set_limit(gateway: GatewayHarness, per_minute: int, **subject: Json) -> Limit:
     with acting_for(OPERATOR):
         limiting = gateway.host.client(RateLimitingClient)
         return await limiting.set_limit(Limit(requests_per_minute=per_minute, **subject))
 
 
-async def remove_limit(gateway: GatewayHarness, **subject) -> None:
+async def remove_limit(gateway: GatewayHarness, **subject: Json) -> None:
     with acting_for(OPERATOR):
         await gateway.host.client(RateLimitingClient).remove_limit(RemoveLimitRequest(**subject))
 
 
-async def create_key(gateway: GatewayHarness, **fields) -> CreatedKey:
+async def create_key(gateway: GatewayHarness, **fields: Json) -> CreatedKey:
     request = CreateKeyRequest(name="test", scopes=["models:read", "keys:write"], **fields)
     with acting_for(OPERATOR):
         return await gateway.host.client(AuthenticationClient).create_key(request)
@@ -85,7 +86,7 @@ async def test_responses_without_a_limit_have_no_rate_limit_headers(gateway: Gat
 
 
 @pytest.mark.parametrize("algorithm", [Limit.FIXED, Limit.SLIDING])
-async def test_burst_may_use_the_whole_limit_and_no_more(gateway: GatewayHarness, algorithm: Any) -> None:
+async def test_burst_may_use_the_whole_limit_and_no_more(gateway: GatewayHarness, algorithm: int) -> None:
     secret = await gateway.create_key("models:read")
     await set_limit(gateway, 200, algorithm=algorithm, **DESK_SUBJECT)
     # Concurrent clients, so that Envoy spreads them over its workers.
@@ -261,7 +262,7 @@ async def test_many_callers_are_counted_separately(data_plane: DataPlaneHarness)
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(data_plane.client()) for _ in range(8)]
 
-        async def send_all(client, tokens: list[str]) -> list[int]:
+        async def send_all(client: httpx.AsyncClient, tokens: list[str]) -> list[int]:
             return [(await client.get(LIST, headers={"authorization": f"Bearer {t}"})).status_code for t in tokens]
 
         for status in (200, 429):

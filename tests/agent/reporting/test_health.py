@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prometheus_client import REGISTRY
 
 from drw.agent.adapters.envoy_admin import EnvoyAdmin
@@ -11,6 +9,7 @@ from drw.agent.reporting.health import UpstreamHealth
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.request_router_pb2 import Health
 from drw.kernel.errors import Unavailable
+from support.json_types import JsonObject
 
 
 def host_gauges(upstream: str) -> dict[str, float]:
@@ -28,9 +27,9 @@ class DoubleAdmin(EnvoyAdmin):
         self.unreachable = False
         self.ejected = False
         self.successes = 0
-        self.address: dict[str, Any] = {"socket_address": {"address": "::1", "port_value": 8000}}
+        self.address: JsonObject = {"socket_address": {"address": "::1", "port_value": 8000}}
 
-    async def hosts(self) -> list[tuple[str, dict[str, Any]]]:
+    async def hosts(self) -> list[tuple[str, JsonObject]]:
         if self.unreachable:
             raise Unavailable("Envoy does not answer")
         stats = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -14,16 +13,17 @@ from prometheus_client import REGISTRY
 from agent.data_plane import GatewayHarness
 from drw.agent.delivery import envoy
 from drw.agent.reporting.access_metrics import LogTail
+from support.json_types import Json
 from support.parts import until
 
 CHAT = "/v1/chat/completions"
 
 
-def sample(name, **labels):
+def sample(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def line(route="chat", status=200, **other):
+def line(route: str = "chat", status: int = 200, **other: Json) -> str:
     fields = {"route": route, "path": CHAT, "status": status, "ms": 12, "before_us": 300, "after_us": 200}
     return json.dumps(fields | other) + "\n"
 
@@ -37,7 +37,7 @@ def log(tmp_path: Path) -> Iterator[tuple[Path, LogTail]]:
     lines.close()
 
 
-async def test_each_log_line_is_counted_once_across_rotation(log: Any) -> None:
+async def test_each_log_line_is_counted_once_across_rotation(log: tuple[Path, LogTail]) -> None:
     file, lines = log
     counts = {code: sample("drw_requests_total", route="chat", code=code) for code in ("200", "429", "503")}
     edge = sample("drw_overhead_seconds_count", part="edge"), sample("drw_overhead_seconds_sum", part="edge")
@@ -59,7 +59,7 @@ async def test_each_log_line_is_counted_once_across_rotation(log: Any) -> None:
     assert sample("drw_overhead_seconds_sum", part="edge") == pytest.approx(edge[1] + 4 * 0.0005)
 
 
-async def test_edge_overhead_counts_model_calls_without_upload_time(log: Any) -> None:
+async def test_edge_overhead_counts_model_calls_without_upload_time(log: tuple[Path, LogTail]) -> None:
     file, lines = log
     edge = sample("drw_overhead_seconds_count", part="edge"), sample("drw_overhead_seconds_sum", part="edge")
     buffered = line(before_us=9_000_300, received_us=9_000_000)  # Envoy buffered the body first

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import openai
 import pytest
@@ -17,6 +16,7 @@ from drw.api.gateway.v1.load_balancer_pb2 import Upstream
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import Route
 from drw.gateway.request_router.routes.validation import with_defaults
+from support.json_types import Json, JsonObject
 from support.parts import until
 
 CHAT = "/v1/chat/completions"
@@ -31,8 +31,8 @@ async def vllm() -> AsyncIterator[DoubleVllm]:
     await double.stop()
 
 
-def route(**other: Any) -> Route:
-    fields: dict[str, Any] = {
+def route(**other: Json) -> Route:
+    fields: JsonObject = {
         "name": "llama",
         "path": CHAT,
         "upstream": "vllm",
@@ -43,12 +43,12 @@ def route(**other: Any) -> Route:
     return with_defaults(Route(**(fields | other)))
 
 
-def usage(data_plane: DataPlaneHarness) -> list[dict]:
+def usage(data_plane: DataPlaneHarness) -> list[JsonObject]:
     log = data_plane.plane.folder / "usage.log"
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-async def wait_for_usage(data_plane: DataPlaneHarness, request_id: str) -> dict:
+async def wait_for_usage(data_plane: DataPlaneHarness, request_id: str) -> JsonObject:
     async def usage_is_logged() -> bool:
         return any(line["request_id"] == request_id for line in usage(data_plane))
 
@@ -56,7 +56,7 @@ async def wait_for_usage(data_plane: DataPlaneHarness, request_id: str) -> dict:
     return next(line for line in usage(data_plane) if line["request_id"] == request_id)
 
 
-async def apply_routes(data_plane: DataPlaneHarness, vllm: DoubleVllm, *routes: Route, **options) -> None:
+async def apply_routes(data_plane: DataPlaneHarness, vllm: DoubleVllm, *routes: Route, **options: Json) -> None:
     credential = data_plane.plane.folder / "credentials" / "openai"
     credential.parent.mkdir(exist_ok=True)
     credential.write_text("sk-upstream-secret\n")

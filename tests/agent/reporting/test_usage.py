@@ -9,8 +9,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 
 from agent.data_plane import DataPlaneHarness
@@ -25,6 +25,7 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimiting, RateLimitingClien
 from drw.kernel.errors import InvalidRequest, Unavailable
 from drw.kernel.rpc.transport import Channels, Server
 from drw.kernel.runtime.settings import DataPlane
+from support.json_types import Json
 from support.parts import until
 
 
@@ -53,7 +54,7 @@ class DoubleRateLimiting(RateLimiting):
         return ReportUsageResponse()
 
 
-def line(number: int, **other) -> str:
+def line(number: int, **other: Json) -> str:
     fields = {
         "at": "2026-01-02T03:04:05.000006Z",
         "request_id": f"r{number}",
@@ -84,7 +85,7 @@ class UsageFolder:
         with self.edge.usage.open("a") as out:
             out.write("".join(lines))
 
-    def log(self, **options) -> UsageLog:
+    def log(self, **options: int) -> UsageLog:
         return UsageLog(self.edge, "dp", self.client, retry_seconds=(0.01,), **options)
 
     async def report_all(self, log: UsageLog) -> None:
@@ -103,7 +104,7 @@ async def usage_folder(tmp_path: Path, folder: Path) -> AsyncIterator[UsageFolde
     await server.stop(0)
 
 
-async def test_usage_line_is_reported_with_every_field(usage_folder: Any) -> None:
+async def test_usage_line_is_reported_with_every_field(usage_folder: UsageFolder) -> None:
     usage_folder.write(line(1), line(2, prompt_tokens=None, completion_tokens=None, status=503, flags="UF"))
     await usage_folder.report_all(usage_folder.log())
     usage, two = usage_folder.double.counted["r1"], usage_folder.double.counted["r2"]
@@ -117,14 +118,14 @@ async def test_usage_line_is_reported_with_every_field(usage_folder: Any) -> Non
 
 
 @pytest.mark.parametrize("count", [2**64, 1e30, 100_000_001])
-async def test_impossible_token_count_is_reported_as_not_counted(usage_folder: Any, count: Any) -> None:
+async def test_impossible_token_count_is_reported_as_not_counted(usage_folder: UsageFolder, count: float) -> None:
     usage_folder.write(line(1, prompt_tokens=count, bytes_in=900))
     await usage_folder.report_all(usage_folder.log())
     usage = usage_folder.double.counted["r1"]
     assert (usage.counted, usage.prompt_tokens, usage.completion_tokens, usage.bytes_in) == (False, 0, 0, 900)
 
 
-async def test_partial_lines_wait_and_invalid_lines_are_skipped(usage_folder: Any) -> None:
+async def test_partial_lines_wait_and_invalid_lines_are_skipped(usage_folder: UsageFolder) -> None:
     log = usage_folder.log()
     assert not await log.step()  # the file does not exist yet
     usage_folder.write(line(1), line(2)[:40])
@@ -135,7 +136,7 @@ async def test_partial_lines_wait_and_invalid_lines_are_skipped(usage_folder: An
     assert usage_folder.double.order == ["r1", "r2", "r4"]
 
 
-async def test_reporting_resumes_at_the_saved_offset(usage_folder: Any) -> None:
+async def test_reporting_resumes_at_the_saved_offset(usage_folder: UsageFolder) -> None:
     usage_folder.write(line(1), line(2))
     await usage_folder.report_all(usage_folder.log())
     usage_folder.write(line(3))
@@ -151,7 +152,7 @@ async def test_reporting_resumes_at_the_saved_offset(usage_folder: Any) -> None:
     assert usage_folder.double.order == ["r1", "r2", "r3", "r4"]
 
 
-async def test_lost_response_repeats_the_report_and_counts_it_once(usage_folder: Any) -> None:
+async def test_lost_response_repeats_the_report_and_counts_it_once(usage_folder: UsageFolder) -> None:
     usage_folder.write(line(1))
     usage_folder.double.lose_response = True
     with pytest.raises(Unavailable):
@@ -160,7 +161,7 @@ async def test_lost_response_repeats_the_report_and_counts_it_once(usage_folder:
     assert (usage_folder.double.order, usage_folder.double.calls) == (["r1"], 2)
 
 
-async def test_rejected_usage_is_saved_separately_and_the_rest_continues(usage_folder: Any) -> None:
+async def test_rejected_usage_is_saved_separately_and_the_rest_continues(usage_folder: UsageFolder) -> None:
     usage_folder.double.rejected_id = "r2"
     usage_folder.write(line(1), line(2), line(3))
     await usage_folder.report_all(usage_folder.log())
@@ -169,7 +170,7 @@ async def test_rejected_usage_is_saved_separately_and_the_rest_continues(usage_f
     assert [Usage.FromString(bytes.fromhex(text)).request_id for text in rejected] == ["r2"]
 
 
-async def test_full_usage_log_is_rotated_and_deleted_once_reported(usage_folder: Any) -> None:
+async def test_full_usage_log_is_rotated_and_deleted_once_reported(usage_folder: UsageFolder) -> None:
     folder = usage_folder.edge.plane.folder
 
     def names() -> list[str]:
@@ -194,7 +195,7 @@ async def test_full_usage_log_is_rotated_and_deleted_once_reported(usage_folder:
     assert set(usage_folder.double.order) == {f"r{n}" for n in (1, 2, 3, 4, 5, 6)}
 
 
-async def test_many_lines_are_reported_in_order(usage_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_lines_are_reported_in_order(usage_folder: UsageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH_SIZE", 7)
     monkeypatch.setattr(module, "CHUNK_BYTES", 4096)
     usage_folder.write(*(line(n) for n in range(300)))
@@ -205,7 +206,7 @@ async def test_many_lines_are_reported_in_order(usage_folder: Any, monkeypatch: 
 
 
 @asynccontextmanager
-async def control_plane(data_plane: DataPlaneHarness, double: DoubleRateLimiting):
+async def control_plane(data_plane: DataPlaneHarness, double: DoubleRateLimiting) -> AsyncIterator[None]:
     """Serve the router and rate limiting doubles at the address of the gateway inside the block."""
     server = Server([data_plane.router, double])
     await server.start(data_plane.profile.address_of("request_router").grpc)
@@ -223,7 +224,7 @@ async def test_no_usage_is_lost_when_agent_and_service_die(data_plane: DataPlane
     file = tmp_path / "profile.toml"
     file.write_text(as_toml(data_plane.profile))
 
-    async def send_requests(client, times: int) -> None:
+    async def send_requests(client: httpx.AsyncClient, times: int) -> None:
         for _ in range(times):
             answer = await client.post(CHAT, json={"model": "llama", "messages": MESSAGES})
             assert answer.status_code == 200

@@ -20,6 +20,7 @@ from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.rpc.http_server import HttpServer
 from drw.kernel.runtime.settings import ServiceAddress
 from drw.routing.request_matching import is_platform_process
+from support.json_types import JsonObject
 from support.parts import until
 
 CLIENT_HEADERS = {
@@ -146,7 +147,7 @@ async def test_third_party_gets_no_caller_identity_and_cannot_forge_gateway_head
     assert [request_id for request_id in request_ids if request_id in anonymous_log] == []
 
 
-async def wait_for_line(data_plane: DataPlaneHarness, request_id: str, name: str = "access.log") -> dict:
+async def wait_for_line(data_plane: DataPlaneHarness, request_id: str, name: str = "access.log") -> JsonObject:
     log = data_plane.plane.folder / name
 
     async def line_is_logged() -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import jwt
 import openai
@@ -18,14 +18,15 @@ from starlette.routing import Route
 from agent.data_plane import GatewayHarness
 from drw.gateway.authentication.keys.signing import Claims, Signer, new_private_key
 from drw.kernel.rpc.http_server import HttpServer
+from support.json_types import Json, JsonObject
 from support.parts import until
 
 CHAT = "/v1/chat/completions"
 
 
-def claims(**changes: Any) -> Claims:
+def claims(**changes: Json) -> Claims:
     now = datetime.now(UTC)
-    base: dict[str, Any] = {
+    base: JsonObject = {
         "key": "key_by_hand",
         "org": "local",
         "desk": "research",
@@ -67,6 +68,33 @@ async def test_invalid_key_is_rejected_with_the_reason(gateway: GatewayHarness) 
         for algorithm in ("none", "HS256"):
             forged = jwt.encode({"sub": "x"}, "" if algorithm == "none" else "k" * 32, algorithm)
             assert (await client.post(CHAT, headers={"authorization": f"Bearer {forged}"})).status_code == 401
+
+
+async def test_anthropic_clients_send_the_key_as_api_key(gateway: GatewayHarness) -> None:
+    key = await gateway.create_key("models:invoke")
+    other_key = await gateway.create_key("models:read")
+    async with gateway.client() as client:
+        answer = await client.post("/v1/messages", json={}, headers={"x-api-key": key})
+        received = answer.json()["headers"]
+        assert (answer.status_code, received["x-drw-scopes"]) == (200, "models:invoke")
+        assert "x-api-key" not in received
+        for headers, message in [
+            ({"x-api-key": key, "authorization": f"Bearer {key}"}, "two keys"),
+            ({"x-api-key": other_key, "authorization": f"Bearer {key}"}, "two keys"),
+            ({"x-api-key": "sk-x", "authorization": f"Bearer {key}"}, "not valid"),
+            ({"x-api-key": f"Bearer {key}"}, "not valid"),
+            ({"x-api-key": f"{key},{key}"}, "not valid"),
+            ({}, "no key in this request"),
+        ]:
+            answer = await client.post("/v1/messages/count_tokens?beta=true", json={}, headers=headers)
+            body = answer.json()
+            assert (answer.status_code, body["type"], body["error"]["type"]) == (401, "error", "authentication_error")
+            assert message in body["error"]["message"]
+            assert body["request_id"] == answer.headers["x-request-id"]
+        answer = await client.post("/v1/messages", json={}, headers={"x-api-key": other_key})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (403, "permission_error")
+        answer = await client.get("/v1/messages", headers={"x-api-key": key})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (405, "invalid_request_error")
 
 
 async def test_scopes_paths_and_identity_headers(gateway: GatewayHarness) -> None:
@@ -132,7 +160,7 @@ async def test_openai_client_raises_its_error_classes(gateway: GatewayHarness) -
 
 
 async def test_oversized_body_is_rejected_at_once(gateway: GatewayHarness) -> None:
-    async def chunks():
+    async def chunks() -> AsyncIterator[bytes]:
         for _ in range(35):
             yield bytes(1_000_000)
 
@@ -255,7 +283,7 @@ async def test_access_log_names_the_key_id_and_not_its_secret(gateway: GatewayHa
     assert secret not in text and "hidden" not in text
 
 
-async def test_malformed_requests(gateway: GatewayHarness) -> None:
+async def test_malformed_requests_are_rejected_and_paths_are_normalised(gateway: GatewayHarness) -> None:
     async with gateway.client(await gateway.create_key("models:read")) as client:
         answer = await client.get("/v1/models", headers={"bad_header": "1"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
@@ -274,7 +302,7 @@ async def test_uploads_are_streamed_to_the_service(gateway: GatewayHarness) -> N
             arrived.set()
         return JSONResponse({"bytes": size})
 
-    async def chunks():
+    async def chunks() -> AsyncIterator[bytes]:
         yield bytes(100_000)
         await arrived.wait()
         for _ in range(60):

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
@@ -78,7 +77,7 @@ async def test_encoded_slash_is_decoded_before_routing(data_plane: DataPlaneHarn
     ],
 )
 async def test_wrong_method_is_a_405_with_the_allowed_methods(
-    data_plane: DataPlaneHarness, method: str, path: Any, allow: str
+    data_plane: DataPlaneHarness, method: str, path: str, allow: str
 ) -> None:
     async with data_plane.client(data_plane.sign("key_1", "models:read")) as client:
         answer = await client.request(method, path)
@@ -156,7 +155,7 @@ REPEATED_KEYS = [
 @pytest.mark.parametrize("upstream_model", ["meta/llama-70b", ""])
 @pytest.mark.parametrize("body", REPEATED_KEYS)
 async def test_repeated_json_key_is_rejected(
-    data_plane: DataPlaneHarness, vllm: DoubleVllm, body: Any, upstream_model: str
+    data_plane: DataPlaneHarness, vllm: DoubleVllm, body: bytes, upstream_model: str
 ) -> None:
     await apply_routes(data_plane, vllm, route(upstream_model=upstream_model))
     async with data_plane.client(data_plane.sign("key_1", "models:invoke")) as client:

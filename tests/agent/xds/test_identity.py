@@ -6,8 +6,8 @@ import datetime
 import json
 import ssl
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import jwt
@@ -25,6 +25,7 @@ from drw.agent.xds.http_filters.identity import lua_literal
 from drw.api.gateway.v1.authentication_pb2 import Certificate, ClaimNames, Desk, Issuer, Role
 from drw.kernel.runtime.settings import Profile, Tls
 from drw.local.preflight import free_port
+from support.json_types import Json, JsonObject
 from support.parts import until
 
 CHAT, LIST = "/v1/chat/completions", "/v1/models"
@@ -44,20 +45,20 @@ ROLES = [
 ]
 
 
-def issuer(**fields) -> Issuer:
+def issuer(**fields: Json) -> Issuer:
     claims = ClaimNames(org="firm", desk="desk", roles="realm_access.roles", walls="walls")
     base = {"name": "idp", "issuer": ISS, "audiences": [AUD, "other"], "org": "acme", "claims": claims}
     return Issuer(**{**base, "jwks": json.dumps({"keys": [PUBLIC]}), "roles": ROLES, **fields})
 
 
-def claims(**changes: Any) -> dict[str, Any]:
+def claims(**changes: Json) -> JsonObject:
     now = int(time.time())
     base = {"iss": ISS, "aud": AUD, "sub": "u1", "exp": now + 600, "firm": "acme", "desk": "rates"}
     values = base | {"realm_access": {"roles": ["trader"]}, "walls": ["rates", "elsewhere"]} | changes
     return {name: value for name, value in values.items() if value is not None}
 
 
-def token(key=ISSUER_KEY, algorithm="RS256", kid="r1", **changes) -> str:
+def token(key: rsa.RSAPrivateKey = ISSUER_KEY, algorithm: str = "RS256", kid: str = "r1", **changes: Json) -> str:
     return jwt.encode(claims(**changes), key, algorithm, headers={"kid": kid})
 
 
@@ -77,7 +78,7 @@ async def test_issuer_token_sets_the_same_headers_as_a_key(data_plane: DataPlane
     good = {"org": "acme", "desk": "rates", "key": "oidc:idp:u1", "scopes": "models:invoke", "walls": "rates"}
     async with data_plane.client() as client:
 
-        async def send_request(path=LIST, **other) -> httpx.Response:
+        async def send_request(path: str = LIST, **other: Json) -> httpx.Response:
             headers = {
                 "authorization": f"Bearer {token(**other)}",
                 "x-drw-scopes": "org:admin",
@@ -88,10 +89,13 @@ async def test_issuer_token_sets_the_same_headers_as_a_key(data_plane: DataPlane
         assert identity_headers(await send_request()) == good
         assert identity_headers(await send_request(aud=["x", "other"])) == good
         # A role grants nothing beyond the desk; a list claim may also be a space-separated string.
-        many_roles = {"realm_access": {"roles": ["nobody", 'odd "role"\\', "trader"]}, "walls": "rates m-and-a nowhere"}
+        many_roles: JsonObject = {
+            "realm_access": {"roles": ["nobody", 'odd "role"\\', "trader"]},
+            "walls": "rates m-and-a nowhere",
+        }
         options = {"scopes": "models:invoke models:read", "walls": "m-and-a rates"}
         assert identity_headers(await send_request(**many_roles)) == good | options
-        unusual_types = {"realm_access": {"roles": 'trader odd "role"\\'}, "desk": ["rates"], "walls": None}
+        unusual_types: JsonObject = {"realm_access": {"roles": 'trader odd "role"\\'}, "desk": ["rates"], "walls": None}
         assert identity_headers(await send_request(**unusual_types)) == {k: v for k, v in good.items() if k != "walls"}
         assert identity_headers(await send_request(sub="auth0|ä b/%"))["key"] == "oidc:idp:auth0|%C3%A4%20b%2F%25"
         # Authenticated, without the scope of the route.
@@ -119,7 +123,9 @@ async def test_issuer_token_sets_the_same_headers_as_a_key(data_plane: DataPlane
         assert "authorization" not in answer.json()["headers"]
 
 
-def token_with_header(key, head: dict | bytes, body: dict) -> str:
+def token_with_header(
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, head: JsonObject | bytes, body: JsonObject
+) -> str:
     """Return a token with this header and a valid signature (RS256, or ES256 for a P-256 key)."""
     raw = head if isinstance(head, bytes) else json.dumps(head).encode()
     signed_part = b".".join(base64url_encode(part) for part in (raw, json.dumps(body).encode()))
@@ -127,7 +133,7 @@ def token_with_header(key, head: dict | bytes, body: dict) -> str:
     return b".".join([signed_part, base64url_encode(get_default_algorithms()[name].sign(signed_part, key))]).decode()
 
 
-INVALID_HEADERS: list[dict[str, Any]] = [
+INVALID_HEADERS: list[JsonObject] = [
     {"crit": ["zzz"], "zzz": 1},
     {"crit": []},
     {"crit": None},
@@ -157,7 +163,7 @@ async def test_invalid_token_header_is_rejected_despite_a_valid_signature(data_p
     assert (await data_plane.apply(issuers=[issuer()], desks=DESKS)).error == ""
     signing = data_plane.signing._key
     now = int(time.time())
-    own_claims: dict[str, Any] = {
+    own_claims: JsonObject = {
         "iss": "drw",
         "aud": "drw-gateway",
         "sub": "key_1",
@@ -170,10 +176,11 @@ async def test_invalid_token_header_is_rejected_despite_a_valid_signature(data_p
         async def send_request(secret: str) -> httpx.Response:
             return await client.get(LIST, headers={"authorization": f"Bearer {secret}"})
 
-        for key, base, body in [
+        issued: list[tuple[rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, JsonObject, JsonObject]] = [
             (ISSUER_KEY, {"alg": "RS256", "kid": "r1"}, claims(realm_access={"roles": ['odd "role"\\']})),
             (signing, {"alg": "ES256", "kid": data_plane.signing.kid}, own_claims),
-        ]:
+        ]
+        for key, base, body in issued:
             for good in ({}, {"typ": "JWT"}, {"typ": "jwt"}, {"typ": "at+jwt"}, {"typ": "application/at+JWT"}):
                 assert (await send_request(token_with_header(key, base | good, body))).status_code == 200, good
             for bad in INVALID_HEADERS:
@@ -257,7 +264,16 @@ class CertificateAuthority:
         files[1].write_bytes(key.private_bytes(*private))
         return str(files[0]), str(files[1])
 
-    def _sign(self, name, key, sans, issuer_name, *, ca=False, days=1) -> x509.Certificate:
+    def _sign(
+        self,
+        name: str,
+        key: ec.EllipticCurvePrivateKey,
+        sans: list[x509.GeneralName],
+        issuer_name: str,
+        *,
+        ca: bool = False,
+        days: int = 1,
+    ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         subject, signer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (name, issuer_name))
         builder = (
@@ -290,7 +306,9 @@ CERTIFICATES = [
 
 
 @pytest.fixture
-async def pki(data_plane_profile: Profile, tmp_path: Path):
+async def pki(
+    data_plane_profile: Profile, tmp_path: Path
+) -> AsyncIterator[tuple[DataPlaneHarness, CertificateAuthority, Path]]:
     """A data plane with a TLS listener, the authority of its client certificates, and their folder."""
     authority, folder = CertificateAuthority(), tmp_path / "certificates"
     folder.mkdir()
@@ -303,7 +321,9 @@ async def pki(data_plane_profile: Profile, tmp_path: Path):
         yield data_plane, authority, folder
 
 
-async def test_client_certificate_identifies_the_caller(pki: Any) -> None:
+async def test_client_certificate_identifies_the_caller(
+    pki: tuple[DataPlaneHarness, CertificateAuthority, Path],
+) -> None:
     data_plane, authority, folder = pki
     url = f"https://localhost:{data_plane.tls.listen.rpartition(':')[2]}"
 
@@ -314,11 +334,11 @@ async def test_client_certificate_identifies_the_caller(pki: Any) -> None:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
         return httpx.AsyncClient(base_url=url, verify=context, headers=headers, timeout=30, trust_env=False)
 
-    async def send_request(files=None, secret: str = "", **headers: str) -> httpx.Response:
+    async def send_request(files: tuple[str, str] | None = None, secret: str = "", **headers: str) -> httpx.Response:
         async with tls_client(files, secret) as client:
             return await client.get(LIST, headers=headers)
 
-    def issue(name: str, *sans: x509.GeneralName, **options) -> tuple[str, str]:
+    def issue(name: str, *sans: x509.GeneralName, **options: int) -> tuple[str, str]:
         return authority.write(folder, name, *sans, **options)
 
     pricing = issue("pricing", PRICING)
@@ -367,7 +387,9 @@ async def test_client_certificate_identifies_the_caller(pki: Any) -> None:
         )
 
 
-async def test_renewed_server_certificate_is_served_at_once(pki: Any) -> None:
+async def test_renewed_server_certificate_is_served_at_once(
+    pki: tuple[DataPlaneHarness, CertificateAuthority, Path],
+) -> None:
     data_plane, authority, folder = pki
     host, _, port = data_plane.tls.listen.partition(":")
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -27,6 +30,7 @@ from drw.api.gateway.v1.request_router_pb2 import Health, Route, Share
 from drw.gateway.authentication.keys.signing import Claims
 from drw.gateway.request_router.routes.validation import with_defaults
 from drw.kernel.runtime.settings import Profile
+from support.json_types import Json, JsonObject
 from support.parts import until
 
 CHAT = "/v1/chat/completions"
@@ -42,8 +46,8 @@ async def doubles() -> AsyncIterator[tuple[DoubleVllm, DoubleVllm]]:
     await b.stop()
 
 
-def route_to(name: str, upstream: str = "", **other: Any) -> Route:
-    fields: dict[str, Any] = {
+def route_to(name: str, upstream: str = "", **other: Json) -> Route:
+    fields: JsonObject = {
         "name": name,
         "path": CHAT,
         "methods": ["POST"],
@@ -53,7 +57,7 @@ def route_to(name: str, upstream: str = "", **other: Any) -> Route:
     return with_defaults(Route(**(fields | other)))
 
 
-def upstreams_of(*doubles: DoubleVllm, **other) -> list[Upstream]:
+def upstreams_of(*doubles: DoubleVllm, **other: Json) -> list[Upstream]:
     return [Upstream(name=d.name, addresses=[d.address], **other) for d in doubles]
 
 
@@ -62,7 +66,7 @@ def token(data_plane: DataPlaneHarness, org: str, desk: str, key: str = "key_1")
     return data_plane.signing.sign(Claims(key, org, desk, ("models:invoke",), now, now + timedelta(hours=1)))
 
 
-async def served_by(data_plane: DataPlaneHarness, secret: str, **headers) -> str:
+async def served_by(data_plane: DataPlaneHarness, secret: str, **headers: str) -> str:
     async with data_plane.client(secret) as client:
         answer = await client.post(CHAT, json=BODY, headers={k.replace("_", "-"): v for k, v in headers.items()})
         assert answer.status_code == 200, answer.text
@@ -190,7 +194,7 @@ async def test_response_timeouts_are_a_504(
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
 
 
-async def test_stalled_stream_ends_incomplete(
+async def test_a_stalled_stream_is_ended_without_done(
     data_plane: DataPlaneHarness, doubles: tuple[DoubleVllm, DoubleVllm]
 ) -> None:
     a, _ = doubles
@@ -324,3 +328,59 @@ def certificate(folder: Path, name: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
     return context
+
+
+SERVER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.send_header("x-upstream", "process")
+        self.end_headers()
+    do_POST = do_GET
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+async def test_a_process_that_freezes_or_dies_leaves_the_rotation_and_a_resumed_one_returns(
+    data_plane: DataPlaneHarness, doubles: tuple[DoubleVllm, DoubleVllm], number: signal.Signals
+) -> None:
+    a, _ = doubles
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = f"127.0.0.1:{int(process.stdout.readline())}"
+            pool = Upstream(name="pool", addresses=[a.address, address], services=["serving"], balancing="round_robin")
+            assert (await data_plane.apply(routes=[route_to("pool", "pool")], upstreams=[pool])).error == ""
+
+            async def in_rotation(expected: bool) -> bool:
+                return (await _active_check_fails(data_plane, address)) != expected
+
+            await until(partial(in_rotation, True), "the process in rotation")
+            caller = token(data_plane, "acme", "research")
+            assert {await served_by(data_plane, caller) for _ in range(8)} == {"a", "process"}
+            process.send_signal(number)
+            await until(partial(in_rotation, False), "the process out of rotation")
+            assert {await served_by(data_plane, caller) for _ in range(8)} == {"a"}  # nothing waits for a deadline
+            if number == signal.SIGSTOP:
+                process.send_signal(signal.SIGCONT)
+                await until(partial(in_rotation, True), "the process back in rotation")
+                assert {await served_by(data_plane, caller) for _ in range(8)} == {"a", "process"}
+        finally:
+            process.kill()
+
+
+async def _active_check_fails(data_plane: DataPlaneHarness, address: str) -> bool:
+    """Return whether the health check of a host of the upstream `pool` fails, or has not succeeded yet."""
+    transport = httpx.AsyncHTTPTransport(uds=data_plane.plane.admin.removeprefix("unix:"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as client:
+        lines = (await client.get("/clusters")).text.splitlines()
+    flags = [line for line in lines if line.startswith(f"pool::{address}::health_flags::")]
+    return not flags or "failed_active_hc" in flags[0]

@@ -137,7 +137,7 @@ def test_pass_through_configuration_matches_the_golden_files(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "bootstrap"])
-def test_configuration_matches_the_golden_files(kind: Any) -> None:
+def test_configuration_matches_the_golden_files(kind: str) -> None:
     assert_golden(
         kind, bootstrap(edge_options()) if kind == "bootstrap" else translate(desired_state(), edge_options())[kind]
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from drw.api.audit.v1.log_pb2 import ListRecordsResponse, Record
@@ -15,7 +13,7 @@ from drw.kernel.rpc.json_messages import from_json, json_message, json_value, to
 NUMBERS = {"tokens": 4506, "nano_usd": 2**53 + 1, "share": 3.0, "list": [1, 1.0, -0.5], "none": None, "yes": True}
 
 
-def typed(value: Any) -> Any:
+def typed(value: object) -> object:
     """Return a value with the type of each number, because 1 == 1.0 in Python."""
     if isinstance(value, dict):
         return {name: typed(item) for name, item in value.items()}

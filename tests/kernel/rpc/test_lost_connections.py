@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import aiohttp
 import httpx
@@ -46,7 +47,7 @@ class DoubleLog(log_rpc.Log):
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
 
-    async def get_checkpoint(self, request, /):
+    async def get_checkpoint(self, request: GetCheckpointRequest, /) -> NoReturn:
         while self._error is None:
             await asyncio.Event().wait()
         raise self._error

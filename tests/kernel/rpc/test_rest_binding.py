@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from typing import NoReturn
 
 import httpx
 import orjson
 import pytest
 
 from drw.api.audit.v1 import log_pb2, log_rpc
+from drw.api.audit.v1.log_pb2 import (
+    GetCheckpointRequest,
+    GetProofRequest,
+    ListRecordsRequest,
+    ListRecordsResponse,
+    Proof,
+    Verification,
+    VerifyRequest,
+)
 from drw.api.gateway.v1 import authentication_pb2, authentication_rpc
+from drw.api.gateway.v1.authentication_pb2 import ListKeysRequest, ListKeysResponse
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc import http_server, rest
 from drw.kernel.rpc.context import SCOPES
+from support.json_types import Json, JsonObject
 
 HEADERS = {"x-drw-key": "k", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": " ".join(SCOPES)}
 
@@ -24,15 +36,15 @@ class DoubleLog(log_rpc.Log):
     def __init__(self) -> None:
         self.requests: list[object] = []
 
-    async def list_records(self, request, /):
+    async def list_records(self, request: ListRecordsRequest, /) -> ListRecordsResponse:
         self.requests.append(request)
         return log_pb2.ListRecordsResponse(records=[log_pb2.Record(index=1 << 60)])
 
-    async def get_proof(self, request, /):
+    async def get_proof(self, request: GetProofRequest, /) -> Proof:
         self.requests.append(request)
         return log_pb2.Proof(index=request.index)
 
-    async def verify(self, request, /):
+    async def verify(self, request: VerifyRequest, /) -> Verification:
         self.requests.append(request)
         if request.earlier_note == "break":
             raise ValueError("secret")
@@ -53,7 +65,7 @@ async def web(log: DoubleLog) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def error_message(response, status=400) -> str:
+def error_message(response: httpx.Response, status: int = 400) -> str:
     assert response.status_code == status
     return response.json()["error"]["message"]
 
@@ -142,7 +154,7 @@ async def test_an_unexpected_error_does_not_expose_details(web: httpx.AsyncClien
 
 async def test_a_temporary_error_has_retry_after() -> None:
     class DoubleBusy(log_rpc.Log):
-        async def get_checkpoint(self, request, /):
+        async def get_checkpoint(self, request: GetCheckpointRequest, /) -> NoReturn:
             raise Unavailable("not now", retry_after="7")
 
     app = http_server.app(rest.routes(DoubleBusy()), "test")
@@ -155,7 +167,7 @@ async def test_a_boolean_in_the_query_is_true_or_false() -> None:
     requests = []
 
     class DoubleAuthentication(authentication_rpc.Authentication):
-        async def list_keys(self, request, /):
+        async def list_keys(self, request: ListKeysRequest, /) -> ListKeysResponse:
             requests.append(request.all)
             return authentication_pb2.ListKeysResponse()
 
@@ -184,13 +196,15 @@ async def test_a_disconnect_during_the_request_body_is_not_a_server_error(
     log: DoubleLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = http_server.app(rest.routes(log), "test")
-    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    messages: Iterator[JsonObject] = iter(
+        [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    )
     sent: list[object] = []
 
-    async def receive():
+    async def receive() -> JsonObject:
         return next(messages)
 
-    async def send(message):
+    async def send(message: MutableMapping[str, Json]) -> None:
         sent.append(message)
 
     headers = [(k.encode(), v.encode()) for k, v in HEADERS.items()]

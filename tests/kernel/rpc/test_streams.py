@@ -110,7 +110,7 @@ async def clients(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator
     await clients.close()
 
 
-async def ids(stream) -> list[str]:
+async def ids(stream: AsyncIterator[RunEvent]) -> list[str]:
     return [event.event_id async for event in stream]
 
 

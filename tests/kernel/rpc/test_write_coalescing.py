@@ -1,7 +1,6 @@
 """Write coalescing: the writes of one event loop iteration are joined."""
 
 import asyncio
-from typing import Any
 
 from drw.kernel.rpc.write_coalescing import MAX_BUFFERED_BYTES, CoalescingTransport
 
@@ -11,16 +10,16 @@ class RecordingTransport(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written: list[Any] = []
+        self.written: list[bytes | bytearray | memoryview] = []
         self.closed = False
 
-    def write(self, data):
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written.append(data)
 
-    def close(self):
+    def close(self) -> None:
         self.closed = True
 
-    def is_closing(self):
+    def is_closing(self) -> bool:
         return self.closed
 
 

@@ -44,7 +44,7 @@ async def test_a_lock_passes_to_the_next_when_its_holder_ends(
     lock = LockId.named(KIND, "leader")
     events = []
 
-    async def next_holder():
+    async def next_holder() -> None:
         async with advisory_lock.acquired(lock_database, lock):
             events.append("second")
 
@@ -69,7 +69,7 @@ async def test_work_is_cancelled_when_the_connection_of_the_lock_is_lost(
     monkeypatch.setattr(advisory_lock, "HEARTBEAT_SECONDS", 0.01)
     cancelled = asyncio.Event()
 
-    async def work():
+    async def work() -> None:
         try:
             await asyncio.Event().wait()
         finally:

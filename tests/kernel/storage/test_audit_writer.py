@@ -14,6 +14,7 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.storage import group_commit
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Database
+from support.json_types import JsonObject
 
 
 @pytest.fixture
@@ -24,11 +25,11 @@ async def audit_database(database: str) -> AsyncIterator[Database]:
     await audit_database.stop()
 
 
-async def records(audit_database):
+async def records(audit_database: Database) -> list[JsonObject]:
     return [orjson.loads(row["record"]) for row in await audit_database.all("select record from inbox order by id")]
 
 
-async def commits(audit_database):
+async def commits(audit_database: Database) -> int:
     """Return the number of transactions that wrote the records."""
     (row,) = await audit_database.all("select count(distinct xmin::text) as n from inbox")
     return row["n"]

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from typing import Any
 
 import psycopg
 import pytest
@@ -18,6 +17,7 @@ from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage import database as kernel_database
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import TIMEOUT_SECONDS, Database
+from support.json_types import JsonObject
 
 
 async def test_a_connection_that_the_server_closed_is_replaced(database: str) -> None:
@@ -56,7 +56,7 @@ class DroppingProxy:
     """A TCP proxy before PostgreSQL that can drop connections silently, as a firewall does."""
 
     def __init__(self, dsn: str) -> None:
-        self._dsn: dict[str, Any] = conninfo_to_dict(dsn)
+        self._dsn: JsonObject = conninfo_to_dict(dsn)
         self._dropped = asyncio.Event()
         self._chunk_passed = asyncio.Condition()
         self._chunks = 0

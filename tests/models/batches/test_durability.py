@@ -12,7 +12,7 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, ListBudgetsReque
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from models.batches.batch_cluster import BatchCluster, Desk, batch_cluster, chat
-from support.money import until_counters_open
+from support.gateway.money import until_counters_open
 from support.parts import until
 
 REQUESTS = 1000

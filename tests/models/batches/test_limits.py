@@ -14,8 +14,8 @@ from drw.api.gateway.v1.rate_limiting_pb2 import Block, Budget, Limit, Price
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from models.batches.batch_cluster import BatchCluster, batch_cluster, chat, jsonl
-from support.kills import kill
-from support.money import until_counters_open
+from support.gateway.kills import kill
+from support.gateway.money import until_counters_open
 
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 

@@ -6,9 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
@@ -18,10 +16,11 @@ import pytest
 
 from drw.models.engine import weights as engine_weights
 from drw.models.engine.weights import WeightsError, prepare
-from models.cluster import running_engine
+from models.cluster import StartCluster, running_engine
+from support.json_types import JsonObject
 from support.parts import wait_until
 
-STORY = {"model": "small", "messages": [{"role": "user", "content": "Tell a long story."}], "stream": True}
+STORY: JsonObject = {"model": "small", "messages": [{"role": "user", "content": "Tell a long story."}]}
 
 
 def test_prepared_weights_are_not_converted_again(weights: Path) -> None:
@@ -87,13 +86,13 @@ def test_the_engine_ends_with_its_parent_process(weights: Path, folder: Path) ->
 
 
 async def test_a_crash_during_responses_returns_errors_and_the_engine_restarts(
-    weights: Path, folder: Path, start: Callable[..., Any]
+    weights: Path, folder: Path, start: StartCluster
 ) -> None:
     socket = folder / "dies.sock"
     with running_engine(weights, socket) as process:
         never = {"consecutive_failures": 1000, "window": 1000}  # a circuit would tell of itself
         async with start(small=socket, circuits=never) as cluster:
-            streams = [await cluster.client.chat.completions.create(**STORY) for _ in range(3)]
+            streams = [await cluster.client.chat.completions.create(**STORY, stream=True) for _ in range(3)]
             for stream in streams:
                 assert (await anext(aiter(stream))).choices
             os.kill(process.pid, signal.SIGKILL)
@@ -102,23 +101,23 @@ async def test_a_crash_during_responses_returns_errors_and_the_engine_restarts(
                     async for _ in stream:
                         pass
             with pytest.raises(openai.InternalServerError) as caught:
-                await cluster.client.chat.completions.create(**STORY | {"stream": False})
+                await cluster.client.chat.completions.create(**STORY)
             assert caught.value.status_code == 503 and int(caught.value.response.headers["retry-after"]) >= 1
             assert [r["outcome"] for r in cluster.records()] == ["failed"] * 4
             process.wait()
             with running_engine(weights, socket):
                 patient = cluster.client.with_options(max_retries=5)  # after as long as the platform says
-                again = await patient.chat.completions.create(**STORY | {"stream": False, "max_tokens": 2})
+                again = await patient.chat.completions.create(**STORY, max_tokens=2)
                 assert again.choices[0].finish_reason == "length"
 
 
-async def test_a_disconnected_caller_frees_the_engine(weights: Path, folder: Path, start: Callable[..., Any]) -> None:
+async def test_a_disconnected_caller_frees_the_engine(weights: Path, folder: Path, start: StartCluster) -> None:
     socket = folder / "leaves.sock"
     with running_engine(weights, socket) as process:
         async with start(small=socket) as cluster:
-            async with cluster.http.stream("POST", "/v1/chat/completions", json=STORY) as answer:
+            async with cluster.http.stream("POST", "/v1/chat/completions", json=STORY | {"stream": True}) as answer:
                 await anext(answer.aiter_lines())
-            records: list[dict[str, Any]] = []
+            records: list[JsonObject] = []
 
             def arrived() -> bool:
                 records.extend(cluster.records())
@@ -129,10 +128,10 @@ async def test_a_disconnected_caller_frees_the_engine(weights: Path, folder: Pat
             await cluster.until(lambda: _idle(process.pid), "the engine to fall idle")
 
 
-def _idle(pid):
+def _idle(pid: int) -> bool:
     """Tell whether the process used less than a tenth of a processor for a while."""
     return psutil.Process(pid).cpu_percent(0.2) < 10
 
 
-def _alive(pid):
+def _alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from socket import AddressFamily
 
 import pytest
 from yarl import URL
 
 from drw.models.serving.engines import http_connection
 from drw.models.serving.engines.http_client import HttpClient
+from support.json_types import Json
 
 OK = b"HTTP/1.1 200 OK\r\n"
 WHOLE = OK + b"content-length: 5\r\n\r\nhello"
@@ -66,7 +67,7 @@ async def serving(*script: list[bytes | None]) -> AsyncIterator[tuple[Server, Ht
         await listening.wait_closed()
 
 
-async def ask(server: Server, client: HttpClient, **more: Any) -> tuple[int, bytes]:
+async def ask(server: Server, client: HttpClient, **more: Json) -> tuple[int, bytes]:
     response = await client.post(server.url, {"accept": "text/event-stream"}, b"{}", **more)
     body = b""
     while data := await response.content.readany():
@@ -81,7 +82,9 @@ def split(data: bytes) -> list[bytes | None]:
 
 @pytest.mark.parametrize("answer", [WHOLE, CHUNKED], ids=["length", "chunked"])
 @pytest.mark.parametrize("cut", [lambda data: [data], split], ids=["at once", "byte by byte"])
-async def test_a_complete_body_returns_the_connection_to_the_pool(answer: Any, cut: Any) -> None:
+async def test_a_complete_body_returns_the_connection_to_the_pool(
+    answer: bytes, cut: Callable[[bytes], list[bytes | None]]
+) -> None:
     async with serving(cut(answer), cut(answer)) as (server, client):
         assert [await ask(server, client) for _ in range(2)] == [(200, b"hello")] * 2
         assert server.connections == 1
@@ -99,7 +102,7 @@ async def test_a_complete_body_returns_the_connection_to_the_pool(answer: Any, c
     ],
     ids=["until the end", "HTTP/1.0", "close", "status"],
 )
-async def test_a_closed_connection_is_not_reused(answer: Any, expected: Any) -> None:
+async def test_a_closed_connection_is_not_reused(answer: list[bytes | None], expected: tuple[int, bytes]) -> None:
     async with serving(answer, [WHOLE]) as (server, client):
         assert await ask(server, client) == expected
         assert await ask(server, client) == (200, b"hello")
@@ -131,7 +134,7 @@ async def test_an_informational_response_is_skipped() -> None:
     ],
     ids=["silent", "in status", "in head", "in body", "in chunks", "bad size", "not HTTP", "long head", "gzip", "101"],
 )
-async def test_an_incomplete_or_malformed_response_is_a_connection_error(answer: Any) -> None:
+async def test_an_incomplete_or_malformed_response_is_a_connection_error(answer: list[bytes | None]) -> None:
     async with serving(answer) as (server, client):
         with pytest.raises(ConnectionError):
             await ask(server, client)
@@ -165,7 +168,7 @@ async def test_a_truncated_response_on_a_pooled_connection_is_not_retried() -> N
 
 
 @pytest.mark.parametrize("junk", [b"x", WHOLE], ids=["bytes", "a second response"])
-async def test_unsolicited_bytes_close_the_connection(junk: Any) -> None:
+async def test_unsolicited_bytes_close_the_connection(junk: bytes) -> None:
     async with serving([WHOLE + junk], [WHOLE.replace(b"hello", b"right")]) as (server, client):
         assert await ask(server, client) == (200, b"hello")
         assert await ask(server, client) == (200, b"right")
@@ -227,9 +230,9 @@ async def test_a_header_value_cannot_inject_another_header(value: str) -> None:
 
 async def test_the_next_address_is_tried_after_a_refused_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving([WHOLE], [END], [WHOLE]) as (server, client):
-        addresses = [(socket.AF_INET, 1, 6, "", (ip, server.url.port)) for ip in ("127.0.0.2", "127.0.0.1")]
+        addresses = [(socket.AF_INET, 1, 6, "", (ip, server.url.port or 0)) for ip in ("127.0.0.2", "127.0.0.1")]
 
-        async def getaddrinfo(*_: Any, **__: Any) -> Any:
+        async def getaddrinfo(*_: object, **__: object) -> list[tuple[AddressFamily, int, int, str, tuple[str, int]]]:
             return addresses
 
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
@@ -238,7 +241,7 @@ async def test_the_next_address_is_tried_after_a_refused_connection(monkeypatch:
 
 
 async def test_a_connect_timeout_is_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: Any, **__: Any) -> Any:
+    async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
     async with serving() as (server, client):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import openai
@@ -18,15 +16,16 @@ import pytest
 from drw.kernel.errors import RateLimited, Unavailable
 from drw.local.processes.child_process import ChildProcess, ProcessSpec, ProcessState
 from drw.models.serving.http.body_buffers import BodyBuffers
-from models.cluster import CONTEXT, SLOTS, running_engine
+from models.cluster import CONTEXT, SLOTS, StartCluster, running_engine
+from support.json_types import JsonObject
 
 MEMORY_MIB = 1024
-STORY = {"model": "small", "messages": [{"role": "user", "content": "Tell a long story."}], "stream": True}
-ENDLESS = {"n": 8, "logit_bias": {"0": -100, "2": -100}}
+STORY: JsonObject = {"model": "small", "messages": [{"role": "user", "content": "Tell a long story."}]}
+ENDLESS: JsonObject = {"n": 8, "logit_bias": {"0": -100, "2": -100}}
 """Without the tokens that end an answer, and again when the context is full."""
 
 
-async def healthy(socket):
+async def healthy(socket: Path) -> bool:
     with contextlib.suppress(aiohttp.ClientError, OSError):
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session,
@@ -37,7 +36,7 @@ async def healthy(socket):
 
 
 async def test_an_engine_above_its_memory_limit_returns_503_and_is_restarted(
-    weights: Path, folder: Path, start: Callable[..., Any]
+    weights: Path, folder: Path, start: StartCluster
 ) -> None:
     socket = folder / "limited.sock"
     command = [sys.executable, "-m", "drw.models.engine", "--model", str(weights), "--socket", str(socket)]
@@ -50,7 +49,7 @@ async def test_an_engine_above_its_memory_limit_returns_503_and_is_restarted(
     try:
         never = {"consecutive_failures": 1000, "window": 1000}  # a circuit would tell of itself
         async with start(small=socket, circuits=never) as cluster:
-            stream = await cluster.client.chat.completions.create(**STORY, **ENDLESS)
+            stream = await cluster.client.chat.completions.create(**STORY, **ENDLESS, stream=True)
             assert (await anext(aiter(stream))).choices
             first = child.pid
             under_what_it_holds = 64 << 20
@@ -58,9 +57,9 @@ async def test_an_engine_above_its_memory_limit_returns_503_and_is_restarted(
             with pytest.raises(openai.APIError, match="try again"):
                 async for _ in stream:
                     pass
-            await cluster.until(lambda: child.restarts and child.state == ProcessState.READY, "a new engine")
+            await cluster.until(lambda: child.restarts > 0 and child.state == ProcessState.READY, "a new engine")
             patient = cluster.client.with_options(max_retries=5)  # after as long as the platform says
-            again = await patient.chat.completions.create(**STORY | {"stream": False, "max_tokens": 2})
+            again = await patient.chat.completions.create(**STORY, max_tokens=2)
             assert again.choices[0].finish_reason == "length"
         assert (child.pid != first, child.restarts) == (True, 1)
         assert len(log_lines) == 1 and log_lines[0].endswith("starting it again")
@@ -74,7 +73,7 @@ async def test_an_engine_above_its_memory_limit_returns_503_and_is_restarted(
     "body", [{"model": "small", "prompt": "a " * (1 << 20)}, {"model": "vectors", "input": "x " * 9999}]
 )
 async def test_prompts_with_too_many_bytes_do_not_reach_the_engine(
-    weights: Path, folder: Path, start: Callable[..., Any], body: Any
+    weights: Path, folder: Path, start: StartCluster, body: JsonObject
 ) -> None:
     socket = folder / "long.sock"
     with running_engine(weights, socket) as process:
@@ -88,7 +87,7 @@ async def test_prompts_with_too_many_bytes_do_not_reach_the_engine(
         assert memory.memory_info().rss - before < 16 << 20
 
 
-async def test_a_model_with_a_longer_context_answers_prompts_too_long_for_the_first(start: Callable[..., Any]) -> None:
+async def test_a_model_with_a_longer_context_answers_prompts_too_long_for_the_first(start: StartCluster) -> None:
     async with start(double={"context_length": 100}, fallback={"context_length": 100_000}) as cluster:
         body = {"model": "double", "max_tokens": 8}
         messages = [{"role": "user", "content": "plain"}, {"role": "user", "content": "x" * 6401}]
@@ -116,12 +115,12 @@ def test_body_bytes_are_limited_per_org_and_in_total() -> None:
     assert not buffers._reserved
 
 
-async def test_an_org_above_its_body_limit_receives_429_until_bytes_are_released(start: Callable[..., Any]) -> None:
+async def test_an_org_above_its_body_limit_receives_429_until_bytes_are_released(start: StartCluster) -> None:
     async with start(max_buffered_bytes_per_org=1 << 20) as cluster:
         waiting_body = {"model": "double", "messages": [{"role": "user", "content": "wait"}], "user": "x" * 500}
         long = {"model": "double", "messages": [{"role": "user", "content": "x" * (1 << 20)}]}
         waiting = asyncio.create_task(cluster.http.post("/v1/chat/completions", json=waiting_body))
-        await cluster.until(lambda: cluster.double.under_way, "the call under way")
+        await cluster.until(lambda: cluster.double.under_way > 0, "the call under way")
         rejected = await cluster.http.post("/v1/chat/completions", json=long)
         assert (rejected.status_code, rejected.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert "the org 'acme'" in rejected.json()["error"]["message"] and rejected.headers["retry-after"] == "1"

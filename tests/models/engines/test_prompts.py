@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
@@ -17,8 +16,9 @@ from drw.models.serving.errors import EngineUnavailable
 from drw.models.serving.ports import UNLIMITED, Endpoint, EngineEvent, EngineTarget
 from drw.models.serving.routing.candidates import split_prompts
 from drw.models.serving.settings import ClientSettings
-from models.cluster import SLOTS
+from models.cluster import SLOTS, ModelsCluster, StartCluster
 from models.openai.test_openai_api import TOOLS
+from support.json_types import Json, JsonObject
 
 BUILT_IN = "<|im_start|>", "<|im_end|>"
 
@@ -54,7 +54,7 @@ async def test_special_tokens_in_texts_are_tokenized_as_text(
         assert special_tokens[text] not in await engine._tokenize(target, "completions", {"prompt": f"a{text}b"}), text
 
 
-async def tokens(engine, target, text):
+async def tokens(engine: LlamaCppEngine, target: EngineTarget, text: str) -> list[int]:
     messages = [
         {"role": "system", "content": f"s{text}"},
         {"role": "user", "content": text},
@@ -76,7 +76,7 @@ async def test_tokenized_prompts_detokenize_to_the_same_text(adapter: tuple[Llam
     assert await engine.count_prompt(target, "chat/completions", body) == (len(read), read)
 
 
-def output(events: list[EngineEvent]) -> list[Any]:
+def output(events: list[EngineEvent]) -> list[JsonObject]:
     return [choice for chunk, _ in events for choice in chunk["choices"]]
 
 
@@ -93,7 +93,7 @@ SAME = {"max_tokens": 4, "temperature": 0, "seed": 1}
     ],
 )
 async def test_a_counted_prompt_is_not_tokenized_again(
-    adapter: tuple[LlamaCppEngine, EngineTarget], monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint, body: Any
+    adapter: tuple[LlamaCppEngine, EngineTarget], monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint, body: JsonObject
 ) -> None:
     engine, target = adapter
     expected = [event async for event in engine.stream(target, endpoint, body)]
@@ -109,15 +109,13 @@ async def test_a_counted_prompt_is_not_tokenized_again(
 
 
 @pytest.mark.parametrize("marker", BUILT_IN)
-async def test_special_tokens_in_any_field_are_counted_as_text(
-    start: Callable[..., Any], engine: Path, marker: Any
-) -> None:
+async def test_special_tokens_in_any_field_are_counted_as_text(start: StartCluster, engine: Path, marker: str) -> None:
     like = marker.replace("im", "in")
     tool = {"type": "function", "function": {"name": "f", "description": marker * 20}}
     plain = {"type": "function", "function": {"name": "f", "description": like * 20}}
     async with start(small=engine) as cluster:
 
-        async def prompt(text, **more):
+        async def prompt(text: str, **more: Json) -> int:
             messages = [{"role": "user", "content": text}]
             body = {"model": "small", "messages": messages, "max_tokens": 1, **more}
             return (await cluster.client.chat.completions.create(**body)).usage.prompt_tokens
@@ -137,14 +135,18 @@ async def test_special_tokens_in_any_field_are_counted_as_text(
         (usage,) = [chunk.usage async for chunk in stream if chunk.usage]
         assert usage.prompt_tokens - base >= 20 * 4 - 1
         done = await cluster.client.completions.create(model="small", prompt=marker * 20, max_tokens=1)
-        assert done.usage.prompt_tokens >= 20 * 4
+        assert done.usage
+    assert done.usage.prompt_tokens >= 20 * 4
 
 
-async def cached(cluster, text, **tenant):
+async def cached(cluster: ModelsCluster, text: str, **tenant: Json) -> int:
     headers = {f"x-drw-{name}": value for name, value in tenant.items()}
-    body = {"model": "small", "messages": [{"role": "user", "content": text}], "max_tokens": 1}
+    body: JsonObject = {"model": "small", "messages": [{"role": "user", "content": text}], "max_tokens": 1}
     answer = await cluster.client.chat.completions.create(**body, extra_headers=headers)
-    return answer.usage.prompt_tokens_details.cached_tokens
+    assert answer.usage and answer.usage.prompt_tokens_details
+    cached_tokens = answer.usage.prompt_tokens_details.cached_tokens
+    assert cached_tokens is not None
+    return cached_tokens
 
 
 TEMPLATE = 30
@@ -157,7 +159,7 @@ SECRET = "We bid 4711 million for Zebra Holdings on Thursday, and tell nobody of
     [{"org": "rival", "key": "k2"}, {"desk": "fx", "key": "k3"}, {"walls": "deal", "key": "k4"}],
 )
 async def test_the_prefix_cache_is_not_shared_between_tenants(
-    start: Callable[..., Any], engine: Path, other: Any
+    start: StartCluster, engine: Path, other: dict[str, str]
 ) -> None:
     async with start(small=engine) as cluster:
         await cached(cluster, SECRET)
@@ -181,7 +183,7 @@ async def test_a_request_that_never_reached_the_engine_gets_no_cache_of_the_prev
             events = [event async for event in engine.stream(target, "chat/completions", body)]
         return events[-1][0]["usage"]["prompt_tokens_details"]["cached_tokens"]
 
-    async def away(*_: object) -> AsyncIterator[dict]:
+    async def away(*_: object) -> AsyncIterator[JsonObject]:
         raise EngineUnavailable("there is no connection")
         yield {}
 
@@ -196,32 +198,33 @@ async def test_a_request_that_never_reached_the_engine_gets_no_cache_of_the_prev
     assert await ask(rival, secrets[0]) > 20
 
 
-async def test_several_choices_are_independent_and_all_counted(start: Callable[..., Any], engine: Path) -> None:
-    ask = {"model": "small", "messages": [{"role": "user", "content": "Count."}], "max_tokens": 9}
+async def test_several_choices_are_independent_and_all_counted(start: StartCluster, engine: Path) -> None:
+    ask: JsonObject = {"model": "small", "messages": [{"role": "user", "content": "Count."}], "max_tokens": 9}
     async with start(small=engine) as cluster:
         for n in (2, 6):  # more than there are slots
             answer = await cluster.client.chat.completions.create(**ask, n=n, logprobs=True, seed=1, temperature=1.5)
-            written = [len(choice.logprobs.content) for choice in answer.choices]
+            written = [len(choice.logprobs.content or []) for choice in answer.choices if choice.logprobs]
+            assert answer.usage and len(written) == n
             assert answer.usage.completion_tokens == sum(written)
             assert len({choice.message.content for choice in answer.choices}) > 1
         with pytest.raises(openai.BadRequestError, match="choices|less than or equal to 8"):
             await cluster.client.chat.completions.create(**ask, n=9)
 
 
-async def test_an_overlong_prompt_is_rejected_by_its_bytes(start: Callable[..., Any], engine: Path) -> None:
+async def test_an_overlong_prompt_is_rejected_by_its_bytes(start: StartCluster, engine: Path) -> None:
     async with start(small=engine) as cluster:
         answers = await asyncio.gather(*(post(cluster, path, field) for path, field in LONG))
     assert {(status, error["code"]) for status, error in answers} == {(400, "context_length_exceeded")}
     assert all("bytes" in error["message"] for _, error in answers)
 
 
-LONG = [
+LONG: list[tuple[str, JsonObject]] = [
     ("chat/completions", {"messages": [{"role": "user", "content": "a " * 100_000}]}),
     ("chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": "é" * 60_000}]}]}),
     ("completions", {"prompt": "a " * 100_000}),
 ]
 
 
-async def post(cluster, path, field):
+async def post(cluster: ModelsCluster, path: str, field: JsonObject) -> tuple[int, JsonObject]:
     answer = await cluster.http.post(f"/v1/{path}", json={"model": "small", **field})
     return answer.status_code, answer.json()["error"]

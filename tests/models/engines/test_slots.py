@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +19,9 @@ requests = st.lists(
 
 @settings(deadline=None, derandomize=True)
 @given(requests=requests, number=st.integers(1, 4))
-def test_a_slot_cache_is_reused_only_by_its_last_tenant(requests: Any, number: Any) -> None:
+def test_a_slot_cache_is_reused_only_by_its_last_tenant(
+    requests: list[tuple[str, list[int], int, bool]], number: int
+) -> None:
     last: dict[int, str] = {}
     busy: set[int] = set()
 

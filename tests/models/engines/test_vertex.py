@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
-from typing import Any
 
 import openai
 import orjson
 import pytest
+
+from models.cluster import StartCluster
+from support.json_types import Json
 
 BASE = "/v1/projects/p/locations/l/endpoints/openapi"
 
@@ -22,7 +24,7 @@ class DoubleMetadata(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.startswith("/computeMetadata/v1/instance/service-accounts/default/token"):
             type(self).tokens += 1
-            body: Any = {"access_token": f"tok-{self.tokens}", "expires_in": 3600, "token_type": "Bearer"}
+            body: Json = {"access_token": f"tok-{self.tokens}", "expires_in": 3600, "token_type": "Bearer"}
         elif "service-accounts/default" in self.path:
             body = {"email": "serving@p.iam.gserviceaccount.com", "scopes": []}
         else:
@@ -57,7 +59,7 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[DoubleMetadata]]:
     serving.join()
 
 
-async def test_requests_share_one_account_token(start: Callable[..., Any], metadata: type[DoubleMetadata]) -> None:
+async def test_requests_share_one_account_token(start: StartCluster, metadata: type[DoubleMetadata]) -> None:
     async with start(double={"engine": "vertex", "upstream_model": "google/gemini-2.5-flash"}) as cluster:
         for _ in range(2):
             answer = await cluster.client.chat.completions.create(
@@ -73,7 +75,7 @@ async def test_requests_share_one_account_token(start: Callable[..., Any], metad
 
 
 async def test_a_missing_google_account_is_named_in_the_error(
-    start: Callable[..., Any], metadata: type[DoubleMetadata], monkeypatch: pytest.MonkeyPatch
+    start: StartCluster, metadata: type[DoubleMetadata], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metadata, "do_GET", lambda self: self.send_error(404))
     async with start(double={"engine": "vertex"}) as cluster:

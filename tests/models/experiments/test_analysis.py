@@ -72,7 +72,7 @@ def by_metric(analysis: Analysis) -> dict[str, Comparison]:
     return {comparison.metric: comparison for comparison in analysis.comparisons}
 
 
-def test_an_effect_is_found_in_each_metric_with_its_direction():
+def test_an_effect_is_found_in_each_metric_with_its_direction() -> None:
     analysis = analyse(DESIGN, {"control": arm(1), "new": arm(2, 0.4)})
     found = by_metric(analysis)
     assert not analysis.sample_ratio.mismatch
@@ -97,13 +97,13 @@ def test_an_effect_is_found_in_each_metric_with_its_direction():
         assert lift.lower < truth < lift.upper
 
 
-def test_arms_without_a_difference_are_undecided():
+def test_arms_without_a_difference_are_undecided() -> None:
     found = by_metric(analyse(DESIGN, {"control": arm(3), "new": arm(4)}))
     assert {comparison.decision for comparison in found.values()} == {Decision.UNDECIDED}
     assert all(comparison.e_value < 20 for comparison in found.values())
 
 
-def test_the_decision_follows_e_bh_over_all_comparisons():
+def test_the_decision_follows_e_bh_over_all_comparisons() -> None:
     metrics = tuple(ProportionMetric(name=f"m{i}", goal=Goal.DECREASE, unit=Unit.USER) for i in range(10))
     one = replace(DESIGN, metrics=metrics[:1])
     many = replace(DESIGN, metrics=metrics)
@@ -120,7 +120,7 @@ def test_the_decision_follows_e_bh_over_all_comparisons():
     assert decision(many).decision is Decision.UNDECIDED
 
 
-def test_a_sample_ratio_mismatch_withholds_decisions():
+def test_a_sample_ratio_mismatch_withholds_decisions() -> None:
     analysis = analyse(DESIGN, {"control": arm(1, units=5_000), "new": arm(2, 0.4, units=4_000)})
     assert analysis.sample_ratio.mismatch
     assert analysis.sample_ratio.p_value < 0.001
@@ -129,7 +129,7 @@ def test_a_sample_ratio_mismatch_withholds_decisions():
         assert comparison.reason.startswith("sample ratio mismatch")
 
 
-def test_the_first_look_is_at_500_units_for_asymptotic_metrics_only():
+def test_the_first_look_is_at_500_units_for_asymptotic_metrics_only() -> None:
     found = by_metric(analyse(DESIGN, {"control": arm(1, units=499), "new": arm(2, 1.0, units=499)}))
     for name in ("cost", "turns", "errors"):
         assert found[name].decision is Decision.NO_RESULT
@@ -139,7 +139,7 @@ def test_the_first_look_is_at_500_units_for_asymptotic_metrics_only():
     assert found["p90"].decision is Decision.WORSE
 
 
-def test_missing_arms_and_metrics_have_no_result():
+def test_missing_arms_and_metrics_have_no_result() -> None:
     assert {c.reason for c in analyse(DESIGN, {}).comparisons} == {"an arm has no data"}
     empty = ArmStatistics(0)
     analysis = analyse(DESIGN, {"control": empty, "new": empty})
@@ -149,7 +149,7 @@ def test_missing_arms_and_metrics_have_no_result():
     assert (some["cost"].units, some["cost"].control_units) == (0, 4_000)
 
 
-def test_one_unit_and_equal_values_have_no_result():
+def test_one_unit_and_equal_values_have_no_result() -> None:
     one = ArmStatistics(1, {"cost": Moments.of_unit(1.0), "turns": Moments.of_unit(1.0, 2.0), "failed": Events(1, 0)})
     found = by_metric(analyse(DESIGN, {"control": one, "new": one}))
     assert found["cost"].decision is found["turns"].decision is found["failed"].decision is Decision.NO_RESULT
@@ -158,7 +158,7 @@ def test_one_unit_and_equal_values_have_no_result():
     assert by_metric(analyse(DESIGN, {"control": same, "new": same}))["cost"].reason.endswith("the same value")
 
 
-def test_several_arms_are_each_compared_with_control():
+def test_several_arms_are_each_compared_with_control() -> None:
     design = replace(DESIGN, arms=(Arm("control", 1), Arm("a", 1), Arm("b", 1)), metrics=DESIGN.metrics[:1])
     drawn = {"control": arm(1), "a": arm(2), "b": arm(3, 0.4)}
     arms = {name: ArmStatistics(each.units, {"cost": each.metrics["cost"]}) for name, each in drawn.items()}
@@ -166,12 +166,12 @@ def test_several_arms_are_each_compared_with_control():
     assert [(c.arm, c.decision) for c in found] == [("a", Decision.UNDECIDED), ("b", Decision.WORSE)]
 
 
-def test_the_result_consists_of_plain_values():
+def test_the_result_consists_of_plain_values() -> None:
     text = json.dumps(asdict(analyse(DESIGN, {"control": arm(1), "new": arm(2, 0.4)})))
     assert json.loads(text)["comparisons"][0]["decision"] == "worse"
 
 
-def test_overwhelming_evidence_stays_finite():
+def test_overwhelming_evidence_stays_finite() -> None:
     huge = replace(DESIGN, metrics=(DESIGN.metrics[3],))
     arms = {
         "control": ArmStatistics(10**12, {"failed": Events(10**12, 10**10)}),
@@ -193,12 +193,12 @@ def test_overwhelming_evidence_stays_finite():
         ({"new": ArmStatistics(-1)}, "units of arm 'new' must be between"),
     ],
 )
-def test_statistics_that_contradict_the_design_are_refused(arms, message):
+def test_statistics_that_contradict_the_design_are_refused(arms: dict[str, ArmStatistics], message: str) -> None:
     with pytest.raises(InvalidStatistics, match=message):
         analyse(DESIGN, arms)
 
 
-def test_statistics_of_the_wrong_kind_are_refused():
+def test_statistics_of_the_wrong_kind_are_refused() -> None:
     wrong = ArmStatistics(600, {"cost": Events(600, 5)})
     with pytest.raises(InvalidStatistics, match="'cost' is a MeanMetric"):
         analyse(DESIGN, {"control": wrong, "new": wrong})
@@ -207,7 +207,7 @@ def test_statistics_of_the_wrong_kind_are_refused():
         analyse(DESIGN, {"control": two, "new": two})
 
 
-def test_values_above_the_cap_are_refused():
+def test_values_above_the_cap_are_refused() -> None:
     above = ArmStatistics(600, {"cost": Moments.of_units([(1.0,), (50.5,)] * 300)})
     with pytest.raises(InvalidStatistics, match="above its cap of 50.0"):
         analyse(DESIGN, {"control": above, "new": above})

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from drw.models.experiments.assignment import Allocation, InvalidAllocation, Namespace, bucket, bucket_ranges
+from drw.routing.assignment import Allocation, InvalidAllocation, Namespace, bucket, bucket_ranges
 
 # Seed, unit, version, position: growthbook/growthbook, packages/sdk-js/test/cases.json, section "hash".
 VECTORS = [
@@ -30,11 +30,11 @@ VECTORS = [
 
 
 @pytest.mark.parametrize(("seed", "unit", "version", "expected"), VECTORS)
-def test_public_vectors_of_the_hash(seed, unit, version, expected):
+def test_the_hash_equals_its_public_vectors(seed: str, unit: str, version: int, expected: float | None) -> None:
     assert bucket(seed, unit, version) == expected
 
 
-def test_characters_beyond_the_basic_plane_hash_as_two_utf_16_code_units():
+def test_characters_beyond_the_basic_plane_hash_as_two_utf_16_code_units() -> None:
     def fnv(codes: list[int]) -> int:
         value = 2166136261
         for code in codes:
@@ -45,7 +45,7 @@ def test_characters_beyond_the_basic_plane_hash_as_two_utf_16_code_units():
     assert bucket("s", "\U0001f600") == fnv([ord(digit) for digit in str(first)]) % 10000 / 10000
 
 
-def test_a_lone_surrogate_has_a_position():
+def test_a_lone_surrogate_has_a_position() -> None:
     assert bucket("s", "\ud83d") is not None
 
 
@@ -59,7 +59,9 @@ def test_a_lone_surrogate_has_a_position():
         ((0.5, 0.5), 0.0, [(0, 0), (0.5, 0.5)]),
     ],
 )
-def test_ranges_follow_weights_and_coverage(weights, coverage, expected):
+def test_ranges_follow_weights_and_coverage(
+    weights: tuple[float, ...], coverage: float, expected: list[tuple[float, float]]
+) -> None:
     ranges = bucket_ranges(weights, coverage)
     assert [tuple(round(x, 6) for x in each) for each in ranges] == expected
 
@@ -78,23 +80,23 @@ def test_ranges_follow_weights_and_coverage(weights, coverage, expected):
         ((), 1.0),
     ],
 )
-def test_invalid_weights_and_coverage_are_refused(weights, coverage):
+def test_invalid_weights_and_coverage_are_refused(weights: tuple[float, ...], coverage: float) -> None:
     with pytest.raises(InvalidAllocation):
         Allocation("s", weights, coverage)
 
 
-def test_an_unknown_version_of_the_hash_is_refused():
+def test_an_unknown_version_of_the_hash_is_refused() -> None:
     with pytest.raises(InvalidAllocation, match="must be 1 or 2, not 3"):
         Allocation("s", (0.5, 0.5), version=3)
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.5, 0.4), (-0.1, 0.5), (0.5, 1.1), (math.nan, 1.0)])
-def test_an_invalid_namespace_is_refused(start, end):
+def test_an_invalid_namespace_is_refused(start: float, end: float) -> None:
     with pytest.raises(InvalidAllocation):
         Namespace("n", start, end)
 
 
-def test_units_follow_the_weights():
+def test_units_follow_the_weights() -> None:
     allocation = Allocation("exp", (0.2, 0.3, 0.5))
     counts = Counter(allocation.arm(f"user-{i}") for i in range(20_000))
     assert set(counts) == {0, 1, 2}
@@ -102,7 +104,7 @@ def test_units_follow_the_weights():
         assert abs(counts[arm] / 20_000 - weight) < 4 * math.sqrt(weight * (1 - weight) / 20_000)
 
 
-def test_more_coverage_moves_no_unit_between_arms():
+def test_more_coverage_moves_no_unit_between_arms() -> None:
     users = [f"user-{i}" for i in range(2_000)]
     some, all_ = Allocation("exp", (0.5, 0.5), 0.3), Allocation("exp", (0.5, 0.5))
     covered = [user for user in users if some.arm(user) is not None]
@@ -111,25 +113,25 @@ def test_more_coverage_moves_no_unit_between_arms():
     assert all(all_.arm(user) is not None for user in users)
 
 
-def test_disjoint_ranges_of_a_namespace_share_no_unit():
+def test_disjoint_ranges_of_a_namespace_share_no_unit() -> None:
     first = Allocation("a", (0.5, 0.5), namespace=Namespace("n", 0.0, 0.4))
     second = Allocation("b", (0.5, 0.5), namespace=Namespace("n", 0.4, 1.0))
     both = [(first.arm(f"u{i}") is not None, second.arm(f"u{i}") is not None) for i in range(1_000)]
     assert set(both) == {(True, False), (False, True)}
 
 
-def test_a_namespace_uses_version_1_of_the_hash_with_a_prefix():
+def test_a_namespace_uses_version_1_of_the_hash_with_a_prefix() -> None:
     position = bucket("__n", "u1", 1)
     assert position is not None
     assert Namespace("n", position, 1.0).contains("u1")
     assert not Namespace("n", 0.0, position).contains("u1")
 
 
-def test_assignments_with_different_seeds_are_independent():
+def test_assignments_with_different_seeds_are_independent() -> None:
     first, second = Allocation("a", (0.5, 0.5)), Allocation("b", (0.5, 0.5))
     counts = Counter((first.arm(f"u{i}"), second.arm(f"u{i}")) for i in range(8_000))
     assert all(abs(count - 2_000) < 4 * math.sqrt(8_000 * 3 / 16) for count in counts.values())
 
 
-def test_an_empty_unit_takes_no_part():
+def test_an_empty_unit_takes_no_part() -> None:
     assert Allocation("a", (0.5, 0.5)).arm("") is None

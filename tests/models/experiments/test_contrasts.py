@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def contrast(found: Contrast | NoResult) -> Contrast:
     return found
 
 
-def test_difference_of_means_has_the_variance_of_welch():
+def test_difference_of_means_has_the_variance_of_welch() -> None:
     a, b = arms(1, 1)
     found = contrast(compare_means(moments(a), moments(b)))
     assert found.difference.value == pytest.approx(b.mean() - a.mean())
@@ -40,7 +41,7 @@ def test_difference_of_means_has_the_variance_of_welch():
     assert found.units == 1500
 
 
-def test_difference_of_ratios_has_the_variance_of_the_linearised_values():
+def test_difference_of_ratios_has_the_variance_of_the_linearised_values() -> None:
     a, b = arms(2, 2)
     found = contrast(compare_ratios(moments(a), moments(b)))
     ratios = [x[:, 0].sum() / x[:, 1].sum() for x in (a, b)]
@@ -49,14 +50,14 @@ def test_difference_of_ratios_has_the_variance_of_the_linearised_values():
     assert found.difference.variance == pytest.approx(sum(z.var(ddof=1) / len(z) for z in linear))
 
 
-def test_a_ratio_with_a_constant_denominator_is_a_mean():
+def test_a_ratio_with_a_constant_denominator_is_a_mean() -> None:
     a, b = (np.column_stack([x, np.full(len(x), 2.0)]) for x in arms(3, 1))
     ratio = contrast(compare_ratios(moments(a), moments(b))).difference
     mean = contrast(compare_means(moments(a[:, :1] / 2), moments(b[:, :1] / 2))).difference
     assert (ratio.value, ratio.variance) == pytest.approx((mean.value, mean.variance))
 
 
-def test_cuped_equals_a_regression_on_the_covariate_pooled_over_arms():
+def test_cuped_equals_a_regression_on_the_covariate_pooled_over_arms() -> None:
     a, b = arms(4, 2)
     centred = [x - x.mean(axis=0) for x in (a, b)]
     both = np.concatenate(centred)
@@ -69,7 +70,7 @@ def test_cuped_equals_a_regression_on_the_covariate_pooled_over_arms():
     assert found.variance < plain.variance
 
 
-def test_cuped_of_a_ratio_adjusts_the_linearised_values():
+def test_cuped_of_a_ratio_adjusts_the_linearised_values() -> None:
     a, b = arms(5, 4)
     linear = []
     for x in (a, b):
@@ -87,7 +88,7 @@ def test_cuped_of_a_ratio_adjusts_the_linearised_values():
     assert (found.value, found.variance) == pytest.approx((expected.value, expected.variance))
 
 
-def test_a_constant_covariate_changes_nothing():
+def test_a_constant_covariate_changes_nothing() -> None:
     a, b = arms(6, 1)
     with_constant = [np.column_stack([x, np.full(len(x), 3.0)]) for x in (a, b)]
     found = contrast(compare_means(*map(moments, with_constant), covariate=True))
@@ -96,7 +97,7 @@ def test_a_constant_covariate_changes_nothing():
     assert found.lift == plain.lift
 
 
-def test_lift_has_the_delta_method_variance():
+def test_lift_has_the_delta_method_variance() -> None:
     a, b = arms(7, 1)
     lift = contrast(compare_means(moments(a), moments(b))).lift
     assert lift is not None
@@ -107,7 +108,9 @@ def test_lift_has_the_delta_method_variance():
 
 
 @pytest.mark.parametrize("compare", [compare_means, compare_ratios])
-def test_lift_with_cuped_has_the_variance_of_a_numerical_derivative(compare):
+def test_lift_with_cuped_has_the_variance_of_a_numerical_derivative(
+    compare: Callable[..., Contrast | NoResult],
+) -> None:
     columns = 2 if compare is compare_means else 4
     a, b = arms(8, columns, (400, 500))
     found = contrast(compare(moments(a), moments(b), covariate=True))
@@ -136,7 +139,7 @@ def test_lift_with_cuped_has_the_variance_of_a_numerical_derivative(compare):
     assert found.lift.variance == pytest.approx(variance, rel=1e-5)
 
 
-def test_there_is_no_lift_over_a_control_near_zero():
+def test_there_is_no_lift_over_a_control_near_zero() -> None:
     random = np.random.default_rng(9)
     a, b = random.standard_normal((500, 1)), random.standard_normal((500, 1))
     found = contrast(compare_means(moments(a), moments(b)))
@@ -148,7 +151,7 @@ def reason(found: Contrast | NoResult) -> str:
     return found.reason
 
 
-def test_reasons_for_no_result():
+def test_each_missing_result_has_a_reason() -> None:
     a, b = (moments(x) for x in arms(10, 1))
     assert "fewer than two units" in reason(compare_means(Moments.empty(1), b))
     assert "fewer than two units" in reason(compare_means(a, Moments.of_unit(3.0)))
@@ -164,7 +167,7 @@ def test_reasons_for_no_result():
     assert "covariate: the mean of the denominator" in reason(compare_ratios(before, before, covariate=True))
 
 
-def test_a_rare_event_waits_for_about_ten_events():
+def test_a_rare_event_waits_for_about_ten_events() -> None:
     def arm(events: int) -> Moments:
         return Moments(5_000, (float(events),), (float(events),), (0.0,), (1.0,))
 
@@ -172,14 +175,14 @@ def test_a_rare_event_waits_for_about_ten_events():
     assert isinstance(compare_means(arm(11), arm(20)), Contrast)
 
 
-def test_columns_must_match_the_metric():
+def test_columns_must_match_the_metric() -> None:
     with pytest.raises(InvalidStatistics, match="2 columns are needed, not 1"):
         compare_ratios(Moments.empty(1), Moments.empty(1))
     with pytest.raises(InvalidStatistics, match="1 columns are needed, not 2"):
         compare_means(Moments.empty(2), Moments.empty(2))
 
 
-def test_values_near_the_limits_of_doubles_give_no_nan():
+def test_values_near_the_limits_of_doubles_give_no_nan() -> None:
     a = moments(np.array([[1e150], [2e150]] * 300))
     found = compare_means(a, a)
     assert isinstance(found, Contrast)

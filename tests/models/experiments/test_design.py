@@ -22,6 +22,7 @@ from drw.models.experiments.statistics.design import (
 from drw.models.experiments.statistics.errors import InvalidDesign
 from drw.models.experiments.statistics.scores import Bounds
 from drw.models.experiments.statistics.sketches import Buckets
+from support.json_types import Json
 
 COST = MeanMetric(name="cost", goal=Goal.DECREASE, unit=Unit.USER)
 ERRORS = RatioMetric(name="errors", goal=Goal.DECREASE, unit=Unit.USER)
@@ -32,12 +33,12 @@ HALVES = (Arm("control", 0.5), Arm("new", 0.5))
 
 
 def design(
-    arms: tuple[Arm, ...] = HALVES, metrics: tuple[Metric, ...] = (COST,), unit: Unit = Unit.USER, **other
+    arms: tuple[Arm, ...] = HALVES, metrics: tuple[Metric, ...] = (COST,), unit: Unit = Unit.USER, **other: Json
 ) -> Design:
     return Design(arms=arms, metrics=metrics, unit=unit, **other)
 
 
-def test_a_valid_design_compares_each_metric_of_each_arm_with_control():
+def test_a_valid_design_compares_each_metric_of_each_arm_with_control() -> None:
     arms = (Arm("control", 2), Arm("a", 1), Arm("b", 1))
     made = design(arms, (COST, ERRORS, FAILED, GRADE, P99))
     assert [(metric.name, arm.name) for metric, arm in made.pairs()][:3] == [
@@ -50,30 +51,36 @@ def test_a_valid_design_compares_each_metric_of_each_arm_with_control():
 
 @pytest.mark.parametrize("metric", [COST, ERRORS])
 @pytest.mark.parametrize("weights", [(5, 95), (95, 5), (1, 2.01)])
-def test_an_asymptotic_comparison_of_unequal_arms_is_refused(metric, weights):
+def test_an_asymptotic_comparison_of_unequal_arms_is_refused(
+    metric: MeanMetric | RatioMetric, weights: tuple[int, float]
+) -> None:
     arms = tuple(Arm(name, weight) for name, weight in zip(("control", "canary"), weights, strict=True))
     with pytest.raises(InvalidDesign, match="Compare a canary with a control of the same size: 1-5-10-25-50 %"):
         design(arms, (metric,))
 
 
 @pytest.mark.parametrize("metric", [FAILED, GRADE, P99])
-def test_an_exact_comparison_takes_any_allocation_and_first_look(metric):
+def test_an_exact_comparison_takes_any_allocation_and_first_look(
+    metric: ProportionMetric | QuantileMetric | ScoreMetric,
+) -> None:
     assert design((Arm("control", 95), Arm("canary", 5)), (metric,), first_look=1).first_look == 1
 
 
-def test_a_first_look_at_a_few_units_is_refused():
+def test_a_first_look_at_a_few_units_is_refused() -> None:
     with pytest.raises(InvalidDesign, match="first_look is 499.*look first at 500 or more units an arm"):
         design(first_look=499)
 
 
-def test_a_ratio_whose_unit_is_the_request_is_refused():
+def test_a_ratio_whose_unit_is_the_request_is_refused() -> None:
     metric = RatioMetric(name="errors", goal=Goal.DECREASE, unit=Unit.REQUEST)
     with pytest.raises(InvalidDesign, match="requests of one user are not independent"):
         design(metrics=(metric,), unit=Unit.REQUEST)
 
 
 @pytest.mark.parametrize("metric", [COST, ERRORS, FAILED, GRADE, P99])
-def test_a_metric_that_counts_another_unit_than_the_experiment_assigns_is_refused(metric):
+def test_a_metric_that_counts_another_unit_than_the_experiment_assigns_is_refused(
+    metric: MeanMetric | ProportionMetric | QuantileMetric | RatioMetric | ScoreMetric,
+) -> None:
     with pytest.raises(InvalidDesign, match="counts by user, but the experiment assigns by document"):
         design(metrics=(metric,), unit=Unit.DOCUMENT)
 
@@ -92,7 +99,7 @@ def test_a_metric_that_counts_another_unit_than_the_experiment_assigns_is_refuse
         ((Arm("a", 1), Arm("b", math.inf)), "positive, finite weights"),
     ],
 )
-def test_invalid_arms_are_refused(arms, message):
+def test_invalid_arms_are_refused(arms: tuple[Arm, ...], message: str) -> None:
     with pytest.raises(InvalidDesign, match=message):
         design(arms)
 
@@ -112,7 +119,9 @@ def test_invalid_arms_are_refused(arms, message):
         ),
     ],
 )
-def test_invalid_metrics_are_refused(metrics, message):
+def test_invalid_metrics_are_refused(
+    metrics: tuple[MeanMetric | ProportionMetric | QuantileMetric, ...], message: str
+) -> None:
     with pytest.raises(InvalidDesign, match=message):
         design(metrics=metrics)
 
@@ -129,6 +138,6 @@ def test_invalid_metrics_are_refused(metrics, message):
         ("first_look", 0),
     ],
 )
-def test_invalid_settings_are_refused(setting, value):
+def test_invalid_settings_are_refused(setting: str, value: Json) -> None:
     with pytest.raises(InvalidDesign, match=setting):
         design(metrics=(FAILED,), **{setting: value})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from bench.experiments import false_positives, populations
-from bench.experiments.false_positives import cuped, events, lift_beyond, scores
-from bench.experiments.simulation import Size
+from bench.experiments.false_positives import Compare, cuped, events, lift_beyond, scores
+from bench.experiments.simulation import Draw, Size
 
 from drw.models.experiments.statistics.contrasts import compare_means, compare_ratios
+from drw.models.experiments.statistics.moments import Moments
 
 SIZE = Size(tests=100, looks=40, step=100)
 
@@ -35,21 +37,23 @@ def most(tests: int, alpha: float) -> int:
         (populations.clustered(0.05), compare_ratios),
     ],
 )
-def test_means_and_ratios(draw, compare):
+def test_false_positives_of_means_and_ratios_are_at_most_alpha(draw: Draw, compare: Compare) -> None:
     row = false_positives.asymptotic("", draw, SIZE, 51, compare)
     assert row.rejected <= most(SIZE.tests, 0.05)
     assert row.naive is not None
     assert row.naive > most(SIZE.tests, 0.05)
 
 
-def test_lifts():
+def test_false_positives_of_lifts_are_at_most_alpha() -> None:
     row = false_positives.asymptotic("", populations.lognormal(0.5, 0.1), SIZE, 52, compare_means, lift_beyond(0.1))
     assert row.rejected <= most(SIZE.tests, 0.05)
     assert row.blocked < 0.5
 
 
 @pytest.mark.parametrize(("draw", "log_e"), [(populations.event(0.05), events), (populations.score(0.7, 8), scores)])
-def test_proportions_and_scores(draw, log_e):
+def test_false_positives_of_proportions_and_scores_are_at_most_alpha(
+    draw: Draw, log_e: Callable[[Moments, Moments], float]
+) -> None:
     assert false_positives.exact("", draw, SIZE, 53, log_e).rejected <= most(SIZE.tests, 0.05)
 
 
@@ -57,11 +61,11 @@ def test_proportions_and_scores(draw, log_e):
     ("draw", "level"),
     [(populations.lognormal(1.0), 0.5), (populations.pareto(1.5), 0.99), (populations.clustered_latency(5), 0.9)],
 )
-def test_quantiles(draw, level):
+def test_false_positives_of_quantiles_are_at_most_alpha(draw: Draw, level: float) -> None:
     size = Size(tests=60, looks=40, step=50)
     assert false_positives.quantile("", draw, size, 54, level).rejected <= most(size.tests, 0.05)
 
 
-def test_sample_ratios():
+def test_false_positives_of_sample_ratios_are_at_most_alpha() -> None:
     size = Size(tests=1_000, looks=40, step=100)
     assert false_positives.sample_ratio(size, 55, (50, 30, 20)).rejected <= most(size.tests, 0.001)

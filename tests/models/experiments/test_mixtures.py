@@ -25,14 +25,14 @@ from drw.models.experiments.statistics.mixtures import (
 # test/uniform_boundaries_unittest.cpp), which come from the authors' reference implementation in R.
 
 
-def test_published_value_of_the_normal_mixture():
+def test_normal_mixture_has_its_published_value() -> None:
     rho = normal_rho(100, 0.05)
     assert 1 / rho**2 == pytest.approx(12.60056, abs=1e-5)
     assert normal_log_e(10**2 / 100, 100, rho) == pytest.approx(-0.6510052, abs=1e-7)
     assert normal_bound(100, rho, 0.05) * math.sqrt(100) == pytest.approx(30.35209, abs=1e-5)
 
 
-def test_published_value_of_the_beta_binomial_mixture():
+def test_beta_binomial_mixture_has_its_published_value() -> None:
     units = 100 / (0.2 * 0.8)  # a variance of 100
     below = 0.2 * units + 10
     log_e = dirichlet_log_e((below, units - below), (0.2, 0.8), concentration(units, 0.05))
@@ -40,7 +40,7 @@ def test_published_value_of_the_beta_binomial_mixture():
 
 
 @pytest.mark.parametrize(("total", "units", "rho"), [(12.0, 50, 0.3), (-80.0, 400, 0.05), (0.0, 7, 1.5)])
-def test_normal_mixture_equals_the_integral_over_the_drift(total, units, rho):
+def test_normal_mixture_equals_the_integral_over_the_drift(total: float, units: int, rho: float) -> None:
     drift = np.linspace(-12 * rho, 12 * rho, 200_001)
     density = np.exp(-(drift**2) / (2 * rho**2)) / (rho * math.sqrt(2 * math.pi))
     integral = np.trapezoid(np.exp(drift * total - units * drift**2 / 2) * density, drift)
@@ -50,7 +50,7 @@ def test_normal_mixture_equals_the_integral_over_the_drift(total, units, rho):
 @pytest.mark.parametrize(
     ("events", "units", "rate", "prior"), [(9, 30, 0.2, 10.0), (2.5, 40.0, 0.1, 30.0), (0, 5, 0.5, 4)]
 )
-def test_beta_mixture_equals_the_integral_over_the_rate(events, units, rate, prior):
+def test_beta_mixture_equals_the_integral_over_the_rate(events: float, units: float, rate: float, prior: float) -> None:
     theta = np.linspace(0, 1, 400_003)[1:-1]
     a, b = prior * rate, prior * (1 - rate)
     log_density = (a - 1) * np.log(theta) + (b - 1) * np.log1p(-theta)
@@ -62,7 +62,7 @@ def test_beta_mixture_equals_the_integral_over_the_rate(events, units, rate, pri
     )
 
 
-def test_dirichlet_mixture_has_the_expected_value_one_under_the_null():
+def test_dirichlet_mixture_has_the_expected_value_one_under_the_null() -> None:
     probabilities, units = (0.5, 0.3, 0.2), 9
     total = 0.0
     for a, b in itertools.product(range(units + 1), repeat=2):
@@ -73,7 +73,7 @@ def test_dirichlet_mixture_has_the_expected_value_one_under_the_null():
     assert total == pytest.approx(1, rel=1e-12)
 
 
-def test_fractional_counts_have_an_expected_value_of_at_most_one():
+def test_fractional_counts_have_an_expected_value_of_at_most_one() -> None:
     scores, chances = (0.0, 0.5, 1.0), (0.3, 0.5, 0.2)
     mean = sum(score * chance for score, chance in zip(scores, chances, strict=True))
     total = 0.0
@@ -86,25 +86,25 @@ def test_fractional_counts_have_an_expected_value_of_at_most_one():
 
 @pytest.mark.parametrize("alpha", [0.05, 0.001])
 @pytest.mark.parametrize("units", [10, 5_000, 1_000_000])
-def test_the_bound_is_where_the_e_value_reaches_one_over_alpha(units, alpha):
+def test_the_bound_is_where_the_e_value_reaches_one_over_alpha(units: int, alpha: float) -> None:
     rho = normal_rho(5_000, alpha)
     z = normal_bound(units, rho, alpha)
     assert normal_log_e(z * z, units, rho) == pytest.approx(-math.log(alpha), rel=1e-12)
 
 
-def test_rho_makes_the_interval_narrowest_at_the_planned_units():
+def test_rho_makes_the_interval_narrowest_at_the_planned_units() -> None:
     rho = normal_rho(5_000, 0.05)
     assert all(normal_bound(5_000, rho, 0.05) < normal_bound(5_000, rho * factor, 0.05) for factor in (0.9, 1.1))
 
 
-def test_e_and_p_values_stay_finite_and_in_range():
+def test_e_and_p_values_stay_finite_and_in_range() -> None:
     assert e_value(0.0) == p_value(0.0) == p_value(-5.0) == 1
     assert math.isfinite(e_value(1e9))
     assert p_value(1e9) == 0
     assert e_value(math.log(20)) == pytest.approx(20)
 
 
-def test_crossing_and_minimum():
+def test_crossing_finds_a_root_and_minimum_the_lowest_point() -> None:
     assert crossing(lambda x: x * x - 2, 0.0, 5.0) == pytest.approx(math.sqrt(2), rel=1e-12)
     assert crossing(lambda x: x * x - 2, 0.0, -5.0) == pytest.approx(-math.sqrt(2), rel=1e-12)
     assert crossing(lambda x: -1.0, 0.0, 5.0) == 5.0
@@ -112,19 +112,19 @@ def test_crossing_and_minimum():
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -1.0, math.nan, math.inf])
-def test_an_invalid_alpha_is_refused(alpha):
+def test_an_invalid_alpha_is_refused(alpha: float) -> None:
     with pytest.raises(InvalidDesign, match="alpha"):
         normal_rho(5_000, alpha)
 
 
 @pytest.mark.parametrize("units", [0, -1, math.nan, math.inf])
-def test_invalid_planned_units_are_refused(units):
+def test_invalid_planned_units_are_refused(units: float) -> None:
     with pytest.raises(InvalidDesign, match="planned units"):
         normal_rho(units, 0.05)
     with pytest.raises(InvalidDesign, match="planned units"):
         concentration(units, 0.05)
 
 
-def test_counts_and_probabilities_must_match():
+def test_counts_and_probabilities_must_match() -> None:
     with pytest.raises(InvalidStatistics, match="2 counts for 3 probabilities"):
         dirichlet_log_e((1, 2), (0.2, 0.3, 0.5), 1.0)

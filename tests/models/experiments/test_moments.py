@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from drw.models.experiments.statistics.errors import InvalidStatistics
 from drw.models.experiments.statistics.moments import Moments
+from support.json_types import Json
 
 values = st.floats(-1e6, 1e6, allow_nan=False, width=32)
 rows = st.lists(st.tuples(values, values), min_size=1, max_size=12)
@@ -27,7 +28,9 @@ def close(left: Moments, right: Moments) -> bool:
 
 @settings(max_examples=60, derandomize=True, database=None, deadline=None)
 @given(rows, rows, rows)
-def test_merging_is_associative_commutative_and_equals_the_whole(a, b, c):
+def test_merging_is_associative_commutative_and_equals_the_whole(
+    a: list[tuple[float, float]], b: list[tuple[float, float]], c: list[tuple[float, float]]
+) -> None:
     x, y, z = (Moments.of_units(each) for each in (a, b, c))
     whole = Moments.of_units([*a, *b, *c])
     assert close((x + y) + z, whole)
@@ -38,11 +41,11 @@ def test_merging_is_associative_commutative_and_equals_the_whole(a, b, c):
 
 @settings(max_examples=40, derandomize=True, database=None, deadline=None)
 @given(rows)
-def test_no_units_are_neutral(a):
+def test_no_units_are_neutral(a: list[tuple[float, float]]) -> None:
     assert Moments.of_units(a) + Moments.empty(2) == Moments.of_units(a)
 
 
-def test_covariances_equal_those_of_numpy():
+def test_covariances_equal_those_of_numpy() -> None:
     random = np.random.default_rng(1)
     data = random.gamma(2.0, 3.0, (500, 3)) @ np.array([[1, 0.5, 0], [0, 1, 0.3], [0, 0, 1]])
     moments = Moments.of_units(data.tolist())
@@ -58,30 +61,30 @@ def test_covariances_equal_those_of_numpy():
     assert moments.largest_share(gradient) == pytest.approx(shares[:2].max(), rel=0.01)
 
 
-def test_a_returning_unit_replaces_its_values():
+def test_a_returning_unit_replaces_its_values() -> None:
     arm = Moments.of_units([(1.0, 4.0), (0.0, 2.0)])
     later = arm - Moments.of_unit(0.0, 2.0) + Moments.of_unit(3.0, 9.0)
     assert later == Moments(2, (4.0, 13.0), (10.0, 31.0, 97.0), (0.0, 2.0), (3.0, 9.0))
 
 
-def test_removing_all_units_leaves_none():
+def test_removing_all_units_leaves_none() -> None:
     arm = Moments.of_units([(0.1,), (0.2,), (0.3,)])
     assert arm - arm == Moments.empty(1)
 
 
-def test_a_variance_below_the_rounding_of_the_sums_is_zero():
+def test_a_variance_below_the_rounding_of_the_sums_is_zero() -> None:
     assert Moments.of_units([(1e9 + i * 1e-6,) for i in range(10)]).covariance(0, 0) == 0
     assert Moments.of_units([(7.3,)] * 1000).variance_of((1.0,)) == 0
 
 
-def test_huge_counts_are_exact():
+def test_huge_counts_are_exact() -> None:
     moments = Moments(2**53, (2.0**52,), (2.0**52,), (0.0,), (1.0,))
     assert moments.mean(0) == 0.5
     assert moments.covariance(0, 0) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_values_that_are_not_finite_are_refused(value):
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
     with pytest.raises(InvalidStatistics, match="must be finite"):
         Moments.of_unit(1.0, value)
     with pytest.raises(InvalidStatistics, match="must be finite"):
@@ -107,12 +110,19 @@ def test_values_that_are_not_finite_are_refused(value):
         (2, (2.0,), (4.0,), (), (2.0,), "as many lows"),
     ],
 )
-def test_statistics_that_no_data_can_have_are_refused(units, sums, products, lows, highs, message):
+def test_statistics_that_no_data_can_have_are_refused(
+    units: Json,
+    sums: tuple[float, ...],
+    products: tuple[float, ...],
+    lows: tuple[float, ...],
+    highs: tuple[float, ...],
+    message: str,
+) -> None:
     with pytest.raises(InvalidStatistics, match=message):
         Moments(units, sums, products, lows, highs)
 
 
-def test_moments_of_different_columns_do_not_merge():
+def test_moments_of_different_columns_do_not_merge() -> None:
     with pytest.raises(InvalidStatistics, match="1 and 2 columns"):
         Moments.empty(1) + Moments.empty(2)
     with pytest.raises(InvalidStatistics, match="same length"):

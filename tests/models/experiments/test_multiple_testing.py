@@ -18,7 +18,7 @@ def by_definition(e_values: list[float], alpha: float) -> list[bool]:
     return [largest > 0 and e >= total / (alpha * largest) for e in e_values]
 
 
-def test_random_e_values_follow_the_definition():
+def test_random_e_values_follow_the_definition() -> None:
     random = np.random.default_rng(7)
     sizes = []
     for _ in range(300):
@@ -29,17 +29,17 @@ def test_random_e_values_follow_the_definition():
     assert {0, 1, 2, 3} < set(sizes)
 
 
-def test_one_hypothesis_is_rejected_at_one_over_alpha():
+def test_one_hypothesis_is_rejected_at_one_over_alpha() -> None:
     assert e_bh([math.log(20)], 0.05) == (True,)
     assert e_bh([math.log(19.99)], 0.05) == (False,)
 
 
-def test_no_hypotheses_and_infinite_evidence():
+def test_no_hypotheses_and_infinite_evidence_are_decided() -> None:
     assert e_bh([], 0.05) == ()
     assert e_bh([math.inf, -math.inf], 0.05) == (True, False)
 
 
-def test_invalid_input_is_refused():
+def test_invalid_input_is_refused() -> None:
     with pytest.raises(InvalidStatistics, match="NaN"):
         e_bh([math.nan], 0.05)
     with pytest.raises(InvalidDesign, match="alpha"):

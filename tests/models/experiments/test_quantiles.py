@@ -34,14 +34,14 @@ def ranks(start: int) -> Sketch:
     ("level", "offset", "expected"),
     [(0.5, 70, 0.814704), (0.5, 85, 0.0838055), (0.5, 100, 0.0054947), (0.9, 55, 0.0340463)],
 )
-def test_published_p_values(level, offset, expected):
+def test_p_values_equal_published_ones(level: float, offset: int, expected: float) -> None:
     found = p_value(quantile_log_e(ranks(1), ranks(1 + offset), level, 200, ALPHA))
     assert found == pytest.approx(expected, abs=1e-6)
     assert p_value(quantile_log_e(ranks(1 + offset), ranks(1), level, 200, ALPHA)) == pytest.approx(found)
 
 
 @pytest.mark.parametrize("chance", [0.3, 0.5, 0.9])
-def test_equal_quantiles_have_an_expected_value_of_at_most_one(chance):
+def test_equal_quantiles_have_an_expected_value_of_at_most_one(chance: float) -> None:
     """Values in two buckets: the median is in the first one with a chance of at least one half."""
     units, total = 6, 0.0
     for a, b in itertools.product(range(units + 1), repeat=2):
@@ -52,7 +52,7 @@ def test_equal_quantiles_have_an_expected_value_of_at_most_one(chance):
     assert total <= 1
 
 
-def test_limits_are_bucket_edges_outside_those_of_exact_values():
+def test_limits_are_bucket_edges_outside_those_of_exact_values() -> None:
     random = np.random.default_rng(4)
     values = [np.exp(0.5 * random.standard_normal(4_000)) * factor for factor in (1.0, 1.3)]
     limits = []
@@ -70,7 +70,7 @@ def test_limits_are_bucket_edges_outside_those_of_exact_values():
     assert limits[0].estimate == pytest.approx(np.quantile(values[1], 0.9) / np.quantile(values[0], 0.9) - 1, abs=0.01)
 
 
-def test_the_interval_excludes_zero_only_if_the_e_value_reaches_one_over_alpha():
+def test_the_interval_excludes_zero_only_if_the_e_value_reaches_one_over_alpha() -> None:
     random = np.random.default_rng(5)
     verdicts = []
     for factor in np.linspace(1.0, 1.5, 11):
@@ -85,7 +85,7 @@ def test_the_interval_excludes_zero_only_if_the_e_value_reaches_one_over_alpha()
     assert verdicts[-1] is True
 
 
-def test_few_units_have_no_upper_limit_of_p99():
+def test_few_units_have_no_upper_limit_of_p99() -> None:
     arms = [sketch(np.array([0.5, 0.7, 1.1] * 10))] * 2
     found = quantile_intervals(arms[0], arms[1], LATENCY, 0.99, 5_000, ALPHA)
     assert found is not None
@@ -95,7 +95,7 @@ def test_few_units_have_no_upper_limit_of_p99():
     assert quantile_log_e(arms[0], arms[1], 0.99, 5_000, ALPHA) <= 0
 
 
-def test_values_in_the_outer_buckets():
+def test_values_in_the_outer_buckets_have_an_open_interval() -> None:
     low, high = sketch(np.zeros(500)), sketch(np.full(500, 1e6))
     found = quantile_intervals(low, high, LATENCY, 0.5, 5_000, ALPHA)
     assert found is not None
@@ -107,13 +107,13 @@ def test_values_in_the_outer_buckets():
     assert same.difference.estimate == 0
 
 
-def test_no_units_have_no_result():
+def test_no_units_have_no_result() -> None:
     empty = Sketch.empty(LATENCY)
     assert quantile_log_e(empty, empty, 0.5, 5_000, ALPHA) == 0
     assert quantile_intervals(empty, sketch(np.ones(5)), LATENCY, 0.5, 5_000, ALPHA) is None
 
 
-def test_each_unit_weighs_one_however_many_requests_it_makes():
+def test_each_unit_weighs_one_however_many_requests_it_makes() -> None:
     one = Sketch.of_unit(LATENCY, [1.0])
     many = Sketch.of_unit(LATENCY, [1.0] * 1_000)
     assert many.weights[LATENCY.index(1.0)] == pytest.approx(one.weights[LATENCY.index(1.0)])
@@ -121,7 +121,7 @@ def test_each_unit_weighs_one_however_many_requests_it_makes():
     assert half.weights[LATENCY.index(2.0)] == 0.5
 
 
-def test_merging_is_associative_and_equals_the_whole():
+def test_merging_is_associative_and_equals_the_whole() -> None:
     random = np.random.default_rng(6)
     units = [Sketch.of_unit(LATENCY, random.lognormal(size=n).tolist()) for n in (1, 3, 7, 2, 5, 4)]
     whole = reduce(add, units, Sketch.empty(LATENCY))
@@ -130,7 +130,7 @@ def test_merging_is_associative_and_equals_the_whole():
     assert whole.weights == pytest.approx(grouped.weights)
 
 
-def test_a_returning_unit_replaces_its_values():
+def test_a_returning_unit_replaces_its_values() -> None:
     others = sketch(np.array([0.3, 0.9]))
     before, after = Sketch.of_unit(LATENCY, [1.0, 3.0, 3.0]), Sketch.of_unit(LATENCY, [1.0, 3.0, 3.0, 9.0])
     assert (others + before - before + after).weights == pytest.approx((others + after).weights)
@@ -138,7 +138,7 @@ def test_a_returning_unit_replaces_its_values():
         others - after
 
 
-def test_a_value_is_within_its_bucket():
+def test_a_value_is_within_its_bucket() -> None:
     for value in (0.0, 0.001, 0.01, 0.010001, 1.0, 99.999, 100.0, 101.0, 1e300, *LATENCY.edges[::50]):
         index = LATENCY.index(value)
         assert LATENCY.lower_edge(index) <= value <= LATENCY.upper_edge(index)
@@ -149,12 +149,12 @@ def test_a_value_is_within_its_bucket():
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
-def test_invalid_values_are_refused(value):
+def test_invalid_values_are_refused(value: float) -> None:
     with pytest.raises(InvalidStatistics, match="finite and not negative"):
         Sketch.of_unit(LATENCY, [value])
 
 
-def test_invalid_sketches_are_refused():
+def test_invalid_sketches_are_refused() -> None:
     for units, weights in [
         (2, (1.0, 0.5)),
         (1, (2.0, -1.0)),
@@ -186,19 +186,19 @@ def test_invalid_sketches_are_refused():
         (0.1, 1.0, math.nan),
     ],
 )
-def test_invalid_buckets_are_refused(low, high, accuracy):
+def test_invalid_buckets_are_refused(low: float, high: float, accuracy: float) -> None:
     with pytest.raises(InvalidDesign):
         Buckets(low, high, accuracy)
 
 
-def test_the_number_of_buckets_is_bounded():
+def test_the_number_of_buckets_is_bounded() -> None:
     with pytest.raises(InvalidDesign, match=f"the limit is {MAX_BUCKETS}"):
         Buckets(1e-9, 1e9, 0.001)
     assert len(Buckets(0.001, 1_000.0, 0.005)) <= MAX_BUCKETS
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, math.nan, 99.0])
-def test_an_invalid_level_is_refused(level):
+def test_an_invalid_level_is_refused(level: float) -> None:
     arm = sketch(np.ones(5))
     with pytest.raises(InvalidDesign, match="the quantile"):
         quantile_log_e(arm, arm, level, 5_000, ALPHA)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from drw.models.serving.observability.call_record import CallRecord
 from models.failover.world import World
+from support.json_types import Json, JsonObject
 
 BEHAVIOURS = [
     "healthy",
@@ -29,7 +29,7 @@ def live_call_records() -> list[CallRecord]:
     return [each for each in gc.get_objects() if isinstance(each, CallRecord)]
 
 
-async def leaves_nothing(world: World, **request: Any) -> None:
+async def leaves_nothing(world: World, **request: Json) -> None:
     await world.ask(**request)
     gc.collect()
     before = len(live_call_records())
@@ -44,7 +44,7 @@ async def leaves_nothing(world: World, **request: Any) -> None:
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_call_leaves_no_reference_cycle(in_world: Callable[..., None], behaviour: Any, stream: bool) -> None:
+def test_a_call_leaves_no_reference_cycle(in_world: Callable[..., None], behaviour: str, stream: bool) -> None:
     async def run(world: World) -> None:
         for each in world.upstreams.values():
             each.script = [behaviour]
@@ -54,5 +54,5 @@ def test_a_call_leaves_no_reference_cycle(in_world: Callable[..., None], behavio
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 9}, {"model": "nobody"}, {"max_tokens": 1 << 30}], ids=str)
-def test_a_rejected_call_leaves_no_reference_cycle(in_world: Callable[..., None], wrong: Any) -> None:
+def test_a_rejected_call_leaves_no_reference_cycle(in_world: Callable[..., None], wrong: JsonObject) -> None:
     in_world(lambda world: leaves_nothing(world, **{"stream": False, **wrong}))

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drw.api.models.v1 import discovery_pb2
-from drw.api.models.v1.discovery_pb2 import Model, ResolvedModel
-from drw.kernel.errors import InvalidRequest, RateLimited, Unavailable
+from drw.api.models.v1.discovery_pb2 import Model, Plan, ResolvedModel, ResolvePlanRequest
+from drw.kernel.errors import DrwError, InvalidRequest, RateLimited, Unavailable
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList
 from drw.models.serving.engines.upstream_errors import stream_error, upstream_error
@@ -36,9 +36,16 @@ from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import EngineTarget
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.circuit_breaker import CircuitBreaker, State
-from drw.models.serving.routing.load_balancing import LOAD_BOUND, Affinity, Replica, choose_replica, weighted_order
+from drw.models.serving.routing.load_balancing import (
+    LOAD_BOUND,
+    Affinity,
+    Replica,
+    choose_replica,
+    weighted_order,
+)
 from drw.models.serving.routing.model_directory import ModelDirectory
 from drw.models.serving.settings import CircuitSettings, RetrySettings
+from support.json_types import Json, JsonObject
 
 TARGET = EngineTarget("m", "http://h/v1", "up", "")
 
@@ -59,7 +66,7 @@ def continue_text(so_far: str, pieces: list[str]) -> str:
 
 @settings(deadline=None)
 @given(st.text("ab \n", max_size=40), st.lists(st.text("ab \n", max_size=8), max_size=12))
-def test_a_continuation_removes_only_repeated_text_and_white_space(so_far: Any, pieces: Any) -> None:
+def test_a_continuation_removes_only_repeated_text_and_white_space(so_far: str, pieces: list[str]) -> None:
     rest = "".join(pieces)
     stripped = so_far.rstrip()
     result = continue_text(so_far, pieces)
@@ -73,7 +80,7 @@ def test_a_continuation_removes_only_repeated_text_and_white_space(so_far: Any, 
 
 @settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=20), st.integers(0, 20), st.booleans())
-def test_a_continuation_completes_the_text_with_and_without_an_echo(tokens: Any, cut: Any, echoes: Any) -> None:
+def test_a_continuation_completes_the_text_with_and_without_an_echo(tokens: list[str], cut: int, echoes: bool) -> None:
     so_far, text = "".join(tokens[:cut]), "".join(tokens)
     stripped = so_far.rstrip()
     rest = text[len(stripped) :]
@@ -101,8 +108,8 @@ def test_short_repetitions_are_not_removed_as_an_echo() -> None:
         ),
     ],
 )
-def test_a_continuation_request_for_each_prefill_mode(how: str, last: Any, more: Any) -> None:
-    body: dict[str, Any] = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 10}
+def test_a_continuation_request_for_each_prefill_mode(how: str, last: JsonObject, more: dict[str, bool]) -> None:
+    body: JsonObject = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 10}
     sent = continuation_request("chat/completions", body, "So \n", 4, how)
     assert sent == {"messages": [*body["messages"], last], "max_tokens": 6, **more}
     assert body["max_tokens"] == 10
@@ -129,7 +136,7 @@ def test_a_partial_assistant_message_of_the_caller_is_continued() -> None:
         ({"response_format": {"type": "json_object"}}, False),
     ],
 )
-def test_only_plain_text_answers_can_be_continued(more: Any, may: bool) -> None:
+def test_only_plain_text_answers_can_be_continued(more: JsonObject, may: bool) -> None:
     answer = Answer("chat/completions", "m", 1)
     answer.add({"choices": [{"delta": {"content": "So"}}]})
     assert may_continue("chat/completions", more, answer) is may
@@ -141,7 +148,7 @@ def test_only_plain_text_answers_can_be_continued(more: Any, may: bool) -> None:
     assert not may_continue("chat/completions", {}, Answer("chat/completions", "m", 2))
 
 
-def replicas(count, settings=None, clock=None):
+def replicas(count: int, settings: CircuitSettings | None = None, clock: Clock | None = None) -> list[Replica]:
     made = [(f"http://10.0.0.{i}:8000/v1", f"r{i}") for i in range(count)]
     return [
         Replica(
@@ -174,7 +181,7 @@ def test_a_key_stays_at_one_replica_and_keys_spread() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["hot", "a", "b", "c"]), max_size=200), st.integers(2, 6))
-def test_replicas_stay_within_the_load_bound_with_hot_keys(keys: Any, count: Any) -> None:
+def test_replicas_stay_within_the_load_bound_with_hot_keys(keys: list[str], count: int) -> None:
     pool = replicas(count)
     for number, key in enumerate(keys, 1):
         choose_replica(pool, key, Random(1)).outstanding += 1
@@ -305,7 +312,7 @@ def test_backoff_doubles_with_jitter_up_to_its_maximum() -> None:
         *((reason, False, False) for reason in ("abort", "error", "repetition", "insufficient_system_resource", "?")),
     ],
 )
-def test_finish_reasons_are_complete_filtered_or_neither(reason: Any, whole: Any, filtered: Any) -> None:
+def test_finish_reasons_are_complete_filtered_or_neither(reason: str, whole: bool, filtered: bool) -> None:
     assert (is_complete(reason), is_filtered(reason)) == (whole, filtered)
 
 
@@ -315,7 +322,7 @@ def test_every_text_field_counts_as_a_token(name: str) -> None:
     assert not has_token({"choices": [{"delta": {"role": "assistant", name: ""}, "finish_reason": None}]})
 
 
-def body(**error):
+def body(**error: Json) -> bytes:
     return orjson.dumps({"error": error})
 
 
@@ -341,7 +348,7 @@ def body(**error):
         (400, b"7", InvalidRequest),
     ],
 )
-def test_upstream_errors_are_mapped_by_status_code_and_message(status: int, raw: Any, cls) -> None:
+def test_upstream_errors_are_mapped_by_status_code_and_message(status: int, raw: bytes, cls: type[DrwError]) -> None:
     assert type(upstream_error(TARGET, status, raw)) is cls
 
 
@@ -354,7 +361,7 @@ def test_an_error_event_is_mapped_by_its_code() -> None:
 
 
 @pytest.mark.parametrize("error", [RateLimited("the caller's own limit"), Unavailable("a part of ours")])
-def test_errors_that_are_not_of_the_engine_are_final(error: Any) -> None:
+def test_errors_that_are_not_of_the_engine_are_final(error: DrwError) -> None:
     assert classify(error) == ("refused", False, False, False)
 
 
@@ -377,11 +384,15 @@ class DoubleDiscovery:
     is_down = False
     request_count = 0
 
-    async def resolve_plan(self, request, timeout):
+    async def resolve_plan(self, request: ResolvePlanRequest, timeout: float) -> Plan:
         self.request_count += 1
         if self.is_down:
             raise Unavailable("gone")
-        model = ResolvedModel(model=Model(id="m", kind=Model.CHAT, engine="openai"), base_urls=["http://h/v1"])
+        model = ResolvedModel(
+            model=Model(id="m", kind=Model.CHAT, engine="openai"),
+            base_urls=["http://h/v1"],
+            permit=discovery_pb2.Permit(validation="settings"),
+        )
         return discovery_pb2.Plan(id=request.id, targets=[discovery_pb2.Target(model=model, weight=1)])
 
 

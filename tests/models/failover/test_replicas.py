@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import Any
 
 import orjson
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.api.models.v1.discovery_pb2 import Alias, DeleteAliasRequest, WeightedTarget
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
+from drw.api.models.v1.serving_pb2 import ChatChunk, ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.killswitch.watch import KillList
@@ -23,6 +22,7 @@ from drw.models.serving.routing.admission_queue import AdmissionQueue
 from models.failover.double_upstream import TEXT, THOUGHTS
 from models.failover.time_loop import passing
 from models.failover.world import Reply, World, fallbacks
+from support.json_types import JsonObject
 
 BEHAVIOURS = [
     *["healthy"] * 6,
@@ -51,7 +51,7 @@ def in_replicas(in_world: Callable[..., None]) -> Callable[..., None]:
     return lambda case, **primary: in_world(case, replicas=("b", "c"), primary=primary)
 
 
-async def answering_upstreams(world: World, *requests: dict) -> list[str]:
+async def answering_upstreams(world: World, *requests: JsonObject) -> list[str]:
     """Send requests one after the other; return the upstream that answered each."""
     records = []
     for more in requests:
@@ -200,7 +200,7 @@ def test_rpc_calls_have_the_same_failover(in_world: Callable[..., None]) -> None
         world["primary"].script = ["cut", "silent"]
         client = world.host.client(ServingClient)
 
-        async def chat():
+        async def chat() -> list[ChatChunk]:
             request = ChatRequest(model="primary", messages=[ChatMessage(role="user", content="Count.")])
             return [piece async for piece in client.chat(request)]
 
@@ -249,7 +249,7 @@ def test_a_fallback_killed_during_the_request_is_skipped(
     in_world: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run(world: World) -> None:
-        def find_model(kills, principal, model):
+        def find_model(kills: KillList, principal: Principal, model: str) -> Kill | None:
             return Kill(name=model) if world["primary"].request_count and model == "fallback" else None
 
         monkeypatch.setattr(KillList, "find_model", find_model)
@@ -386,7 +386,9 @@ def test_redirects_of_an_upstream_are_not_followed(in_world: Callable[..., None]
     ],
     ids=["n", "logprobs", "tools", "json"],
 )
-def test_a_stream_that_cannot_be_continued_ends_with_an_error_event(in_world: Callable[..., None], more: Any) -> None:
+def test_a_stream_that_cannot_be_continued_ends_with_an_error_event(
+    in_world: Callable[..., None], more: JsonObject
+) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut"]
         reply = await world.ask(stream=True, **more)
@@ -459,7 +461,7 @@ def test_a_stream_with_reasoning_is_not_continued(in_world: Callable[..., None])
 
 @pytest.mark.parametrize("seed", range(3))
 def test_with_random_failures_an_answer_is_complete_or_an_error_in_time(
-    in_world: Callable[..., None], seed: Any
+    in_world: Callable[..., None], seed: int
 ) -> None:
     async def run(world: World) -> None:
         chance = Random(seed)
@@ -523,7 +525,7 @@ def test_a_disconnected_caller_is_not_counted_as_a_failure(in_world: Callable[..
         await until(lambda: world["primary"].under_way == 1)
         asking.cancel()
         await until(lambda: world["primary"].under_way == 0)
-        records: list[dict[str, Any]] = []
+        records: list[JsonObject] = []
 
         def arrived() -> bool:
             records.extend(world.records())
@@ -540,7 +542,7 @@ def test_a_disconnected_caller_is_not_counted_as_a_failure(in_world: Callable[..
 BODY = {"model": "primary", "messages": [{"role": "user", "content": "Count."}]}
 
 
-async def until(ready) -> None:
+async def until(ready: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not ready():
             await asyncio.sleep(0.005)

@@ -7,7 +7,6 @@ never be. `python -m bench.failover` shows the sixteen as a table.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -37,7 +36,7 @@ def is_error(reply: Reply, code: str) -> None:
 
 @case(1, "429 with Retry-After", "whole, by the fallback at once; the primary again when its time is over")
 @BOTH
-def test_a_429_with_retry_after(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_429_is_answered_by_the_fallback_until_its_delay_ends(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["limited_long", "healthy"]
         is_complete(await world.ask(stream=stream))
@@ -51,7 +50,7 @@ def test_a_429_with_retry_after(in_world: Callable[..., None], stream: Any) -> N
 
 @case(1, "429 with Retry-After", "without a fallback: whole, by the primary after its pause")
 @BOTH
-def test_a_429_without_a_fallback_is_retried_after_its_delay(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_429_without_a_fallback_is_retried_after_its_delay(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["limited", "healthy"]
         reply = await world.ask(stream=stream)
@@ -68,7 +67,7 @@ def test_a_429_without_a_fallback_is_retried_after_its_delay(in_world: Callable[
 
 @case(2, "lasting 429", "whole, by the fallback; the primary asked once in its Retry-After")
 @BOTH
-def test_b_lasting_429(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_lasting_429_is_answered_by_the_fallback(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["limited_long"]
         for _ in range(12):
@@ -82,7 +81,7 @@ def test_b_lasting_429(in_world: Callable[..., None], stream: Any) -> None:
 
 @case(3, "one 500", "whole, by the fallback at once; the next by the primary")
 @BOTH
-def test_c_one_500(in_world: Callable[..., None], stream: Any) -> None:
+def test_one_500_is_answered_by_the_fallback(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_500", "healthy"]
         is_complete(await world.ask(stream=stream))
@@ -93,7 +92,7 @@ def test_c_one_500(in_world: Callable[..., None], stream: Any) -> None:
 
 @case(3, "one 500", "without a fallback: whole, by the primary's second attempt")
 @BOTH
-def test_c_one_500_without_a_fallback_is_retried(in_world: Callable[..., None], stream: Any) -> None:
+def test_one_500_without_a_fallback_is_retried(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_500", "healthy"]
         is_complete(await world.ask(stream=stream), "primary")
@@ -106,7 +105,7 @@ def test_c_one_500_without_a_fallback_is_retried(in_world: Callable[..., None], 
 
 @case(4, "lasting 503", "whole, by the fallback; the circuit opens, and the primary is left alone")
 @BOTH
-def test_d_lasting_503(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_lasting_503_opens_the_circuit(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]
         for _ in range(20):
@@ -120,7 +119,7 @@ def test_d_lasting_503(in_world: Callable[..., None], stream: Any) -> None:
 
 @case(5, "TCP reset", "whole, by the fallback at once")
 @BOTH
-def test_e_tcp_reset(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_tcp_reset_is_answered_by_the_fallback(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["reset"]
         is_complete(await world.ask(stream=stream))
@@ -131,7 +130,7 @@ def test_e_tcp_reset(in_world: Callable[..., None], stream: Any) -> None:
 
 @case(6, "no answer for 120 s", "whole, by the fallback when the first token is overdue")
 @BOTH
-def test_f_no_answer(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_missing_answer_is_replaced_by_the_fallback(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["silent"]
         is_complete(await world.ask(stream=stream), within=8)
@@ -143,7 +142,7 @@ def test_f_no_answer(in_world: Callable[..., None], stream: Any) -> None:
 
 @case(7, "first token after 20 s", "whole, by the fallback when the first token is overdue")
 @BOTH
-def test_g_slow_first_token(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_late_first_token_is_replaced_by_the_fallback(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["slow_start"]
         reply = await world.ask(stream=stream)
@@ -155,7 +154,7 @@ def test_g_slow_first_token(in_world: Callable[..., None], stream: Any) -> None:
 
 @case(8, "stream cut after 40 of 60 tokens", "whole: the fallback goes on where the primary broke off")
 @BOTH
-def test_h_cut(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_truncated_stream_is_continued_by_the_fallback(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["cut"]
         reply = await world.ask(stream=stream)
@@ -168,7 +167,7 @@ def test_h_cut(in_world: Callable[..., None], stream: Any) -> None:
 
 @case(9, "30 s stall in mid-stream", "whole: the fallback goes on when the next token is overdue")
 @BOTH
-def test_i_stall(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_stalled_stream_is_continued_by_the_fallback(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["stall"]
         is_complete(await world.ask(stream=stream), within=8)
@@ -179,7 +178,9 @@ def test_i_stall(in_world: Callable[..., None], stream: Any) -> None:
 @case(10, "malformed SSE event", "whole: the fallback goes on before it; no word is left out")
 @pytest.mark.parametrize("how", ["malformed", "no_field"])
 @BOTH
-def test_j_malformed(in_world: Callable[..., None], stream: Any, how: str) -> None:
+def test_a_stream_is_continued_from_before_a_malformed_event(
+    in_world: Callable[..., None], stream: bool, how: str
+) -> None:
     async def run(world: World) -> None:
         world["primary"].script = [how]
         is_complete(await world.ask(stream=stream))
@@ -190,7 +191,9 @@ def test_j_malformed(in_world: Callable[..., None], stream: Any, how: str) -> No
 @case(11, "missing [DONE]", "whole: the fallback says whether there is more")
 @pytest.mark.parametrize("how", ["no_done", "no_finish"])
 @BOTH
-def test_k_missing_done(in_world: Callable[..., None], stream: Any, how: str) -> None:
+def test_a_stream_without_an_end_is_continued_by_the_fallback(
+    in_world: Callable[..., None], stream: bool, how: str
+) -> None:
     async def run(world: World) -> None:
         world["primary"].script = [how]
         is_complete(await world.ask(stream=stream))
@@ -201,7 +204,9 @@ def test_k_missing_done(in_world: Callable[..., None], stream: Any, how: str) ->
 
 @case(12, "context_length_exceeded", "whole, by a model with more room")
 @BOTH
-def test_l_context_length(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_prompt_that_is_too_long_goes_to_a_model_with_a_longer_context(
+    in_world: Callable[..., None], stream: bool
+) -> None:
     async def with_room(world: World) -> None:
         world["primary"].script = ["too_long"]
         is_complete(await world.ask(stream=stream), "third")
@@ -213,7 +218,7 @@ def test_l_context_length(in_world: Callable[..., None], stream: Any) -> None:
 
 @case(12, "context_length_exceeded", "an error at once where no model has more room")
 @BOTH
-def test_l_context_length_without_a_longer_context(in_world: Callable[..., None], stream: Any) -> None:
+def test_a_prompt_that_is_too_long_for_every_model_is_an_error(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["too_long"]
         reply = await world.ask(stream=stream)
@@ -228,7 +233,7 @@ def test_l_context_length_without_a_longer_context(in_world: Callable[..., None]
     "how", ["filtered", "filtered_in_parts", "filtered_end", "filtered_event", "filtered_cut", "filtered_stall"]
 )
 @BOTH
-def test_m_content_filter(in_world: Callable[..., None], stream: Any, how: str) -> None:
+def test_a_filtered_answer_is_not_sent_to_another_model(in_world: Callable[..., None], stream: bool, how: str) -> None:
     async def run(world: World) -> None:
         world["primary"].script = [how]
         reply = await world.ask(stream=stream)
@@ -246,7 +251,9 @@ def test_m_content_filter(in_world: Callable[..., None], stream: Any, how: str) 
 @case(14, "fallback refuses a prefill", "an error inside the stream; whole where nothing was sent yet")
 @pytest.mark.parametrize("prefill", ["none", PREFILL], ids=["known", "unknown"])
 @BOTH
-def test_n_fallback_without_prefill(in_world: Callable[..., None], stream: Any, prefill: Any) -> None:
+def test_a_fallback_without_prefill_ends_a_started_stream_with_an_error(
+    in_world: Callable[..., None], stream: bool, prefill: str
+) -> None:
     async def run(world: World) -> None:
         world["primary"].script, world["fallback"].script = ["cut"], ["no_prefill"]
         reply = await world.ask(stream=stream)
@@ -261,7 +268,7 @@ def test_n_fallback_without_prefill(in_world: Callable[..., None], stream: Any, 
 
 
 @case(14, "fallback refuses a prefill", "whole where a further fallback takes one")
-def test_n_another_fallback_continues(in_world: Callable[..., None]) -> None:
+def test_a_fallback_without_prefill_is_skipped_for_one_with_prefill(in_world: Callable[..., None]) -> None:
     async def run(world: World) -> None:
         world["primary"].script, world["fallback"].script = ["cut"], ["no_prefill"]
         is_complete(await world.ask(stream=True), "third")
@@ -271,7 +278,7 @@ def test_n_another_fallback_continues(in_world: Callable[..., None]) -> None:
 
 @case(15, "60 s flap", "whole throughout; the circuit opens, probes, and closes within 30 s")
 @BOTH
-def test_o_flap(in_world: Callable[..., None], stream: Any) -> None:
+def test_every_answer_is_complete_while_an_upstream_flaps(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         world["primary"].script = ["status_503"]
         began, states = world.now(), []
@@ -294,12 +301,13 @@ def test_o_flap(in_world: Callable[..., None], stream: Any) -> None:
 
 @case(16, "accounting", "the caller sees who answered and the usage; record and metrics name each attempt")
 @BOTH
-def test_p_accounting(in_world: Callable[..., None], stream: Any) -> None:
+def test_the_usage_of_every_attempt_is_recorded(in_world: Callable[..., None], stream: bool) -> None:
     async def run(world: World) -> None:
         before = fallbacks("primary", "fallback", "cut")
         world["primary"].script = ["cut"]
         reply = await world.ask(stream=stream)
         is_complete(reply)
+        assert reply.usage
         assert reply.usage["total_tokens"] == 67 == reply.usage["prompt_tokens"] + reply.usage["completion_tokens"]
         assert abs(reply.usage["completion_tokens"] - 60) <= 1  # the white space at the seam is counted twice
         assert fallbacks("primary", "fallback", "cut") == before + 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from drw.kernel.runtime.clock import Clock
 
@@ -46,7 +46,7 @@ def passed() -> float:
     return loop.shift
 
 
-async def passing(work: Coroutine[Any, Any, T]) -> T:
+async def passing(work: Coroutine[object, None, T]) -> T:
     """Run a coroutine while the simulated time advances; return its result."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
@@ -63,7 +63,7 @@ async def passing(work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[object, None, T]) -> T:
     """Run a coroutine in a new loop."""
     DoubleClock.sleepers = 0
     with asyncio.Runner(loop_factory=TimeLoop) as runner:

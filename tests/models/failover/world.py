@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import orjson
@@ -20,6 +19,7 @@ from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.serving import service
 from models.failover.double_upstream import TEXT, DoubleUpstream, double_upstream
 from models.failover.time_loop import DoubleClock, passed, passing, run
+from support.json_types import Json, JsonObject
 
 KEY = {"x-drw-key": "key_test", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "models:invoke"}
 DEADLINES = {"connect_seconds": 2, "first_token_seconds": 5, "between_tokens_seconds": 5, "total_seconds": 60}
@@ -38,10 +38,10 @@ class Reply:
     seconds: float
     model: str = ""
     finish_reason: str | None = None
-    error: dict[str, Any] = field(default_factory=dict)
+    error: JsonObject = field(default_factory=dict)
     done: bool = True
     """Whether the stream ended with `[DONE]`."""
-    usage: dict[str, Any] | None = None
+    usage: JsonObject | None = None
     models: list[str] = field(default_factory=list)
     """The models of a stream in order."""
 
@@ -66,7 +66,9 @@ class World:
     def __getitem__(self, name: str) -> DoubleUpstream:
         return self.upstreams[name]
 
-    async def ask(self, *, stream: bool, model: str = "primary", headers: dict[str, str] | None = None, **more: Any):
+    async def ask(
+        self, *, stream: bool, model: str = "primary", headers: dict[str, str] | None = None, **more: Json
+    ) -> Reply:
         """Send one request and return the reply."""
         body = {"model": model, "messages": [{"role": "user", "content": "Count."}], "stream": stream, **more}
         if stream:
@@ -84,7 +86,7 @@ class World:
         """Return the simulated time in seconds; real time does not count."""
         return passed()
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[JsonObject]:
         """Return the audit records since the last call."""
         with psycopg.connect(self.database) as connection:
             rows = connection.execute("select record::jsonb from audit.inbox order by id").fetchall()
@@ -100,7 +102,7 @@ class World:
         """Return the status of serving."""
         return next(s.detail for s in (await self.host.status()).services if s.name == "serving")
 
-    async def _post(self, body: dict[str, Any], headers: dict[str, str]) -> Reply:
+    async def _post(self, body: JsonObject, headers: dict[str, str]) -> Reply:
         answer = await self.http.post("/v1/chat/completions", json=body, headers=headers)
         reply = Reply(answer.status_code, answer.headers, "", 0.0)
         if not answer.headers["content-type"].startswith("text/event-stream"):
@@ -120,7 +122,7 @@ class World:
         return reply
 
 
-def _take(reply: Reply, event: dict[str, Any]) -> None:
+def _take(reply: Reply, event: JsonObject) -> None:
     if error := event.get("error"):
         reply.error = error
         return
@@ -144,12 +146,12 @@ async def world(
     profile: Profile,
     folder: Path,
     *,
-    primary: dict[str, Any] | None = None,
-    fallback: dict[str, Any] | None = None,
-    third: dict[str, Any] | None = None,
+    primary: JsonObject | None = None,
+    fallback: JsonObject | None = None,
+    third: JsonObject | None = None,
     replicas: tuple[str, ...] = (),
-    aliases: dict[str, Any] | None = None,
-    **serving: Any,
+    aliases: JsonObject | None = None,
+    **serving: Json,
 ) -> AsyncIterator[World]:
     """Run serving with `primary`, `fallback` and optionally `third`; `replicas` are more replicas of `primary`."""
     base = f"{folder}/f{next(_numbers)}"
@@ -160,7 +162,7 @@ async def world(
         upstreams = {
             name: await stack.enter_async_context(double_upstream(name)) for name in (*model_settings, *replicas)
         }
-        models: dict[str, Any] = {
+        models: JsonObject = {
             name: {
                 "engine": "openai",
                 "base_url": upstreams[name].base_url,
@@ -200,7 +202,7 @@ def in_world(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Run a case: `in_world(case, fallback={...}, **serving)`."""
     monkeypatch.setattr(service, "Clock", DoubleClock)
 
-    def go(case: Any, **settings: Any) -> None:
+    def go(case: Callable[[World], Awaitable[object]], **settings: Json) -> None:
         async def inside() -> None:
             async with world(profile, folder, **settings) as running:
                 await case(running)

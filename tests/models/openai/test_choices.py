@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import orjson
 import psycopg
@@ -17,21 +16,24 @@ from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.models.serving.adapters.vertex import VertexEngine
 from drw.models.serving.engines.prompts import PromptTokenizer
+from drw.models.serving.ports import EngineTarget
+from models.cluster import ModelsCluster, StartCluster
 from models.openai.test_openai_api import TOOLS
-from support.money import until_counters_open
+from support.gateway.money import until_counters_open
+from support.json_types import JsonObject
 
 BOSS = Principal("acme", "research", "key_boss", frozenset(SCOPES))
 EACH = 6
 """Tokens of each choice."""
-CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Count."}]}
-PROMPT: dict[str, Any] = {"prompt": "One, two,"}
+CHAT: JsonObject = {"messages": [{"role": "user", "content": "Count."}]}
+PROMPT: JsonObject = {"prompt": "One, two,"}
 
 
 class CountsOneChoice:
     """An upstream that writes every choice and counts one, as llama.cpp does."""
 
     def __init__(self) -> None:
-        self.bodies: list[dict] = []
+        self.bodies: list[JsonObject] = []
 
     async def serve(self, request: server.Request) -> server.StreamResponse:
         body = await request.json()
@@ -39,7 +41,7 @@ class CountsOneChoice:
         response = server.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         chat = "messages" in body
-        usage: dict[str, Any] = {"prompt_tokens": 5, "completion_tokens": EACH, "total_tokens": 5 + EACH}
+        usage: JsonObject = {"prompt_tokens": 5, "completion_tokens": EACH, "total_tokens": 5 + EACH}
         usage["prompt_tokens_details"] = {"cached_tokens": 3}
         for word in range(EACH):
             end = "length" if word == EACH - 1 else None
@@ -52,7 +54,7 @@ class CountsOneChoice:
         await response.write(b"data: [DONE]\n\n")
         return response
 
-    async def send(self, response: server.StreamResponse, event: dict) -> None:
+    async def send(self, response: server.StreamResponse, event: JsonObject) -> None:
         await response.write(b"data: " + orjson.dumps(event) + b"\n\n")
 
 
@@ -70,19 +72,17 @@ async def upstream(folder: Path) -> AsyncIterator[CountsOneChoice]:
 
 
 @pytest.fixture
-def priced(
-    start: Callable[..., Any], engine: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Any]:
+def priced(start: StartCluster, engine: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> StartCluster:
     """Start the cluster with a price of a dollar for a million tokens, and a budget of so many tokens."""
 
-    async def token(self):
+    async def token(self: VertexEngine) -> dict[str, str]:
         return {}
 
     monkeypatch.setattr(VertexEngine, "_token", token)
 
     @asynccontextmanager
-    async def begin(kind: str, tokens: int):
-        double: dict[str, Any] = {} if kind == "openai" else {"engine": kind}
+    async def begin(kind: str, tokens: int) -> AsyncIterator[ModelsCluster]:
+        double: JsonObject = {} if kind == "openai" else {"engine": kind}
         double |= {
             "base_url": f"unix:{engine if kind == 'llama_cpp' else f'{folder}/one.sock'}",
             "context_length": 1024,
@@ -91,7 +91,7 @@ def priced(
             client = cluster.host.client(RateLimitingClient)
             await until_counters_open(cluster.host.profile)
             with acting_for(BOSS):
-                price: dict[str, Any] = {"prompt_usd_per_million": "0", "completion_usd_per_million": "1"}
+                price: JsonObject = {"prompt_usd_per_million": "0", "completion_usd_per_million": "1"}
                 await client.set_price(Price(model="double", **price))
                 await client.set_budget(
                     Budget(subject=Block.DESK, name="research", period=Budget.DAY, amount=f"{tokens / 1e6:f}")
@@ -105,12 +105,12 @@ def priced(
     return begin
 
 
-def ledger(cluster) -> list[tuple[int, int]]:
+def ledger(cluster: ModelsCluster) -> list[tuple[int, int]]:
     with psycopg.connect(cluster.database) as connection:
         return connection.execute("select completion_tokens, cost from metering.ledger order by at, id").fetchall()
 
 
-async def usage_of(cluster, path, body):
+async def usage_of(cluster: ModelsCluster, path: str, body: JsonObject) -> JsonObject:
     answer = await cluster.http.post(f"/v1/{path}", json={"model": "double", "max_tokens": EACH, **body})
     assert answer.status_code == 200, answer.text
     if not body.get("stream"):
@@ -119,15 +119,13 @@ async def usage_of(cluster, path, body):
     return next(event["usage"] for event in events if event.get("usage"))
 
 
-STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
-ENDLESS: dict[str, Any] = {"logit_bias": {"0": -100, "2": -100}}
+STREAM: JsonObject = {"stream": True, "stream_options": {"include_usage": True}}
+ENDLESS: JsonObject = {"logit_bias": {"0": -100, "2": -100}}
 """Without the tokens that end an answer."""
 
 
 @pytest.mark.parametrize("kind", ["llama_cpp", "openai", "vertex"])
-async def test_usage_and_ledger_count_all_choices(
-    priced: Callable[..., Any], upstream: CountsOneChoice, kind: str
-) -> None:
+async def test_usage_and_ledger_count_all_choices(priced: StartCluster, upstream: CountsOneChoice, kind: str) -> None:
     requests = [("chat/completions", CHAT), ("chat/completions", CHAT | STREAM)]
     if kind != "vertex":
         requests += [("completions", PROMPT), ("completions", PROMPT | STREAM)]
@@ -148,13 +146,13 @@ async def test_usage_and_ledger_count_all_choices(
 
 
 async def test_the_prompt_of_a_metered_chat_is_tokenized_once(
-    priced: Callable[..., Any], upstream: CountsOneChoice, monkeypatch: pytest.MonkeyPatch
+    priced: StartCluster, upstream: CountsOneChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenized, chat = [], PromptTokenizer.chat
 
-    async def counting(self: PromptTokenizer, *arguments: Any) -> list[int]:
-        tokenized.append(arguments)
-        return await chat(self, *arguments)
+    async def counting(self: PromptTokenizer, target: EngineTarget, messages: list[JsonObject]) -> list[int]:
+        tokenized.append(messages)
+        return await chat(self, target, messages)
 
     monkeypatch.setattr(PromptTokenizer, "chat", counting)
     async with priced("llama_cpp", 10_000) as cluster:
@@ -165,7 +163,7 @@ async def test_the_prompt_of_a_metered_chat_is_tokenized_once(
 
 @pytest.mark.parametrize("kind", ["llama_cpp", "openai"])
 async def test_all_choices_together_stay_within_the_budget(
-    priced: Callable[..., Any], upstream: CountsOneChoice, kind: str
+    priced: StartCluster, upstream: CountsOneChoice, kind: str
 ) -> None:
     async with priced(kind, 2 * EACH + 3) as cluster:
         body = {"model": "double", "max_tokens": EACH, "n": 4, **CHAT, **(ENDLESS if kind == "llama_cpp" else {})}
@@ -177,7 +175,7 @@ async def test_all_choices_together_stay_within_the_budget(
 
 
 async def test_the_cache_salt_of_the_tenant_is_sent_if_enabled(
-    start: Callable[..., Any], folder: Path, upstream: CountsOneChoice
+    start: StartCluster, folder: Path, upstream: CountsOneChoice
 ) -> None:
     one = {"base_url": f"unix:{folder}/one.sock"}
     async with start(double=one, openai={"cache_salt": True, "cache_salt_key": "k" * 32}) as cluster:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from drw.models.serving.adapters.llama_cpp import _is_greedy
 from drw.models.serving.engines.logprobs import Logprobs
-from models.cluster import ModelsCluster
+from models.cluster import ModelsCluster, StartCluster
+from support.json_types import JsonObject
 
 EMOJI = [{"role": "user", "content": "Repeat: 🎉🎉🎉🎉🎉"}]
 FORCED = "🎉é日"
@@ -18,7 +18,7 @@ CONST = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "sc
 
 
 @pytest.fixture
-async def cluster(start: Callable[..., Any], engine: Path) -> AsyncIterator[ModelsCluster]:
+async def cluster(start: StartCluster, engine: Path) -> AsyncIterator[ModelsCluster]:
     async with start(small=engine) as cluster:
         yield cluster
 
@@ -27,7 +27,9 @@ async def cluster(start: Callable[..., Any], engine: Path) -> AsyncIterator[Mode
     ("more", "text"),
     [({"max_tokens": 9, "temperature": 0}, "🎉🎉🎉"), ({"max_tokens": 30, "response_format": CONST}, f'"{FORCED}"')],
 )
-async def test_each_token_of_a_character_has_a_logprob_entry(cluster: ModelsCluster, more: Any, text: Any) -> None:
+async def test_each_token_of_a_character_has_a_logprob_entry(
+    cluster: ModelsCluster, more: JsonObject, text: str
+) -> None:
     request = {"model": "small", "messages": EMOJI, "logprobs": True, "top_logprobs": 2, **more}
     complete = await cluster.client.chat.completions.create(**request)
     (choice,) = complete.choices
@@ -44,7 +46,7 @@ async def test_each_token_of_a_character_has_a_logprob_entry(cluster: ModelsClus
     assert "".join(part.delta.content or "" for part in parts) == text
 
 
-def entry(id_, data, *likely):
+def entry(id_: int, data: list[int], *likely: JsonObject) -> JsonObject:
     candidates = [{"id": id_, "token": "", "bytes": data, "logprob": -1.0}] if not likely else list(likely)
     return {"id": id_, "token": "", "bytes": data, "logprob": -1.0, "top_logprobs": candidates}
 
@@ -53,14 +55,14 @@ async def test_a_greedy_answer_truncated_inside_a_character_uses_the_most_likely
     logprobs = Logprobs(greedy=True)
     logprobs.add({"logprobs": None}, 1)
 
-    async def probe(ids, count):
+    async def probe(ids: list[int], count: int) -> list[JsonObject]:
         return [{"id": 5, "token": "", "bytes": [240, 159], "logprob": -0.25}]
 
     (cut,) = await logprobs.remaining_entries(probe)
     assert (cut["bytes"], cut["logprob"]) == ([240, 159], -0.25)
 
 
-async def fail_on_probe(ids, count):
+async def fail_on_probe(ids: list[int], count: int) -> None:
     raise AssertionError("probed although no token is missing")
 
 
@@ -90,7 +92,7 @@ async def test_missing_tokens_are_the_most_likely_ones_that_match_the_bytes(has_
     logprobs.add({"logprobs": {"content": [entry(7, [240, 159, 142, 137], last if has_own_candidate else other)]}}, 3)
     requests = []
 
-    async def probe(ids, count):
+    async def probe(ids: list[int], count: int) -> list[JsonObject]:
         requests.append((list(ids), count))
         likely = {0: [[240, 159, 142], [65], [240, 159], [240]], 1: [[142, 137], [142]]}[len(ids)]
         return [{"id": n, "token": "", "bytes": b, "logprob": -n} for n, b in enumerate(likely)]

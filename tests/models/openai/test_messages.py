@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator
-from typing import Any
 
 import orjson
 import pytest
@@ -27,14 +26,15 @@ from pydantic import ValidationError
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.openai.messages import StrictObject, without_reasoning
 from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding, parse_request
+from support.json_types import Json, JsonObject
 
-CALL: dict[str, Any] = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-PARTS: dict[Any, dict[str, Any]] = {
+CALL: JsonObject = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+PARTS: dict[type, JsonObject] = {
     ChatCompletionContentPartTextParam: {"type": "text", "text": "hi"},
     ChatCompletionContentPartImageParam: {"type": "image_url", "image_url": {"url": "https://h/x.png"}},
     ChatCompletionContentPartRefusalParam: {"type": "refusal", "refusal": "no"},
 }
-MESSAGES: dict[Any, dict[str, Any]] = {
+MESSAGES: dict[type, JsonObject] = {
     ChatCompletionDeveloperMessageParam: {"role": "developer", "content": "hi"},
     ChatCompletionSystemMessageParam: {"role": "system", "content": "hi"},
     ChatCompletionUserMessageParam: {"role": "user", "content": "hi"},
@@ -46,31 +46,31 @@ MESSAGES: dict[Any, dict[str, Any]] = {
 USER = {"role": "user", "content": "hi"}
 
 
-def forwarded(message: dict[str, Any]) -> dict[str, Any]:
+def forwarded(message: JsonObject) -> JsonObject:
     """Return a message as the engine receives it."""
     return parse_request(ChatCompletion, orjson.dumps({"model": "m", "messages": [message]})).body()["messages"][0]
 
 
-def rejection(message: dict[str, Any], **more: Any) -> tuple[str, str]:
+def rejection(message: JsonObject, **more: Json) -> tuple[str, str]:
     """Return the message and parameter of the error."""
     with pytest.raises(InvalidRequest) as caught:
         parse_request(ChatCompletion, orjson.dumps({"model": "m", "messages": [message], **more}))
     return caught.value.message, str(caught.value.metadata["param"])
 
 
-def null(kind: Any) -> dict[str, None]:
+def null(kind: type) -> dict[str, None]:
     """Return all fields of a type as null, and an unknown field."""
     return dict.fromkeys(typing.get_type_hints(kind)) | {"of_a_later_release": None}
 
 
 @pytest.mark.parametrize(("kind", "least"), list(MESSAGES.items()), ids=lambda x: getattr(x, "__name__", ""))
-def test_null_fields_of_a_message_are_ignored(kind: Any, least: Any) -> None:
+def test_null_fields_of_a_message_are_ignored(kind: type, least: dict[str, str]) -> None:
     assert forwarded(null(kind) | least) == least
 
 
 @pytest.mark.parametrize(("kind", "least"), list(PARTS.items()), ids=lambda x: getattr(x, "__name__", ""))
 @pytest.mark.parametrize("role", ["user", "assistant", "system", "developer", "tool"])
-def test_null_fields_of_a_content_part_are_ignored(kind: Any, least: Any, role: str) -> None:
+def test_null_fields_of_a_content_part_are_ignored(kind: type, least: JsonObject, role: str) -> None:
     message = {"role": role, "content": [null(kind) | least]}
     assert forwarded(message)["content"] == [least]
 
@@ -84,7 +84,7 @@ def test_every_message_and_part_type_of_the_client_is_covered() -> None:
     assert {kind.__name__ for kind in parts} == {"ChatCompletionContentPartInputAudioParam", "File"}
 
 
-def answers() -> Iterator[tuple[str, dict[str, Any]]]:
+def answers() -> Iterator[tuple[str, JsonObject]]:
     """Yield assistant messages as SDKs send them back."""
     assistant_message = {"role": "assistant", "content": "hi"}
     calls = {"role": "assistant", "tool_calls": [CALL]}
@@ -92,7 +92,7 @@ def answers() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "openai, calls", ChatCompletionMessage.model_validate(calls).model_dump()
     yield (
         "openai, parsed",
-        ParsedChatCompletionMessage[dict].model_validate(assistant_message | {"parsed": {"a": 1}}).model_dump(),
+        ParsedChatCompletionMessage[JsonObject].model_validate(assistant_message | {"parsed": {"a": 1}}).model_dump(),
     )
     yield "parsed arguments", {**calls, "tool_calls": [CALL | {"function": CALL["function"] | {"parsed_arguments": 1}}]}
     yield "annotations", {**assistant_message, "annotations": [{"type": "url_citation", "url_citation": {}}]}
@@ -108,7 +108,7 @@ def answers() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(("name", "message"), list(answers()), ids=lambda x: x if isinstance(x, str) else "")
-def test_assistant_messages_from_sdks_are_accepted(name: Any, message: Any) -> None:
+def test_assistant_messages_from_sdks_are_accepted(name: str, message: JsonObject) -> None:
     result = forwarded(message)
     assert result.keys() <= {"role", "content", "tool_calls"}
     for call in result.get("tool_calls", ()):
@@ -117,7 +117,7 @@ def test_assistant_messages_from_sdks_are_accepted(name: Any, message: Any) -> N
 
 @pytest.mark.parametrize("field", ["cache_control", "prompt_cache_breakpoint"])
 @pytest.mark.parametrize("part", [p for p in PARTS.values() if p["type"] != "refusal"], ids=lambda p: p["type"])
-def test_cache_hints_are_accepted_and_not_forwarded(field: str, part: Any) -> None:
+def test_cache_hints_are_accepted_and_not_forwarded(field: str, part: JsonObject) -> None:
     assert forwarded({"role": "user", "content": [part | {field: {"type": "ephemeral"}}]})["content"] == [part]
 
 
@@ -139,12 +139,12 @@ def test_a_missing_type_of_a_tool_call_is_added() -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"max_completion_tokens": 5}, {"max_completion_tokens": None}])
-def test_equal_max_tokens_and_max_completion_tokens_are_accepted(more: Any) -> None:
+def test_equal_max_tokens_and_max_completion_tokens_are_accepted(more: dict[str, int | None]) -> None:
     raw = orjson.dumps({"model": "m", "messages": [USER], "max_tokens": 5, **more})
     assert parse_request(ChatCompletion, raw).max_answer_tokens()[1] == 5
 
 
-def many(count: int = 1000) -> Iterator[tuple[str, type[StrictObject], dict[str, Any]]]:
+def many(count: int = 1000) -> Iterator[tuple[str, type[StrictObject], JsonObject]]:
     """Yield requests with many errors."""
     chat, wrong, names = {"model": "m", "messages": [USER]}, [5] * count, {f"x{n}": 5 for n in range(count)}
     of_role = {"role": "assistant"}
@@ -162,14 +162,16 @@ def many(count: int = 1000) -> Iterator[tuple[str, type[StrictObject], dict[str,
 
 
 @pytest.mark.parametrize(("name", "kind", "request_body"), list(many()), ids=lambda x: x if isinstance(x, str) else "")
-def test_only_the_first_of_many_errors_is_collected(name: Any, kind: Any, request_body: Any) -> None:
+def test_only_the_first_of_many_errors_is_collected(
+    name: str, kind: type[StrictObject], request_body: JsonObject
+) -> None:
     with pytest.raises((InvalidRequest, ValidationError)) as no:
         kind.model_validate_json(orjson.dumps(request_body))
     assert not isinstance(no.value, ValidationError) or no.value.error_count() == 1
 
 
 @pytest.mark.parametrize(("kind", "field"), [(Completion, "prompt"), (Embedding, "input")])
-def test_the_number_of_prompts_is_checked_before_their_content(kind: Any, field: str) -> None:
+def test_the_number_of_prompts_is_checked_before_their_content(kind: type[StrictObject], field: str) -> None:
     with pytest.raises(InvalidRequest, match="has 2049 texts"):
         parse_request(kind, orjson.dumps({"model": "m", field: [[1]] * 2048 + [["x"]]}))
 
@@ -212,7 +214,7 @@ TEXT = PARTS[ChatCompletionContentPartTextParam]
         ({"role": "function", "name": "f", "content": "x"}, "messages[0].role"),
     ],
 )
-def test_invalid_fields_are_rejected_with_their_path(message: Any, param: str) -> None:
+def test_invalid_fields_are_rejected_with_their_path(message: JsonObject, param: str) -> None:
     message_text, error_param = rejection(message)
     assert error_param == param
     assert message_text.startswith(param)
@@ -241,7 +243,7 @@ def test_invalid_fields_are_rejected_with_their_path(message: Any, param: str) -
         ({"metadata": {"a": 1}}, "metadata.a", "string"),
     ],
 )
-def test_errors_in_union_values_name_the_error_of_the_matching_type(more: Any, param: str, why: str) -> None:
+def test_errors_in_union_values_name_the_error_of_the_matching_type(more: JsonObject, param: str, why: str) -> None:
     message_text, error_param = rejection(USER, **more)
     assert error_param == param
     assert why in message_text and "valid string" not in message_text.replace(why, "")

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import openai
 import orjson
 import pytest
 
-from models.cluster import CONTEXT, KEY, SLOTS, ModelsCluster
+from models.cluster import CONTEXT, KEY, SLOTS, ModelsCluster, StartCluster
+from support.json_types import Json, JsonObject
 
 HELLO = [{"role": "user", "content": "Say hello."}]
 
 
 @pytest.fixture
-async def cluster(start: Callable[..., Any], engine: Path) -> AsyncIterator[ModelsCluster]:
+async def cluster(start: StartCluster, engine: Path) -> AsyncIterator[ModelsCluster]:
     async with start(small=engine) as cluster:
         yield cluster
 
 
-async def chat(cluster, messages=HELLO, **more):
+async def chat(cluster: ModelsCluster, messages: Json = HELLO, **more: Json) -> Json:
     return await cluster.client.chat.completions.create(model="small", messages=messages, **{"max_tokens": 8, **more})
 
 
@@ -48,10 +48,12 @@ async def test_a_streamed_chat_equals_the_complete_one(cluster: ModelsCluster) -
     assert {r["details"]["completion_tokens"] for r in cluster.records()} == {usage.completion_tokens}
 
 
-async def test_default_sampling_of_the_model_applies_without_parameters(
-    start: Callable[..., Any], engine: Path
-) -> None:
-    parameters = {"temperature": 0, "max_tokens": 40, "messages": [{"role": "user", "content": "Say a a a a a a a a"}]}
+async def test_default_sampling_of_the_model_applies_without_parameters(start: StartCluster, engine: Path) -> None:
+    parameters: JsonObject = {
+        "temperature": 0,
+        "max_tokens": 40,
+        "messages": [{"role": "user", "content": "Say a a a a a a a a"}],
+    }
     texts = {}
     for name, sampling in {"free": {}, "own": {"repeat_penalty": 1.9}}.items():
         async with start(small=engine, sampling=sampling) as cluster:
@@ -63,9 +65,9 @@ async def test_default_sampling_of_the_model_applies_without_parameters(
     assert texts["own with a penalty of the caller"] == texts["free with a penalty of the caller"] == texts["free"]
 
 
-async def test_sampling_of_the_request_overrides_the_model_default(start: Callable[..., Any]) -> None:
+async def test_sampling_of_the_request_overrides_the_model_default(start: StartCluster) -> None:
     async with start(double={"sampling": {"temperature": 0.2, "top_p": 0.9}}) as cluster:
-        hello = {"model": "double", "messages": HELLO}
+        hello: JsonObject = {"model": "double", "messages": HELLO}
         await cluster.client.chat.completions.create(**hello)
         await cluster.client.chat.completions.create(**hello, temperature=1.5)
         bodies = [{k: v for k, v in body.items() if k in ("temperature", "top_p")} for body in cluster.double.bodies]
@@ -100,7 +102,7 @@ async def test_an_answer_conforms_to_its_schema(cluster: ModelsCluster) -> None:
         await chat(cluster, response_format=broken)
 
 
-def tool(name, **properties):
+def tool(name: str, **properties: Json) -> JsonObject:
     parameters = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
     return {"type": "function", "function": {"name": name, "description": name, "parameters": parameters}}
 
@@ -173,7 +175,7 @@ async def test_an_embedding_of_a_blank_text_is_an_error_that_names_its_position(
 
 
 async def test_an_overlong_text_is_rejected_or_truncated_at_a_character_by_bytes(
-    start: Callable[..., Any],
+    start: StartCluster,
 ) -> None:
     text = "a" + 64 * "é"
     async with start(vectors={"context_length": 2}) as cluster:
@@ -246,7 +248,7 @@ HUGE = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [
     ],
 )
 async def test_an_invalid_request_names_the_parameter_and_writes_a_record(
-    cluster: ModelsCluster, path: str, change: Any, status: int, param: str, code: str | None
+    cluster: ModelsCluster, path: str, change: JsonObject, status: int, param: str, code: str | None
 ) -> None:
     body = {"model": "small", **({"messages": HELLO} if path == "chat/completions" else {}), **change}
     answer = await cluster.http.post(f"/v1/{path}", json=body)
@@ -266,14 +268,14 @@ async def test_a_body_that_is_not_a_json_object_is_rejected(cluster: ModelsClust
 
 
 async def test_a_prompt_above_the_context_length_or_configured_limit_is_rejected(
-    cluster: ModelsCluster, start: Callable[..., Any], engine: Path
+    cluster: ModelsCluster, start: StartCluster, engine: Path
 ) -> None:
     with pytest.raises(openai.BadRequestError, match=rf"has \d+ tokens; this model takes at most {CONTEXT // SLOTS}"):
         await chat(cluster, LONG)
     limited = {"engine": "llama_cpp", "base_url": f"unix:{engine}", "max_prompt_tokens": 64}
     async with start(small=engine, double=limited) as limited_cluster:
-        ask = {"model": "double", "max_tokens": 1}
-        fits = [{"role": "user", "content": "risk " * 20}]
+        ask: JsonObject = {"model": "double", "max_tokens": 1}
+        fits: Json = [{"role": "user", "content": "risk " * 20}]
         await limited_cluster.client.chat.completions.create(messages=fits, **ask)
         with pytest.raises(openai.BadRequestError, match="this model takes at most 64") as caught:
             await limited_cluster.client.chat.completions.create(

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
 import orjson
 import pytest
+from openai.types import Completion
 
-from models.cluster import ModelsCluster
+from models.cluster import ModelsCluster, StartCluster
+from support.json_types import Json
 
-HELLO = [{"role": "user", "content": "hi"}]
+HELLO: Json = [{"role": "user", "content": "hi"}]
 VLLM = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "chat_template_kwargs": {"enable_thinking": False}}
 PROMPTS = ["The capital of France is", "1, 2, 3, 4,", "Once upon a time"]
 
 
 @pytest.fixture
-async def cluster(start: Callable[..., Any], engine: Path) -> AsyncIterator[ModelsCluster]:
+async def cluster(start: StartCluster, engine: Path) -> AsyncIterator[ModelsCluster]:
     async with start(small=engine) as cluster:
         yield cluster
 
 
-async def complete(cluster, prompt, model="small", **more):
+async def complete(cluster: ModelsCluster, prompt: Json, model: str = "small", **more: Json) -> Completion:
     return await cluster.client.completions.create(model=model, prompt=prompt, **{"temperature": 0, "seed": 1, **more})
+
+
+def prompt_tokens(answer: Completion) -> int:
+    assert answer.usage
+    return answer.usage.prompt_tokens
 
 
 async def test_each_prompt_of_a_list_has_choices_and_is_counted(cluster: ModelsCluster) -> None:
@@ -35,10 +41,20 @@ async def test_each_prompt_of_a_list_has_choices_and_is_counted(cluster: ModelsC
     together = await complete(cluster, PROMPTS, max_tokens=4, n=2)
     assert [choice.index for choice in together.choices] == list(range(6))
     assert [choice.text for choice in together.choices[::2]] == [one.choices[0].text for one in alone]
-    assert together.usage.prompt_tokens == sum(one.usage.prompt_tokens for one in alone)
+    assert prompt_tokens(together) == sum(prompt_tokens(one) for one in alone)
+    assert together.usage
     assert together.usage.completion_tokens == 6 * 4
     assert cluster.records()[-1]["details"]["completion_tokens"] == 6 * 4
-    stream = await complete(cluster, PROMPTS, max_tokens=4, n=2, stream=True, stream_options={"include_usage": True})
+    stream = await cluster.client.completions.create(
+        model="small",
+        prompt=PROMPTS,
+        max_tokens=4,
+        n=2,
+        temperature=0,
+        seed=1,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
     streamed_texts, usage = [""] * 6, None
     async for chunk in stream:
         usage = chunk.usage or usage
@@ -57,7 +73,7 @@ async def test_a_prompt_of_token_ids_equals_its_text(cluster: ModelsCluster, eng
     for prompt, choices in ((ids, text.choices), (ids[0], text.choices[:1])):
         answer = await complete(cluster, prompt, max_tokens=4)
         assert [choice.text for choice in answer.choices] == [choice.text for choice in choices]
-    assert answer.usage.prompt_tokens == len(ids[0])
+    assert prompt_tokens(answer) == len(ids[0])
     with pytest.raises(openai.BadRequestError, match=r"token id 999999; the tokenizer of 'small' has 0 to 49151"):
         await complete(cluster, [[1], [999_999]])
 
@@ -75,7 +91,7 @@ async def test_a_prompt_of_token_ids_equals_its_text(cluster: ModelsCluster, eng
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_invalid_prompt_is_rejected_before_any_answer(
-    cluster: ModelsCluster, wrong: Any, why: str, stream: bool
+    cluster: ModelsCluster, wrong: Json, why: str, stream: bool
 ) -> None:
     with pytest.raises(openai.BadRequestError, match=why) as no:
         await complete(cluster, wrong, max_tokens=4, stream=stream)
@@ -83,7 +99,7 @@ async def test_an_invalid_prompt_is_rejected_before_any_answer(
     assert "completion_tokens" not in cluster.records()[-1]["details"]
 
 
-async def test_token_ids_go_only_to_the_named_model(start: Callable[..., Any]) -> None:
+async def test_token_ids_go_only_to_the_named_model(start: StartCluster) -> None:
     aliases = {"mixed": {"targets": {"double": 1, "other": 1}}}
     async with start(fallback={}, more=(), discovery={"aliases": aliases}) as cluster:
         with pytest.raises(openai.BadRequestError, match="name one model, or send text"):
@@ -96,6 +112,7 @@ async def test_token_ids_go_only_to_the_named_model(start: Callable[..., Any]) -
 async def test_a_completion_without_max_tokens_has_16_tokens(cluster: ModelsCluster) -> None:
     for bound in ({}, {"max_tokens": None}):
         answer = await complete(cluster, "1, 2, 3, 4,", extra_body=bound)
+        assert answer.usage
         assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (16, "length")
     await complete(cluster, "hello", model="double")
     assert cluster.double.bodies[-1]["max_tokens"] == 16
@@ -106,7 +123,7 @@ async def test_unsupported_parameters_without_effect_are_accepted(cluster: Model
     assert not {"best_of", "echo", "suffix"} & cluster.double.bodies[-1].keys()
 
 
-async def test_extra_parameters_go_to_models_that_support_them(start: Callable[..., Any]) -> None:
+async def test_extra_parameters_go_to_models_that_support_them(start: StartCluster) -> None:
     async with start(double={"parameters": [*VLLM]}, fallback={"parameters": ["top_k"]}) as cluster:
         await cluster.client.chat.completions.create(model="double", messages=HELLO, extra_body=VLLM)
         assert VLLM.items() <= cluster.double.bodies[-1].items()
@@ -116,7 +133,7 @@ async def test_extra_parameters_go_to_models_that_support_them(start: Callable[.
             await cluster.client.chat.completions.create(model="other", messages=HELLO, extra_body={"min_p": 0.1})
         assert no.value.param == "min_p"
         # A fallback that does not take them does not answer.
-        failing = [{"role": "user", "content": "status_500"}]
+        failing: Json = [{"role": "user", "content": "status_500"}]
         with pytest.raises(openai.APIStatusError):
             await cluster.client.chat.completions.create(model="double", messages=failing, extra_body=VLLM)
         assert {body["model"] for body in cluster.double.bodies if "min_p" in body} == {"up-1"}
@@ -135,7 +152,7 @@ async def test_errors_do_not_list_unsupported_parameters(cluster: ModelsCluster)
         assert not set(unsupported) & set(known)
 
 
-async def test_settings_cannot_forward_reserved_parameters(start: Callable[..., Any]) -> None:
+async def test_settings_cannot_forward_reserved_parameters(start: StartCluster) -> None:
     for settings, fault in (
         ({"parameters": ["stream"]}, "'stream', which the platform itself sets"),
         ({"parameters": ["top_k"], "engine": "llama_cpp"}, "'openai' and 'vertex'"),
@@ -154,14 +171,14 @@ REPEATED = {
 
 
 @pytest.mark.parametrize("path", REPEATED)
-async def test_a_repeated_json_key_is_rejected(cluster: ModelsCluster, path: Any) -> None:
+async def test_a_repeated_json_key_is_rejected(cluster: ModelsCluster, path: str) -> None:
     answer = await cluster.http.post(f"/v1/{path}", content=REPEATED[path])
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
     assert "duplicate key" in answer.json()["error"]["message"]
     assert cluster.double.bodies == []
 
 
-async def test_a_compressed_body_is_decompressed_within_the_limit(start: Callable[..., Any]) -> None:
+async def test_a_compressed_body_is_decompressed_within_the_limit(start: StartCluster) -> None:
     async with start(max_body_bytes=4096) as cluster:
         body = orjson.dumps({"model": "double", "messages": HELLO})
         for encoding, data in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body)), ("identity", body)):
@@ -183,7 +200,7 @@ async def test_a_compressed_body_is_decompressed_within_the_limit(start: Callabl
             assert answer.headers["accept-encoding"] == "gzip, deflate"
 
 
-async def test_upstream_quota_and_model_errors_keep_their_code(start: Callable[..., Any]) -> None:
+async def test_upstream_quota_and_model_errors_keep_their_code(start: StartCluster) -> None:
     async with start() as cluster:
         for behaviour, status, code in (("no_money", 429, "insufficient_quota"), ("no_model", 404, "model_not_found")):
             for _ in range(8):  # nor does it become another after a while
@@ -194,7 +211,7 @@ async def test_upstream_quota_and_model_errors_keep_their_code(start: Callable[.
                 assert "unix:" not in answer.text
 
 
-async def test_model_ids_with_slashes_and_escapes_are_found(start: Callable[..., Any]) -> None:
+async def test_model_ids_with_slashes_and_escapes_are_found(start: StartCluster) -> None:
     slashed = {"meta-llama/Llama-3": {"engine": "openai", "base_url": "http://127.0.0.1:9/v1", "created": 1713398400}}
     async with start(discovery={"models": slashed}) as cluster:
         for path in (

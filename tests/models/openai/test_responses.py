@@ -11,9 +11,10 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from drw.models.serving.engines.openai_client import _is_well_formed
 from drw.models.serving.openai.responses import Answer
+from support.json_types import Json, JsonObject
 
 
-def chunk(delta, **choice):
+def chunk(delta: JsonObject, **choice: Json) -> JsonObject:
     head = {"id": "u", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     made = head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None, **choice}]}
     assert ChatCompletionChunk.model_validate(made)
@@ -21,7 +22,7 @@ def chunk(delta, **choice):
     return made
 
 
-def part(index, id_, name="", arguments="", **more):
+def part(index: int | None, id_: str | None, name: str = "", arguments: str = "", **more: Json) -> JsonObject:
     made = {"index": index, "id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
     return {key: value for key, value in (made | more).items() if value is not None}
 
@@ -49,7 +50,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("name", "deltas"), CALLS, ids=[name for name, _ in CALLS])
-def test_parallel_tool_calls_are_separate_complete_and_streamed(name: Any, deltas: Any) -> None:
+def test_parallel_tool_calls_are_separate_complete_and_streamed(name: str, deltas: list[list[JsonObject]]) -> None:
     answer = Answer("chat/completions", "m", 1)
     merged: dict[int, list[str]] = {}
     for calls in deltas:
@@ -124,7 +125,7 @@ def test_logprobs_of_completions_and_refusals_are_in_the_complete_answer() -> No
     assert (choice.logprobs.tokens, choice.logprobs.text_offset) == (["Al", "pha"], [0, 2])
     assert choice.logprobs.top_logprobs == [{"Al": -0.5}, {"pha": -0.5}]
     chat = Answer("chat/completions", "m", 1)
-    refusal: dict[str, Any] = {"token": "no", "logprob": -1.0, "bytes": None, "top_logprobs": []}
+    refusal: JsonObject = {"token": "no", "logprob": -1.0, "bytes": None, "top_logprobs": []}
     chat.add(chunk({"refusal": "no"}, logprobs={"content": None, "refusal": [refusal]}, finish_reason="stop"))
     (parsed,) = ChatCompletion.model_validate_json(chat.body()).choices
     assert parsed.logprobs is not None and parsed.logprobs.refusal is not None
@@ -141,5 +142,5 @@ def test_logprobs_of_completions_and_refusals_are_in_the_complete_answer() -> No
         {"delta": {}, "logprobs": [1]},
     ],
 )
-def test_a_malformed_tool_call_is_a_malformed_response(choice: Any) -> None:
+def test_a_malformed_tool_call_is_a_malformed_response(choice: JsonObject) -> None:
     assert not _is_well_formed({"choices": [choice]})

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import openai
 import orjson
 import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionMessageFunctionToolCall
 
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import Principal, acting_for
@@ -22,13 +22,14 @@ from drw.models.serving.errors import EngineBusy, EngineMisconfigured
 from drw.models.serving.openai.regex_limits import PatternError, check_pattern
 from drw.models.serving.openai.schema_limits import SchemaError, check_schema
 from drw.models.serving.openai.tools import allowed_tools, with_tool_schema
-from models.cluster import ModelsCluster
+from models.cluster import ModelsCluster, StartCluster
+from support.json_types import Json, JsonObject
 
 TEXT = {"type": "string"}
 
 
-def nested(depth, key="items"):
-    schema: dict[str, Any] = TEXT
+def nested(depth: int, key: str = "items") -> JsonObject:
+    schema: JsonObject = TEXT
     for _ in range(depth):
         schema = {key: schema}
     return schema
@@ -62,7 +63,7 @@ def nested(depth, key="items"):
         ("a\\", "backslash"),
     ],
 )
-def test_an_expensive_or_malformed_pattern_is_rejected_with_the_reason(pattern: Any, why: str) -> None:
+def test_an_expensive_or_malformed_pattern_is_rejected_with_the_reason(pattern: str, why: str) -> None:
     with pytest.raises(PatternError) as caught:
         check_pattern(pattern)
     assert why in str(caught.value)
@@ -108,7 +109,7 @@ def test_an_ordinary_pattern_is_accepted(pattern: str) -> None:
         ({"items": {"$ref": "file:///etc/passwd"}}, "#/items/$ref"),
     ],
 )
-def test_a_schema_above_a_limit_is_rejected_with_its_pointer(schema: Any, why: str) -> None:
+def test_a_schema_above_a_limit_is_rejected_with_its_pointer(schema: JsonObject, why: str) -> None:
     with pytest.raises(SchemaError) as caught:
         check_schema(schema)
     assert why in str(caught.value)
@@ -145,15 +146,21 @@ DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
 """As pydantic 2.12 has it for `Decimal`."""
 
 
-async def test_look_around_is_ignored_in_schemas_that_are_not_strict(start: Callable[..., Any], engine: Path) -> None:
+async def test_look_around_is_ignored_in_schemas_that_are_not_strict(start: StartCluster, engine: Path) -> None:
     price = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": DECIMAL}]}
     schema = {"type": "object", "properties": {"price": price}, "required": ["price"]}
-    tool: dict[str, Any] = {"type": "function", "function": {"name": "order", "parameters": schema}}
-    parameters = {"model": "small", "messages": [{"role": "user", "content": "Sell at 3."}], "max_tokens": 100}
+    tool: Json = {"type": "function", "function": {"name": "order", "parameters": schema}}
+    parameters: JsonObject = {
+        "model": "small",
+        "messages": [{"role": "user", "content": "Sell at 3."}],
+        "max_tokens": 100,
+    }
     async with start(small=engine) as cluster:
-        create = cluster.client.chat.completions.create
+        create: Callable[..., Awaitable[ChatCompletion]] = cluster.client.chat.completions.create
         created = await create(**parameters, tools=[tool], tool_choice="required", temperature=0)
-        assert "price" in orjson.loads(created.choices[0].message.tool_calls[0].function.arguments)
+        (call,) = created.choices[0].message.tool_calls or []
+        assert isinstance(call, ChatCompletionMessageFunctionToolCall)
+        assert "price" in orjson.loads(call.function.arguments)
         tool["function"]["strict"] = True
         with pytest.raises(openai.BadRequestError, match="no look-around"):
             await create(**parameters, tools=[tool])
@@ -208,25 +215,25 @@ REFUSED = [
 ]
 
 
-def strictly(schema):
+def strictly(schema: JsonObject) -> JsonObject:
     object_schema = {"type": "object", "properties": {"x": schema}, "required": ["x"], "additionalProperties": False}
     form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": object_schema}}
     return {"model": "small", "messages": [{"role": "user", "content": "x?"}], "response_format": form}
 
 
 @pytest.mark.parametrize("schema", HELD, ids=str)
-async def test_strict_schemas_are_enforced(start: Callable[..., Any], engine: Path, schema: Any) -> None:
+async def test_strict_schemas_are_enforced(start: StartCluster, engine: Path, schema: JsonObject) -> None:
     body = strictly(schema) | {"max_tokens": 100, "temperature": 0}
     async with start(small=engine) as cluster:
         answer = (await cluster.client.chat.completions.create(**body)).choices[0]
     assert answer.finish_reason == "stop"
     formats = jsonschema.FormatChecker()
-    jsonschema.validate(orjson.loads(answer.message.content)["x"], schema, format_checker=formats)
+    jsonschema.validate(orjson.loads(answer.message.content or "")["x"], schema, format_checker=formats)
 
 
 @pytest.mark.parametrize(("schema", "name"), REFUSED, ids=str)
 async def test_unsupported_keywords_in_strict_schemas_are_rejected_by_name(
-    start: Callable[..., Any], engine: Path, schema: Any, name: Any
+    start: StartCluster, engine: Path, schema: JsonObject, name: str
 ) -> None:
     async with start(small=engine) as cluster:
         with pytest.raises(openai.BadRequestError) as caught:
@@ -234,17 +241,18 @@ async def test_unsupported_keywords_in_strict_schemas_are_rejected_by_name(
     assert caught.value.param == "response_format" and name in caught.value.message
 
 
-async def test_constrained_json_has_no_optional_white_space(start: Callable[..., Any], engine: Path) -> None:
+async def test_constrained_json_has_no_optional_white_space(start: StartCluster, engine: Path) -> None:
     schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"enum": [[], [3]]}}}
     named = {"name": "x", "strict": True, "schema": schema | {"required": ["a", "b"], "additionalProperties": False}}
-    form, messages = {"type": "json_schema", "json_schema": named}, [{"role": "user", "content": "Where is Ann?"}]
+    form: Json = {"type": "json_schema", "json_schema": named}
+    messages: Json = [{"role": "user", "content": "Where is Ann?"}]
     async with start(small=engine) as cluster:
         for seed in range(5):
             answer = await cluster.client.chat.completions.create(
                 model="small", messages=messages, response_format=form, max_tokens=120, seed=seed
             )
             content = answer.choices[0].message.content
-            assert content == orjson.dumps(orjson.loads(content)).decode()
+            assert content == orjson.dumps(orjson.loads(content or "")).decode()
 
 
 @pytest.mark.parametrize("choice", ["auto", "required"])

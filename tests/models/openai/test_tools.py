@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import openai
@@ -12,8 +11,9 @@ import orjson
 import pytest
 
 from drw.models.serving.openai.tools import ANSWER_SCHEMA, _parse_call
-from models.cluster import ModelsCluster
+from models.cluster import ModelsCluster, StartCluster
 from models.openai.test_openai_api import tool
+from support.json_types import Json, JsonObject
 
 ADDRESS = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
 NESTED = {
@@ -27,12 +27,12 @@ ASK = [{"role": "user", "content": "Where is Ann?"}]
 
 
 @pytest.fixture
-async def cluster(start: Callable[..., Any], engine: Path) -> AsyncIterator[ModelsCluster]:
+async def cluster(start: StartCluster, engine: Path) -> AsyncIterator[ModelsCluster]:
     async with start(small=engine) as cluster:
         yield cluster
 
 
-async def complete_chat(cluster, **more):
+async def complete_chat(cluster: ModelsCluster, **more: Json) -> Json:
     return await cluster.client.chat.completions.create(
         **{"model": "small", "messages": ASK, "max_tokens": 120, **more}
     )
@@ -84,12 +84,14 @@ async def test_an_answer_with_tools_truncated_by_max_tokens_shows_no_json(
 
 
 UNHELD = {"type": "object", "properties": {"a": {"type": "string", "format": "no such one"}}}
-STRICT: dict[str, Any] = {"type": "function", "function": {"name": "strict", "parameters": UNHELD, "strict": True}}
+STRICT: JsonObject = {"type": "function", "function": {"name": "strict", "parameters": UNHELD, "strict": True}}
 
 
 @pytest.mark.parametrize("others", [[], [tool("other", a={"const": 1})]])
 @pytest.mark.parametrize("choice", ["auto", "required"])
-async def test_a_strict_function_is_enforced_beside_others(cluster: ModelsCluster, others: Any, choice: str) -> None:
+async def test_a_strict_function_is_enforced_beside_others(
+    cluster: ModelsCluster, others: list[JsonObject], choice: str
+) -> None:
     with pytest.raises(openai.BadRequestError, match="Unknown format: no such one"):
         await complete_chat(cluster, tools=[STRICT, *others], tool_choice=choice)
     lenient = {"type": "function", "function": STRICT["function"] | {"strict": False}}
@@ -97,7 +99,7 @@ async def test_a_strict_function_is_enforced_beside_others(cluster: ModelsCluste
 
 
 @pytest.mark.parametrize("stop", ['"', ["{", "}"]])
-async def test_a_stop_sequence_does_not_break_a_call(cluster: ModelsCluster, stop: Any) -> None:
+async def test_a_stop_sequence_does_not_break_a_call(cluster: ModelsCluster, stop: list[str] | str) -> None:
     (choice,) = (
         await complete_chat(cluster, tools=[tool("f", a={"const": "x"})], tool_choice="required", stop=stop)
     ).choices
@@ -105,7 +107,7 @@ async def test_a_stop_sequence_does_not_break_a_call(cluster: ModelsCluster, sto
     assert orjson.loads(call.function.arguments) == {"a": "x"}
 
 
-TOOLS: dict[str, dict[str, Any]] = {
+TOOLS: dict[str, JsonObject] = {
     "final_answer": {"parameters": ANSWER_SCHEMA},
     "f": {"parameters": {"type": "object"}},
 }
@@ -113,31 +115,33 @@ TOOLS: dict[str, dict[str, Any]] = {
 
 def test_a_truncated_text_answer_is_a_prefix() -> None:
     complete = '{"name": "final_answer", "arguments": {\n "text": "a\\\\b \\n \\ud83c\\udf89 \\u00e9 \\"q\\""}}'
-    expected = [_parse_call(complete[:cut], "length", TOOLS)[0].get("content", "") for cut in range(len(complete) + 1)]
+    expected = [
+        _parse_call(complete[:cut], "length", TOOLS)["delta"].get("content", "") for cut in range(len(complete) + 1)
+    ]
     assert expected[-1] == 'a\\b \n 🎉 é "q"'
     assert all(expected[-1].startswith(text) for text in expected)
     assert len(set(expected)) == len(expected[-1]) + 1
 
 
 @pytest.mark.parametrize(
-    ("stops", "expected", "reason"),
+    ("stops", "expected", "end"),
     [
-        ([], "one. two.", "length"),
-        ([" two", "."], "one", "stop"),
-        (["x"], "one. two.", "length"),
-        (["one"], "", "stop"),
+        ([], "one. two.", {"finish_reason": "length"}),
+        ([" two", "."], "one", {"finish_reason": "stop", "stop_reason": "."}),
+        (["x"], "one. two.", {"finish_reason": "length"}),
+        (["one"], "", {"finish_reason": "stop", "stop_reason": "one"}),
     ],
 )
-def test_stop_sequences_apply_to_a_text_answer_with_tools(stops: Any, expected: str, reason: str) -> None:
+def test_stop_sequences_apply_to_a_text_answer_with_tools(stops: list[str], expected: str, end: dict[str, str]) -> None:
     complete = '{"name": "final_answer", "arguments": {"text": "one. two."}}'
-    assert _parse_call(complete, "length", TOOLS, stops) == ({"content": expected}, reason)
+    assert _parse_call(complete, "length", TOOLS, stops) == {"delta": {"content": expected}, **end}
 
 
 def test_a_truncated_call_has_a_prefix_of_its_arguments() -> None:
     complete = '{"name": "f", "arguments": {"a": "b\\"}", "c": [1,2]}}'
     for cut in range(len(complete)):
-        delta, reason = _parse_call(complete[:cut], "length", TOOLS)
-        assert reason == "length" and "content" not in delta
-        for call in delta.get("tool_calls", ()):
+        choice = _parse_call(complete[:cut], "length", TOOLS)
+        assert choice["finish_reason"] == "length" and "content" not in choice["delta"]
+        for call in choice["delta"].get("tool_calls", ()):
             assert '{"a": "b\\"}", "c": [1,2]}'.startswith(call["function"]["arguments"])
-    assert _parse_call(complete, "stop", TOOLS)[1] == "tool_calls"
+    assert _parse_call(complete, "stop", TOOLS)["finish_reason"] == "tool_calls"

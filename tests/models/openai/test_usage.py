@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from drw.billing.usage import UsageUpdate
 from drw.models.serving.errors import ResponseTruncated
 from drw.models.serving.openai.usage import usage_update
+from support.json_types import JsonObject
 
 
-def word(index: int = 0, **more) -> dict:
+def word(index: int = 0, **more: str) -> JsonObject:
     return {"index": index, "delta": {"content": "x"}, **more}
 
 
@@ -56,13 +55,13 @@ def word(index: int = 0, **more) -> dict:
         ),
     ],
 )
-def test_a_chunk_is_converted_to_a_usage_update(chunk: Any, update: Any) -> None:
+def test_a_chunk_is_converted_to_a_usage_update(chunk: JsonObject, update: UsageUpdate) -> None:
     assert usage_update(chunk) == update
 
 
 @pytest.mark.parametrize("count", [-1, 1 << 31, 1.0, "7", True])
 @pytest.mark.parametrize("place", ["usage", "timings"])
-def test_an_invalid_token_count_ends_the_answer(place: str, count: Any) -> None:
+def test_an_invalid_token_count_ends_the_answer(place: str, count: float | str) -> None:
     name = {"usage": "completion_tokens", "timings": "predicted_n"}[place]
     with pytest.raises(ResponseTruncated, match=name):
         usage_update({"choices": [], place: {name: count}})

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import io
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from email.message import EmailMessage
+from pathlib import Path
+from typing import cast
 
 import openai
 import psycopg
@@ -17,15 +20,15 @@ from drw.demo.pdf import pdf
 from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
-from rag.documents.desks import Platform, error_body
-from support.ooxml import rows, workbook
-from support.samples import sample
+from rag.documents.desks import Desk, Platform, StoredFile, error_body
+from rag.ooxml import rows, workbook
+from rag.samples import sample
 
 WORKBOOK = workbook({"Limits": rows(["Desk", "Limit"], ["Metals", 4.5])})
 PASSWORD = "user_password"
 
 
-def mail(subject, *attached, text="See the annex."):
+def mail(subject: str, *attached: tuple[str, bytes | EmailMessage], text: str = "See the annex.") -> EmailMessage:
     message = EmailMessage()
     message["Subject"], message["From"], message["To"] = subject, "risk@example.com", "desk@example.com"
     message.set_content(text)
@@ -37,7 +40,9 @@ def mail(subject, *attached, text="See the annex."):
     return message
 
 
-def pdf_with_attachments(pages, embedded_files, annotation_files):
+def pdf_with_attachments(
+    pages: list[list[str]], embedded_files: list[tuple[str, bytes]], annotation_files: list[tuple[str, bytes]]
+) -> bytes:
     document = pypdfium2.PdfDocument(pdf(pages))
     for name, content in embedded_files:
         document.new_attachment(name).set_data(content)
@@ -56,8 +61,12 @@ def pdf_with_attachments(pages, embedded_files, annotation_files):
     return output.getvalue()
 
 
-async def files_by_name(desk):
-    return {f.filename: f async for f in desk.openai.files.list(order="asc")}
+async def files_of(desk: Desk) -> list[StoredFile]:
+    return [cast(StoredFile, f) async for f in desk.openai.files.list(order="asc")]
+
+
+async def files_by_name(desk: Desk) -> dict[str, StoredFile]:
+    return {f.filename: f for f in await files_of(desk)}
 
 
 async def test_attachments_of_a_mail_are_indexed_and_deleted_with_it(platform: Platform, rag: Profile) -> None:
@@ -99,10 +108,10 @@ async def test_the_same_attachment_of_two_mails_is_stored_for_each(platform: Pla
     terms = ("terms.txt", b"The same terms")
     first, second = [await desk.upload(f"{n}.eml", mail(n, terms).as_bytes()) for n in ("one", "two")]
     uploaded = await desk.upload(*terms)
-    files = [f async for f in desk.openai.files.list() if f.filename == "terms.txt"]
+    files = [f for f in await files_of(desk) if f.filename == "terms.txt"]
     assert {f.parent_id for f in files} == {first.id, second.id, None}
     await desk.openai.files.delete(first.id)
-    assert {f.parent_id async for f in desk.openai.files.list() if f.filename == "terms.txt"} == {second.id, None}
+    assert {f.parent_id for f in await files_of(desk) if f.filename == "terms.txt"} == {second.id, None}
     assert (await desk.openai.files.content(uploaded.id)).content == b"The same terms"
 
 
@@ -125,7 +134,7 @@ async def test_the_title_of_an_attachment_with_long_names_is_truncated(
     message = mail("long", ("a" * 251 + ".txt", b"Copper terms"), ("b" * 100_000, b"x"))
     parent = await desk.upload("m" * 251 + ".eml", message.as_bytes())
     assert max(map(len, parent.warnings)) < 500
-    (child,) = [f async for f in desk.openai.files.list() if f.parent_id]
+    (child,) = [f for f in await files_of(desk) if f.parent_id]
     store = await desk.openai.vector_stores.create(name="s", file_ids=[parent.id])
     attached = await desk.openai.vector_stores.files.poll(child.id, vector_store_id=store.id, poll_interval_ms=50)
     assert attached.status == "completed", attached.last_error
@@ -136,7 +145,7 @@ async def test_a_partly_received_attachment_is_not_stored_if_the_parser_fails(
 ) -> None:
     desk, attachments = platform.desk(), ParserPool.attachments
 
-    async def fail_midway(self, file, kind):
+    async def fail_midway(self: ParserPool, file: Path, kind: str) -> AsyncIterator[bytes | tuple[str, int]]:
         responses = attachments(self, file, kind)
         for _ in range(4):
             yield await anext(responses)
@@ -157,7 +166,7 @@ async def test_a_partly_received_attachment_is_not_stored_if_the_parser_fails(
 async def test_attachments_are_not_visible_to_other_desks(platform: Platform) -> None:
     research, rates = platform.desk("research"), platform.desk("rates")
     await research.upload("a.eml", mail("a", ("b.txt", b"inside")).as_bytes())
-    (child,) = [f async for f in research.openai.files.list() if f.parent_id]
+    (child,) = [f for f in await files_of(research) if f.parent_id]
     assert await files_by_name(rates) == {}
     with pytest.raises(openai.NotFoundError):
         await rates.openai.files.retrieve(child.id)
@@ -196,7 +205,8 @@ async def test_an_encrypted_pdf_is_decrypted_with_its_password_which_is_not_stor
     file = await desk.openai.files.create(
         file=("a.pdf", content), purpose="assistants", extra_body={"password": PASSWORD}
     )
-    assert (file.decrypted, file.parent_id, file.warnings) == (True, None, [])
+    stored = cast(StoredFile, file)
+    assert (stored.decrypted, stored.parent_id, stored.warnings) == (True, None, [])
     again = await desk.openai.files.create(
         file=("a.pdf", content), purpose="assistants", extra_body={"password": PASSWORD}
     )
@@ -224,6 +234,9 @@ async def test_a_pdf_with_a_damaged_page_is_indexed_with_a_warning(platform: Pla
     store = await desk.openai.vector_stores.create(name="s")
     files = desk.openai.vector_stores.files
     record = await files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
-    assert (record.status, record.warnings) == ("completed", ["page 2 is damaged and could not be read"])
+    assert (record.status, (record.model_extra or {})["warnings"]) == (
+        "completed",
+        ["page 2 is damaged and could not be read"],
+    )
     pages = [page.text for page in (await files.content(file.id, vector_store_id=store.id)).data]
     assert pages == ["First page", "", "Third page"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, PutFileRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.vector_store_pb2 import (
+    Document,
     ListDocumentsRequest,
     UpdateDocumentAttributesRequest,
     VectorSearchRequest,
@@ -25,10 +26,11 @@ from drw.rag.documents.ingestion import attribute_updates
 from rag.documents.desks import SERVICES, Desk, Platform, query, running
 from rag.documents.test_attachments import mail
 from support.hosting import hosted
+from support.json_types import JsonObject
 from support.parts import wait_until
 
 
-async def documents_of_year(store, collection, year):
+async def documents_of_year(store: VectorStoreClient, collection: str, year: int) -> list[str]:
     """Return the documents that a search with this year finds."""
     request = VectorSearchRequest(collection=collection, text="copper", attributes=to_values({"year": year}))
     return sorted({passage.document for passage in (await store.search(request)).passages})
@@ -43,7 +45,9 @@ async def indexed_desk(
         yield desk, platform.host.client(VectorStoreClient), platform
 
 
-async def index_file(desk, name, store=None, attributes=None, content=b"Copper rose."):
+async def index_file(
+    desk: Desk, name: str, store: str | None = None, attributes: None = None, content: bytes = b"Copper rose."
+) -> tuple[str, str]:
     file = await desk.upload(name, content)
     store = store or (await desk.openai.vector_stores.create()).id
     files = desk.openai.vector_stores.files
@@ -59,9 +63,9 @@ async def test_a_search_finds_new_attributes_immediately_without_another_embeddi
     file, collection = await index_file(desk, "a.txt")
     vectors = query(rag, "select xmin::text, document from vector_store.chunk_vector")
     job = query(rag, "select job, attempts from documents.vector_store_file")
-    platform.host._servicers["embedding"] = None
+    platform.host._servicers["embedding"] = cast(Any, None)
     files = desk.openai.vector_stores.files
-    changes: list[Any] = [{"year": 2025}, {"year": 2025, "note": "x"}, {}, {"year": 2025}]
+    changes: list[JsonObject] = [{"year": 2025}, {"year": 2025, "note": "x"}, {}, {"year": 2025}]
     for attributes in changes:
         changed = await files.update(file, vector_store_id=collection, attributes=attributes)
         assert (changed.status, changed.attributes) == ("completed", attributes)
@@ -81,7 +85,7 @@ async def test_two_files_with_the_same_content_have_separate_attributes(
     first, collection = await index_file(desk, "a.txt")
     others = [(await index_file(desk, name, collection))[0] for name in ("b.txt", "c.txt")]
     assert [row[0] for row in query(rag, "select id from vector_store.document")] == [first]
-    platform.host._servicers["embedding"] = None
+    platform.host._servicers["embedding"] = cast(Any, None)
     files = desk.openai.vector_stores.files
     await files.update(others[0], vector_store_id=collection, attributes={"year": 2030})
     assert await documents_of_year(store, collection, 2030) == [others[0]]
@@ -160,10 +164,10 @@ async def test_unsent_attributes_are_sent_after_a_restart(
         desk = platform.desk()
         file, collection = await index_file(desk, "a.txt")
 
-        async def unavailable(request):
+        async def unavailable(request: UpdateDocumentAttributesRequest) -> None:
             raise Unavailable("the vector store does not answer")
 
-        platform.host._servicers["vector_store"].update_document_attributes = unavailable
+        platform.service("vector_store").update_document_attributes = unavailable
         response = await desk.http.post(
             f"/vector_stores/{collection}/files/{file}", json={"attributes": {"year": 2025}}
         )
@@ -181,10 +185,10 @@ async def test_unsent_updates_of_other_files_do_not_fail_an_update(
     stuck, collection = await index_file(desk, "stuck.txt", content=b"Zinc fell.")
     file, _ = await index_file(desk, "a.txt", collection)
     query(rag, "update documents.vector_store_file set attributes_version = 9 where file = %s", stuck)
-    service = platform.host._servicers["vector_store"]
+    service = platform.service("vector_store")
     update = service.update_document_attributes
 
-    async def unavailable(request):
+    async def unavailable(request: UpdateDocumentAttributesRequest) -> Document:
         if request.document.id == stuck:
             raise Unavailable("the vector store does not answer")
         return await update(request)
@@ -223,7 +227,7 @@ async def test_the_migration_restores_the_types_of_attributes_that_were_stored_a
             assert shown.unchanged
 
 
-def revert_migrations(profile):
+def revert_migrations(profile: Profile) -> None:
     """Revert the changes of later migrations, to the tables of an earlier release."""
     for statement in (
         "drop function documents.visible_vector_store_files",

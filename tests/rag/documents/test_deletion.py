@@ -3,58 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
 
 import pytest
+from google.protobuf.message import Message
+from openai.types.vector_stores import VectorStoreFile
 
 from drw.kernel.errors import Unavailable
 from drw.kernel.runtime.settings import Profile
 from drw.rag.documents.ingestion import deletion_relay
 from drw.rag.documents.ingestion.deletion_relay import DeletionRelay
-from drw.rag.documents.storage.deletions import Deletions
-from rag.documents.desks import Desk, query, running
+from drw.rag.documents.storage.deletions import Deletion, Deletions
+from rag.documents.desks import Desk, Platform, query, running
 from support.parts import wait_until
 
 
-async def wait_until_empty(profile, table):
+async def wait_until_empty(profile: Profile, table: str) -> None:
     await asyncio.to_thread(wait_until, lambda: query(profile, f"select 1 from {table}") == [], f"an empty {table}")  # noqa: S608
 
 
 class IndexedFile:
     """One indexed file in one vector store."""
 
-    def __init__(self, platform):
+    def __init__(self, platform: Platform) -> None:
         self.platform = platform
         self.desk = platform.desk()
 
-    async def create(self):
+    async def create(self) -> IndexedFile:
         self.file = (await self.desk.upload("a.txt", b"Copper rose.")).id
         self.store = (await self.desk.openai.vector_stores.create(name="c")).id
         await self.attach()
         return self
 
-    async def attach(self):
+    async def attach(self) -> VectorStoreFile:
         files = self.desk.openai.vector_stores.files
         return await files.create_and_poll(self.file, vector_store_id=self.store, poll_interval_ms=20)
 
-    def path(self, target):
+    def path(self, target: str) -> str:
         return {
             "file": f"/files/{self.file}",
             "vector store file": f"/vector_stores/{self.store}/files/{self.file}",
             "vector store": f"/vector_stores/{self.store}",
         }[target]
 
-    def fail_deletions(self):
+    def fail_deletions(self) -> Callable[[], None]:
         """Make deletions in the vector store fail; return a function that restores it."""
-        service = self.platform.host._servicers["vector_store"]
+        service = self.platform.service("vector_store")
         methods = service.delete_document, service.delete_collection
 
-        async def unavailable(request):
+        async def unavailable(request: Message) -> None:
             raise Unavailable("the vector store does not answer")
 
         service.delete_document = service.delete_collection = unavailable
 
-        def restore():
+        def restore() -> None:
             service.delete_document, service.delete_collection = methods
 
         return restore
@@ -64,20 +66,20 @@ TARGETS = ["file", "vector store file", "vector store"]
 
 
 @pytest.fixture
-def no_sweep(monkeypatch: pytest.MonkeyPatch):
+def no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Disable sweeps after the start."""
     monkeypatch.setattr(deletion_relay, "SWEEP_SECONDS", 3600)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 async def test_a_deletion_interrupted_before_the_vector_store_is_completed_after_a_restart(
-    rag: Profile, target: Any, no_sweep: Any, monkeypatch: pytest.MonkeyPatch
+    rag: Profile, target: str, no_sweep: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(rag) as platform:
         indexed = await IndexedFile(platform).create()
         with monkeypatch.context() as patch:
 
-            async def interrupt(self, fences):
+            async def interrupt(self: DeletionRelay, fences: list[int]) -> None:
                 raise RuntimeError("the process is killed here")
 
             patch.setattr(DeletionRelay, "send", interrupt)
@@ -95,13 +97,13 @@ async def test_a_deletion_interrupted_before_the_vector_store_is_completed_after
 
 @pytest.mark.parametrize("target", TARGETS)
 async def test_a_deletion_interrupted_after_the_vector_store_is_confirmed_later_and_audited_once(
-    rag: Profile, target: Any, no_sweep: Any, monkeypatch: pytest.MonkeyPatch
+    rag: Profile, target: str, no_sweep: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(rag) as platform:
         indexed = await IndexedFile(platform).create()
         with monkeypatch.context() as patch:
 
-            async def interrupt(self, deletion):
+            async def interrupt(self: Deletions, deletion: Deletion) -> None:
                 raise RuntimeError("the process is killed here")
 
             patch.setattr(Deletions, "confirm", interrupt)
@@ -117,7 +119,7 @@ async def test_a_deletion_interrupted_after_the_vector_store_is_confirmed_later_
 
 @pytest.mark.parametrize("target", TARGETS)
 async def test_a_deletion_can_be_retried_until_the_vector_store_answers(
-    rag: Profile, target: Any, no_sweep: Any
+    rag: Profile, target: str, no_sweep: None
 ) -> None:
     async with running(rag) as platform:
         indexed = await IndexedFile(platform).create()
@@ -141,7 +143,7 @@ async def test_a_deletion_can_be_retried_until_the_vector_store_answers(
 
 
 async def test_a_late_deletion_does_not_remove_a_document_that_was_indexed_again(
-    rag: Profile, no_sweep: Any, monkeypatch: pytest.MonkeyPatch
+    rag: Profile, no_sweep: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(rag) as platform:
         indexed = await IndexedFile(platform).create()
@@ -156,7 +158,7 @@ async def test_a_late_deletion_does_not_remove_a_document_that_was_indexed_again
 
 
 async def test_one_deletion_that_fails_does_not_stop_the_others(
-    rag: Profile, no_sweep: Any, monkeypatch: pytest.MonkeyPatch
+    rag: Profile, no_sweep: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(rag) as platform:
         indexed = await IndexedFile(platform).create()

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
@@ -15,22 +16,25 @@ import pytest
 
 from drw.api.rag.v1.documents_pb2 import IndexFileRequest, Indexing, PutFileRequest, WatchIndexingRequest
 from drw.api.rag.v1.documents_rpc import DocumentsClient
+from drw.api.rag.v1.vector_store_pb2 import Document, PutDocumentRequest
 from drw.demo.pdf import pdf
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.rag.documents.ingestion.job_queue import MAX_JOBS_PER_CLAIM, SMALL_FILE_BYTES, JobQueue
 from drw.rag.documents.ingestion.worker_lease import acquired
 from rag.documents.desks import SERVICES, Platform
 from support.hosting import hosted
+from support.json_types import Json
 from support.parts import wait_until
 
 numbers = itertools.count()
 
 
 @asynccontextmanager
-async def queue(profile, host, workers):
+async def queue(profile: Profile, host: Host, workers: int) -> AsyncIterator[tuple[JobQueue, list[int]]]:
     """A job queue, and the numbers of live workers."""
     database = Database(profile.postgres, "documents")
     await database.start("drw.rag.documents")
@@ -40,7 +44,7 @@ async def queue(profile, host, workers):
     await database.stop()
 
 
-def enqueue(profile, owners, **columns):
+def enqueue(profile: Profile, owners: list[str], **columns: Json) -> None:
     """Insert one indexing job for each owner (`org/desk`), in this order."""
     row = {"bytes": SMALL_FILE_BYTES + 1, "key": "k", "collection": "c", "attempts": 0, "hash": ""} | columns
     with psycopg.connect(profile.postgres) as connection:
@@ -61,23 +65,29 @@ def enqueue(profile, owners, **columns):
 
 
 @pytest.fixture
-async def idle_workers(idle: AbstractAsyncContextManager[Platform], rag: Profile):
+async def idle_workers(
+    idle: AbstractAsyncContextManager[Platform], rag: Profile
+) -> AsyncIterator[tuple[JobQueue, list[int]]]:
     async with idle as platform, queue(rag, platform.host, 4) as claimed_queue:
         yield claimed_queue
 
 
-async def claim_owners(jobs, workers):
+async def claim_owners(jobs: JobQueue, workers: list[int]) -> list[str]:
     claimed = [await jobs.claim(number) for number in workers]
     return [f"{job.org}/{job.desk}" for job, *_ in filter(None, claimed)]
 
 
-async def test_orgs_take_turns_regardless_of_the_order_of_their_jobs(idle_workers: Any, rag: Profile) -> None:
+async def test_orgs_take_turns_regardless_of_the_order_of_their_jobs(
+    idle_workers: tuple[JobQueue, list[int]], rag: Profile
+) -> None:
     jobs, workers = idle_workers
     enqueue(rag, ["a/1"] * 9 + ["b/1"] * 2 + ["c/1"])
     assert sorted(await claim_owners(jobs, workers)) == ["a/1", "a/1", "b/1", "c/1"]
 
 
-async def test_desks_take_turns_within_the_share_of_their_org(idle_workers: Any, rag: Profile) -> None:
+async def test_desks_take_turns_within_the_share_of_their_org(
+    idle_workers: tuple[JobQueue, list[int]], rag: Profile
+) -> None:
     jobs, workers = idle_workers
     enqueue(rag, ["a/1"] * 5 + [f"a/{desk}" for desk in range(2, 9)] + ["b/1"] * 2)
     claimed = await claim_owners(jobs, workers)
@@ -85,7 +95,7 @@ async def test_desks_take_turns_within_the_share_of_their_org(idle_workers: Any,
     assert len({owner for owner in claimed if owner != "b/1"}) == 2
 
 
-async def test_one_org_never_uses_all_workers(idle_workers: Any, rag: Profile) -> None:
+async def test_one_org_never_uses_all_workers(idle_workers: tuple[JobQueue, list[int]], rag: Profile) -> None:
     jobs, workers = idle_workers
     enqueue(rag, ["a/1"] * 9)
     assert await claim_owners(jobs, workers) == ["a/1"] * 3
@@ -93,7 +103,9 @@ async def test_one_org_never_uses_all_workers(idle_workers: Any, rag: Profile) -
     assert await claim_owners(jobs, workers[3:]) == ["b/1"]
 
 
-async def test_small_files_of_one_caller_and_collection_are_claimed_in_a_batch(idle_workers: Any, rag: Profile) -> None:
+async def test_small_files_of_one_caller_and_collection_are_claimed_in_a_batch(
+    idle_workers: tuple[JobQueue, list[int]], rag: Profile
+) -> None:
     jobs, (first, second, *_) = idle_workers
     small = {"bytes": 100}
     enqueue(rag, ["a/1"] * (MAX_JOBS_PER_CLAIM + 3), **small)
@@ -107,7 +119,9 @@ async def test_small_files_of_one_caller_and_collection_are_claimed_in_a_batch(i
     assert other_desk.desk == "2"
 
 
-async def test_large_duplicate_and_retried_files_are_claimed_alone(idle_workers: Any, rag: Profile) -> None:
+async def test_large_duplicate_and_retried_files_are_claimed_alone(
+    idle_workers: tuple[JobQueue, list[int]], rag: Profile
+) -> None:
     jobs, workers = idle_workers
     enqueue(rag, ["a/1", "a/1"], bytes=100, attempts=1)
     enqueue(rag, ["b/1", "b/1"], bytes=100, hash="same")
@@ -133,7 +147,7 @@ asyncio.run(main())
 
 
 async def test_a_process_that_freezes_during_a_claim_does_not_block_other_workers(
-    idle_workers: Any, rag: Profile
+    idle_workers: tuple[JobQueue, list[int]], rag: Profile
 ) -> None:
     jobs, workers = idle_workers
     enqueue(rag, ["a/1"])
@@ -161,7 +175,7 @@ async def test_a_bad_file_in_a_batch_does_not_fail_the_other_files(
         store_service = cast(Any, host._servicers["vector_store"])
         put = store_service.put_document
 
-        async def reject_one(request):
+        async def reject_one(request: PutDocumentRequest) -> Document:
             if request.document.title == "3.txt":
                 raise InvalidRequest("not this one")
             return await put(request)

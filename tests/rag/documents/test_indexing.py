@@ -21,6 +21,7 @@ from drw.api.rag.v1.documents_pb2 import (
     WatchIndexingRequest,
 )
 from drw.api.rag.v1.documents_rpc import DocumentsClient
+from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse
 from drw.api.rag.v1.embedding_rpc import Embedding
 from drw.api.rag.v1.vector_store_pb2 import DeleteCollectionRequest, GetCollectionRequest, ListDocumentsRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
@@ -34,14 +35,15 @@ from drw.rag.documents.ingestion.job_queue import JobCounts
 from drw.rag.documents.ingestion.worker_lease import acquired
 from rag.documents.desks import SERVICES, Platform, query, queue_with_job
 from support.hosting import hosted
+from support.json_types import JsonObject
 from support.parts import wait_until
-from support.spans import recorded
+from support.telemetry.spans import recorded
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
-def audit_records(profile, action):
+def audit_records(profile: Profile, action: str) -> list[JsonObject]:
     rows = query(profile, "select record::jsonb from audit.inbox")
     return [record for (record,) in rows if record["action"] == action]
 
@@ -207,12 +209,12 @@ async def test_a_job_has_one_live_owner(
 class DoubleEmbedding(Embedding):
     """Double of the embedding service that fails a number of times."""
 
-    def __init__(self, inner, failures):
+    def __init__(self, inner: Embedding, failures: int) -> None:
         self._inner = inner
         self._failures = failures
         self.calls = 0
 
-    async def embed(self, request):
+    async def embed(self, request: EmbedRequest) -> EmbedResponse:
         self.calls += 1
         if self.calls <= self._failures:
             raise Unavailable("the embedding service does not answer")
@@ -221,7 +223,9 @@ class DoubleEmbedding(Embedding):
 
 async def test_an_unavailable_service_only_delays_indexing(rag: Profile, caller: Principal, report: bytes) -> None:
     async with hosted(rag, SERVICES) as host:
-        double = host._servicers["embedding"] = DoubleEmbedding(host._servicers["embedding"], 2)
+        embedding = host._servicers["embedding"]
+        assert isinstance(embedding, Embedding)
+        double = host._servicers["embedding"] = DoubleEmbedding(embedding, 2)
         documents = host.client(DocumentsClient)
         with acting_for(caller):
             file = await documents.put_file(PutFileRequest(name="report.pdf", content=report))
@@ -243,7 +247,7 @@ async def test_orphaned_blobs_are_deleted_at_startup(rag: Profile, caller: Princ
     assert [p.exists() for p in blobs] == [True]
 
 
-def _start_process(profile, tmp_path, folder):
+def _start_process(profile: Profile, tmp_path: Path, folder: Path) -> subprocess.Popen[bytes]:
     file = tmp_path / "profile.toml"
     names = ", ".join(f'"{name}"' for name in SERVICES)
     file.write_text(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 import pytest
 
-from drw.api.rag.v1.vector_store_pb2 import VectorSearchRequest
+from drw.api.rag.v1.vector_store_pb2 import Document, PutDocumentRequest, VectorSearchRequest
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.attributes import to_values
 from drw.kernel.rpc.context import Principal, acting_for
@@ -23,26 +22,26 @@ JOBS = 12
 """More than the size of the connection pool."""
 
 
-async def wait_for_row(profile, sql, description):
+async def wait_for_row(profile: Profile, sql: str, description: str) -> None:
     await asyncio.to_thread(wait_until, lambda: query(profile, sql) != [], description)
 
 
 class Gate:
     """Blocks calls of `put_document` until it is opened."""
 
-    def __init__(self, platform):
-        self._service = platform.host._servicers["vector_store"]
+    def __init__(self, platform: Platform) -> None:
+        self._service = platform.service("vector_store")
         self._put = self._service.put_document
         self._service.put_document = self._wait
         self.calls = 0
         self.opened = asyncio.Event()
 
-    async def _wait(self, request):
+    async def _wait(self, request: PutDocumentRequest) -> Document:
         self.calls += 1
         await self.opened.wait()
         return await self._put(request)
 
-    async def reached(self, calls=1):
+    async def reached(self, calls: int = 1) -> None:
         async with asyncio.timeout(60):
             while self.calls < calls:
                 await asyncio.sleep(0.01)
@@ -98,13 +97,13 @@ async def test_a_former_owner_cannot_finish_a_job_that_was_taken_over(
 
 
 @pytest.fixture
-def one_worker(rag: Profile):
+def one_worker(rag: Profile) -> Profile:
     """A profile with one worker, which processes one job at a time."""
     return rag.model_copy(update={"services": rag.services | {"documents": {"indexers": 1}}})
 
 
 async def test_a_frozen_worker_does_not_overwrite_the_document_of_its_successor(
-    one_worker: Any, rag: Profile, monkeypatch: pytest.MonkeyPatch
+    one_worker: Profile, rag: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("drw.kernel.storage.worker_lease.HEARTBEAT_SECONDS", 3600)
     async with running(one_worker) as frozen:
@@ -147,7 +146,7 @@ async def test_a_heartbeat_extends_the_lease_of_a_worker(
 
 @pytest.mark.parametrize("action", ["file", "vector store file", "batch"])
 async def test_a_deletion_during_the_write_of_a_document_leaves_no_document(
-    one_worker: Any, rag: Profile, action: str
+    one_worker: Profile, rag: Profile, action: str
 ) -> None:
     async with running(one_worker) as platform:
         gate = Gate(platform)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy import ndarray
 
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, Tokens
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
-from drw.kernel.errors import InvalidRequest, NotFound, RateLimited
+from drw.kernel.errors import DrwError, InvalidRequest, NotFound, RateLimited
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.rag.embedding.adapters.hashing import Hashing
 from drw.rag.embedding.encoder_queue import MAX_SHORT_TEXTS, EncoderQueue
 from drw.rag.embedding.lengths import LengthPolicy
-from drw.rag.embedding.ports import TextEncoder
+from drw.rag.embedding.ports import EncodingBatch, Text, TextEncoder
 from support.hosting import hosted
 
 TEXTS = ["the desk hedges gamma", "the desk hedges its gamma daily", "coffee is served at nine"]
@@ -42,7 +43,9 @@ async def test_texts_that_share_words_have_similar_vectors(hashing: Profile, how
         (EmbedRequest(texts=["a"], model="gpt"), NotFound, "there is 'hashing'"),
     ],
 )
-async def test_invalid_requests_are_rejected(hashing: Profile, request_: Any, error: Any, words: str) -> None:
+async def test_invalid_requests_are_rejected(
+    hashing: Profile, request_: EmbedRequest, error: type[DrwError], words: str
+) -> None:
     async with hosted(hashing, ["embedding"]) as host:
         with pytest.raises(error, match=words):
             await host.client(EmbeddingClient).embed(request_)
@@ -53,13 +56,13 @@ class DoubleEncoder(TextEncoder):
 
     model, dimensions = "double", 2
 
-    def __init__(self):
-        self.order = []
+    def __init__(self) -> None:
+        self.order: list[int] = []
 
-    def tokenize(self, texts, lengths):
+    def tokenize(self, texts: Sequence[Text], lengths: LengthPolicy) -> list[EncodingBatch]:
         return Hashing().tokenize(texts, lengths)
 
-    def encode(self, batch):
+    def encode(self, batch: EncodingBatch) -> ndarray:
         if batch.ids[0] == BROKEN:
             raise RuntimeError("broken")
         self.order.append(len(batch.ids))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy import ndarray
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
@@ -16,6 +18,7 @@ from drw.kernel.runtime.settings import ConfigError
 from drw.rag.embedding import weights
 from drw.rag.embedding.adapters.onnx import Onnx
 from drw.rag.embedding.lengths import LengthPolicy, TextTooLong, UnknownToken
+from drw.rag.embedding.ports import Text
 from drw.rag.embedding.service import pool_windows
 
 TEXTS = [
@@ -38,7 +41,7 @@ def encoder(model: Path) -> Onnx:
     return Onnx(Onnx.Settings(folder=model, threads=2))
 
 
-def embed(encoder, texts, lengths=REFUSE):
+def embed(encoder: Onnx, texts: Sequence[Text], lengths: LengthPolicy = REFUSE) -> ndarray:
     batches = encoder.tokenize(texts, lengths)
     return pool_windows(batches, [encoder.encode(batch) for batch in batches], len(texts))
 
@@ -61,7 +64,7 @@ def test_vectors_equal_the_golden_values(encoder: Onnx) -> None:
 def test_vectors_do_not_depend_on_order_or_batches(encoder: Onnx, model: Path) -> None:
     texts = [f"{text} {'and so on ' * (n * 7)}" for n in range(9) for text in TEXTS]
     together = embed(encoder, texts)
-    small = Onnx(Onnx.Settings(folder=model, threads=1, portion_tokens=64))
+    small = Onnx(Onnx.Settings(folder=model, threads=1, batch_tokens=64))
     assert len(small.tokenize(texts, REFUSE)) > len(encoder.tokenize(texts, REFUSE)) > 1
     for other in (embed(encoder, texts[::-1])[::-1], embed(small, texts)):
         assert (together * other).sum(axis=1).min() > 0.99999
@@ -143,11 +146,11 @@ def test_a_missing_model_is_an_error_that_names_the_folder(tmp_path: Path) -> No
 class ReferenceBert:
     """Devlin et al., "BERT", 2018, one text at a time."""
 
-    def __init__(self, source):
+    def __init__(self, source: Path) -> None:
         self.w = load_file(source / "model.safetensors")
         self.config = json.loads((source / "config.json").read_text())
 
-    def embed(self, ids):
+    def embed(self, ids: list[int]) -> ndarray:
         w = self.w
         hidden = w["embeddings.word_embeddings.weight"][ids].astype(np.float64)
         hidden += w["embeddings.position_embeddings.weight"][: len(ids)]
@@ -158,14 +161,14 @@ class ReferenceBert:
         mean = hidden.mean(axis=0)
         return mean / np.linalg.norm(mean)
 
-    def layer(self, at, hidden):
+    def layer(self, at: str, hidden: ndarray) -> ndarray:
         attended = self.linear(f"{at}.attention.output.dense", self.attend(f"{at}.attention.self", hidden))
         hidden = self.norm(f"{at}.attention.output.LayerNorm", hidden + attended)
         wide = self.linear(f"{at}.intermediate.dense", hidden)
         wide *= 0.5 * (1 + np.vectorize(math.erf)(wide / math.sqrt(2)))
         return self.norm(f"{at}.output.LayerNorm", hidden + self.linear(f"{at}.output.dense", wide))
 
-    def attend(self, at, hidden):
+    def attend(self, at: str, hidden: ndarray) -> ndarray:
         heads = self.config["num_attention_heads"]
         q, k, v = (self.linear(f"{at}.{name}", hidden) for name in ("query", "key", "value"))
         q, k, v = (x.reshape(len(x), heads, -1).transpose(1, 0, 2) for x in (q, k, v))
@@ -174,9 +177,9 @@ class ReferenceBert:
         shares /= shares.sum(axis=-1, keepdims=True)
         return (shares @ v).transpose(1, 0, 2).reshape(hidden.shape)
 
-    def linear(self, at, hidden):
+    def linear(self, at: str, hidden: ndarray) -> ndarray:
         return hidden @ self.w[f"{at}.weight"].T.astype(np.float64) + self.w[f"{at}.bias"]
 
-    def norm(self, at, x):
+    def norm(self, at: str, x: ndarray) -> ndarray:
         spread = np.sqrt(x.var(axis=-1, keepdims=True) + self.config["layer_norm_eps"])
         return (x - x.mean(axis=-1, keepdims=True)) / spread * self.w[f"{at}.weight"] + self.w[f"{at}.bias"]

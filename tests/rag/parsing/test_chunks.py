@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drw.rag.documents.chunking import token_estimate
-from drw.rag.documents.chunking.chunks import MAX_CHUNK_TOKENS, MAX_CONTEXT_TOKENS, Chunker
+from drw.rag.documents.chunking.chunks import MAX_CHUNK_TOKENS, MAX_CONTEXT_TOKENS, Chunk, Chunker
 from drw.rag.documents.chunking.document_context import subject
 from drw.rag.documents.parsing.pages import normalize, split_long
 
@@ -71,7 +71,7 @@ def test_a_page_without_text_has_no_chunks() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.sampled_from("ab1. ,|#-\n\té漢$%"), max_size=3000))
-def test_chunks_cover_all_letters_and_digits_and_are_bounded(text: Any) -> None:
+def test_chunks_cover_all_letters_and_digits_and_are_bounded(text: str) -> None:
     chunks = list(Chunker("Subject").page(1, text))
     covered = set()
     for chunk in chunks:
@@ -141,7 +141,7 @@ def test_the_estimated_number_of_tokens_is_near_the_tokenizer() -> None:
         assert abs(token_estimate.estimate(text) - count) <= 2
 
 
-def _without_overlap(chunks):
+def _without_overlap(chunks: list[Chunk]) -> Iterator[Chunk]:
     at = 0
     for chunk in chunks:
         text = chunk.text[max(0, at - chunk.start) :]

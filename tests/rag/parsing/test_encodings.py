@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,7 +31,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("encoding", "text"), TEXTS)
-def test_text_is_decoded_in_its_encoding(encoding: Any, text: Any) -> None:
+def test_text_is_decoded_in_its_encoding(encoding: str, text: str) -> None:
     assert decode(text.encode(encoding)) == (text, encoding)
 
 
@@ -57,14 +56,14 @@ ATTACHED = (
 UNKNOWN_ENCODINGS = ("undefined", "punycode", "idna", "rot13", "none-such")
 
 
-def write_file(tmp_path, name, content):
+def write_file(tmp_path: Path, name: str, content: bytes) -> Path:
     file = tmp_path / name
     file.write_bytes(content)
     return file
 
 
 @pytest.mark.parametrize("name", [*UNKNOWN_ENCODINGS, "utf-16", "utf-32", "utf-16-le"])
-def test_a_page_that_declares_an_impossible_encoding_is_read(name: Any, tmp_path: Path) -> None:
+def test_a_page_that_declares_an_impossible_encoding_is_read(name: str, tmp_path: Path) -> None:
     content = PAGE.format(name).encode()
     for page in (content, content + b" " * (len(content) % 2)):
         (text,) = Kreuzberg().pages(write_file(tmp_path, "a.html", page), "html", LIMITS)
@@ -77,7 +76,7 @@ def test_the_byte_order_mark_of_a_page_takes_precedence_over_its_declared_encodi
 
 
 @pytest.mark.parametrize("name", [*UNKNOWN_ENCODINGS, "a\0b"])
-def test_mail_that_declares_an_unknown_encoding_is_read(name: Any, tmp_path: Path) -> None:
+def test_mail_that_declares_an_unknown_encoding_is_read(name: str, tmp_path: Path) -> None:
     (text,) = Mail().pages(write_file(tmp_path, "a.eml", MESSAGE % name.encode()), "eml", LIMITS)
     assert text == "# x\n\nCafé limit"
     file = write_file(tmp_path, "b.eml", ATTACHED % name.encode())
@@ -96,6 +95,6 @@ def test_all_line_ends_become_line_feeds() -> None:
 @pytest.mark.parametrize(
     "content", [b"\x89PNG\r\n\x1a\n\0\0\0", bytes(range(256)) * 4, b"\0\1" * 50, bytes(range(1, 256))]
 )
-def test_binary_content_is_rejected(content: Any) -> None:
+def test_binary_content_is_rejected(content: bytes) -> None:
     with pytest.raises(ParseFailed, match="this is not text"):
         decode(content)

@@ -13,22 +13,22 @@ from drw.rag.documents.parsing.fair_slots import FairSlots
 class Holder:
     """A task that holds a slot until it is released."""
 
-    def __init__(self, slots, owner):
+    def __init__(self, slots: FairSlots, owner: str) -> None:
         self.acquired_event = asyncio.Event()
         self.release_event = asyncio.Event()
         self.task = asyncio.create_task(self._hold(slots, owner))
 
-    async def _hold(self, slots, owner):
+    async def _hold(self, slots: FairSlots, owner: str) -> None:
         async with slots.acquired(owner):
             self.acquired_event.set()
             await self.release_event.wait()
 
-    async def release(self):
+    async def release(self) -> None:
         self.release_event.set()
         await self.task
 
 
-async def run_pending_tasks():
+async def run_pending_tasks() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import msoffcrypto.format.ooxml
 import pytest
 
 from drw.rag.documents.adapters.office import Office
 from drw.rag.documents.ports import ParseFailed, ParserLimits
-from support.ooxml import NAMESPACES, document, presentation, rows, workbook
+from rag.ooxml import NAMESPACES, document, presentation, rows, workbook
 
 LIMITS = ParserLimits(pages=100, characters=1_000_000, unpacked_bytes=64 << 20)
 TEXT = "<w:p><w:r><w:t>{}</w:t></w:r></w:p>"
@@ -43,7 +42,7 @@ DIAGRAM_TEXT = "- Board\n  - Risk\n  - Audit"
 PASSWORD = "correct horse"
 
 
-def read(content, tmp_path, extension, limits=LIMITS):
+def read(content: bytes, tmp_path: Path, extension: str, limits: ParserLimits = LIMITS) -> tuple[list[str], list[str]]:
     file = tmp_path / f"a.{extension}"
     file.write_bytes(content)
     parser = Office()
@@ -126,7 +125,7 @@ def test_headings_lists_tables_and_page_breaks_of_a_document(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", ["²", "x", "-1", "1" * 5000])
-def test_an_invalid_number_does_not_damage_a_document(number: Any, tmp_path: Path) -> None:
+def test_an_invalid_number_does_not_damage_a_document(number: str, tmp_path: Path) -> None:
     numbering = (
         f"<w:numbering NS><w:abstractNum w:abstractNumId='0'><w:lvl w:ilvl='{number}'>"
         f"<w:start w:val='{number}'/></w:lvl></w:abstractNum>"
@@ -191,7 +190,7 @@ def test_deeply_nested_tables_are_read_without_a_crash(tmp_path: Path) -> None:
     assert "Deep" in read(deep, tmp_path, "docx")[0][0]
 
 
-def encrypt(content, password):
+def encrypt(content: bytes, password: str) -> bytes:
     padded, output = io.BytesIO(content), io.BytesIO()
     with zipfile.ZipFile(padded, "a") as archive:
         archive.comment = b" " * 5000  # msoffcrypto cannot encrypt very short files

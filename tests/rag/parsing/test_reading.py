@@ -6,10 +6,10 @@ import asyncio
 import os
 import signal
 import zipfile
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -20,9 +20,10 @@ from drw.demo.pdf import pdf
 from drw.rag.documents.parsing import file_types
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
+from drw.rag.documents.settings import ParsingSettings
 from drw.rag.documents.settings import ParsingSettings as Settings
 from rag.documents.test_attachments import mail
-from support.ooxml import rows, workbook
+from rag.ooxml import rows, workbook
 
 ENCRYPTION = b"/Encrypt << /Filter /Standard /V 1 /R 2 /P -44 /O (%b) /U (%b) >> /ID [(0) (0)] " % (
     b"o" * 32,
@@ -37,7 +38,7 @@ async def pool() -> AsyncIterator[ParserPool]:
 
 
 @asynccontextmanager
-async def parser_pool(settings):
+async def parser_pool(settings: ParsingSettings) -> AsyncIterator[ParserPool]:
     pool = ParserPool(settings)
     try:
         yield pool
@@ -45,7 +46,7 @@ async def parser_pool(settings):
         await pool.stop()
 
 
-async def read(pool, tmp_path, name, content):
+async def read(pool: ParserPool, tmp_path: Path, name: str, content: bytes) -> list[str]:
     file = tmp_path / name
     file.write_bytes(content)
     return (await pool.text(file, file_types.extension_of(name))).pages
@@ -95,13 +96,13 @@ INVALID_FILES = [
 
 
 @pytest.fixture(scope="module")
-def low_limits():
+def low_limits() -> ParsingSettings:
     return Settings(workers=1, max_pages=30, max_characters=10_000, max_unpacked_bytes=1 << 20)
 
 
 @pytest.mark.parametrize(("name", "content", "reason"), INVALID_FILES, ids=[name for name, *_ in INVALID_FILES])
 async def test_an_invalid_file_is_rejected_with_a_reason(
-    low_limits: Any, tmp_path: Path, name: Any, content: Any, reason: Any
+    low_limits: ParsingSettings, tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
     async with parser_pool(low_limits) as pool:
         with pytest.raises(ParseFailed, match=reason) as rejected:
@@ -116,7 +117,7 @@ async def test_an_encrypted_pdf_requires_a_password(pool: ParserPool, tmp_path: 
 
 
 async def test_a_decompression_bomb_is_rejected_regardless_of_its_declared_size(
-    low_limits: Any, tmp_path: Path
+    low_limits: ParsingSettings, tmp_path: Path
 ) -> None:
     file = tmp_path / "bomb.docx"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -140,7 +141,7 @@ async def test_a_parser_that_crashes_affects_only_its_file(pool: ParserPool, tmp
     assert await read(pool, tmp_path, "b.txt", b"fine") == ["fine"]
 
 
-async def _open_for_writing(fifo):
+async def _open_for_writing(fifo: Path) -> int:
     """Open a FIFO for writing once a parser has opened it for reading: the parser then waits for content."""
     while True:
         try:
@@ -205,7 +206,7 @@ async def test_page_text_is_normalised(pool: ParserPool, tmp_path: Path) -> None
     assert [len(page) for page in await read(pool, tmp_path, "c.txt", b"x" * 250_000)] == [100_000, 100_000, 50_000]
 
 
-def _workers():
+def _workers() -> list[psutil.Process]:
     return [p for p in psutil.Process().children() if "drw.rag.documents.parsing.parser_process" in p.cmdline()]
 
 
@@ -215,10 +216,10 @@ async def test_a_parser_process_that_exits_before_its_first_request_is_restarted
     file = tmp_path / "a.txt"
     file.write_text("text")
     pool = ParserPool(Settings())
-    killed: list[Any] = []
+    killed: list[Process] = []
     start = pool._start
 
-    async def exit_first():
+    async def exit_first() -> Process:
         worker = await start()
         if not killed:
             killed.append(worker)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path, PurePath
-from typing import Any
 
 import pytest
 
 from drw.rag.documents.parsing import file_types
-from drw.rag.documents.parsing.parser_pool import ParserPool
+from drw.rag.documents.parsing.parser_pool import ParsedText, ParserPool
 from drw.rag.documents.ports import ParseFailed
 from drw.rag.documents.settings import ParsingSettings as Settings
-from support.samples import sample
+from rag.samples import sample
 
 AGATE, PYEXCEL, MAIL = "agate_excel", "pyexcel_xlsx", "talon"
 DOCX, PPTX, PDF, MINER, MARKDOWN = "python_docx", "python_pptx", "pdftotext", "pdfminer", "markdown"
@@ -89,8 +88,8 @@ async def pool() -> AsyncIterator[ParserPool]:
 
 
 @pytest.fixture
-def read(pool: ParserPool, tmp_path: Path) -> Callable[..., Any]:
-    async def read(package, name):
+def read(pool: ParserPool, tmp_path: Path) -> Callable[[str, str], Awaitable[ParsedText]]:
+    async def read(package: str, name: str) -> ParsedText:
         file = tmp_path / PurePath(name).name
         file.write_bytes(sample(package, name))
         return await pool.text(file, file_types.extension_of(name))
@@ -103,7 +102,7 @@ def test_each_main_file_type_has_five_samples() -> None:
         assert sum(name.endswith(f".{extension}") for _, name, _ in SAMPLES) >= 5, extension
 
 
-async def test_the_text_of_samples_has_the_expected_parts(read: Callable[..., Any]) -> None:
+async def test_the_text_of_samples_has_the_expected_parts(read: Callable[[str, str], Awaitable[ParsedText]]) -> None:
     missing = []
     for package, name, expected in SAMPLES:
         text = "\fPAGE\f".join((await read(package, name)).pages)
@@ -111,7 +110,7 @@ async def test_the_text_of_samples_has_the_expected_parts(read: Callable[..., An
     assert missing == []
 
 
-async def test_a_hidden_sheet_is_skipped_with_a_warning(read: Callable[..., Any]) -> None:
+async def test_a_hidden_sheet_is_skipped_with_a_warning(read: Callable[[str, str], Awaitable[ParsedText]]) -> None:
     text = await read(PYEXCEL, f"{FIXTURES}/hidden_sheets.xlsx")
     assert (text.pages, text.warnings) == (
         *(["# shown\n\n## shown!A1:B1\n\n| A | B |\n| --- | --- |\n| A | B |"],),
@@ -119,7 +118,9 @@ async def test_a_hidden_sheet_is_skipped_with_a_warning(read: Callable[..., Any]
     )
 
 
-async def test_a_damaged_pdf_is_rejected_and_an_empty_pdf_has_no_text(read: Callable[..., Any]) -> None:
+async def test_a_damaged_pdf_is_rejected_and_an_empty_pdf_has_no_text(
+    read: Callable[[str, str], Awaitable[ParsedText]],
+) -> None:
     with pytest.raises(ParseFailed, match="this PDF is damaged, and cannot be opened"):
         await read(PDF, "tests/corrupt.pdf")
     assert (await read(PDF, "tests/blank.pdf")).pages == [""]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,8 +15,8 @@ from drw.rag.documents.adapters.opendocument import OpenDocument
 from drw.rag.documents.adapters.plain import Plain
 from drw.rag.documents.chunking.chunks import Chunker
 from drw.rag.documents.parsing.sheets.number_formats import format_number
-from drw.rag.documents.ports import ParseFailed, ParserLimits
-from support.ooxml import NAMESPACES, links, rows, workbook
+from drw.rag.documents.ports import ParseFailed, Parser, ParserLimits
+from rag.ooxml import NAMESPACES, links, rows, workbook
 
 LIMITS = ParserLimits(pages=100, characters=10_000_000, unpacked_bytes=64 << 20)
 FORMATTED = [
@@ -53,7 +53,13 @@ FORMATTED = [
 ]
 
 
-def read(content, tmp_path, extension="xlsx", limits=LIMITS, parser=Office):
+def read(
+    content: bytes,
+    tmp_path: Path,
+    extension: str = "xlsx",
+    limits: ParserLimits = LIMITS,
+    parser: Callable[[], Parser] = Office,
+) -> tuple[list[str], list[str]]:
     file = tmp_path / f"a.{extension}"
     file.write_bytes(content)
     parser_instance = parser()
@@ -61,7 +67,7 @@ def read(content, tmp_path, extension="xlsx", limits=LIMITS, parser=Office):
 
 
 @pytest.mark.parametrize(("value", "code", "text"), FORMATTED)
-def test_numbers_are_formatted_by_their_format_code(value: Any, code: Any, text: Any) -> None:
+def test_numbers_are_formatted_by_their_format_code(value: float, code: str, text: str) -> None:
     assert format_number(value, code) == text
 
 
@@ -141,7 +147,7 @@ def test_comments_are_read_except_on_hidden_cells(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", ["²", "x", "-1", "1" * 5000])
-def test_an_invalid_number_damages_only_its_cell(number: Any, tmp_path: Path) -> None:
+def test_an_invalid_number_damages_only_its_cell(number: str, tmp_path: Path) -> None:
     cells = f'<sheetData><row r="{number}"><c r="A1" s="{number}"><v>7</v></c></row></sheetData>'
     columns = f'<cols><col min="{number}" max="2" hidden="1"/></cols>'
     strings = f'<sheetData><row r="1"><c t="s"><v>{number}</v></c><c><v>7</v></c></row></sheetData>'
@@ -170,7 +176,7 @@ FORMULAS = [
 
 
 @pytest.mark.parametrize(("formula", "text"), FORMULAS, ids=[f[:20] for f, _ in FORMULAS])
-def test_a_formula_without_a_stored_value_is_computed_or_shown_as_text(formula: Any, text: Any, tmp_path: Path) -> None:
+def test_a_formula_without_a_stored_value_is_computed_or_shown_as_text(formula: str, text: str, tmp_path: Path) -> None:
     sheet = rows(["a", 10], ["b", 20], ["c", 30], top=1) + rows(["result", None, formula], top=9)
     pages, _ = read(workbook({"S": sheet, "Other one": rows([10], [20])}), tmp_path)
     assert f"| {text} |" in pages[0]

@@ -8,7 +8,7 @@ import pytest
 
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.rpc.context import Principal, acting_for
-from drw.kernel.runtime.host import Host
+from drw.kernel.runtime.host import Host, ServiceContext
 from drw.kernel.runtime.settings import Profile
 from rag.retrieval.filings import DoubleEmbedding, DoubleServing, fill
 from support.hosting import hosted
@@ -23,10 +23,10 @@ def serving() -> DoubleServing:
 def doubles(monkeypatch: pytest.MonkeyPatch, serving: DoubleServing) -> None:
     """Replaces the services of the models by doubles."""
 
-    async def build_serving(scope):
+    async def build_serving(scope: ServiceContext) -> DoubleServing:
         return serving
 
-    async def build_embedding(scope):
+    async def build_embedding(scope: ServiceContext) -> DoubleEmbedding:
         return DoubleEmbedding()
 
     monkeypatch.setattr("drw.models.serving.service.build", build_serving)

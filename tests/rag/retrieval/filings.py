@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from drw.api.models.v1 import serving_rpc
-from drw.api.models.v1.serving_pb2 import ChatChunk
+from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.rag.v1 import embedding_rpc
-from drw.api.rag.v1.embedding_pb2 import EmbedResponse
+from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse
 from drw.api.rag.v1.vector_store_pb2 import CreateCollectionRequest
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.errors import Unavailable
-from support.passages import put, vector
+from rag.passages import put, vector
 
 APPLE = "Apple Inc. · Form 10-Q · period ended July 1, 2023"
 INTEL = "Intel Corporation · Form 10-Q · period ended July 1, 2023"
@@ -17,20 +20,20 @@ INTEL = "Intel Corporation · Form 10-Q · period ended July 1, 2023"
 class DoubleEmbedding(embedding_rpc.Embedding):
     """Gives texts that share words similar vectors."""
 
-    async def embed(self, request):
+    async def embed(self, request: EmbedRequest) -> EmbedResponse:
         return EmbedResponse(vectors=[vector(text) for text in request.texts], model="double")
 
 
 class DoubleServing(serving_rpc.Serving):
     """Streams the configured answer and records the requests."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.texts = ["ok"]
         self.finish = "stop"
-        self.error = None
-        self.requests = []
+        self.error: str | None = None
+        self.requests: list[ChatRequest] = []
 
-    async def chat(self, request):
+    async def chat(self, request: ChatRequest) -> AsyncIterator[ChatChunk]:
         self.requests.append(request)
         for text in self.texts:
             yield ChatChunk(text=text, model="double-1")
@@ -39,7 +42,7 @@ class DoubleServing(serving_rpc.Serving):
         yield ChatChunk(finish_reason=self.finish, model="double-1")
 
 
-async def fill(store):
+async def fill(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     apple = [
         "Statements of operations (in millions)\nTotal net sales $ 81,797 $ 82,959",

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 import psycopg
 import pytest
 
-from drw.api.rag.v1.retrieval_pb2 import AskRequest, SearchRequest
+from drw.api.rag.v1.retrieval_pb2 import Answer, AskRequest, SearchRequest
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
+from drw.api.rag.v1.vector_store_pb2 import Passage
 from drw.kernel.attributes import to_values
 from drw.kernel.errors import NotFound
 from drw.kernel.runtime.host import Host
 from rag.retrieval.filings import DoubleServing
+from support.json_types import Json, JsonObject
 
 QUESTION = "What were Apple's total net sales in the quarter ended July 1, 2023?"
 
 
-async def ask(host, question=QUESTION, **more):
+async def ask(host: Host, question: str = QUESTION, **more: Json) -> tuple[Sequence[Passage], list[str], Answer]:
     """Return the sources, the text chunks, and the answer."""
     request = AskRequest(collection="filings", question=question, **more)
     events = [event async for event in host.client(RetrievalClient).ask(request)]
@@ -144,5 +148,5 @@ async def test_the_audit_record_has_hashes_of_passages_and_no_text(
     assert "net sales" not in str(rows) and "81,797" not in str(rows)
 
 
-def _loaded(row):
+def _loaded(row: tuple[str]) -> JsonObject:
     return orjson.loads(row[0]) if isinstance(row[0], str | bytes) else row[0]

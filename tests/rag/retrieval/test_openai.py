@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from drw.kernel.runtime.host import Host
+from support.json_types import Json, JsonObject
 
 HEADERS = {"x-drw-key": "key_1", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": "documents:read"}
 
@@ -23,7 +24,7 @@ def how() -> str:
 def client(host: Host) -> Callable[..., openai.AsyncOpenAI]:
     """OpenAI's client, through the application of the process."""
 
-    def make(**headers):
+    def make(**headers: str) -> openai.AsyncOpenAI:
         web = httpx.AsyncClient(transport=httpx.ASGITransport(app=host.app()))
         return openai.AsyncOpenAI(
             api_key="x",
@@ -36,7 +37,7 @@ def client(host: Host) -> Callable[..., openai.AsyncOpenAI]:
     return make
 
 
-def extra_fields(page: openai.BaseModel) -> dict[str, Any]:
+def extra_fields(page: openai.BaseModel) -> JsonObject:
     """Return the fields that are not part of OpenAI's API."""
     return page.model_extra or {}
 
@@ -72,7 +73,7 @@ async def test_automatic_filters_are_returned_and_can_be_disabled(client: Callab
 async def test_filters_and_thresholds_narrow_the_results(client: Callable[..., openai.AsyncOpenAI]) -> None:
     async with client() as api:
         equal = {"type": "eq", "key": "ticker", "value": "INTC"}
-        narrowing: list[Any] = [equal, {"type": "and", "filters": [equal, equal]}]
+        narrowing: list[Json] = [equal, {"type": "and", "filters": [equal, equal]}]
         for filters in narrowing:
             page = await api.vector_stores.search("filings", query="gross margin", filters=filters)
             assert {r.file_id for r in page.data} == {"file-i"}
@@ -100,7 +101,7 @@ async def test_filters_and_thresholds_narrow_the_results(client: Callable[..., o
     ],
 )
 async def test_an_invalid_search_is_a_bad_request(
-    client: Callable[..., openai.AsyncOpenAI], body: Any, message: str
+    client: Callable[..., openai.AsyncOpenAI], body: JsonObject, message: str
 ) -> None:
     async with client() as api:
         with pytest.raises(openai.BadRequestError, match=message):

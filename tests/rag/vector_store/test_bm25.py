@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from math import log
-from typing import Any
 
 import pytest
 
 from drw.rag.vector_store import bm25
-from drw.rag.vector_store.ports import PassagePosition
+from drw.rag.vector_store.ports import KeywordScores, PassagePosition
 
 TEXTS = {(1, 0): "cash cash flow", (1, 1): "net sales", (2, 0): "net cash flow of sales", (3, 7): "lease"}
 
 
-def postings():
+def postings() -> list[tuple[str, int, bytes]]:
     hits: dict[tuple[str, int], list[int]] = {}
     for (document, number), text in TEXTS.items():
         for term, count in Counter(text.split()).items():
@@ -22,7 +21,7 @@ def postings():
     return [(term, document, bm25.pack_hits(packed)) for (term, document), packed in hits.items()]
 
 
-def by_formula(terms):
+def by_formula(terms: list[str]) -> dict[tuple[int, int], float]:
     """Robertson and Zaragoza (2009), equation 3.15, with the idf that stays above zero."""
     average = sum(len(text.split()) for text in TEXTS.values()) / len(TEXTS)
     scores: dict[tuple[int, int], float] = {}
@@ -38,12 +37,12 @@ def by_formula(terms):
     return scores
 
 
-def found(terms):
+def found(terms: list[str]) -> KeywordScores:
     return bm25.scores(terms, [p for p in postings() if p[0] in terms], len(TEXTS), 11 / 4)
 
 
 @pytest.mark.parametrize("terms", [["cash"], ["cash", "flow", "net"], ["lease", "of"]])
-def test_scores_equal_the_formula(terms: Any) -> None:
+def test_scores_equal_the_formula(terms: list[str]) -> None:
     best = found(terms).of([PassagePosition(*place) for place in TEXTS])
     assert {(p.document, p.number): score for p, score in best.items()} == pytest.approx(by_formula(terms))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from operator import eq, ge, gt, le, lt, ne
-from typing import Any
 
 import psycopg
 import pytest
@@ -17,10 +16,11 @@ from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.rag.vector_store.adapters.pgvector.snapshot import PostgresSnapshot
+from rag.passages import put, vector
 from support.hosting import hosted
-from support.passages import put, vector
+from support.json_types import Json, JsonObject
 
-DOCUMENTS: dict[str, dict[str, Any]] = {
+DOCUMENTS: dict[str, JsonObject] = {
     "three": {"n": 3, "s": "b", "ok": True},
     "float": {"n": 3.5, "s": "c", "ok": False},
     "minus": {"n": -7, "s": "B"},
@@ -42,13 +42,13 @@ async def store(profile: Profile, caller: Principal) -> AsyncIterator[VectorStor
             yield store
 
 
-async def found(store, value, **more):
+async def found(store: VectorStoreClient, value: JsonObject, **more: Json) -> set[str]:
     request = VectorSearchRequest(collection="c", text="net sales", vector=vector("net sales"), limit=50, **more)
     request.filter.update(value)
     return {passage.document for passage in (await store.search(request)).passages}
 
 
-def compare(type_, key, value):
+def compare(type_: str, key: Json, value: Json) -> JsonObject:
     return {"type": type_, "key": key, "value": value}
 
 
@@ -97,7 +97,7 @@ async def test_a_filter_and_equal_attributes_both_apply(store: VectorStoreClient
     assert await found(store, compare("ne", "s", "x"), attributes={"n": {"number_value": 3}}) == {"three"}
 
 
-def deep(levels):
+def deep(levels: int) -> JsonObject:
     value = compare("eq", "n", 1)
     for _ in range(levels):
         value = {"type": "and", "filters": [value]}
@@ -136,7 +136,7 @@ def deep(levels):
         (deep(90), "nested more than 8 deep"),
     ],
 )
-def test_an_invalid_filter_is_rejected_with_its_path(value: Any, message: str) -> None:
+def test_an_invalid_filter_is_rejected_with_its_path(value: Json, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message) as refused:
         parse(value, "f")
     assert refused.value.metadata["param"].startswith("f")
@@ -151,7 +151,7 @@ async def test_random_filters_match_the_same_documents_as_a_reference_implementa
         assert await found(store, value) == right, value
 
 
-def some_filter(chance, levels):
+def some_filter(chance: random.Random, levels: int) -> JsonObject:
     if levels and chance.random() < 0.5:
         parts = [some_filter(chance, levels - 1) for _ in range(chance.randint(1, 3))]
         return {"type": chance.choice(("and", "or")), "filters": parts}
@@ -161,7 +161,7 @@ def some_filter(chance, levels):
     return compare(kind, key, value)
 
 
-def matches(value, attributes):
+def matches(value: JsonObject, attributes: JsonObject) -> bool:
     kind = value["type"]
     if kind in ("and", "or"):
         return (all if kind == "and" else any)(matches(part, attributes) for part in value["filters"])
@@ -173,7 +173,7 @@ def matches(value, attributes):
     return {"eq": eq, "ne": ne, "gt": gt, "gte": ge, "lt": lt, "lte": le}[kind](has, wanted)
 
 
-def kind_of(value):
+def kind_of(value: object) -> type:
     return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
 
 
@@ -184,7 +184,7 @@ async def test_a_filter_that_leaves_few_vectors_is_searched_exactly(
     asked = []
     prepare = PostgresSnapshot._configure_graph_search
 
-    async def prepared(self):
+    async def prepared(self: PostgresSnapshot) -> None:
         asked.append(self)
         await prepare(self)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.rag.v1.vector_store_pb2 import (
@@ -27,8 +27,9 @@ from drw.kernel.attributes import from_values, to_values
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
+from rag.passages import put, vector
 from support.hosting import hosted
-from support.passages import put, vector
+from support.json_types import Json, JsonObject
 
 ADAPTERS = {
     "pgvector": {"index": "pgvector"},
@@ -50,7 +51,9 @@ async def store(profile_with_adapter: Profile, caller: Principal) -> AsyncIterat
             yield host.client(VectorStoreClient)
 
 
-async def search(store, text, collection="filings", **more):
+async def search(
+    store: VectorStoreClient, text: str, collection: str = "filings", **more: Json
+) -> list[tuple[str, int]]:
     answer = await store.search(VectorSearchRequest(collection=collection, text=text, **more))
     return [(p.document, p.chunk) for p in answer.passages]
 
@@ -114,7 +117,7 @@ async def test_names_are_unique_within_a_desk(store: VectorStoreClient, caller: 
 
 @pytest.mark.parametrize("other_caller", [{"desk": "trading"}, {"org": "other"}])
 async def test_collections_of_another_desk_are_not_found_by_id_or_name(
-    store: VectorStoreClient, caller: Principal, other_caller: Any
+    store: VectorStoreClient, caller: Principal, other_caller: JsonObject
 ) -> None:
     created = await store.create_collection(CreateCollectionRequest(name="filings"))
     await store.put_document(put("filings", "a", ["net sales"]))
@@ -170,7 +173,8 @@ async def test_attributes_restrict_a_search(store: VectorStoreClient) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
     for n in range(30):
         await store.put_document(put("filings", f"d{n}", [f"net sales {n}"], year=str(2000 + n % 3), firm="A"))
-    for more in ({}, {"vector": vector("net sales 4")}):
+    narrowing: list[JsonObject] = [{}, {"vector": vector("net sales 4")}]
+    for more in narrowing:
         found = await search(store, "net sales", limit=50, attributes=to_values({"year": "2001", "firm": "A"}), **more)
         assert sorted(found) == sorted((f"d{n}", 0) for n in range(30) if n % 3 == 1)
         assert await search(store, "net sales", attributes=to_values({"year": "1999"}), **more) == []
@@ -255,10 +259,10 @@ def backwards() -> PutDocumentRequest:
     ],
 )
 async def test_requests_that_do_not_fit_the_index_are_rejected(
-    store: VectorStoreClient, invalid: Any, param: str, message: str
+    store: VectorStoreClient, invalid: Message, param: str, message: str
 ) -> None:
     await store.create_collection(CreateCollectionRequest(name="filings"))
-    methods: dict[type, Callable[..., Any]] = {
+    methods: dict[type, Callable[..., Awaitable[object]]] = {
         VectorSearchRequest: store.search,
         ListCollectionsRequest: store.list_collections,
         PutDocumentRequest: store.put_document,

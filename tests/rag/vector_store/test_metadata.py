@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -21,13 +20,14 @@ from drw.kernel.attributes import to_values
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.rag.vector_store import metadata
+from rag.passages import put, vector
 from support.hosting import hosted
-from support.passages import put, vector
+from support.json_types import Json, JsonObject
 
 COVER = "Common Stock, $0.00001 par value per share\nHLMT\nThe Nasdaq Stock Market LLC"
 
 
-def extract(title, context, text="", **attributes):
+def extract(title: str, context: str, text: str = "", **attributes: str) -> dict[str, str]:
     chunks = [Chunk(number=0, page=1, text=text or "x", context=f"{context}\nItem 1"), Chunk(page=2, context=context)]
     return metadata.extract(Document(title=title, attributes=to_values(attributes)), chunks)
 
@@ -101,7 +101,7 @@ def test_company_names_are_normalised_without_the_legal_form(name: str, normalis
         ("1 in 5 million have abnormal PrP positivity.", set(), {"document_type:5-m"}),
     ],
 )
-def test_a_question_names_companies_types_and_periods(text: str, names: Any, names_not: Any) -> None:
+def test_a_question_names_companies_types_and_periods(text: str, names: set[str], names_not: set[str]) -> None:
     found = {term for terms in metadata.question_terms(text).values() for term in terms}
     assert names <= found
     assert not names_not & found
@@ -128,7 +128,7 @@ async def store(profile: Profile, caller: Principal) -> AsyncIterator[VectorStor
             yield store
 
 
-async def search_with_filters(store, text, **more):
+async def search_with_filters(store: VectorStoreClient, text: str, **more: Json) -> tuple[set[str], JsonObject]:
     normalised = VectorSearchRequest(collection="filings", text=text, vector=vector("net sales"), **more)
     found = await store.search(normalised)
     return {p.document for p in found.passages}, {f.key: list(f.values) for f in found.applied_filters}
@@ -161,7 +161,7 @@ HELM = {"company": ["Helmet Systems, Inc."]}
     ],
 )
 async def test_automatic_filters_apply_the_named_metadata_that_documents_have(
-    store: VectorStoreClient, text: str, documents: Any, filters: Any
+    store: VectorStoreClient, text: str, documents: set[str], filters: JsonObject
 ) -> None:
     assert await search_with_filters(store, text) == (documents, filters)
     assert await search_with_filters(store, text, no_auto_filters=True) == (ALL, {})

@@ -7,9 +7,8 @@ filter was changed as somebody might: to an overlap, to the first wall alone, an
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import psycopg
 import pytest
@@ -21,6 +20,7 @@ from drw.api.rag.v1.vector_store_pb2 import (
     GetCollectionRequest,
     ListCollectionsRequest,
     ListDocumentsRequest,
+    Passage,
     UpdateCollectionRequest,
     UpdateDocumentAttributesRequest,
     VectorSearchRequest,
@@ -30,8 +30,8 @@ from drw.kernel.attributes import to_values
 from drw.kernel.errors import Conflict, Forbidden, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
+from rag.passages import put, vector
 from support.hosting import hosted
-from support.passages import put, vector
 
 WALLS = ("m-and-a", "research", "credit", "prime")
 WORDS = ("copper", "zinc", "lead", "silver", "gold", "tin", "nickel", "iron")
@@ -189,7 +189,7 @@ async def check(store: VectorStoreClient, seed: int, worlds: int) -> int:
 
 
 @pytest.mark.parametrize("how", WORLDS)
-async def test_ten_thousand_random_questions_reveal_nothing_behind_walls(profile: Profile, how: Any) -> None:
+async def test_ten_thousand_random_questions_reveal_nothing_behind_walls(profile: Profile, how: str) -> None:
     adapter = {"exact_up_to": 0} if how == "graph" else {}
     services = {"vector_store": {"index": "pgvector", "pgvector": adapter}}
     async with hosted(profile.model_copy(update={"services": services}), ["vector_store"]) as host:
@@ -198,7 +198,7 @@ async def test_ten_thousand_random_questions_reveal_nothing_behind_walls(profile
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-async def test_the_checker_detects_a_mutated_filter(profile: Profile, mutation: Any) -> None:
+async def test_the_checker_detects_a_mutated_filter(profile: Profile, mutation: str) -> None:
     async with hosted(profile, ["vector_store"]) as host:
         with psycopg.connect(profile.postgres) as connection:
             connection.execute(
@@ -221,7 +221,7 @@ INSIDE = replace(OUTSIDE, key="key_inside", walls=frozenset({"m-and-a"}))
 BOTH = replace(OUTSIDE, key="key_both", walls=frozenset({"m-and-a", "credit"}))
 
 
-async def search(store, collection, text="falcon target"):
+async def search(store: VectorStoreClient, collection: str, text: str = "falcon target") -> Sequence[Passage]:
     request = VectorSearchRequest(collection=collection, text=text, vector=vector(text))
     return (await store.search(request)).passages
 

@@ -21,8 +21,11 @@ Boundary *boundary_new(Bytes text);
 /* Strips the headers of a request or response. Returns 0 if they cannot be read; then they must not be forwarded. */
 u32 boundary_apply(const Boundary *boundary, Filter filter, int map);
 
-/* Whether the JOSE header of a verified token is acceptable, given the value of `authorization` (token_header.c). */
-u32 token_header_is_allowed(Bytes authorization);
+/* The token in the value of `authorization`; of size 0: it has another scheme (token_header.c). */
+Bytes bearer_token(Bytes authorization);
+
+/* Whether the JOSE header of a verified token is acceptable (token_header.c). */
+u32 token_header_is_allowed(Bytes token);
 
 /* Writes the caller and the fields that callers choose to the metadata of the access log (log_line.c). */
 void write_log_line(Filter filter, Bytes org, Bytes desk, Bytes key, Bytes path);

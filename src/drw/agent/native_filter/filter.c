@@ -33,15 +33,19 @@ enum { ORG, DESK, KEY, REQUEST_MODEL, ORG_REQUEST_MODEL, RESPONSE_MODEL, ORG_RES
 #define CUT TEXT("drw_cut")
 #define OVER_LIMIT TEXT("drw_requests")
 #define BAD_TOKEN TEXT("drw_refused_token_header")
+#define SEVERAL_TOKENS TEXT("drw_refused_several_tokens")
 #define LACKS_SCOPE TEXT("drw_lacks_scope")
 #define TOO_LARGE TEXT("drw_too_large")
 #define UNREADABLE_HEADERS TEXT("drw_headers")
 /* Metrics; Prometheus shows them as envoy_drw_requests_over_limit and envoy_drw_requests_without_scope. */
 #define METRIC_LIMIT TEXT("requests_over_limit")
 #define METRIC_SCOPE TEXT("requests_without_scope")
+#define KILL_MESSAGE "\"this was stopped by a kill switch: `drw kill list` says why\""
+/* Clients of chats read `error`, those of OpenAI's responses the fields beside it, and Anthropic's the event's name. */
 #define KILL_EVENT                                                                                                \
-  TEXT("data: {\"error\": {\"message\": \"this was stopped by a kill switch: `drw kill list` says why\", "            \
-       "\"type\": \"permission_error\", \"param\": null, \"code\": \"killed\"}}\n\n")
+  TEXT("event: error\ndata: {\"type\": \"error\", \"code\": \"killed\", \"message\": " KILL_MESSAGE                   \
+       ", \"param\": null, \"error\": {\"message\": " KILL_MESSAGE                                                  \
+       ", \"type\": \"permission_error\", \"param\": null, \"code\": \"killed\"}}\n\n")
 
 typedef enum { PENDING, EVENT_STREAM, OTHER } ResponseKind;
 typedef enum { LIVE, CUTTING, EVENT_SENT, ENDED } State;
@@ -407,15 +411,28 @@ static u64 content_length(Filter filter) {
   return value;
 }
 
-/* Checks the JOSE header of the token, and removes the token from the request. */
-static u32 check_token(Filter filter, u32 identified) {
+/* Removes a header with a token from the request, and checks the JOSE header of the token. Returns the number of values;
+ * `allowed` is set to 0 if there is not one acceptable token. */
+static size take_token(Filter filter, Bytes name, u32 has_scheme, u32 *allowed) {
   size count = 0;
-  Bytes name = TEXT("authorization"), value = {0};
+  Bytes value = {0};
   if (!HOST(http_get_header)(filter, REQUEST_HEADERS, name, &value, 0, &count) || !count)
-    return 1; /* no token: a client certificate */
-  u32 allowed = !identified || (count == 1 && token_header_is_allowed(value));
+    return 0;
+  if (count > 1 || !token_header_is_allowed(has_scheme ? bearer_token(value) : value))
+    *allowed = 0;
   HOST(http_set_header)(filter, REQUEST_HEADERS, name, (Bytes){0});
-  return allowed;
+  return count;
+}
+
+/* Checks the token of a verified caller, and removes it from the request. Returns the reason of a rejection, or of size
+ * 0. A caller without a token has a client certificate. */
+static Bytes check_token(Filter filter, u32 identified) {
+  u32 allowed = 1;
+  size bearer = take_token(filter, TEXT("authorization"), 1, &allowed);
+  size api_key = take_token(filter, TEXT("x-api-key"), 0, &allowed);
+  if (!identified)
+    return (Bytes){0};
+  return bearer && api_key ? SEVERAL_TOKENS : allowed ? (Bytes){0} : BAD_TOKEN;
 }
 
 /* Checks a verified caller against the deny list, and counts the request. Returns the reason of a rejection, or 0. */
@@ -458,8 +475,9 @@ int EXPORT(http_filter_request_headers)(Filter filter, Stream *stream, _Bool end
     return strip_headers(filter, stream->boundary, REQUEST_HEADERS);
   const Route *route = HOST(get_most_specific_route_config)(filter);
   Bytes key = header(filter, REQUEST_HEADERS, TEXT("x-drw-key"));
-  if (!check_token(filter, key.size != 0)) {
-    send_reply(filter, 401, BAD_TOKEN, 0);
+  Bytes bad_token = check_token(filter, key.size != 0);
+  if (bad_token.size) {
+    send_reply(filter, 401, bad_token, 0);
     stream->state = ENDED; /* without a lock: the stream is in no list */
     return STOP;
   }

@@ -32,19 +32,24 @@ static u32 contains(Bytes text, u8 c) {
   return 0;
 }
 
-/* The encoded JOSE header of the only token in the value; of size 0: the value is not a single token. */
-static Bytes header_part(Bytes authorization) {
+Bytes bearer_token(Bytes authorization) {
   if (!starts_with(authorization, TEXT("Bearer ")) && !starts_with(authorization, TEXT("bearer ")))
     return (Bytes){0};
-  size from = 7, dots = 0, end = 0;
+  size from = 7;
   while (from < authorization.size && authorization.data[from] == ' ')
     from++;
-  for (size i = from; i < authorization.size; i++)
-    if (authorization.data[i] == '.')
+  return (Bytes){authorization.data + from, authorization.size - from};
+}
+
+/* The encoded JOSE header of a token; of size 0: the text is not a single token. */
+static Bytes header_part(Bytes token) {
+  size dots = 0, end = 0;
+  for (size i = 0; i < token.size; i++)
+    if (token.data[i] == '.')
       end = dots++ ? end : i;
-    else if (base64url_digit(authorization.data[i]) < 0)
+    else if (base64url_digit(token.data[i]) < 0)
       return (Bytes){0};
-  return dots == DOTS ? (Bytes){authorization.data + from, end - from} : (Bytes){0};
+  return dots == DOTS ? (Bytes){token.data, end} : (Bytes){0};
 }
 
 /* Returns the number of decoded bytes. */
@@ -146,9 +151,9 @@ static u32 is_allowed_member(Reader *reader) {
   return type.data && is_accepted_type(type);
 }
 
-u32 token_header_is_allowed(Bytes authorization) {
+u32 token_header_is_allowed(Bytes token) {
   u8 text[MAX_HEADER];
-  Bytes encoded = header_part(authorization);
+  Bytes encoded = header_part(token);
   if (!encoded.size || encoded.size > MAX_HEADER)
     return 0;
   Reader reader = {text, text + base64url_decode(text, encoded)};

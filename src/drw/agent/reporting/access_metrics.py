@@ -22,7 +22,15 @@ SECONDS = Histogram(
     ["route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-MODEL_PATHS = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/moderations"}
+MODEL_PATHS = {
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/messages",
+    "/v1/moderations",
+    "/v1/rerank",
+    "/v1/responses",
+}
 """Envoy's own latency is measured for these only."""
 READ_BYTES = 1 << 18
 """Bytes to read before yielding to other tasks."""

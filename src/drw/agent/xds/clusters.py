@@ -17,6 +17,11 @@ PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 IDLE_SECONDS = 300
 """Less than the services' 600 s, so that Envoy always closes idle connections first."""
 
+LIVENESS_PATH = "/healthz"
+"""Answered by each process of the platform from its event loop."""
+LIVENESS_SECONDS = 0.75
+"""Interval and time limit of liveness checks; a frozen process is found after at most twice this time."""
+
 TRACES = "traces"
 LB_POLICIES = {"ring_hash": "RING_HASH", "round_robin": "ROUND_ROBIN", "random": "RANDOM"}
 FALLBACK_SEPARATOR = ">"
@@ -82,13 +87,16 @@ def cluster(upstream: Upstream, secret: str = "", ca_file: str = "") -> Json:
         config["lb_policy"] = LB_POLICIES.get(upstream.balancing, "LEAST_REQUEST")
     if len(upstream.addresses) > 1 or upstream.eject_after:
         config["outlier_detection"] = _outlier_detection(upstream)
+    if len(upstream.addresses) > 1 and is_platform_process(upstream):
+        config["health_checks"] = [_liveness_check()]
     if upstream.tls:
         config["transport_socket"] = _tls(ca_file)
     upstream_filters = [
         *([] if is_platform_process(upstream) else boundary.filters()),
         *_credential(upstream.credential, secret),
     ]
-    config["typed_extension_protocol_options"] = {PROTOCOL_OPTIONS: _protocol_options(upstream_filters)}
+    options = _protocol_options(upstream_filters, http2=upstream.http2)
+    config["typed_extension_protocol_options"] = {PROTOCOL_OPTIONS: options}
     return config
 
 
@@ -114,12 +122,13 @@ def _cluster(name: str, addresses: list[str], connect_ms: int) -> Json:
     )
 
 
-def _protocol_options(upstream_filters: Sequence[Json] = ()) -> Json:
+def _protocol_options(upstream_filters: Sequence[Json] = (), *, http2: bool = False) -> Json:
     options = {"common_http_protocol_options": {"idle_timeout": f"{IDLE_SECONDS}s"}}
     codec = typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")
     filters = [*upstream_filters, extension("envoy.filters.http.upstream_codec", codec)]
     extra_options = {"http_filters": filters} if upstream_filters else {}
-    return typed(PROTOCOL_OPTIONS, **options, explicit_http_config={"http_protocol_options": {}}, **extra_options)
+    protocol: Json = {"http2_protocol_options" if http2 else "http_protocol_options": {}}
+    return typed(PROTOCOL_OPTIONS, **options, explicit_http_config=protocol, **extra_options)
 
 
 def _circuit_breakers(upstream: Upstream) -> Json:
@@ -146,6 +155,23 @@ def _outlier_detection(upstream: Upstream) -> Json:
         "interval": "2s",
         "base_ejection_time": f"{(upstream.eject_ms or 5000) / 1000:g}s",
         "max_ejection_percent": 100,
+    }
+
+
+def _liveness_check() -> Json:
+    """Return the check of each process of an upstream with several: one that froze leaves the rotation in under 2 s.
+
+    Outlier detection finds processes that refuse connections; it would wait for the deadlines of a frozen one. The only
+    process of an upstream is not checked: without another one, its requests wait for its restart.
+    """
+    seconds = f"{LIVENESS_SECONDS}s"
+    return {
+        "timeout": seconds,
+        "interval": seconds,
+        "no_traffic_interval": seconds,
+        "unhealthy_threshold": 1,
+        "healthy_threshold": 1,
+        "http_health_check": {"path": LIVENESS_PATH, "host": "health"},
     }
 
 

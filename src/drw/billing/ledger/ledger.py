@@ -20,6 +20,7 @@ insert into metering.ledger select * from jsonb_populate_recordset(null::meterin
 on conflict (id) do nothing returning id
 """
 INSERT_WITH_AUDIT = " ".join(("with recorded as (", audit.INSERT, "), added as (", INSERT, ") select id from added"))
+INSERT_WITH_EVENTS = INSERT_WITH_AUDIT.replace("with ", f"with sent as ({audit.INSERT_EVENTS}), ", 1)
 # Correction of a call that the reaper has settled: the difference to the row of the process, once. Its reservation has
 # ended, so that usage beyond the settled amount is not charged.
 CORRECT = """
@@ -62,7 +63,7 @@ class Ledger:
         self._batches = GroupCommit(self._write)
 
     async def put(self, rows: Sequence[Row], record: str = "") -> bool:
-        """Write the rows of a call and its audit record (`AuditWriter.line`) durably.
+        """Write the rows of a call and its audit record (`AuditWriter.line`), with an event if it has one, durably.
 
         An existing row stays; a difference is added as a correction. Returns False if a row existed, which then counts.
 
@@ -88,7 +89,7 @@ class Ledger:
             if existing := [row for row in rows if row.id not in added]:
                 await connection.execute(CORRECT, (dump(existing),))
             if record:
-                await connection.execute(audit.INSERT, ([record],))
+                await audit.insert(connection, [record])
             await in_commit(connection)
         return len(added) == len(rows)
 
@@ -127,6 +128,8 @@ class Ledger:
         rows = {row.id: row for call in calls for row in call.rows}
         records = [call.record for call in calls if call.record]
         query, args = (INSERT_WITH_AUDIT, [records]) if records else (INSERT, [])
+        if events := audit.events_of(records):
+            query, args = INSERT_WITH_EVENTS, [*events, records]
         added = {row["id"] for row in await self._database.fetch(query, *args, dump(rows.values()))}
         if existing := [row for id, row in rows.items() if id not in added]:
             await self._database.fetch(CORRECT, dump(existing))

@@ -171,12 +171,40 @@ def show_experiment(name: Name, data_dir: DataDir = None, as_json: Json = False)
     write_table(
         ("ARM", "UNITS", "WEIGHT"), [(arm["arm"], arm["units"], weights[arm["arm"]]) for arm in response["arms"]]
     )
-    if response["sample_ratio"]["mismatch"]:
+    if delivery := response.get("delivery"):
+        write(
+            f"calls: {delivery['recorded']} recorded, {delivery['lost']} lost, "
+            f"{delivery['not_assigned']} without a {definition['unit']}"
+        )
+    write_comparisons(response)
+
+
+@experiments.command("feedback")
+def record_feedback(
+    response_id: Annotated[str, typer.Argument(help="Id of an answer, such as chatcmpl-...", show_default=False)],
+    metric: Annotated[str, typer.Argument(help="Metric of the experiment.", show_default=False)],
+    value: Annotated[float, typer.Argument(help="Value, such as a grade.", show_default=False)],
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Record a value for a call of an experiment of an alias."""
+    body = {"response_id": response_id, "metric": metric, "value": value}
+    response = Api.of(data_dir).post("/api/v1/feedback", body)
+    if as_json:
+        write_json(response)
+    else:
+        names = ", ".join(response["experiments"])
+        write(f"{names} has a value of this call already" if response["duplicate"] else f"recorded in {names}")
+
+
+def write_comparisons(results: dict[str, Any]) -> None:
+    """Write the comparisons with their intervals, and a warning if they cannot be trusted."""
+    if results.get("sample_ratio", {}).get("mismatch"):
         write("The counts do not fit the weights (sample-ratio mismatch): do not trust the comparisons.")
     write("")
     write_table(
         ("METRIC", "ARM", "CONTROL", "VALUE", "DIFFERENCE", "", "VERDICT"),
-        [_row(comparison) for comparison in response["comparisons"]],
+        [_row(comparison) for comparison in results["comparisons"]],
         "no metrics",
     )
 

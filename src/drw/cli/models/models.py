@@ -1,4 +1,4 @@
-"""`drw models`, `drw aliases`, `drw chat`: list models, check model files, manage aliases, chat."""
+"""`drw models`, `drw aliases`, `drw chat`, `drw infer`: list models, manage aliases, chat, call predictive models."""
 
 from __future__ import annotations
 
@@ -10,28 +10,36 @@ import typer
 
 from drw.cli import completion
 from drw.cli.api import Api
+from drw.cli.models import promotions, versions
 from drw.cli.models.check import check
 from drw.cli.models.conversation import Conversation, run_conversation
+from drw.cli.models.inference import infer, load, loaded, unload
 from drw.cli.options import DataDir, Json, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest, NotFound
 
-models = typer.Typer(help="Models: list them, and check model files.")
+models = typer.Typer(help="Models: list, register, validate, promote, load and check them.")
 aliases = typer.Typer(help="Aliases: one name for several models, with weights and fallbacks.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
     """Add the commands."""
     app.command(rich_help_panel=panel)(chat)
+    app.command(rich_help_panel=panel)(infer)
     app.add_typer(models, name="models", rich_help_panel=panel)
     app.add_typer(aliases, name="aliases", rich_help_panel=panel)
 
 
 models.command()(check)
+versions.add_to(models)
+promotions.add_to(models)
+models.command()(load)
+models.command()(unload)
+models.command()(loaded)
 
 
 @models.callback(invoke_without_command=True)
 def list_models(context: typer.Context, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the models. Subcommands check model files."""
+    """List the models. Subcommands register, validate, promote, load and check models."""
     if context.invoked_subcommand is not None:
         if as_json:
             raise InvalidRequest(f"give --json after the command: drw models {context.invoked_subcommand} ... --json")
@@ -68,7 +76,7 @@ def list_aliases(data_dir: DataDir = None, as_json: Json = False) -> None:
             " ".join(f"{target['model']}={target['weight']}" for target in a["targets"]),
             " ".join(a["fallbacks"]),
             f"{a['total_seconds']:g} s" if a["total_seconds"] else "",
-            "settings" if a["from_settings"] else "",
+            "settings" if a["from_settings"] else a["owner"] and "promotion",
         )
         for a in records
     ]

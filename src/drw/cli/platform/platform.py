@@ -20,6 +20,7 @@ from drw.catalog import BY_NAME, SUPPORT
 from drw.cli.escaping import visible_in_json
 from drw.cli.options import DataDir, Json, warn, write, write_json, write_line, write_table
 from drw.cli.platform.config import check_before_start
+from drw.cli.platform.health import model_rows, show_history
 from drw.cli.terminal import stream
 from drw.kernel.errors import InternalError, InvalidRequest, NotFound, Unavailable
 from drw.local.credentials import Credentials, local_paths
@@ -89,8 +90,20 @@ def down(data_dir: DataDir = None, as_json: Json = False) -> None:
         write("stopped" if was_running else f"no platform runs in {paths.data}")
 
 
-def status(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Show all processes and services. Exits with 0 only if all are healthy."""
+def status(
+    service: Annotated[
+        str, typer.Argument(help="With --history: only this service, or model/ID.", show_default=False)
+    ] = "",
+    history: Annotated[bool, typer.Option("--history", help="Show the changes of state, newest first.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show all processes, services and models. Exits with 0 only if all processes and services are healthy."""
+    if history:
+        show_history(service, data_dir, as_json)
+        return
+    if service:
+        raise InvalidRequest(f"{service!r} needs --history: `drw status --history {service}`")
     paths = local_paths(data_dir)
     response = _send_command(paths, "status")
     if response is None:
@@ -259,5 +272,8 @@ def _print_status(response: dict[str, Any]) -> None:
         write("")
         services = [(s["name"], s["cluster"], s["state"], s["detail"]) for s in response["services"]]
         write_table(("SERVICE", "CLUSTER", "STATE", ""), services)
+    if models := response.get("models"):
+        write("")
+        write_table(("MODEL", "REPLICA", "CIRCUIT", "PROBE", "LATENCY", "AT (UTC)", ""), model_rows(models))
     write("")
     write(f"{response['gateway']}  {'healthy' if response['healthy'] else 'NOT healthy'}")

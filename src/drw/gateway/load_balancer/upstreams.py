@@ -30,6 +30,8 @@ def from_profile(processes: Mapping[str, ServiceAddress], settings: Mapping[str,
         name: UpstreamSettings(addresses=(address.http,), services=address.services)
         for name, address in processes.items()
     }
+    grpc = {f"{name}.inference": address.inference for name, address in processes.items() if address.inference}
+    upstreams |= {name: UpstreamSettings(addresses=(address,)) for name, address in grpc.items()}
     for name, upstream_settings in settings.items():
         process_services = upstreams[name].services if name in upstreams else ()
         upstreams[name] = upstream_settings.model_copy(
@@ -42,6 +44,7 @@ def from_profile(processes: Mapping[str, ServiceAddress], settings: Mapping[str,
             services=upstream.services,
             when_gone=_unavailable_message(name, upstream.services, sorted(upstreams)),
             origin="settings" if name in settings else "profile",
+            http2=name in grpc and name not in settings,
         )
         for name, upstream in sorted(upstreams.items())
     ]

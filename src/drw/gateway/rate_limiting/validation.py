@@ -98,8 +98,11 @@ def check_price(price: Price, now: datetime) -> tuple[datetime, int, int]:
     """Return the start of a price, and its nano-dollars per million prompt and completion tokens.
 
     Raises:
-        InvalidRequest: the start is in the past, or an amount is invalid.
+        InvalidRequest: the start is in the past, an amount is invalid, or there is none.
     """
+    if not price.prompt_usd_per_million and not price.completion_usd_per_million:
+        message = 'prompt_usd_per_million and completion_usd_per_million are missing; "0" makes the model free'
+        raise InvalidRequest(message, param="prompt_usd_per_million")
     start = price.effective_from.ToDatetime(UTC) if price.HasField("effective_from") else now
     if start < now - CLOCK_TOLERANCE:
         raise InvalidRequest(

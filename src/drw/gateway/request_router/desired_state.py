@@ -114,5 +114,7 @@ class DesiredState:
 
 def _routes(upstreams: Upstreams, settings: Sequence[RouteSettings], records: Routes) -> tuple[list[Route], list[str]]:
     credentials = {upstream.name: upstream.credential for upstream in upstreams.upstreams}
-    processes = [upstream.name for upstream in upstreams.upstreams if is_platform_process(upstream)]
+    processes = [
+        upstream.name for upstream in upstreams.upstreams if is_platform_process(upstream) and not upstream.http2
+    ]
     return route_table(credentials, settings, records.routes, credentials, processes)

@@ -288,6 +288,12 @@ async def build(scope: ServiceContext) -> RequestRouter:
     discovery = scope.client(DiscoveryClient) if scope.has("discovery") else None
     enricher = ExplanationEnricher(discovery, limiting)
     data_planes = DataPlanes(limiting)
+
+    async def check_configuration() -> None:
+        if desired.configuration is None:
+            raise Unavailable("a part of the desired state is missing")
+
+    scope.require("configuration", check_configuration)
     service = RequestRouter(desired, switch, records, settings.routes, balancer, authentication, enricher, data_planes)
 
     async def credentials() -> None:

@@ -33,6 +33,8 @@ COST = "drw.cost.usd"
 CHAT, COMPLETION, EMBEDDINGS, RETRIEVAL = "chat", "text_completion", "embeddings", "retrieval"
 RERANK, TOKENIZE, MODERATION = "rerank", "tokenize", "moderation"
 """Operations of the platform that the conventions do not have."""
+INFERENCE = "inference"
+"""Of predictive models, which the conventions do not cover."""
 WORKFLOW, WORKFLOW_NAME = "invoke_workflow", "gen_ai.workflow.name"
 PROVIDERS = {"openai": "openai", "vertex": "gcp.vertex_ai"}
 """Engines with a name in the conventions. Other engines keep their name."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -43,7 +44,11 @@ UpdateMetrics = Callable[[], Awaitable[bytes]]
 
 JSON = "application/json"
 ALIVE = "/healthz"
-"""Liveness path: responds from the event loop, without any dependency."""
+LIVE, STARTED, READY = "/livez", "/startupz", "/readyz"
+PROBE_PATHS = frozenset({ALIVE, LIVE, STARTED, READY})
+"""Paths of probes. Liveness (`/livez` and `/healthz`) responds from the event loop, without any dependency."""
+ERROR_RESPONSE = "error_response"
+"""Key of a request's state: a function that returns the response of an error, for endpoints with another format."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OTHER_METHOD = "_OTHER"
 """Label of unknown HTTP methods, as in OpenTelemetry's conventions, to bound cardinality."""
@@ -51,11 +56,26 @@ CLIENT_CLOSED_REQUEST = 499
 """Status in the log for requests whose client disconnected, as in nginx."""
 
 
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What a process reports to probes."""
+
+    started: Callable[[], bool] = lambda: True
+    """Whether all services have started."""
+    failing: Callable[[], Mapping[str, Sequence[str]]] = lambda: {}
+    """The services that are not ready, with the names of the dependencies that do not work."""
+
+
 async def _no_metrics() -> bytes:
     return b""
 
 
-def app(routes: Sequence[BaseRoute], process: str, update_metrics: UpdateMetrics = _no_metrics) -> ASGIApp:
+def app(
+    routes: Sequence[BaseRoute],
+    process: str,
+    update_metrics: UpdateMetrics = _no_metrics,
+    probes: Probes = Probes(),
+) -> ASGIApp:
     """Return the ASGI application of a process; `update_metrics` runs before each scrape."""
 
     async def metrics(_: Request) -> Response:
@@ -63,8 +83,20 @@ def app(routes: Sequence[BaseRoute], process: str, update_metrics: UpdateMetrics
             principal.require_scope("platform:read")
         return Response(page(await update_metrics()), media_type=CONTENT_TYPE_LATEST)
 
+    async def started(_: Request) -> Response:
+        return _probe_response("" if probes.started() else "starting")
+
+    async def ready(request: Request) -> Response:
+        failing = dict(probes.failing())
+        if service := request.query_params.get("service"):
+            failing = {name: needs for name, needs in failing.items() if name == service}
+        return _probe_response("\n".join(f"{name}: {', '.join(needs)}" for name, needs in failing.items()))
+
     process_routes = [
         Route(ALIVE, _alive, methods=["GET"]),
+        Route(LIVE, _alive, methods=["GET"]),
+        Route(STARTED, started, methods=["GET"]),
+        Route(READY, ready, methods=["GET"]),
         Route(f"/metrics/{process}", metrics, methods=["GET"]),
     ]
     return RequestMiddleware(Router([*routes, *process_routes], redirect_slashes=False, default=_not_found))
@@ -78,7 +110,7 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"] == ALIVE:  # probes are frequent and not logged
+        if scope["type"] != "http" or scope["path"] in PROBE_PATHS:  # probes are frequent and not logged
             await self._inner(scope, receive, send)
             return
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
@@ -107,18 +139,18 @@ class RequestMiddleware:
             except HTTPException:
                 methods = self._allowed_methods(scope)
                 message = f"{scope['path']} takes {methods}, not {scope['method']}"
-                await response.fail(MethodNotAllowed(message, allow=methods))
+                await response.fail(MethodNotAllowed(message, allow=methods), scope)
             except DrwError as error:
                 request.record_error(error)
-                await response.fail(error)
+                await response.fail(error, scope)
             except LOST_CONNECTION_ERRORS as error:
                 log.warning("a connection was lost", exc_info=error)
                 unavailable_error = connection_lost()
                 request.record_error(unavailable_error)
-                await response.fail(unavailable_error)
+                await response.fail(unavailable_error, scope)
             except Exception:
                 log.exception("unexpected error")
-                await response.fail(InternalError("unexpected error; the log has more under this trace id"))
+                await response.fail(InternalError("unexpected error; the log has more under this trace id"), scope)
             finally:
                 request.finish(str(response.status or CLIENT_CLOSED_REQUEST))
 
@@ -141,24 +173,31 @@ class _TrackedResponse:
                 message["headers"] = [*message.get("headers", ()), (b"x-trace-id", trace_id.encode())]
         await self._send(message)
 
-    async def fail(self, error: DrwError) -> None:
+    async def fail(self, error: DrwError, scope: Scope | None = None) -> None:
         if self.status:
             # The response has started: break the connection, so that the client does not take it for complete.
             raise error
-        response = error_response(error)
+        _add_retry_after(error)
+        formatted = scope["state"].get(ERROR_RESPONSE, error_response) if scope else error_response
+        response: Response = formatted(error)
         await response({"type": "http"}, _no_body, self.send)
 
 
 def error_response(error: DrwError) -> Response:
-    """Return the error as an HTTP response."""
+    """Return the error as an HTTP response, in OpenAI's format."""
+    _add_retry_after(error)
+    body = orjson.dumps(http_body(error))
+    return Response(body, http_error(error).status, headers=http_headers(error), media_type=JSON)
+
+
+def _add_retry_after(error: DrwError) -> None:
+    """Add the time that an unavailable process needs to start."""
     if (
         isinstance(error, Unavailable)
         and "retry_after" not in error.metadata
         and (after := start_times.start_seconds(error))
     ):
         error.metadata["retry_after"] = str(after)
-    body = orjson.dumps(http_body(error))
-    return Response(body, http_error(error).status, headers=http_headers(error), media_type=JSON)
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -245,6 +284,10 @@ def _listen(address: str) -> socket.socket:
 
 async def _alive(_: Request) -> Response:
     return Response(b"ok\n", media_type="text/plain")
+
+
+def _probe_response(problems: str) -> Response:
+    return Response(f"{problems or 'ok'}\n", status_code=503 if problems else 200, media_type="text/plain")
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from drw.kernel.errors import DrwError, http_body
+from drw.kernel.observability import outcomes
 from drw.kernel.rpc.json_messages import to_json
 from drw.kernel.rpc.transport import translated_errors
 
@@ -97,6 +98,7 @@ async def _event_chunks(reader: _Reader, first: bytes | None) -> AsyncIterator[b
             chunk = await reader.next(KEEP_ALIVE_SECONDS)
         yield DONE
     except DrwError as error:
+        outcomes.report_failure(error)
         yield b"event: error\ndata: " + orjson.dumps(http_body(error)) + b"\n\n"
 
 

@@ -23,8 +23,8 @@ from drw.kernel.errors import (
     Unavailable,
     Unimplemented,
 )
-from drw.kernel.observability import telemetry
-from drw.kernel.rpc import context
+from drw.kernel.observability import outcomes, telemetry
+from drw.kernel.rpc import context, grpc_health
 from drw.kernel.rpc.lost_connections import LOST_CONNECTION_ERRORS, connection_lost
 from drw.kernel.rpc.wire_errors import from_wire, to_wire
 from drw.kernel.validation import validate
@@ -54,7 +54,11 @@ class LocalTransport:
         self._service = service
 
     async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
-        with context.deadline(timeout or UNARY_SECONDS), translated_errors(self._service, method.name):
+        with (
+            outcomes.counted(self._service, method.name),
+            context.deadline(timeout or UNARY_SECONDS),
+            translated_errors(self._service, method.name),
+        ):
             validate(request)
             async with asyncio.timeout(context.time_left()):
                 response: Message = await getattr(self._servicer(), method.python_name)(request)
@@ -62,15 +66,26 @@ class LocalTransport:
 
     async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncGenerator[Message, None]:
         end = asyncio.get_running_loop().time() + min(timeout or STREAM_SECONDS, context.time_left() or STREAM_SECONDS)
-        with translated_errors(self._service, method.name):
-            validate(request)
-            async with aclosing(getattr(self._servicer(), method.python_name)(request)) as responses:
-                while True:
-                    # Around each message: the deadline must not interrupt the caller between messages.
-                    async with asyncio.timeout_at(end):
-                        if (response := await anext(responses, None)) is None:
-                            return
-                    yield response
+        outcome, failure = outcomes.begin(self._service, method.name), None
+        try:
+            with translated_errors(self._service, method.name):
+                validate(request)
+                async with aclosing(getattr(self._servicer(), method.python_name)(request)) as responses:
+                    while True:
+                        # Around each message: the deadline must not interrupt the caller between messages.
+                        async with asyncio.timeout_at(end):
+                            if (response := await anext(responses, None)) is None:
+                                return
+                        if outcome is not None:
+                            outcome.answered()
+                        yield response
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if outcome is not None:
+                outcome.end(failure)
+            del failure  # it refers to this frame
 
 
 class GrpcTransport:
@@ -88,6 +103,7 @@ class GrpcTransport:
             response: Message = await self._call(method)(request, timeout=seconds, metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
             drw_error = self._to_error(error)
+            self._count_unanswered(error)
             if type(drw_error) is DeadlineExceeded and seconds > UNARY_SECONDS - 1:  # the default, not a caller's limit
                 raise Unavailable(drw_error.message, service=self._service) from None
             raise drw_error from None
@@ -96,10 +112,14 @@ class GrpcTransport:
     async def stream(self, method: Method, request: Message, timeout: float | None) -> AsyncGenerator[Message, None]:
         seconds = min(timeout or STREAM_SECONDS, context.time_left() or STREAM_SECONDS)
         responses = self._call(method)(request, timeout=seconds, metadata=self._metadata())
+        answered = False
         try:
             async for response in responses:
+                answered = True
                 yield response
         except grpc.aio.AioRpcError as error:
+            if not answered:
+                self._count_unanswered(error)
             raise self._to_error(error) from None
         finally:
             responses.cancel()
@@ -111,6 +131,12 @@ class GrpcTransport:
                 method.path, request_serializer=_to_bytes, response_deserializer=method.response.FromString
             )
         return self._calls[method.name]
+
+    def _count_unanswered(self, error: grpc.aio.AioRpcError) -> None:
+        """Count a call without an answer of the service, which cannot count it itself."""
+        info = any(key == ERROR_KEY for key, _ in error.trailing_metadata() or ())
+        if not info and error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            outcomes.count_unanswered(self._service)
 
     def _metadata(self) -> list[tuple[str, str | bytes]]:
         metadata: list[tuple[str, str | bytes]] = [(SERVICE_KEY, self._caller)]
@@ -139,7 +165,7 @@ class GrpcTransport:
 class Server:
     """Serves the services of one process over gRPC."""
 
-    def __init__(self, servicers: Sequence[Servicer]) -> None:
+    def __init__(self, servicers: Sequence[Servicer], health: grpc_health.HealthServicer | None = None) -> None:
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
@@ -147,6 +173,8 @@ class Server:
         ]
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers([_handler(s) for s in servicers])
+        if health is not None:
+            grpc_health.add_to(health, self._server)
 
     async def start(self, address: str) -> str:
         """Listen at `unix:/path` or `host:port` (port 0 selects a free port), and return the address."""
@@ -170,6 +198,10 @@ class Channels:
 
     def client(self, cls: type[C], address: str, caller: str = OPERATOR) -> C:
         """Return a client of the service at the address."""
+        return cls(GrpcTransport(self.channel(address), cls.contract.service, caller))
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """Return the channel of an address."""
         if address not in self._channels:
             options = [
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -181,7 +213,7 @@ class Channels:
                 ("grpc.http2.max_pings_without_data", 0),
             ]
             self._channels[address] = grpc.aio.insecure_channel(address, options=options)
-        return cls(GrpcTransport(self._channels[address], cls.contract.service, caller))
+        return self._channels[address]
 
     async def close(self) -> None:
         """Close all channels."""
@@ -241,10 +273,11 @@ def _serve_stream(servicer: Servicer, method: Method) -> Any:
 
     # Not a generator: a call that is cancelled while it sends would leave it open until garbage collection.
     async def serve(request: Message, grpc_context: Any) -> None:
-        async with _ServedCall(service, method, grpc_context):
+        async with _ServedCall(service, method, grpc_context) as call:
             validate(request)
             async with aclosing(run(request)) as responses:
                 async for response in responses:
+                    call.answered()
                     await grpc_context.write(response)
 
     return serve
@@ -259,7 +292,13 @@ class _ServedCall:
         self._context = grpc_context
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> None:
+    def answered(self) -> None:
+        """Report the first message of the answer."""
+        if self._outcome is not None:
+            self._outcome.answered()
+
+    async def __aenter__(self) -> _ServedCall:
+        self._outcome = outcomes.begin(self._service, self._method.name)
         metadata = dict(self._context.invocation_metadata())
         self._request = self._stack.enter_context(telemetry.Request(self._service, self._method.name, metadata))
         principal = metadata.get(CALLER_KEY)
@@ -269,6 +308,7 @@ class _ServedCall:
             _check_permission(self._service, str(metadata.get(SERVICE_KEY, "")))
         except DrwError as error:
             await self.__aexit__(type(error), error, None)
+        return self
 
     async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         try:
@@ -276,18 +316,25 @@ class _ServedCall:
                 if error is not None:
                     raise error
             self._request.finish("OK")
+            self._end()
         except DrwError as served_error:
+            self._end(served_error)
             self._request.record_error(served_error)
             level = logging.ERROR if isinstance(served_error, InternalError) else logging.INFO
             self._request.finish(served_error.code, level)
             message, info = to_wire(served_error, self._service)
             self._context.set_trailing_metadata(((ERROR_KEY, info),))
             await self._context.abort(grpc.StatusCode[served_error.code], message)
-        except BaseException:
+        except BaseException as given_up:
+            self._end(given_up)
             self._request.finish("CANCELLED")
             raise
         finally:
             await self._stack.aclose()
+
+    def _end(self, error: BaseException | None = None) -> None:
+        if self._outcome is not None:
+            self._outcome.end(error)
 
 
 def _check_permission(service: str, caller: str) -> None:

@@ -7,8 +7,9 @@ import importlib
 import logging
 import pkgutil
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from inspect import getmembers, isabstract, isclass
 from pathlib import Path
 from types import ModuleType
@@ -19,12 +20,14 @@ from pydantic import ValidationError
 from starlette.routing import BaseRoute
 
 from drw.api.contract import Client, Servicer, Transport
-from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ProcessStatus, ServiceStatus
+from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ProcessStatus, RequestCounts, ServiceStatus
 from drw.api.kernel.v1.kernel_rpc import Process
 from drw.catalog import BY_NAME, Service
-from drw.kernel.errors import DrwError
-from drw.kernel.observability import telemetry
-from drw.kernel.rpc import http_server, rest, transport
+from drw.kernel.errors import DrwError, Unavailable
+from drw.kernel.observability import outcomes, telemetry
+from drw.kernel.rpc import grpc_health, http_server, rest, transport
+from drw.kernel.rpc.counted_routes import counted
+from drw.kernel.runtime.readiness import TIMEOUT_SECONDS, Check, Readiness
 from drw.kernel.runtime.settings import ConfigError, Profile, Settings, explain
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Database
@@ -38,6 +41,8 @@ C = TypeVar("C", bound=Client)
 P = TypeVar("P")
 S = TypeVar("S", bound=Settings)
 
+POSTGRES = "postgres"
+"""The name of the database as a dependency."""
 SCRAPE_SECONDS = 2.0
 READY = Gauge("drw_service_ready", "1: the service works; 0: `drw status` shows the reason.", ["service"])
 
@@ -70,6 +75,9 @@ class Host:
         self._audit_database = Database(profile.postgres, "audit", pool_size=2)
         self._server: transport.Server | None = None
         self._http: http_server.HttpServer | None = None
+        self._health = grpc_health.HealthServicer()
+        self._draining = False
+        self.readiness = Readiness(self._publish_readiness)
         check_sections(profile)
 
     async def start(self, grpc: str | None = None, http_address: str | None = None) -> tuple[str, str]:
@@ -80,17 +88,20 @@ class Host:
         address = self.profile.processes.get(self.name)
         grpc = grpc or (address.grpc if address else "127.0.0.1:0")
         http_address = http_address or (address.http if address else "127.0.0.1:0")
-        self._server = transport.Server([*self._servicers.values(), Status(self)])
+        self._server = transport.Server([*self._servicers.values(), Status(self)], self._health)
         self._http = http_server.HttpServer(self.app())
         addresses = await self._server.start(grpc), await self._http.start(http_address)
         for name in self._names:
             await self._scopes[name].run_start_hooks()
             self._states[name] = State.READY if self._servicers[name].implemented_methods() else State.UNIMPLEMENTED
+        await self.readiness.start()
         log.info("ready", extra={"fields": {"services": list(self._names), "grpc": addresses[0], "http": addresses[1]}})
         return addresses
 
     async def stop(self, grace: float = 10.0) -> None:
         """Stop accepting requests, drain those in flight within `grace` seconds, stop services in reverse order."""
+        self._draining = True
+        self._publish_readiness()
         async with AsyncExitStack() as stack:  # runs all callbacks, last to first, even if one fails
             stack.push_async_callback(self._audit_database.stop)
             stack.push_async_callback(self._channels.close)
@@ -100,14 +111,18 @@ class Host:
                 stack.push_async_callback(self._server.stop, grace)
             if self._http:
                 stack.push_async_callback(self._http.stop, grace)
+            stack.push_async_callback(self.readiness.stop)
 
     def app(self) -> Any:
         """Return the ASGI application of the process, with the REST and hand-written routes of all services."""
-        resources = [route for servicer in self._servicers.values() for route in rest.routes(servicer)]
+        resources = [(route, name) for name, servicer in self._servicers.items() for route in rest.routes(servicer)]
         # "/runs/{run}:watch" before "/runs/{run}", which also matches "/runs/x:watch".
-        resources.sort(key=lambda route: "}:" not in route.path)
-        hand_written = [route for scope in self._scopes.values() for route in scope.routes]
-        return http_server.app([*hand_written, *resources], self.name, self._update_gauges)
+        resources.sort(key=lambda resource: "}:" not in resource[0].path)
+        hand_written = [(route, name) for name, scope in self._scopes.items() for route in scope.routes]
+        routes = [counted(route, name) for route, name in [*hand_written, *resources]]
+        return http_server.app(
+            routes, self.name, self._update_gauges, http_server.Probes(self._has_started, self.not_ready)
+        )
 
     def client(self, cls: type[C], caller: str = transport.OPERATOR) -> C:
         """Return a client of a service: in-process if the service runs in this process, otherwise over gRPC."""
@@ -126,7 +141,51 @@ class Host:
 
     async def status(self) -> ProcessStatus:
         """Return the status of each service of the process."""
-        return ProcessStatus(name=self.name, services=[await self._status_of(name) for name in self._names])
+        requests = {}
+        for name in self._names:
+            good, slow, failed = outcomes.counts(name)
+            requests[name] = RequestCounts(good=good, slow=slow, failed=failed)
+        return ProcessStatus(
+            name=self.name,
+            services=[await self._status_of(name) for name in self._names],
+            instance=outcomes.INSTANCE,
+            requests=requests,
+            unanswered=outcomes.unanswered(),
+        )
+
+    def not_ready(self) -> Mapping[str, Sequence[str]]:
+        """Return the services that are not ready with the dependencies that fail; without those not implemented."""
+        if self._draining:
+            return dict.fromkeys(self._names, ("stopping",))
+        failing = self.readiness.report(name for name in self._names if self._states[name] != State.UNIMPLEMENTED)
+        starting = {name: ["starting"] for name in self._names if self._states[name] == State.STARTING}
+        return {name: needs for name, needs in failing.items() if needs} | starting
+
+    async def check_service(self, service: str) -> None:
+        """Raise if a service of this or another process is not ready."""
+        if service in self._names:
+            ready = service not in self.not_ready()
+        else:
+            channel = self._channels.channel(self.profile.address_of(service).grpc)
+            ready = await grpc_health.is_serving(channel, BY_NAME[service].contract, TIMEOUT_SECONDS)
+        if not ready:
+            raise Unavailable(f"the {service} service is not ready", service=service)
+
+    async def check_database(self) -> None:
+        """Raise if PostgreSQL does not answer."""
+        async with self._audit_database.transaction(seconds=TIMEOUT_SECONDS) as connection:
+            await connection.execute("select 1")
+
+    def _has_started(self) -> bool:
+        return State.STARTING not in self._states.values()
+
+    def _publish_readiness(self) -> None:
+        failing = self.not_ready()
+        statuses = {BY_NAME[name].contract: self._serves(name) and name not in failing for name in self._names}
+        self._health.replace({**statuses, grpc_health.PROCESS: not failing})
+
+    def _serves(self, name: str) -> bool:
+        return self._states[name] != State.UNIMPLEMENTED
 
     async def _update_gauges(self) -> bytes:
         """Update the gauges of all services before a scrape, each within `SCRAPE_SECONDS`."""
@@ -161,6 +220,7 @@ class Host:
         module = importlib.import_module(f"{service.package}.service")
         scope = ServiceContext(self, service)
         self._scopes[name] = scope
+        outcomes.announce(name)
         self._servicers[name] = await module.build(scope)
         scope.check_unknown_settings()
 
@@ -247,12 +307,29 @@ class ServiceContext:
             return adapter(validated(settings, section, f"{self._service.name}.{name}"))
         return adapter()
 
-    async def database(self, *, pool_size: int = 4) -> Database:
-        """Return the PostgreSQL schema of the service, migrated to the newest version."""
+    async def database(self, *, pool_size: int = 4, required: bool = True) -> Database:
+        """Return the PostgreSQL schema of the service, migrated to the newest version.
+
+        `required`: the service is not ready without the database.
+        """
         database = Database(self._host.profile.postgres, self._service.name, pool_size=pool_size)
         await database.start(self._service.package)
         self.on_stop(database.stop)
+        if required:
+            self.require_database()
         return database
+
+    def require(self, name: str, check: Check) -> None:
+        """Make the service ready only while the check of a dependency succeeds; it raises an error if not."""
+        self._host.readiness.require(self._service.name, name, check)
+
+    def require_database(self) -> None:
+        """Make the service ready only while PostgreSQL answers."""
+        self.require(POSTGRES, self._host.check_database)
+
+    def require_service(self, service: str) -> None:
+        """Make the service ready only while another service is ready."""
+        self.require(service, partial(self._host.check_service, service))
 
     def audit(self) -> AuditWriter:
         """Return the writer of the service's audit records."""

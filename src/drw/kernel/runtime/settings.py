@@ -42,6 +42,9 @@ class ServiceAddress(Settings):
     """Address for calls of other services over gRPC: `unix:/path` or `host:port`."""
     http: str
     """Address for requests of the data plane: `unix:/path` or `host:port`."""
+    inference: str = ""
+    """Address where serving takes gRPC calls of the Open Inference Protocol from the data plane: `unix:/path` or
+    `host:port`. Empty: none."""
 
 
 class Tls(Settings):
@@ -134,6 +137,10 @@ class Profile(Settings):
         if self.data_plane is None or not self.data_plane.metrics:
             return self.processes
         return {**self.processes, "agent": ServiceAddress(services=(), grpc="", http=self.data_plane.metrics)}
+
+    def inference_address(self) -> str:
+        """Return the address for gRPC calls of the Open Inference Protocol; empty: none."""
+        return next((address.inference for address in self.processes.values() if address.inference), "")
 
     def address_of(self, service: str) -> ServiceAddress:
         """Return the addresses of the process that runs a service."""

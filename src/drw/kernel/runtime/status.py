@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
-from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ServiceStatus
+from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest, ProcessStatus, ServiceStatus
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
 from drw.catalog import BY_NAME
 from drw.kernel.errors import DrwError
@@ -21,8 +22,22 @@ async def report(profile: Profile, channels: Channels) -> list[ServiceStatus]:
 
     The services of a process that does not respond within two seconds are DOWN.
     """
-    requests = [_process_status(name, address, channels) for name, address in profile.processes.items()]
-    return [status for statuses in await asyncio.gather(*requests) for status in statuses]
+    return services_of(profile, await process_statuses(profile, channels))
+
+
+async def process_statuses(profile: Profile, channels: Channels) -> dict[str, ProcessStatus | DrwError]:
+    """Return the answer of each process, or the error of one that does not respond within two seconds."""
+    answers = await asyncio.gather(*(_process_status(address, channels) for address in profile.processes.values()))
+    return dict(zip(profile.processes, answers, strict=True))
+
+
+def services_of(profile: Profile, answers: Mapping[str, ProcessStatus | DrwError]) -> list[ServiceStatus]:
+    """Return the status of each service of the profile from the answers of its processes."""
+    return [
+        status
+        for name, address in profile.processes.items()
+        for status in _service_statuses(name, address, answers[name])
+    ]
 
 
 def healthy(services: list[ServiceStatus]) -> bool:
@@ -30,14 +45,20 @@ def healthy(services: list[ServiceStatus]) -> bool:
     return all(service.state in (State.READY, State.UNIMPLEMENTED) for service in services)
 
 
-async def _process_status(name: str, address: ServiceAddress, channels: Channels) -> list[ServiceStatus]:
+async def _process_status(address: ServiceAddress, channels: Channels) -> ProcessStatus | DrwError:
     try:
-        client = channels.client(ProcessClient, address.grpc)
-        status = await client.get_status(GetStatusRequest(), timeout=TIMEOUT_SECONDS)
+        return await channels.client(ProcessClient, address.grpc).get_status(
+            GetStatusRequest(), timeout=TIMEOUT_SECONDS
+        )
     except DrwError as error:
-        detail = f"the process {name!r} does not answer: {error.message}"
+        return error
+
+
+def _service_statuses(name: str, address: ServiceAddress, answer: ProcessStatus | DrwError) -> list[ServiceStatus]:
+    if isinstance(answer, DrwError):
+        detail = f"the process {name!r} does not answer: {answer.message}"
         return [_down(service, detail) for service in address.services]
-    reported = {service.name: service for service in status.services}
+    reported = {service.name: service for service in answer.services}
     return [reported.get(s) or _down(s, f"the process {name!r} runs without it") for s in address.services]
 
 

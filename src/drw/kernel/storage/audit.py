@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,22 @@ from drw.kernel.storage.group_commit import GroupCommit
 MAX_RECORD_BYTES = 60_000
 # Binary: the text form of an array escapes every quote of the JSON.
 INSERT = "insert into audit.inbox (record) select unnest(%b::text[])"
+INSERT_EVENTS = "insert into audit.outbox (topic, body) select * from unnest(%b::text[], %s::jsonb[])"
+INSERT_WITH_EVENTS = f"with recorded as ({INSERT}) {INSERT_EVENTS}"
+
+
+class Line(str):
+    """A serialised audit record, and an event that is committed with it for the consumer of a topic of the outbox."""
+
+    topic: str
+    event: str
+
+    @classmethod
+    def with_event(cls, record: str, topic: str, event: str) -> Line:
+        """Return a record with an event; `event` is JSON."""
+        line = cls(record)
+        line.topic, line.event = topic, event
+        return line
 
 
 class AuditWriter:
@@ -90,11 +106,29 @@ class AuditWriter:
         return line.decode()
 
     async def write(self, lines: Sequence[str], connection: Connection) -> None:
-        """Write records made by `line` as part of a transaction."""
-        await connection.execute(INSERT, (list(lines),))
+        """Write records made by `line`, with their events, as part of a transaction."""
+        await insert(connection, lines)
 
     async def _write(self, lines: Sequence[str]) -> None:
-        await self._database.run(INSERT, list(lines))
+        if events := events_of(lines):
+            await self._database.run(INSERT_WITH_EVENTS, list(lines), *events)
+        else:
+            await self._database.run(INSERT, list(lines))
+
+
+async def insert(connection: Connection, lines: Sequence[str]) -> None:
+    """Write audit lines, with their events, as part of a transaction."""
+    await connection.execute(INSERT, (list(lines),))
+    if events := events_of(lines):
+        await connection.execute(INSERT_EVENTS, events)
+
+
+def events_of(lines: Iterable[str]) -> tuple[list[str], list[str]] | None:
+    """Return the topics and events of audit lines, the parameters of `INSERT_EVENTS`; None if there are none."""
+    with_events = [line for line in lines if isinstance(line, Line)]
+    if not with_events:
+        return None
+    return [line.topic for line in with_events], [line.event for line in with_events]
 
 
 def digest(text: str | bytes) -> str:

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from drw.agent.delivery import envoy
+from drw.api.models.v1.health_pb2 import GetReportRequest
+from drw.api.models.v1.health_rpc import HealthClient
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import start_times
+from drw.kernel.rpc.json_messages import to_json
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.settings import Profile, SettingLayers
 from drw.kernel.runtime.status import report
@@ -26,6 +29,7 @@ from drw.local.preflight import check_port, check_space, locked
 from drw.local.processes.child_process import ChildProcess, ProcessFailed, ProcessState
 
 HEALTH_TIMEOUT_SECONDS = 20
+MODELS_TIMEOUT_SECONDS = 5.0
 KEPT = ("credentials", "usage.json")
 """Upstream credentials and the position in the usage log, in Envoy's folder: a start keeps them."""
 
@@ -187,12 +191,14 @@ class Supervisor:
 
     async def _status(self) -> dict[str, Any]:
         services = []
+        models: list[dict[str, Any]] = []
         running = bool(self._supervision)
         if self._profile is not None and running:
             services = [
                 {"name": s.name, "cluster": s.cluster, "state": s.State.Name(s.state).lower(), "detail": s.detail}
                 for s in await report(self._profile, self._channels)
             ]
+            models = await self._models(self._profile)
         processes = [
             {"name": n, "state": str(c.state), "pid": c.pid, "restarts": c.restarts, "detail": c.detail}
             for n, c in self._children.items()
@@ -212,7 +218,17 @@ class Supervisor:
             "data": str(self._paths.data),
             "processes": processes,
             "services": services,
+            "models": models,
         }
+
+    async def _models(self, profile: Profile) -> list[dict[str, Any]]:
+        """Return the state of each model; none while the health service does not answer."""
+        try:
+            client = self._channels.client(HealthClient, profile.address_of("health").grpc)
+            report = await client.get_report(GetReportRequest(), timeout=MODELS_TIMEOUT_SECONDS)
+        except DrwError:
+            return []
+        return [to_json(model) for model in report.models]
 
 
 def remove_envoy_state(folder: Path) -> None:

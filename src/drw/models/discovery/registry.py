@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from drw.api.models.v1.discovery_pb2 import Alias, Deadlines, Model, Permit, Plan, ResolvedModel, Target
+from drw.api.models.v1.discovery_pb2 import Alias, Deadlines, Model, Permit, Plan, ResolvedModel, Runtime, Target
 from drw.egress.allowlist import check_settings
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.runtime.settings import ConfigError, Settings
 from drw.models.discovery.aliases import Aliases, AliasSettings
+from drw.models.discovery.versions import endpoints, identity
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 ADDRESS = re.compile(r"(https?://[^\s?#]+|unix:/[^\s?#]+)")
@@ -37,11 +38,10 @@ ALIAS = "alias"
 KIND_BY_NAME = {
     "chat": Model.CHAT,
     "embedding": Model.EMBEDDING,
+    "predictive": Model.PREDICTIVE,
     "reranker": Model.RERANKER,
     "moderation": Model.MODERATION,
 }
-UPSTREAM_KINDS = ("reranker", "moderation")
-"""Kinds whose models run at an OpenAI-compatible upstream."""
 
 
 class ModelNotFound(NotFound):
@@ -87,11 +87,24 @@ class SamplingSettings(Settings):
 class ModelSettings(Settings):
     """One model: `[services.discovery.models.ID]`."""
 
-    kind: Literal["chat", "embedding", "reranker", "moderation"] = "chat"
-    """The kind of the model. `reranker`: its upstream has `/rerank`, as vLLM, TEI, Jina and Cohere; `moderation`: its
-    upstream has `/moderations`, as OpenAI."""
+    kind: Literal["chat", "embedding", "predictive", "reranker", "moderation"] = "chat"
+    """The kind of the model. `predictive`: tensors in, tensors out, by the Open Inference Protocol; `reranker`: scores
+    documents for a query, with the files of a cross-encoder (`onnx`) or at an upstream with `/rerank` (`openai`), such
+    as vLLM, TEI, Jina and Cohere; `moderation`: its upstream has `/moderations`, as OpenAI."""
     engine: Literal["llama_cpp", "openai", "vertex", "onnx"]
-    """The engine adapter, or `onnx` for the embedding model."""
+    """The engine adapter. `onnx`: embedding and predictive models, and rerankers with a `folder`."""
+    folder: str = ""
+    """The folder with the files of the model, which serving runs: ONNX for predictive models and rerankers, or GGUF
+    for `llama_cpp` in place of `base_url`."""
+    memory_mib: int = Field(0, ge=0)
+    """Memory limit of the process that runs `folder`, in MiB. 0: derived from the size of the files."""
+    threads: int = Field(0, ge=0, le=256)
+    """Processor threads of one inference of `folder`. 0: the setting of serving."""
+    max_batch: int = Field(1, ge=1, le=4096)
+    """Maximum rows of a predictive model that are processed together. 1: each request alone. Requests are joined only
+    if inputs and outputs have a first dimension of one name, and rows do not affect each other."""
+    max_batch_delay_ms: float = Field(0.0, ge=0, le=1000)
+    """Maximum wait of a request for others to join its batch, in milliseconds."""
     base_url: str = ""
     """Base URL without `/chat/completions`: `https://...`, `http://...`, or `unix:/path`."""
     base_urls: tuple[str, ...] = Field((), max_length=MAX_REPLICAS)
@@ -137,14 +150,18 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _check_kind(self) -> ModelSettings:
-        if self.kind == "embedding":
+        if self.kind == "predictive" or (self.kind == "reranker" and self.engine != "openai"):
+            self._check_files()
+        elif self.kind == "embedding":
+            if self.folder:
+                raise ValueError("the folder of an embedding model is a setting of the embedding service")
             if self.engine != "onnx":
                 raise ValueError("an embedding model has engine = 'onnx'")
             if self.default:
                 raise ValueError("only a chat model can be the default")
             if self.fallbacks:
                 raise ValueError("an embedding model has no fallbacks: vectors of two models cannot be compared")
-        elif self.kind in UPSTREAM_KINDS:
+        elif self.kind in ("reranker", "moderation"):
             self._check_upstream_kind()
         elif self.parameters and self.engine == "llama_cpp":
             raise ValueError("parameters go to engines 'openai' and 'vertex'")
@@ -156,24 +173,50 @@ class ModelSettings(Settings):
             self._check_addresses()
         return self
 
-    def _check_upstream_kind(self) -> None:
-        if self.engine != "openai":
-            raise ValueError(f"a {self.kind} model has engine = 'openai'")
-        if self.default or self.fallbacks or self.parameters:
-            raise ValueError(f"a {self.kind} model has no default, fallbacks and parameters: they are for chat models")
-        self._check_addresses()
-
     @model_validator(mode="after")
     def _check_sampling(self) -> ModelSettings:
         if self.sampling.repeat_penalty is not None and self.engine != "llama_cpp":
             raise ValueError("sampling.repeat_penalty needs engine = 'llama_cpp'; others have frequency_penalty")
         return self
 
+    def description(self) -> dict[str, Any]:
+        """Return what determines the answers of the model, without titles: a change of it is another version."""
+        values = self.model_dump(mode="json", exclude={"base_url", "default", "owned_by", "licence", "created"})
+        return values | {"base_urls": self.addresses()}
+
     def addresses(self) -> list[str]:
         """Return the base URL of each replica, without a slash at the end."""
         return [url.rstrip("/") for url in self.base_urls or (self.base_url,)]
 
+    def _check_files(self) -> None:
+        if self.engine != "onnx":
+            engines = "'onnx' or 'openai'" if self.kind == "reranker" else "'onnx'"
+            raise ValueError(f"a {self.kind} model has engine = {engines}")
+        if not self.folder.startswith("/"):
+            raise ValueError(
+                f"folder is {self.folder!r}; a {self.kind} model needs an absolute path, as in '/srv/model'"
+            )
+        if self.default:
+            raise ValueError("only a chat model can be the default")
+        if self.base_url or self.base_urls:
+            raise ValueError(f"a {self.kind} model has a folder, not a base_url")
+
+    def _check_upstream_kind(self) -> None:
+        if self.engine != "openai":
+            raise ValueError(f"a {self.kind} model has engine = 'openai'")
+        if self.default:
+            raise ValueError("only a chat model can be the default")
+        if self.parameters:
+            raise ValueError(f"a {self.kind} model has no parameters: they are for chat models")
+        self._check_addresses()
+
     def _check_addresses(self) -> None:
+        if self.folder:
+            if self.engine != "llama_cpp" or not self.folder.startswith("/"):
+                raise ValueError("folder of a chat model needs engine = 'llama_cpp' and an absolute path")
+            if self.base_url or self.base_urls:
+                raise ValueError("give folder or base_url, not both")
+            return
         if self.base_url and self.base_urls:
             raise ValueError("give base_url or base_urls, not both")
         for url in self.base_urls or (self.base_url,):
@@ -204,15 +247,29 @@ class Registry:
         for name in models:
             if not MODEL_ID.fullmatch(name):
                 raise ConfigError(f"{name!r} cannot be the id of a model: letters, digits and ._:/@- only, at most 128")
+            if identity.parse(name) is not None:
+                raise ConfigError(f"{name!r} has the form of a registered version; a model needs another id")
         self._models = models
         self._first_seen = first_seen or {}
         self._default_model = _find_default(models, default_model)
-        chat_models = [name for name, model in models.items() if model.kind == "chat"]
-        _check_fallbacks(models, chat_models)
-        self.aliases = Aliases(aliases or {}, chat_models, models)
+        _check_fallbacks(models)
+        kinds = {name: model.kind for name, model in models.items() if model.kind != "embedding"}
+        self.aliases = Aliases(aliases or {}, kinds, models)
+
+    @property
+    def models(self) -> Mapping[str, ModelSettings]:
+        """The configured models by id."""
+        return self._models
+
+    def digests(self) -> dict[str, str]:
+        """Return the digest of each configured model: that of its settings."""
+        return {
+            name: endpoints.digest(settings.kind.upper(), settings.engine, settings.description())
+            for name, settings in self._models.items()
+        }
 
     def all(self) -> list[Model]:
-        """Return the public description of each model and alias."""
+        """Return the public description of each model, and of each alias of the platform."""
         models = [self._public_model(name) for name in self._models]
         return models + [self._public_alias(alias) for alias in self.aliases.all() if self.aliases.models(alias)]
 
@@ -256,6 +313,13 @@ class Registry:
             takes_reasoning=settings.reasoning == "send",
             sampling=settings.sampling.model_dump(exclude_none=True),
             permit=Permit(validation="settings"),
+            folder=settings.folder,
+            runtime=Runtime(
+                memory_mib=settings.memory_mib,
+                threads=settings.threads,
+                max_batch=settings.max_batch,
+                max_batch_delay_ms=settings.max_batch_delay_ms,
+            ),
         )
 
     def _model_id(self, name: str) -> str:
@@ -287,7 +351,7 @@ class Registry:
         first = self._models[models[0]]
         return Model(
             id=alias.name,
-            kind=Model.CHAT,
+            kind=KIND_BY_NAME[first.kind],
             owned_by=first.owned_by or first.engine,
             created=first.created or self._first_seen.get(models[0], 0),
             engine=ALIAS,
@@ -298,12 +362,13 @@ class Registry:
         )
 
 
-def _check_fallbacks(models: Mapping[str, ModelSettings], chat_models: list[str]) -> None:
+def _check_fallbacks(models: Mapping[str, ModelSettings]) -> None:
     for name, model in models.items():
+        others = [other for other, settings in models.items() if settings.kind == model.kind and other != name]
         for other in model.fallbacks:
-            if other not in chat_models or other == name:
-                others = ", ".join(each for each in chat_models if each != name) or "none"
-                raise ConfigError(f"models.{name}.fallbacks has {other!r}; other chat models are: {others}")
+            if other not in others:
+                available = ", ".join(others) or "none"
+                raise ConfigError(f"models.{name}.fallbacks has {other!r}; other {model.kind} models are: {available}")
 
 
 def _find_default(models: Mapping[str, ModelSettings], default_model: str) -> str:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 
 from drw.api.models.v1 import experiments_pb2
-from drw.api.models.v1.experiments_pb2 import ArmUnits, Metric, Results, SampleRatioCheck
-from drw.kernel.storage.database import Database
+from drw.api.models.v1.experiments_pb2 import ArmUnits, Delivery, Metric, Results, SampleRatioCheck
+from drw.kernel.storage.database import Connection, Database
 from drw.models.experiments import sufficient_statistics
 from drw.models.experiments.design import BUCKETS, design_of
 from drw.models.experiments.statistics.analysis import ArmStatistics, Comparison, Decision, analyse
@@ -30,6 +30,7 @@ async def results(database: Database, stored: StoredExperiment) -> Results:
     async with database.transaction() as connection:
         await connection.execute("set transaction isolation level repeatable read, read only")
         arms = await sufficient_statistics.read(connection, stored)
+        delivery = await _delivery(connection, stored)
     experiment = stored.experiment
     analysis = analyse(design_of(experiment), arms)
     metrics = {metric.name: metric for metric in experiment.metrics}
@@ -40,7 +41,17 @@ async def results(database: Database, stored: StoredExperiment) -> Results:
         arms=[ArmUnits(arm=arm.name, units=arms[arm.name].units) for arm in experiment.arms],
         sample_ratio=check,
         comparisons=[_comparison(each, metrics[each.metric], arms) for each in analysis.comparisons],
+        delivery=delivery,
     )
+
+
+async def _delivery(connection: Connection, stored: StoredExperiment) -> Delivery | None:
+    """Return what became of the exposures of an experiment of an alias."""
+    if not stored.experiment.alias:
+        return None
+    cursor = await connection.execute("select * from delivery where experiment = %s", (stored.key,))
+    row = await cursor.fetchone() or {"recorded": 0, "lost": 0, "not_assigned": 0}
+    return Delivery(recorded=row["recorded"], lost=row["lost"], not_assigned=row["not_assigned"])
 
 
 def _comparison(

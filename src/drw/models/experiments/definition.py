@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from drw.api.models.v1.experiments_pb2 import Experiment, Metric
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.json_messages import json_message, json_value
+from drw.models.experiments import treatments
 
 ALPHA = 0.05
 MIN_ALPHA, MAX_ALPHA = 0.0001, 0.2
@@ -34,13 +35,18 @@ def normalised(experiment: Experiment) -> Experiment:
         unit=experiment.unit,
         traffic_percent=experiment.traffic_percent or 100,
         alpha=experiment.alpha or ALPHA,
+        alias=experiment.alias,
     )
     if not MIN_ALPHA <= definition.alpha <= MAX_ALPHA:
         message = f"alpha is {definition.alpha:g}; it can be {MIN_ALPHA:g} to {MAX_ALPHA:g}"
         raise InvalidRequest(message, param="alpha")
     _fill_values(definition)
+    treatments.check(definition)
     for number, metric in enumerate(definition.metrics):
-        _check_metric(metric, f"metrics[{number}]")
+        check_metric(metric, f"metrics[{number}]")
+        if metric.source != Metric.API and not definition.alias:
+            message = f"metrics[{number}].source needs an alias: only calls of an alias are measured"
+            raise InvalidRequest(message, param=f"metrics[{number}].source")
     return definition
 
 
@@ -70,7 +76,8 @@ def _kind(value: object) -> str:
     return names[type(value)]
 
 
-def _check_metric(metric: Metric, path: str) -> None:
+def check_metric(metric: Metric, path: str) -> None:
+    """Raise `InvalidRequest` if the fields of a metric contradict each other."""
     if metric.kind == Metric.QUANTILE and not 0 < metric.quantile < 1:
         message = f"{path}.quantile is {metric.quantile:g}; it must lie between 0 and 1, as 0.99 does"
         raise InvalidRequest(message, param=f"{path}.quantile")
@@ -83,6 +90,13 @@ def _check_metric(metric: Metric, path: str) -> None:
         raise InvalidRequest(f"{path}.lowest and highest need the kind SCORE", param=f"{path}.lowest")
     if metric.kind != Metric.MEAN and metric.cap:
         raise InvalidRequest(f"{path}.cap needs the kind MEAN", param=f"{path}.cap")
+    if metric.covariate and metric.kind not in (Metric.MEAN, Metric.RATIO):
+        raise InvalidRequest(f"{path}.covariate needs the kind MEAN or RATIO", param=f"{path}.covariate")
+    if metric.source == Metric.ERROR and metric.kind == Metric.QUANTILE:
+        raise InvalidRequest(f"{path}.source ERROR is 0 or 1, which has no quantiles", param=f"{path}.source")
+    if metric.source not in (Metric.API, Metric.ERROR) and metric.kind in (Metric.SCORE, Metric.PROPORTION):
+        message = f"{path}.source needs the kind MEAN, RATIO or QUANTILE"
+        raise InvalidRequest(message, param=f"{path}.source")
     for name in ("cap", "max_harm"):
         value = getattr(metric, name)
         if not (math.isfinite(value) and value >= 0):

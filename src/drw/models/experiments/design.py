@@ -5,7 +5,6 @@ from __future__ import annotations
 from drw.api.models.v1.experiments_pb2 import Experiment
 from drw.api.models.v1.experiments_pb2 import Metric as MetricDefinition
 from drw.kernel.errors import InvalidRequest
-from drw.models.experiments.assignment import Allocation
 from drw.models.experiments.statistics.design import (
     Arm,
     Design,
@@ -21,6 +20,7 @@ from drw.models.experiments.statistics.design import (
 from drw.models.experiments.statistics.errors import InvalidDesign
 from drw.models.experiments.statistics.scores import Bounds
 from drw.models.experiments.statistics.sketches import Buckets
+from drw.routing.assignment import Allocation
 
 BUCKETS = Buckets(low=1e-6, high=1e9, accuracy=0.01)
 """Of all quantile metrics: from a microsecond to 30 years if the unit is seconds, within 1 %."""
@@ -46,18 +46,19 @@ def design_of(experiment: Experiment) -> Design:
 
 def assign(experiment: Experiment, unit: str) -> int | None:
     """Return the number of a unit's arm; None if the unit is not in the experiment."""
-    total = sum(arm.weight for arm in experiment.arms)
-    weights = tuple(arm.weight / total for arm in experiment.arms)
-    return Allocation(experiment.seed, weights, experiment.traffic_percent / 100).arm(unit)
+    weights = [arm.weight for arm in experiment.arms]
+    return Allocation.of_weights(experiment.seed, weights, experiment.traffic_percent).arm(unit)
 
 
 def _metric(metric: MetricDefinition, unit: Unit) -> Metric:
     goal = Goal.INCREASE if metric.direction == MetricDefinition.HIGHER_IS_BETTER else Goal.DECREASE
     match metric.kind:
         case MetricDefinition.MEAN:
-            return MeanMetric(name=metric.name, goal=goal, unit=unit, cap=metric.cap or None)
+            return MeanMetric(
+                name=metric.name, goal=goal, unit=unit, cap=metric.cap or None, covariate=metric.covariate
+            )
         case MetricDefinition.RATIO:
-            return RatioMetric(name=metric.name, goal=goal, unit=unit)
+            return RatioMetric(name=metric.name, goal=goal, unit=unit, covariate=metric.covariate)
         case MetricDefinition.PROPORTION:
             return ProportionMetric(name=metric.name, goal=goal, unit=unit)
         case MetricDefinition.SCORE:

@@ -10,7 +10,7 @@ from drw.kernel.errors import DrwError
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.storage.database import Database
 from drw.models.experiments.analysis import results
-from drw.models.experiments.recording import Recorder
+from drw.models.experiments.recording.recorder import Recorder
 from drw.models.experiments.settings import Settings
 from drw.models.experiments.store import ExperimentStore, StoredExperiment
 

@@ -23,7 +23,7 @@ from drw.kernel.rpc.http_server import read_body
 from drw.kernel.rpc.json_bodies import json_object
 from drw.kernel.rpc.json_messages import json_value
 from drw.models.experiments.design import assign
-from drw.models.experiments.recording import Recorder
+from drw.models.experiments.recording.recorder import Recorder
 from drw.models.experiments.store import ExperimentStore, StoredExperiment
 
 SCOPE = "experiments:record"
@@ -64,7 +64,7 @@ class Evaluation:
         except NotFound as error:
             return _json({"key": key, "errorCode": "FLAG_NOT_FOUND", "errorDetails": error.message}, 404)
         arm = assign(stored.experiment, unit)
-        if stored.running and arm is not None:
+        if stored.running and arm is not None and not stored.experiment.alias:
             await self._recorder.exposures(stored, [unit])
         return _json(_evaluated(stored, arm))
 

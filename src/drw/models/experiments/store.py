@@ -12,10 +12,11 @@ from drw.kernel.rpc.json_messages import from_json, to_json
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
+from drw.models.experiments.settings import Settings
 
 MAX_EXPERIMENTS = 200
 """Maximum number of experiments of a desk."""
-DEFINITION = ("description", "arms", "metrics", "unit", "traffic_percent", "alpha")
+DEFINITION = ("description", "arms", "metrics", "unit", "traffic_percent", "alpha", "alias")
 
 
 class ExperimentNotFound(NotFound):
@@ -69,10 +70,11 @@ class ExperimentStore:
             if counts["n"] >= MAX_EXPERIMENTS:
                 raise InvalidRequest(f"the desk has {counts['n']} experiments, the maximum: delete one first")
             cursor = await connection.execute(
-                "insert into experiment (org, desk, name, walls, definition) values (%s, %s, %s, %s, %s) returning *",
-                (caller.org, caller.desk, definition.name, walls, Jsonb(fields)),
+                "insert into experiment (org, desk, name, walls, definition, alias) values (%s, %s, %s, %s, %s, %s)"
+                " returning *",
+                (caller.org, caller.desk, definition.name, walls, Jsonb(fields), definition.alias),
             )
-            stored = _stored(await cursor.fetchone() or {})
+            stored = stored_experiment(await cursor.fetchone() or {})
             await self._record(connection, "create", stored, {"definition": fields, "walls": walls})
         return stored
 
@@ -82,7 +84,7 @@ class ExperimentStore:
             "select * from visible_experiments(%s, %s, %s) where name > %s order by name limit %s",
             *(caller.org, caller.desk, sorted(caller.walls), after, size),
         )
-        return [_stored(row) for row in rows]
+        return [stored_experiment(row) for row in rows]
 
     async def get(self, caller: Principal, name: str) -> StoredExperiment:
         """Return an experiment.
@@ -96,17 +98,19 @@ class ExperimentStore:
         )
         if row is None:
             raise ExperimentNotFound(name)
-        return _stored(row)
+        return stored_experiment(row)
 
     async def running(self) -> list[StoredExperiment]:
         """Return the running experiments of all desks."""
-        return [_stored(row) for row in await self._database.all("select * from experiment where state = 'RUNNING'")]
+        query: LiteralString = "select * from experiment where state = 'RUNNING' and rollout = '' order by key"
+        return [stored_experiment(row) for row in await self._database.all(query)]
 
-    async def start(self, caller: Principal, name: str) -> StoredExperiment:
+    async def start(self, caller: Principal, name: str, limits: Settings) -> StoredExperiment:
         """Start a draft; a running experiment stays as it is.
 
         Raises:
-            Conflict: it was stopped.
+            Conflict: it was stopped, or another experiment of its alias runs.
+            InvalidRequest: too many experiments of aliases run.
         """
         async with self._database.transaction() as connection:
             stored = await _locked(connection, caller, name)
@@ -115,10 +119,12 @@ class ExperimentStore:
                 raise Conflict(message, param="name")
             if stored.running:
                 return stored
+            if stored.experiment.alias:
+                await _check_alias(connection, stored, limits)
             query: LiteralString = (
                 "update experiment set state = 'RUNNING', started_at = now() where key = %s returning *"
             )
-            stored = _stored(await (await connection.execute(query, (stored.key,))).fetchone() or {})
+            stored = stored_experiment(await (await connection.execute(query, (stored.key,))).fetchone() or {})
             await self._record(connection, "start", stored, {})
         return stored
 
@@ -131,7 +137,7 @@ class ExperimentStore:
             )
             if (row := await (await connection.execute(query, (reason, key))).fetchone()) is None:
                 return None
-            stored = _stored(row)
+            stored = stored_experiment(row)
             await self._record(connection, "stop", stored, {"reason": reason})
         return stored
 
@@ -162,7 +168,29 @@ async def _locked(connection: Connection, caller: Principal, name: str) -> Store
     )
     if (row := await cursor.fetchone()) is None:
         raise ExperimentNotFound(name)
-    return _stored(row)
+    return stored_experiment(row)
+
+
+async def _check_alias(connection: Connection, stored: StoredExperiment, limits: Settings) -> None:
+    """Check that an experiment of an alias can run beside those that run."""
+    await connection.execute("select pg_advisory_xact_lock(hashtextextended('experiments/aliases', 0))")
+    query: LiteralString = """
+        select count(*) as total, count(*) filter (where org = %(org)s and desk = %(desk)s) as of_desk,
+            min(name) filter (
+                where org = %(org)s and desk = %(desk)s and alias = %(alias)s and walls = %(walls)s
+            ) as same
+        from experiment where state = 'RUNNING' and alias <> '' and rollout = ''
+        """
+    experiment = stored.experiment
+    parameters = {"org": stored.org, "desk": stored.desk, "alias": experiment.alias, "walls": list(experiment.walls)}
+    counts = await (await connection.execute(query, parameters)).fetchone() or {}
+    if counts["same"]:
+        message = f"the experiment {counts['same']!r} of the alias {experiment.alias!r} is running: stop it first"
+        raise Conflict(message, param="alias")
+    if counts["of_desk"] >= limits.max_alias_experiments or counts["total"] >= limits.max_alias_experiments_total:
+        scope = "desk has" if counts["of_desk"] >= limits.max_alias_experiments else "desks have"
+        message = f"the {scope} the maximum number of running experiments of aliases: stop one first"
+        raise InvalidRequest(message, param="alias")
 
 
 async def _lock_desk(connection: Connection, caller: Principal) -> None:
@@ -171,7 +199,8 @@ async def _lock_desk(connection: Connection, caller: Principal) -> None:
     await connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (text,))
 
 
-def _stored(row: dict[str, Any]) -> StoredExperiment:
+def stored_experiment(row: dict[str, Any]) -> StoredExperiment:
+    """Return the experiment of a row."""
     experiment = from_json(row["definition"], Experiment)
     experiment.name = row["name"]
     # With the key, so that an experiment that is created again under its name assigns its units anew.

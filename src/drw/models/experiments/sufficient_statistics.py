@@ -28,6 +28,26 @@ from (
     select arm, coalesce(total, 0) as x, coalesce(denominator, 0) as y from unit_sums(%(experiment)s, %(metric)s)
 ) unit group by arm
 """
+# With values from before the exposure (CUPED): a unit without them has 0.
+MEAN_BEFORE: LiteralString = """
+select arm, count(*) as units, array[sum(x), sum(z)] as sums, array[sum(x * x), sum(x * z), sum(z * z)] as products,
+    array[min(x), min(z)] as lows, array[max(x), max(z)] as highs
+from (
+    select arm, least(coalesce(total, 0), %(cap)s) as x, coalesce(total_before, 0) as z
+    from unit_sums(%(experiment)s, %(metric)s)
+) unit group by arm
+"""
+RATIO_BEFORE: LiteralString = """
+select arm, count(*) as units, array[sum(x), sum(y), sum(u), sum(v)] as sums,
+    array[sum(x * x), sum(x * y), sum(x * u), sum(x * v), sum(y * y), sum(y * u), sum(y * v), sum(u * u), sum(u * v),
+        sum(v * v)] as products,
+    array[min(x), min(y), min(u), min(v)] as lows, array[max(x), max(y), max(u), max(v)] as highs
+from (
+    select arm, coalesce(total, 0) as x, coalesce(denominator, 0) as y, coalesce(total_before, 0) as u,
+        coalesce(denominator_before, 0) as v
+    from unit_sums(%(experiment)s, %(metric)s)
+) unit group by arm
+"""
 PROPORTION: LiteralString = """
 select arm, count(*) as units, count(*) filter (where positive > 0) as events
 from unit_sums(%(experiment)s, %(metric)s) group by arm
@@ -75,8 +95,12 @@ async def _metric(connection: Connection, metric: Metric, parameters: Row) -> di
     match metric.kind:
         case Metric.MEAN:
             cap = metric.cap or float("inf")
+            if metric.covariate:
+                return await _rows(connection, MEAN_BEFORE, {**parameters, "cap": cap}, _arrays)
             return await _rows(connection, MEAN, {**parameters, "cap": cap}, _one_column)
         case Metric.RATIO:
+            if metric.covariate:
+                return await _rows(connection, RATIO_BEFORE, parameters, _arrays)
             return await _rows(connection, RATIO, parameters, _two_columns)
         case Metric.PROPORTION:
             return await _rows(connection, PROPORTION, parameters, lambda row: Events(row["units"], row["events"]))
@@ -105,6 +129,10 @@ async def _sketches(connection: Connection, parameters: Row) -> dict[int, Statis
 
 def _one_column(row: Row) -> Moments:
     return Moments(row["units"], (row["x"],), (row["xx"],), (row["x_low"],), (row["x_high"],))
+
+
+def _arrays(row: Row) -> Moments:
+    return Moments(row["units"], *(tuple(row[name]) for name in ("sums", "products", "lows", "highs")))
 
 
 def _two_columns(row: Row) -> Moments:

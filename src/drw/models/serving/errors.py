@@ -5,6 +5,8 @@
   + EngineBusy             (the admission queue is full)
   + EngineCoolingDown      (the circuit is open after repeated failures)
   + ResponseTruncated      (the engine ended before the answer was complete)
+  + ModelLoadFailed        (the model cannot be loaded)
+  + OutOfModelMemory       (all loaded models are in use, and the memory does not suffice for another)
 * DeadlineExceeded
   + EngineStalled          (no token within the time limit)
   + RequestTimedOut        (the deadline of the request passed)
@@ -43,6 +45,14 @@ class EngineCoolingDown(Unavailable):
 
 class ResponseTruncated(Unavailable):
     """The engine ended before the answer was complete."""
+
+
+class ModelLoadFailed(Unavailable):
+    """The model cannot be loaded; the message says why."""
+
+
+class OutOfModelMemory(Unavailable):
+    """The memory for models does not suffice for another one, and all loaded models are in use."""
 
 
 class EngineStalled(DeadlineExceeded):

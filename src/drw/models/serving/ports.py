@@ -1,14 +1,16 @@
-"""The ports of engines: chat models, whose chunks come with their usage, rerankers and moderation models."""
+"""Ports of engines: chat engines that stream OpenAI's chunks, loaders of model files, rerankers, moderation models."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from drw.billing.usage import UsageUpdate
 from drw.models.serving.errors import NotSupported
+from drw.tensors.datatypes import Tensor, TensorSpec
 
 Endpoint = Literal["chat/completions", "completions"]
 Body = dict[str, Any]
@@ -92,6 +94,9 @@ def no_tokenizer(target: EngineTarget) -> NotSupported:
 class ChatEngine(ABC):
     """Runs chat models."""
 
+    parameters: frozenset[str] = frozenset()
+    """Supported parameters that are not OpenAI's, for all models of the engine."""
+
     @abstractmethod
     def stream(
         self,
@@ -149,6 +154,121 @@ class ChatEngine(ABC):
         """Close the connections."""
 
 
+class FileReference(NamedTuple):
+    """A file of a registered version: its path in the model, SHA-256 and size in bytes."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model that a loader can load. Equal specifications are the same loaded model."""
+
+    id: str
+    org: str
+    """The org that owns the version; empty: the platform."""
+    engine: str
+    kind: Literal["chat", "predictive", "reranker"] = "predictive"
+    digest: str = ""
+    """The expected digest of the files; empty: of the settings, which do not name it."""
+    folder: str = ""
+    """The folder with the files of a model of the settings."""
+    files: tuple[FileReference, ...] = ()
+    """The files of a registered version."""
+    memory_mib: int = 0
+    """Memory limit of its process; 0: derived from the size of the files."""
+    threads: int = 0
+    """Threads of one inference; 0: the setting of the runtime."""
+    max_batch: int = 1
+    """Maximum rows of requests that are processed together; 1: each request alone."""
+    max_batch_delay_seconds: float = 0.0
+    """Maximum wait of a request for others to join its batch."""
+    slots: int = 4
+    """Concurrent requests of a chat model."""
+    context_length: int = 0
+    """Tokens of prompt and answer of a chat model."""
+
+    @property
+    def version(self) -> str:
+        """The version of a registered model in the Open Inference Protocol: the first 12 digits of its digest."""
+        return short_digest(self.digest)
+
+
+def short_digest(digest: str) -> str:
+    """Return the first 12 hexadecimal digits of a digest, which identify a version."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+class LoadedModel(ABC):
+    """A model in a process of its own. Its memory is freed when the process ends."""
+
+    digest: str = ""
+    """The digest of the files that were loaded."""
+    address: str = ""
+    """`unix:/path` of its OpenAI-compatible API; empty: it processes tensors."""
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    batchable: bool = False
+    """Whether requests can be joined along the first dimension without changing their results."""
+
+    @property
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether the process runs."""
+
+    @abstractmethod
+    async def infer(self, inputs: Sequence[Tensor], outputs: Sequence[str]) -> tuple[Tensor, ...]:
+        """Return the outputs of these names, or all outputs.
+
+        Raises:
+            InvalidRequest: the model rejects the inputs.
+            EngineUnavailable: the process ended.
+        """
+
+    @abstractmethod
+    async def check(self) -> int:
+        """Return the resident bytes of the process.
+
+        Raises:
+            EngineUnavailable: the process does not answer.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End the process and wait for its end."""
+
+
+class ModelLoader(ABC):
+    """Loads models of one engine."""
+
+    @abstractmethod
+    async def load(self, spec: ModelSpec, path: Path, memory_mib: int) -> LoadedModel:
+        """Start the process of a model and warm it up. A cancelled load leaves no process behind.
+
+        Args:
+            path: the folder with its files.
+            memory_mib: the memory limit of the process.
+
+        Raises:
+            ModelLoadFailed: the files are not a model that this engine can run, or the process ended.
+        """
+
+
+class Reranker(ABC):
+    """Scores documents for a query with a cross-encoder."""
+
+    @abstractmethod
+    async def score(self, query: str, documents: Sequence[str]) -> list[float]:
+        """Return the relevance of each document, from 0 to 1.
+
+        Raises:
+            InvalidRequest: there are too many documents.
+            Unavailable: the model is not loaded or does not answer.
+        """
+
+
 class Ranking(NamedTuple):
     """The relevance of documents for a query."""
 
@@ -159,7 +279,7 @@ class Ranking(NamedTuple):
 
 
 class RerankEngine(ABC):
-    """Scores documents for a query."""
+    """Scores documents for a query at an address."""
 
     @abstractmethod
     async def rank(self, target: EngineTarget, query: str, documents: Sequence[str]) -> Ranking:

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from functools import partial
 
+from drw.kernel.errors import InvalidRequest
 from drw.models.serving.chat import generate
+from drw.models.serving.engines.token_counting import count_prompt
+from drw.models.serving.experiments.calls import CallExperiments
+from drw.models.serving.experiments.exposures import Assignment
+from drw.models.serving.experiments.routing_table import CallUnits, RoutingTable
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.metering.budget_gate import BudgetGate, Headers
 from drw.models.serving.observability.call_record import CallRecord
-from drw.models.serving.openai.requests import Sampling
+from drw.models.serving.openai.requests import ChatCompletion, Sampling
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Chunk, Endpoint
-from drw.models.serving.routing.candidates import ModelRequest, eligible_models, prompt_bytes
+from drw.models.serving.routing.candidates import (
+    CandidateList,
+    ModelRequest,
+    check_prompt_bytes,
+    eligible_models,
+    prompt_bytes,
+)
 from drw.models.serving.routing.load_balancing import Affinity, session_owner
 from drw.models.serving.routing.model_directory import ModelDirectory
 
@@ -20,10 +31,17 @@ from drw.models.serving.routing.model_directory import ModelDirectory
 class RequestRunner:
     """Runs requests of HTTP and RPC."""
 
-    def __init__(self, models: ModelDirectory, policy: FailoverPolicy, metering: BudgetGate) -> None:
+    def __init__(
+        self,
+        models: ModelDirectory,
+        policy: FailoverPolicy,
+        metering: BudgetGate,
+        experiments: CallExperiments | None = None,
+    ) -> None:
         self._models = models
         self._policy = policy
         self._metering = metering
+        self._experiments = experiments or CallExperiments(models, RoutingTable())
 
     async def start(
         self,
@@ -34,13 +52,15 @@ class RequestRunner:
         model: str,
         stream: bool,
         session: str = "",
+        document: str = "",
         headers: Headers | None = None,
         background: bool = False,
     ) -> tuple[Answer, AsyncGenerator[Chunk, None]]:
         """Return the answer, which grows as the chunks are read, and the chunks, which the caller closes.
 
-        `model` is the id of a model or an alias; empty: the default model. `stream`: pass the chunks on as they
-        arrive. `background`: let interactive requests go first. The headers of the response are added to `headers`.
+        `model` is the id of a model or an alias; empty: the default model. `stream`: pass the
+        chunks on as they arrive. The headers of the response are added to `headers`. `session` and `document` are the
+        units of experiments that headers name. `background`: let interactive requests go first.
 
         Raises:
             NotFound: there is no such model.
@@ -48,13 +68,55 @@ class RequestRunner:
             Killed: a kill switch stops it.
         """
         record.models.add(model)
+        answer = Answer(endpoint, model, request.choices)
+        units = CallUnits.of(request, session, document, answer.id)
+        assigned = self._experiments.assign(model, request, units, record, headers)
+        candidates, model_request = await self._plan(
+            endpoint, request, model, session, assigned, stream=stream, background=background
+        )
+        first = model_request.models[0]
+        record.plan(candidates.id, first.id, first.engine_name)
+        answer.start(candidates.id)
+        run = partial(generate, self._policy, candidates, model_request, answer, record)
+        chunks = self._metering.metered(model_request, record, run, headers)
+        return answer, self._experiments.shadowed(model, request, model_request, record.request, answer, chunks)
+
+    async def count_tokens(self, request: ChatCompletion, model: str) -> int:
+        """Return the tokens of the prompt of a chat at the first candidate.
+
+        Raises:
+            InvalidRequest: its engine cannot count tokens, or takes no such request; also as `start` does.
+            Unavailable: its engine does not answer in time.
+        """
+        _, model_request = await self._plan("chat/completions", request, model)
+        check_prompt_bytes(model_request)
+        first = model_request.models[0]
+        if (tokens := await count_prompt(first, model_request)) is None:
+            message = f"the engine of {first.id!r} cannot count tokens before it answers: read the usage of its answers"
+            raise InvalidRequest(message, param="model")
+        return tokens
+
+    async def _plan(
+        self,
+        endpoint: Endpoint,
+        request: Sampling,
+        model: str,
+        session: str = "",
+        assigned: Assignment | None = None,
+        *,
+        stream: bool = False,
+        background: bool = False,
+    ) -> tuple[CandidateList, ModelRequest]:
         candidates = await self._models.plan(model)
         body = request.body()
-        affinity = Affinity(session_owner(), session or request.session, body)
-        models = eligible_models(request, candidates, candidates.order(affinity))
-        record.plan(candidates.id, models[0].id, models[0].engine_name)
         max_tokens_param, max_tokens = request.max_answer_tokens()
-        model_request = ModelRequest(
+        if assigned is not None and assigned.treatment.chat_only:
+            body = assigned.treatment.apply(body, max_tokens_param)
+            max_tokens = body.get(max_tokens_param)
+        affinity = Affinity(session_owner(), session or request.session, body)
+        order = await self._experiments.order(assigned, candidates.order(affinity))
+        models = eligible_models(request, candidates, order)
+        return candidates, ModelRequest(
             endpoint,
             body,
             affinity,
@@ -67,6 +129,3 @@ class RequestRunner:
             self._policy.deadline(candidates, models),
             background,
         )
-        answer = Answer(endpoint, candidates.id, request.choices)
-        run = partial(generate, self._policy, candidates, model_request, answer, record)
-        return answer, self._metering.metered(model_request, record, run, headers)

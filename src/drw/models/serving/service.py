@@ -8,10 +8,20 @@ from random import Random
 
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1 import serving_rpc as contract
-from drw.api.models.v1.discovery_pb2 import ListModelsRequest, Model
+from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
+from drw.api.models.v1.experiments_pb2 import WatchRoutingRequest
+from drw.api.models.v1.experiments_rpc import ExperimentsClient
+from drw.api.models.v1.serving_pb2 import (
+    ChatChunk,
+    ChatRequest,
+    ProbeRequest,
+    ProbeResponse,
+    Replicas,
+    WatchReplicasRequest,
+)
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
+from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import caller
 from drw.kernel.runtime.clock import Clock
@@ -19,29 +29,58 @@ from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
+from drw.models.serving.anthropic import endpoints as anthropic
 from drw.models.serving.batches import setup as batches
+from drw.models.serving.experiments.calls import CallExperiments
+from drw.models.serving.experiments.routing_table import RoutingTable
+from drw.models.serving.experiments.shadow import ShadowCalls
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints, text_endpoints
 from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.http.embeddings import Embeddings
+from drw.models.serving.http.model_list import ModelList
 from drw.models.serving.metering.budget_gate import build as build_metering
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
+from drw.models.serving.open_inference.build import serve_open_inference
 from drw.models.serving.openai import conversion
 from drw.models.serving.ports import ChatEngine
 from drw.models.serving.request_runner import RequestRunner
+from drw.models.serving.responses_api.endpoints import ResponseEndpoints
+from drw.models.serving.responses_api.file_search import FileSearch
+from drw.models.serving.responses_api.store import ResponseStore
+from drw.models.serving.routing import replica_state
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.circuit_breaker import State
-from drw.models.serving.routing.model_checks import ALIAS, ModelChecks
+from drw.models.serving.routing.model_checks import ModelChecks, is_chat_model
 from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.models.serving.routing.probing import ModelProber
+from drw.models.serving.routing.replica_checks import ReplicaChecks
+from drw.models.serving.routing.runtime_directory import RuntimeDirectory
+from drw.models.serving.runtime.build import build_runtime
 from drw.models.serving.settings import Settings as ServingSettings
+
+DATABASE_CONNECTIONS = 6
+"""Shared by stored responses and batches."""
 
 
 class Serving(contract.Serving):
     """Serves `drw.api.models.v1.Serving`."""
 
-    def __init__(self, runner: RequestRunner, kills: KillList, audit: AuditWriter, buffers: BodyBuffers) -> None:
+    def __init__(
+        self,
+        runner: RequestRunner,
+        kills: KillList,
+        audit: AuditWriter,
+        buffers: BodyBuffers,
+        models: ModelDirectory,
+        prober: ModelProber,
+        changes: replica_state.Changes,
+    ) -> None:
+        self._models = models
+        self._prober = prober
+        self._changes = changes
         self._runner = runner
         self._kills = kills
         self._audit = audit
@@ -67,6 +106,17 @@ class Serving(contract.Serving):
                 await record.fail(error)
                 raise
             yield conversion.final_chunk(answer, answer.model)
+
+    async def probe(self, request: ProbeRequest, /) -> ProbeResponse:
+        """Send a tiny request to each replica of a model that no caller has used recently."""
+        probes = await self._prober.probe(request.model, request.fresh_seconds, request.timeout_seconds)
+        return ProbeResponse(probes=probes)
+
+    async def watch_replicas(self, request: WatchReplicasRequest, /) -> AsyncIterator[Replicas]:
+        """Send the state of the replicas in use now and after each change."""
+        async with aclosing(replica_state.watch(self._models, self._changes)) as states:
+            async for state in states:
+                yield state
 
 
 class Engines:
@@ -108,26 +158,51 @@ async def build(scope: ServiceContext) -> Serving:
     scope.background(kills.follow)
     policy = FailoverPolicy(clock, Random(), retries, settings.circuits, kills, settings.total_seconds)
     discovery = scope.client(DiscoveryClient)
+    changes = replica_state.Changes()
+    pool, switch = build_runtime(scope, settings, discovery, clock)
     models = ModelDirectory(
-        discovery, engines.get, queue, settings.circuits, clock, settings.remember_models_seconds, kills
+        discovery,
+        engines.get,
+        queue,
+        settings.circuits,
+        clock,
+        settings.remember_models_seconds,
+        kills,
+        changes.notify,
+        pool,
+        switch,
     )
     scope.background(models.follow)
+    scope.background(ReplicaChecks(models, clock, settings.replica_checks).run)
     metering = await build_metering(scope, settings.metering)
-    embeddings = Embeddings(models, scope.client(EmbeddingClient), metering)
+    embedding = scope.client(EmbeddingClient)
+    embeddings = Embeddings(models, embedding, metering)
     audit = scope.audit()
     buffers = BodyBuffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
-    runner = RequestRunner(models, policy, metering)
-    further = text_endpoints.build(scope, settings, models, metering, queue)
-    scope.routes += endpoints.routes(
-        runner, discovery, embeddings, kills, audit, buffers, settings.max_body_bytes, further
-    )
-
-    batch_store = await batches.build(scope, settings.batches, models, runner, embeddings, kills)
+    table = _routing_table(scope)
+    scope.background(table.follow)
+    shadows = ShadowCalls(models, policy, metering, kills, scope.audit(), settings.max_shadow_calls)
+    scope.on_stop(shadows.close)
+    runner = RequestRunner(models, policy, metering, CallExperiments(models, table, shadows))
+    audited = endpoints.AuditedEndpoints(audit, kills, buffers, settings.max_body_bytes)
+    scope.routes += endpoints.routes(runner, embeddings, audited)
+    scope.routes += text_endpoints.build(scope, settings, models, metering, queue, pool, audited)
+    scope.routes += ModelList(discovery).routes()
+    scope.routes += anthropic.routes(runner, audited, buffers, settings.max_body_bytes)
+    directory = RuntimeDirectory(discovery, pool, switch, kills, clock, settings.remember_models_seconds)
+    serve_open_inference(scope, settings, directory, metering, kills, audit, buffers)
+    database = await scope.database(pool_size=DATABASE_CONNECTIONS)
+    store = ResponseStore(database, audit, settings.responses)
+    scope.background(store.expire)
+    vectors = scope.client(VectorStoreClient) if scope.has("vector_store") else None
+    files = FileSearch(embedding, vectors, audit, settings.responses.file_search_characters)
+    scope.routes += ResponseEndpoints(runner, store, files, settings.responses).routes(audited)
+    batch_store = batches.build(scope, settings.batches, database, models, runner, embeddings, kills)
     checks = ModelChecks(models, clock)
 
     async def describe() -> str:
         models_listed = (await discovery.list_models(ListModelsRequest())).models
-        chat_models = [model.id for model in models_listed if model.kind == Model.CHAT and model.engine != ALIAS]
+        chat_models = [model.id for model in models_listed if is_chat_model(model)]
         if errors := await checks.errors(chat_models):
             raise Unavailable("; ".join([*errors, *_open_circuits(models, clock)]))
         names = [f"{model.id} (default)" if model.default else model.id for model in models_listed]
@@ -135,8 +210,21 @@ async def build(scope: ServiceContext) -> Serving:
         running = [f"{active} batches in progress"] if active else []
         return "; ".join([", ".join(names) or "no models", *running, *_open_circuits(models, clock)])
 
+    async def check_models() -> None:
+        if (names := await checks.chat_models(discovery)) and len(await checks.errors(names)) == len(names):
+            raise Unavailable("no chat model answers")
+
     scope.describe(describe)
-    return Serving(runner, kills, audit, buffers)
+    scope.require_database()  # each answer needs its audit record
+    scope.require("a chat model", check_models)
+    return Serving(runner, kills, audit, buffers, models, ModelProber(models, discovery, embedding, clock), changes)
+
+
+def _routing_table(scope: ServiceContext) -> RoutingTable:
+    if not scope.has("experiments"):
+        return RoutingTable()
+    client = scope.client(ExperimentsClient)
+    return RoutingTable(lambda: client.watch_routing(WatchRoutingRequest()), scope.folder / "routing.pb")
 
 
 def _open_circuits(models: ModelDirectory, clock: Clock) -> list[str]:

@@ -7,6 +7,7 @@ from pydantic import Field
 from drw.billing.settings import MeteringSettings
 from drw.kernel.runtime.settings import Settings as Base
 from drw.models.serving.observability import content_capture
+from drw.models.serving.runtime.settings import RuntimeSettings
 
 
 class CircuitSettings(Base):
@@ -24,6 +25,15 @@ class CircuitSettings(Base):
     """Maximum time that the circuit stays open."""
     probe_seconds: float = Field(default=10.0, gt=0, le=3600)
     """Time limit of a probe's first token if another candidate exists."""
+
+
+class ReplicaCheckSettings(Base):
+    """Checks of replicas that fail or stall while another replica of the model works; times are in seconds."""
+
+    interval_seconds: float = Field(default=0.25, gt=0, le=60)
+    """Time between two looks at the replicas."""
+    stall_seconds: float = Field(default=0.5, gt=0, le=600)
+    """Time without a token after which a replica's health endpoint is checked. A failed check opens its circuit."""
 
 
 class RetrySettings(Base):
@@ -98,6 +108,29 @@ class ModerationSettings(Base):
     """Categories by name. Without any there is no model `policy`."""
 
 
+class ResponseSettings(Base):
+    """`[services.serving.responses]`: stored responses of `/v1/responses`."""
+
+    store: bool = True
+    """Whether responses can be stored. Without it, `store: true` and `previous_response_id` are a 400."""
+    store_by_default: bool = True
+    """Whether a response without the parameter `store` is stored, as at OpenAI."""
+    retention_days: float = Field(default=30.0, gt=0, le=366)
+    """Days after which a stored response is deleted."""
+    max_bytes: int = Field(default=4 << 20, ge=1024, le=32 << 20)
+    """Maximum bytes of the input of one stored response."""
+    max_bytes_per_desk: int = Field(default=256 << 20, ge=1024)
+    """Maximum bytes of the stored responses of a desk; further ones receive a 429."""
+    max_bytes_per_org: int = Field(default=1 << 30, ge=1024)
+    """Maximum bytes of the stored responses of an org; further ones receive a 429."""
+    max_chain: int = Field(default=200, ge=1, le=1000)
+    """Maximum responses of a chain of `previous_response_id`."""
+    max_chain_bytes: int = Field(default=8 << 20, ge=1024, le=32 << 20)
+    """Maximum bytes of a chain."""
+    file_search_characters: int = Field(default=6000, ge=50, le=1_000_000)
+    """Maximum characters of the passages of a file search that the model receives."""
+
+
 class Settings(Base):
     """`[services.serving]`."""
 
@@ -117,13 +150,20 @@ class Settings(Base):
     """Maximum bytes of the bodies of all running requests; further ones receive a 503."""
     max_buffered_bytes_per_org: int = Field(128 << 20, ge=1 << 20)
     """Maximum bytes of the bodies of one org; further requests receive a 429."""
+    switch_seconds: float = Field(120.0, ge=0, le=3600)
+    """Maximum time that an alias keeps its old models while new ones are loaded."""
     total_seconds: float = Field(900.0, gt=0, le=3600)
     """Time limit of a complete answer, all attempts included, if neither alias nor model has one."""
+    max_shadow_calls: int = Field(8, ge=1, le=1000)
+    """Maximum concurrent copies of calls for the candidates of rollouts; further copies are dropped."""
     retries: RetrySettings = RetrySettings()
     circuits: CircuitSettings = CircuitSettings()
+    replica_checks: ReplicaCheckSettings = ReplicaCheckSettings()
     llama_cpp: ClientSettings = ClientSettings()
     openai: ClientSettings = ClientSettings()
     vertex: ClientSettings = ClientSettings()
     metering: MeteringSettings = MeteringSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
     batches: BatchSettings = BatchSettings()
     moderation: ModerationSettings = ModerationSettings()
+    responses: ResponseSettings = ResponseSettings()

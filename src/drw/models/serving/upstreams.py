@@ -7,13 +7,21 @@ from typing import TypeVar
 
 from drw.api.models.v1.discovery_pb2 import ResolvedModel
 from drw.kernel.observability.overhead import waiting
-from drw.models.serving.errors import EngineUnavailable, ResponseTruncated
+from drw.models.serving.errors import (
+    EngineBusy,
+    EngineUnavailable,
+    ModelLoadFailed,
+    OutOfModelMemory,
+    ResponseTruncated,
+)
 from drw.models.serving.ports import EngineTarget
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.model_directory import engine_target
 
 T = TypeVar("T")
 BYTES_PER_TOKEN_ESTIMATE = 4
+ENGINE_FAILURES = (EngineUnavailable, EngineBusy, ResponseTruncated, ModelLoadFailed, OutOfModelMemory)
+"""Errors after which the next model of an alias is tried. Others, such as those of the ledger, end the request."""
 
 
 class UpstreamCalls:

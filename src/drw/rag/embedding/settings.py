@@ -15,10 +15,10 @@ class OnnxSettings(Base):
     """The folder of `model.onnx` and `tokenizer.json`."""
     model: str = "all-minilm-l6-v2"
     """The model name in requests."""
-    portion_tokens: int = 1024
-    """Tokens encoded in one call, padding included. More is no faster, and delays other requests."""
+    batch_tokens: int = 1024
+    """Maximum tokens of one batch, padding included. Larger batches are not faster and delay other requests."""
     text_tokens: int = 256
-    """Tokens of one text, with the two that the model adds; it was trained on no more."""
+    """Maximum tokens of one text, with the two that the model adds. It was trained on texts of this length."""
     threads: int = 0
     """0: one for each core."""
 

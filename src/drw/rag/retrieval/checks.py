@@ -25,7 +25,10 @@ def check(text: str, question: str, passages: Sequence[Passage]) -> Answer:
     unsupported = _unsupported(text, question, cited_passages)
     return Answer(
         text=text,
-        citations=[_citation(number, passages[number - 1], text) for number in cited],
+        citations=[
+            Citation(number=number, passage=passage, quote=quotes.best(passage.text, text))
+            for number, passage in zip(cited, cited_passages, strict=True)
+        ],
         unsupported_figures=unsupported,
         supported=bool(cited) and not unsupported,
     )
@@ -72,7 +75,3 @@ def _unsupported(text: str, question: str, cited: Sequence[Passage]) -> list[Uns
 def _searched_text(passage: Passage) -> str:
     """Return the text of a passage with its context, which names the period and the unit."""
     return f"{passage.context}\n{passage.text}"
-
-
-def _citation(number: int, passage: Passage, text: str) -> Citation:
-    return Citation(number=number, passage=passage, quote=quotes.best(passage.text, text))

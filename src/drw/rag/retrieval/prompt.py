@@ -19,8 +19,10 @@ WORD = re.compile(r"\w+")
 
 def messages(question: str, passages: Sequence[Passage], tokens: int) -> list[ChatMessage]:
     """Return the chat messages of a question, with about `tokens` tokens of sources."""
-    each = tokens // max(1, len(passages))
-    sources = "\n\n".join(_source(number, passage, question, each) for number, passage in enumerate(passages, 1))
+    tokens_per_source = tokens // max(1, len(passages))
+    sources = "\n\n".join(
+        _source(number, passage, question, tokens_per_source) for number, passage in enumerate(passages, 1)
+    )
     user_message = f"Sources:\n\n{sources}\n\nQuestion: {question}\nAnswer:"
     return [ChatMessage(role="system", content=SYSTEM), ChatMessage(role="user", content=user_message)]
 
@@ -40,9 +42,9 @@ def shorten(text: str, question: str, tokens: int) -> str:
     """Return the lines of a text that share most words with the question, in order, within a number of tokens."""
     if estimate(text) <= tokens:
         return text
-    question_words = {word.lower() for word in WORD.findall(question)}
+    question_words = _words(question)
     lines = text.splitlines()
-    ranked = sorted(range(len(lines)), key=lambda n: (-_shared(lines[n], question_words), n))
+    ranked = sorted(range(len(lines)), key=lambda n: (-len(question_words & _words(lines[n])), n))
     selected: set[int] = set()
     for number in ranked:
         if (cost := estimate(lines[number])) <= tokens:
@@ -51,8 +53,8 @@ def shorten(text: str, question: str, tokens: int) -> str:
     return "\n".join(line for number, line in enumerate(lines) if number in selected) or _cut(lines[ranked[0]], tokens)
 
 
-def _shared(line: str, question_words: set[str]) -> int:
-    return len(question_words & {word.lower() for word in WORD.findall(line)})
+def _words(text: str) -> set[str]:
+    return {word.lower() for word in WORD.findall(text)}
 
 
 def _cut(line: str, tokens: int) -> str:

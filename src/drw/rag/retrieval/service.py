@@ -159,5 +159,8 @@ async def build(scope: ServiceContext) -> Retrieval:
         scope.audit(),
         scope.settings(Settings),
     )
+    scope.require_database()  # each search writes an audit record
+    scope.require_service("embedding")
+    scope.require_service("vector_store")  # not serving: searches work without it
     scope.routes.append(SearchRoute(service.search).route())
     return service

@@ -9,17 +9,17 @@ CHANNEL = "orchestration_outbox"
 MAX_DETAIL = 500
 
 
-async def hold(connection: Connection, run: str, fence: int) -> None:
+async def lock_run(connection: Connection, run: str, fence: int) -> None:
     """Lock a run until the transaction ends. Every change of a run or its steps locks the run first.
 
     Raises:
-        LeadershipLost: the run has ended, or another process has taken it over.
+        LeadershipLost: the run has ended, or another process owns it.
     """
     cursor = await connection.execute(
         "select from run where id = %s and fence = %s and state in ('QUEUED', 'RUNNING') for update", (run, fence)
     )
     if cursor.rowcount != 1:
-        raise LeadershipLost(f"the run {run!r} is over, or another process has taken it", run=run)
+        raise LeadershipLost(f"the run {run!r} has ended, or another process owns it", run=run)
 
 
 async def add(connection: Connection, run: str, state: str, *, step: str = "", detail: str = "") -> None:

@@ -11,10 +11,10 @@ from drw.kernel.errors import InvalidRequest, TooLarge
 
 MAX_INPUT_BYTES = 64 * 1024
 MAX_FILES = 500
-MAX_FILE_ID = 200
+MAX_FILE_ID_CHARACTERS = 200
 
 
-def checked(template: Template, values: dict[str, Any]) -> dict[str, Any]:
+def validate(template: Template, values: dict[str, Any]) -> dict[str, Any]:
     """Return all inputs of the template with their values or defaults.
 
     Raises:
@@ -23,13 +23,13 @@ def checked(template: Template, values: dict[str, Any]) -> dict[str, Any]:
     """
     if (size := len(orjson.dumps(values))) > MAX_INPUT_BYTES:
         raise TooLarge(f"the inputs have {size} bytes; at most {MAX_INPUT_BYTES}", param="inputs")
-    declared_names = {each.name for each in template.inputs}
+    declared_names = {declared.name for declared in template.inputs}
     if unknown := sorted(values.keys() - declared_names):
         names = ", ".join(sorted(declared_names)) or "none"
         raise InvalidRequest(
             f"{unknown[0]!r} is not an input of the template {template.name!r}; there are: {names}", param=unknown[0]
         )
-    return {each.name: _value(each, values.get(each.name)) for each in template.inputs}
+    return {declared.name: _value(declared, values.get(declared.name)) for declared in template.inputs}
 
 
 def _value(declared: Input, value: Any) -> Any:
@@ -45,14 +45,16 @@ def _value(declared: Input, value: Any) -> Any:
 
 
 def _files(declared: Input, value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(v, str) and 0 < len(v) <= MAX_FILE_ID for v in value):
-        raise _wrong(declared, "a list of file ids")
+    if not isinstance(value, list) or not all(
+        isinstance(v, str) and 0 < len(v) <= MAX_FILE_ID_CHARACTERS for v in value
+    ):
+        raise _invalid(declared, "a list of file ids")
     if len(value) > MAX_FILES:
         raise TooLarge(f"the input {declared.name!r} has {len(value)} files; at most {MAX_FILES}", param=declared.name)
     if declared.required and not value:
-        raise _wrong(declared, "a list of at least one file id")
+        raise _invalid(declared, "a list of at least one file id")
     if len(set(value)) != len(value):
-        raise _wrong(declared, "a list in which each file stands once")
+        raise _invalid(declared, "a list of different file ids")
     return value
 
 
@@ -60,17 +62,17 @@ def _integer(declared: Input, value: Any) -> int:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise _wrong(declared, "an integer") from None
+        raise _invalid(declared, "an integer") from None
     if isinstance(value, bool) or not number.is_integer() or abs(number) > 2**53:
-        raise _wrong(declared, "an integer")
+        raise _invalid(declared, "an integer")
     return int(number)
 
 
 def _string(declared: Input, value: Any) -> str:
     if not isinstance(value, str):
-        raise _wrong(declared, "a text")
+        raise _invalid(declared, "a string")
     return value
 
 
-def _wrong(declared: Input, right: str) -> InvalidRequest:
-    return InvalidRequest(f"the input {declared.name!r} must be {right}", param=declared.name)
+def _invalid(declared: Input, expected: str) -> InvalidRequest:
+    return InvalidRequest(f"the input {declared.name!r} must be {expected}", param=declared.name)

@@ -23,9 +23,9 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         inputs=json_message(row["inputs"]),
         output=_value(row["output"]),
         error=row["error"],
-        created_at=_time(row["created_at"]),
-        ended_at=_time(row["ended_at"]),
-        steps=[_step(each) for each in steps],
+        created_at=_timestamp(row["created_at"]),
+        ended_at=_timestamp(row["ended_at"]),
+        steps=[_step(step) for step in steps],
         desk=row["desk"],
         started_by=row["key"],
         walls=row["walls"],
@@ -36,7 +36,7 @@ def inputs(message: Json) -> dict[str, Any]:
     """Return the inputs of a request for a run.
 
     Raises:
-        InvalidRequest: they are no JSON object.
+        InvalidRequest: the inputs are not a JSON object.
     """
     value = json_value(message)
     if value is None:
@@ -52,8 +52,8 @@ def _step(row: dict[str, Any]) -> Step:
         state=row["state"],
         attempts=row["attempts"],
         error=row["error"],
-        started_at=_time(row["started_at"]),
-        ended_at=_time(row["ended_at"]),
+        started_at=_timestamp(row["started_at"]),
+        ended_at=_timestamp(row["ended_at"]),
         output=_value(row["output"]),
     )
 
@@ -62,9 +62,9 @@ def _value(value: Any) -> Json | None:
     return None if value is None else json_message(value)
 
 
-def _time(at: datetime | None) -> Timestamp | None:
+def _timestamp(at: datetime | None) -> Timestamp | None:
     if at is None:
         return None
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp
+    timestamp = Timestamp()
+    timestamp.FromDatetime(at)
+    return timestamp

@@ -6,28 +6,28 @@ from prometheus_client import Counter, Gauge
 
 from drw.kernel.storage.database import Database
 
-OPEN = Gauge("drw_runs_open", "Runs that have not ended, by state.", ["state"])
-ENDED = Counter("drw_runs_ended", "Runs that have ended, by how.", ["outcome"])
-STEPS = Counter("drw_steps", "Attempts at steps, by what they do and how they ended.", ["activity", "outcome"])
-WAITING = Gauge("drw_runs_oldest_queued_seconds", "For how long the oldest run has waited to be begun.")
-BEHIND = Gauge("drw_runs_events_waiting", "Events that the live view of runs does not show yet.")
-STATES = ("QUEUED", "RUNNING")
+OPEN_RUNS = Gauge("drw_runs_open", "Runs that have not ended, by state.", ["state"])
+ENDED_RUNS = Counter("drw_runs_ended", "Runs that have ended, by outcome.", ["outcome"])
+STEP_ATTEMPTS = Counter("drw_steps", "Step attempts, by activity and outcome.", ["activity", "outcome"])
+OLDEST_QUEUED = Gauge("drw_runs_oldest_queued_seconds", "Age of the oldest queued run.")
+PENDING_EVENTS = Gauge("drw_runs_events_waiting", "Events not yet published to the live view of runs.")
+OPEN_STATES = ("QUEUED", "RUNNING")
 
-COUNTS = """
+COUNT_QUERY = """
 select count(*) filter (where state = 'QUEUED') as "QUEUED",
        count(*) filter (where state = 'RUNNING') as "RUNNING",
        coalesce(extract(epoch from clock_timestamp() - min(created_at) filter (where state = 'QUEUED')), 0)::float8
-           as oldest,
-       (select count(*) from outbox) as behind
+           as oldest_queued,
+       (select count(*) from outbox) as pending_events
 from run where state in ('QUEUED', 'RUNNING')
 """
 
 
-async def measure(database: Database) -> None:
+async def update_gauges(database: Database) -> None:
     """Update the gauges. They cover all processes, because runs are in the database."""
-    counts = await database.one(COUNTS)
+    counts = await database.one(COUNT_QUERY)
     assert counts is not None
-    for state in STATES:
-        OPEN.labels(state.lower()).set(counts[state])
-    WAITING.set(max(0.0, counts["oldest"]))
-    BEHIND.set(counts["behind"])
+    for state in OPEN_STATES:
+        OPEN_RUNS.labels(state.lower()).set(counts[state])
+    OLDEST_QUEUED.set(max(0.0, counts["oldest_queued"]))
+    PENDING_EVENTS.set(counts["pending_events"])

@@ -17,8 +17,8 @@ from drw.workflow.orchestration import events
 log = logging.getLogger(__name__)
 
 PUBLISH_SECONDS = 5.0
-AT_ONCE = 200
-AGAIN_SECONDS = 1.0
+BATCH_SIZE = 200
+RETRY_SECONDS = 1.0
 
 
 class OutboxRelay:
@@ -27,48 +27,48 @@ class OutboxRelay:
     def __init__(self, database: Database, state: StateClient) -> None:
         self._database = database
         self._state = state
-        self.trouble = ""
-        """The reason why nothing can be published at present, or an empty string."""
+        self.error_message = ""
+        """The error of the last batch, or an empty string."""
 
     async def run(self) -> None:
         """Relay events until cancelled."""
         async for _ in self._database.notifications(events.CHANNEL):
-            while await self._some():
+            while await self._relay_batch():
                 pass
 
-    async def _some(self) -> bool:
+    async def _relay_batch(self) -> bool:
         """Relay a batch of events; return whether there may be more."""
         rows = await self._database.all(
             "select outbox.*, run.org, run.desk, run.walls from outbox join run on run.id = outbox.run"
             " order by outbox.id limit %s",
-            AT_ONCE,
+            BATCH_SIZE,
         )
-        shown: list[int] = []
-        trouble = ""
+        published: list[int] = []
+        error_message = ""
         try:
             for row in rows:
-                await self._show(row)
-                shown.append(row["id"])
+                await self._publish(row)
+                published.append(row["id"])
         except DrwError as error:
-            trouble = error.message
-        await self._database.all("delete from outbox where id = any(%s) returning id", shown)
-        await self._note(trouble)
+            error_message = error.message
+        await self._database.all("delete from outbox where id = any(%s) returning id", published)
+        await self._set_error(error_message)
         return bool(rows)
 
-    async def _show(self, row: dict[str, Any]) -> None:
+    async def _publish(self, row: dict[str, Any]) -> None:
         try:
             await self._state.publish_run_event(_event(row), timeout=PUBLISH_SECONDS)
         except InvalidRequest as error:
-            log.error("an event that cannot be shown is left out: %s", error.message)
+            log.error("dropped an invalid event: %s", error.message)
 
-    async def _note(self, trouble: str) -> None:
-        if trouble and not self.trouble:
-            log.warning("the live view of runs is behind: %s", trouble)
-        if self.trouble and not trouble:
+    async def _set_error(self, error_message: str) -> None:
+        if error_message and not self.error_message:
+            log.warning("the live view of runs is behind: %s", error_message)
+        if self.error_message and not error_message:
             log.info("the live view of runs has caught up")
-        self.trouble = trouble
-        if trouble:
-            await asyncio.sleep(AGAIN_SECONDS)
+        self.error_message = error_message
+        if error_message:
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 def _event(row: dict[str, Any]) -> RunEvent:

@@ -10,43 +10,43 @@ from drw.kernel.errors import Conflict
 
 
 class LeadershipLost(Conflict):
-    """The run has ended, or another process owns it. This process may record nothing more."""
+    """The run has ended, or another process owns it. This process must not record anything more for it."""
 
 
 class Slot(ABC):
     """The position of one step in the engine's record of a run."""
 
     @abstractmethod
-    async def once(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Run `work` once and return its result, which must be JSON. On replay, return the recorded result."""
+    async def execute_once(self, name: str, function: Callable[[], Awaitable[Any]]) -> Any:
+        """Call `function` once and return its result, which must be JSON. On replay, return the recorded result."""
 
 
-Reserve = Callable[[], Slot]
+ReserveSlot = Callable[[], Slot]
 """Returns the next slot of a run. The sequence is the same on every replay."""
 
-Work = Callable[[str, Reserve], Awaitable[None]]
-"""Executes the run with this id. It is called again after a crash; finished steps are not."""
+RunFunction = Callable[[str, ReserveSlot], Awaitable[None]]
+"""Executes the run with this id. After a crash it is called again; finished steps are not executed again."""
 
 
 class Engine(ABC):
-    """Executes work durably under a name. On start it recovers the work of a dead process of that name."""
+    """Executes runs durably under an executor name. On start it recovers the runs of a dead process of that name."""
 
     @abstractmethod
-    async def start(self, work: Work) -> None:
-        """Recover unfinished work. `begin` may be called afterwards."""
+    async def start(self, run_function: RunFunction) -> None:
+        """Recover unfinished runs. `start_run` may be called afterwards."""
 
     @abstractmethod
-    async def begin(self, run: str) -> None:
+    async def start_run(self, run: str) -> None:
         """Start a run. Idempotent."""
 
     @abstractmethod
-    async def cancel(self, run: str) -> None:
+    async def cancel_run(self, run: str) -> None:
         """Stop a run permanently."""
 
     @abstractmethod
-    def under_way(self) -> frozenset[str]:
+    def active_runs(self) -> frozenset[str]:
         """Return the runs that this process is executing."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Stop all work. The next start recovers it."""
+        """Stop all runs. The next start recovers them."""

@@ -17,7 +17,7 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events
 from drw.workflow.orchestration.execution import dependency_graph
-from drw.workflow.orchestration.metrics import ENDED
+from drw.workflow.orchestration.metrics import ENDED_RUNS
 
 CHANNEL = "orchestration_run"
 """Notification channel for started and cancelled runs."""
@@ -48,7 +48,7 @@ class Runs:
         self._audit = audit
         self._max_open = max_open
 
-    async def started_before(self, caller: Principal, request: RunRequest) -> str | None:
+    async def find_by_request_id(self, caller: Principal, request: RunRequest) -> str | None:
         """Return the id of the run that an earlier, equal request started, or None.
 
         Raises:
@@ -61,7 +61,11 @@ class Runs:
             request.request_id,
             sorted(caller.walls),
         )
-        return _same(row, request) if row else None
+        if row is None:
+            return None
+        if row["fingerprint"] != request.fingerprint:
+            raise Conflict(f"the request id {request.request_id!r} was used for another run, {row['id']!r}")
+        return str(row["id"])
 
     async def start(self, caller: Principal, request: RunRequest, template: Template, inputs: dict[str, Any]) -> str:
         """Queue a run for the leader; return its id.
@@ -71,7 +75,7 @@ class Runs:
             RateLimited: the desk has too many unfinished runs.
         """
         async with self._database.transaction() as connection:
-            await self._check_room(connection, caller)
+            await self._check_open_runs(connection, caller)
             run = f"run_{uuid4().hex}"
             trace = telemetry.outgoing_headers().get("traceparent", "")
             cursor = await connection.execute(
@@ -86,15 +90,15 @@ class Runs:
             )
             row = await cursor.fetchone()
             if row is not None:
-                await self._plan(connection, run, template, inputs)
+                await self._insert_steps(connection, run, template, inputs)
                 await events.add(connection, run, "queued")
                 details = {"template": template.name, "version": template.version, "inputs": request.fingerprint}
                 await self._audit.record("run.start", run, details=details, connection=connection)
                 await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
                 return run
-        before = await self.started_before(caller, request)
-        assert before is not None
-        return before
+        existing = await self.find_by_request_id(caller, request)
+        assert existing is not None
+        return existing
 
     async def get(self, caller: Principal, run: str) -> tuple[Row, list[Row]]:
         """Return a run and its steps.
@@ -102,20 +106,28 @@ class Runs:
         Raises:
             NotFound: the desk has no such run.
         """
-        row = await self._database.one("select * from visible_runs(%s, %s, %s) where id = %s", *_seen_by(caller), run)
+        row = await self._database.one(
+            "select * from visible_runs(%s, %s, %s) where id = %s", *_visibility(caller), run
+        )
         if row is None:
             raise _not_found(run)
         return row, await self._database.all("select * from step where run = %s order by position", run)
 
     async def page(self, caller: Principal, size: int, after: str) -> list[Row]:
-        """Return the desk's runs after the run `after`, newest first."""
-        if after:
-            await self._check_token(caller, after)
+        """Return the desk's runs after the run `after`, newest first.
+
+        Raises:
+            InvalidRequest: the desk has no run `after`.
+        """
+        if after and not await self._database.one(
+            "select id from visible_runs(%s, %s, %s) where id = %s", *_visibility(caller), after
+        ):
+            raise InvalidRequest("page_token is not one that an earlier response returned", param="page_token")
         return await self._database.all(
             "select * from visible_runs(%s, %s, %s) where (%s = '' or"
             " (created_at, id) < (select created_at, id from run where id = %s))"
             " order by created_at desc, id desc limit %s",
-            *_seen_by(caller),
+            *_visibility(caller),
             after,
             after,
             size,
@@ -130,7 +142,7 @@ class Runs:
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
                 "select state from run where id = (select id from visible_runs(%s, %s, %s) where id = %s) for update",
-                (*_seen_by(caller), run),
+                (*_visibility(caller), run),
             )
             if (row := await cursor.fetchone()) is None:
                 raise _not_found(run)
@@ -141,15 +153,15 @@ class Runs:
                 "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
                 (f"cancelled by {caller.key}", run),
             )
-            await close_steps(connection, run)
+            await cancel_open_steps(connection, run)
             await self._audit.record("run.end", run, outcome="cancelled", connection=connection)
             await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
-        ENDED.labels("cancelled").inc()
+        ENDED_RUNS.labels("cancelled").inc()
 
-    async def _check_room(self, connection: Connection, caller: Principal) -> None:
+    async def _check_open_runs(self, connection: Connection, caller: Principal) -> None:
         cursor = await connection.execute(
             "select count(*) as open from visible_runs(%s, %s, %s) where state in ('QUEUED', 'RUNNING')",
-            _seen_by(caller),
+            _visibility(caller),
         )
         row = await cursor.fetchone()
         if row and row["open"] >= self._max_open:
@@ -158,23 +170,17 @@ class Runs:
                 retry_after="10",
             )
 
-    async def _plan(self, connection: Connection, run: str, template: Template, inputs: dict[str, Any]) -> None:
-        ids = [step.id for step in dependency_graph.steps(template, inputs)]
+    async def _insert_steps(self, connection: Connection, run: str, template: Template, inputs: dict[str, Any]) -> None:
+        ids = [step.id for step in dependency_graph.build_steps(template, inputs)]
         await connection.execute(
             "insert into step (run, id, position) select %s, id, position from unnest(%s::text[])"
             " with ordinality as planned (id, position)",
             (run, ids),
         )
 
-    async def _check_token(self, caller: Principal, token: str) -> None:
-        if not await self._database.one(
-            "select id from visible_runs(%s, %s, %s) where id = %s", *_seen_by(caller), token
-        ):
-            raise InvalidRequest("page_token is none that an earlier answer gave", param="page_token")
 
-
-async def close_steps(connection: Connection, run: str) -> None:
-    """Mark the unfinished steps of an ended run."""
+async def cancel_open_steps(connection: Connection, run: str) -> None:
+    """Cancel the unfinished steps of an ended run."""
     await connection.execute(
         "update step set state = 'CANCELLED', ended_at = clock_timestamp()"
         " where run = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')",
@@ -182,14 +188,8 @@ async def close_steps(connection: Connection, run: str) -> None:
     )
 
 
-def _seen_by(caller: Principal) -> tuple[str, str, list[str]]:
+def _visibility(caller: Principal) -> tuple[str, str, list[str]]:
     return caller.org, caller.desk, sorted(caller.walls)
-
-
-def _same(row: Row, request: RunRequest) -> str:
-    if row["fingerprint"] != request.fingerprint:
-        raise Conflict(f"the request id {request.request_id!r} was used for another run, {row['id']!r}")
-    return str(row["id"])
 
 
 def _not_found(run: str) -> NotFound:

@@ -30,7 +30,7 @@ from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.leader_election import LeaderElection
 from drw.workflow.orchestration.execution.run_journal import RunJournal
 from drw.workflow.orchestration.execution.step_executor import StepExecutor
-from drw.workflow.orchestration.metrics import measure
+from drw.workflow.orchestration.metrics import update_gauges
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.ports import Engine
 from drw.workflow.orchestration.runs import RunRequest, Runs
@@ -51,12 +51,12 @@ class Orchestration(contract.Orchestration):
         """Validate the request and queue the run."""
         caller = context.caller()
         run_request = RunRequest(request.request_id or uuid4().hex, request.template, messages.inputs(request.inputs))
-        run = await self._runs.started_before(caller, run_request)
+        run = await self._runs.find_by_request_id(caller, run_request)
         if run is None:
             self._kills.check(caller, workflow=request.template)
             template = await self._templates.get_template(GetTemplateRequest(name=request.template))
             _check_scopes(caller, template)
-            run = await self._runs.start(caller, run_request, template, inputs.checked(template, run_request.inputs))
+            run = await self._runs.start(caller, run_request, template, inputs.validate(template, run_request.inputs))
         return messages.run(*await self._runs.get(caller, run))
 
     async def get_run(self, request: GetRunRequest, /) -> Run:
@@ -80,12 +80,12 @@ class Orchestration(contract.Orchestration):
 def _check_scopes(caller: context.Principal, template: Template) -> None:
     if unknown := sorted({node.uses for node in template.nodes} - ACTIVITIES.keys()):
         raise InvalidRequest(f"the template {template.name!r} uses {unknown[0]!r}, which this release does not have")
-    needed = scopes(node.uses for node in template.nodes)
-    if lacking := [scope for scope in needed if scope not in caller.scopes]:
+    required = scopes(node.uses for node in template.nodes)
+    if missing := [scope for scope in required if scope not in caller.scopes]:
         raise Forbidden(
-            f"a run of {template.name!r} needs the scopes {' and '.join(map(repr, needed))};"
-            f" the key {caller.key!r} lacks {' and '.join(map(repr, lacking))}",
-            scope=lacking[0],
+            f"a run of {template.name!r} needs the scopes {' and '.join(map(repr, required))};"
+            f" the key {caller.key!r} lacks {' and '.join(map(repr, missing))}",
+            scope=missing[0],
         )
 
 
@@ -94,23 +94,23 @@ async def build(scope: ServiceContext) -> Orchestration:
     settings = scope.settings(Settings)
     dsn = scope.profile.postgres
     database = await scope.database()
-    progress = RunJournal(database, scope.audit())
+    journal = RunJournal(database, scope.audit())
     services = Services(scope.client(DocumentsClient), scope.client(ServingClient))
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
-    stepper = StepExecutor(progress, services, settings.first_pause_seconds, kills)
-    interpreter = Interpreter(progress, stepper, settings.steps_at_once)
+    step_executor = StepExecutor(journal, services, settings.initial_retry_seconds, kills)
+    interpreter = Interpreter(journal, step_executor, settings.max_concurrent_steps)
     engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": settings.executor})  # type: ignore[type-abstract]
     relay = OutboxRelay(database, scope.client(StateClient))
-    leader = LeaderElection(settings.executor, database, progress, engine, interpreter, relay)
+    leader = LeaderElection(settings.executor, database, journal, engine, interpreter, relay)
     scope.background(leader.run)
 
     async def describe() -> str:
-        if relay.trouble:
-            raise Unavailable(f"the live view of runs is behind: {relay.trouble}")
-        role = f"carries out runs as {settings.executor!r}" if leader.leads else f"stands by as {settings.executor!r}"
-        return f"{role}, {leader.under_way()} under way"
+        if relay.error_message:
+            raise Unavailable(f"the live view of runs is behind: {relay.error_message}")
+        role = "leader" if leader.is_leader else "standby"
+        return f"{role} as {settings.executor!r}, {leader.active_run_count()} active runs"
 
     scope.describe(describe)
-    scope.on_scrape(partial(measure, database))
+    scope.on_scrape(partial(update_gauges, database))
     return Orchestration(Runs(database, scope.audit(), settings.max_open_runs), scope.client(TemplatesClient), kills)

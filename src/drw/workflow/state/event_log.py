@@ -13,7 +13,7 @@ class EventLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def keep(self, key: RunKey, event: RunEvent) -> None:
+    async def append(self, key: RunKey, event: RunEvent) -> None:
         """Store an event. Idempotent."""
         await self._database.all(
             "insert into event (org, desk, run, number, event) values (%s, %s, %s, %s, %s)"
@@ -25,7 +25,7 @@ class EventLog:
             event.SerializeToString(),
         )
 
-    async def of(self, key: RunKey) -> list[RunEvent]:
+    async def events(self, key: RunKey) -> list[RunEvent]:
         """Return all events of a run; an empty list if the desk has no such run."""
         rows = await self._database.all(
             "select event from event where org = %s and desk = %s and run = %s order by number",

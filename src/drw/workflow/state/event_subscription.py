@@ -1,4 +1,4 @@
-"""Event subscriptions: follow one run from any event to its end, across losses of the live view."""
+"""Event subscriptions: follow one run from any event to its end, also when the live view loses data."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from drw.workflow.state.event_log import EventLog
 from drw.workflow.state.ports import LiveView, RunKey
 from drw.workflow.state.settings import Settings
 
-ENDS = frozenset({"succeeded", "failed", "cancelled"})
+TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class EventSubscriptions:
     """The live view, backed by the event log."""
 
-    def __init__(self, view: LiveView, history: EventLog, settings: Settings) -> None:
+    def __init__(self, view: LiveView, event_log: EventLog, settings: Settings) -> None:
         self._view = view
-        self._history = history
+        self._event_log = event_log
         self._settings = settings
 
     async def publish(self, key: RunKey, event: RunEvent) -> None:
@@ -33,13 +33,13 @@ class EventSubscriptions:
         Raises:
             Unavailable: the live view does not answer, or an earlier event of the run is missing.
         """
-        await self._history.keep(key, event)
+        await self._event_log.append(key, event)
         if not await self._view.append(key, event):
             await self._restore(key)
             if not await self._view.append(key, event):
-                raise Unavailable(f"the event before {event.event_id} of {key.run!r} is not here yet: send it first")
+                raise Unavailable(f"the event before {event.event_id} of {key.run!r} is missing: publish it first")
         if _ends_run(event):
-            await self._view.forget_later(key, self._settings.keep_ended_seconds)
+            await self._view.expire(key, self._settings.retention_seconds)
 
     async def watch(self, key: RunKey, caller: Principal, number: int) -> AsyncIterator[RunEvent]:
         """Yield the events after this number until the run ends.
@@ -48,60 +48,58 @@ class EventSubscriptions:
             NotFound: the desk has no such run, or the caller is outside one of its walls.
             Unavailable: the live view does not answer.
         """
-        await self._found(key, caller)
-        spoke = time.monotonic()
+        await self._wait_until_visible(key, caller)
+        last_sent = time.monotonic()
         while True:
-            events = await self._view.after(key, number, self._settings.wait_seconds)
+            events = await self._view.events_after(key, number, self._settings.poll_timeout_seconds)
             for event in events:
                 yield event
-                number, spoke = int(event.event_id), time.monotonic()
+                number, last_sent = int(event.event_id), time.monotonic()
                 if _ends_run(event):
                     return
-            if not events and await self._over(key):
+            if not events and await self._has_ended(key):
                 return
-            if time.monotonic() - spoke > self._settings.quiet_seconds:
-                yield _still_there(key)
-                spoke = time.monotonic()
+            if time.monotonic() - last_sent > self._settings.keepalive_seconds:
+                yield _keepalive(key)
+                last_sent = time.monotonic()
 
-    async def _over(self, key: RunKey) -> bool:
-        newest = await self._view.newest(key)
-        if newest is None:
+    async def _has_ended(self, key: RunKey) -> bool:
+        latest = await self._view.latest(key)
+        if latest is None:
             await self._restore(key)
-        return newest is not None and _ends_run(newest)
+        return latest is not None and _ends_run(latest)
 
-    async def _found(self, key: RunKey, caller: Principal) -> None:
+    async def _wait_until_visible(self, key: RunKey, caller: Principal) -> None:
         """Wait until the run exists. A run inside other walls behaves like a missing one and takes as long."""
-        deadline = time.monotonic() + self._settings.appear_seconds
+        deadline = time.monotonic() + self._settings.lookup_timeout_seconds
         while True:
-            newest = await self._view.newest(key)
-            if newest is None and await self._restore(key):
-                newest = await self._view.newest(key)
-            if newest is not None and walls.inside(newest.walls, caller):
+            latest = await self._view.latest(key)
+            if latest is None and await self._restore(key):
+                latest = await self._view.latest(key)
+            if latest is not None and walls.inside(latest.walls, caller):
                 return
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 raise NotFound(f"there is no run {key.run!r}")
-            await self._next(key, hidden=newest is not None, seconds=min(left, 0.25))
-
-    async def _next(self, key: RunKey, *, hidden: bool, seconds: float) -> None:
-        if hidden:  # its events exist already, so that the view would not wait
-            await asyncio.sleep(seconds)
-        else:
-            await self._view.after(key, 0, seconds)
+            seconds = min(remaining, 0.25)
+            if latest is None:
+                await self._view.events_after(key, 0, seconds)
+            else:  # the events of a hidden run exist, so the view would return at once
+                await asyncio.sleep(seconds)
 
     async def _restore(self, key: RunKey) -> bool:
-        events = await self._history.of(key)
+        events = await self._event_log.events(key)
         await self._view.restore(key, events)
         if events and _ends_run(events[-1]):
-            await self._view.forget_later(key, self._settings.keep_ended_seconds)
+            await self._view.expire(key, self._settings.retention_seconds)
         return bool(events)
 
 
 def _ends_run(event: RunEvent) -> bool:
-    return not event.step and event.state in ENDS
+    return not event.step and event.state in TERMINAL_STATES
 
 
-def _still_there(key: RunKey) -> RunEvent:
+def _keepalive(key: RunKey) -> RunEvent:
     now = Timestamp()
     now.GetCurrentTime()
     return RunEvent(run=key.run, org=key.org, desk=key.desk, state="waiting", at=now)

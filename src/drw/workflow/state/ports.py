@@ -36,15 +36,15 @@ class LiveView(ABC):
         """Add the missing ones of these events, which start with the run's first."""
 
     @abstractmethod
-    async def newest(self, key: RunKey) -> RunEvent | None:
+    async def latest(self, key: RunKey) -> RunEvent | None:
         """Return the last event, or None if the view does not have the run."""
 
     @abstractmethod
-    async def after(self, key: RunKey, number: int, seconds: float) -> Sequence[RunEvent]:
+    async def events_after(self, key: RunKey, number: int, seconds: float) -> Sequence[RunEvent]:
         """Return the events after this number; if there are none, wait up to the given time."""
 
     @abstractmethod
-    async def forget_later(self, key: RunKey, seconds: int) -> None:
+    async def expire(self, key: RunKey, seconds: int) -> None:
         """Expire the run after this many seconds."""
 
     @abstractmethod

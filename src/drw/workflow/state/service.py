@@ -18,14 +18,14 @@ from drw.workflow.state.settings import Settings
 class State(contract.State):
     """Serves `drw.api.workflow.v1.State`."""
 
-    def __init__(self, views: EventSubscriptions) -> None:
-        self._views = views
+    def __init__(self, subscriptions: EventSubscriptions) -> None:
+        self._subscriptions = subscriptions
 
     async def watch_run(self, request: WatchRunRequest, /) -> AsyncIterator[RunEvent]:
         """Yield past and new events of a run that the caller may read, until it ends."""
         caller = context.caller()
         key = RunKey(caller.org, caller.desk, request.run)
-        async for event in self._views.watch(key, caller, int(request.last_event_id or 0)):
+        async for event in self._subscriptions.watch(key, caller, int(request.last_event_id or 0)):
             yield event
 
     async def publish_run_event(self, request: RunEvent, /) -> PublishRunEventResponse:
@@ -34,7 +34,7 @@ class State(contract.State):
             raise InvalidRequest(
                 "event_id is missing; it must be the number of an event, 1 to 1000000", param="event_id"
             )
-        await self._views.publish(RunKey(request.org, request.desk, request.run), request)
+        await self._subscriptions.publish(RunKey(request.org, request.desk, request.run), request)
         return PublishRunEventResponse()
 
 

@@ -12,24 +12,24 @@ from drw.workflow.templates.schema import NodeSource, TemplateSource
 REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
-def check(template: TemplateSource, behind: Mapping[str, frozenset[str]]) -> None:
+def check(template: TemplateSource, ancestors: Mapping[str, frozenset[str]]) -> None:
     """Raise if a reference cannot be resolved when its node runs.
 
-    `behind` maps each node to the nodes that have ended by then.
+    `ancestors` maps each node to its ancestors, which have ended by then.
 
     Raises:
         InvalidRequest: the message names the node and the reference.
     """
     for node in template.nodes:
         _check_list(template, node)
-        for path in found_in(node.with_):
-            _check_path(template, f"node {node.id!r}", path, behind[node.id], in_list=bool(node.for_each))
-    everything = frozenset(node.id for node in template.nodes)
-    for path in found_in(template.output):
-        _check_path(template, "the output", path, everything, in_list=False)
+        for path in references_in(node.with_):
+            _check_path(template, f"node {node.id!r}", path, ancestors[node.id], has_item=bool(node.for_each))
+    all_nodes = frozenset(node.id for node in template.nodes)
+    for path in references_in(template.output):
+        _check_path(template, "the output", path, all_nodes, has_item=False)
 
 
-def found_in(value: Any) -> Iterator[str]:
+def references_in(value: Any) -> Iterator[str]:
     """Yield the contents of each `${...}` in a value."""
     if isinstance(value, str):
         if value.count("${") != len(REFERENCE.findall(value)):
@@ -37,10 +37,10 @@ def found_in(value: Any) -> Iterator[str]:
         yield from REFERENCE.findall(value)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from found_in(item)
+            yield from references_in(item)
     elif isinstance(value, list):
         for item in value:
-            yield from found_in(item)
+            yield from references_in(item)
 
 
 def _check_list(template: TemplateSource, node: NodeSource) -> None:
@@ -48,11 +48,13 @@ def _check_list(template: TemplateSource, node: NodeSource) -> None:
         return
     lists = [f"${{inputs.{name}}}" for name, source in template.inputs.items() if source.type == "FILES"]
     if node.for_each not in lists:
-        available = ", ".join(lists) or "none"
-        raise InvalidRequest(f"node {node.id!r}: for_each is {node.for_each!r}; the lists of files are: {available}")
+        choices = ", ".join(lists) or "none"
+        raise InvalidRequest(f"node {node.id!r}: for_each is {node.for_each!r}; the lists of files are: {choices}")
 
 
-def _check_path(template: TemplateSource, location: str, path: str, ended: frozenset[str], *, in_list: bool) -> None:
+def _check_path(
+    template: TemplateSource, location: str, path: str, available: frozenset[str], *, has_item: bool
+) -> None:
     match path.split("."):
         case ["inputs", name] if name in template.inputs:
             return
@@ -60,16 +62,17 @@ def _check_path(template: TemplateSource, location: str, path: str, ended: froze
             raise InvalidRequest(
                 f"{location}: ${{{path}}}: there is no input {name!r}; there are: {_list(template.inputs)}"
             )
-        case ["steps", name, "output", *_] if name in ended:
+        case ["steps", name, "output", *_] if name in available:
             return
         case ["steps", name, "output", *_]:
             raise InvalidRequest(
-                f"{location}: ${{{path}}}: {name!r} has not ended by then; what has: {_list(ended)}. Add it to 'needs'"
+                f"{location}: ${{{path}}}: {name!r} is not a dependency; dependencies: {_list(available)}."
+                " Add it to 'needs'"
             )
-        case ["item"] if in_list:
+        case ["item"] if has_item:
             return
         case ["item"]:
-            raise InvalidRequest(f"{location}: ${{item}} has a meaning only in a node with 'for_each'")
+            raise InvalidRequest(f"{location}: ${{item}} is only available in a node with 'for_each'")
         case ["run", "id"]:
             return
     forms = "${inputs.NAME}, ${steps.NODE.output}, ${steps.NODE.output.FIELD}, ${item}, ${run.id}"

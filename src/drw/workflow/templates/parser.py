@@ -16,30 +16,30 @@ from drw.workflow.templates.activities import ACTIVITIES
 from drw.workflow.templates.schema import InputSource, NodeSource, TemplateSource
 
 
-def template(source: bytes, location: str) -> Template:
+def parse(source: bytes, location: str) -> Template:
     """Return the template in a YAML source; `location` names the source in errors.
 
     Raises:
         InvalidRequest: the source is not a valid template; the message names the key or the node.
     """
-    data = yaml_source.read(source, location)
+    data = yaml_source.load(source, location)
     try:
-        read = TemplateSource.model_validate(data)
-        nodes = topological_sort.sorted_nodes(read.nodes)
+        source_model = TemplateSource.model_validate(data)
+        nodes = topological_sort.sort_nodes(source_model.nodes)
         for node in nodes:
             _check_activity(node)
-        expression_references.check(read, topological_sort.ended_before(nodes))
+        expression_references.check(source_model, topological_sort.ancestors(nodes))
         return Template(
-            name=read.name,
+            name=source_model.name,
             version=hashlib.sha256(source).hexdigest(),
-            description=read.description,
-            inputs=[_input(name, input_source) for name, input_source in read.inputs.items()],
+            description=source_model.description,
+            inputs=[_input(name, input_source) for name, input_source in source_model.inputs.items()],
             nodes=[_node(node) for node in nodes],
-            output=read.output,
+            output=source_model.output,
             source=source.decode(),
         )
     except ValidationError as error:
-        raise InvalidRequest(f"{location}: {_faults(error, data)}") from None
+        raise InvalidRequest(f"{location}: {_validation_errors(error, data)}") from None
     except InvalidRequest as error:
         raise InvalidRequest(f"{location}: {error.message}") from None
 
@@ -51,10 +51,12 @@ def _check_activity(node: NodeSource) -> None:
         raise InvalidRequest(f"node {node.id!r} uses {node.uses!r}, which is not an activity; there are: {names}")
     arguments = node.with_.keys()
     if missing := activity.required - arguments:
-        raise InvalidRequest(f"node {node.id!r}: {node.uses!r} needs {_list(missing)} under 'with'")
+        raise InvalidRequest(f"node {node.id!r}: {node.uses!r} needs {_quoted(missing)} under 'with'")
     if unknown := arguments - activity.required - activity.optional:
-        takes = _list(activity.required | activity.optional)
-        raise InvalidRequest(f"node {node.id!r}: {node.uses!r} does not take {_list(unknown)}; it takes {takes}")
+        accepted = _quoted(activity.required | activity.optional)
+        raise InvalidRequest(
+            f"node {node.id!r}: {node.uses!r} does not accept {_quoted(unknown)}; it accepts {accepted}"
+        )
 
 
 def _input(name: str, source: InputSource) -> Input:
@@ -72,30 +74,30 @@ def _node(node: NodeSource) -> Node:
         id=node.id,
         uses=node.uses,
         needs=node.needs,
-        with_json=_json(node),
+        with_json=_arguments_json(node),
         for_each=node.for_each,
         max_attempts=node.max_attempts,
         timeout_seconds=node.timeout_seconds,
     )
 
 
-def _json(node: NodeSource) -> str:
+def _arguments_json(node: NodeSource) -> str:
     try:
         json.dumps(node.with_, allow_nan=False)  # orjson writes `.inf` and `.nan` as null
         return orjson.dumps(node.with_).decode()
     except (ValueError, TypeError) as error:
-        raise InvalidRequest(f"node {node.id!r}: 'with' has a value that JSON cannot carry: {error}") from error
+        raise InvalidRequest(f"node {node.id!r}: 'with' has a value that JSON cannot represent: {error}") from error
 
 
-def _faults(error: ValidationError, data: dict[str, Any]) -> str:
-    return "; ".join(f"{_where(fault['loc'], data)}: {_said(fault)}" for fault in error.errors())
+def _validation_errors(error: ValidationError, data: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{_path_text(problem['loc'], data)}: "
+        + ("unknown key" if problem["type"] == "extra_forbidden" else problem["msg"])
+        for problem in error.errors()
+    )
 
 
-def _said(fault: Any) -> str:
-    return "there is no such key" if fault["type"] == "extra_forbidden" else str(fault["msg"])
-
-
-def _where(path: tuple[int | str, ...], data: dict[str, Any]) -> str:
+def _path_text(path: tuple[int | str, ...], data: dict[str, Any]) -> str:
     if len(path) > 1 and path[0] == "nodes" and isinstance(path[1], int):
         node = data["nodes"][path[1]]
         name = node.get("id") if isinstance(node, dict) else None
@@ -103,5 +105,5 @@ def _where(path: tuple[int | str, ...], data: dict[str, Any]) -> str:
     return ".".join(map(str, path))
 
 
-def _list(names: Any) -> str:
+def _quoted(names: Any) -> str:
     return ", ".join(repr(name) for name in sorted(names))

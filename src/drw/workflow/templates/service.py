@@ -18,28 +18,28 @@ from drw.workflow.templates.template_store import TemplateStore
 class Templates(contract.Templates):
     """Serves `drw.api.workflow.v1.Templates`."""
 
-    def __init__(self, shelf: TemplateStore) -> None:
-        self._shelf = shelf
+    def __init__(self, store: TemplateStore) -> None:
+        self._store = store
 
     async def list_templates(self, request: ListTemplatesRequest, /) -> ListTemplatesResponse:
         """Return the newest version of each template."""
-        offered = await self._shelf.on_offer()
-        return ListTemplatesResponse(templates=[offered[name] for name in sorted(offered)])
+        templates = await self._store.latest_versions()
+        return ListTemplatesResponse(templates=[templates[name] for name in sorted(templates)])
 
     async def get_template(self, request: GetTemplateRequest, /) -> Template:
         """Return one template in the requested version."""
         if request.version:
-            return await self._shelf.version(request.name, request.version)
-        offered = await self._shelf.on_offer()
-        if request.name not in offered:
-            raise NotFound(f"there is no template {request.name!r}; there are: {', '.join(sorted(offered))}")
-        return offered[request.name]
+            return await self._store.version(request.name, request.version)
+        templates = await self._store.latest_versions()
+        if request.name not in templates:
+            raise NotFound(f"there is no template {request.name!r}; there are: {', '.join(sorted(templates))}")
+        return templates[request.name]
 
     async def describe(self) -> str:
         """Report the number of templates. An invalid file degrades the service."""
-        count = len(await self._shelf.on_offer())
-        if self._shelf.faults:
-            raise Unavailable("; ".join(self._shelf.faults))
+        count = len(await self._store.latest_versions())
+        if self._store.invalid_files:
+            raise Unavailable("; ".join(self._store.invalid_files))
         return f"{count} templates"
 
 

@@ -22,23 +22,23 @@ class TemplateStore:
     def __init__(self, database: Database, folder: Path | None) -> None:
         self._database = database
         self._folder = folder
-        self._read: dict[tuple[str, str], Template | str] = {}
+        self._cache: dict[tuple[str, str], Template | str] = {}
         """The template of each source, or the reason why it is invalid."""
-        self.faults: list[str] = []
+        self.invalid_files: list[str] = []
         """Invalid files of the folder, with reasons."""
 
-    async def on_offer(self) -> dict[str, Template]:
+    async def latest_versions(self) -> dict[str, Template]:
         """Return the newest version of every template, by name."""
-        templates = {t.name: t for t in (self._template(source, location) for location, source in _shipped())}
-        faults = []
+        templates = {t.name: t for t in (self._template(source, location) for location, source in _shipped_sources())}
+        invalid_files = []
         for file in sorted(self._folder.glob("*.yaml")) if self._folder else ():
             try:
-                file_template = self._template(_bytes(file), file.name)
+                file_template = self._template(_read_file(file), file.name)
                 templates[file_template.name] = file_template
             except InvalidRequest as error:
-                faults.append(error.message)
-        self.faults = faults
-        await self._keep(templates.values())
+                invalid_files.append(error.message)
+        self.invalid_files = invalid_files
+        await self._store_versions(templates.values())
         return templates
 
     async def version(self, name: str, version: str) -> Template:
@@ -54,18 +54,18 @@ class TemplateStore:
 
     def _template(self, source: bytes, location: str) -> Template:
         key = (location, hashlib.sha256(source).hexdigest())
-        if key not in self._read:
+        if key not in self._cache:
             try:
-                self._read[key] = parser.template(source, location)
-            except InvalidRequest as error:  # cached too, so that an expensive file is parsed once, not on each request
-                self._read[key] = (
-                    error.message
-                )  # not the exception itself, whose traceback grows each time it is raised
-        if isinstance(outcome := self._read[key], str):
+                self._cache[key] = parser.parse(source, location)
+            except InvalidRequest as error:
+                # Cached too, so that an expensive file is parsed once. The message is cached instead of the
+                # exception, whose traceback grows each time it is raised.
+                self._cache[key] = error.message
+        if isinstance(outcome := self._cache[key], str):
             raise InvalidRequest(outcome)
         return outcome
 
-    async def _keep(self, templates: Iterable[Template]) -> None:
+    async def _store_versions(self, templates: Iterable[Template]) -> None:
         by_version = {t.version: t for t in templates}
         rows = await self._database.all("select version from version where version = any(%s)", list(by_version))
         for version in by_version.keys() - {row["version"] for row in rows}:
@@ -77,17 +77,17 @@ class TemplateStore:
             )
 
 
-def _shipped() -> list[tuple[str, bytes]]:
+def _shipped_sources() -> list[tuple[str, bytes]]:
     folder = resources.files(__package__) / "shipped"
     return sorted((f.name, f.read_bytes()) for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
-def _bytes(file: Path) -> bytes:
+def _read_file(file: Path) -> bytes:
     try:
         # Without O_NONBLOCK, opening a FIFO blocks until there is a writer.
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
-            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as handle:
+            if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
                 raise InvalidRequest(f"{file.name} is not a regular file")
-            return opened.read(MAX_SOURCE_BYTES + 1)
+            return handle.read(MAX_SOURCE_BYTES + 1)
     except OSError as error:
         raise InvalidRequest(f"{file.name} cannot be read: {error.strerror}") from error

@@ -22,7 +22,7 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError(f"line {self.line + 1}: aliases (*name) are not allowed")
         if self.depth == MAX_DEPTH:
-            raise yaml.YAMLError(f"line {self.line + 1}: more than {MAX_DEPTH} levels within one another")
+            raise yaml.YAMLError(f"line {self.line + 1}: more than {MAX_DEPTH} levels of nesting")
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -30,15 +30,15 @@ class _Loader(yaml.SafeLoader):
             self.depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
+        names = set()
         for key, _ in node.value:
-            if (name := str(key.value)) in seen:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key {name!r} stands here twice")
-            seen.add(name)
+            if (name := str(key.value)) in names:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: duplicate key {name!r}")
+            names.add(name)
         return super().construct_mapping(node, deep)
 
 
-def read(source: bytes, location: str) -> dict[str, Any]:
+def load(source: bytes, location: str) -> dict[str, Any]:
     """Return the mapping in a YAML source; `location` names the source in errors.
 
     Raises:
@@ -52,7 +52,7 @@ def read(source: bytes, location: str) -> dict[str, Any]:
     # A ValueError means a number with too many digits, an invalid date, or bytes that are not UTF-8. The scanner of
     # flow collections raises a RecursionError by itself.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{location} is not YAML that a template can be read from: {error}") from error
+        raise InvalidRequest(f"{location} is not valid YAML: {error}") from error
     if not isinstance(value, dict):
         raise InvalidRequest(f"{location} must be a mapping with the keys name, inputs, nodes and output")
     return value

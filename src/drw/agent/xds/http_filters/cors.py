@@ -23,12 +23,13 @@ OPENAI_CLIENT_HEADERS = (
 )
 """Suffixes of the `x-stainless-` headers that OpenAI's client for JavaScript sends."""
 REQUEST_HEADERS = (
-    *("authorization", "content-type", "idempotency-key", "last-event-id", "x-model", "x-session-id"),
+    *("authorization", "x-api-key", "anthropic-version", "anthropic-beta"),
+    *("content-type", "idempotency-key", "last-event-id", "x-model", "x-session-id"),
     *("openai-organization", "openai-project", "traceparent", "tracestate"),
     *(f"x-stainless-{name}" for name in OPENAI_CLIENT_HEADERS),
 )
 RESPONSE_HEADERS = (
-    *("retry-after", "ratelimit", "ratelimit-policy", "x-drw-model", "x-request-id", "x-trace-id"),
+    *("retry-after", "ratelimit", "ratelimit-policy", "x-drw-model", "request-id", "x-request-id", "x-trace-id"),
     *(f"x-ratelimit-{field}-{unit}" for unit in ("requests", "tokens") for field in ("limit", "remaining", "reset")),
 )
 MAX_AGE = "600"

@@ -65,7 +65,12 @@ ISSUER = "drw.issuer."
 BAD_HEADER = "token_header"
 """Response code details of a token rejected for its JOSE header (token_header.c), matched by local replies."""
 
+SEVERAL_TOKENS = "several_tokens"
+"""Response code details of a request with tokens in both headers (filter.c), matched by local replies."""
+
 SCHEMES = ("Bearer", "bearer")
+API_KEY_HEADER = "x-api-key"
+"""The header of Anthropic's clients with the key, without a scheme."""
 CLOCK_SKEW_SECONDS = 10
 JWT_CACHE_SIZE = 10_000
 
@@ -198,7 +203,10 @@ def _jwt_provider(issuer: str, audiences: list[str], jwks: str) -> Json:
         "issuer": issuer,
         "audiences": audiences,
         "local_jwks": {"inline_string": jwks},
-        "from_headers": [{"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES],
+        "from_headers": [
+            *({"name": "authorization", "value_prefix": f"{scheme} "} for scheme in SCHEMES),
+            {"name": API_KEY_HEADER},
+        ],
         "clock_skew_seconds": CLOCK_SKEW_SECONDS,
         "forward": True,  # to the native filter, which checks the JOSE header and removes the token
         "jwt_cache_config": {"jwt_cache_size": JWT_CACHE_SIZE},

@@ -153,7 +153,7 @@ function envoy_on_request(handle)
     end
   end
   -- A bearer token takes precedence: with an invalid one, a certificate does not help.
-  if headers:get("authorization") ~= nil then
+  if headers:get("authorization") ~= nil or headers:get("x-api-key") ~= nil then
     return reject(handle, messages.not_valid)
   end
   local ssl = handle:streamInfo():downstreamSslConnection()

@@ -33,7 +33,7 @@ class Upstreams(_message.Message):
     def __init__(self, upstreams: _Optional[_Iterable[_Union[Upstream, _Mapping]]] = ...) -> None: ...
 
 class Upstream(_message.Message):
-    __slots__ = ("name", "addresses", "services", "when_gone", "origin", "balancing", "tls", "credential", "connect_ms", "max_connections", "max_pending", "max_requests", "retry_percent", "eject_after", "eject_ms", "eject_on_errors")
+    __slots__ = ("name", "addresses", "services", "when_gone", "origin", "balancing", "tls", "credential", "connect_ms", "max_connections", "max_pending", "max_requests", "retry_percent", "eject_after", "eject_ms", "eject_on_errors", "http2")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     SERVICES_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class Upstream(_message.Message):
     EJECT_AFTER_FIELD_NUMBER: _ClassVar[int]
     EJECT_MS_FIELD_NUMBER: _ClassVar[int]
     EJECT_ON_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    HTTP2_FIELD_NUMBER: _ClassVar[int]
     name: str
     addresses: _containers.RepeatedScalarFieldContainer[str]
     services: _containers.RepeatedScalarFieldContainer[str]
@@ -66,4 +67,5 @@ class Upstream(_message.Message):
     eject_after: int
     eject_ms: int
     eject_on_errors: bool
-    def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., services: _Optional[_Iterable[str]] = ..., when_gone: _Optional[str] = ..., origin: _Optional[str] = ..., balancing: _Optional[str] = ..., tls: _Optional[bool] = ..., credential: _Optional[str] = ..., connect_ms: _Optional[int] = ..., max_connections: _Optional[int] = ..., max_pending: _Optional[int] = ..., max_requests: _Optional[int] = ..., retry_percent: _Optional[int] = ..., eject_after: _Optional[int] = ..., eject_ms: _Optional[int] = ..., eject_on_errors: _Optional[bool] = ...) -> None: ...
+    http2: bool
+    def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., services: _Optional[_Iterable[str]] = ..., when_gone: _Optional[str] = ..., origin: _Optional[str] = ..., balancing: _Optional[str] = ..., tls: _Optional[bool] = ..., credential: _Optional[str] = ..., connect_ms: _Optional[int] = ..., max_connections: _Optional[int] = ..., max_pending: _Optional[int] = ..., max_requests: _Optional[int] = ..., retry_percent: _Optional[int] = ..., eject_after: _Optional[int] = ..., eject_ms: _Optional[int] = ..., eject_on_errors: _Optional[bool] = ..., http2: _Optional[bool] = ...) -> None: ...

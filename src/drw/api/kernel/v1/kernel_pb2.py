@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/kernel/v1/kernel.proto\x12\x11\x64rw.api.kernel.v1\x1a google/protobuf/descriptor.proto\"\x9b\x01\n\tErrorInfo\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12<\n\x08metadata\x18\x03 \x03(\x0b\x32*.drw.api.kernel.v1.ErrorInfo.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcb\x02\n\x05Rules\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x12\n\nmax_length\x18\x02 \x01(\r\x12\x0f\n\x07pattern\x18\x03 \x01(\t\x12\x10\n\x08\x65xpected\x18\x04 \x01(\t\x12\x11\n\tprintable\x18\x05 \x01(\x08\x12\x0e\n\x06one_of\x18\x06 \x03(\t\x12\x14\n\x07minimum\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tmax_items\x18\t \x01(\r\x12\x0e\n\x06unique\x18\n \x01(\x08\x12\x0e\n\x06secret\x18\x0b \x01(\x08\x12\r\n\x05scope\x18\x0c \x01(\x08\x12&\n\x04keys\x18\r \x01(\x0b\x32\x18.drw.api.kernel.v1.Rules\x12(\n\x06values\x18\x0e \x01(\x0b\x32\x18.drw.api.kernel.v1.RulesB\n\n\x08_minimumB\n\n\x08_maximum\"\x14\n\x04Json\x12\x0c\n\x04text\x18\x01 \x01(\t\"O\n\x06\x43\x61ller\x12\x0b\n\x03org\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\r\n\x05walls\x18\x05 \x03(\t\"\x12\n\x10GetStatusRequest\"Q\n\rProcessStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x08services\x18\x02 \x03(\x0b\x32 .drw.api.kernel.v1.ServiceStatus\"\xd9\x01\n\rServiceStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32&.drw.api.kernel.v1.ServiceStatus.State\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"b\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08STARTING\x10\x01\x12\t\n\x05READY\x10\x02\x12\x0c\n\x08\x44\x45GRADED\x10\x03\x12\x11\n\rUNIMPLEMENTED\x10\x04\x12\x08\n\x04\x44OWN\x10\x05\x32\x62\n\x07Process\x12W\n\tGetStatus\x12#.drw.api.kernel.v1.GetStatusRequest\x1a .drw.api.kernel.v1.ProcessStatus\"\x03\x90\x02\x01:/\n\x05scope\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\t:6\n\x0cidle_seconds\x12\x1e.google.protobuf.MethodOptions\x18\xd3\x86\x03 \x01(\x05:H\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x0b\x32\x18.drw.api.kernel.v1.Rulesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/kernel/v1/kernel.proto\x12\x11\x64rw.api.kernel.v1\x1a google/protobuf/descriptor.proto\"\x9b\x01\n\tErrorInfo\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12<\n\x08metadata\x18\x03 \x03(\x0b\x32*.drw.api.kernel.v1.ErrorInfo.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcb\x02\n\x05Rules\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x12\n\nmax_length\x18\x02 \x01(\r\x12\x0f\n\x07pattern\x18\x03 \x01(\t\x12\x10\n\x08\x65xpected\x18\x04 \x01(\t\x12\x11\n\tprintable\x18\x05 \x01(\x08\x12\x0e\n\x06one_of\x18\x06 \x03(\t\x12\x14\n\x07minimum\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tmax_items\x18\t \x01(\r\x12\x0e\n\x06unique\x18\n \x01(\x08\x12\x0e\n\x06secret\x18\x0b \x01(\x08\x12\r\n\x05scope\x18\x0c \x01(\x08\x12&\n\x04keys\x18\r \x01(\x0b\x32\x18.drw.api.kernel.v1.Rules\x12(\n\x06values\x18\x0e \x01(\x0b\x32\x18.drw.api.kernel.v1.RulesB\n\n\x08_minimumB\n\n\x08_maximum\"\x14\n\x04Json\x12\x0c\n\x04text\x18\x01 \x01(\t\"O\n\x06\x43\x61ller\x12\x0b\n\x03org\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\r\n\x05walls\x18\x05 \x03(\t\"\x12\n\x10GetStatusRequest\"\xf1\x02\n\rProcessStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x08services\x18\x02 \x03(\x0b\x32 .drw.api.kernel.v1.ServiceStatus\x12\x10\n\x08instance\x18\x03 \x01(\t\x12@\n\x08requests\x18\x04 \x03(\x0b\x32..drw.api.kernel.v1.ProcessStatus.RequestsEntry\x12\x44\n\nunanswered\x18\x05 \x03(\x0b\x32\x30.drw.api.kernel.v1.ProcessStatus.UnansweredEntry\x1aQ\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .drw.api.kernel.v1.RequestCounts:\x02\x38\x01\x1a\x31\n\x0fUnansweredEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\";\n\rRequestCounts\x12\x0c\n\x04good\x18\x01 \x01(\x03\x12\x0c\n\x04slow\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\"\xd9\x01\n\rServiceStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32&.drw.api.kernel.v1.ServiceStatus.State\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"b\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08STARTING\x10\x01\x12\t\n\x05READY\x10\x02\x12\x0c\n\x08\x44\x45GRADED\x10\x03\x12\x11\n\rUNIMPLEMENTED\x10\x04\x12\x08\n\x04\x44OWN\x10\x05\x32\x62\n\x07Process\x12W\n\tGetStatus\x12#.drw.api.kernel.v1.GetStatusRequest\x1a .drw.api.kernel.v1.ProcessStatus\"\x03\x90\x02\x01:/\n\x05scope\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\t:6\n\x0cidle_seconds\x12\x1e.google.protobuf.MethodOptions\x18\xd3\x86\x03 \x01(\x05:H\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x0b\x32\x18.drw.api.kernel.v1.Rulesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORINFO_METADATAENTRY']._loaded_options = None
   _globals['_ERRORINFO_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_PROCESSSTATUS_REQUESTSENTRY']._loaded_options = None
+  _globals['_PROCESSSTATUS_REQUESTSENTRY']._serialized_options = b'8\001'
+  _globals['_PROCESSSTATUS_UNANSWEREDENTRY']._loaded_options = None
+  _globals['_PROCESSSTATUS_UNANSWEREDENTRY']._serialized_options = b'8\001'
   _globals['_PROCESS'].methods_by_name['GetStatus']._loaded_options = None
   _globals['_PROCESS'].methods_by_name['GetStatus']._serialized_options = b'\220\002\001'
   _globals['_ERRORINFO']._serialized_start=88
@@ -48,12 +52,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLER']._serialized_end=680
   _globals['_GETSTATUSREQUEST']._serialized_start=682
   _globals['_GETSTATUSREQUEST']._serialized_end=700
-  _globals['_PROCESSSTATUS']._serialized_start=702
-  _globals['_PROCESSSTATUS']._serialized_end=783
-  _globals['_SERVICESTATUS']._serialized_start=786
-  _globals['_SERVICESTATUS']._serialized_end=1003
-  _globals['_SERVICESTATUS_STATE']._serialized_start=905
-  _globals['_SERVICESTATUS_STATE']._serialized_end=1003
-  _globals['_PROCESS']._serialized_start=1005
-  _globals['_PROCESS']._serialized_end=1103
+  _globals['_PROCESSSTATUS']._serialized_start=703
+  _globals['_PROCESSSTATUS']._serialized_end=1072
+  _globals['_PROCESSSTATUS_REQUESTSENTRY']._serialized_start=940
+  _globals['_PROCESSSTATUS_REQUESTSENTRY']._serialized_end=1021
+  _globals['_PROCESSSTATUS_UNANSWEREDENTRY']._serialized_start=1023
+  _globals['_PROCESSSTATUS_UNANSWEREDENTRY']._serialized_end=1072
+  _globals['_REQUESTCOUNTS']._serialized_start=1074
+  _globals['_REQUESTCOUNTS']._serialized_end=1133
+  _globals['_SERVICESTATUS']._serialized_start=1136
+  _globals['_SERVICESTATUS']._serialized_end=1353
+  _globals['_SERVICESTATUS_STATE']._serialized_start=1255
+  _globals['_SERVICESTATUS_STATE']._serialized_end=1353
+  _globals['_PROCESS']._serialized_start=1355
+  _globals['_PROCESS']._serialized_end=1453
 # @@protoc_insertion_point(module_scope)

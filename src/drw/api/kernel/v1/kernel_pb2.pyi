@@ -88,12 +88,42 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ProcessStatus(_message.Message):
-    __slots__ = ("name", "services")
+    __slots__ = ("name", "services", "instance", "requests", "unanswered")
+    class RequestsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: RequestCounts
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[RequestCounts, _Mapping]] = ...) -> None: ...
+    class UnansweredEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVICES_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    UNANSWERED_FIELD_NUMBER: _ClassVar[int]
     name: str
     services: _containers.RepeatedCompositeFieldContainer[ServiceStatus]
-    def __init__(self, name: _Optional[str] = ..., services: _Optional[_Iterable[_Union[ServiceStatus, _Mapping]]] = ...) -> None: ...
+    instance: str
+    requests: _containers.MessageMap[str, RequestCounts]
+    unanswered: _containers.ScalarMap[str, int]
+    def __init__(self, name: _Optional[str] = ..., services: _Optional[_Iterable[_Union[ServiceStatus, _Mapping]]] = ..., instance: _Optional[str] = ..., requests: _Optional[_Mapping[str, RequestCounts]] = ..., unanswered: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class RequestCounts(_message.Message):
+    __slots__ = ("good", "slow", "failed")
+    GOOD_FIELD_NUMBER: _ClassVar[int]
+    SLOW_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    good: int
+    slow: int
+    failed: int
+    def __init__(self, good: _Optional[int] = ..., slow: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
 
 class ServiceStatus(_message.Message):
     __slots__ = ("name", "cluster", "state", "detail")

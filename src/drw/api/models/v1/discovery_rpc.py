@@ -6,11 +6,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.models.v1 import discovery_pb2
-from drw.api.models.v1.discovery_pb2 import Alias, AliasesChanged, DeleteAliasRequest, DeleteAliasResponse, GetModelRequest, ListAliasesRequest, ListAliasesResponse, ListModelsRequest, ListModelsResponse, Model, ModelFileChunk, Plan, PromoteAliasRequest, ReadModelFileRequest, ResolveModelRequest, ResolvePlanRequest, ResolvedModel, WatchAliasesRequest
+from drw.api.models.v1.discovery_pb2 import Alias, AliasesChanged, DeleteAliasRequest, DeleteAliasResponse, GetModelRequest, GetVersionBomRequest, GetVersionBomResponse, ListAliasesRequest, ListAliasesResponse, ListModelsRequest, ListModelsResponse, ListVersionsRequest, ListVersionsResponse, Model, ModelFileChunk, ModelVersion, Plan, PromoteAliasRequest, ReadModelFileRequest, RegisterVersionRequest, ResolveModelRequest, ResolvePlanRequest, ResolvedModel, WatchAliasesRequest
+from drw.api.models.v1.versions_pb2 import AddEvaluationRequest, ApprovePromotionRequest, ApproveVersionRequest, CreatePromotionRequest, GetAliasHistoryRequest, GetAliasHistoryResponse, GetVersionRequest, ListPromotionsRequest, ListPromotionsResponse, Promotion, RejectPromotionRequest, RetireVersionRequest, RevokeValidationRequest, RollbackAliasRequest, ValidateVersionRequest
 
 
 class Discovery(Servicer):
-    """Discovery lists models with their endpoints, aliases and fallbacks."""
+    """Discovery is the registry of models: versions with their validation, aliases, endpoints and fallbacks."""
 
     contract = Contract.of(discovery_pb2.DESCRIPTOR.services_by_name["Discovery"])
 
@@ -35,7 +36,7 @@ class Discovery(Servicer):
         raise MethodNotImplemented("ReadModelFile")
 
     def watch_aliases(self, request: WatchAliasesRequest, /) -> AsyncIterator[AliasesChanged]:
-        """WatchAliases streams a message now and after each change of an alias."""
+        """WatchAliases streams a message now and after each change of an alias, a version, a validation or a replica."""
         raise MethodNotImplemented("WatchAliases")
 
     async def list_aliases(self, request: ListAliasesRequest, /) -> ListAliasesResponse:
@@ -43,16 +44,76 @@ class Discovery(Servicer):
         raise MethodNotImplemented("ListAliases")
 
     async def set_alias(self, request: Alias, /) -> Alias:
-        """SetAlias creates or replaces an alias. It overrides one of the settings."""
+        """SetAlias creates or replaces an alias of the platform. It overrides one of the settings. A registered version is named by a promotion instead."""
         raise MethodNotImplemented("SetAlias")
 
     async def promote_alias(self, request: PromoteAliasRequest, /) -> Alias:
-        """PromoteAlias makes a model the only target of an alias at the end of a rollout, for services only. The rollout has the two persons whom a promotion needs."""
+        """PromoteAlias makes a model the only target of an alias at the end of a rollout, for services only. The rollout has the two persons whom a promotion needs. A registered version needs a valid validation record, and the alias is then that of its org."""
         raise MethodNotImplemented("PromoteAlias")
 
     async def delete_alias(self, request: DeleteAliasRequest, /) -> DeleteAliasResponse:
         """DeleteAlias deletes an alias. One of the same name in the settings applies again."""
         raise MethodNotImplemented("DeleteAlias")
+
+    async def rollback_alias(self, request: RollbackAliasRequest, /) -> Alias:
+        """RollbackAlias lets an alias of the org name the version before the last change again, if that version still has a valid validation record. One person suffices. Before the first promotion, the alias is removed."""
+        raise MethodNotImplemented("RollbackAlias")
+
+    async def get_alias_history(self, request: GetAliasHistoryRequest, /) -> GetAliasHistoryResponse:
+        """GetAliasHistory returns what an alias named, newest first, or at one time."""
+        raise MethodNotImplemented("GetAliasHistory")
+
+    async def register_version(self, request: RegisterVersionRequest, /) -> ModelVersion:
+        """RegisterVersion registers a version of a model from uploaded files (PUT /api/v1/model-files/{sha256}) or with an endpoint. The same content with the same metadata returns the existing version."""
+        raise MethodNotImplemented("RegisterVersion")
+
+    async def list_versions(self, request: ListVersionsRequest, /) -> ListVersionsResponse:
+        """ListVersions lists the versions of the org, and those of the settings, newest first."""
+        raise MethodNotImplemented("ListVersions")
+
+    async def get_version(self, request: GetVersionRequest, /) -> ModelVersion:
+        """GetVersion returns a version with its evaluation results and validation records."""
+        raise MethodNotImplemented("GetVersion")
+
+    async def get_version_bom(self, request: GetVersionBomRequest, /) -> GetVersionBomResponse:
+        """GetVersionBom returns the bill of materials of a version: a CycloneDX ML-BOM."""
+        raise MethodNotImplemented("GetVersionBom")
+
+    async def add_evaluation(self, request: AddEvaluationRequest, /) -> ModelVersion:
+        """AddEvaluation adds an evaluation result to a version."""
+        raise MethodNotImplemented("AddEvaluation")
+
+    async def validate_version(self, request: ValidateVersionRequest, /) -> ModelVersion:
+        """ValidateVersion submits the validation record of a version. The validator is another person than the registrar. The record permits traffic once it is approved; until then, an earlier approved record stays in force."""
+        raise MethodNotImplemented("ValidateVersion")
+
+    async def revoke_validation(self, request: RevokeValidationRequest, /) -> ModelVersion:
+        """RevokeValidation revokes the validation of a version. Traffic to it ends."""
+        raise MethodNotImplemented("RevokeValidation")
+
+    async def approve_version(self, request: ApproveVersionRequest, /) -> ModelVersion:
+        """ApproveVersion approves the submitted validation record. The approver is another person than the registrar."""
+        raise MethodNotImplemented("ApproveVersion")
+
+    async def retire_version(self, request: RetireVersionRequest, /) -> ModelVersion:
+        """RetireVersion ends the use of a version for good. Its record stays."""
+        raise MethodNotImplemented("RetireVersion")
+
+    async def create_promotion(self, request: CreatePromotionRequest, /) -> Promotion:
+        """CreatePromotion requests that an alias of the org names a version. Another person approves it."""
+        raise MethodNotImplemented("CreatePromotion")
+
+    async def list_promotions(self, request: ListPromotionsRequest, /) -> ListPromotionsResponse:
+        """ListPromotions lists the promotions of the org, newest first."""
+        raise MethodNotImplemented("ListPromotions")
+
+    async def approve_promotion(self, request: ApprovePromotionRequest, /) -> Promotion:
+        """ApprovePromotion approves a promotion and moves the alias. The approver is another person than the requester."""
+        raise MethodNotImplemented("ApprovePromotion")
+
+    async def reject_promotion(self, request: RejectPromotionRequest, /) -> Promotion:
+        """RejectPromotion rejects or withdraws a promotion."""
+        raise MethodNotImplemented("RejectPromotion")
 
 
 class DiscoveryClient(Client):
@@ -89,7 +150,7 @@ class DiscoveryClient(Client):
     def watch_aliases(
         self, request: WatchAliasesRequest, /, *, timeout: float | None = None
     ) -> AsyncGenerator[AliasesChanged, None]:
-        """WatchAliases streams a message now and after each change of an alias."""
+        """WatchAliases streams a message now and after each change of an alias, a version, a validation or a replica."""
         return self._stream("WatchAliases", request, timeout)
 
     async def list_aliases(self, request: ListAliasesRequest, /, *, timeout: float | None = None) -> ListAliasesResponse:
@@ -98,16 +159,91 @@ class DiscoveryClient(Client):
         return answer
 
     async def set_alias(self, request: Alias, /, *, timeout: float | None = None) -> Alias:
-        """SetAlias creates or replaces an alias. It overrides one of the settings."""
+        """SetAlias creates or replaces an alias of the platform. It overrides one of the settings. A registered version is named by a promotion instead."""
         answer: Alias = await self._unary("SetAlias", request, timeout)
         return answer
 
     async def promote_alias(self, request: PromoteAliasRequest, /, *, timeout: float | None = None) -> Alias:
-        """PromoteAlias makes a model the only target of an alias at the end of a rollout, for services only. The rollout has the two persons whom a promotion needs."""
+        """PromoteAlias makes a model the only target of an alias at the end of a rollout, for services only. The rollout has the two persons whom a promotion needs. A registered version needs a valid validation record, and the alias is then that of its org."""
         answer: Alias = await self._unary("PromoteAlias", request, timeout)
         return answer
 
     async def delete_alias(self, request: DeleteAliasRequest, /, *, timeout: float | None = None) -> DeleteAliasResponse:
         """DeleteAlias deletes an alias. One of the same name in the settings applies again."""
         answer: DeleteAliasResponse = await self._unary("DeleteAlias", request, timeout)
+        return answer
+
+    async def rollback_alias(self, request: RollbackAliasRequest, /, *, timeout: float | None = None) -> Alias:
+        """RollbackAlias lets an alias of the org name the version before the last change again, if that version still has a valid validation record. One person suffices. Before the first promotion, the alias is removed."""
+        answer: Alias = await self._unary("RollbackAlias", request, timeout)
+        return answer
+
+    async def get_alias_history(self, request: GetAliasHistoryRequest, /, *, timeout: float | None = None) -> GetAliasHistoryResponse:
+        """GetAliasHistory returns what an alias named, newest first, or at one time."""
+        answer: GetAliasHistoryResponse = await self._unary("GetAliasHistory", request, timeout)
+        return answer
+
+    async def register_version(self, request: RegisterVersionRequest, /, *, timeout: float | None = None) -> ModelVersion:
+        """RegisterVersion registers a version of a model from uploaded files (PUT /api/v1/model-files/{sha256}) or with an endpoint. The same content with the same metadata returns the existing version."""
+        answer: ModelVersion = await self._unary("RegisterVersion", request, timeout)
+        return answer
+
+    async def list_versions(self, request: ListVersionsRequest, /, *, timeout: float | None = None) -> ListVersionsResponse:
+        """ListVersions lists the versions of the org, and those of the settings, newest first."""
+        answer: ListVersionsResponse = await self._unary("ListVersions", request, timeout)
+        return answer
+
+    async def get_version(self, request: GetVersionRequest, /, *, timeout: float | None = None) -> ModelVersion:
+        """GetVersion returns a version with its evaluation results and validation records."""
+        answer: ModelVersion = await self._unary("GetVersion", request, timeout)
+        return answer
+
+    async def get_version_bom(self, request: GetVersionBomRequest, /, *, timeout: float | None = None) -> GetVersionBomResponse:
+        """GetVersionBom returns the bill of materials of a version: a CycloneDX ML-BOM."""
+        answer: GetVersionBomResponse = await self._unary("GetVersionBom", request, timeout)
+        return answer
+
+    async def add_evaluation(self, request: AddEvaluationRequest, /, *, timeout: float | None = None) -> ModelVersion:
+        """AddEvaluation adds an evaluation result to a version."""
+        answer: ModelVersion = await self._unary("AddEvaluation", request, timeout)
+        return answer
+
+    async def validate_version(self, request: ValidateVersionRequest, /, *, timeout: float | None = None) -> ModelVersion:
+        """ValidateVersion submits the validation record of a version. The validator is another person than the registrar. The record permits traffic once it is approved; until then, an earlier approved record stays in force."""
+        answer: ModelVersion = await self._unary("ValidateVersion", request, timeout)
+        return answer
+
+    async def revoke_validation(self, request: RevokeValidationRequest, /, *, timeout: float | None = None) -> ModelVersion:
+        """RevokeValidation revokes the validation of a version. Traffic to it ends."""
+        answer: ModelVersion = await self._unary("RevokeValidation", request, timeout)
+        return answer
+
+    async def approve_version(self, request: ApproveVersionRequest, /, *, timeout: float | None = None) -> ModelVersion:
+        """ApproveVersion approves the submitted validation record. The approver is another person than the registrar."""
+        answer: ModelVersion = await self._unary("ApproveVersion", request, timeout)
+        return answer
+
+    async def retire_version(self, request: RetireVersionRequest, /, *, timeout: float | None = None) -> ModelVersion:
+        """RetireVersion ends the use of a version for good. Its record stays."""
+        answer: ModelVersion = await self._unary("RetireVersion", request, timeout)
+        return answer
+
+    async def create_promotion(self, request: CreatePromotionRequest, /, *, timeout: float | None = None) -> Promotion:
+        """CreatePromotion requests that an alias of the org names a version. Another person approves it."""
+        answer: Promotion = await self._unary("CreatePromotion", request, timeout)
+        return answer
+
+    async def list_promotions(self, request: ListPromotionsRequest, /, *, timeout: float | None = None) -> ListPromotionsResponse:
+        """ListPromotions lists the promotions of the org, newest first."""
+        answer: ListPromotionsResponse = await self._unary("ListPromotions", request, timeout)
+        return answer
+
+    async def approve_promotion(self, request: ApprovePromotionRequest, /, *, timeout: float | None = None) -> Promotion:
+        """ApprovePromotion approves a promotion and moves the alias. The approver is another person than the requester."""
+        answer: Promotion = await self._unary("ApprovePromotion", request, timeout)
+        return answer
+
+    async def reject_promotion(self, request: RejectPromotionRequest, /, *, timeout: float | None = None) -> Promotion:
+        """RejectPromotion rejects or withdraws a promotion."""
+        answer: Promotion = await self._unary("RejectPromotion", request, timeout)
         return answer

@@ -23,27 +23,33 @@ _sym_db = _symbol_database.Default()
 
 
 from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
+from drw.api.models.v1 import experiment_metrics_pb2 as drw_dot_api_dot_models_dot_v1_dot_experiment__metrics__pb2
+from drw.api.models.v1 import rollouts_pb2 as drw_dot_api_dot_models_dot_v1_dot_rollouts__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
+from drw.api.models.v1.experiment_metrics_pb2 import *
+from drw.api.models.v1.rollouts_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drw/api/models/v1/experiments.proto\x12\x11\x64rw.api.models.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x01\n\x03\x41rm\x12_\n\x04name\x18\x01 \x01(\tBQ\x92\xb5\x18M\x08\x01\x1a\x18[a-z0-9][a-z0-9_-]{0,62}\"/lower-case letters, digits, _ and -, at most 63\x12\x1a\n\x06weight\x18\x02 \x01(\x05\x42\n\x92\xb5\x18\x06\x38\x01@\xc0\x84=\x12&\n\x05value\x18\x03 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\"\xb5\x04\n\x06Metric\x12\x63\n\x04name\x18\x01 \x01(\tBU\x92\xb5\x18Q\x08\x01\x1a\x19[a-z0-9][a-z0-9_.-]{0,62}\"2lower-case letters, digits, _, . and -, at most 63\x12`\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.drw.api.models.v1.Metric.KindB2\x92\xb5\x18.\x08\x01\"*MEAN, RATIO, PROPORTION, QUANTILE or SCORE\x12\x63\n\tdirection\x18\x03 \x01(\x0e\x32#.drw.api.models.v1.Metric.DirectionB+\x92\xb5\x18\'\x08\x01\"#HIGHER_IS_BETTER or LOWER_IS_BETTER\x12\x10\n\x08quantile\x18\x04 \x01(\x01\x12\x0b\n\x03\x63\x61p\x18\x05 \x01(\x01\x12\x0e\n\x06lowest\x18\x07 \x01(\x01\x12\x0f\n\x07highest\x18\x08 \x01(\x01\x12\x10\n\x08max_harm\x18\x06 \x01(\x01\"Z\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04MEAN\x10\x01\x12\t\n\x05RATIO\x10\x02\x12\x0e\n\nPROPORTION\x10\x03\x12\x0c\n\x08QUANTILE\x10\x04\x12\t\n\x05SCORE\x10\x05\"Q\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x14\n\x10HIGHER_IS_BETTER\x10\x01\x12\x13\n\x0fLOWER_IS_BETTER\x10\x02\"\xa3\x05\n\nExperiment\x12_\n\x04name\x18\x01 \x01(\tBQ\x92\xb5\x18M\x08\x01\x1a\x18[a-z0-9][a-z0-9_-]{0,62}\"/lower-case letters, digits, _ and -, at most 63\x12\x1e\n\x0b\x64\x65scription\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xe8\x07(\x01\x12.\n\x04\x61rms\x18\x03 \x03(\x0b\x32\x16.drw.api.models.v1.ArmB\x08\x92\xb5\x18\x04\x08\x01H\n\x12\x32\n\x07metrics\x18\x04 \x03(\x0b\x32\x19.drw.api.models.v1.MetricB\x06\x92\xb5\x18\x02H\x14\x12;\n\x04unit\x18\x05 \x01(\tB-\x92\xb5\x18)\x08\x01\x32\x04user2\x03key2\x07session2\x08\x64ocument2\x07request\x12!\n\x0ftraffic_percent\x18\x06 \x01(\x05\x42\x08\x92\xb5\x18\x04\x38\x00@d\x12\r\n\x05\x61lpha\x18\x07 \x01(\x01\x12\x15\n\x05walls\x18\x08 \x03(\tB\x06\x92\xb5\x18\x02Hd\x12\x32\n\x05state\x18\t \x01(\x0e\x32#.drw.api.models.v1.Experiment.State\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstopped_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bstop_reason\x18\r \x01(\t\x12\x0c\n\x04seed\x18\x0e \x01(\t\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\t\n\x05\x44RAFT\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\x0b\n\x07STOPPED\x10\x03\"R\n\x16ListExperimentsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xe8\x07\x12\x1a\n\npage_token\x18\x02 \x01(\tB\x06\x92\xb5\x18\x02\x10\x64\"f\n\x17ListExperimentsResponse\x12\x32\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32\x1d.drw.api.models.v1.Experiment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x14GetExperimentRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\"0\n\x16StartExperimentRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\"L\n\x15StopExperimentRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\x12\x1b\n\x06reason\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xf4\x03(\x01\"1\n\x17\x44\x65leteExperimentRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\"\x1a\n\x18\x44\x65leteExperimentResponse\"D\n\x11\x41ssignUnitRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\x12\x17\n\x04unit\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x08\x01\x10\x80\x04\"X\n\nAssignment\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x15\n\rin_experiment\x18\x03 \x01(\x08\"M\n\x16RecordExposuresRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\x12\x1b\n\x05units\x18\x02 \x03(\tB\x0c\x92\xb5\x18\x08\x08\x01\x10\x80\x04H\xe8\x07\"C\n\x17RecordExposuresResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x05\x12\x19\n\x11not_in_experiment\x18\x02 \x01(\x05\"\x8a\x01\n\x07Outcome\x12\x17\n\x04unit\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x08\x01\x10\x80\x04\x12\x18\n\x06metric\x18\x02 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x18\n\x0b\x64\x65nominator\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x02id\x18\x05 \x01(\tB\x07\x92\xb5\x18\x03\x10\xc8\x01\x42\x0e\n\x0c_denominator\"h\n\x15RecordOutcomesRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\x12\x37\n\x08outcomes\x18\x02 \x03(\x0b\x32\x1a.drw.api.models.v1.OutcomeB\t\x92\xb5\x18\x05\x08\x01H\xe8\x07\"S\n\x16RecordOutcomesResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\x12\x12\n\nduplicates\x18\x02 \x01(\x05\x12\x13\n\x0bnot_exposed\x18\x03 \x01(\x05\"+\n\x11GetResultsRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\"&\n\x08\x41rmUnits\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12\r\n\x05units\x18\x02 \x01(\x03\"5\n\x10SampleRatioCheck\x12\x10\n\x08mismatch\x18\x01 \x01(\x08\x12\x0f\n\x07p_value\x18\x02 \x01(\x01\"\xa3\x03\n\nComparison\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x36\n\x07verdict\x18\x03 \x01(\x0e\x32%.drw.api.models.v1.Comparison.Verdict\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\x05value\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rcontrol_value\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12/\n\ndifference\x18\x07 \x01(\x0b\x32\x1b.drw.api.models.v1.Interval\x12)\n\x04lift\x18\x08 \x01(\x0b\x32\x1b.drw.api.models.v1.Interval\x12\x0f\n\x07p_value\x18\t \x01(\x01\x12\x1a\n\x12guardrail_breached\x18\n \x01(\x08\"[\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rNO_RESULT_YET\x10\x01\x12\r\n\tUNDECIDED\x10\x02\x12\n\n\x06\x42\x45TTER\x10\x03\x12\t\n\x05WORSE\x10\x04\x42\x08\n\x06_valueB\x10\n\x0e_control_value\"X\n\x08Interval\x12\x10\n\x08\x65stimate\x18\x01 \x01(\x01\x12\x12\n\x05lower\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05upper\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x08\n\x06_lowerB\x08\n\x06_upper\"\xe5\x01\n\x07Results\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.drw.api.models.v1.Experiment.State\x12)\n\x04\x61rms\x18\x03 \x03(\x0b\x32\x1b.drw.api.models.v1.ArmUnits\x12\x39\n\x0csample_ratio\x18\x04 \x01(\x0b\x32#.drw.api.models.v1.SampleRatioCheck\x12\x32\n\x0b\x63omparisons\x18\x05 \x03(\x0b\x32\x1d.drw.api.models.v1.Comparison2\xc2\x0c\n\x0b\x45xperiments\x12\x85\x01\n\x10\x43reateExperiment\x12\x1d.drw.api.models.v1.Experiment\x1a\x1d.drw.api.models.v1.Experiment\"3\x8a\xb5\x18\x11\x65xperiments:write\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/experiments:\x01*\x12\x9c\x01\n\x0fListExperiments\x12).drw.api.models.v1.ListExperimentsRequest\x1a*.drw.api.models.v1.ListExperimentsResponse\"2\x90\x02\x01\x8a\xb5\x18\x10\x65xperiments:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/experiments\x12\x92\x01\n\rGetExperiment\x12\'.drw.api.models.v1.GetExperimentRequest\x1a\x1d.drw.api.models.v1.Experiment\"9\x90\x02\x01\x8a\xb5\x18\x10\x65xperiments:read\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/experiments/{name}\x12\x9d\x01\n\x0fStartExperiment\x12).drw.api.models.v1.StartExperimentRequest\x1a\x1d.drw.api.models.v1.Experiment\"@\x90\x02\x02\x8a\xb5\x18\x11\x65xperiments:write\x82\xd3\xe4\x93\x02\"\" /api/v1/experiments/{name}:start\x12\x9d\x01\n\x0eStopExperiment\x12(.drw.api.models.v1.StopExperimentRequest\x1a\x1d.drw.api.models.v1.Experiment\"B\x90\x02\x02\x8a\xb5\x18\x11\x65xperiments:write\x82\xd3\xe4\x93\x02$\"\x1f/api/v1/experiments/{name}:stop:\x01*\x12\xa4\x01\n\x10\x44\x65leteExperiment\x12*.drw.api.models.v1.DeleteExperimentRequest\x1a+.drw.api.models.v1.DeleteExperimentResponse\"7\x8a\xb5\x18\x11\x65xperiments:write\x82\xd3\xe4\x93\x02\x1c*\x1a/api/v1/experiments/{name}\x12\x98\x01\n\nAssignUnit\x12$.drw.api.models.v1.AssignUnitRequest\x1a\x1d.drw.api.models.v1.Assignment\"E\x90\x02\x01\x8a\xb5\x18\x12\x65xperiments:record\x82\xd3\xe4\x93\x02&\"!/api/v1/experiments/{name}:assign:\x01*\x12\xb2\x01\n\x0fRecordExposures\x12).drw.api.models.v1.RecordExposuresRequest\x1a*.drw.api.models.v1.RecordExposuresResponse\"H\x90\x02\x02\x8a\xb5\x18\x12\x65xperiments:record\x82\xd3\xe4\x93\x02)\"$/api/v1/experiments/{name}/exposures:\x01*\x12\xab\x01\n\x0eRecordOutcomes\x12(.drw.api.models.v1.RecordOutcomesRequest\x1a).drw.api.models.v1.RecordOutcomesResponse\"D\x8a\xb5\x18\x12\x65xperiments:record\x82\xd3\xe4\x93\x02(\"#/api/v1/experiments/{name}/outcomes:\x01*\x12\x91\x01\n\nGetResults\x12$.drw.api.models.v1.GetResultsRequest\x1a\x1a.drw.api.models.v1.Results\"A\x90\x02\x01\x8a\xb5\x18\x10\x65xperiments:read\x82\xd3\xe4\x93\x02$\x12\"/api/v1/experiments/{name}/resultsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drw/api/models/v1/experiments.proto\x12\x11\x64rw.api.models.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a*drw/api/models/v1/experiment_metrics.proto\x1a drw/api/models/v1/rollouts.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x02\n\nParameters\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x17\n\x04stop\x18\x07 \x03(\tB\t\x92\xb5\x18\x05\x10\x80\x02H\x04\x12\"\n\x10reasoning_effort\x18\x08 \x01(\tB\x08\x92\xb5\x18\x04\x10\x10(\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\r\n\x0b_max_tokensB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"\x97\x01\n\tTreatment\x12\x18\n\x05model\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x10\x80\x01(\x01\x12\x31\n\nparameters\x18\x02 \x01(\x0b\x32\x1d.drw.api.models.v1.Parameters\x12\x1e\n\rsystem_prompt\x18\x03 \x01(\tB\x07\x92\xb5\x18\x03\x10\x80@\x12\x1d\n\x15replace_system_prompt\x18\x04 \x01(\x08\"\xdb\x01\n\x03\x41rm\x12_\n\x04name\x18\x01 \x01(\tBQ\x92\xb5\x18M\x08\x01\x1a\x18[a-z0-9][a-z0-9_-]{0,62}\"/lower-case letters, digits, _ and -, at most 63\x12\x1a\n\x06weight\x18\x02 \x01(\x05\x42\n\x92\xb5\x18\x06\x38\x01@\xc0\x84=\x12&\n\x05value\x18\x03 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12/\n\ttreatment\x18\x04 \x01(\x0b\x32\x1c.drw.api.models.v1.Treatment\"\xbd\x05\n\nExperiment\x12_\n\x04name\x18\x01 \x01(\tBQ\x92\xb5\x18M\x08\x01\x1a\x18[a-z0-9][a-z0-9_-]{0,62}\"/lower-case letters, digits, _ and -, at most 63\x12\x1e\n\x0b\x64\x65scription\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xe8\x07(\x01\x12.\n\x04\x61rms\x18\x03 \x03(\x0b\x32\x16.drw.api.models.v1.ArmB\x08\x92\xb5\x18\x04\x08\x01H\n\x12\x32\n\x07metrics\x18\x04 \x03(\x0b\x32\x19.drw.api.models.v1.MetricB\x06\x92\xb5\x18\x02H\x14\x12;\n\x04unit\x18\x05 \x01(\tB-\x92\xb5\x18)\x08\x01\x32\x04user2\x03key2\x07session2\x08\x64ocument2\x07request\x12!\n\x0ftraffic_percent\x18\x06 \x01(\x05\x42\x08\x92\xb5\x18\x04\x38\x00@d\x12\r\n\x05\x61lpha\x18\x07 \x01(\x01\x12\x15\n\x05walls\x18\x08 \x03(\tB\x06\x92\xb5\x18\x02Hd\x12\x32\n\x05state\x18\t \x01(\x0e\x32#.drw.api.models.v1.Experiment.State\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstopped_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bstop_reason\x18\r \x01(\t\x12\x0c\n\x04seed\x18\x0e \x01(\t\x12\x18\n\x05\x61lias\x18\x0f \x01(\tB\t\x92\xb5\x18\x05\x10\x80\x01(\x01\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\t\n\x05\x44RAFT\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\x0b\n\x07STOPPED\x10\x03\"R\n\x16ListExperimentsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xe8\x07\x12\x1a\n\npage_token\x18\x02 \x01(\tB\x06\x92\xb5\x18\x02\x10\x64\"f\n\x17ListExperimentsResponse\x12\x32\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32\x1d.drw.api.models.v1.Experiment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x14GetExperimentRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\"0\n\x16StartExperimentRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\"L\n\x15StopExperimentRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\x12\x1b\n\x06reason\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xf4\x03(\x01\"1\n\x17\x44\x65leteExperimentRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\"\x1a\n\x18\x44\x65leteExperimentResponse\"D\n\x11\x41ssignUnitRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\x12\x17\n\x04unit\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x08\x01\x10\x80\x04\"X\n\nAssignment\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x15\n\rin_experiment\x18\x03 \x01(\x08\"M\n\x16RecordExposuresRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\x12\x1b\n\x05units\x18\x02 \x03(\tB\x0c\x92\xb5\x18\x08\x08\x01\x10\x80\x04H\xe8\x07\"C\n\x17RecordExposuresResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x05\x12\x19\n\x11not_in_experiment\x18\x02 \x01(\x05\"\x9d\x01\n\x07Outcome\x12\x17\n\x04unit\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x08\x01\x10\x80\x04\x12\x18\n\x06metric\x18\x02 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x18\n\x0b\x64\x65nominator\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x02id\x18\x05 \x01(\tB\x07\x92\xb5\x18\x03\x10\xc8\x01\x12\x11\n\tcovariate\x18\x06 \x01(\x08\x42\x0e\n\x0c_denominator\"h\n\x15RecordOutcomesRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\x12\x37\n\x08outcomes\x18\x02 \x03(\x0b\x32\x1a.drw.api.models.v1.OutcomeB\t\x92\xb5\x18\x05\x08\x01H\xe8\x07\"S\n\x16RecordOutcomesResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\x12\x12\n\nduplicates\x18\x02 \x01(\x05\x12\x13\n\x0bnot_exposed\x18\x03 \x01(\x05\"+\n\x11GetResultsRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\"b\n\x15RecordFeedbackRequest\x12 \n\x0bresponse_id\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x80\x01(\x01\x12\x18\n\x06metric\x18\x02 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x10?\x12\r\n\x05value\x18\x03 \x01(\x01\"@\n\x16RecordFeedbackResponse\x12\x13\n\x0b\x65xperiments\x18\x01 \x03(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"\x94\x02\n\x07Results\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.drw.api.models.v1.Experiment.State\x12)\n\x04\x61rms\x18\x03 \x03(\x0b\x32\x1b.drw.api.models.v1.ArmUnits\x12\x39\n\x0csample_ratio\x18\x04 \x01(\x0b\x32#.drw.api.models.v1.SampleRatioCheck\x12\x32\n\x0b\x63omparisons\x18\x05 \x03(\x0b\x32\x1d.drw.api.models.v1.Comparison\x12-\n\x08\x64\x65livery\x18\x06 \x01(\x0b\x32\x1b.drw.api.models.v1.Delivery\"\x15\n\x13WatchRoutingRequest\"\xc1\x01\n\x10RoutedExperiment\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\x0b\n\x03org\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x03 \x01(\t\x12\r\n\x05walls\x18\x04 \x03(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\r\n\x05\x61lias\x18\x06 \x01(\t\x12\x0c\n\x04unit\x18\x07 \x01(\t\x12\x0c\n\x04seed\x18\x08 \x01(\t\x12\x17\n\x0ftraffic_percent\x18\t \x01(\x05\x12$\n\x04\x61rms\x18\n \x03(\x0b\x32\x16.drw.api.models.v1.Arm\"\x8d\x01\n\rRoutedRollout\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x61lias\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0c\n\x04unit\x18\x05 \x01(\t\x12\x0c\n\x04seed\x18\x06 \x01(\t\x12\x0f\n\x07percent\x18\x07 \x01(\x05\x12\x16\n\x0eshadow_percent\x18\x08 \x01(\x05\"\x8b\x01\n\x07Routing\x12\x38\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32#.drw.api.models.v1.RoutedExperiment\x12\x32\n\x08rollouts\x18\x02 \x03(\x0b\x32 .drw.api.models.v1.RoutedRollout\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x32\xef\x19\n\x0b\x45xperiments\x12\x85\x01\n\x10\x43reateExperiment\x12\x1d.drw.api.models.v1.Experiment\x1a\x1d.drw.api.models.v1.Experiment\"3\x8a\xb5\x18\x11\x65xperiments:write\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/experiments:\x01*\x12\x9c\x01\n\x0fListExperiments\x12).drw.api.models.v1.ListExperimentsRequest\x1a*.drw.api.models.v1.ListExperimentsResponse\"2\x90\x02\x01\x8a\xb5\x18\x10\x65xperiments:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/experiments\x12\x92\x01\n\rGetExperiment\x12\'.drw.api.models.v1.GetExperimentRequest\x1a\x1d.drw.api.models.v1.Experiment\"9\x90\x02\x01\x8a\xb5\x18\x10\x65xperiments:read\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/experiments/{name}\x12\x9d\x01\n\x0fStartExperiment\x12).drw.api.models.v1.StartExperimentRequest\x1a\x1d.drw.api.models.v1.Experiment\"@\x90\x02\x02\x8a\xb5\x18\x11\x65xperiments:write\x82\xd3\xe4\x93\x02\"\" /api/v1/experiments/{name}:start\x12\x9d\x01\n\x0eStopExperiment\x12(.drw.api.models.v1.StopExperimentRequest\x1a\x1d.drw.api.models.v1.Experiment\"B\x90\x02\x02\x8a\xb5\x18\x11\x65xperiments:write\x82\xd3\xe4\x93\x02$\"\x1f/api/v1/experiments/{name}:stop:\x01*\x12\xa4\x01\n\x10\x44\x65leteExperiment\x12*.drw.api.models.v1.DeleteExperimentRequest\x1a+.drw.api.models.v1.DeleteExperimentResponse\"7\x8a\xb5\x18\x11\x65xperiments:write\x82\xd3\xe4\x93\x02\x1c*\x1a/api/v1/experiments/{name}\x12\x98\x01\n\nAssignUnit\x12$.drw.api.models.v1.AssignUnitRequest\x1a\x1d.drw.api.models.v1.Assignment\"E\x90\x02\x01\x8a\xb5\x18\x12\x65xperiments:record\x82\xd3\xe4\x93\x02&\"!/api/v1/experiments/{name}:assign:\x01*\x12\xb2\x01\n\x0fRecordExposures\x12).drw.api.models.v1.RecordExposuresRequest\x1a*.drw.api.models.v1.RecordExposuresResponse\"H\x90\x02\x02\x8a\xb5\x18\x12\x65xperiments:record\x82\xd3\xe4\x93\x02)\"$/api/v1/experiments/{name}/exposures:\x01*\x12\xab\x01\n\x0eRecordOutcomes\x12(.drw.api.models.v1.RecordOutcomesRequest\x1a).drw.api.models.v1.RecordOutcomesResponse\"D\x8a\xb5\x18\x12\x65xperiments:record\x82\xd3\xe4\x93\x02(\"#/api/v1/experiments/{name}/outcomes:\x01*\x12\x91\x01\n\nGetResults\x12$.drw.api.models.v1.GetResultsRequest\x1a\x1a.drw.api.models.v1.Results\"A\x90\x02\x01\x8a\xb5\x18\x10\x65xperiments:read\x82\xd3\xe4\x93\x02$\x12\"/api/v1/experiments/{name}/results\x12\x9b\x01\n\x0eRecordFeedback\x12(.drw.api.models.v1.RecordFeedbackRequest\x1a).drw.api.models.v1.RecordFeedbackResponse\"4\x90\x02\x02\x8a\xb5\x18\x12\x65xperiments:record\x82\xd3\xe4\x93\x02\x15\"\x10/api/v1/feedback:\x01*\x12v\n\rCreateRollout\x12\x1a.drw.api.models.v1.Rollout\x1a\x1a.drw.api.models.v1.Rollout\"-\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x15\"\x10/api/v1/rollouts:\x01*\x12\x8e\x01\n\x0cListRollouts\x12&.drw.api.models.v1.ListRolloutsRequest\x1a\'.drw.api.models.v1.ListRolloutsResponse\"-\x90\x02\x01\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/rollouts\x12\x84\x01\n\nGetRollout\x12$.drw.api.models.v1.GetRolloutRequest\x1a\x1a.drw.api.models.v1.Rollout\"4\x90\x02\x01\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/rollouts/{name}\x12\x9d\x01\n\x10GetRolloutReport\x12*.drw.api.models.v1.GetRolloutReportRequest\x1a .drw.api.models.v1.RolloutReport\";\x90\x02\x01\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02 \x12\x1e/api/v1/rollouts/{name}/report\x12\x94\x01\n\x0e\x41pproveRollout\x12(.drw.api.models.v1.ApproveRolloutRequest\x1a\x1a.drw.api.models.v1.Rollout\"<\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02!\"\x1f/api/v1/rollouts/{name}:approve\x12\x8e\x01\n\x0cStartRollout\x12&.drw.api.models.v1.StartRolloutRequest\x1a\x1a.drw.api.models.v1.Rollout\":\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1f\"\x1d/api/v1/rollouts/{name}:start\x12\x8e\x01\n\x0cPauseRollout\x12&.drw.api.models.v1.PauseRolloutRequest\x1a\x1a.drw.api.models.v1.Rollout\":\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02\x1f\"\x1d/api/v1/rollouts/{name}:pause\x12\x91\x01\n\rResumeRollout\x12\'.drw.api.models.v1.ResumeRolloutRequest\x1a\x1a.drw.api.models.v1.Rollout\";\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02 \"\x1e/api/v1/rollouts/{name}:resume\x12\x97\x01\n\x0e\x41\x64vanceRollout\x12(.drw.api.models.v1.AdvanceRolloutRequest\x1a\x1a.drw.api.models.v1.Rollout\"?\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02$\"\x1f/api/v1/rollouts/{name}:advance:\x01*\x12\x9a\x01\n\x0fRollBackRollout\x12).drw.api.models.v1.RollBackRolloutRequest\x1a\x1a.drw.api.models.v1.Rollout\"@\x90\x02\x02\x8a\xb5\x18\x0eplatform:admin\x82\xd3\xe4\x93\x02%\" /api/v1/rollouts/{name}:rollback:\x01*\x12Y\n\x0cWatchRouting\x12&.drw.api.models.v1.WatchRoutingRequest\x1a\x1a.drw.api.models.v1.Routing\"\x03\x90\x02\x01\x30\x01P\x01P\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.models.v1.experiments_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PARAMETERS'].fields_by_name['stop']._loaded_options = None
+  _globals['_PARAMETERS'].fields_by_name['stop']._serialized_options = b'\222\265\030\005\020\200\002H\004'
+  _globals['_PARAMETERS'].fields_by_name['reasoning_effort']._loaded_options = None
+  _globals['_PARAMETERS'].fields_by_name['reasoning_effort']._serialized_options = b'\222\265\030\004\020\020(\001'
+  _globals['_TREATMENT'].fields_by_name['model']._loaded_options = None
+  _globals['_TREATMENT'].fields_by_name['model']._serialized_options = b'\222\265\030\005\020\200\001(\001'
+  _globals['_TREATMENT'].fields_by_name['system_prompt']._loaded_options = None
+  _globals['_TREATMENT'].fields_by_name['system_prompt']._serialized_options = b'\222\265\030\003\020\200@'
   _globals['_ARM'].fields_by_name['name']._loaded_options = None
   _globals['_ARM'].fields_by_name['name']._serialized_options = b'\222\265\030M\010\001\032\030[a-z0-9][a-z0-9_-]{0,62}\"/lower-case letters, digits, _ and -, at most 63'
   _globals['_ARM'].fields_by_name['weight']._loaded_options = None
   _globals['_ARM'].fields_by_name['weight']._serialized_options = b'\222\265\030\0068\001@\300\204='
-  _globals['_METRIC'].fields_by_name['name']._loaded_options = None
-  _globals['_METRIC'].fields_by_name['name']._serialized_options = b'\222\265\030Q\010\001\032\031[a-z0-9][a-z0-9_.-]{0,62}\"2lower-case letters, digits, _, . and -, at most 63'
-  _globals['_METRIC'].fields_by_name['kind']._loaded_options = None
-  _globals['_METRIC'].fields_by_name['kind']._serialized_options = b'\222\265\030.\010\001\"*MEAN, RATIO, PROPORTION, QUANTILE or SCORE'
-  _globals['_METRIC'].fields_by_name['direction']._loaded_options = None
-  _globals['_METRIC'].fields_by_name['direction']._serialized_options = b'\222\265\030\'\010\001\"#HIGHER_IS_BETTER or LOWER_IS_BETTER'
   _globals['_EXPERIMENT'].fields_by_name['name']._loaded_options = None
   _globals['_EXPERIMENT'].fields_by_name['name']._serialized_options = b'\222\265\030M\010\001\032\030[a-z0-9][a-z0-9_-]{0,62}\"/lower-case letters, digits, _ and -, at most 63'
   _globals['_EXPERIMENT'].fields_by_name['description']._loaded_options = None
@@ -58,6 +64,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPERIMENT'].fields_by_name['traffic_percent']._serialized_options = b'\222\265\030\0048\000@d'
   _globals['_EXPERIMENT'].fields_by_name['walls']._loaded_options = None
   _globals['_EXPERIMENT'].fields_by_name['walls']._serialized_options = b'\222\265\030\002Hd'
+  _globals['_EXPERIMENT'].fields_by_name['alias']._loaded_options = None
+  _globals['_EXPERIMENT'].fields_by_name['alias']._serialized_options = b'\222\265\030\005\020\200\001(\001'
   _globals['_LISTEXPERIMENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTEXPERIMENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\265\030\0058\000@\350\007'
   _globals['_LISTEXPERIMENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -92,6 +100,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDOUTCOMESREQUEST'].fields_by_name['outcomes']._serialized_options = b'\222\265\030\005\010\001H\350\007'
   _globals['_GETRESULTSREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETRESULTSREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\030\004\010\001\020?'
+  _globals['_RECORDFEEDBACKREQUEST'].fields_by_name['response_id']._loaded_options = None
+  _globals['_RECORDFEEDBACKREQUEST'].fields_by_name['response_id']._serialized_options = b'\222\265\030\007\010\001\020\200\001(\001'
+  _globals['_RECORDFEEDBACKREQUEST'].fields_by_name['metric']._loaded_options = None
+  _globals['_RECORDFEEDBACKREQUEST'].fields_by_name['metric']._serialized_options = b'\222\265\030\004\010\001\020?'
   _globals['_EXPERIMENTS'].methods_by_name['CreateExperiment']._loaded_options = None
   _globals['_EXPERIMENTS'].methods_by_name['CreateExperiment']._serialized_options = b'\212\265\030\021experiments:write\202\323\344\223\002\030\"\023/api/v1/experiments:\001*'
   _globals['_EXPERIMENTS'].methods_by_name['ListExperiments']._loaded_options = None
@@ -112,60 +124,84 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPERIMENTS'].methods_by_name['RecordOutcomes']._serialized_options = b'\212\265\030\022experiments:record\202\323\344\223\002(\"#/api/v1/experiments/{name}/outcomes:\001*'
   _globals['_EXPERIMENTS'].methods_by_name['GetResults']._loaded_options = None
   _globals['_EXPERIMENTS'].methods_by_name['GetResults']._serialized_options = b'\220\002\001\212\265\030\020experiments:read\202\323\344\223\002$\022\"/api/v1/experiments/{name}/results'
-  _globals['_ARM']._serialized_start=154
-  _globals['_ARM']._serialized_end=324
-  _globals['_METRIC']._serialized_start=327
-  _globals['_METRIC']._serialized_end=892
-  _globals['_METRIC_KIND']._serialized_start=719
-  _globals['_METRIC_KIND']._serialized_end=809
-  _globals['_METRIC_DIRECTION']._serialized_start=811
-  _globals['_METRIC_DIRECTION']._serialized_end=892
-  _globals['_EXPERIMENT']._serialized_start=895
-  _globals['_EXPERIMENT']._serialized_end=1570
-  _globals['_EXPERIMENT_STATE']._serialized_start=1503
-  _globals['_EXPERIMENT_STATE']._serialized_end=1570
-  _globals['_LISTEXPERIMENTSREQUEST']._serialized_start=1572
-  _globals['_LISTEXPERIMENTSREQUEST']._serialized_end=1654
-  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_start=1656
-  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_end=1758
-  _globals['_GETEXPERIMENTREQUEST']._serialized_start=1760
-  _globals['_GETEXPERIMENTREQUEST']._serialized_end=1806
-  _globals['_STARTEXPERIMENTREQUEST']._serialized_start=1808
-  _globals['_STARTEXPERIMENTREQUEST']._serialized_end=1856
-  _globals['_STOPEXPERIMENTREQUEST']._serialized_start=1858
-  _globals['_STOPEXPERIMENTREQUEST']._serialized_end=1934
-  _globals['_DELETEEXPERIMENTREQUEST']._serialized_start=1936
-  _globals['_DELETEEXPERIMENTREQUEST']._serialized_end=1985
-  _globals['_DELETEEXPERIMENTRESPONSE']._serialized_start=1987
-  _globals['_DELETEEXPERIMENTRESPONSE']._serialized_end=2013
-  _globals['_ASSIGNUNITREQUEST']._serialized_start=2015
-  _globals['_ASSIGNUNITREQUEST']._serialized_end=2083
-  _globals['_ASSIGNMENT']._serialized_start=2085
-  _globals['_ASSIGNMENT']._serialized_end=2173
-  _globals['_RECORDEXPOSURESREQUEST']._serialized_start=2175
-  _globals['_RECORDEXPOSURESREQUEST']._serialized_end=2252
-  _globals['_RECORDEXPOSURESRESPONSE']._serialized_start=2254
-  _globals['_RECORDEXPOSURESRESPONSE']._serialized_end=2321
-  _globals['_OUTCOME']._serialized_start=2324
-  _globals['_OUTCOME']._serialized_end=2462
-  _globals['_RECORDOUTCOMESREQUEST']._serialized_start=2464
-  _globals['_RECORDOUTCOMESREQUEST']._serialized_end=2568
-  _globals['_RECORDOUTCOMESRESPONSE']._serialized_start=2570
-  _globals['_RECORDOUTCOMESRESPONSE']._serialized_end=2653
-  _globals['_GETRESULTSREQUEST']._serialized_start=2655
-  _globals['_GETRESULTSREQUEST']._serialized_end=2698
-  _globals['_ARMUNITS']._serialized_start=2700
-  _globals['_ARMUNITS']._serialized_end=2738
-  _globals['_SAMPLERATIOCHECK']._serialized_start=2740
-  _globals['_SAMPLERATIOCHECK']._serialized_end=2793
-  _globals['_COMPARISON']._serialized_start=2796
-  _globals['_COMPARISON']._serialized_end=3215
-  _globals['_COMPARISON_VERDICT']._serialized_start=3096
-  _globals['_COMPARISON_VERDICT']._serialized_end=3187
-  _globals['_INTERVAL']._serialized_start=3217
-  _globals['_INTERVAL']._serialized_end=3305
-  _globals['_RESULTS']._serialized_start=3308
-  _globals['_RESULTS']._serialized_end=3537
-  _globals['_EXPERIMENTS']._serialized_start=3540
-  _globals['_EXPERIMENTS']._serialized_end=5142
+  _globals['_EXPERIMENTS'].methods_by_name['RecordFeedback']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['RecordFeedback']._serialized_options = b'\220\002\002\212\265\030\022experiments:record\202\323\344\223\002\025\"\020/api/v1/feedback:\001*'
+  _globals['_EXPERIMENTS'].methods_by_name['CreateRollout']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['CreateRollout']._serialized_options = b'\212\265\030\016platform:admin\202\323\344\223\002\025\"\020/api/v1/rollouts:\001*'
+  _globals['_EXPERIMENTS'].methods_by_name['ListRollouts']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['ListRollouts']._serialized_options = b'\220\002\001\212\265\030\016platform:admin\202\323\344\223\002\022\022\020/api/v1/rollouts'
+  _globals['_EXPERIMENTS'].methods_by_name['GetRollout']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['GetRollout']._serialized_options = b'\220\002\001\212\265\030\016platform:admin\202\323\344\223\002\031\022\027/api/v1/rollouts/{name}'
+  _globals['_EXPERIMENTS'].methods_by_name['GetRolloutReport']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['GetRolloutReport']._serialized_options = b'\220\002\001\212\265\030\016platform:admin\202\323\344\223\002 \022\036/api/v1/rollouts/{name}/report'
+  _globals['_EXPERIMENTS'].methods_by_name['ApproveRollout']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['ApproveRollout']._serialized_options = b'\220\002\002\212\265\030\016platform:admin\202\323\344\223\002!\"\037/api/v1/rollouts/{name}:approve'
+  _globals['_EXPERIMENTS'].methods_by_name['StartRollout']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['StartRollout']._serialized_options = b'\220\002\002\212\265\030\016platform:admin\202\323\344\223\002\037\"\035/api/v1/rollouts/{name}:start'
+  _globals['_EXPERIMENTS'].methods_by_name['PauseRollout']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['PauseRollout']._serialized_options = b'\220\002\002\212\265\030\016platform:admin\202\323\344\223\002\037\"\035/api/v1/rollouts/{name}:pause'
+  _globals['_EXPERIMENTS'].methods_by_name['ResumeRollout']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['ResumeRollout']._serialized_options = b'\220\002\002\212\265\030\016platform:admin\202\323\344\223\002 \"\036/api/v1/rollouts/{name}:resume'
+  _globals['_EXPERIMENTS'].methods_by_name['AdvanceRollout']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['AdvanceRollout']._serialized_options = b'\220\002\002\212\265\030\016platform:admin\202\323\344\223\002$\"\037/api/v1/rollouts/{name}:advance:\001*'
+  _globals['_EXPERIMENTS'].methods_by_name['RollBackRollout']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['RollBackRollout']._serialized_options = b'\220\002\002\212\265\030\016platform:admin\202\323\344\223\002%\" /api/v1/rollouts/{name}:rollback:\001*'
+  _globals['_EXPERIMENTS'].methods_by_name['WatchRouting']._loaded_options = None
+  _globals['_EXPERIMENTS'].methods_by_name['WatchRouting']._serialized_options = b'\220\002\001'
+  _globals['_PARAMETERS']._serialized_start=232
+  _globals['_PARAMETERS']._serialized_end=551
+  _globals['_TREATMENT']._serialized_start=554
+  _globals['_TREATMENT']._serialized_end=705
+  _globals['_ARM']._serialized_start=708
+  _globals['_ARM']._serialized_end=927
+  _globals['_EXPERIMENT']._serialized_start=930
+  _globals['_EXPERIMENT']._serialized_end=1631
+  _globals['_EXPERIMENT_STATE']._serialized_start=1564
+  _globals['_EXPERIMENT_STATE']._serialized_end=1631
+  _globals['_LISTEXPERIMENTSREQUEST']._serialized_start=1633
+  _globals['_LISTEXPERIMENTSREQUEST']._serialized_end=1715
+  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_start=1717
+  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_end=1819
+  _globals['_GETEXPERIMENTREQUEST']._serialized_start=1821
+  _globals['_GETEXPERIMENTREQUEST']._serialized_end=1867
+  _globals['_STARTEXPERIMENTREQUEST']._serialized_start=1869
+  _globals['_STARTEXPERIMENTREQUEST']._serialized_end=1917
+  _globals['_STOPEXPERIMENTREQUEST']._serialized_start=1919
+  _globals['_STOPEXPERIMENTREQUEST']._serialized_end=1995
+  _globals['_DELETEEXPERIMENTREQUEST']._serialized_start=1997
+  _globals['_DELETEEXPERIMENTREQUEST']._serialized_end=2046
+  _globals['_DELETEEXPERIMENTRESPONSE']._serialized_start=2048
+  _globals['_DELETEEXPERIMENTRESPONSE']._serialized_end=2074
+  _globals['_ASSIGNUNITREQUEST']._serialized_start=2076
+  _globals['_ASSIGNUNITREQUEST']._serialized_end=2144
+  _globals['_ASSIGNMENT']._serialized_start=2146
+  _globals['_ASSIGNMENT']._serialized_end=2234
+  _globals['_RECORDEXPOSURESREQUEST']._serialized_start=2236
+  _globals['_RECORDEXPOSURESREQUEST']._serialized_end=2313
+  _globals['_RECORDEXPOSURESRESPONSE']._serialized_start=2315
+  _globals['_RECORDEXPOSURESRESPONSE']._serialized_end=2382
+  _globals['_OUTCOME']._serialized_start=2385
+  _globals['_OUTCOME']._serialized_end=2542
+  _globals['_RECORDOUTCOMESREQUEST']._serialized_start=2544
+  _globals['_RECORDOUTCOMESREQUEST']._serialized_end=2648
+  _globals['_RECORDOUTCOMESRESPONSE']._serialized_start=2650
+  _globals['_RECORDOUTCOMESRESPONSE']._serialized_end=2733
+  _globals['_GETRESULTSREQUEST']._serialized_start=2735
+  _globals['_GETRESULTSREQUEST']._serialized_end=2778
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=2780
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=2878
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=2880
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=2944
+  _globals['_RESULTS']._serialized_start=2947
+  _globals['_RESULTS']._serialized_end=3223
+  _globals['_WATCHROUTINGREQUEST']._serialized_start=3225
+  _globals['_WATCHROUTINGREQUEST']._serialized_end=3246
+  _globals['_ROUTEDEXPERIMENT']._serialized_start=3249
+  _globals['_ROUTEDEXPERIMENT']._serialized_end=3442
+  _globals['_ROUTEDROLLOUT']._serialized_start=3445
+  _globals['_ROUTEDROLLOUT']._serialized_end=3586
+  _globals['_ROUTING']._serialized_start=3589
+  _globals['_ROUTING']._serialized_end=3728
+  _globals['_EXPERIMENTS']._serialized_start=3731
+  _globals['_EXPERIMENTS']._serialized_end=7042
 # @@protoc_insertion_point(module_scope)

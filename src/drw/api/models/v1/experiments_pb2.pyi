@@ -1,6 +1,8 @@
 import datetime
 
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
+from drw.api.models.v1 import experiment_metrics_pb2 as _experiment_metrics_pb2
+from drw.api.models.v1 import rollouts_pb2 as _rollouts_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -9,63 +11,75 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from drw.api.models.v1.experiment_metrics_pb2 import Metric as Metric
+from drw.api.models.v1.experiment_metrics_pb2 import ArmUnits as ArmUnits
+from drw.api.models.v1.experiment_metrics_pb2 import SampleRatioCheck as SampleRatioCheck
+from drw.api.models.v1.experiment_metrics_pb2 import Comparison as Comparison
+from drw.api.models.v1.experiment_metrics_pb2 import Interval as Interval
+from drw.api.models.v1.experiment_metrics_pb2 import Delivery as Delivery
+from drw.api.models.v1.rollouts_pb2 import Rollout as Rollout
+from drw.api.models.v1.rollouts_pb2 import ListRolloutsRequest as ListRolloutsRequest
+from drw.api.models.v1.rollouts_pb2 import ListRolloutsResponse as ListRolloutsResponse
+from drw.api.models.v1.rollouts_pb2 import GetRolloutRequest as GetRolloutRequest
+from drw.api.models.v1.rollouts_pb2 import GetRolloutReportRequest as GetRolloutReportRequest
+from drw.api.models.v1.rollouts_pb2 import ApproveRolloutRequest as ApproveRolloutRequest
+from drw.api.models.v1.rollouts_pb2 import StartRolloutRequest as StartRolloutRequest
+from drw.api.models.v1.rollouts_pb2 import PauseRolloutRequest as PauseRolloutRequest
+from drw.api.models.v1.rollouts_pb2 import ResumeRolloutRequest as ResumeRolloutRequest
+from drw.api.models.v1.rollouts_pb2 import AdvanceRolloutRequest as AdvanceRolloutRequest
+from drw.api.models.v1.rollouts_pb2 import RollBackRolloutRequest as RollBackRolloutRequest
+from drw.api.models.v1.rollouts_pb2 import ShadowCalls as ShadowCalls
+from drw.api.models.v1.rollouts_pb2 import RolloutTransition as RolloutTransition
+from drw.api.models.v1.rollouts_pb2 import RolloutReport as RolloutReport
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Parameters(_message.Message):
+    __slots__ = ("temperature", "top_p", "max_tokens", "seed", "presence_penalty", "frequency_penalty", "stop", "reasoning_effort")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    FREQUENCY_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    REASONING_EFFORT_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+    presence_penalty: float
+    frequency_penalty: float
+    stop: _containers.RepeatedScalarFieldContainer[str]
+    reasoning_effort: str
+    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., max_tokens: _Optional[int] = ..., seed: _Optional[int] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., reasoning_effort: _Optional[str] = ...) -> None: ...
+
+class Treatment(_message.Message):
+    __slots__ = ("model", "parameters", "system_prompt", "replace_system_prompt")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_SYSTEM_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    parameters: Parameters
+    system_prompt: str
+    replace_system_prompt: bool
+    def __init__(self, model: _Optional[str] = ..., parameters: _Optional[_Union[Parameters, _Mapping]] = ..., system_prompt: _Optional[str] = ..., replace_system_prompt: _Optional[bool] = ...) -> None: ...
+
 class Arm(_message.Message):
-    __slots__ = ("name", "weight", "value")
+    __slots__ = ("name", "weight", "value", "treatment")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    TREATMENT_FIELD_NUMBER: _ClassVar[int]
     name: str
     weight: int
     value: _kernel_pb2.Json
-    def __init__(self, name: _Optional[str] = ..., weight: _Optional[int] = ..., value: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ...) -> None: ...
-
-class Metric(_message.Message):
-    __slots__ = ("name", "kind", "direction", "quantile", "cap", "lowest", "highest", "max_harm")
-    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        KIND_UNSPECIFIED: _ClassVar[Metric.Kind]
-        MEAN: _ClassVar[Metric.Kind]
-        RATIO: _ClassVar[Metric.Kind]
-        PROPORTION: _ClassVar[Metric.Kind]
-        QUANTILE: _ClassVar[Metric.Kind]
-        SCORE: _ClassVar[Metric.Kind]
-    KIND_UNSPECIFIED: Metric.Kind
-    MEAN: Metric.Kind
-    RATIO: Metric.Kind
-    PROPORTION: Metric.Kind
-    QUANTILE: Metric.Kind
-    SCORE: Metric.Kind
-    class Direction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        DIRECTION_UNSPECIFIED: _ClassVar[Metric.Direction]
-        HIGHER_IS_BETTER: _ClassVar[Metric.Direction]
-        LOWER_IS_BETTER: _ClassVar[Metric.Direction]
-    DIRECTION_UNSPECIFIED: Metric.Direction
-    HIGHER_IS_BETTER: Metric.Direction
-    LOWER_IS_BETTER: Metric.Direction
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    KIND_FIELD_NUMBER: _ClassVar[int]
-    DIRECTION_FIELD_NUMBER: _ClassVar[int]
-    QUANTILE_FIELD_NUMBER: _ClassVar[int]
-    CAP_FIELD_NUMBER: _ClassVar[int]
-    LOWEST_FIELD_NUMBER: _ClassVar[int]
-    HIGHEST_FIELD_NUMBER: _ClassVar[int]
-    MAX_HARM_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    kind: Metric.Kind
-    direction: Metric.Direction
-    quantile: float
-    cap: float
-    lowest: float
-    highest: float
-    max_harm: float
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[Metric.Kind, str]] = ..., direction: _Optional[_Union[Metric.Direction, str]] = ..., quantile: _Optional[float] = ..., cap: _Optional[float] = ..., lowest: _Optional[float] = ..., highest: _Optional[float] = ..., max_harm: _Optional[float] = ...) -> None: ...
+    treatment: Treatment
+    def __init__(self, name: _Optional[str] = ..., weight: _Optional[int] = ..., value: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., treatment: _Optional[_Union[Treatment, _Mapping]] = ...) -> None: ...
 
 class Experiment(_message.Message):
-    __slots__ = ("name", "description", "arms", "metrics", "unit", "traffic_percent", "alpha", "walls", "state", "created_at", "started_at", "stopped_at", "stop_reason", "seed")
+    __slots__ = ("name", "description", "arms", "metrics", "unit", "traffic_percent", "alpha", "walls", "state", "created_at", "started_at", "stopped_at", "stop_reason", "seed", "alias")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Experiment.State]
@@ -90,10 +104,11 @@ class Experiment(_message.Message):
     STOPPED_AT_FIELD_NUMBER: _ClassVar[int]
     STOP_REASON_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     arms: _containers.RepeatedCompositeFieldContainer[Arm]
-    metrics: _containers.RepeatedCompositeFieldContainer[Metric]
+    metrics: _containers.RepeatedCompositeFieldContainer[_experiment_metrics_pb2.Metric]
     unit: str
     traffic_percent: int
     alpha: float
@@ -104,7 +119,8 @@ class Experiment(_message.Message):
     stopped_at: _timestamp_pb2.Timestamp
     stop_reason: str
     seed: str
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[Arm, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., unit: _Optional[str] = ..., traffic_percent: _Optional[int] = ..., alpha: _Optional[float] = ..., walls: _Optional[_Iterable[str]] = ..., state: _Optional[_Union[Experiment.State, str]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stopped_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stop_reason: _Optional[str] = ..., seed: _Optional[str] = ...) -> None: ...
+    alias: str
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[Arm, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_experiment_metrics_pb2.Metric, _Mapping]]] = ..., unit: _Optional[str] = ..., traffic_percent: _Optional[int] = ..., alpha: _Optional[float] = ..., walls: _Optional[_Iterable[str]] = ..., state: _Optional[_Union[Experiment.State, str]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stopped_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., stop_reason: _Optional[str] = ..., seed: _Optional[str] = ..., alias: _Optional[str] = ...) -> None: ...
 
 class ListExperimentsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
@@ -187,18 +203,20 @@ class RecordExposuresResponse(_message.Message):
     def __init__(self, added: _Optional[int] = ..., not_in_experiment: _Optional[int] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("unit", "metric", "value", "denominator", "id")
+    __slots__ = ("unit", "metric", "value", "denominator", "id", "covariate")
     UNIT_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     DENOMINATOR_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    COVARIATE_FIELD_NUMBER: _ClassVar[int]
     unit: str
     metric: str
     value: float
     denominator: float
     id: str
-    def __init__(self, unit: _Optional[str] = ..., metric: _Optional[str] = ..., value: _Optional[float] = ..., denominator: _Optional[float] = ..., id: _Optional[str] = ...) -> None: ...
+    covariate: bool
+    def __init__(self, unit: _Optional[str] = ..., metric: _Optional[str] = ..., value: _Optional[float] = ..., denominator: _Optional[float] = ..., id: _Optional[str] = ..., covariate: _Optional[bool] = ...) -> None: ...
 
 class RecordOutcomesRequest(_message.Message):
     __slots__ = ("name", "outcomes")
@@ -224,78 +242,94 @@ class GetResultsRequest(_message.Message):
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
-class ArmUnits(_message.Message):
-    __slots__ = ("arm", "units")
-    ARM_FIELD_NUMBER: _ClassVar[int]
-    UNITS_FIELD_NUMBER: _ClassVar[int]
-    arm: str
-    units: int
-    def __init__(self, arm: _Optional[str] = ..., units: _Optional[int] = ...) -> None: ...
-
-class SampleRatioCheck(_message.Message):
-    __slots__ = ("mismatch", "p_value")
-    MISMATCH_FIELD_NUMBER: _ClassVar[int]
-    P_VALUE_FIELD_NUMBER: _ClassVar[int]
-    mismatch: bool
-    p_value: float
-    def __init__(self, mismatch: _Optional[bool] = ..., p_value: _Optional[float] = ...) -> None: ...
-
-class Comparison(_message.Message):
-    __slots__ = ("arm", "metric", "verdict", "reason", "value", "control_value", "difference", "lift", "p_value", "guardrail_breached")
-    class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        VERDICT_UNSPECIFIED: _ClassVar[Comparison.Verdict]
-        NO_RESULT_YET: _ClassVar[Comparison.Verdict]
-        UNDECIDED: _ClassVar[Comparison.Verdict]
-        BETTER: _ClassVar[Comparison.Verdict]
-        WORSE: _ClassVar[Comparison.Verdict]
-    VERDICT_UNSPECIFIED: Comparison.Verdict
-    NO_RESULT_YET: Comparison.Verdict
-    UNDECIDED: Comparison.Verdict
-    BETTER: Comparison.Verdict
-    WORSE: Comparison.Verdict
-    ARM_FIELD_NUMBER: _ClassVar[int]
+class RecordFeedbackRequest(_message.Message):
+    __slots__ = ("response_id", "metric", "value")
+    RESPONSE_ID_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
-    VERDICT_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
-    CONTROL_VALUE_FIELD_NUMBER: _ClassVar[int]
-    DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
-    LIFT_FIELD_NUMBER: _ClassVar[int]
-    P_VALUE_FIELD_NUMBER: _ClassVar[int]
-    GUARDRAIL_BREACHED_FIELD_NUMBER: _ClassVar[int]
-    arm: str
+    response_id: str
     metric: str
-    verdict: Comparison.Verdict
-    reason: str
     value: float
-    control_value: float
-    difference: Interval
-    lift: Interval
-    p_value: float
-    guardrail_breached: bool
-    def __init__(self, arm: _Optional[str] = ..., metric: _Optional[str] = ..., verdict: _Optional[_Union[Comparison.Verdict, str]] = ..., reason: _Optional[str] = ..., value: _Optional[float] = ..., control_value: _Optional[float] = ..., difference: _Optional[_Union[Interval, _Mapping]] = ..., lift: _Optional[_Union[Interval, _Mapping]] = ..., p_value: _Optional[float] = ..., guardrail_breached: _Optional[bool] = ...) -> None: ...
+    def __init__(self, response_id: _Optional[str] = ..., metric: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
-class Interval(_message.Message):
-    __slots__ = ("estimate", "lower", "upper")
-    ESTIMATE_FIELD_NUMBER: _ClassVar[int]
-    LOWER_FIELD_NUMBER: _ClassVar[int]
-    UPPER_FIELD_NUMBER: _ClassVar[int]
-    estimate: float
-    lower: float
-    upper: float
-    def __init__(self, estimate: _Optional[float] = ..., lower: _Optional[float] = ..., upper: _Optional[float] = ...) -> None: ...
+class RecordFeedbackResponse(_message.Message):
+    __slots__ = ("experiments", "duplicate")
+    EXPERIMENTS_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    experiments: _containers.RepeatedScalarFieldContainer[str]
+    duplicate: bool
+    def __init__(self, experiments: _Optional[_Iterable[str]] = ..., duplicate: _Optional[bool] = ...) -> None: ...
 
 class Results(_message.Message):
-    __slots__ = ("name", "state", "arms", "sample_ratio", "comparisons")
+    __slots__ = ("name", "state", "arms", "sample_ratio", "comparisons", "delivery")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ARMS_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATIO_FIELD_NUMBER: _ClassVar[int]
     COMPARISONS_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: Experiment.State
-    arms: _containers.RepeatedCompositeFieldContainer[ArmUnits]
-    sample_ratio: SampleRatioCheck
-    comparisons: _containers.RepeatedCompositeFieldContainer[Comparison]
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Experiment.State, str]] = ..., arms: _Optional[_Iterable[_Union[ArmUnits, _Mapping]]] = ..., sample_ratio: _Optional[_Union[SampleRatioCheck, _Mapping]] = ..., comparisons: _Optional[_Iterable[_Union[Comparison, _Mapping]]] = ...) -> None: ...
+    arms: _containers.RepeatedCompositeFieldContainer[_experiment_metrics_pb2.ArmUnits]
+    sample_ratio: _experiment_metrics_pb2.SampleRatioCheck
+    comparisons: _containers.RepeatedCompositeFieldContainer[_experiment_metrics_pb2.Comparison]
+    delivery: _experiment_metrics_pb2.Delivery
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Experiment.State, str]] = ..., arms: _Optional[_Iterable[_Union[_experiment_metrics_pb2.ArmUnits, _Mapping]]] = ..., sample_ratio: _Optional[_Union[_experiment_metrics_pb2.SampleRatioCheck, _Mapping]] = ..., comparisons: _Optional[_Iterable[_Union[_experiment_metrics_pb2.Comparison, _Mapping]]] = ..., delivery: _Optional[_Union[_experiment_metrics_pb2.Delivery, _Mapping]] = ...) -> None: ...
+
+class WatchRoutingRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RoutedExperiment(_message.Message):
+    __slots__ = ("key", "org", "desk", "walls", "name", "alias", "unit", "seed", "traffic_percent", "arms")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    DESK_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
+    key: int
+    org: str
+    desk: str
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    name: str
+    alias: str
+    unit: str
+    seed: str
+    traffic_percent: int
+    arms: _containers.RepeatedCompositeFieldContainer[Arm]
+    def __init__(self, key: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., alias: _Optional[str] = ..., unit: _Optional[str] = ..., seed: _Optional[str] = ..., traffic_percent: _Optional[int] = ..., arms: _Optional[_Iterable[_Union[Arm, _Mapping]]] = ...) -> None: ...
+
+class RoutedRollout(_message.Message):
+    __slots__ = ("key", "name", "alias", "model", "unit", "seed", "percent", "shadow_percent")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    key: int
+    name: str
+    alias: str
+    model: str
+    unit: str
+    seed: str
+    percent: int
+    shadow_percent: int
+    def __init__(self, key: _Optional[int] = ..., name: _Optional[str] = ..., alias: _Optional[str] = ..., model: _Optional[str] = ..., unit: _Optional[str] = ..., seed: _Optional[str] = ..., percent: _Optional[int] = ..., shadow_percent: _Optional[int] = ...) -> None: ...
+
+class Routing(_message.Message):
+    __slots__ = ("experiments", "rollouts", "expires_at")
+    EXPERIMENTS_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    experiments: _containers.RepeatedCompositeFieldContainer[RoutedExperiment]
+    rollouts: _containers.RepeatedCompositeFieldContainer[RoutedRollout]
+    expires_at: int
+    def __init__(self, experiments: _Optional[_Iterable[_Union[RoutedExperiment, _Mapping]]] = ..., rollouts: _Optional[_Iterable[_Union[RoutedRollout, _Mapping]]] = ..., expires_at: _Optional[int] = ...) -> None: ...

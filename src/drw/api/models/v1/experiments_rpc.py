@@ -6,11 +6,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.models.v1 import experiments_pb2
-from drw.api.models.v1.experiments_pb2 import AssignUnitRequest, Assignment, DeleteExperimentRequest, DeleteExperimentResponse, Experiment, GetExperimentRequest, GetResultsRequest, ListExperimentsRequest, ListExperimentsResponse, RecordExposuresRequest, RecordExposuresResponse, RecordOutcomesRequest, RecordOutcomesResponse, Results, StartExperimentRequest, StopExperimentRequest
+from drw.api.models.v1.experiments_pb2 import AssignUnitRequest, Assignment, DeleteExperimentRequest, DeleteExperimentResponse, Experiment, GetExperimentRequest, GetResultsRequest, ListExperimentsRequest, ListExperimentsResponse, RecordExposuresRequest, RecordExposuresResponse, RecordFeedbackRequest, RecordFeedbackResponse, RecordOutcomesRequest, RecordOutcomesResponse, Results, Routing, StartExperimentRequest, StopExperimentRequest, WatchRoutingRequest
+from drw.api.models.v1.rollouts_pb2 import AdvanceRolloutRequest, ApproveRolloutRequest, GetRolloutReportRequest, GetRolloutRequest, ListRolloutsRequest, ListRolloutsResponse, PauseRolloutRequest, ResumeRolloutRequest, RollBackRolloutRequest, Rollout, RolloutReport, StartRolloutRequest
 
 
 class Experiments(Servicer):
-    """Experiments assigns units to arms, records exposures and outcomes, and compares the arms with statistics that are valid at any time. An experiment belongs to the desk of the key that creates it. OpenFeature clients evaluate it by the OpenFeature Remote Evaluation Protocol (OFREP) below /ofrep/v1."""
+    """Experiments assigns units to arms, records exposures and outcomes, and compares the arms with statistics that are valid at any time. An experiment belongs to the desk of the key that creates it. OpenFeature clients evaluate it by the OpenFeature Remote Evaluation Protocol (OFREP) below /ofrep/v1. A rollout replaces the models of an alias by a candidate in steps, for all desks."""
 
     contract = Contract.of(experiments_pb2.DESCRIPTOR.services_by_name["Experiments"])
 
@@ -53,6 +54,54 @@ class Experiments(Servicer):
     async def get_results(self, request: GetResultsRequest, /) -> Results:
         """GetResults compares each arm with the control arm. The intervals are valid however often they are read."""
         raise MethodNotImplemented("GetResults")
+
+    async def record_feedback(self, request: RecordFeedbackRequest, /) -> RecordFeedbackResponse:
+        """RecordFeedback records a value of a metric for the call with this response id, such as "chatcmpl-...". The call was exposed to an experiment of the caller's desk in the last days."""
+        raise MethodNotImplemented("RecordFeedback")
+
+    async def create_rollout(self, request: Rollout, /) -> Rollout:
+        """CreateRollout creates a draft. Another person approves it."""
+        raise MethodNotImplemented("CreateRollout")
+
+    async def list_rollouts(self, request: ListRolloutsRequest, /) -> ListRolloutsResponse:
+        """ListRollouts."""
+        raise MethodNotImplemented("ListRollouts")
+
+    async def get_rollout(self, request: GetRolloutRequest, /) -> Rollout:
+        """GetRollout."""
+        raise MethodNotImplemented("GetRollout")
+
+    async def get_rollout_report(self, request: GetRolloutReportRequest, /) -> RolloutReport:
+        """GetRolloutReport returns the comparison of candidate and control, the shadow calls, and the history."""
+        raise MethodNotImplemented("GetRolloutReport")
+
+    async def approve_rollout(self, request: ApproveRolloutRequest, /) -> Rollout:
+        """ApproveRollout approves a draft. The approver is another principal than the creator."""
+        raise MethodNotImplemented("ApproveRollout")
+
+    async def start_rollout(self, request: StartRolloutRequest, /) -> Rollout:
+        """StartRollout starts an approved rollout with its shadow phase."""
+        raise MethodNotImplemented("StartRollout")
+
+    async def pause_rollout(self, request: PauseRolloutRequest, /) -> Rollout:
+        """PauseRollout holds a rollout at its step. Guardrails stay active."""
+        raise MethodNotImplemented("PauseRollout")
+
+    async def resume_rollout(self, request: ResumeRolloutRequest, /) -> Rollout:
+        """ResumeRollout lets a paused rollout advance by itself again."""
+        raise MethodNotImplemented("ResumeRollout")
+
+    async def advance_rollout(self, request: AdvanceRolloutRequest, /) -> Rollout:
+        """AdvanceRollout goes to the next step without waiting for time and units. Guardrails must hold."""
+        raise MethodNotImplemented("AdvanceRollout")
+
+    async def roll_back_rollout(self, request: RollBackRolloutRequest, /) -> Rollout:
+        """RollBackRollout ends a rollout: the alias keeps its models. A rollout that has not started is cancelled."""
+        raise MethodNotImplemented("RollBackRollout")
+
+    def watch_routing(self, request: WatchRoutingRequest, /) -> AsyncIterator[Routing]:
+        """WatchRouting streams the running experiments of aliases and rollouts, now and after each change, for services only."""
+        raise MethodNotImplemented("WatchRouting")
 
 
 class ExperimentsClient(Client):
@@ -109,3 +158,64 @@ class ExperimentsClient(Client):
         """GetResults compares each arm with the control arm. The intervals are valid however often they are read."""
         answer: Results = await self._unary("GetResults", request, timeout)
         return answer
+
+    async def record_feedback(self, request: RecordFeedbackRequest, /, *, timeout: float | None = None) -> RecordFeedbackResponse:
+        """RecordFeedback records a value of a metric for the call with this response id, such as "chatcmpl-...". The call was exposed to an experiment of the caller's desk in the last days."""
+        answer: RecordFeedbackResponse = await self._unary("RecordFeedback", request, timeout)
+        return answer
+
+    async def create_rollout(self, request: Rollout, /, *, timeout: float | None = None) -> Rollout:
+        """CreateRollout creates a draft. Another person approves it."""
+        answer: Rollout = await self._unary("CreateRollout", request, timeout)
+        return answer
+
+    async def list_rollouts(self, request: ListRolloutsRequest, /, *, timeout: float | None = None) -> ListRolloutsResponse:
+        """ListRollouts."""
+        answer: ListRolloutsResponse = await self._unary("ListRollouts", request, timeout)
+        return answer
+
+    async def get_rollout(self, request: GetRolloutRequest, /, *, timeout: float | None = None) -> Rollout:
+        """GetRollout."""
+        answer: Rollout = await self._unary("GetRollout", request, timeout)
+        return answer
+
+    async def get_rollout_report(self, request: GetRolloutReportRequest, /, *, timeout: float | None = None) -> RolloutReport:
+        """GetRolloutReport returns the comparison of candidate and control, the shadow calls, and the history."""
+        answer: RolloutReport = await self._unary("GetRolloutReport", request, timeout)
+        return answer
+
+    async def approve_rollout(self, request: ApproveRolloutRequest, /, *, timeout: float | None = None) -> Rollout:
+        """ApproveRollout approves a draft. The approver is another principal than the creator."""
+        answer: Rollout = await self._unary("ApproveRollout", request, timeout)
+        return answer
+
+    async def start_rollout(self, request: StartRolloutRequest, /, *, timeout: float | None = None) -> Rollout:
+        """StartRollout starts an approved rollout with its shadow phase."""
+        answer: Rollout = await self._unary("StartRollout", request, timeout)
+        return answer
+
+    async def pause_rollout(self, request: PauseRolloutRequest, /, *, timeout: float | None = None) -> Rollout:
+        """PauseRollout holds a rollout at its step. Guardrails stay active."""
+        answer: Rollout = await self._unary("PauseRollout", request, timeout)
+        return answer
+
+    async def resume_rollout(self, request: ResumeRolloutRequest, /, *, timeout: float | None = None) -> Rollout:
+        """ResumeRollout lets a paused rollout advance by itself again."""
+        answer: Rollout = await self._unary("ResumeRollout", request, timeout)
+        return answer
+
+    async def advance_rollout(self, request: AdvanceRolloutRequest, /, *, timeout: float | None = None) -> Rollout:
+        """AdvanceRollout goes to the next step without waiting for time and units. Guardrails must hold."""
+        answer: Rollout = await self._unary("AdvanceRollout", request, timeout)
+        return answer
+
+    async def roll_back_rollout(self, request: RollBackRolloutRequest, /, *, timeout: float | None = None) -> Rollout:
+        """RollBackRollout ends a rollout: the alias keeps its models. A rollout that has not started is cancelled."""
+        answer: Rollout = await self._unary("RollBackRollout", request, timeout)
+        return answer
+
+    def watch_routing(
+        self, request: WatchRoutingRequest, /, *, timeout: float | None = None
+    ) -> AsyncGenerator[Routing, None]:
+        """WatchRouting streams the running experiments of aliases and rollouts, now and after each change, for services only."""
+        return self._stream("WatchRouting", request, timeout)

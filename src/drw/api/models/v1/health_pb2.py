@@ -24,21 +24,48 @@ _sym_db = _symbol_database.Default()
 
 from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/models/v1/health.proto\x12\x11\x64rw.api.models.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\"\x12\n\x10GetReportRequest\"M\n\x06Report\x12\x0f\n\x07healthy\x18\x01 \x01(\x08\x12\x32\n\x08services\x18\x02 \x03(\x0b\x32 .drw.api.kernel.v1.ServiceStatus2\x81\x01\n\x06Health\x12w\n\tGetReport\x12#.drw.api.models.v1.GetReportRequest\x1a\x19.drw.api.models.v1.Report\"*\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/healthb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/models/v1/health.proto\x12\x11\x64rw.api.models.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetReportRequest\"}\n\x06Report\x12\x0f\n\x07healthy\x18\x01 \x01(\x08\x12\x32\n\x08services\x18\x02 \x03(\x0b\x32 .drw.api.kernel.v1.ServiceStatus\x12.\n\x06models\x18\x03 \x03(\x0b\x32\x1e.drw.api.models.v1.ModelHealth\"\x9f\x01\n\x0bModelHealth\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\x0f\n\x07\x63ircuit\x18\x03 \x01(\t\x12\r\n\x05probe\x18\x04 \x01(\t\x12\x12\n\nlatency_ms\x18\x05 \x01(\x01\x12-\n\tprobed_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x07 \x01(\t\"\x11\n\x0fListSlosRequest\"8\n\x10ListSlosResponse\x12$\n\x04slos\x18\x01 \x03(\x0b\x32\x16.drw.api.models.v1.Slo\"\xad\x02\n\x03Slo\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x11\n\tobjective\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\x01\x12\x12\n\nlatency_ms\x18\x04 \x01(\x05\x12\x10\n\x08requests\x18\x05 \x01(\x03\x12\x0b\n\x03\x62\x61\x64\x18\x06 \x01(\x03\x12\x13\n\x0b\x62udget_left\x18\x07 \x01(\x01\x12/\n\nburn_rates\x18\x08 \x03(\x0b\x32\x1b.drw.api.models.v1.BurnRate\x12+\n\x05\x61lert\x18\t \x01(\x0e\x32\x1c.drw.api.models.v1.Slo.Alert\x12\x0c\n\x04rule\x18\n \x01(\t\">\n\x05\x41lert\x12\x15\n\x11\x41LERT_UNSPECIFIED\x10\x00\x12\x08\n\x04NONE\x10\x01\x12\n\n\x06TICKET\x10\x02\x12\x08\n\x04PAGE\x10\x03\"(\n\x08\x42urnRate\x12\x0e\n\x06window\x18\x01 \x01(\t\x12\x0c\n\x04rate\x18\x02 \x01(\x01\"\xb8\x01\n\x16ListTransitionsRequest\x12\x1a\n\x07service\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x10\xac\x02(\x01\x12(\n\x04\x66rom\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\tpage_size\x18\x04 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xe8\x07\x12\x12\n\npage_token\x18\x05 \x01(\t\"f\n\x17ListTransitionsResponse\x12\x32\n\x0btransitions\x18\x01 \x03(\x0b\x32\x1d.drw.api.models.v1.Transition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcd\x01\n\nTransition\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x34\n\x04\x66rom\x18\x02 \x01(\x0e\x32&.drw.api.kernel.v1.ServiceStatus.State\x12\x32\n\x02to\x18\x03 \x01(\x0e\x32&.drw.api.kernel.v1.ServiceStatus.State\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12&\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04more\x18\x06 \x01(\x05\x32\xa7\x03\n\x06Health\x12w\n\tGetReport\x12#.drw.api.models.v1.GetReportRequest\x1a\x19.drw.api.models.v1.Report\"*\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/health\x12\x84\x01\n\x08ListSlos\x12\".drw.api.models.v1.ListSlosRequest\x1a#.drw.api.models.v1.ListSlosResponse\"/\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/health/slos\x12\x9c\x01\n\x0fListTransitions\x12).drw.api.models.v1.ListTransitionsRequest\x1a*.drw.api.models.v1.ListTransitionsResponse\"2\x90\x02\x01\x8a\xb5\x18\rplatform:read\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/health/historyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.models.v1.health_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LISTTRANSITIONSREQUEST'].fields_by_name['service']._loaded_options = None
+  _globals['_LISTTRANSITIONSREQUEST'].fields_by_name['service']._serialized_options = b'\222\265\030\005\020\254\002(\001'
+  _globals['_LISTTRANSITIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTTRANSITIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\265\030\0058\000@\350\007'
   _globals['_HEALTH'].methods_by_name['GetReport']._loaded_options = None
   _globals['_HEALTH'].methods_by_name['GetReport']._serialized_options = b'\220\002\001\212\265\030\rplatform:read\202\323\344\223\002\020\022\016/api/v1/health'
-  _globals['_GETREPORTREQUEST']._serialized_start=115
-  _globals['_GETREPORTREQUEST']._serialized_end=133
-  _globals['_REPORT']._serialized_start=135
-  _globals['_REPORT']._serialized_end=212
-  _globals['_HEALTH']._serialized_start=215
-  _globals['_HEALTH']._serialized_end=344
+  _globals['_HEALTH'].methods_by_name['ListSlos']._loaded_options = None
+  _globals['_HEALTH'].methods_by_name['ListSlos']._serialized_options = b'\220\002\001\212\265\030\rplatform:read\202\323\344\223\002\025\022\023/api/v1/health/slos'
+  _globals['_HEALTH'].methods_by_name['ListTransitions']._loaded_options = None
+  _globals['_HEALTH'].methods_by_name['ListTransitions']._serialized_options = b'\220\002\001\212\265\030\rplatform:read\202\323\344\223\002\030\022\026/api/v1/health/history'
+  _globals['_GETREPORTREQUEST']._serialized_start=148
+  _globals['_GETREPORTREQUEST']._serialized_end=166
+  _globals['_REPORT']._serialized_start=168
+  _globals['_REPORT']._serialized_end=293
+  _globals['_MODELHEALTH']._serialized_start=296
+  _globals['_MODELHEALTH']._serialized_end=455
+  _globals['_LISTSLOSREQUEST']._serialized_start=457
+  _globals['_LISTSLOSREQUEST']._serialized_end=474
+  _globals['_LISTSLOSRESPONSE']._serialized_start=476
+  _globals['_LISTSLOSRESPONSE']._serialized_end=532
+  _globals['_SLO']._serialized_start=535
+  _globals['_SLO']._serialized_end=836
+  _globals['_SLO_ALERT']._serialized_start=774
+  _globals['_SLO_ALERT']._serialized_end=836
+  _globals['_BURNRATE']._serialized_start=838
+  _globals['_BURNRATE']._serialized_end=878
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=881
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=1065
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=1067
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=1169
+  _globals['_TRANSITION']._serialized_start=1172
+  _globals['_TRANSITION']._serialized_end=1377
+  _globals['_HEALTH']._serialized_start=1380
+  _globals['_HEALTH']._serialized_end=1803
 # @@protoc_insertion_point(module_scope)

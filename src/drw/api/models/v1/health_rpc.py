@@ -6,17 +6,25 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.models.v1 import health_pb2
-from drw.api.models.v1.health_pb2 import GetReportRequest, Report
+from drw.api.models.v1.health_pb2 import GetReportRequest, ListSlosRequest, ListSlosResponse, ListTransitionsRequest, ListTransitionsResponse, Report
 
 
 class Health(Servicer):
-    """Health reports the health of all services."""
+    """Health reports the health of all services and models, their error budgets, and the history of their states."""
 
     contract = Contract.of(health_pb2.DESCRIPTOR.services_by_name["Health"])
 
     async def get_report(self, request: GetReportRequest, /) -> Report:
         """GetReport."""
         raise MethodNotImplemented("GetReport")
+
+    async def list_slos(self, request: ListSlosRequest, /) -> ListSlosResponse:
+        """ListSlos lists the service level objectives of all services, with what is left of their error budgets."""
+        raise MethodNotImplemented("ListSlos")
+
+    async def list_transitions(self, request: ListTransitionsRequest, /) -> ListTransitionsResponse:
+        """ListTransitions lists the changes of state of services and models, newest first."""
+        raise MethodNotImplemented("ListTransitions")
 
 
 class HealthClient(Client):
@@ -27,4 +35,14 @@ class HealthClient(Client):
     async def get_report(self, request: GetReportRequest, /, *, timeout: float | None = None) -> Report:
         """GetReport."""
         answer: Report = await self._unary("GetReport", request, timeout)
+        return answer
+
+    async def list_slos(self, request: ListSlosRequest, /, *, timeout: float | None = None) -> ListSlosResponse:
+        """ListSlos lists the service level objectives of all services, with what is left of their error budgets."""
+        answer: ListSlosResponse = await self._unary("ListSlos", request, timeout)
+        return answer
+
+    async def list_transitions(self, request: ListTransitionsRequest, /, *, timeout: float | None = None) -> ListTransitionsResponse:
+        """ListTransitions lists the changes of state of services and models, newest first."""
+        answer: ListTransitionsResponse = await self._unary("ListTransitions", request, timeout)
         return answer

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.models.v1 import serving_pb2
-from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
+from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest, ProbeRequest, ProbeResponse, Replicas, WatchReplicasRequest
 
 
 class Serving(Servicer):
@@ -17,6 +17,14 @@ class Serving(Servicer):
     def chat(self, request: ChatRequest, /) -> AsyncIterator[ChatChunk]:
         """Chat streams the answer of a chat model."""
         raise MethodNotImplemented("Chat")
+
+    async def probe(self, request: ProbeRequest, /) -> ProbeResponse:
+        """Probe sends a tiny request to each replica of a model, for services only. It is not billed and has no call record."""
+        raise MethodNotImplemented("Probe")
+
+    def watch_replicas(self, request: WatchReplicasRequest, /) -> AsyncIterator[Replicas]:
+        """WatchReplicas streams the state of the replicas in use now and after each change, for services only."""
+        raise MethodNotImplemented("WatchReplicas")
 
 
 class ServingClient(Client):
@@ -29,3 +37,14 @@ class ServingClient(Client):
     ) -> AsyncGenerator[ChatChunk, None]:
         """Chat streams the answer of a chat model."""
         return self._stream("Chat", request, timeout)
+
+    async def probe(self, request: ProbeRequest, /, *, timeout: float | None = None) -> ProbeResponse:
+        """Probe sends a tiny request to each replica of a model, for services only. It is not billed and has no call record."""
+        answer: ProbeResponse = await self._unary("Probe", request, timeout)
+        return answer
+
+    def watch_replicas(
+        self, request: WatchReplicasRequest, /, *, timeout: float | None = None
+    ) -> AsyncGenerator[Replicas, None]:
+        """WatchReplicas streams the state of the replicas in use now and after each change, for services only."""
+        return self._stream("WatchReplicas", request, timeout)

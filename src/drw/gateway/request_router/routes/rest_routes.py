@@ -8,7 +8,7 @@ REST_ROUTES = (
     RestRoute(
         path="/api/v1/aliases",
         upstream="models",
-        scopes=("models:read", "platform:admin"),
+        scopes=("models:approve", "models:read", "platform:admin"),
         idle_seconds=120,
     ),
     RestRoute(
@@ -66,6 +66,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/feedback",
+        upstream="models",
+        scopes=("experiments:record",),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/health",
         upstream="models",
         scopes=("platform:read",),
@@ -108,6 +114,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/model-versions",
+        upstream="models",
+        scopes=("models:approve", "models:read", "models:write"),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/models",
         upstream="models",
         scopes=("models:read",),
@@ -126,9 +138,21 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/promotions",
+        upstream="models",
+        scopes=("models:approve", "models:read", "models:write"),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/rollout",
         upstream="gateway",
         scopes=("platform:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/rollouts",
+        upstream="models",
+        scopes=("platform:admin",),
         idle_seconds=120,
     ),
     RestRoute(

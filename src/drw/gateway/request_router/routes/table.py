@@ -26,17 +26,25 @@ from drw.kernel.runtime.settings import Settings as Base
 from drw.kernel.validation import validate
 from drw.routing.request_matching import IDLE_SECONDS, upstreams_of
 
+INFERENCE_GRPC_BODY = 64 * MIB
+"""The maximum message of the gRPC server, above the bodies that Envoy buffers: messages stream through."""
 UPLOAD_BODY = 513 * MIB
 """A file of 512 MiB with its multipart form. The documents service enforces the exact limit."""
+
+MODEL_FILE_BODY = 1 << 40
+"""A model file. Discovery enforces the limits of the settings."""
 
 FIRST_BYTE_MS = 120_000
 """Timeout for the first byte of a response. Only a process that hangs reaches it, since other calls end after 30 s."""
 SLOW_FIRST_BYTE_MS = {
-    **dict.fromkeys(("chat", "completions", "embeddings", "rerank", "moderations"), 930_000),
+    **dict.fromkeys(("chat", "completions", "embeddings", "messages", "responses", "rerank", "moderations"), 930_000),
     "files.write": 330_000,
+    "model_files": 3_600_000,
 }
-"""First-byte timeouts of routes with slow responses. Serving and documents end their work before this time."""
+"""First-byte timeouts of routes with slow responses or uploads. Services end their work before this time."""
 
+INFERENCE = ("models:invoke", "models:read", "platform:admin")
+RESPONSES = ("POST", "GET", "DELETE")
 READ = ("documents:read",)
 READ_OR_WRITE = ("documents:read", "documents:write")
 
@@ -153,10 +161,18 @@ def _openai_routes() -> Iterable[Route]:
         ("tokenize", "/v1/tokenize"),
         ("detokenize", "/v1/detokenize"),
         ("moderations", "/v1/moderations"),
+        ("messages", "/v1/messages"),
     ]:
         yield _route(name, path, "models", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
+    yield _route("responses", "/v1/responses", "models", *RESPONSES, scopes=("models:invoke",), body=OPENAI_BODY)
     # Callers of models can list them; the OpenAI client does so before its first call.
     yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
+    path, scopes = "/api/v1/model-files", ("models:write",)
+    yield _route("model_files", path, "models", "PUT", "HEAD", scopes=scopes, body=MODEL_FILE_BODY)
+    # The service checks the scope of each path: infer needs models:invoke, load and unload need platform:admin.
+    yield _route("inference", "/v2", "models", "GET", "POST", scopes=INFERENCE, body=OPENAI_BODY)
+    grpc_path = "/inference.GRPCInferenceService"
+    yield _route("inference.grpc", grpc_path, "models.inference", "POST", scopes=INFERENCE, body=INFERENCE_GRPC_BODY)
     yield _route("ofrep", "/ofrep/v1", "models", "POST", scopes=("experiments:record",))
     yield _route("batches", "/v1/batches", "models", "GET", "POST", scopes=("models:invoke",))
     yield _route("files.read", "/v1/files", "rag", "GET", scopes=READ)

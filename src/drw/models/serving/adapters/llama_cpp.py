@@ -50,9 +50,10 @@ FORWARDED = {
     "presence_penalty",
     "repeat_penalty",
     "temperature",
+    "top_k",
     "top_p",
 }
-"""Parameters with the same meaning in OpenAI's API, and `repeat_penalty` of a model's settings."""
+"""Parameters with the same meaning in OpenAI's API, `top_k`, and `repeat_penalty` of a model's settings."""
 RANDOM_SEED = 0xFFFFFFFF
 """The server's seeds have 32 bits; this one means a random seed."""
 ROLES = {"developer": "system"}
@@ -69,6 +70,7 @@ class LlamaCppEngine(ChatEngine):
     """
 
     Settings = ClientSettings
+    parameters = frozenset({"top_k"})
 
     def __init__(self, settings: ClientSettings) -> None:
         # The server closes the connection after a stream without announcing it, so connections are not reused.
@@ -189,8 +191,11 @@ class LlamaCppEngine(ChatEngine):
                     async for chunk, _ in events:
                         lease.prompt_read()  # the first token proves that the whole prompt was processed
                         _add_usage(usage, chunk.pop("usage", None))
+                        matched_stop = (chunk.pop("__verbose", None) or {}).get("stopping_word")
                         for choice in chunk.get("choices") or ():
                             choice["index"] = index
+                            if matched_stop and choice.get("finish_reason") == "stop":
+                                choice["stop_reason"] = matched_stop  # as in vLLM
                             if logprobs is not None:
                                 logprobs.add(choice, (chunk.get("timings") or {}).get("predicted_n", 0))
                                 if choice.get("finish_reason") and logprobs.missing:
@@ -273,6 +278,7 @@ def server_request(body: Body, endpoint: Endpoint) -> Body:
     sent = {name: value for name, value in body.items() if name in FORWARDED}
     if stop := body.get("stop"):
         sent["stop"] = [stop] if isinstance(stop, str) else stop
+        sent["verbose"] = True  # reports the matched stop sequence
     if body.get("logprobs"):
         sent["logprobs"] = MAX_CANDIDATES
     if schema := _answer_schema(body.get("response_format") or {}):

@@ -7,6 +7,7 @@ import asyncio
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.kernel.runtime.host import ServiceContext
+from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
 from drw.models.serving.batches.api import BatchRoutes
 from drw.models.serving.batches.endpoints import endpoints
@@ -26,12 +27,12 @@ from drw.models.serving.routing.model_directory import ModelDirectory
 from drw.models.serving.settings import BatchSettings
 
 SWEEP_SECONDS = 3600.0
-POOL_SIZE = 4
 
 
-async def build(
+def build(
     scope: ServiceContext,
     settings: BatchSettings,
+    database: Database,
     models: ModelDirectory,
     runner: RequestRunner,
     embeddings: Embeddings,
@@ -40,7 +41,6 @@ async def build(
     """Add batches to the service, and return them; None: the profile has no documents service for their files."""
     if not scope.has("documents"):
         return None
-    database = await scope.database(pool_size=POOL_SIZE)
     audit = scope.audit()
     authentication = scope.client(AuthenticationClient) if scope.has("authentication") else None
     permissions = PresentPermissions(authentication)

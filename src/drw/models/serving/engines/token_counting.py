@@ -6,7 +6,7 @@ import asyncio
 
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.kernel.observability.overhead import waiting
-from drw.models.serving.errors import ContextLengthExceeded, RequestTimedOut
+from drw.models.serving.errors import ContextLengthExceeded, EngineUnavailable, RequestTimedOut
 from drw.models.serving.ports import Body, CountedPrompt
 from drw.models.serving.routing.candidates import ChatModel, ModelRequest, PromptCounts, prompt_too_long, split_prompts
 from drw.models.serving.routing.circuit_breaker import State
@@ -45,6 +45,20 @@ async def count_request(model: ChatModel, request: ModelRequest) -> int | None:
         return None
     request.prompt_counts[model.id] = PromptCounts(replica, counts)
     return sum(count.tokens for count in counts)
+
+
+async def count_prompt(model: ChatModel, request: ModelRequest) -> int | None:
+    """Return the tokens of the prompt of a chat as the model's engine counts them; None if it cannot count.
+
+    Raises:
+        EngineUnavailable: no replica accepts requests now.
+        RequestTimedOut: it did not count in time; also as `ChatEngine.count_prompt`.
+    """
+    now = asyncio.get_running_loop().time()
+    if (replica := _least_busy(model, now)) is None:
+        raise EngineUnavailable(f"no replica of {model.id!r} accepts requests now: try again")
+    count = await _count(model, replica, request, request.body, now + (request.deadline - now) / TIME_SHARE)
+    return None if count is None else count.tokens
 
 
 async def check_prompts(model: ChatModel, replica: Replica, request: ModelRequest, body: Body, deadline: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -109,6 +110,7 @@ class Attempt:
             self._buffer.append(chunk)
             return ()
         self.tokens += 1
+        self.replica.signals.progress_at = get_running_loop().time()
         if not self._started:
             return self._start(chunk)
         self._record.note_token()

@@ -122,6 +122,7 @@ class Failover:
     def succeeded(self, attempt: Attempt) -> None:
         """Record a complete answer."""
         attempt.replica.circuit.succeeded(attempt.ticket)
+        attempt.replica.signals.success(self._policy.clock.time())
         self._close(attempt, "ok")
         if self._tokens and (usage := self._answer.usage):
             self._answer.usage = _total_usage(usage, self._tokens)
@@ -245,6 +246,8 @@ class Failover:
         if not model.takes_reasoning:
             body = without_reasoning(body)
         limits = EngineLimits(self._first_token_deadline(model, replica, now), self._request.deadline)
+        if not replica.outstanding:
+            replica.signals.waiting_since = now
         replica.outstanding += 1
         address = replica.target.base_url
         self._record.set_model(model.id, model.engine_name, model.upstream_model, requested=self._name, address=address)
@@ -293,6 +296,7 @@ class Failover:
             replica.circuit.abandoned(attempt.ticket)  # not a failure of the upstream
             return
         if failure.blames_upstream:
+            replica.signals.failure(error.reason)
             replica.circuit.failed(attempt.ticket)
         else:
             replica.circuit.first_token(attempt.ticket)

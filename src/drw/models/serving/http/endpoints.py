@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
-import orjson
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from drw.api.models.v1.discovery_pb2 import GetModelRequest, ListModelsRequest, Model
-from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import ClientDisconnected, DrwError
 from drw.kernel.rpc.context import caller
 from drw.kernel.storage.audit import AuditWriter
@@ -27,8 +21,9 @@ from drw.models.serving.ports import Chunk, Endpoint
 from drw.models.serving.request_runner import RequestRunner
 
 INVOKE = "models:invoke"
-READ = "models:read"
 SESSION = b"x-session-id"
+DOCUMENT = b"x-document-id"
+"""The document that a call is about: a unit of experiments."""
 MAX_SESSION = 512
 DONE = b"data: [DONE]\n\n"
 
@@ -77,6 +72,20 @@ class AuditedEndpoint:
             exchange.log(record.log_fields())
 
 
+class AuditedEndpoints:
+    """Builds the applications of endpoints that call models."""
+
+    def __init__(self, audit: AuditWriter, kills: KillList, buffers: BodyBuffers, limit: int) -> None:
+        self._audit = audit
+        self._kills = kills
+        self._buffers = buffers
+        self._limit = limit
+
+    def endpoint(self, operation: str, serve: Serve) -> AuditedEndpoint:
+        """Return the application of one endpoint; `operation` names its calls in the audit log."""
+        return AuditedEndpoint(self._audit, self._kills, self._buffers, operation, self._limit, serve)
+
+
 async def _record_failure(record: CallRecord, error: DrwError) -> DrwError:
     """Write the record; return the error for the caller, which is a different one if the record cannot be written."""
     try:
@@ -108,6 +117,7 @@ class ChatEndpoints:
             model=request.model,
             stream=bool(request.stream),
             session=exchange.header(SESSION)[:MAX_SESSION],
+            document=exchange.header(DOCUMENT)[:MAX_SESSION],
             headers=exchange.headers,
         )
         try:
@@ -138,36 +148,9 @@ class ChatEndpoints:
         await exchange.end_stream((answer.usage_event() if with_usage else b"") + DONE)
 
 
-class ModelList:
-    """`GET /v1/models` and `GET /v1/models/{id}`."""
-
-    def __init__(self, discovery: DiscoveryClient) -> None:
-        self._discovery = discovery
-
-    async def list_models(self, request: Request) -> Response:
-        """Return all models."""
-        caller().require_scope(READ, INVOKE)
-        listed = await self._discovery.list_models(ListModelsRequest())
-        return _json({"object": "list", "data": [_model_object(model) for model in listed.models]})
-
-    async def get_model(self, request: Request) -> Response:
-        """Return one model."""
-        caller().require_scope(READ, INVOKE)
-        return _json(_model_object(await self._discovery.get_model(GetModelRequest(id=request.path_params["id"]))))
-
-
-def routes(
-    runner: RequestRunner,
-    discovery: DiscoveryClient,
-    embeddings: Embeddings,
-    kills: KillList,
-    audit: AuditWriter,
-    buffers: BodyBuffers,
-    max_body: int,
-    further: Mapping[str, tuple[str, Serve]] | None = None,
-) -> list[BaseRoute]:
-    """Return the routes of OpenAI's endpoints. `further` are other endpoints by path, with their operation."""
-    chats, listed = ChatEndpoints(runner), ModelList(discovery)
+def routes(runner: RequestRunner, embeddings: Embeddings, audited: AuditedEndpoints) -> list[BaseRoute]:
+    """Return the routes of OpenAI's endpoints that call models."""
+    chats = ChatEndpoints(runner)
 
     async def embed(exchange: HttpExchange, record: CallRecord) -> None:
         request = parse_request(Embedding, record.request)
@@ -177,20 +160,7 @@ def routes(
         "/v1/chat/completions": ("chat", chats.chat),
         "/v1/completions": ("completion", chats.completion),
         "/v1/embeddings": ("embedding", embed),
-        **(further or {}),
     }
-    route_list: list[BaseRoute] = [
-        Route(path, AuditedEndpoint(audit, kills, buffers, operation, max_body, serve), methods=["POST"])
-        for path, (operation, serve) in served.items()
+    return [
+        Route(path, audited.endpoint(operation, serve), methods=["POST"]) for path, (operation, serve) in served.items()
     ]
-    route_list.append(Route("/v1/models", listed.list_models, methods=["GET"]))
-    route_list.append(Route("/v1/models/{id:path}", listed.get_model, methods=["GET"]))
-    return route_list
-
-
-def _model_object(model: Model) -> dict[str, Any]:
-    return {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owned_by}
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

@@ -12,6 +12,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from drw.kernel.errors import ClientDisconnected, DrwError, TooLarge, http_body
+from drw.kernel.observability import outcomes
 from drw.kernel.observability.overhead import BLOCKED_SECONDS, add_wait
 from drw.kernel.observability.telemetry import ERROR_TYPE, loggable
 
@@ -29,6 +30,14 @@ class HttpExchange:
         self._response_started = False
         self.headers: list[tuple[bytes, bytes]] = []
         """Additional response headers; set them before the response starts."""
+        self.error_event: Callable[[DrwError], bytes] = _openai_event
+        """Returns the event of an error after the start of a stream."""
+
+    @property
+    def path_params(self) -> dict[str, str]:
+        """The parameters of the path."""
+        params: dict[str, str] = self._scope["path_params"]
+        return params
 
     def header(self, name: bytes) -> str:
         """Return a request header by its lower-case name, or an empty string."""
@@ -84,9 +93,9 @@ class HttpExchange:
         """Add fields to the log line of the request."""
         self._scope["state"]["log"].update(fields)
 
-    async def send_response(self, body: bytes, model: str) -> None:
-        """Send a complete JSON response."""
-        headers = [JSON, (b"content-length", b"%d" % len(body)), (b"x-drw-model", model.encode())]
+    async def send_response(self, body: bytes, model: str, content_type: tuple[bytes, bytes] = JSON) -> None:
+        """Send a complete response."""
+        headers = [content_type, (b"content-length", b"%d" % len(body)), (b"x-drw-model", model.encode())]
         self._response_started = True
         headers += self.headers
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -117,4 +126,9 @@ class HttpExchange:
             finally:
                 del error  # it refers to this frame
         self.log({ERROR_TYPE: error.reason, "error": loggable(error)})
-        await self.end_stream(b"data: " + orjson.dumps(http_body(error)) + b"\n\n")
+        outcomes.report_failure(error)
+        await self.end_stream(self.error_event(error))
+
+
+def _openai_event(error: DrwError) -> bytes:
+    return b"data: " + orjson.dumps(http_body(error)) + b"\n\n"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from random import Random
+
+from starlette.routing import BaseRoute, Route
 
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.runtime.host import ServiceContext
-from drw.models.serving.http.endpoints import Serve
+from drw.models.serving.http.endpoints import AuditedEndpoints
 from drw.models.serving.http.responses import HttpExchange
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.moderation.moderations import POLICY, Moderation, Moderations
@@ -14,10 +17,12 @@ from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai.requests import parse_request
 from drw.models.serving.ports import Moderator, RerankEngine
 from drw.models.serving.reranking.bi_encoder import BiEncoder
+from drw.models.serving.reranking.engines import RerankEngines
 from drw.models.serving.reranking.request import Rerank
 from drw.models.serving.reranking.reranking import Reranking
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.models.serving.runtime.pool import ModelPool
 from drw.models.serving.settings import Settings
 from drw.models.serving.tokenizing.tokenization import Detokenize, Tokenization, Tokenize
 from drw.models.serving.upstreams import UpstreamCalls
@@ -29,8 +34,10 @@ def build(
     models: ModelDirectory,
     metering: BudgetGate,
     queue: Callable[[str, int], AdmissionQueue],
-) -> Mapping[str, tuple[str, Serve]]:
-    """Return the endpoints by path, with the operation of their call records."""
+    pool: ModelPool,
+    audited: AuditedEndpoints,
+) -> list[BaseRoute]:
+    """Return the routes."""
     upstream = settings.openai.model_dump()
     reranker = scope.make_adapter(RerankEngine, "rerank_api", upstream)  # type: ignore[type-abstract]
     moderator = scope.make_adapter(Moderator, "moderations_api", upstream)  # type: ignore[type-abstract]
@@ -41,15 +48,16 @@ def build(
         section = settings.moderation.model_dump()
         policy = scope.make_adapter(Moderator, "re2_policy", section)  # type: ignore[type-abstract]
     calls = UpstreamCalls(queue)
-    reranking = Reranking(models, metering, calls, reranker, BiEncoder(scope.client(EmbeddingClient)))
-    moderations = Moderations(models, metering, calls, moderator, policy)
-    return served(reranking, moderations, Tokenization(models))
+    engines = RerankEngines(calls, reranker, BiEncoder(scope.client(EmbeddingClient)), pool)
+    reranking = Reranking(models, metering, engines, Random())
+    moderations = Moderations(models, metering, calls, moderator, policy, Random())
+    return routes(reranking, moderations, Tokenization(models), audited)
 
 
-def served(
-    reranking: Reranking, moderations: Moderations, tokenization: Tokenization
-) -> Mapping[str, tuple[str, Serve]]:
-    """Return the endpoints by path, with the operation of their call records."""
+def routes(
+    reranking: Reranking, moderations: Moderations, tokenization: Tokenization, audited: AuditedEndpoints
+) -> list[BaseRoute]:
+    """Return the routes of these services."""
 
     async def rerank(exchange: HttpExchange, record: CallRecord) -> None:
         request = parse_request(Rerank, record.request)
@@ -67,9 +75,12 @@ def served(
         request = parse_request(Detokenize, record.request)
         await exchange.send_response(await tokenization.detokenize(request, record), request.model)
 
-    return {
+    served = {
         "/v1/rerank": ("rerank", rerank),
         "/v1/moderations": ("moderation", moderate),
         "/v1/tokenize": ("tokenize", tokenize),
         "/v1/detokenize": ("tokenize", detokenize),
     }
+    return [
+        Route(path, audited.endpoint(operation, serve), methods=["POST"]) for path, (operation, serve) in served.items()
+    ]

@@ -21,6 +21,7 @@ from drw.billing.reservations.metered_call import Estimate, MeteredCall
 from drw.billing.reservations.reservation import Reservation
 from drw.billing.settings import MeteringSettings
 from drw.billing.subjects import Subject, caller_subjects, model_subject
+from drw.billing.usage import UsageUpdate
 from drw.kernel.cached_watch import CachedWatch
 from drw.kernel.errors import Unavailable
 from drw.kernel.observability.overhead import waiting
@@ -83,18 +84,36 @@ class BudgetGate:
 
         Raises and ends as `metered` does.
         """
-        history, caller = _start_history(route, model, model)
+        async with self._input_metered(route, model, model, sum(map(text_token_bound, inputs)), record) as call:
+            yield call
+
+    @asynccontextmanager
+    async def inference(self, model: str, version: str, rows: int, record: CallRecord) -> AsyncIterator[Call]:
+        """Meter a request of so many rows to a predictive model; a row costs as much as a prompt token of the price.
+
+        Raises and ends as `metered` does.
+        """
+        async with self._input_metered("inference", model, version, rows, record) as call:
+            yield call
+            await call.progress(UsageUpdate(input_tokens=rows, output_tokens=0, final=True))
+
+    @asynccontextmanager
+    async def _input_metered(
+        self, route: str, model: str, version: str, units: int, record: CallRecord
+    ) -> AsyncIterator[Call]:
+        """Meter a call that is charged by its input, of at most so many units."""
+        history, caller = _start_history(route, model, version)
         policy = self._pricing.current()
-        price = policy.price(model, model, datetime.now(UTC))
-        embedding_estimate = Estimate(model, model, price, sum(map(text_token_bound, inputs)), 0)
+        price = policy.price(model, version, datetime.now(UTC))
+        maximum = Estimate(model, version, price, units, 0)
         pricing = policy.for_call((*caller, model_subject(model)), [price])
         call: Call
         if pricing.unlimited:
             call = MeteredCall(self._reservations, history)
         else:
-            call = await self._reserve_call(history, caller, pricing, [embedding_estimate])
+            call = await self._reserve_call(history, caller, pricing, [maximum])
         try:
-            await call.begin_within(embedding_estimate)
+            await call.begin_within(maximum)
             yield call
             await call.finalize(record=record)
         except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from random import Random
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -17,12 +18,15 @@ from drw.models.serving.openai.messages import StrictObject
 from drw.models.serving.openai.requests import MAX_INPUTS, ModelId
 from drw.models.serving.ports import EngineTarget, Moderator
 from drw.models.serving.routing.model_directory import MODERATION, ModelDirectory
-from drw.models.serving.upstreams import UpstreamCalls, estimated_tokens
+from drw.models.serving.upstreams import ENGINE_FAILURES, UpstreamCalls, estimated_tokens
 
 POLICY = "policy"
 """The id of the local model."""
 MAX_CONCURRENT = 4
 """Requests of the local model at once: each takes a thread."""
+LOCAL_POLICY = ResolvedModel(
+    model=Model(id=POLICY, engine=POLICY), upstream_model=POLICY, max_concurrent=MAX_CONCURRENT
+)
 MAX_TEXT = 1 << 20
 """Characters of one text."""
 MAX_PARTS = 64
@@ -113,29 +117,37 @@ class Moderations:
         calls: UpstreamCalls,
         upstream: Moderator,
         policy: Moderator | None,
+        random: Random,
     ) -> None:
         self._models = models
         self._metering = metering
         self._calls = calls
         self._upstream = upstream
         self._policy = policy
+        self._random = random
 
     async def respond(self, request: Moderation, record: CallRecord) -> bytes:
         """Return the body of the response; the record is closed."""
         name = request.model or POLICY
         if name == POLICY and self._policy is not None:
-            resolved, moderator = (
-                ResolvedModel(
-                    model=Model(id=POLICY, engine=POLICY), upstream_model=POLICY, max_concurrent=MAX_CONCURRENT
-                ),
-                self._policy,
-            )
-        elif request.model is None:
+            return await self._respond(request, LOCAL_POLICY, self._policy, record)
+        if request.model is None:
             raise InvalidRequest("name a moderation model in model: no local policy is configured", param="model")
-        else:
-            resolved, moderator = await self._models.of_kind(name, MODERATION), self._upstream
+        record.models.add(name)
+        plan = await self._models.of_kind(name, MODERATION)
+        *others, last = plan.order(self._random)
+        for resolved in others:
+            try:
+                return await self._respond(request, resolved, self._upstream, record)
+            except ENGINE_FAILURES as error:
+                record.add_attempt({"model": resolved.model.id, "outcome": error.reason})
+        return await self._respond(request, last, self._upstream, record)
+
+    async def _respond(
+        self, request: Moderation, resolved: ResolvedModel, moderator: Moderator, record: CallRecord
+    ) -> bytes:
         model, inputs = resolved.model, request.inputs()
-        record.set_model(model.id, model.engine, resolved.upstream_model)
+        record.set_model(model.id, model.engine, resolved.upstream_model, requested=request.model or POLICY)
 
         async def moderate(target: EngineTarget) -> list[dict[str, Any]]:
             return await moderator.moderate(target, inputs)
@@ -144,7 +156,8 @@ class Moderations:
             results = await self._calls.run(resolved, moderate)
             tokens = estimated_tokens(request.texts())  # the API reports no usage
             await call.progress(UsageUpdate(input_tokens=tokens, output_tokens=0, final=True))
-            body = orjson.dumps({"id": f"modr-{secrets.token_hex(12)}", "model": name, "results": results})
+            answer = {"id": f"modr-{secrets.token_hex(12)}", "model": request.model or POLICY, "results": results}
+            body = orjson.dumps(answer)
             record.set_answer(body, {"prompt_tokens": tokens})
             record.response_body = body
         return body

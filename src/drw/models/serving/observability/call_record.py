@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry.trace import SpanKind
 
@@ -23,7 +23,7 @@ from drw.kernel.errors import (
     Unavailable,
 )
 from drw.kernel.observability import gen_ai, overhead, telemetry
-from drw.kernel.storage.audit import AuditWriter, digest
+from drw.kernel.storage.audit import AuditWriter, Line, digest
 from drw.killswitch.watch import Killed
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.metrics import CallMetrics, metrics
@@ -36,12 +36,32 @@ OPERATIONS = {
     "rerank": gen_ai.RERANK,
     "tokenize": gen_ai.TOKENIZE,
     "moderation": gen_ai.MODERATION,
+    "inference": gen_ai.INFERENCE,
+    "messages": gen_ai.CHAT,
+    "response": gen_ai.CHAT,
+    "shadow": "shadow",
 }
 """Operation names of the audit log, mapped to those of OpenTelemetry's conventions."""
 TOKEN_ATTRIBUTES = {gen_ai.INPUT_TOKENS: "prompt_tokens", gen_ai.OUTPUT_TOKENS: "completion_tokens"}
 STREAMED = dict.fromkeys((gen_ai.CHAT, gen_ai.COMPLETION), {gen_ai.REQUEST_STREAM: True})
 """Requests to engines always stream."""
 REJECTED = (InvalidRequest, NotFound, Forbidden, RateLimited)
+EXPERIMENT = "drw.experiment"
+"""The attribute of a span with the experiment and arm of the call."""
+
+
+class CallEvent(Protocol):
+    """The event of a call that an experiment or a rollout measures."""
+
+    @property
+    def label(self) -> str:
+        """The experiment and its arm; empty without an arm."""
+
+    def line(self, record: str, outcome: str, details: dict[str, Any], cost: int, *, failed: bool) -> Line:
+        """Return the audit record with the event. `cost` is in nano-dollars; `failed`: the model is to blame."""
+
+    def written(self, *, committed: bool) -> None:
+        """Take note of whether the event was committed."""
 
 
 class CallRecord:
@@ -60,6 +80,7 @@ class CallRecord:
         self._called_at: float | None = None
         self._first_token: float | None = None
         self._closed = False
+        self._failed = False
         self._error_type = ""
         self._cost = 0
         self._requested = self._model = self._provider = ""
@@ -75,6 +96,13 @@ class CallRecord:
         self.response_body = b""
         """The body of a response that `in_commit` stores."""
         self._log_fields: dict[str, Any] = {}
+        self._event: CallEvent | None = None
+
+    def assign(self, event: CallEvent) -> None:
+        """Set the event of the call, which is written with the audit record."""
+        self._event = event
+        if event.label:
+            self.details["experiment"] = event.label
 
     def plan(self, requested: str, model: str, engine: str) -> None:
         """Set the first candidate; failures before the first attempt count for it."""
@@ -171,11 +199,16 @@ class CallRecord:
         return Closing(self, outcome, None if model_called_at is None else now - model_called_at)
 
     def audit_line(self, outcome: str) -> str:
-        """Return the audit line."""
-        return self._audit.line(f"model.{self._operation}", f"model/{self._model or '?'}", outcome, self.details)
+        """Return the audit line, with the exposure of the call if it has an arm."""
+        line = self._audit.line(f"model.{self._operation}", f"model/{self._model or '?'}", outcome, self.details)
+        if self._event is None:
+            return line
+        return self._event.line(line, outcome, self.details, self._cost, failed=self._failed)
 
     def observe_end(self, outcome: str, model_seconds: float | None, error: BaseException | None) -> None:
         """Observe the metrics of the call after the attempt to write its audit line."""
+        if self._event is not None:
+            self._event.written(committed=error is None)
         if isinstance(error, Unavailable):
             outcome, self._error_type = "failed", telemetry.error_type(error)
         seconds = time.perf_counter() - self._started_at
@@ -189,6 +222,7 @@ class CallRecord:
             self.details["error"] = error.reason
         if not self._closed:
             self._error_type = telemetry.error_type(error)
+            self._failed = call_outcome(error) == "failed" or isinstance(error, InvalidRequest | NotFound)
         await self.close(call_outcome(error))
 
     def _start_span(self, requested: str, engine: str, address: str) -> None:
@@ -233,6 +267,8 @@ class CallRecord:
             attributes[gen_ai.FIRST_CHUNK] = round(self._first_token, 4)
         if self._cost:
             attributes[gen_ai.COST] = self._cost / NANO
+        if self._event is not None and self._event.label:
+            attributes[EXPERIMENT] = self._event.label
         if self._error_type:
             attributes[telemetry.ERROR_TYPE] = self._error_type
         if self._span is None:

@@ -236,7 +236,7 @@ class ChatCompletion(Sampling):
         if len(bounds) > 1:
             message = "max_tokens and max_completion_tokens differ; give one of them"
             raise InvalidRequest(message, param="max_tokens")
-        _check_schemas(self._schemas())
+        check_schemas(self._schemas())
         return self
 
     def _schemas(self) -> Schemas:
@@ -361,7 +361,9 @@ def parse_request(cls: type[R], raw: bytes) -> R:
 
 
 def supported_parameters(cls: type[StrictObject]) -> list[str]:
-    """Return the supported parameters of OpenAI."""
+    """Return the supported parameters of OpenAI, or of the API that the request was converted from."""
+    if names := getattr(cls, "PARAMETERS", ()):
+        return list(names)
     return sorted(cls.model_fields.keys() - getattr(cls, "ALTERNATIVES", {}).keys())
 
 
@@ -371,7 +373,12 @@ def unknown_parameter(cls: type[StrictObject], name: str, extra: Iterable[str] =
     return InvalidRequest(f"{name!r} is not a parameter here; there are: {names}", param=name)
 
 
-def _check_schemas(schemas: Schemas) -> None:
+def check_schemas(schemas: Schemas) -> None:
+    """Check the JSON schemas of a request, given by field name and whether they are strict.
+
+    Raises:
+        InvalidRequest: they are too large, or one exceeds a limit.
+    """
     if len(schemas) > 1 and sum(len(orjson.dumps(schema)) for schema, _ in schemas.values()) > MAX_SCHEMAS_BYTES:
         raise InvalidRequest(f"the schemas of all tools have at most {MAX_SCHEMAS_BYTES} bytes together", param="tools")
     for param, (schema, strict) in schemas.items():

@@ -185,6 +185,11 @@ class Answer:
         return str(self._head["id"])
 
     @property
+    def first_choice(self) -> Choice:
+        """The first choice of the answer so far."""
+        return self._choices[0]
+
+    @property
     def finish_reasons(self) -> list[str]:
         """The finish reason of each choice; empty before its end."""
         return [choice.finish_reason or "" for choice in self._choices]

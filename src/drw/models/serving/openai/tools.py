@@ -99,8 +99,7 @@ async def as_tool_calls(
                 index = choice.get("index", 0)
                 by_index[index] = by_index.get(index, "") + (delta.pop("content", None) or "")
                 if reason := choice.get("finish_reason"):
-                    delta, reason = _parse_call(by_index[index], reason, tools, stops)
-                    choice |= {"delta": delta, "finish_reason": reason}
+                    choice |= _parse_call(by_index[index], reason, tools, stops)
             yield chunk
     finally:
         await chunks.aclose()
@@ -136,9 +135,10 @@ def _rebase_references(schema: Any, prefix: str) -> Any:
     }
 
 
-def _parse_call(text: str, reason: str, tools: Tools, stops: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+def _parse_call(text: str, reason: str, tools: Tools, stops: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the fields of a choice that has this text."""
     if (match := CALL_PATTERN.match(text)) is None or match[1] not in tools:
-        return {}, reason  # truncated before the arguments
+        return {"delta": {}, "finish_reason": reason}  # truncated before the arguments
     name, arguments = match[1], match[2]
     try:
         arguments, complete = orjson.dumps(orjson.loads(text)["arguments"]).decode(), True
@@ -149,10 +149,12 @@ def _parse_call(text: str, reason: str, tools: Tools, stops: Sequence[str] = ())
         return _cut_at_stop(answer.get("text", ""), reason, stops)
     function = {"name": name, "arguments": arguments}
     call = {"index": 0, "id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
-    return {"tool_calls": [call]}, "tool_calls" if complete else reason
+    return {"delta": {"tool_calls": [call]}, "finish_reason": "tool_calls" if complete else reason}
 
 
-def _cut_at_stop(text: str, reason: str, stops: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """Return the text up to the first stop sequence, and its finish reason."""
-    stop_positions = [end for stop in stops if (end := text.find(stop)) >= 0]
-    return ({"content": text[: min(stop_positions)]}, "stop") if stop_positions else ({"content": text}, reason)
+def _cut_at_stop(text: str, reason: str, stops: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a choice: the text up to the first stop sequence, and its finish reason."""
+    if not (matches := [(end, stop) for stop in stops if (end := text.find(stop)) >= 0]):
+        return {"delta": {"content": text}, "finish_reason": reason}
+    end, stop = min(matches)
+    return {"delta": {"content": text[:end]}, "finish_reason": "stop", "stop_reason": stop}

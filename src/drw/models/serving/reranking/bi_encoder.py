@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest
@@ -12,6 +13,8 @@ from drw.models.serving.ports import EngineTarget, Ranking, RerankEngine
 
 BATCH = 256
 """Texts in one call of the embedding service."""
+TEXT = re.compile(r"texts\[(\d+)\]")
+"""The path of a text in a request to the embedding service."""
 
 
 class BiEncoder(RerankEngine):
@@ -42,11 +45,14 @@ class BiEncoder(RerankEngine):
 
 def _named(error: InvalidRequest, start: int) -> InvalidRequest:
     """Return an error about one text with the name of the text in the request."""
-    index = error.metadata.get("index")
+    field = TEXT.fullmatch(error.metadata.get("param", ""))
+    index = field[1] if field else error.metadata.get("index")
     if index is None:
         return error
     number = start + int(index)
     name = f"documents[{number - 1}]" if number else "query"
+    if field:
+        return InvalidRequest(f"{name}{error.message.removeprefix(field[0])}", param=name)
     if "tokens" in error.metadata:
         message = f"{name} has {error.metadata['tokens']} tokens; this model takes at most {error.metadata['limit']}"
         return InvalidRequest(f"{message}: shorten it", param=name, code="context_length_exceeded")

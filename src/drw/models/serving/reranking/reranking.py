@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 import secrets
+from random import Random
 
 import orjson
 
+from drw.api.models.v1.discovery_pb2 import ResolvedModel
 from drw.billing.usage import UsageUpdate
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.observability.call_record import CallRecord
-from drw.models.serving.ports import EngineTarget, Ranking, RerankEngine
+from drw.models.serving.ports import Ranking
+from drw.models.serving.reranking.engines import RerankEngines
 from drw.models.serving.reranking.request import Rerank
 from drw.models.serving.routing.model_directory import EMBEDDING, RERANKER, ModelDirectory
-from drw.models.serving.upstreams import UpstreamCalls, estimated_tokens
+from drw.models.serving.upstreams import ENGINE_FAILURES, estimated_tokens
 
 
 class Reranking:
-    """Serves `POST /v1/rerank` with a reranker at an upstream, or with an embedding model as a bi-encoder."""
+    """Serves `POST /v1/rerank` with a reranker, or with an embedding model as a bi-encoder."""
 
-    def __init__(
-        self,
-        models: ModelDirectory,
-        metering: BudgetGate,
-        calls: UpstreamCalls,
-        upstream: RerankEngine,
-        bi_encoder: RerankEngine,
-    ) -> None:
+    def __init__(self, models: ModelDirectory, metering: BudgetGate, engines: RerankEngines, random: Random) -> None:
         self._models = models
         self._metering = metering
-        self._calls = calls
-        self._upstream = upstream
-        self._bi_encoder = bi_encoder
+        self._engines = engines
+        self._random = random
 
     async def respond(self, request: Rerank, record: CallRecord) -> bytes:
         """Return the body of the response; the record is closed."""
-        resolved = await self._models.of_kind(request.model, RERANKER, EMBEDDING)
+        record.models.add(request.model)
+        plan = await self._models.of_kind(request.model, RERANKER, EMBEDDING)
+        *others, last = plan.order(self._random)
+        for resolved in others:
+            try:
+                return await self._respond(request, resolved, record)
+            except ENGINE_FAILURES as error:
+                record.add_attempt({"model": resolved.model.id, "outcome": error.reason})
+        return await self._respond(request, last, record)
+
+    async def _respond(self, request: Rerank, resolved: ResolvedModel, record: CallRecord) -> bytes:
         model, texts = resolved.model, request.texts()
-        reranker = self._bi_encoder if model.kind == EMBEDDING else self._upstream
-        record.set_model(model.id, model.engine, resolved.upstream_model)
-
-        async def rank(target: EngineTarget) -> Ranking:
-            return await reranker.rank(target, request.query, texts)
-
+        record.set_model(model.id, model.engine, resolved.upstream_model or model.id, requested=request.model)
         # A cross-encoder reads the query with each document.
         inputs = [*texts, *[request.query] * len(texts)]
         async with self._metering.embedding(model.id, inputs, record, "rerank") as call:
-            ranking = await self._calls.run(resolved, rank)
+            ranking = await self._engines.rank(resolved, request.query, texts, record)
             tokens = estimated_tokens(inputs) if ranking.tokens is None else ranking.tokens
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
             await call.progress(UsageUpdate(input_tokens=tokens, output_tokens=0, final=True))

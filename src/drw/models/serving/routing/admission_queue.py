@@ -31,6 +31,18 @@ class AdmissionQueue:
         self._background_waiters: deque[Waiter] = deque()
 
     @asynccontextmanager
+    async def admit_probe(self) -> AsyncIterator[bool]:
+        """Yield whether a probe is admitted: only if a slot is free and no request waits. It never waits itself."""
+        if not self._can_enter(background=False):
+            yield False
+            return
+        self._take(background=False)
+        try:
+            yield True
+        finally:
+            self._release(background=False)
+
+    @asynccontextmanager
     async def admit(self, max_seconds: float = math.inf, *, background: bool = False) -> AsyncIterator[None]:
         """Wait for admission, at most `max_seconds`; the slot is released after the block.
 

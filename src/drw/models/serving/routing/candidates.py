@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from drw.api.models.v1.discovery_pb2 import Permit
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import ContextLengthExceeded
 from drw.models.serving.openai.requests import Completion, Sampling, prompts_of, unknown_parameter
@@ -63,6 +64,8 @@ class CandidateList:
     fallbacks: tuple[ChatModel, ...]
     total_seconds: float
     """Time limit of a complete answer; 0: the limit of the first model."""
+    permits: Mapping[str, Permit] = field(default_factory=dict)
+    """The permits of the models by id."""
 
     @property
     def models(self) -> tuple[ChatModel, ...]:

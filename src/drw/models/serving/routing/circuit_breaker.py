@@ -6,6 +6,7 @@ After Nygard, "Release It!" (2007). Closed: all requests pass; open: none; half-
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 
 from prometheus_client import Gauge
@@ -31,9 +32,17 @@ class CircuitBreaker:
     that entered earlier are ignored.
     """
 
-    def __init__(self, settings: CircuitSettings, clock: Clock, model: str, replica: str) -> None:
+    def __init__(
+        self,
+        settings: CircuitSettings,
+        clock: Clock,
+        model: str,
+        replica: str,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
         self._clock = clock
+        self._on_change = on_change
         self._gauge = STATE.labels(model, replica)
         self._recent_failures: deque[bool] = deque(maxlen=settings.window)
         self._consecutive_failures = 0
@@ -84,6 +93,15 @@ class CircuitBreaker:
         if self.state is State.HALF_OPEN or self._should_open():
             self._open()
 
+    def trip(self, ticket: int) -> None:
+        """Open the circuit at once, after a failed probe."""
+        if ticket == self._ticket and self.state is not State.OPEN:
+            self._open()
+
+    def current_ticket(self) -> int:
+        """Return the ticket of a check that does not enter the circuit."""
+        return self._ticket
+
     def abandoned(self, ticket: int) -> None:
         """Report a request without an outcome, such as after a disconnect of the caller."""
         if ticket == self._ticket and self.state is State.HALF_OPEN:
@@ -107,3 +125,4 @@ class CircuitBreaker:
             self._ticket += 1
         self.state = state
         self._gauge.set(state)
+        self._on_change()

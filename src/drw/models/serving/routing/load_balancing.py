@@ -24,16 +24,58 @@ PREFIX_CHARACTERS = 1024
 """Prompts with the same first characters share a replica, and so its prefix cache."""
 
 
+class Signals:
+    """Passive signals of a replica: the outcomes of its requests. Times are those of the event loop."""
+
+    __slots__ = ("checked_at", "error", "failed", "progress_at", "succeeded", "waiting_since")
+
+    def __init__(self) -> None:
+        self.succeeded = 0
+        self.failed = 0
+        self.error = ""
+        """The class of the error of the last failure."""
+        self.progress_at = -math.inf
+        """When it last sent a token."""
+        self.waiting_since = -math.inf
+        """When it last received a request while it had no other."""
+        self.checked_at = -math.inf
+        """When it last answered a health check."""
+
+    def is_stalled(self, now: float, seconds: float) -> bool:
+        """Return whether its requests wait without a token for this time, if it has any."""
+        return now - max(self.waiting_since, self.progress_at) >= seconds
+
+    def success(self, now: float) -> None:
+        """Record a complete answer."""
+        self.succeeded += 1
+        self.progress_at = now
+
+    def failure(self, error: str) -> None:
+        """Record a failure of the upstream."""
+        self.failed += 1
+        self.error = error
+
+
 class Replica:
     """One address at which a model is served."""
 
-    __slots__ = ("circuit", "rate_limited", "count_backoff_until", "name", "outstanding", "backoff_until", "target")
+    __slots__ = (
+        "circuit",
+        "rate_limited",
+        "count_backoff_until",
+        "name",
+        "outstanding",
+        "backoff_until",
+        "signals",
+        "target",
+    )
 
     def __init__(self, name: str, target: EngineTarget, circuit: CircuitBreaker) -> None:
         self.name = name
         """A short form of its address for records and metrics."""
         self.target = target
         self.circuit = circuit
+        self.signals = Signals()
         self.outstanding = 0
         self.backoff_until = 0.0
         """Until then it receives no requests, because of a `Retry-After` of the upstream."""

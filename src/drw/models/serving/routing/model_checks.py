@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from drw.kernel.errors import DrwError, Forbidden
+from drw.api.models.v1.discovery_pb2 import ListModelsRequest, Model
+from drw.api.models.v1.discovery_rpc import DiscoveryClient
+from drw.kernel.errors import DeadlineExceeded, DrwError, Forbidden, Unavailable
 from drw.kernel.runtime.clock import Clock
 from drw.models.serving.routing.candidates import ChatModel
 from drw.models.serving.routing.model_directory import ModelDirectory
@@ -26,6 +28,22 @@ class ModelChecks:
         self._names: tuple[str, ...] = ()
         self._errors: list[str] = []
         self._lock = asyncio.Lock()
+        self._listed: tuple[str, ...] | None = None
+
+    async def chat_models(self, discovery: DiscoveryClient) -> tuple[str, ...]:
+        """Return the ids of the chat models, and those of the last answer while discovery does not answer.
+
+        Raises:
+            Unavailable, DeadlineExceeded: discovery has not answered yet.
+        """
+        try:
+            listed = await discovery.list_models(ListModelsRequest(), timeout=CACHE_SECONDS)
+        except (Unavailable, DeadlineExceeded):
+            if self._listed is None:
+                raise
+        else:
+            self._listed = tuple(model.id for model in listed.models if is_chat_model(model))
+        return self._listed
 
     async def errors(self, names: Sequence[str]) -> list[str]:
         """Return one error message for each model without a healthy replica."""
@@ -44,6 +62,11 @@ class ModelChecks:
         except DrwError as error:
             return error.message
         return ""
+
+
+def is_chat_model(model: Model) -> bool:
+    """Return whether an entry of discovery is a chat model, not an alias."""
+    return model.kind == Model.CHAT and model.engine != ALIAS
 
 
 async def _check_replicas(model: ChatModel) -> None:

@@ -58,7 +58,7 @@ class Onnx(TextEncoder):
     def _batches(self, windows: list[tuple[int, Tokens]]) -> Iterator[EncodingBatch]:
         longest_first = sorted(windows, key=lambda window: len(window[1]), reverse=True)
         while longest_first:
-            size = max(1, self._settings.portion_tokens // len(longest_first[0][1]))
+            size = max(1, self._settings.batch_tokens // len(longest_first[0][1]))
             batch, longest_first = longest_first[:size], longest_first[size:]
             yield EncodingBatch(tuple(position for position, _ in batch), tuple(ids for _, ids in batch))
 

@@ -28,11 +28,11 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """The step that an activity runs for, and its time-out in seconds."""
+    """The step that an activity runs for, and its time-out."""
 
     run: str
     step: str
-    seconds: float
+    timeout_seconds: float
 
 
 class Arguments(BaseModel):
@@ -43,13 +43,13 @@ class Arguments(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """One activity."""
+    """The argument model, required scopes and function of an activity."""
 
     arguments: type[Arguments]
     scopes: tuple[str, ...]
     perform: Callable[[Services, StepContext, Any], Awaitable[Any]]
 
-    def checked(self, values: Mapping[str, Any]) -> Arguments:
+    def validate(self, values: Mapping[str, Any]) -> Arguments:
         """Return the validated arguments.
 
         Raises:

@@ -7,8 +7,8 @@ from typing import Any
 from drw.api.rag.v1.documents_pb2 import PutFileRequest
 from drw.workflow.orchestration.activities.activity import Activity, Arguments, Services, StepContext
 
-MOST_TEXT = 32_000
-"""Bytes of the document in the step's output. The file has the whole document."""
+MAX_TEXT_BYTES = 32_000
+"""Maximum bytes of text in the step's output. The file contains the whole document."""
 
 
 class Summary(Arguments):
@@ -32,29 +32,29 @@ async def perform(services: Services, step_context: StepContext, arguments: Dige
 
     The name contains the run id, so that writing it again gives the same file.
     """
-    text = written(arguments)
+    text = render_markdown(arguments)
     name = f"digest-{step_context.run}.md"
     request = PutFileRequest(name=name, content=text.encode(), purpose="user_data")
-    file = await services.documents.put_file(request, timeout=step_context.seconds)
-    shown = shortened(text)
-    return {"file": file.id, "name": file.name or name, "text": shown, "truncated": shown != text}
+    file = await services.documents.put_file(request, timeout=step_context.timeout_seconds)
+    truncated = truncate(text)
+    return {"file": file.id, "name": file.name or name, "text": truncated, "truncated": truncated != text}
 
 
-def written(arguments: DigestArguments) -> str:
+def render_markdown(arguments: DigestArguments) -> str:
     """Return the Markdown."""
-    parts = [f"# {_line(arguments.title) or 'Digest'}", f"{len(arguments.summaries)} documents."]
-    for each in arguments.summaries:
-        note = "\n\n_Of the beginning of the document only._" if each.truncated else ""
-        parts.append(f"## {_line(each.name)}\n\n{each.summary}{note}")
+    parts = [f"# {_single_line(arguments.title) or 'Digest'}", f"{len(arguments.summaries)} documents."]
+    for summary in arguments.summaries:
+        note = "\n\n_Of the beginning of the document only._" if summary.truncated else ""
+        parts.append(f"## {_single_line(summary.name)}\n\n{summary.summary}{note}")
     return "\n\n".join(parts) + "\n"
 
 
-def shortened(text: str) -> str:
+def truncate(text: str) -> str:
     """Return the beginning of the text that fits in an output, cut between characters."""
-    return text.encode()[:MOST_TEXT].decode(errors="ignore")
+    return text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
 
 
-def _line(text: str) -> str:
+def _single_line(text: str) -> str:
     return " ".join(text.split())
 
 

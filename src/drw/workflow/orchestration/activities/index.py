@@ -17,23 +17,23 @@ class IndexArguments(Arguments):
 
 
 async def perform(services: Services, step_context: StepContext, arguments: IndexArguments) -> dict[str, Any]:
-    """Return what was indexed.
+    """Return the number of pages and chunks, and whether the file was already indexed.
 
     Raises:
         InvalidRequest: the file cannot be indexed; the message gives the reason.
     """
     request = IndexFileRequest(file=arguments.file, collection=arguments.collection)
-    done = await services.documents.index_file(request, timeout=step_context.seconds)
-    if done.state == Indexing.FAILED:
-        raise InvalidRequest(f"the file {arguments.file!r} cannot be indexed: {done.error}")
-    if done.state != Indexing.COMPLETED:
-        raise Unavailable(f"the indexing of {arguments.file!r} ended as {Indexing.State.Name(done.state).lower()}")
+    indexing = await services.documents.index_file(request, timeout=step_context.timeout_seconds)
+    if indexing.state == Indexing.FAILED:
+        raise InvalidRequest(f"the file {arguments.file!r} cannot be indexed: {indexing.error}")
+    if indexing.state != Indexing.COMPLETED:
+        raise Unavailable(f"the indexing of {arguments.file!r} ended as {Indexing.State.Name(indexing.state).lower()}")
     return {
         "file": arguments.file,
-        "collection": done.collection or arguments.collection,
-        "pages": done.pages,
-        "chunks": done.chunks,
-        "unchanged": done.unchanged,
+        "collection": indexing.collection or arguments.collection,
+        "pages": indexing.pages,
+        "chunks": indexing.chunks,
+        "unchanged": indexing.unchanged,
     }
 
 

@@ -17,10 +17,10 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL
 
 from drw.kernel.runtime import settings
-from drw.workflow.orchestration.ports import Engine, LeadershipLost, Slot, Work
+from drw.workflow.orchestration.ports import Engine, LeadershipLost, RunFunction, Slot
 
-INTERPRETER = "interpreter-1"
-"""Version of the replay order. Increase it with every change that assigns steps to other slots."""
+INTERPRETER_VERSION = "interpreter-1"
+"""Version of the replay order. Increase it when a change assigns steps to other slots."""
 
 
 class DbosEngine(Engine):
@@ -39,29 +39,29 @@ class DbosEngine(Engine):
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._workflow: Any = None
 
-    async def start(self, work: Work) -> None:
+    async def start(self, run_function: RunFunction) -> None:
         """Implement the port."""
-        _refuse_pickles()
-        url = _url(self._settings.dsn)
+        _disable_pickle()
+        url = _sqlalchemy_url(self._settings.dsn)
         await asyncio.to_thread(DBOS.migrate, url, schema=self._settings.schema_name)
         DBOS(config=self._config(url))
-        self._workflow = DBOS.workflow(name="run")(self._workflow_of(work))
+        self._workflow = DBOS.workflow(name="run")(self._durable_workflow(run_function))
         DBOS.launch()  # on this thread, so that recovered runs use this thread's event loop
 
-    async def begin(self, run: str) -> None:
+    async def start_run(self, run: str) -> None:
         """Implement the port."""
         if run in self._tasks:
             return
         with SetWorkflowID(run):  # DBOS ignores an id that it already has
             await DBOS.start_workflow_async(self._workflow, run)
 
-    async def cancel(self, run: str) -> None:
+    async def cancel_run(self, run: str) -> None:
         """Implement the port."""
         await DBOS.cancel_workflow_async(run)
         if task := self._tasks.get(run):
             task.cancel()
 
-    def under_way(self) -> frozenset[str]:
+    def active_runs(self) -> frozenset[str]:
         """Implement the port."""
         return frozenset(self._tasks)
 
@@ -76,13 +76,13 @@ class DbosEngine(Engine):
             await loop.run_in_executor(executor, lambda: DBOS.destroy(destroy_registry=True))
         loop.set_default_executor(ThreadPoolExecutor())  # DBOS had installed its own, which is closed now
 
-    def _workflow_of(self, work: Work) -> Callable[[str], Awaitable[None]]:
+    def _durable_workflow(self, run_function: RunFunction) -> Callable[[str], Awaitable[None]]:
         async def run(run_id: str) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._tasks[run_id] = task
             try:
-                await work(run_id, _Reserved)
+                await run_function(run_id, _ReservedSlot)
             finally:
                 del self._tasks[run_id]
 
@@ -95,25 +95,25 @@ class DbosEngine(Engine):
             "dbos_system_schema": self._settings.schema_name,
             "sys_db_pool_size": self._settings.pool_size,
             "executor_id": self._settings.executor,
-            "application_version": INTERPRETER,
+            "application_version": INTERPRETER_VERSION,
             "serializer": DBOSPortableJSONSerializer(),
             "run_migrations": False,
             "log_level": "CRITICAL",  # the run journal records and logs failures
         }
 
 
-class _Reserved(Slot):
+class _ReservedSlot(Slot):
     """A DBOS step id, reserved when the slot is created."""
 
     def __init__(self) -> None:
         self._reservation = DBOS.reserve_step()
 
-    async def once(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
+    async def execute_once(self, name: str, function: Callable[[], Awaitable[Any]]) -> Any:
         """Implement the port."""
 
         async def step() -> Any:
             try:
-                return await work()
+                return await function()
             except LeadershipLost as error:
                 raise asyncio.CancelledError(error.message) from None  # the only outcome that DBOS does not record
 
@@ -121,7 +121,7 @@ class _Reserved(Slot):
         return await self._reservation.run_async(options, step)
 
 
-def _url(dsn: str) -> str:
+def _sqlalchemy_url(dsn: str) -> str:
     parts = {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
     url = URL.create(
         "postgresql+psycopg",
@@ -133,9 +133,9 @@ def _url(dsn: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def _refuse_pickles() -> None:
+def _disable_pickle() -> None:
     def refuse(*_: Any) -> Any:
-        raise TypeError("a pickle among the engine's rows: refused")
+        raise TypeError("pickled values are not allowed in the tables of the engine")
 
     for direction in ("serialize", "deserialize"):
         setattr(_serialization.DefaultSerializer, direction, refuse)

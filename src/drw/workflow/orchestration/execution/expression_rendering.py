@@ -13,24 +13,24 @@ from drw.kernel.errors import InvalidRequest
 REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
-def rendered(value: Any, scope: Mapping[str, Any]) -> Any:
+def render(value: Any, scope: Mapping[str, Any]) -> Any:
     """Return the value with all references replaced. A string that is a single reference keeps the type of the value.
 
     Raises:
         InvalidRequest: a reference cannot be resolved; the message names it.
     """
     if isinstance(value, str):
-        if whole := REFERENCE.fullmatch(value):
-            return _found(whole[1], scope)
-        return REFERENCE.sub(lambda match: _text(_found(match[1], scope)), value)
+        if reference := REFERENCE.fullmatch(value):
+            return _resolve(reference[1], scope)
+        return REFERENCE.sub(lambda match: _to_text(_resolve(match[1], scope)), value)
     if isinstance(value, dict):
-        return {key: rendered(item, scope) for key, item in value.items()}
+        return {key: render(item, scope) for key, item in value.items()}
     if isinstance(value, list):
-        return [rendered(item, scope) for item in value]
+        return [render(item, scope) for item in value]
     return value
 
 
-def _found(path: str, scope: Mapping[str, Any]) -> Any:
+def _resolve(path: str, scope: Mapping[str, Any]) -> Any:
     value: Any = scope
     for part in path.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -39,5 +39,5 @@ def _found(path: str, scope: Mapping[str, Any]) -> Any:
     return value
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()

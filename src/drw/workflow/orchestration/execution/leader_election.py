@@ -1,7 +1,7 @@
 """Leader election: of all processes with one executor name, one executes runs; another takes over when it dies.
 
-The leader holds an advisory lock. A leader that loses its connection and lives on is fenced: each run rejects what
-it still writes.
+The leader holds an advisory lock. A leader that loses its connection but keeps running is fenced:
+its later writes to a run are rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from drw.workflow.orchestration.ports import Engine
 log = logging.getLogger(__name__)
 
 LEADER = 0x6C656164
-"""The kind of the advisory lock: "lead"."""
+"""Kind of the advisory lock: "lead" in ASCII."""
 
 
 class LeaderElection:
@@ -30,18 +30,18 @@ class LeaderElection:
         self,
         executor: str,
         database: Database,
-        progress: RunJournal,
+        journal: RunJournal,
         engine: Engine,
         interpreter: Interpreter,
         relay: OutboxRelay,
     ) -> None:
         self._lock = LockId.named(LEADER, executor)
         self._database = database
-        self._progress = progress
+        self._journal = journal
         self._engine = engine
         self._interpreter = interpreter
         self._relay = relay
-        self.leads = False
+        self.is_leader = False
 
     async def run(self) -> None:
         """Wait for the leader lock, and lead until it is lost.
@@ -52,20 +52,20 @@ class LeaderElection:
         async with advisory_lock.acquired(self._database, self._lock) as lock:
             try:
                 await self._engine.start(self._interpreter.run)
-                self.leads = True
-                log.info("this process carries out the runs")
-                await lock.run(self._dispatch(), self._relay.run())
+                self.is_leader = True
+                log.info("elected leader: this process executes runs")
+                await lock.run(self._dispatch_runs(), self._relay.run())
             finally:
-                self.leads = False
+                self.is_leader = False
                 await self._engine.stop()
 
-    def under_way(self) -> int:
-        """Return how many runs this process carries out at this moment."""
-        return len(self._engine.under_way())
+    def active_run_count(self) -> int:
+        """Return the number of runs that this process is executing."""
+        return len(self._engine.active_runs())
 
-    async def _dispatch(self) -> None:
+    async def _dispatch_runs(self) -> None:
         async for _ in self._database.notifications(runs.CHANNEL):
-            for run in await self._progress.queued():
-                await self._engine.begin(run)
-            for run in await self._progress.ended(sorted(self._engine.under_way())):
-                await self._engine.cancel(run)
+            for run in await self._journal.queued_runs():
+                await self._engine.start_run(run)
+            for run in await self._journal.ended_runs(sorted(self._engine.active_runs())):
+                await self._engine.cancel_run(run)

@@ -1,7 +1,7 @@
-"""The run journal: the executor's record of runs, one transaction per change, rejected once the run is lost.
+"""The run journal: the executor's record of runs, one transaction per change, rejected after the run is lost.
 
-An attempt is counted before it starts, and a finished step never starts again. So no finished step runs twice,
-even if the process dies between the end of a step and the engine's record of it.
+An attempt is counted before it starts, and a finished step never starts again. No finished step runs twice, even if
+the process dies between the end of a step and the engine's record of it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events
-from drw.workflow.orchestration.metrics import ENDED
+from drw.workflow.orchestration.metrics import ENDED_RUNS
 from drw.workflow.orchestration.ports import LeadershipLost
-from drw.workflow.orchestration.runs import close_steps
+from drw.workflow.orchestration.runs import cancel_open_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A step that has started, or had already ended."""
+    """One attempt at a step, or the recorded result of a finished step."""
 
     number: int
-    ended: bool = False
+    finished: bool = False
     output: Any = None
     error: str = ""
 
@@ -50,19 +50,19 @@ class RunJournal:
         self._database = database
         self._audit = audit
 
-    async def queued(self) -> list[str]:
+    async def queued_runs(self) -> list[str]:
         """Return the queued runs, oldest first."""
         rows = await self._database.all("select id from run where state = 'QUEUED' order by created_at")
         return [row["id"] for row in rows]
 
-    async def ended(self, runs: list[str]) -> list[str]:
+    async def ended_runs(self, runs: list[str]) -> list[str]:
         """Return those of the runs that have ended."""
         rows = await self._database.all(
             "select id from run where id = any(%s) and state not in ('QUEUED', 'RUNNING')", runs
         )
         return [row["id"] for row in rows]
 
-    async def take(self, run: str) -> Run | None:
+    async def acquire(self, run: str) -> Run | None:
         """Take ownership of the run; return None if it has ended."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
@@ -72,7 +72,7 @@ class RunJournal:
             )
             if (row := await cursor.fetchone()) is None:
                 return None
-            detail = "" if row["fence"] == 1 else "taken up again"
+            detail = "" if row["fence"] == 1 else "resumed"
             await events.add(connection, run, "started", detail=detail)
         return Run(
             id=run,
@@ -90,7 +90,7 @@ class RunJournal:
             LeadershipLost: this process no longer owns the run.
         """
         async with self._database.transaction() as connection:
-            await events.hold(connection, run.id, run.fence)
+            await events.lock_run(connection, run.id, run.fence)
             cursor = await connection.execute(
                 "update step set attempts = attempts + 1, state = 'RUNNING',"
                 " started_at = coalesce(started_at, clock_timestamp())"
@@ -98,56 +98,56 @@ class RunJournal:
                 (run.id, step),
             )
             if (row := await cursor.fetchone()) is None:
-                return await _ended(connection, run, step)
+                return await _finished_attempt(connection, run, step)
             number = int(row["attempts"])
             detail = "" if number == 1 else f"attempt {number}"
             await events.add(connection, run.id, "started", step=step, detail=detail)
-            await self._record(connection, "step.begin", run, step, "ok", {"attempt": number})
+            await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": number})
         return Attempt(number)
 
     async def retry_step(self, run: Run, step: str, error: str, attempt: int) -> None:
         """Record that an attempt failed and will be retried."""
         async with self._database.transaction() as connection:
-            await events.hold(connection, run.id, run.fence)
+            await events.lock_run(connection, run.id, run.fence)
             await connection.execute(
                 "update step set state = 'RETRYING', error = %s where run = %s and id = %s", (error, run.id, step)
             )
             await events.add(connection, run.id, "retrying", step=step, detail=error)
-            await self._record(connection, "step.retry", run, step, "failed", {"attempt": attempt})
+            await self._record_step(connection, "step.retry", run, step, "failed", {"attempt": attempt})
 
     async def end_step(self, run: Run, step: str, attempt: int, *, output: Any = None, error: str = "") -> None:
         """Record the end of a step; with an error, it failed permanently."""
         state = "failed" if error else "succeeded"
-        written = orjson.dumps(output).decode()
+        output_json = orjson.dumps(output).decode()
         async with self._database.transaction() as connection:
-            await events.hold(connection, run.id, run.fence)
+            await events.lock_run(connection, run.id, run.fence)
             await connection.execute(
                 "update step set state = %s, error = %s, output = %s, ended_at = clock_timestamp()"
                 " where run = %s and id = %s",
-                (state.upper(), error, None if error else written, run.id, step),
+                (state.upper(), error, None if error else output_json, run.id, step),
             )
             await events.add(connection, run.id, state, step=step, detail=error)
-            details = {"attempt": attempt, "output": digest(written)}
-            await self._record(connection, "step.end", run, step, "failed" if error else "ok", details)
+            details = {"attempt": attempt, "output": digest(output_json)}
+            await self._record_step(connection, "step.end", run, step, "failed" if error else "ok", details)
 
     async def end_run(self, run: Run, *, output: Any = None, error: str = "") -> None:
         """Record the end of the run; with an error, it failed."""
         state = "failed" if error else "succeeded"
-        written = orjson.dumps(output).decode()
+        output_json = orjson.dumps(output).decode()
         async with self._database.transaction() as connection:
-            await events.hold(connection, run.id, run.fence)
+            await events.lock_run(connection, run.id, run.fence)
             await events.add(connection, run.id, state, detail=error)
             await connection.execute(
                 "update run set state = %s, error = %s, output = %s, ended_at = clock_timestamp() where id = %s",
-                (state.upper(), error, None if error else written, run.id),
+                (state.upper(), error, None if error else output_json, run.id),
             )
-            await close_steps(connection, run.id)
+            await cancel_open_steps(connection, run.id)
             outcome = "failed" if error else "ok"
-            details = {"output": digest(written), "fence": run.fence}
+            details = {"output": digest(output_json), "fence": run.fence}
             await self._audit.record("run.end", run.id, outcome=outcome, details=details, connection=connection)
-        ENDED.labels(state).inc()
+        ENDED_RUNS.labels(state).inc()
 
-    async def _record(
+    async def _record_step(
         self, connection: Connection, action: str, run: Run, step: str, outcome: str, details: dict[str, Any]
     ) -> None:
         await self._audit.record(
@@ -155,10 +155,10 @@ class RunJournal:
         )
 
 
-async def _ended(connection: Connection, run: Run, step: str) -> Attempt:
+async def _finished_attempt(connection: Connection, run: Run, step: str) -> Attempt:
     cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
     row = await cursor.fetchone()
     if row is None or row["state"] == "CANCELLED":
-        raise LeadershipLost(f"the step {step!r} of the run {run.id!r} will not be made any more", run=run.id)
+        raise LeadershipLost(f"the step {step!r} of the run {run.id!r} cannot be executed any more", run=run.id)
     error = row["error"] if row["state"] == "FAILED" else ""
-    return Attempt(row["attempts"], ended=True, output=row["output"], error=error)
+    return Attempt(row["attempts"], finished=True, output=row["output"], error=error)

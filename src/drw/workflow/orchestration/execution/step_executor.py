@@ -18,7 +18,7 @@ from drw.workflow.orchestration.activities import ACTIVITIES, Services, StepCont
 from drw.workflow.orchestration.execution import retries
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
-from drw.workflow.orchestration.metrics import STEPS
+from drw.workflow.orchestration.metrics import STEP_ATTEMPTS
 from drw.workflow.orchestration.ports import LeadershipLost
 
 log = logging.getLogger(__name__)
@@ -29,20 +29,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Held(DrwError):
+class _Paused(DrwError):
     """The kill switch has paused the run."""
 
 
 class StepExecutor:
     """Executes the steps of all runs of this process."""
 
-    def __init__(self, progress: RunJournal, services: Services, first_pause_seconds: float, kills: KillList) -> None:
-        self._progress = progress
+    def __init__(self, journal: RunJournal, services: Services, initial_retry_seconds: float, kills: KillList) -> None:
+        self._journal = journal
         self._kills = kills
         self._services = services
-        self._first_pause = first_pause_seconds
+        self._initial_retry_seconds = initial_retry_seconds
 
-    async def make(self, run: Run, step: Step, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def execute(self, run: Run, step: Step, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return `{"output": ...}`, or `{"error": ...}` if the step has failed permanently.
 
         While the workflow, or the run's key or desk, is killed, no attempt starts and a running one is cancelled. The
@@ -54,33 +54,33 @@ class StepExecutor:
         attempts = 0
         while True:
             await self._kills.wait_until_lifted(run.caller, run.template.name)
-            attempt = await patiently(self._progress.begin_step, run, step.id)
-            if attempt.ended:
+            attempt = await retry_while_unavailable(self._journal.begin_step, run, step.id)
+            if attempt.finished:
                 return {"error": attempt.error} if attempt.error else {"output": attempt.output}
             attempts += 1
             attributes = {"drw.run": run.id, "drw.step": step.id, "drw.attempt": attempt.number}
             try:
                 with telemetry.span(f"step {step.node.uses}", attributes=attributes):
-                    output = await self._unless_killed(run, step, arguments)
+                    output = await self._attempt_unless_killed(run, step, arguments)
             except LeadershipLost:
                 raise
-            except _Held as held:
+            except _Paused as error:
                 attempts -= 1  # not a failure of the step
-                await self._retry(run, step, attempt.number, held)
-                await asyncio.sleep(self._first_pause)  # the services may learn of a kill before this process
+                await self._record_retry(run, step, attempt.number, error)
+                await asyncio.sleep(self._initial_retry_seconds)  # the services may learn of a kill before this process
             except DrwError as error:
-                again = retries.pause(error, attempts, step.node.max_attempts or 1, self._first_pause)
-                STEPS.labels(step.node.uses, "failed" if again is None else "retried").inc()
-                if again is None:
-                    return await self._failed(run, step, attempt.number, error, attempts)
-                await self._retry(run, step, attempt.number, error)
-                await asyncio.sleep(again)
+                delay = retries.retry_delay(error, attempts, step.node.max_attempts or 1, self._initial_retry_seconds)
+                STEP_ATTEMPTS.labels(step.node.uses, "failed" if delay is None else "retried").inc()
+                if delay is None:
+                    return await self._record_failure(run, step, attempt.number, error, attempts)
+                await self._record_retry(run, step, attempt.number, error)
+                await asyncio.sleep(delay)
             else:
-                await patiently(self._progress.end_step, run, step.id, attempt.number, output=output)
-                STEPS.labels(step.node.uses, "ok").inc()
+                await retry_while_unavailable(self._journal.end_step, run, step.id, attempt.number, output=output)
+                STEP_ATTEMPTS.labels(step.node.uses, "ok").inc()
                 return {"output": output}
 
-    async def _unless_killed(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
+    async def _attempt_unless_killed(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
         try:
             return await self._kills.guard_call(
                 run.caller, run.template.name, lambda: self._attempt(run, step, arguments)
@@ -88,7 +88,7 @@ class StepExecutor:
         except Killed as error:
             if error.metadata.get("killed") == "model":
                 raise  # the run can be restarted with another model; pausing would hide that
-            raise _Held(f"held: {error.message}") from error
+            raise _Paused(f"paused: {error.message}") from error
 
     async def _attempt(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
         activity = ACTIVITIES[step.node.uses]
@@ -97,44 +97,41 @@ class StepExecutor:
         with context.acting_for(run.caller), context.deadline(seconds), translated_errors("orchestration", step.id):
             try:
                 async with asyncio.timeout(seconds):
-                    output = await activity.perform(self._services, step_context, activity.checked(arguments))
+                    output = await activity.perform(self._services, step_context, activity.validate(arguments))
             except TimeoutError as error:
-                raise DeadlineExceeded(f"it did not end within {seconds:g} s") from error
+                raise DeadlineExceeded(f"it did not finish within {seconds:g} s") from error
         size = len(orjson.dumps(output))
         if size > MAX_OUTPUT_BYTES:
-            raise TooLarge(f"it gave {size} bytes; at most {MAX_OUTPUT_BYTES}: write a file and hand on its id")
+            raise TooLarge(f"its output has {size} bytes; at most {MAX_OUTPUT_BYTES}: write a file and return its id")
         return output
 
-    async def _retry(self, run: Run, step: Step, attempt: int, error: DrwError) -> None:
-        log.warning("a step is tried again", extra={"fields": _fields(run, step, attempt, error)})
-        await patiently(self._progress.retry_step, run, step.id, error.message, attempt)
+    async def _record_retry(self, run: Run, step: Step, attempt: int, error: DrwError) -> None:
+        log.warning("retrying a step", extra={"fields": _log_fields(run, step, attempt, error)})
+        await retry_while_unavailable(self._journal.retry_step, run, step.id, error.message, attempt)
 
-    async def _failed(self, run: Run, step: Step, attempt: int, error: DrwError, attempts: int) -> dict[str, Any]:
-        log.warning("a step has failed", extra={"fields": _fields(run, step, attempt, error)})
-        message = _worded(error, attempts)
-        await patiently(self._progress.end_step, run, step.id, attempt, error=message)
+    async def _record_failure(
+        self, run: Run, step: Step, attempt: int, error: DrwError, attempts: int
+    ) -> dict[str, Any]:
+        log.warning("a step has failed", extra={"fields": _log_fields(run, step, attempt, error)})
+        message = f"{error.message} (after {attempts} attempts)" if attempts > 1 else error.message
+        await retry_while_unavailable(self._journal.end_step, run, step.id, attempt, error=message)
         return {"error": message}
 
 
-def _fields(run: Run, step: Step, attempt: int, error: DrwError) -> dict[str, Any]:
+def _log_fields(run: Run, step: Step, attempt: int, error: DrwError) -> dict[str, Any]:
     """Return the log fields of an attempt. The full error is in the run, for those who may read it."""
-    kind = {telemetry.ERROR_TYPE: telemetry.error_type(error), "error": telemetry.loggable(error)}
-    return {"run": run.id, "step": step.id, "attempt": attempt, **kind}
+    failure = {telemetry.ERROR_TYPE: telemetry.error_type(error), "error": telemetry.loggable(error)}
+    return {"run": run.id, "step": step.id, "attempt": attempt, **failure}
 
 
-async def patiently(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return the result of the work, retrying while the database is unavailable.
+async def retry_while_unavailable(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return the result of the function. Retry while the database is unavailable.
 
-    The run does not fail; the process abandons it when it notices that it has lost leadership.
+    The run does not fail. The process abandons it when it detects that it has lost leadership.
     """
     while True:
         try:
-            return await work(*args, **kwargs)
+            return await function(*args, **kwargs)
         except Unavailable as error:
-            log.warning("cannot record a step: %s; again in a second", error.message)
+            log.warning("cannot record a step: %s; retrying in one second", error.message)
             await asyncio.sleep(1)
-
-
-def _worded(error: DrwError, attempts: int) -> str:
-    times = f" (after {attempts} attempts)" if attempts > 1 else ""
-    return f"{error.message}{times}"

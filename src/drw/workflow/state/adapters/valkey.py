@@ -17,10 +17,10 @@ from drw.kernel.errors import Unavailable
 from drw.kernel.runtime import settings
 from drw.workflow.state.ports import LiveView, RunKey
 
-ANSWER_SECONDS = 5.0
-AT_ONCE = 200
-FIELD = b"e"
-ADD = """
+TIMEOUT_SECONDS = 5.0
+BATCH_SIZE = 200
+EVENT_FIELD = b"e"
+APPEND_SCRIPT = """
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local last = newest and tonumber(string.match(newest[1], '^%d+')) or 0
 local number = tonumber(ARGV[1])
@@ -51,49 +51,49 @@ class ValkeyView(LiveView):
         self._max_events = settings.max_events
         self._redis = Redis.from_url(
             settings.url,
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
             max_connections=settings.max_connections,
             retry=Retry(NoBackoff(), 1),  # for a pooled connection to a restarted Valkey
             protocol=2,
         )
-        self._add = self._redis.register_script(ADD)
+        self._append = self._redis.register_script(APPEND_SCRIPT)
 
     async def append(self, key: RunKey, event: RunEvent) -> bool:
         """Implement the port."""
-        with _answering():
-            return bool(await self._add(keys=[_stream(key)], args=self._arguments(event)))
+        with _translated_errors():
+            return bool(await self._append(keys=[_stream(key)], args=self._arguments(event)))
 
     async def restore(self, key: RunKey, events: Sequence[RunEvent]) -> None:
         """Implement the port."""
-        with _answering():
-            for start in range(0, len(events), AT_ONCE):
+        with _translated_errors():
+            for start in range(0, len(events), BATCH_SIZE):
                 async with self._redis.pipeline(transaction=False) as pipeline:
-                    for event in events[start : start + AT_ONCE]:
-                        await self._add(keys=[_stream(key)], args=self._arguments(event), client=pipeline)
+                    for event in events[start : start + BATCH_SIZE]:
+                        await self._append(keys=[_stream(key)], args=self._arguments(event), client=pipeline)
                     await pipeline.execute()
 
-    async def newest(self, key: RunKey) -> RunEvent | None:
+    async def latest(self, key: RunKey) -> RunEvent | None:
         """Implement the port."""
-        with _answering():
+        with _translated_errors():
             entries = await self._redis.xrevrange(_stream(key), count=1)
         return _event(entries[0]) if entries else None
 
-    async def after(self, key: RunKey, number: int, seconds: float) -> Sequence[RunEvent]:
+    async def events_after(self, key: RunKey, number: int, seconds: float) -> Sequence[RunEvent]:
         """Implement the port."""
-        wait = min(max(1, int(seconds * 1000)), int(ANSWER_SECONDS * 500))
-        with _answering():
-            streams: Any = await self._redis.xread({_stream(key): f"{number}-0"}, count=AT_ONCE, block=wait)
+        wait = min(max(1, int(seconds * 1000)), int(TIMEOUT_SECONDS * 500))
+        with _translated_errors():
+            streams: Any = await self._redis.xread({_stream(key): f"{number}-0"}, count=BATCH_SIZE, block=wait)
         return [_event(entry) for _, entries in streams or () for entry in entries]
 
-    async def forget_later(self, key: RunKey, seconds: int) -> None:
+    async def expire(self, key: RunKey, seconds: int) -> None:
         """Implement the port."""
-        with _answering():
+        with _translated_errors():
             await self._redis.expire(_stream(key), seconds)
 
     async def ping(self) -> None:
         """Implement the port."""
-        with _answering():
+        with _translated_errors():
             await self._redis.exists("drw:run")
 
     async def close(self) -> None:
@@ -105,11 +105,13 @@ class ValkeyView(LiveView):
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except (RedisError, TimeoutError, OSError) as error:
-        raise Unavailable(f"the live view of runs is away: Valkey does not answer ({error})", part="valkey") from error
+        raise Unavailable(
+            f"the live view of runs is unavailable: Valkey does not answer ({error})", part="valkey"
+        ) from error
 
 
 def _stream(key: RunKey) -> str:
@@ -117,4 +119,4 @@ def _stream(key: RunKey) -> str:
 
 
 def _event(entry: Any) -> RunEvent:
-    return RunEvent.FromString(entry[1][FIELD])
+    return RunEvent.FromString(entry[1][EVENT_FIELD])

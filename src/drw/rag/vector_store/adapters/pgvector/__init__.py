@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from drw.api.rag.v1.vector_store_pb2 import Chunk, Collection, Document
 from drw.kernel.attribute_filters import Filter
@@ -129,13 +129,8 @@ class PgvectorIndex(PassageIndex):
             await self._audit.record("document.delete", row["id"], details=details, connection=connection)
             return deleted
 
-    def snapshot(
-        self, owner: Owner, collection: str, condition: Filter | None
-    ) -> AbstractAsyncContextManager[PostgresSnapshot]:
-        return self._open_snapshot(owner, collection, condition)
-
     @asynccontextmanager
-    async def _open_snapshot(
+    async def snapshot(
         self, owner: Owner, collection: str, condition: Filter | None
     ) -> AsyncIterator[PostgresSnapshot]:
         async with self._database.transaction() as connection:

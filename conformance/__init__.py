@@ -1,0 +1,1 @@
+"""Conformance suites that can be pointed at any server."""

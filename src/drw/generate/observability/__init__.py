@@ -1,0 +1,1 @@
+"""Generators of the dashboards in deploy/observability."""

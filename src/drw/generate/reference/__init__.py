@@ -1,0 +1,1 @@
+"""Generators of docs/reference and of the sources of the documentation site."""

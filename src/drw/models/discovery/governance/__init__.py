@@ -1,0 +1,1 @@
+"""Model-risk governance: validation records, permits, promotions and the history of aliases."""

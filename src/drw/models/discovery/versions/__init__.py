@@ -1,0 +1,1 @@
+"""Registered versions of models: files, registration and storage."""

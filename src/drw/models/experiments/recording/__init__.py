@@ -1,0 +1,1 @@
+"""Recording of exposures, outcomes and feedback."""

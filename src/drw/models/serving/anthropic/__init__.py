@@ -1,0 +1,1 @@
+"""Anthropic's Messages API: validation of requests, conversion to chats and back, error format."""

@@ -1,0 +1,1 @@
+"""Experiments of aliases and rollouts: assignment of calls, treatments, exposures and shadow calls."""

@@ -1,0 +1,83 @@
+"""Unit tests of orchestration: dependency graph, expressions, retry delays, activities, connection strings."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from drw.api.workflow.v1.templates_pb2 import Node, Template
+from drw.kernel.errors import InvalidRequest, RateLimited, Unavailable
+from drw.workflow.orchestration.activities import ACTIVITIES, digest, scopes
+from drw.workflow.orchestration.adapters.dbos_engine import _sqlalchemy_url
+from drw.workflow.orchestration.execution import dependency_graph, retries
+from drw.workflow.orchestration.execution.expression_rendering import render
+from drw.workflow.templates.activities import ACTIVITIES as TEMPLATE_ACTIVITIES
+
+
+def test_templates_and_orchestration_declare_the_same_activities() -> None:
+    assert TEMPLATE_ACTIVITIES.keys() == ACTIVITIES.keys()
+    for name, declared in TEMPLATE_ACTIVITIES.items():
+        fields = ACTIVITIES[name].arguments.model_fields
+        assert declared.required == {key for key, field in fields.items() if field.is_required()}
+        assert declared.optional == {key for key, field in fields.items() if not field.is_required()}
+        assert inspect.iscoroutinefunction(ACTIVITIES[name].perform)
+
+
+def test_a_run_requires_the_scopes_of_all_its_activities() -> None:
+    assert scopes(["serving.summarise", "documents.index", "documents.digest"]) == ["documents:write", "models:invoke"]
+
+
+def test_steps_of_the_same_list_depend_on_the_same_item() -> None:
+    for_each: dict[str, Any] = {"for_each": "${inputs.files}"}
+    template = Template(
+        nodes=[Node(id="a", **for_each), Node(id="b", needs=["a"], **for_each), Node(id="c", needs=["a", "b"])]
+    )
+    steps = dependency_graph.build_steps(template, {"files": ["x", "y"]})
+    assert [(s.id, s.item, s.dependencies) for s in steps] == [
+        ("a/0", "x", ()),
+        ("a/1", "y", ()),
+        ("b/0", "x", ("a/0",)),
+        ("b/1", "y", ("a/1",)),
+        ("c", None, ("a/0", "a/1", "b/0", "b/1")),
+    ]
+
+
+def test_a_single_reference_keeps_its_type_and_text_interpolates_it() -> None:
+    scope = {"inputs": {"n": 3, "files": ["x"]}, "steps": {"a": {"output": {"k": None}}}}
+    assert render({"a": "${inputs.n}", "b": ["${inputs.files}"]}, scope) == {"a": 3, "b": [["x"]]}
+    assert render("n is ${inputs.n} of ${inputs.files}", scope) == 'n is 3 of ["x"]'
+    assert render("${steps.a.output.k}", scope) is None
+    with pytest.raises(InvalidRequest, match=r"\$\{steps.a.output.j\}: there is no 'j'"):
+        render("${steps.a.output.j}", scope)
+
+
+def test_retry_delays_double_up_to_a_limit_for_retryable_errors() -> None:
+    delays = [retries.retry_delay(Unavailable("x"), n, 20, 0.5) for n in range(1, 12)]
+    for delay, expected in zip(delays, [0.5, 1, 2, 4, 8, 15, 15, 15, 15, 15, 15], strict=True):
+        assert delay is not None and 0.8 * expected <= delay <= 1.2 * expected
+    assert retries.retry_delay(Unavailable("x"), 3, 3, 0.5) is None
+    assert retries.retry_delay(InvalidRequest("x"), 1, 9, 0.5) is None
+    assert retries.retry_delay(RateLimited("x", retry_after="30"), 1, 9, 0.5) == 30
+    assert retries.retry_delay(RateLimited("x", retry_after="9999"), 1, 9, 0.5) == 60
+    invalid_header = retries.retry_delay(RateLimited("x", retry_after="soon"), 1, 9, 0.5)
+    assert invalid_header is not None and invalid_header < 1
+
+
+def test_a_long_digest_is_truncated_between_characters() -> None:
+    text = "\u65e5" * 20_000
+    assert digest.truncate("short") == "short"
+    assert text.startswith(digest.truncate(text))
+    assert digest.MAX_TEXT_BYTES - 3 < len(digest.truncate(text).encode()) <= digest.MAX_TEXT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("dsn", "url"),
+    [
+        ("host=/tmp/s dbname=x user=u", "postgresql+psycopg://u@/x?host=%2Ftmp%2Fs"),
+        ("postgresql://u:p%40@db:5432/x?sslmode=require", "postgresql+psycopg://u:p%40@/x?host=db&port=5432&sslmode="),
+    ],
+)
+def test_every_form_of_a_connection_string_is_converted_for_the_engine(dsn: str, url: str) -> None:
+    assert _sqlalchemy_url(dsn).startswith(url)
