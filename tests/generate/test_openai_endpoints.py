@@ -7,6 +7,7 @@ from typing import Any
 
 from drw.generate.reference.openai import ENDPOINTS
 from drw.models.serving.anthropic import endpoints as anthropic
+from drw.models.serving.batches.api import BatchRoutes
 from drw.models.serving.http import endpoints
 from drw.models.serving.http.model_list import ModelList
 from drw.models.serving.responses_api.endpoints import ResponseEndpoints
@@ -23,6 +24,7 @@ def test_endpoint_list_matches_the_routes() -> None:
         *ModelList(dependency).routes(),
         *anthropic.routes(dependency, audited, dependency, 1),
         *ResponseEndpoints(dependency, dependency, dependency, dependency).routes(audited),
+        *BatchRoutes(dependency, dependency, dependency, {}, 1).routes(),
         *FileRoutes(dependency, dependency, dependency, dependency, 1).routes(),
         *VectorStoreRoutes(dependency, dependency, dependency, dependency, dependency).routes(),
         SearchRoute(dependency).route(),
