@@ -26,8 +26,6 @@ AUDIT_LINE = orjson.dumps({"action": "test.call"}).decode()
 class DoubleRecord:
     """Records the calls of a settlement to an audit record, in order."""
 
-    in_commit: InCommit | None = None
-
     def __init__(self) -> None:
         self.events: list[object] = []
         self.in_commit: InCommit | None = None

@@ -394,7 +394,8 @@ def _check_answer(
 def _with_parameter(template: str) -> str:
     for start, name in PATH_PARAMETERS.items():
         if template.startswith(start):
-            return f"{start[: start.index('{')]}{{{name}}}{template.removeprefix(start)}"
+            before, after = start.split("{")[0], start.split("}")[1]
+            return f"{before}{{{name}}}{after}{template.removeprefix(start)}"
     return template
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from drw.api.models.v1.health_pb2 import Slo
-from drw.catalog import BURN_ALERTS, MIN_BAD_REQUESTS, Objective, Service
+from drw.catalog import BURN_ALERTS, MIN_BAD_REQUESTS, BurnAlert, Objective, Service
 from drw.models.health.burn_rates import ALL_WINDOWS, BUDGET_WINDOW, Counts, slos
 
 SERVICE = Service(
@@ -36,7 +36,7 @@ def test_the_budget_is_what_the_objective_permits_to_fail() -> None:
 
 
 @pytest.mark.parametrize("alert", BURN_ALERTS, ids=lambda alert: alert.name)
-def test_an_alert_needs_both_of_its_windows_above_its_rate(alert) -> None:
+def test_an_alert_needs_both_of_its_windows_above_its_rate(alert: BurnAlert) -> None:
     def state(long_rate: float, short_rate: float) -> tuple[int, str]:
         windows = everywhere(Counts(good=100_000))
         for minutes, rate in ((alert.long_minutes, long_rate), (alert.short_minutes, short_rate)):

@@ -122,9 +122,7 @@ async def test_files_above_the_cache_are_refused(tmp_path: Path) -> None:
         await registered.files.locate(registered.spec)
 
 
-async def test_damaged_cache_is_refused_by_the_process(
-    registered: Registered, start: Callable[..., Any], tmp_path: Path
-) -> None:
+async def test_damaged_cache_is_refused_by_the_process(registered: Registered) -> None:
     """The process that loads a model hashes its files again."""
     from drw.models.serving.adapters.onnx import OnnxLoader
 

@@ -12,11 +12,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from drw.api.models.v1.discovery_pb2 import Alias, Permit, ResolvedModel, WeightedTarget
+from drw.api.models.v1.discovery_pb2 import Alias, Permit, WeightedTarget
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import Forbidden
 from drw.kernel.rpc.context import Principal, acting_for
-from drw.models.serving.routing.permits import check_permit
+from drw.routing import permits
 from models.inference import onnx_models
 from models.inference.running import ADMIN, infer, predictive, rows, with_models
 
@@ -112,15 +112,15 @@ async def test_version_in_the_path(start: Callable[..., Any], tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("permit", "error"),
     [
-        (Permit(), "no approved validation record"),
+        (Permit(), "no valid validation record"),
         (Permit(validation="val_1", expires_at=int(time.time()) - 1), "expired"),
     ],
 )
 def test_model_without_a_valid_permit_is_refused(permit: Permit, error: str) -> None:
     with pytest.raises(Forbidden, match=error):
-        check_permit(ResolvedModel(permit=permit), time.time())
-    check_permit(ResolvedModel(permit=Permit(validation="val_1", expires_at=int(time.time()) + 60)), time.time())
-    check_permit(ResolvedModel(permit=Permit(validation="settings")), time.time())
+        permits.check("fraud", permit)
+    permits.check("fraud", Permit(validation="val_1", expires_at=int(time.time()) + 60))
+    permits.check("fraud", Permit(validation="settings"))
 
 
 async def test_rows_are_written_to_the_ledger(start: Callable[..., Any], tmp_path: Path) -> None:

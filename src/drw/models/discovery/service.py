@@ -95,7 +95,6 @@ class Discovery(contract.Discovery):
         validations: Validations,
         promotions: Promotions,
         files: FileReader,
-        permit_seconds: float,
     ) -> None:
         self._registry = registry
         self._store = store
@@ -106,7 +105,6 @@ class Discovery(contract.Discovery):
         self._validations = validations
         self._promotions = promotions
         self._files = files
-        self._permit_seconds = permit_seconds
         self._changed = asyncio.Event()
 
     async def list_models(self, request: ListModelsRequest, /) -> ListModelsResponse:
@@ -206,7 +204,7 @@ class Discovery(contract.Discovery):
         """Return a page of versions, without files, evaluation results and validation records."""
         rows, token = await self._versions.page(request)
         aliases = await self._versions.aliases([row["key"] for row in rows])
-        versions = [messages.version(row, self._permit_seconds, aliases.get(row["key"], ())) for row in rows]
+        versions = [messages.version(row, aliases.get(row["key"], ())) for row in rows]
         return ListVersionsResponse(versions=versions, next_page_token=token)
 
     async def get_version(self, request: GetVersionRequest, /) -> ModelVersion:
@@ -295,7 +293,7 @@ class Discovery(contract.Discovery):
     async def _version(self, row: Row) -> ModelVersion:
         key = row["key"]
         aliases: Sequence[str] = (await self._versions.aliases([key])).get(key, ())
-        version = messages.version(row, self._permit_seconds, aliases)
+        version = messages.version(row, aliases)
         version.files.extend(await self._versions.files(key))
         version.evaluations.extend(map(messages.evaluation, await self._versions.evaluations(key)))
         version.validations.extend(map(messages.validation, await self._validations.of(key)))
@@ -341,7 +339,6 @@ async def build(scope: ServiceContext) -> Discovery:
         Validations(versions, second_person, settings.max_validation_days),
         Promotions(registry, store, versions, second_person),
         FileReader(files, database),
-        settings.permit_seconds,
     )
     await service.refresh()
     await history.record_settings(database, registry.aliases.all(), registry.digests())

@@ -29,7 +29,7 @@ def refusal(row: Row) -> str:
     return ""
 
 
-def permit(row: Row, seconds: float) -> Permit:
+def permit(row: Row, seconds: float = float("inf")) -> Permit:
     """Return the permit of a version for at most `seconds`.
 
     Raises:

@@ -24,8 +24,8 @@ SETTINGS = "settings"
 """The registrar of the models of the settings."""
 
 
-def version(row: Row, seconds: float, aliases: Sequence[str] = ()) -> ModelVersion:
-    """Return a stored version as a message; a permit is valid for at most `seconds`."""
+def version(row: Row, aliases: Sequence[str] = ()) -> ModelVersion:
+    """Return a stored version as a message; its permit ends with its record."""
     metadata, contents = row["metadata"], row["contents"]
     message = ModelVersion(
         id=row["id"],
@@ -58,7 +58,7 @@ def version(row: Row, seconds: float, aliases: Sequence[str] = ()) -> ModelVersi
     if reason := permits.refusal(row):
         message.blocked = reason
     else:
-        message.permit.CopyFrom(permits.permit(row, seconds))
+        message.permit.CopyFrom(permits.permit(row))
     return message
 
 

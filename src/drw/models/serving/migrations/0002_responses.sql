@@ -27,7 +27,7 @@ create table stored_bytes (
 );
 
 -- Information barriers: a response is seen from inside all of its walls. This function is the only place that says so.
-create function inside(object_walls text[], caller_walls text[]) returns boolean
+create or replace function inside(object_walls text[], caller_walls text[]) returns boolean
 language sql immutable parallel safe as $$ select object_walls <@ caller_walls $$;
 
 create function visible_responses(of_org text, of_desk text, caller_walls text[]) returns setof response

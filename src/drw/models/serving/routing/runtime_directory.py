@@ -114,10 +114,6 @@ class RuntimeDirectory:
         listed = await self._discovery.list_models(ListModelsRequest(), timeout=RESOLVE_TIMEOUT_SECONDS)
         return [model for model in listed.models if model.kind in KINDS["predictive"] and model.engine != "alias"]
 
-    def expire(self) -> None:
-        """Let all plans be resolved again."""
-        self._plans = {key: (plan, 0.0) for key, (plan, _) in self._plans.items()}
-
     async def _version(self, name: str, version: str) -> RuntimePlan:
         """Return one version: a registered one is `NAME@VERSION`; the settings name none, so the loaded one counts."""
         try:
