@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 OPSET, IR = 17, 9
 TYPES = {
@@ -95,3 +97,24 @@ def divide(folder: Path) -> Path:
     """A model that divides `a` by `b`, with NaN and infinity as possible results."""
     shape = ("FP32", ("n",))
     return write(folder, [helper.make_node("Div", ["a", "b"], ["y"])], [("a", *shape), ("b", *shape)], [("y", *shape)])
+
+
+def cross_encoder(folder: Path) -> Path:
+    """A cross-encoder whose score grows with the share of tokens of the document that are the word `yes`."""
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "[SEP]": 2, "yes": 3, "no": 4, "query": 5}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A", pair="$A [SEP] $B:1", special_tokens=[("[SEP]", 2)]
+    )
+    nodes = [
+        helper.make_node("Equal", ["input_ids", "yes"], ["is_yes"]),
+        helper.make_node("Cast", ["is_yes"], ["weights"], to=1),
+        helper.make_node("ReduceSum", ["weights", "axes"], ["logits"], keepdims=1),
+    ]
+    inputs = [(name, "INT64", ("n", "length")) for name in ("input_ids", "attention_mask")]
+    constants = [("yes", np.int64(3)), ("axes", np.array([1], np.int64))]
+    write(folder, nodes, inputs, [("logits", "FP32", ("n", 1))], constants)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "max_position_embeddings": 16}))
+    return folder

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from drw.api.models.v1 import discovery_rpc
@@ -160,32 +158,8 @@ async def test_two_gguf_models_run_under_one_budget(start: Callable[..., Any], w
         assert (await infer(cluster, "scale", request)).status_code == 200
 
 
-def cross_encoder(folder: Path) -> Path:
-    """A cross-encoder whose score grows with the share of tokens of the document that are the word `yes`."""
-    from onnx import helper
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    vocabulary = {"[PAD]": 0, "[UNK]": 1, "[SEP]": 2, "yes": 3, "no": 4, "query": 5}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A", pair="$A [SEP] $B:1", special_tokens=[("[SEP]", 2)]
-    )
-    nodes = [
-        helper.make_node("Equal", ["input_ids", "yes"], ["is_yes"]),
-        helper.make_node("Cast", ["is_yes"], ["weights"], to=1),
-        helper.make_node("ReduceSum", ["weights", "axes"], ["logits"], keepdims=1),
-    ]
-    inputs = [(name, "INT64", ("n", "length")) for name in ("input_ids", "attention_mask")]
-    constants = [("yes", np.int64(3)), ("axes", np.array([1], np.int64))]
-    onnx_models.write(folder, nodes, inputs, [("logits", "FP32", ("n", 1))], constants)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "max_position_embeddings": 16}))
-    return folder
-
-
 async def test_reranker_scores_documents(start: Callable[..., Any], tmp_path: Path) -> None:
-    reranker = predictive(cross_encoder(tmp_path / "r")) | {"kind": "reranker"}
+    reranker = predictive(onnx_models.cross_encoder(tmp_path / "r")) | {"kind": "reranker"}
     async with start(discovery=with_models(rank=reranker)) as cluster:
         documents = ["no no", "yes yes", "no yes", "", "yes " * 100]
         request = {
@@ -201,7 +175,7 @@ async def test_reranker_scores_documents(start: Callable[..., Any], tmp_path: Pa
 
 
 async def test_reranker_without_a_tokenizer_is_refused(start: Callable[..., Any], tmp_path: Path) -> None:
-    folder = cross_encoder(tmp_path / "r")
+    folder = onnx_models.cross_encoder(tmp_path / "r")
     (folder / "tokenizer.json").unlink()
     async with start(discovery=with_models(rank=predictive(folder) | {"kind": "reranker"})) as cluster:
         response = await cluster.http.get("/v2/models/rank")
@@ -212,7 +186,7 @@ async def test_reranker_port(start: Callable[..., Any], tmp_path: Path) -> None:
     from drw.models.serving.adapters.onnx import OnnxLoader
 
     loader = OnnxLoader(OnnxLoader.Settings(max_output_bytes=1 << 20))
-    spec = ModelSpec("rank", "", "onnx", "reranker", folder=str(cross_encoder(tmp_path / "r")))
+    spec = ModelSpec("rank", "", "onnx", "reranker", folder=str(onnx_models.cross_encoder(tmp_path / "r")))
 
     async def locate(each: ModelSpec) -> Path:
         return Path(each.folder)

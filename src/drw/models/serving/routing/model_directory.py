@@ -129,8 +129,12 @@ class ModelDirectory:
                         self._expire()
 
     def _expire(self) -> None:
-        for entry in (*self._plans.values(), *self._embeddings.values(), *self._ordered.values()):
-            entry.expires_at = 0.0
+        for plan in self._plans.values():
+            plan.expires_at = 0.0
+        for embedding in self._embeddings.values():
+            embedding.expires_at = 0.0
+        for ordered in self._ordered.values():
+            ordered.expires_at = 0.0
 
     def replicas(self) -> Iterator[tuple[str, Replica]]:
         """Yield each replica that was used, with the id of its model."""
