@@ -24,6 +24,7 @@ from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import NotFound
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile, SettingLayers
+from drw.models.discovery.registry import ModelSettings
 from support.hosting import hosted
 from support.json_types import Json, JsonObject
 
@@ -240,3 +241,24 @@ async def test_invalid_fallbacks_and_aliases_are_rejected_with_a_remedy(
         await host.start()
     assert remedy in caught.value.message
     await host.stop()
+
+
+@pytest.mark.parametrize(
+    ("model", "remedy"),
+    [
+        ({"kind": "reranker", "engine": "vertex"}, "a reranker model has engine = 'onnx' or 'openai'"),
+        ({"kind": "reranker", "engine": "onnx"}, "a reranker model needs an absolute path"),
+        ({"kind": "reranker", "engine": "onnx", "folder": "/r", "base_url": "http://h/v1"}, "has a folder, not a base"),
+        ({"kind": "reranker", "engine": "openai"}, "it must be like 'https://host/v1'"),
+        (
+            {"kind": "reranker", "engine": "openai", "folder": "/r", "base_url": "http://h/v1"},
+            "a base_url, not a folder",
+        ),
+        ({"kind": "moderation", "engine": "onnx", "folder": "/r"}, "a moderation model has engine = 'openai'"),
+        ({"kind": "moderation", "engine": "openai", "base_url": "http://h/v1", "parameters": ["a"]}, "no parameters"),
+        ({"kind": "moderation", "engine": "openai", "base_url": "http://h/v1", "default": True}, "only a chat model"),
+    ],
+)
+def test_rerankers_and_moderation_models_are_checked(model: JsonObject, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        ModelSettings(**model)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
 from aiohttp import web
 
 from drw.kernel.errors import ConfigError
-from models.cluster import ModelsCluster
+from models.cluster import ModelsCluster, StartCluster
+from support.json_types import Json, JsonObject
 
-RULES: dict[str, Any] = {
+RULES: JsonObject = {
     "categories": {
         "violence": {"words": ["attack", "Überfall"]},
         "account-number": {"patterns": [r"\b\d{10}\b"]},
@@ -22,7 +22,7 @@ RULES: dict[str, Any] = {
 
 
 @pytest.fixture
-async def policy(start: Callable[..., Any]) -> AsyncIterator[ModelsCluster]:
+async def policy(start: StartCluster) -> AsyncIterator[ModelsCluster]:
     async with start(moderation=RULES) as cluster:
         yield cluster
 
@@ -43,15 +43,15 @@ async def test_the_policy_flags_what_its_rules_name(policy: ModelsCluster) -> No
 
 async def test_the_policy_is_the_default_and_reads_content_parts(policy: ModelsCluster) -> None:
     assert (await policy.client.moderations.create(input="an attack")).results[0].flagged
-    parts: Any = [{"type": "text", "text": "an"}, {"type": "text", "text": "attack"}]
+    parts: Json = [{"type": "text", "text": "an"}, {"type": "text", "text": "attack"}]
     (result,) = (await policy.client.moderations.create(input=parts)).results
     assert result.flagged
-    image: Any = [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]
+    image: Json = [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]
     with pytest.raises(openai.BadRequestError, match="texts only"):
         await policy.client.moderations.create(input=image)
 
 
-async def test_patterns_take_linear_time(start: Callable[..., Any]) -> None:
+async def test_patterns_take_linear_time(start: StartCluster) -> None:
     rules = {"categories": {"violence": {"patterns": ["(a+)+$", "(x+x+)+y"]}}}
     async with start(moderation=rules) as cluster:
         text = "a" * 200_000 + "!" + "x" * 200_000
@@ -59,7 +59,7 @@ async def test_patterns_take_linear_time(start: Callable[..., Any]) -> None:
         assert not result.flagged
 
 
-async def test_patterns_that_are_not_linear_are_refused_at_start(start: Callable[..., Any]) -> None:
+async def test_patterns_that_are_not_linear_are_refused_at_start(start: StartCluster) -> None:
     with pytest.raises(ConfigError, match="violence.patterns"):
         async with start(moderation={"categories": {"violence": {"patterns": [r"(a)\1"]}}}):
             pass
@@ -88,9 +88,9 @@ async def test_without_rules_there_is_no_policy(cluster: ModelsCluster) -> None:
         await cluster.client.moderations.create(input="a", model="policy")
 
 
-async def test_an_upstream_classifies(start: Callable[..., Any], tmp_path: Path) -> None:
-    bodies: list[Any] = []
-    answers: list[Any] = []
+async def test_an_upstream_classifies(start: StartCluster, tmp_path: Path) -> None:
+    bodies: list[Json] = []
+    answers: list[Json] = []
 
     async def moderate(request: web.Request) -> web.Response:
         bodies.append(await request.json())
@@ -111,7 +111,7 @@ async def test_an_upstream_classifies(start: Callable[..., Any], tmp_path: Path)
             answer = await cluster.client.moderations.create(input="an attack", model="judge")
             assert answer.results[0].flagged and answer.results[0].category_scores.violence == 0.9
             assert bodies == [{"model": "omni", "input": ["an attack"]}]
-            invalid: list[Any] = [{}, {"results": []}, {"results": [result] * 2}, {"results": [{"flagged": "yes"}]}]
+            invalid: list[Json] = [{}, {"results": []}, {"results": [result] * 2}, {"results": [{"flagged": "yes"}]}]
             for wrong in invalid:
                 answers.append(wrong)
                 with pytest.raises(openai.InternalServerError):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
 
-from models.cluster import ModelsCluster
+from models.cluster import ModelsCluster, StartCluster
+from support.json_types import Json, JsonObject
 
 DOCUMENTS = ["copper", {"text": "rates rose today"}, "zinc"]
 
@@ -19,9 +19,9 @@ class DoubleReranker:
     """Scores a document by its length; `answer` replaces the answer."""
 
     def __init__(self) -> None:
-        self.bodies: list[dict[str, Any]] = []
+        self.bodies: list[JsonObject] = []
         self.tei = False
-        self.answer: Any = None
+        self.answer: Json = None
         self.status = 200
 
     async def rerank(self, request: web.Request) -> web.Response:
@@ -41,6 +41,9 @@ class DoubleReranker:
         return web.json_response({"results": results[::-1], "usage": {"total_tokens": 21}})
 
 
+Upstream = tuple[ModelsCluster, DoubleReranker]
+
+
 @asynccontextmanager
 async def double_reranker(socket: Path) -> AsyncIterator[DoubleReranker]:
     double = DoubleReranker()
@@ -56,7 +59,7 @@ async def double_reranker(socket: Path) -> AsyncIterator[DoubleReranker]:
 
 
 @pytest.fixture
-async def upstream(start: Callable[..., Any], tmp_path: Path) -> AsyncIterator[tuple[ModelsCluster, DoubleReranker]]:
+async def upstream(start: StartCluster, tmp_path: Path) -> AsyncIterator[Upstream]:
     socket = tmp_path / "r"
     model = {"kind": "reranker", "engine": "openai", "base_url": f"unix:{socket}", "upstream_model": "bge"}
     double = {"engine": "openai", "base_url": f"unix:{tmp_path}/x"}
@@ -66,12 +69,14 @@ async def upstream(start: Callable[..., Any], tmp_path: Path) -> AsyncIterator[t
         yield cluster, reranker
 
 
-async def rerank(cluster: ModelsCluster, model: str = "ranker", **fields: Any) -> Any:
+async def rerank(cluster: ModelsCluster, model: str = "ranker", **fields: Json) -> Json:
     body = {"model": model, "query": "what rose?", "documents": DOCUMENTS, **fields}
     return await cluster.http.post("/v1/rerank", json=body)
 
 
-async def test_documents_are_ordered_by_the_scores_of_the_upstream(upstream: Any) -> None:
+async def test_documents_are_ordered_by_the_scores_of_the_upstream(
+    upstream: Upstream,
+) -> None:
     cluster, double = upstream
     answer = (await rerank(cluster)).json()
     assert [(one["index"], one["relevance_score"]) for one in answer["results"]] == [(1, 16.0), (0, 6.0), (2, 4.0)]
@@ -85,14 +90,14 @@ async def test_documents_are_ordered_by_the_scores_of_the_upstream(upstream: Any
     assert record["details"]["prompt_tokens"] == 21 and "rates" not in str(record)
 
 
-async def test_top_n_and_return_documents_are_honoured(upstream: Any) -> None:
+async def test_top_n_and_return_documents_are_honoured(upstream: Upstream) -> None:
     cluster, _ = upstream
     results = (await rerank(cluster, top_n=2, return_documents=False)).json()["results"]
     assert results == [{"index": 1, "relevance_score": 16.0}, {"index": 0, "relevance_score": 6.0}]
     assert len((await rerank(cluster, top_n=50)).json()["results"]) == 3
 
 
-async def test_the_format_of_tei_is_detected_once(upstream: Any) -> None:
+async def test_the_format_of_tei_is_detected_once(upstream: Upstream) -> None:
     cluster, double = upstream
     double.tei = True
     for _ in range(2):
@@ -102,7 +107,7 @@ async def test_the_format_of_tei_is_detected_once(upstream: Any) -> None:
     assert ["texts" in body for body in double.bodies] == [False, True, True]
 
 
-async def test_an_embedding_model_reranks_by_cosine(upstream: Any) -> None:
+async def test_an_embedding_model_reranks_by_cosine(upstream: Upstream) -> None:
     cluster, _ = upstream
     answer = (await rerank(cluster, "vectors")).json()
     order = [one["index"] for one in answer["results"]]
@@ -127,14 +132,16 @@ async def test_an_embedding_model_reranks_by_cosine(upstream: Any) -> None:
         {"results": ["a", "b", "c"]},
     ],
 )
-async def test_incomplete_answers_are_errors(upstream: Any, answer: Any) -> None:
+async def test_incomplete_answers_are_errors(upstream: Upstream, answer: Json) -> None:
     cluster, double = upstream
     double.answer = answer
     assert (await rerank(cluster)).status_code == 503
     assert cluster.records()[-1]["outcome"] == "failed"
 
 
-async def test_errors_of_the_upstream_and_of_the_request_are_named(upstream: Any) -> None:
+async def test_errors_of_the_upstream_and_of_the_request_are_named(
+    upstream: Upstream,
+) -> None:
     cluster, double = upstream
     double.status = 500
     assert (await rerank(cluster)).status_code == 503

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from models.cluster import ModelsCluster
+from models.cluster import ModelsCluster, StartCluster
+from support.json_types import Json
 
 
 @pytest.fixture
-async def small(start: Callable[..., Any], engine: Path) -> AsyncIterator[ModelsCluster]:
+async def small(start: StartCluster, engine: Path) -> AsyncIterator[ModelsCluster]:
     async with start(small=engine) as cluster:
         yield cluster
 
 
-async def post(cluster: ModelsCluster, path: str, **body: Any) -> Any:
+async def post(cluster: ModelsCluster, path: str, **body: Json) -> Json:
     return await cluster.http.post(path, json={"model": "small", **body})
 
 
@@ -33,7 +33,7 @@ async def test_text_becomes_tokens_and_text_again(small: ModelsCluster) -> None:
 
 
 async def test_a_chat_has_the_tokens_that_its_answer_reports(small: ModelsCluster) -> None:
-    messages: Any = [{"role": "user", "content": "Say hello."}]
+    messages: Json = [{"role": "user", "content": "Say hello."}]
     counted = (await post(small, "/v1/tokenize", messages=messages)).json()
     answer = await small.client.chat.completions.create(model="small", messages=messages, max_tokens=1)
     assert answer.usage is not None and counted["count"] == answer.usage.prompt_tokens

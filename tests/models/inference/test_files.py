@@ -154,6 +154,11 @@ async def test_two_gguf_models_run_under_one_budget(start: Callable[..., Any], w
 
         first, second = await asyncio.gather(chat("one"), chat("two"))
         assert first and first == second
+        tokens = (await cluster.http.post("/v1/tokenize", json={"model": "one", "prompt": "Say hello."})).json()[
+            "tokens"
+        ]
+        text = await cluster.http.post("/v1/detokenize", json={"model": "two", "tokens": tokens})
+        assert text.json() == {"prompt": "Say hello."}
         request = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
         assert (await infer(cluster, "scale", request)).status_code == 200
 

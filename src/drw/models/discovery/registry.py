@@ -208,6 +208,8 @@ class ModelSettings(Settings):
             raise ValueError("only a chat model can be the default")
         if self.parameters:
             raise ValueError(f"a {self.kind} model has no parameters: they are for chat models")
+        if self.folder:
+            raise ValueError(f"a {self.kind} model with engine = 'openai' has a base_url, not a folder")
         self._check_addresses()
 
     def _check_addresses(self) -> None:

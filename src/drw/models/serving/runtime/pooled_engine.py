@@ -16,6 +16,7 @@ from drw.models.serving.ports import (
     EngineLimits,
     EngineTarget,
     ModelSpec,
+    Tokens,
 )
 from drw.models.serving.runtime.pool import ModelPool
 
@@ -48,6 +49,19 @@ class PooledEngine(ChatEngine):
         """Load the model if it is not loaded, and count the prompt; see `ChatEngine.count_prompt`."""
         async with self._pool.lease(self.spec) as model:
             return await self._engine.count_prompt(_at(target, model.address), endpoint, body)
+
+    async def tokenize(
+        self, target: EngineTarget, endpoint: Endpoint, body: Body, *, special: bool, strings: bool
+    ) -> Tokens:
+        """Load the model if it is not loaded, and return the tokens; see `ChatEngine.tokenize`."""
+        async with self._pool.lease(self.spec) as model:
+            at = _at(target, model.address)
+            return await self._engine.tokenize(at, endpoint, body, special=special, strings=strings)
+
+    async def detokenize(self, target: EngineTarget, tokens: Sequence[int]) -> str:
+        """Load the model if it is not loaded, and return the text; see `ChatEngine.detokenize`."""
+        async with self._pool.lease(self.spec) as model:
+            return await self._engine.detokenize(_at(target, model.address), tokens)
 
     async def check(self, target: EngineTarget) -> None:
         """Check the engine if the model is loaded; a model that is not loaded is loaded by its next request."""
