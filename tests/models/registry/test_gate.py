@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from drw.api.models.v1.discovery_pb2 import (
     Alias,
@@ -22,6 +24,7 @@ from drw.api.models.v1.versions_pb2 import (
     ApproveVersionRequest,
     CreatePromotionRequest,
     GetVersionRequest,
+    ModelPrice,
     RetireVersionRequest,
     RevokeValidationRequest,
 )
@@ -84,6 +87,16 @@ async def refused_soon(world: RegistryWorld, model: str, reason: str) -> None:
         while (await ask(world, model)).status_code == 200:
             await asyncio.sleep(0.01)
     await refused(world, model, reason)
+
+
+async def test_calls_of_a_version_cost_its_price(world: RegistryWorld) -> None:
+    price = ModelPrice(prompt_usd_per_million="1000", completion_usd_per_million="2000")
+    version = await world.approved(price=price)
+    assert (await ask(world, version.id)).status_code == 200
+    with psycopg.connect(world.profile.postgres, row_factory=dict_row) as connection:
+        row = connection.execute("select * from metering.ledger where model = %s", (version.id,)).fetchone()
+    assert row is not None
+    assert row["cost"] == row["prompt_tokens"] * 1_000_000 + row["completion_tokens"] * 2_000_000 > 0
 
 
 async def test_a_retired_version_is_refused_even_with_a_valid_record(world: RegistryWorld) -> None:

@@ -44,13 +44,16 @@ class PricingPolicy:
         self._budgets = {Subject(b.subject, b.org, b.name) for b in policy.budgets}
         self._limits = {subject_of(limit): limit for limit in policy.limits if _is_counted_here(limit)}
 
-    def price(self, model: str, version: str, at: datetime) -> Price:
-        """Return the price of a model at a time; the price of its version takes precedence."""
+    def price(self, model: str, version: str, at: datetime, default: Price = FREE) -> Price:
+        """Return the price of a model at a time; the price of its version takes precedence.
+
+        `default` is the price of a model for which none is set.
+        """
         for name in ((model, version), (model, "")):
             effective = [price for since, price in self._prices.get(name, ()) if since <= at]
             if effective:
                 return effective[-1]
-        return FREE
+        return default
 
     def for_call(self, subjects: Sequence[Subject], prices: Sequence[Price]) -> CallPricing:
         """Return the budgets and limits that apply to a call of these subjects."""

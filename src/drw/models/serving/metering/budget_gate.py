@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from drw.api.gateway.v1.rate_limiting_pb2 import Policy, WatchPolicyRequest
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
+from drw.billing.amounts import FREE, Price
 from drw.billing.counters.client import Counters, CountersUnavailable, Window
 from drw.billing.ledger.attempts import Attempt, AttemptHistory
 from drw.billing.ledger.ledger import Ledger
@@ -88,23 +89,25 @@ class BudgetGate:
             yield call
 
     @asynccontextmanager
-    async def inference(self, model: str, version: str, rows: int, record: CallRecord) -> AsyncIterator[Call]:
+    async def inference(
+        self, model: str, version: str, rows: int, record: CallRecord, default_price: Price
+    ) -> AsyncIterator[Call]:
         """Meter a request of so many rows to a predictive model; a row costs as much as a prompt token of the price.
 
         Raises and ends as `metered` does.
         """
-        async with self._input_metered("inference", model, version, rows, record) as call:
+        async with self._input_metered("inference", model, version, rows, record, default_price) as call:
             yield call
             await call.progress(UsageUpdate(input_tokens=rows, output_tokens=0, final=True))
 
     @asynccontextmanager
     async def _input_metered(
-        self, route: str, model: str, version: str, units: int, record: CallRecord
+        self, route: str, model: str, version: str, units: int, record: CallRecord, default_price: Price = FREE
     ) -> AsyncIterator[Call]:
         """Meter a call that is charged by its input, of at most so many units."""
         history, caller = _start_history(route, model, version)
         policy = self._pricing.current()
-        price = policy.price(model, version, datetime.now(UTC))
+        price = policy.price(model, version, datetime.now(UTC), default_price)
         maximum = Estimate(model, version, price, units, 0)
         pricing = policy.for_call((*caller, model_subject(model)), [price])
         call: Call
@@ -126,7 +129,9 @@ class BudgetGate:
         first = request.models[0]
         history, caller = _start_history("managed", first.id, first.upstream_model)
         policy, at = self._pricing.current(), datetime.now(UTC)
-        prices = {model.id: policy.price(model.id, model.upstream_model, at) for model in request.models}
+        prices = {
+            model.id: policy.price(model.id, model.upstream_model, at, model.default_price) for model in request.models
+        }
         subjects = (*caller, *(model_subject(model.id) for model in request.models))
         pricing = policy.for_call(subjects, list(prices.values()))
         if pricing.unlimited:

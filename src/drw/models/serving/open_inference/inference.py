@@ -11,6 +11,7 @@ from drw.kernel.observability.overhead import waiting
 from drw.kernel.rpc.context import caller
 from drw.models.serving.errors import RequestTimedOut
 from drw.models.serving.metering.budget_gate import BudgetGate
+from drw.models.serving.metering.version_prices import default_price
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.open_inference.requests import InferRequest, check_against_model
 from drw.models.serving.ports import short_digest
@@ -57,7 +58,9 @@ class Inference:
             check_against_model(request, loaded.inputs, loaded.outputs)
             version = short_digest(loaded.digest)
             record.details |= {"version": loaded.digest, "rows": request.rows}
-            async with self._metering.inference(resolved.id, version, request.rows, record):
+            async with self._metering.inference(
+                resolved.id, version, request.rows, record, default_price(model.resolved)
+            ):
                 outputs = await self._outputs(request, model)
                 record.set_answer(render(resolved.id, version, outputs), None)
         return resolved.id

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from drw.api.models.v1.discovery_pb2 import Permit
+from drw.billing.amounts import FREE, Price
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import ContextLengthExceeded
 from drw.models.serving.openai.requests import Completion, Sampling, prompts_of, unknown_parameter
@@ -36,6 +37,8 @@ class ChatModel:
     affinity: str
     parameters: frozenset[str] = frozenset()
     """Supported parameters that are not OpenAI's."""
+    default_price: Price = FREE
+    """The price of a registered version, unless the operator sets one."""
     takes_reasoning: bool = False
     """Whether the reasoning of earlier answers is sent to it."""
 

@@ -21,6 +21,7 @@ from drw.kernel.errors import DeadlineExceeded, Forbidden, InvalidRequest, NotFo
 from drw.kernel.rpc.context import caller_or_none
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList, killed_error
+from drw.models.serving.metering.version_prices import default_price
 from drw.models.serving.ports import ChatEngine, Deadlines, EngineTarget, ModelSpec
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.candidates import CandidateList, ChatModel
@@ -264,6 +265,7 @@ class ModelDirectory:
             prefill=resolved.prefill,
             affinity=resolved.affinity,
             parameters=engine.parameters.union(resolved.parameters),
+            default_price=default_price(resolved),
             takes_reasoning=resolved.takes_reasoning,
         )
 
