@@ -79,13 +79,19 @@ class BudgetGate:
 
     @asynccontextmanager
     async def embedding(
-        self, model: str, inputs: Sequence[str | Sequence[int]], record: CallRecord, route: str = "embedding"
+        self,
+        model: str,
+        inputs: Sequence[str | Sequence[int]],
+        record: CallRecord,
+        route: str = "embedding",
+        default_price: Price = FREE,
     ) -> AsyncIterator[Call]:
         """Meter a request that only reads texts, for the block, which reports its usage by `MeteredCall.progress`.
 
         Raises and ends as `metered` does.
         """
-        async with self._input_metered(route, model, model, sum(map(text_token_bound, inputs)), record) as call:
+        units = sum(map(text_token_bound, inputs))
+        async with self._input_metered(route, model, model, units, record, default_price) as call:
             yield call
 
     @asynccontextmanager

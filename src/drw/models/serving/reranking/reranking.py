@@ -10,6 +10,7 @@ import orjson
 from drw.api.models.v1.discovery_pb2 import ResolvedModel
 from drw.billing.usage import UsageUpdate
 from drw.models.serving.metering.budget_gate import BudgetGate
+from drw.models.serving.metering.version_prices import default_price
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.ports import Ranking
 from drw.models.serving.reranking.engines import RerankEngines
@@ -44,7 +45,7 @@ class Reranking:
         record.set_model(model.id, model.engine, resolved.upstream_model or model.id, requested=request.model)
         # A cross-encoder reads the query with each document.
         inputs = [*texts, *[request.query] * len(texts)]
-        async with self._metering.embedding(model.id, inputs, record, "rerank") as call:
+        async with self._metering.embedding(model.id, inputs, record, "rerank", default_price(resolved)) as call:
             ranking = await self._engines.rank(resolved, request.query, texts, record)
             tokens = estimated_tokens(inputs) if ranking.tokens is None else ranking.tokens
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
