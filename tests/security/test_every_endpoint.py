@@ -278,6 +278,8 @@ SHARED_IN_ORG = {
     "POST /api/v1/kills": KILLS,
     **dict.fromkeys(
         (
+            "GET /api/v1/health",
+            "GET /api/v1/health/history",
             "GET /api/v1/model-versions",
             "GET /api/v1/model-versions/{id}",
             "GET /api/v1/model-versions/{id}/bom",

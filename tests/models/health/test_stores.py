@@ -39,7 +39,7 @@ async def health_database(profile: Profile) -> AsyncIterator[Database]:
 
 
 async def transitions(history: History, **request: object) -> list[Transition]:
-    page, _ = await history.page(ListTransitionsRequest(**request), 1000, replicas=True)  # type: ignore[arg-type]
+    page, _ = await history.page(ListTransitionsRequest(**request), 1000, None)  # type: ignore[arg-type]
     return page
 
 
@@ -138,15 +138,15 @@ async def test_pages_filters_and_times(health_database: Database) -> None:
         await history.record(subject, READY, subject)
     assert len(await transitions(history, service="model/a")) == 2
     assert len(await transitions(history, service="model/a/x")) == 1
-    first, token = await history.page(ListTransitionsRequest(), 3, replicas=True)
-    second, end = await history.page(ListTransitionsRequest(page_token=token), 3, replicas=True)
+    first, token = await history.page(ListTransitionsRequest(), 3, None)
+    second, end = await history.page(ListTransitionsRequest(page_token=token), 3, None)
     assert [each.service for each in (*first, *second)] == ["model/ab/x", "model/a/y", "model/a/x", "serving"]
     assert end == ""
     past = ListTransitionsRequest()
     past.to.FromSeconds(1)
-    assert await history.page(past, 3, replicas=True) == ([], "")
+    assert await history.page(past, 3, None) == ([], "")
     with pytest.raises(InvalidRequest):
-        await history.page(ListTransitionsRequest(page_token="x"), 3, replicas=True)
+        await history.page(ListTransitionsRequest(page_token="x"), 3, None)
 
 
 async def test_other_tenants_see_neither_details_nor_replicas_and_cannot_ask_for_a_replica(
@@ -154,8 +154,9 @@ async def test_other_tenants_see_neither_details_nor_replicas_and_cannot_ask_for
 ) -> None:
     history = History(health_database, HistorySettings())
     await history.record("model/org/a/10.0.0.1:80", DOWN, "secret")
-    (seen,), _ = await history.page(ListTransitionsRequest(), 10, replicas=False)
+    (seen,), _ = await history.page(ListTransitionsRequest(), 10, {"org/a"})
     assert (seen.service, seen.detail) == ("model/org/a", "")
+    assert await history.page(ListTransitionsRequest(), 10, {"org", "org/a/10.0.0.1:80"}) == ([], "")
     for guess, found in (("model/org/a", 1), ("model/org/a/10.0.0.1:80", 0)):
-        page, _ = await history.page(ListTransitionsRequest(service=guess), 10, replicas=False)
+        page, _ = await history.page(ListTransitionsRequest(service=guess), 10, {"org/a"})
         assert len(page) == found

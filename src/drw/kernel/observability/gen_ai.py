@@ -18,6 +18,7 @@ from opentelemetry.trace import Span, SpanKind
 from prometheus_client import Counter, Histogram
 
 from drw.kernel.observability import telemetry
+from drw.kernel.observability.model_labels import model_label
 
 OPERATION, PROVIDER = "gen_ai.operation.name", "gen_ai.provider.name"
 REQUEST_MODEL, RESPONSE_MODEL = "gen_ai.request.model", "gen_ai.response.model"
@@ -78,7 +79,7 @@ COST_USD = Counter("drw_cost_usd", "Cost of model calls in US dollars.", ["org",
 @lru_cache(maxsize=4096)
 def cost_counter(org: str, desk: str, model: str) -> Counter:
     """Return the cost counter of a desk and model."""
-    return COST_USD.labels(org, desk, model)
+    return COST_USD.labels(org, desk, model_label(model))
 
 
 def provider(engine: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
@@ -17,6 +18,8 @@ PAGE = """
 select * from transition
 where number < %s and (%s = '' or subject = %s or starts_with(subject, %s || '/'))
     and (%s::timestamptz is null or at >= %s) and (%s::timestamptz is null or at < %s)
+    and (%s::text[] is null or not starts_with(subject, 'model/')
+        or regexp_replace(subject, '^model/(.*)/[^/]*$', '\\1') = any(%s))
 order by number desc limit %s
 """
 TRIM = """
@@ -57,16 +60,22 @@ class History:
         """Forget the states of subjects that no longer exist; their history stays."""
         self._known = {subject: state for subject, state in self._known.items() if subject not in subjects}
 
-    async def page(self, request: ListTransitionsRequest, size: int, *, replicas: bool) -> tuple[list[Transition], str]:
+    async def page(
+        self, request: ListTransitionsRequest, size: int, models: Collection[str] | None
+    ) -> tuple[list[Transition], str]:
         """Return the transitions of a page, newest first, and the token of the next page.
 
-        `replicas`: the request can name a replica, and the transitions have the names of replicas and details.
+        `models`: only the replicas of these models, without their names and details, which the request cannot name
+        either; None: all.
         """
+        replicas, listed = models is None, None if models is None else sorted(models)
         since, until = (_time(request, name) for name in ("from", "to"))
         service = request.service
         exact = service if replicas or not service.startswith(MODEL) else ""
         number = paging.number_of(request.page_token)
-        rows = await self._database.all(PAGE, number, service, exact, service, since, since, until, until, size + 1)
+        rows = await self._database.all(
+            PAGE, number, service, exact, service, since, since, until, until, listed, listed, size + 1
+        )
         token = str(rows[size - 1]["number"]) if len(rows) > size else ""
         transitions = [_transition(row) for row in rows[:size]]
         for transition in () if replicas else transitions:

@@ -67,6 +67,15 @@ class ModelMonitor:
         keys = sorted(probes.keys() | self._replicas.keys())
         return [_model_health(key, probes.get(key), self._replicas.get(key)) for key in keys]
 
+    async def visible(self) -> set[str]:
+        """Return the ids of the models that the caller may use.
+
+        Raises:
+            Unavailable: discovery does not answer.
+        """
+        listed = await self._discovery.list_models(ListModelsRequest(), timeout=LIST_SECONDS)
+        return {model.id for model in listed.models}
+
     async def probe_periodically(self) -> None:
         """Probe each model at its interval."""
         while self._settings.interval_seconds:

@@ -17,6 +17,7 @@ from drw.api.models.v1.health_pb2 import (
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.catalog import BY_NAME
 from drw.kernel import tenancy
+from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.clock import Clock
 from drw.kernel.runtime.host import ServiceContext
@@ -53,7 +54,8 @@ class Health(contract.Health):
         """Return the present status of each service of the profile, and of each model."""
         services = await report(self._profile, self._channels)
         models = self._models.models() if self._models else []
-        if not tenancy.may_read_platform():
+        if (visible := await self._visible_models()) is not None:
+            models = [model for model in models if model.model in visible]
             for service in services:
                 service.detail = ""  # can contain issuers, routes and desks of other tenants
             for model in models:
@@ -71,9 +73,20 @@ class Health(contract.Health):
 
     async def list_transitions(self, request: ListTransitionsRequest, /) -> ListTransitionsResponse:
         """Return a page of the changes of state, newest first."""
-        size, replicas = request.page_size or PAGE_SIZE, tenancy.may_read_platform()
-        transitions, token = await self._history.page(request, size, replicas=replicas)
+        size = request.page_size or PAGE_SIZE
+        transitions, token = await self._history.page(request, size, await self._visible_models())
         return ListTransitionsResponse(transitions=transitions, next_page_token=token)
+
+    async def _visible_models(self) -> set[str] | None:
+        """Return the models that the caller may use; None: the caller may read the whole platform."""
+        if tenancy.may_read_platform():
+            return None
+        if self._models is None:
+            return set()
+        try:
+            return await self._models.visible()
+        except Unavailable:  # the report must come while discovery is down
+            return set()
 
 
 async def build(scope: ServiceContext) -> Health:

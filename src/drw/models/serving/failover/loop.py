@@ -10,6 +10,7 @@ from prometheus_client import Counter
 
 from drw.billing.reservations.errors import ModelAtCapacity
 from drw.kernel.errors import DrwError, InvalidRequest
+from drw.kernel.observability.model_labels import model_label
 from drw.kernel.rpc import context
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList
@@ -281,7 +282,9 @@ class Failover:
     def _count_fallback(self, model: ChatModel) -> None:
         previous = self._last_model or self._models[0]
         if model is not previous:
-            FALLBACKS.labels(previous.id, model.id, self._reason or self._skip_reason(previous)).inc()
+            FALLBACKS.labels(
+                model_label(previous.id), model_label(model.id), self._reason or self._skip_reason(previous)
+            ).inc()
 
     def _skip_reason(self, model: ChatModel) -> str:
         if not self._is_eligible(model):

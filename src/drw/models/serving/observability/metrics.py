@@ -7,6 +7,7 @@ from functools import lru_cache
 from prometheus_client import Histogram
 
 from drw.kernel.observability import gen_ai
+from drw.kernel.observability.model_labels import model_label
 
 DURATION = Histogram(
     "gen_ai_server_request_duration_seconds",
@@ -32,7 +33,7 @@ class CallMetrics:
     """The metrics of one model and operation, with labels resolved once."""
 
     def __init__(self, operation: str, provider: str, requested: str, model: str) -> None:
-        self._labels = operation, provider, requested, model
+        self._labels = operation, provider, model_label(requested), model_label(model)
         self.first_token = FIRST_TOKEN.labels(*self._labels)
         self.per_token = PER_TOKEN.labels(*self._labels)
         self.input = gen_ai.CLIENT_TOKENS.labels(*self._labels, "input")

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from prometheus_client import Gauge
 
+from drw.kernel.observability.model_labels import model_label
 from drw.kernel.runtime.clock import Clock
 from drw.models.serving.settings import CircuitSettings
 
@@ -43,7 +44,7 @@ class CircuitBreaker:
         self._settings = settings
         self._clock = clock
         self._on_change = on_change
-        self._gauge = STATE.labels(model, replica)
+        self._gauge = STATE.labels(model_label(model), replica)
         self._recent_failures: deque[bool] = deque(maxlen=settings.window)
         self._consecutive_failures = 0
         self._open_count = 0

@@ -13,6 +13,7 @@ from drw.api.models.v1.serving_pb2 import Probe
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.kernel.errors import DrwError, Forbidden, InvalidRequest
+from drw.kernel.observability.model_labels import model_label
 from drw.kernel.runtime.clock import Clock
 from drw.models.serving.errors import EngineStalled
 from drw.models.serving.failover.failure_policy import classify
@@ -65,7 +66,7 @@ class ModelProber:
                 probes = await self._probe(model, fresh_seconds, seconds)
                 self._last[model] = self._clock.time(), probes
                 for probe in probes:
-                    PROBES.labels(probe.model, Outcome.Name(probe.outcome).lower()).inc()
+                    PROBES.labels(model_label(probe.model), Outcome.Name(probe.outcome).lower()).inc()
             return probes
 
     async def _probe(self, model: str, fresh_seconds: float, seconds: float) -> list[Probe]:

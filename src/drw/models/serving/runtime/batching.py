@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from drw.kernel.errors import InvalidRequest, RateLimited
+from drw.kernel.observability.model_labels import model_label
 from drw.models.serving.errors import EngineBusy, EngineUnavailable
 from drw.models.serving.ports import LoadedModel, ModelSpec
 from drw.models.serving.runtime import metrics
@@ -58,9 +59,9 @@ class RequestQueue:
         self._arrived = asyncio.Event()
         self._forming = asyncio.Lock()
         self._running = 0
-        self._gauge = metrics.QUEUE.labels(spec.id)
-        self._batch_rows = metrics.BATCH_ROWS.labels(spec.id)
-        self._batch_seconds = metrics.INFER_SECONDS.labels(spec.id)
+        self._gauge = metrics.QUEUE.labels(model_label(spec.id))
+        self._batch_rows = metrics.BATCH_ROWS.labels(model_label(spec.id))
+        self._batch_seconds = metrics.INFER_SECONDS.labels(model_label(spec.id))
         self.waiting = 0
         """Number of requests that are not yet sent to the process."""
         self._workers = [asyncio.create_task(self._work()) for _ in range(AHEAD)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drw.kernel.errors import DrwError, Unavailable
+from drw.kernel.observability.model_labels import model_label
 from drw.models.serving.errors import EngineUnavailable, ModelLoadFailed, OutOfModelMemory
 from drw.models.serving.ports import LoadedModel, ModelLoader, ModelSpec
 from drw.models.serving.runtime import metrics
@@ -267,8 +268,8 @@ class ModelPool:
             if not model.address:
                 entry.queue = RequestQueue(spec, model, self._settings.max_waiting, self._settings.infer_seconds)
             entry.loaded_at = time.monotonic()
-            metrics.LOADS.labels(spec.id, "ok").inc()
-            metrics.LOADED.labels(spec.id).set(1)
+            metrics.LOADS.labels(model_label(spec.id), "ok").inc()
+            metrics.LOADED.labels(model_label(spec.id)).set(1)
             log.info("loaded", extra={"fields": {"model": spec.id, "memory_mib": memory_mib}})
         finally:
             entry.loading = None
@@ -279,7 +280,7 @@ class ModelPool:
         self._entries.pop(spec, None)
         entry.closed = True
         self._update_reserved()
-        metrics.LOADS.labels(spec.id, "failed").inc()
+        metrics.LOADS.labels(model_label(spec.id), "failed").inc()
         log.warning("%s", error.message)
         if isinstance(error, OutOfModelMemory):  # it can succeed as soon as another model is idle
             raise error
@@ -321,9 +322,9 @@ class ModelPool:
         """Take a model out of use: later requests load it again."""
         entry.closed = True
         self._ending.add(entry)
-        metrics.LOADED.labels(entry.spec.id).set(0)
-        metrics.MEMORY.labels(entry.spec.id).set(0)
-        metrics.UNLOADS.labels(entry.spec.id, reason).inc()
+        metrics.LOADED.labels(model_label(entry.spec.id)).set(0)
+        metrics.MEMORY.labels(model_label(entry.spec.id)).set(0)
+        metrics.UNLOADS.labels(model_label(entry.spec.id), reason).inc()
         log.info("unloaded", extra={"fields": {"model": entry.spec.id, "reason": reason}})
 
     async def _finish_close(self, entry: _Entry) -> None:
@@ -373,7 +374,7 @@ class ModelPool:
             return
         try:
             entry.resident_bytes = await entry.model.check()
-            metrics.MEMORY.labels(entry.spec.id).set(entry.resident_bytes)
+            metrics.MEMORY.labels(model_label(entry.spec.id)).set(entry.resident_bytes)
         except EngineUnavailable as error:
             if not entry.users and not entry.closed:
                 log.warning("%s", error.message)
