@@ -111,7 +111,7 @@ def schemas() -> dict[str, Schema]:
     """Return the schemas that the bodies refer to, by their names."""
     models = [(model, "validation") for model in MODELS.values()]
     _, definitions_of = models_json_schema(models, ref_template=_reference("{model}"))  # type: ignore[arg-type]
-    rejected = {model.__name__: getattr(model, "INSTEAD", {}) for model in MODELS.values()}
+    rejected = {model.__name__: getattr(model, "ALTERNATIVES", {}) for model in MODELS.values()}
     visible = {
         name: _without_internals(schema, rejected.get(name, ())) for name, schema in definitions_of["$defs"].items()
     }
