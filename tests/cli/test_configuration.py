@@ -194,5 +194,6 @@ def test_settings_are_listed_with_value_default_origin_and_description(paths: Pl
     assert not any("*" in name for name in settings)
     output = drw("config", "max_waiting", "--json", "--data-dir", str(paths.data)).stdout
     names = [waiting.name, "services.serving.max_waiting_seconds", "services.embedding.max_waiting_texts"]
+    names.append("services.serving.runtime.max_waiting")
     assert sorted(s["name"] for s in json.loads(output)) == sorted(names)
     assert drw("config", "no_such_thing", "--data-dir", str(paths.data)).returncode == 3

@@ -177,9 +177,9 @@ async def test_body_without_a_routed_model_takes_the_default_route(
             body = json.dumps({"model": "llama", "messages": MESSAGES})
             answer = await client.post(CHAT, content=body, headers={"content-type": kind})
             assert answer.headers.get("x-upstream") == "vllm", kind
-    await apply_routes(data_plane, vllm, route(path="/v1/responses"))
+    await apply_routes(data_plane, vllm, route(path="/v1/audio/speech"))
     async with data_plane.client(data_plane.sign("key_1", "models:invoke")) as client:
-        answer = await client.post("/v1/responses", json={"model": "other"})
+        answer = await client.post("/v1/audio/speech", json={"model": "other"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 

@@ -26,7 +26,6 @@ from support.parts import until
 CLIENT_HEADERS = {
     "cookie": "session=1",
     "x-model": "llama",
-    "x-api-key": "client",
     "proxy-authorization": "Basic x",
     "x-drw-org": "forged",
     "x-real-ip": "10.0.0.9",
@@ -105,9 +104,10 @@ def routes(route_names: Iterable[str]) -> Iterator[Route]:
         yield with_defaults(route)
 
 
+@pytest.mark.parametrize("key_header", ["authorization", "x-api-key"])
 @pytest.mark.parametrize("credential", ["", "far"])
 async def test_third_party_gets_no_caller_identity_and_cannot_forge_gateway_headers(
-    data_plane: DataPlaneHarness, third_party: ThirdParty, credential: str
+    data_plane: DataPlaneHarness, third_party: ThirdParty, credential: str, key_header: str
 ) -> None:
     secret = data_plane.plane.folder / "credentials" / "far"
     secret.parent.mkdir(exist_ok=True)
@@ -121,9 +121,11 @@ async def test_third_party_gets_no_caller_identity_and_cannot_forge_gateway_head
     ]
     assert (await data_plane.apply(routes=list(routes(route_names)), upstreams=upstreams)).error == ""
     request_ids = []
-    async with data_plane.client(data_plane.sign("key_1", "models:invoke")) as client:
+    key = data_plane.sign("key_1", "models:invoke")
+    headers = CLIENT_HEADERS | {key_header: f"Bearer {key}" if key_header == "authorization" else key}
+    async with data_plane.client() as client:
         for route_name in sorted(route_names):
-            answer = await client.post(f"/v1/{route_name}", json={"model": "llama"}, headers=CLIENT_HEADERS)
+            answer = await client.post(f"/v1/{route_name}", json={"model": "llama"}, headers=headers)
             assert answer.status_code == 200, (route_name, answer.text)
             assert third_party.received["x-mine"] == "kept"
             assert third_party.received.pop("authorization", "") == (
