@@ -275,14 +275,14 @@ async def test_concurrent_request_limit_of_an_upstream_is_a_503(
 ) -> None:
     a, _ = doubles
     a.stall = True
-    # A name of its own: a request can still reach the previous version of a replaced upstream, which has its own count.
     limited = Upstream(name="limited", addresses=[a.address], max_requests=1)
     assert (await data_plane.apply(routes=[route_to("one", "limited")], upstreams=[limited])).error == ""
     async with (
         data_plane.client(token(data_plane, "acme", "research")) as client,
         client.stream("POST", CHAT, json=BODY | {"stream": True}) as answer,
     ):
-        await anext(answer.aiter_lines())
+        lines = answer.aiter_lines()  # the stream ends when its iterator is collected
+        await anext(lines)
         second = await client.post(CHAT, json=BODY)
         assert (second.status_code, second.headers.get("retry-after")) == (503, "2"), second.text
         assert second.json()["error"]["message"].startswith("too many requests are under way")
