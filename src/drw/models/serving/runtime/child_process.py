@@ -33,7 +33,7 @@ class ModelProcess:
     def start(cls, module: str, arguments: Sequence[str], file_descriptors: Sequence[int] = ()) -> ModelProcess:
         """Run `python -m MODULE`. It blocks for the few milliseconds that the kernel needs.
 
-        Not through the event loop: uvloop forks, and the handlers that gRPC registers for forks can crash the child.
+        Not through the event loop: it forks, and two children crashed at their start, perhaps by gRPC's fork handlers.
         Not in another thread: the kernel would end the child together with that thread.
 
         Raises:
