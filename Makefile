@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
+WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help: ## List the targets
@@ -9,7 +10,7 @@ up: $(if $(wildcard .venv/dev),.venv/dev,.venv/run) ## Install everything and ru
 	@.venv/bin/drw up
 
 test: .venv/dev .venv/clients ## Run all tests; with COVERAGE=1, list uncovered lines
-	@$(if $(COVERAGE),rm -rf build/coverage && .venv/bin/coverage run -m pytest && .venv/bin/coverage combine -q && .venv/bin/coverage report,.venv/bin/pytest)
+	@$(if $(COVERAGE),rm -rf build/coverage && .venv/bin/coverage run -m pytest $(WORKERS) && .venv/bin/coverage combine -q && .venv/bin/coverage report,.venv/bin/pytest $(WORKERS))
 
 coverage: ## Run all tests and list uncovered lines
 	@$(MAKE) --no-print-directory test COVERAGE=1
@@ -39,7 +40,7 @@ clean: ## Remove the virtual environment and builds; the platform's data (.drw) 
 	@rm -rf .venv build src/*.egg-info
 
 test-%: .venv/dev .venv/clients ## Run the tests of one folder, such as make test-rag
-	@.venv/bin/pytest tests/$*
+	@.venv/bin/pytest $(WORKERS) tests/$*
 
 .venv/uv: requirements/tools.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The platform needs Python 3.11 or newer.")'

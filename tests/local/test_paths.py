@@ -18,8 +18,8 @@ from drw.local.preflight import check_port, check_space, locked
 
 
 @pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformPaths:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+def paths(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformPaths:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     paths = PlatformPaths.of(tmp_path / "data")
     paths.prepare()
     paths.write_profile("127.0.0.1:8080")

@@ -71,7 +71,7 @@ async def test_two_authorization_headers_are_rejected_or_the_first_counts(probe:
             assert sorted((name, value) for name, value in headers.items() if INTERNAL_HEADER.match(name)) == before
 
 
-async def test_key_outside_the_authorization_header_is_rejected_and_not_logged(
+async def test_key_outside_the_headers_of_keys_is_rejected_and_not_logged(
     probe: GatewayProbe, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -83,7 +83,7 @@ async def test_key_outside_the_authorization_header_is_rejected_and_not_logged(
         ("GET", f"{path}/{secret}", {}),
         ("GET", f"/{secret}/v1/models", {}),
         ("POST", "/v1/chat/completions", {"json": {"api_key": secret}}),
-        ("GET", path, {"headers": {"x-api-key": secret}}),
+        ("GET", path, {"headers": {"api-key": secret}}),
         ("GET", path, {"headers": {"cookie": f"authorization={secret}"}}),
         ("GET", path, {"headers": {"authorization": f"Basic {secret}"}}),
         ("GET", path, {"headers": {"authorization": secret}}),
@@ -97,6 +97,8 @@ async def test_key_outside_the_authorization_header_is_rejected_and_not_logged(
     async with probe.gateway.client(secret) as client:
         last = await client.get(f"{path}/{secret}?access_token={secret}")
         assert last.status_code == 200
+    async with probe.gateway.client() as client:  # as Anthropic's clients send it
+        assert (await client.get(path, headers={"x-api-key": secret})).status_code == 200
     log = probe.gateway.plane.folder / "access.log"
 
     async def line_is_logged() -> bool:

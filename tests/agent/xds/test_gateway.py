@@ -153,7 +153,7 @@ async def test_openai_client_raises_its_error_classes(gateway: GatewayHarness) -
         await send_request(limited_key)
     with pytest.raises(openai.NotFoundError):
         async with client(await gateway.create_key("models:invoke")) as api:
-            await api.moderations.create(input="x")
+            await api.images.generate(prompt="x")
     await gateway.stop_models()
     with pytest.raises(openai.InternalServerError, match="the models services"):
         await send_request(await gateway.create_key("models:invoke"))

@@ -19,6 +19,7 @@ from drw.api.models.v1.discovery_pb2 import Model, Plan, ResolvedModel, ResolveP
 from drw.kernel.errors import DrwError, InvalidRequest, RateLimited, Unavailable
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList
+from drw.models.serving.adapters.openai import OpenAiEngine
 from drw.models.serving.engines.upstream_errors import stream_error, upstream_error
 from drw.models.serving.errors import (
     ContentFiltered,
@@ -44,7 +45,7 @@ from drw.models.serving.routing.load_balancing import (
     weighted_order,
 )
 from drw.models.serving.routing.model_directory import ModelDirectory
-from drw.models.serving.settings import CircuitSettings, RetrySettings
+from drw.models.serving.settings import CircuitSettings, ClientSettings, RetrySettings
 from support.json_types import Json, JsonObject
 
 TARGET = EngineTarget("m", "http://h/v1", "up", "")
@@ -401,7 +402,7 @@ async def test_candidates_are_cached_and_used_while_discovery_is_down(tmp_path: 
     queue = lambda model, most: AdmissionQueue(model, 1, 1, 1)  # noqa: E731
     models = ModelDirectory(
         cast(Any, discovery),
-        cast(Any, lambda name: None),
+        lambda name: OpenAiEngine(ClientSettings()),
         queue,
         CircuitSettings(),
         clock,
