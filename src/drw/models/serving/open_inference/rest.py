@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from drw.kernel.errors import DrwError, InvalidRequest, MethodNotAllowed, NotFound, http_error, http_headers
 from drw.kernel.observability.telemetry import ERROR_TYPE, loggable
 from drw.kernel.rpc.context import caller
-from drw.kernel.rpc.http_server import read_body
+from drw.kernel.rpc.http.server import read_body
 from drw.models.serving.http.responses import HttpExchange
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.open_inference import rest_messages

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rpc.json_bodies import check_keys
+from drw.kernel.rpc.http.json_bodies import check_keys
 from drw.models.serving.errors import NotSupported
 from drw.models.serving.openai.messages import (
     MAX_SCHEMAS_BYTES,

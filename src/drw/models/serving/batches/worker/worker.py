@@ -10,13 +10,13 @@ from drw.kernel.observability import telemetry
 from drw.kernel.storage import worker_lease
 from drw.kernel.storage.database import Database
 from drw.models.serving.batches.batch import Batch
-from drw.models.serving.batches.execution import LineRunner
-from drw.models.serving.batches.job_queue import JobQueue
-from drw.models.serving.batches.lease import WORKER_LOCKS, LeaseLost
-from drw.models.serving.batches.line_queue import Line, LineQueue
-from drw.models.serving.batches.output import OutputWriter
-from drw.models.serving.batches.validation import Validator
-from drw.models.serving.batches.wakeups import Wakeups
+from drw.models.serving.batches.queues.job_queue import JobQueue
+from drw.models.serving.batches.queues.lease import WORKER_LOCKS, LeaseLost
+from drw.models.serving.batches.queues.line_queue import Line, LineQueue
+from drw.models.serving.batches.queues.wakeups import Wakeups
+from drw.models.serving.batches.worker.execution import LineRunner
+from drw.models.serving.batches.worker.output import OutputWriter
+from drw.models.serving.batches.worker.validation import Validator
 
 log = logging.getLogger(__name__)
 

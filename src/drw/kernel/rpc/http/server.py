@@ -32,10 +32,10 @@ from drw.kernel.errors import (
 )
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context, start_times
-from drw.kernel.rpc.content_encoding import decoded
+from drw.kernel.rpc.http.content_encoding import decoded
+from drw.kernel.rpc.http.metrics_page import page
+from drw.kernel.rpc.http.write_coalescing import HttpProtocol
 from drw.kernel.rpc.lost_connections import LOST_CONNECTION_ERRORS, connection_lost
-from drw.kernel.rpc.metrics_page import page
-from drw.kernel.rpc.write_coalescing import HttpProtocol
 
 log = logging.getLogger(__name__)
 
