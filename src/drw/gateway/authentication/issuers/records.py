@@ -31,6 +31,7 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.json_messages import from_json, to_json
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.row_times import set_times
 from drw.kernel.storage.sql import Jsonb
 
 log = logging.getLogger(__name__)
@@ -266,9 +267,7 @@ def as_issuer(row: dict[str, Any]) -> Issuer:
         fetch_error=row["fetch_error"],
         kids=jwks.kids(row["jwks"]),
     )
-    for field in ("created_at", "updated_at", "fetched_at"):
-        if row[field]:
-            getattr(issuer, field).FromDatetime(row[field])
+    set_times(issuer, row, "created_at", "updated_at", "fetched_at")
     return issuer
 
 
