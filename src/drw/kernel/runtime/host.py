@@ -402,7 +402,7 @@ class ServiceContext:
                 return
             except DrwError as error:
                 log.warning("%s: %s; again in a second", self._service.name, error.message)
-            except Exception:
+            except Exception:  # a bug must not end a background task for the life of the process
                 log.exception("%s failed; again in a second", self._service.name)
             await asyncio.sleep(1)
 

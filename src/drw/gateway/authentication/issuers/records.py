@@ -204,7 +204,7 @@ class Issuers:
         except DrwError as error:
             failed = error
             log.warning("the keys of the issuer %r stay as they are: %s", name, error.message)
-        except Exception as error:
+        except Exception as error:  # whatever an issuer sends must not stop the refresh of the others
             failed = InternalError(f"its key set cannot be read: {type(error).__name__}")
             log.exception("the keys of the issuer %r stay as they are", name)
         message = "".join(c if c.isprintable() else "?" for c in failed.message)  # without NUL, which text cannot store

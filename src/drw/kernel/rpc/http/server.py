@@ -148,7 +148,7 @@ class RequestMiddleware:
                 unavailable_error = connection_lost()
                 request.record_error(unavailable_error)
                 await response.fail(unavailable_error, scope)
-            except Exception:
+            except Exception:  # the boundary of a request: a bug becomes a 500 without details
                 log.exception("unexpected error")
                 await response.fail(InternalError("unexpected error; the log has more under this trace id"), scope)
             finally:

@@ -83,7 +83,7 @@ class LineRunner:
             await self._retry_or_fail(line, error)
         except DrwError as error:
             await self._fail(line, error)
-        except Exception:
+        except Exception:  # a bug fails one request, and must not end the worker
             log.exception("a request of a batch failed")
             await self._fail(line, InternalError("unexpected error; the log has more under this trace id"))
 

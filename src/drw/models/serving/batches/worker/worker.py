@@ -110,7 +110,7 @@ class BatchWorker:
                 fields = {"batch": job.id, "error": telemetry.loggable(error)}
                 log.warning("a batch will be retried", extra={"fields": fields})
                 await self._jobs.release(job)
-            except Exception:
+            except Exception:  # a bug must not end the worker, which runs the batches of all tenants
                 log.exception("a batch will be retried", extra={"fields": {"batch": job.id}})
                 await self._jobs.release(job)
 
