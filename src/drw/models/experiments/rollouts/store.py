@@ -40,6 +40,8 @@ class StoredRollout:
     key: int
     experiment: int | None
     rollout: Rollout
+    org: str
+    """Of a candidate that is a registered version: the org that owns it."""
 
 
 class RolloutStore:
@@ -49,8 +51,8 @@ class RolloutStore:
         self._database = database
         self._audit = audit
 
-    async def create(self, definition: Rollout) -> StoredRollout:
-        """Store a draft.
+    async def create(self, definition: Rollout, org: str = "") -> StoredRollout:
+        """Store a draft; `org` owns its candidate, or is empty.
 
         Raises:
             Conflict: there is a rollout of this name.
@@ -70,8 +72,9 @@ class RolloutStore:
             if counts["n"] >= MAX_ROLLOUTS:
                 raise InvalidRequest(f"{counts['n']} rollouts have not ended, which is the maximum")
             cursor = await connection.execute(
-                "insert into rollout (name, definition, alias, created_by) values (%s, %s, %s, %s) returning *",
-                (definition.name, Jsonb(fields), definition.alias, caller().key),
+                "insert into rollout (name, definition, alias, created_by, org) values (%s, %s, %s, %s, %s)"
+                " returning *",
+                (definition.name, Jsonb(fields), definition.alias, caller().key, org),
             )
             stored = _stored(await cursor.fetchone() or {})
             await self._record(connection, "create", stored, "", {"definition": fields})
@@ -194,7 +197,7 @@ def _stored(row: dict[str, Any]) -> StoredRollout:
     for name in ("created_at", "step_at", "ended_at"):
         if row[name] is not None:
             getattr(rollout, name).FromDatetime(row[name])
-    return StoredRollout(row["key"], row["experiment"], rollout)
+    return StoredRollout(row["key"], row["experiment"], rollout, row["org"])
 
 
 def _routed(stored: StoredRollout) -> RoutedRollout:
