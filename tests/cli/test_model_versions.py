@@ -209,6 +209,12 @@ def test_a_file_that_is_no_record_is_an_error(
         (["revoke", ID, "--reason", "r"], f"{VERSIONS}/{ID}:revoke", {"reason": "r"}, f"{ID} is approved\n"),
         (["retire", ID, "--reason", "r"], f"{VERSIONS}/{ID}:retire", {"reason": "r"}, f"{ID} is approved\n"),
         (
+            ["delete-files", ID, "--reason", "r"],
+            f"{VERSIONS}/{ID}:deleteFiles",
+            {"reason": "r"},
+            f"the files of {ID} are deleted\n",
+        ),
+        (
             ["promote", "prod", ID, "--reason", "r"],
             "/api/v1/promotions",
             {"alias": "prod", "version": ID, "reason": "r"},

@@ -1,4 +1,4 @@
-"""`drw models register`, `versions`, `show`, `evaluate`, `validate`, `approve`, `retire`, `revoke`, `card`."""
+"""`drw models register`, `versions`, `show`, `evaluate`, `approve`, `revoke`, `retire`, `delete-files`, `card`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = "chat, embedding, predictive or reranker"
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (register, versions, show, evaluate, validate, approve, revoke, retire, card):
+    for command in (register, versions, show, evaluate, validate, approve, revoke, retire, delete_files, card):
         app.command()(command)
 
 
@@ -153,6 +153,12 @@ def revoke(version: Version, reason: Reason, data_dir: DataDir = None, as_json: 
 def retire(version: Version, reason: Reason, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Retire a version for good."""
     _change(data_dir, version, "retire", {"reason": reason}, as_json)
+
+
+def delete_files(version: Version, reason: Reason, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Delete the files of a retired version for good. Its record stays, and so do files that other versions have."""
+    answer = Api.of(data_dir).post(f"{_path(version)}:deleteFiles", {"reason": reason})
+    write_json(answer) if as_json else write(f"the files of {answer['id']} are deleted")
 
 
 def card(

@@ -40,6 +40,7 @@ from drw.api.models.v1.versions_pb2 import (
     ApprovePromotionRequest,
     ApproveVersionRequest,
     CreatePromotionRequest,
+    DeleteVersionFilesRequest,
     GetAliasHistoryRequest,
     GetAliasHistoryResponse,
     GetVersionRequest,
@@ -73,6 +74,7 @@ from drw.models.discovery.settings import Settings as DiscoverySettings
 from drw.models.discovery.store import AliasStore
 from drw.models.discovery.versions import identity, messages, trust
 from drw.models.discovery.versions.endpoints import EndpointRules
+from drw.models.discovery.versions.file_deletion import FileDeletion
 from drw.models.discovery.versions.file_reader import FileReader
 from drw.models.discovery.versions.file_store import FileStore
 from drw.models.discovery.versions.inspector import Inspector
@@ -95,6 +97,7 @@ class Discovery(contract.Discovery):
         validations: Validations,
         promotions: Promotions,
         files: FileReader,
+        deletion: FileDeletion,
     ) -> None:
         self._registry = registry
         self._store = store
@@ -105,6 +108,7 @@ class Discovery(contract.Discovery):
         self._validations = validations
         self._promotions = promotions
         self._files = files
+        self._deletion = deletion
         self._changed = asyncio.Event()
 
     async def list_models(self, request: ListModelsRequest, /) -> ListModelsResponse:
@@ -238,6 +242,10 @@ class Discovery(contract.Discovery):
         """Retire a version."""
         return await self._changed_version(await self._versions.retire(request.id, request.reason))
 
+    async def delete_version_files(self, request: DeleteVersionFilesRequest, /) -> ModelVersion:
+        """Delete the files of a retired version."""
+        return await self._version(await self._deletion.delete(request.id, request.reason))
+
     async def create_promotion(self, request: CreatePromotionRequest, /) -> Promotion:
         """Request a promotion."""
         return await self._promotions.create(request.alias, request.version, request.reason)
@@ -320,6 +328,7 @@ async def build(scope: ServiceContext) -> Discovery:
     scope.background(files.clean)
     authentication = scope.client(AuthenticationClient) if scope.has("authentication") else None
     second_person = SecondPerson(authentication)
+    reader = FileReader(files, database)
     resolver = Resolver(registry, versions, configured, replicas, settings.permit_seconds)
     service = Discovery(
         registry,
@@ -338,7 +347,8 @@ async def build(scope: ServiceContext) -> Discovery:
         ),
         Validations(versions, second_person, settings.max_validation_days),
         Promotions(registry, store, versions, second_person),
-        FileReader(files, database),
+        reader,
+        FileDeletion(versions, files, reader, settings.permit_seconds),
     )
     await service.refresh()
     await history.record_settings(database, registry.aliases.all(), registry.digests())
