@@ -82,6 +82,9 @@ from drw.models.discovery.versions.registration import Registration, check_evalu
 from drw.models.discovery.versions.store import VersionStore
 from drw.models.discovery.versions.upload import FileRoutes
 
+FOLDER_SECONDS = 5.0
+"""Interval in which the folders of configured models are checked for changed files."""
+
 
 class Discovery(contract.Discovery):
     """Serves `drw.api.models.v1.Discovery`. Models and aliases are in memory, versions in PostgreSQL."""
@@ -282,6 +285,13 @@ class Discovery(contract.Discovery):
             async for _ in changes:
                 await self.refresh()
 
+    async def follow_folders(self) -> None:
+        """Look for changed files of configured models periodically."""
+        while True:
+            await asyncio.sleep(FOLDER_SECONDS)
+            if await self._configured.read_folders():
+                self.announce()
+
     async def detail(self) -> str:
         """Return the number of models and aliases, and the replicas that do not serve their model."""
         aliases = len(self._registry.aliases.all())
@@ -314,15 +324,16 @@ async def build(scope: ServiceContext) -> Discovery:
     database = await scope.database(required=False)  # models and aliases are resolved in memory
     audit = scope.audit()
     registry = Registry(settings.models, settings.default_model, settings.aliases)
-    store = AliasStore(database, audit, registry.digests())
+    digests = registry.digests()
+    store = AliasStore(database, audit, digests)
     registry = Registry(
         settings.models, settings.default_model, settings.aliases, await store.first_seen(settings.models)
     )
     versions, replicas = VersionStore(database, audit), ReplicaStates()
     configured = ConfiguredVersions(
-        database, registry, required=settings.require_validation, seconds=settings.permit_seconds
+        database, registry, digests, required=settings.require_validation, seconds=settings.permit_seconds
     )
-    await configured.register()
+    await configured.read_folders()
     files = FileStore(database, audit, scope.folder, settings.max_file_bytes, settings.max_org_bytes)
     scope.routes += FileRoutes(files, settings.max_uploads).routes()
     scope.background(files.clean)
@@ -351,8 +362,10 @@ async def build(scope: ServiceContext) -> Discovery:
         FileDeletion(versions, files, reader, settings.permit_seconds),
     )
     await service.refresh()
-    await history.record_settings(database, registry.aliases.all(), registry.digests())
+    await history.record_settings(database, registry.aliases.all(), digests)
     scope.background(service.follow)
+    if settings.require_validation:
+        scope.background(service.follow_folders)
     probe = scope.adapter(ports.EndpointProbe, default="http_probe")  # type: ignore[type-abstract]
     scope.on_stop(probe.close)
     scope.background(Prober(probe, replicas, resolver.probed, service.announce, settings.probe_seconds).run)
