@@ -68,14 +68,14 @@ async def test_repeated_loads_and_unloads_leave_nothing(open_runtime: Callable[.
         a = runtime.spec("a")
         await runtime.infer(a, 0, 0)
         await runtime.pool.unload(a)
-        descriptors, processes = len(os.listdir("/proc/self/fd")), []
+        descriptors, processes = len(list(Path("/proc/self/fd").iterdir())), []
         for i in range(5):
             assert await runtime.infer(a, i, i) == [[float(i), float(i)]]
             processes.append(runtime.process(a))
             assert await runtime.pool.unload(a)
             assert metrics.RESERVED._value.get() == 0
         assert not [pid for pid in processes if Path(f"/proc/{pid}").exists()]
-        assert len(os.listdir("/proc/self/fd")) <= descriptors
+        assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
 
 
 async def test_requests_for_other_outputs_are_not_joined(

@@ -94,8 +94,8 @@ class ConfiguredVersions:
         """
         if not self._required:
             return Permit(validation=SETTINGS)
-        if error := self._files.errors.get(model):
-            raise ModelNotValidated(model, f"its folder cannot be checked: {error}")
+        if problem := self._files.errors.get(model):
+            raise ModelNotValidated(model, f"its folder cannot be checked: {problem}")
         if (row := self._rows.get(model)) is None or not self.is_current(row):
             raise ModelNotValidated(model, "it has no validation record (the setting require_validation)")
         try:
