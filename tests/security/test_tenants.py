@@ -71,6 +71,7 @@ BODIES: JsonObject = {
     "/api/v1/aliases/{name}:rollback": REASON,
     "/api/v1/model-versions/{id}:revoke": REASON,
     "/api/v1/model-versions/{id}:retire": REASON,
+    "/api/v1/model-versions/{id}:deleteFiles": REASON,
     "/api/v1/promotions/{id}:reject": REASON,
     "/api/v1/model-versions/{id}/evaluations": {"evaluation": {"suite": "mine", "metrics": {"auc": 1}}},
     "/api/v1/model-versions/{id}/validation": {

@@ -130,6 +130,8 @@ class Moderations:
         """Return the body of the response; the record is closed."""
         name = request.model or POLICY
         if name == POLICY and self._policy is not None:
+            record.models.add(POLICY)  # so that a kill ends the call
+            self._models.check_not_killed(POLICY)
             return await self._respond(request, LOCAL_POLICY, self._policy, record)
         if request.model is None:
             raise InvalidRequest("name a moderation model in model: no local policy is configured", param="model")
