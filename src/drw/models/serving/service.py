@@ -31,6 +31,7 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
 from drw.models.serving.anthropic import endpoints as anthropic
 from drw.models.serving.batches import setup as batches
+from drw.models.serving.batches.endpoints import endpoints as endpoints_of_batches
 from drw.models.serving.experiments.calls import CallExperiments
 from drw.models.serving.experiments.routing_table import RoutingTable
 from drw.models.serving.experiments.shadow import ShadowCalls
@@ -41,12 +42,14 @@ from drw.models.serving.http.body_buffers import BodyBuffers
 from drw.models.serving.http.embeddings import Embeddings
 from drw.models.serving.http.model_list import ModelList
 from drw.models.serving.metering.budget_gate import build as build_metering
+from drw.models.serving.moderation.build import build_moderations
 from drw.models.serving.observability import content_capture
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.open_inference.build import serve_open_inference
 from drw.models.serving.openai import conversion
 from drw.models.serving.ports import ChatEngine
 from drw.models.serving.request_runner import RequestRunner
+from drw.models.serving.responses_api.calls import ResponseCalls
 from drw.models.serving.responses_api.endpoints import ResponseEndpoints
 from drw.models.serving.responses_api.file_search import FileSearch
 from drw.models.serving.responses_api.store import ResponseStore
@@ -177,6 +180,7 @@ async def build(scope: ServiceContext) -> Serving:
     metering = await build_metering(scope, settings.metering)
     embedding = scope.client(EmbeddingClient)
     embeddings = Embeddings(models, embedding, metering)
+    moderations = build_moderations(scope, settings, models, metering, queue)
     audit = scope.audit()
     buffers = BodyBuffers(settings.max_buffered_bytes_per_org, settings.max_buffered_bytes)
     table = _routing_table(scope)
@@ -186,7 +190,7 @@ async def build(scope: ServiceContext) -> Serving:
     runner = RequestRunner(models, policy, metering, CallExperiments(models, table, shadows))
     audited = endpoints.AuditedEndpoints(audit, kills, buffers, settings.max_body_bytes)
     scope.routes += endpoints.routes(runner, embeddings, audited)
-    scope.routes += text_endpoints.build(scope, settings, models, metering, queue, pool, audited)
+    scope.routes += text_endpoints.build(scope, settings, models, metering, queue, pool, moderations, audited)
     scope.routes += ModelList(discovery).routes()
     scope.routes += anthropic.routes(runner, audited, buffers, settings.max_body_bytes)
     directory = RuntimeDirectory(discovery, pool, switch, kills, clock, settings.remember_models_seconds)
@@ -196,8 +200,10 @@ async def build(scope: ServiceContext) -> Serving:
     scope.background(store.expire)
     vectors = scope.client(VectorStoreClient) if scope.has("vector_store") else None
     files = FileSearch(embedding, vectors, audit, settings.responses.file_search_characters)
-    scope.routes += ResponseEndpoints(runner, store, files, settings.responses).routes(audited)
-    batch_store = batches.build(scope, settings.batches, database, models, runner, embeddings, kills)
+    responses = ResponseCalls(runner, store, files, settings.responses)
+    scope.routes += ResponseEndpoints(responses, store).routes(audited)
+    served = endpoints_of_batches(models, runner, responses, embeddings, moderations)
+    batch_store = batches.build(scope, settings.batches, database, served, kills)
     checks = ModelChecks(models, clock)
 
     async def describe() -> str:
