@@ -24,7 +24,7 @@ class CommandLine:
         self._api = Api(Credentials("http://drw", "none"))
         self._transport = httpx.HTTPTransport(uds=cluster.socket)
         self._headers = {**KEY, **headers}
-        monkeypatch.setattr(responses.Api, "of", lambda data_dir: self._api)
+        monkeypatch.setattr(Api, "of", lambda data_dir: self._api)
 
     async def run(self, *args: str, stdin: str = "") -> str:
         """Return the output of a command; raises its error."""
