@@ -126,6 +126,11 @@ class Moderations:
         self._policy = policy
         self._random = random
 
+    async def check_model(self, name: str) -> None:
+        """Check that a name is the local policy or a moderation model; raises as `ModelDirectory.of_kind` does."""
+        if name != POLICY or self._policy is None:
+            await self._models.of_kind(name, MODERATION)
+
     async def respond(self, request: Moderation, record: CallRecord) -> bytes:
         """Return the body of the response; the record is closed."""
         name = request.model or POLICY
