@@ -103,7 +103,7 @@ def check_structured_output_of_every_method():
         raw = caller.with_structured_output(Trade, method=method, include_raw=True, strict=True).invoke("Buy 5 AAPL")
         assert isinstance(raw["parsed"], Trade) and raw["parsing_error"] is None, raw
     # The schema is not part of the request in this mode: the model writes some object.
-    as_json = caller.with_structured_output(Trade, method="json_mode", include_raw=True, stop=["}"])
+    as_json = caller.with_structured_output(Trade, method="json_mode", include_raw=True, stop=[":", "}"])
     assert as_json.invoke("Buy 5 AAPL, as JSON")["raw"].content.lstrip().startswith("{")
     schema = Trade.model_json_schema()
     assert Trade.model_validate(caller.with_structured_output(schema, strict=True).invoke("Buy 5 AAPL"))

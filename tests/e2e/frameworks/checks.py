@@ -19,7 +19,7 @@ def error_of(check) -> str:
             asyncio.run(check())
         else:
             check()
-    except Exception:
+    except Exception:  # noqa: BLE001 - the next checks run all the same
         return traceback.format_exc()
     return ""
 

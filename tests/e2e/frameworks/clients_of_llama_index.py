@@ -1,4 +1,4 @@
-"""Calls a gateway with LlamaIndex: its LLMs, embeddings, chat engine and agents: `clients_of_llama_index.py URL KEY`."""
+"""Calls a gateway with the LLMs, embeddings, chat engine and agents of LlamaIndex: `... URL KEY`."""
 
 # mypy: ignore-errors
 from typing import Literal
