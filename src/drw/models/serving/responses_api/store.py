@@ -47,8 +47,16 @@ LOST = {"code": "server_error", "message": "the process that wrote the answer ha
 class ResponseNotFound(NotFound):
     """The response does not exist, has expired or was deleted, or the caller cannot see it."""
 
-    def __init__(self, id_: str, param: str = "response_id") -> None:
-        super().__init__(f"there is no response {id_[:128]!r}", param=param)
+    def __init__(self, id_: str) -> None:
+        super().__init__(f"there is no response {id_[:128]!r}", param="response_id")
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    """As `ResponseNotFound`, for a response that a request continues. As at OpenAI, it is a 400."""
+
+    def __init__(self, id_: str) -> None:
+        message = f"there is no response {id_[:128]!r} to continue"
+        super().__init__(message, code="previous_response_not_found", param="previous_response_id")
 
 
 class StorageFull(RateLimited):
@@ -158,7 +166,7 @@ class ResponseStore:
         """Return the conversation up to a response: the input and output items of all responses of its chain.
 
         Raises:
-            ResponseNotFound: the caller cannot see the response, or one before it.
+            PreviousResponseNotFound: the caller cannot see the response, or one before it.
             InvalidRequest: it is not complete, or the chain is too long.
         """
         limit = self._settings.max_chain
@@ -170,7 +178,7 @@ class ResponseStore:
         if not rows or rows[-1]["previous"]:
             self._check_length(rows)
             missing = rows[-1]["previous"] if rows else id_
-            raise ResponseNotFound(missing, "previous_response_id")
+            raise PreviousResponseNotFound(missing)
         self._check_length(rows)
         if rows[0]["status"] not in CONTINUABLE:
             message = f"the response {id_!r} is {rows[0]['status']}; only a complete one can be continued"
