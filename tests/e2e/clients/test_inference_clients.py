@@ -17,7 +17,7 @@ from e2e.platform import Platform
 from support.parts import short_folder
 
 CLIENTS = Path(sys.prefix) / "share" / "clients" / "inference" / "bin" / "python"
-SCRIPTS = Path(__file__).parent / "inference_clients"
+SCRIPTS = Path(__file__).parent / "inference"
 
 pytestmark = pytest.mark.skipif(not CLIENTS.exists(), reason="`make .venv/clients` installs the clients")
 
