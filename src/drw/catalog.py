@@ -149,7 +149,7 @@ SERVICES = (
     ),
     _service("workflow", "state", "Streams the state of runs as it changes."),
     _service("workflow", "templates", "Stores workflow templates and their versions."),
-    _service("workflow", "error_handling", "Stores failed steps as dead letters, and redrives them."),
+    _service("workflow", "error_handling", "Stores failed runs as dead letters, and redrives them.", "orchestration"),
 )
 
 SUPPORT = (_service("audit", "log", "Stores audit records in an append-only log, and proves that they are unchanged."),)

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drw.api.kernel.v1.kernel_pb2 import Json
-from drw.api.workflow.v1.orchestration_pb2 import Run, Step
+from drw.api.workflow.v1.orchestration_pb2 import Failure, Run, Step
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.json_messages import json_message, json_value
 
@@ -29,6 +29,29 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         desk=row["desk"],
         started_by=row["key"],
         walls=row["walls"],
+        restart_of=row["restart_of"],
+    )
+
+
+def failure(row: dict[str, Any]) -> Failure:
+    """Return a failed run with its cause."""
+    return Failure(
+        number=row["failure"],
+        org=row["org"],
+        desk=row["desk"],
+        walls=row["walls"],
+        run=row["id"],
+        key=row["key"],
+        template=row["template_name"],
+        template_version=row["template_version"],
+        inputs=json_message(row["inputs"]),
+        step=row["step"],
+        failure_class=row["failure_class"],
+        reason=row["reason"],
+        error=row["cause"],
+        attempts=row["attempts"],
+        failed_at=_timestamp(row["ended_at"]),
+        restart_of=row["restart_of"],
     )
 
 
@@ -55,6 +78,7 @@ def _step(row: dict[str, Any]) -> Step:
         started_at=_timestamp(row["started_at"]),
         ended_at=_timestamp(row["ended_at"]),
         output=_value(row["output"]),
+        failure_class=row["failure_class"] or None,
     )
 
 

@@ -39,6 +39,28 @@ class RunRequest:
         canonical = orjson.dumps([self.template, self.inputs], option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(canonical).hexdigest()
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """Details of the request for the audit log."""
+        return {"inputs": self.fingerprint}
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSteps:
+    """The steps of a failed run whose outputs its restart keeps."""
+
+    run: str
+    steps: list[str]
+
+
+KEEP_STEPS = """
+update step set state = 'SUCCEEDED', attempts = old_step.attempts, output = old_step.output,
+       started_at = old_step.started_at, ended_at = old_step.ended_at
+from step old_step
+where step.run = %(run)s and step.id = any(%(steps)s)
+  and old_step.run = %(old_run)s and old_step.id = step.id and old_step.state = 'SUCCEEDED'
+"""
+
 
 class Runs:
     """The tables `run` and `step`, as used by API callers."""
@@ -67,7 +89,14 @@ class Runs:
             raise Conflict(f"the request id {request.request_id!r} was used for another run, {row['id']!r}")
         return str(row["id"])
 
-    async def start(self, caller: Principal, request: RunRequest, template: Template, inputs: dict[str, Any]) -> str:
+    async def start(
+        self,
+        caller: Principal,
+        request: RunRequest,
+        template: Template,
+        inputs: dict[str, Any],
+        kept: KeptSteps | None = None,
+    ) -> str:
         """Queue a run for the leader; return its id.
 
         Raises:
@@ -80,19 +109,23 @@ class Runs:
             trace = telemetry.outgoing_headers().get("traceparent", "")
             cursor = await connection.execute(
                 "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
-                " template_version, inputs, trace) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                " template_version, inputs, trace, restart_of)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
                 " on conflict (org, desk, request_id, walls) do nothing returning id",
                 (
                     *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
                     *(request.request_id, request.fingerprint, template.SerializeToString()),
                     *(template.name, template.version, orjson.dumps(inputs).decode(), trace),
+                    kept.run if kept else "",
                 ),
             )
             row = await cursor.fetchone()
             if row is not None:
                 await self._insert_steps(connection, run, template, inputs)
+                if kept:
+                    await connection.execute(KEEP_STEPS, {"run": run, "old_run": kept.run, "steps": kept.steps})
                 await events.add(connection, run, "queued")
-                details = {"template": template.name, "version": template.version, "inputs": request.fingerprint}
+                details = {"template": template.name, "version": template.version, **request.details}
                 await self._audit.record("run.start", run, details=details, connection=connection)
                 await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
                 return run

@@ -12,19 +12,23 @@ from drw.api.workflow.v1 import orchestration_rpc as contract
 from drw.api.workflow.v1.orchestration_pb2 import (
     CancelRunRequest,
     GetRunRequest,
+    ListFailuresRequest,
+    ListFailuresResponse,
     ListRunsRequest,
     ListRunsResponse,
+    RestartRunRequest,
     Run,
     StartRunRequest,
 )
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
-from drw.kernel.errors import Forbidden, InvalidRequest, Unavailable
+from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
+from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
-from drw.workflow.orchestration import inputs, messages
+from drw.workflow.orchestration import failed_runs, inputs, messages, restarts
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, scopes
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.leader_election import LeaderElection
@@ -33,7 +37,7 @@ from drw.workflow.orchestration.execution.step_executor import StepExecutor
 from drw.workflow.orchestration.metrics import update_gauges
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.ports import Engine
-from drw.workflow.orchestration.runs import RunRequest, Runs
+from drw.workflow.orchestration.runs import KeptSteps, Row, RunRequest, Runs
 from drw.workflow.orchestration.settings import Settings
 
 DEFAULT_PAGE_SIZE = 50
@@ -42,7 +46,8 @@ DEFAULT_PAGE_SIZE = 50
 class Orchestration(contract.Orchestration):
     """Serves `drw.api.workflow.v1.Orchestration`."""
 
-    def __init__(self, runs: Runs, templates: TemplatesClient, kills: KillList) -> None:
+    def __init__(self, database: Database, runs: Runs, templates: TemplatesClient, kills: KillList) -> None:
+        self._database = database
         self._runs = runs
         self._templates = templates
         self._kills = kills
@@ -76,6 +81,43 @@ class Orchestration(contract.Orchestration):
         await self._runs.cancel(caller, request.run)
         return messages.run(*await self._runs.get(caller, request.run))
 
+    async def restart_run(self, request: RestartRunRequest, /) -> Run:
+        """Validate the request and queue the new run."""
+        caller = context.caller()
+        old_run, _ = await self._runs.get(caller, request.run)
+        restart = restarts.RestartRequest(
+            request.request_id,
+            old_run["template_name"],
+            messages.inputs(request.inputs),
+            restart_of=request.run,
+            template_version=request.template_version,
+            from_step=request.from_step,
+        )
+        run = await self._runs.find_by_request_id(caller, restart)
+        if run is None:
+            run = await self._restart(caller, restart, old_run)
+        return messages.run(*await self._runs.get(caller, run))
+
+    async def list_failures(self, request: ListFailuresRequest, /) -> ListFailuresResponse:
+        """Return failed runs of all tenants; wait for one if there are none."""
+        rows = await failed_runs.after(self._database, request.after, request.wait_seconds)
+        return ListFailuresResponse(failures=[messages.failure(row) for row in rows])
+
+    async def _restart(self, caller: context.Principal, restart: restarts.RestartRequest, old_run: Row) -> str:
+        if old_run["state"] != "FAILED":
+            state = old_run["state"].lower()
+            raise Conflict(f"the run {old_run['id']!r} is {state}: only a failed run can be restarted")
+        self._kills.check(caller, workflow=restart.template)
+        template = old_template = Template.FromString(old_run["template"])
+        if restart.template_version:
+            version = restart.template_version.removeprefix("latest")
+            template = await self._templates.get_template(GetTemplateRequest(name=restart.template, version=version))
+        _check_scopes(caller, template)
+        old_inputs = old_run["inputs"]
+        values = inputs.validate(template, restarts.merged_inputs(template, old_inputs, restart.inputs))
+        steps = restarts.kept_steps(template, values, old_template, old_inputs, restart.from_step)
+        return await self._runs.start(caller, restart, template, values, KeptSteps(old_run["id"], steps))
+
 
 def _check_scopes(caller: context.Principal, template: Template) -> None:
     if unknown := sorted({node.uses for node in template.nodes} - ACTIVITIES.keys()):
@@ -94,7 +136,7 @@ async def build(scope: ServiceContext) -> Orchestration:
     settings = scope.settings(Settings)
     dsn = scope.profile.postgres
     database = await scope.database()
-    journal = RunJournal(database, scope.audit())
+    journal = RunJournal(database, scope.audit(), settings.max_interruptions)
     services = Services(scope.client(DocumentsClient), scope.client(ServingClient))
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
@@ -113,4 +155,5 @@ async def build(scope: ServiceContext) -> Orchestration:
 
     scope.describe(describe)
     scope.on_scrape(partial(update_gauges, database))
-    return Orchestration(Runs(database, scope.audit(), settings.max_open_runs), scope.client(TemplatesClient), kills)
+    runs = Runs(database, scope.audit(), settings.max_open_runs)
+    return Orchestration(database, runs, scope.client(TemplatesClient), kills)

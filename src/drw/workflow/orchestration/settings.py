@@ -18,3 +18,5 @@ class Settings(Base):
     """Maximum unfinished runs per desk, counted within the caller's walls."""
     initial_retry_seconds: float = Field(default=0.5, gt=0, le=60)
     """Delay between a step's first and second attempt. It doubles with each attempt, up to 15 s."""
+    max_interruptions: int = Field(default=20, ge=1)
+    """Number of times that the process of a run may die before a step of the run ends. Then the run fails."""

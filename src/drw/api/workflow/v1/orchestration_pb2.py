@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/workflow/v1/orchestration.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n\x0fStartRunRequest\x12N\n\x08template\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\")\n\rGetRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\",\n\x10\x43\x61ncelRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"N\n\x0fListRunsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xf4\x03\x12\x1d\n\npage_token\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\"S\n\x10ListRunsResponse\x12&\n\x04runs\x18\x01 \x03(\x0b\x32\x18.drw.api.workflow.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe8\x01\n\x04Step\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\x05\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06output\x18\x07 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\"\x85\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x18\n\x10template_version\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\'\n\x06inputs\x18\x05 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\'\n\x06output\x18\x06 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05steps\x18\n \x03(\x0b\x32\x19.drw.api.workflow.v1.Step\x12\x0c\n\x04\x64\x65sk\x18\x0b \x01(\t\x12\x12\n\nstarted_by\x18\x0c \x01(\t\x12\r\n\x05walls\x18\r \x03(\t*v\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05\x12\x0c\n\x08RETRYING\x10\x06\x32\x8c\x04\n\rOrchestration\x12w\n\x08StartRun\x12$.drw.api.workflow.v1.StartRunRequest\x1a\x18.drw.api.workflow.v1.Run\"+\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x11\"\x0c/api/v1/runs:\x01*\x12w\n\x06GetRun\x12\".drw.api.workflow.v1.GetRunRequest\x1a\x18.drw.api.workflow.v1.Run\"/\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/runs/{run}\x12\x82\x01\n\x08ListRuns\x12$.drw.api.workflow.v1.ListRunsRequest\x1a%.drw.api.workflow.v1.ListRunsResponse\")\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/v1/runs\x12\x83\x01\n\tCancelRun\x12%.drw.api.workflow.v1.CancelRunRequest\x1a\x18.drw.api.workflow.v1.Run\"5\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x1b\"\x19/api/v1/runs/{run}:cancelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/workflow/v1/orchestration.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n\x0fStartRunRequest\x12N\n\x08template\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\")\n\rGetRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\",\n\x10\x43\x61ncelRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"N\n\x0fListRunsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xf4\x03\x12\x1d\n\npage_token\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\"S\n\x10ListRunsResponse\x12&\n\x04runs\x18\x01 \x03(\x0b\x32\x18.drw.api.workflow.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x02\n\x11RestartRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\'\n\x06inputs\x18\x03 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12k\n\x10template_version\x18\x04 \x01(\tBQ\x92\xb5\x18M\x1a\x13[0-9a-f]{64}|latest\"6\'latest\' or the SHA-256 of a template\'s source, in hex\x12\x1b\n\tfrom_step\x18\x05 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\"L\n\x13ListFailuresRequest\x12\x15\n\x05\x61\x66ter\x18\x01 \x01(\x03\x42\x06\x92\xb5\x18\x02\x38\x00\x12\x1e\n\x0cwait_seconds\x18\x02 \x01(\x05\x42\x08\x92\xb5\x18\x04\x38\x00@\x14\"F\n\x14ListFailuresResponse\x12.\n\x08\x66\x61ilures\x18\x01 \x03(\x0b\x32\x1c.drw.api.workflow.v1.Failure\"\xee\x02\n\x07\x46\x61ilure\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0b\n\x03org\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x03 \x01(\t\x12\r\n\x05walls\x18\x04 \x03(\t\x12\x0b\n\x03run\x18\x05 \x01(\t\x12\x0b\n\x03key\x18\x06 \x01(\t\x12\x10\n\x08template\x18\x07 \x01(\t\x12\x18\n\x10template_version\x18\x08 \x01(\t\x12\'\n\x06inputs\x18\t \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x0c\n\x04step\x18\n \x01(\t\x12\x38\n\rfailure_class\x18\x0b \x01(\x0e\x32!.drw.api.workflow.v1.FailureClass\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\r\n\x05\x65rror\x18\r \x01(\t\x12\x10\n\x08\x61ttempts\x18\x0e \x01(\x05\x12-\n\tfailed_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrestart_of\x18\x10 \x01(\t\"\xa2\x02\n\x04Step\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\x05\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06output\x18\x07 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x38\n\rfailure_class\x18\x08 \x01(\x0e\x32!.drw.api.workflow.v1.FailureClass\"\x99\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x18\n\x10template_version\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\'\n\x06inputs\x18\x05 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\'\n\x06output\x18\x06 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05steps\x18\n \x03(\x0b\x32\x19.drw.api.workflow.v1.Step\x12\x0c\n\x04\x64\x65sk\x18\x0b \x01(\t\x12\x12\n\nstarted_by\x18\x0c \x01(\t\x12\r\n\x05walls\x18\r \x03(\t\x12\x12\n\nrestart_of\x18\x0e \x01(\t*r\n\x0c\x46\x61ilureClass\x12\x1d\n\x19\x46\x41ILURE_CLASS_UNSPECIFIED\x10\x00\x12\r\n\tTRANSIENT\x10\x01\x12\r\n\tPERMANENT\x10\x02\x12\n\n\x06POLICY\x10\x03\x12\n\n\x06\x42UDGET\x10\x04\x12\r\n\tAMBIGUOUS\x10\x05*v\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05\x12\x0c\n\x08RETRYING\x10\x06\x32\xcb\x05\n\rOrchestration\x12w\n\x08StartRun\x12$.drw.api.workflow.v1.StartRunRequest\x1a\x18.drw.api.workflow.v1.Run\"+\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x11\"\x0c/api/v1/runs:\x01*\x12w\n\x06GetRun\x12\".drw.api.workflow.v1.GetRunRequest\x1a\x18.drw.api.workflow.v1.Run\"/\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/runs/{run}\x12\x82\x01\n\x08ListRuns\x12$.drw.api.workflow.v1.ListRunsRequest\x1a%.drw.api.workflow.v1.ListRunsResponse\")\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/v1/runs\x12\x83\x01\n\tCancelRun\x12%.drw.api.workflow.v1.CancelRunRequest\x1a\x18.drw.api.workflow.v1.Run\"5\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x1b\"\x19/api/v1/runs/{run}:cancel\x12S\n\nRestartRun\x12&.drw.api.workflow.v1.RestartRunRequest\x1a\x18.drw.api.workflow.v1.Run\"\x03\x90\x02\x02\x12h\n\x0cListFailures\x12(.drw.api.workflow.v1.ListFailuresRequest\x1a).drw.api.workflow.v1.ListFailuresResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRUNSREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\265\030\0058\000@\364\003'
   _globals['_LISTRUNSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTRUNSREQUEST'].fields_by_name['page_token']._serialized_options = b'\222\265\030\005\020\310\001(\001'
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['run']._loaded_options = None
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['run']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['request_id']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['template_version']._loaded_options = None
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['template_version']._serialized_options = b'\222\265\030M\032\023[0-9a-f]{64}|latest\"6\'latest\' or the SHA-256 of a template\'s source, in hex'
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['from_step']._loaded_options = None
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['from_step']._serialized_options = b'\222\265\030\004\020?(\001'
+  _globals['_LISTFAILURESREQUEST'].fields_by_name['after']._loaded_options = None
+  _globals['_LISTFAILURESREQUEST'].fields_by_name['after']._serialized_options = b'\222\265\030\0028\000'
+  _globals['_LISTFAILURESREQUEST'].fields_by_name['wait_seconds']._loaded_options = None
+  _globals['_LISTFAILURESREQUEST'].fields_by_name['wait_seconds']._serialized_options = b'\222\265\030\0048\000@\024'
   _globals['_ORCHESTRATION'].methods_by_name['StartRun']._loaded_options = None
   _globals['_ORCHESTRATION'].methods_by_name['StartRun']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002\021\"\014/api/v1/runs:\001*'
   _globals['_ORCHESTRATION'].methods_by_name['GetRun']._loaded_options = None
@@ -54,8 +66,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORCHESTRATION'].methods_by_name['ListRuns']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\016\022\014/api/v1/runs'
   _globals['_ORCHESTRATION'].methods_by_name['CancelRun']._loaded_options = None
   _globals['_ORCHESTRATION'].methods_by_name['CancelRun']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002\033\"\031/api/v1/runs/{run}:cancel'
-  _globals['_RUNSTATE']._serialized_start=1212
-  _globals['_RUNSTATE']._serialized_end=1330
+  _globals['_ORCHESTRATION'].methods_by_name['RestartRun']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['RestartRun']._serialized_options = b'\220\002\002'
+  _globals['_ORCHESTRATION'].methods_by_name['ListFailures']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['ListFailures']._serialized_options = b'\220\002\001'
+  _globals['_FAILURECLASS']._serialized_start=2069
+  _globals['_FAILURECLASS']._serialized_end=2183
+  _globals['_RUNSTATE']._serialized_start=2185
+  _globals['_RUNSTATE']._serialized_end=2303
   _globals['_STARTRUNREQUEST']._serialized_start=160
   _globals['_STARTRUNREQUEST']._serialized_end=329
   _globals['_GETRUNREQUEST']._serialized_start=331
@@ -66,10 +84,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRUNSREQUEST']._serialized_end=498
   _globals['_LISTRUNSRESPONSE']._serialized_start=500
   _globals['_LISTRUNSRESPONSE']._serialized_end=583
-  _globals['_STEP']._serialized_start=586
-  _globals['_STEP']._serialized_end=818
-  _globals['_RUN']._serialized_start=821
-  _globals['_RUN']._serialized_end=1210
-  _globals['_ORCHESTRATION']._serialized_start=1333
-  _globals['_ORCHESTRATION']._serialized_end=1857
+  _globals['_RESTARTRUNREQUEST']._serialized_start=586
+  _globals['_RESTARTRUNREQUEST']._serialized_end=843
+  _globals['_LISTFAILURESREQUEST']._serialized_start=845
+  _globals['_LISTFAILURESREQUEST']._serialized_end=921
+  _globals['_LISTFAILURESRESPONSE']._serialized_start=923
+  _globals['_LISTFAILURESRESPONSE']._serialized_end=993
+  _globals['_FAILURE']._serialized_start=996
+  _globals['_FAILURE']._serialized_end=1362
+  _globals['_STEP']._serialized_start=1365
+  _globals['_STEP']._serialized_end=1655
+  _globals['_RUN']._serialized_start=1658
+  _globals['_RUN']._serialized_end=2067
+  _globals['_ORCHESTRATION']._serialized_start=2306
+  _globals['_ORCHESTRATION']._serialized_end=3021
 # @@protoc_insertion_point(module_scope)

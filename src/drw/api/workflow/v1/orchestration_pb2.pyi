@@ -12,6 +12,15 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class FailureClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FAILURE_CLASS_UNSPECIFIED: _ClassVar[FailureClass]
+    TRANSIENT: _ClassVar[FailureClass]
+    PERMANENT: _ClassVar[FailureClass]
+    POLICY: _ClassVar[FailureClass]
+    BUDGET: _ClassVar[FailureClass]
+    AMBIGUOUS: _ClassVar[FailureClass]
+
 class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RUN_STATE_UNSPECIFIED: _ClassVar[RunState]
@@ -21,6 +30,12 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILED: _ClassVar[RunState]
     CANCELLED: _ClassVar[RunState]
     RETRYING: _ClassVar[RunState]
+FAILURE_CLASS_UNSPECIFIED: FailureClass
+TRANSIENT: FailureClass
+PERMANENT: FailureClass
+POLICY: FailureClass
+BUDGET: FailureClass
+AMBIGUOUS: FailureClass
 RUN_STATE_UNSPECIFIED: RunState
 QUEUED: RunState
 RUNNING: RunState
@@ -67,8 +82,72 @@ class ListRunsResponse(_message.Message):
     next_page_token: str
     def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class RestartRunRequest(_message.Message):
+    __slots__ = ("run", "request_id", "inputs", "template_version", "from_step")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FROM_STEP_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    request_id: str
+    inputs: _kernel_pb2.Json
+    template_version: str
+    from_step: str
+    def __init__(self, run: _Optional[str] = ..., request_id: _Optional[str] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., template_version: _Optional[str] = ..., from_step: _Optional[str] = ...) -> None: ...
+
+class ListFailuresRequest(_message.Message):
+    __slots__ = ("after", "wait_seconds")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    wait_seconds: int
+    def __init__(self, after: _Optional[int] = ..., wait_seconds: _Optional[int] = ...) -> None: ...
+
+class ListFailuresResponse(_message.Message):
+    __slots__ = ("failures",)
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    failures: _containers.RepeatedCompositeFieldContainer[Failure]
+    def __init__(self, failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("number", "org", "desk", "walls", "run", "key", "template", "template_version", "inputs", "step", "failure_class", "reason", "error", "attempts", "failed_at", "restart_of")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    DESK_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_AT_FIELD_NUMBER: _ClassVar[int]
+    RESTART_OF_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    org: str
+    desk: str
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    run: str
+    key: str
+    template: str
+    template_version: str
+    inputs: _kernel_pb2.Json
+    step: str
+    failure_class: FailureClass
+    reason: str
+    error: str
+    attempts: int
+    failed_at: _timestamp_pb2.Timestamp
+    restart_of: str
+    def __init__(self, number: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., key: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., step: _Optional[str] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., attempts: _Optional[int] = ..., failed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restart_of: _Optional[str] = ...) -> None: ...
+
 class Step(_message.Message):
-    __slots__ = ("id", "state", "attempts", "error", "started_at", "ended_at", "output")
+    __slots__ = ("id", "state", "attempts", "error", "started_at", "ended_at", "output", "failure_class")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +155,7 @@ class Step(_message.Message):
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     ENDED_AT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_CLASS_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: RunState
     attempts: int
@@ -83,10 +163,11 @@ class Step(_message.Message):
     started_at: _timestamp_pb2.Timestamp
     ended_at: _timestamp_pb2.Timestamp
     output: _kernel_pb2.Json
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempts: _Optional[int] = ..., error: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ...) -> None: ...
+    failure_class: FailureClass
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempts: _Optional[int] = ..., error: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls")
+    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls", "restart_of")
     ID_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +181,7 @@ class Run(_message.Message):
     DESK_FIELD_NUMBER: _ClassVar[int]
     STARTED_BY_FIELD_NUMBER: _ClassVar[int]
     WALLS_FIELD_NUMBER: _ClassVar[int]
+    RESTART_OF_FIELD_NUMBER: _ClassVar[int]
     id: str
     template: str
     template_version: str
@@ -113,4 +195,5 @@ class Run(_message.Message):
     desk: str
     started_by: str
     walls: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
+    restart_of: str
+    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., restart_of: _Optional[str] = ...) -> None: ...

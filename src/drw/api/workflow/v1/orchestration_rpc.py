@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import orchestration_pb2
-from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, Run, StartRunRequest
+from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, RestartRunRequest, Run, StartRunRequest
 
 
 class Orchestration(Servicer):
@@ -29,6 +29,14 @@ class Orchestration(Servicer):
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
         """CancelRun cancels a run. It has no effect on an ended run."""
         raise MethodNotImplemented("CancelRun")
+
+    async def restart_run(self, request: RestartRunRequest, /) -> Run:
+        """RestartRun starts a new run with the template and the inputs of a failed one. The same request id returns the same run."""
+        raise MethodNotImplemented("RestartRun")
+
+    async def list_failures(self, request: ListFailuresRequest, /) -> ListFailuresResponse:
+        """ListFailures returns the failed runs of all tenants after a number, in order; it waits for the next one."""
+        raise MethodNotImplemented("ListFailures")
 
 
 class OrchestrationClient(Client):
@@ -54,4 +62,14 @@ class OrchestrationClient(Client):
     async def cancel_run(self, request: CancelRunRequest, /, *, timeout: float | None = None) -> Run:
         """CancelRun cancels a run. It has no effect on an ended run."""
         answer: Run = await self._unary("CancelRun", request, timeout)
+        return answer
+
+    async def restart_run(self, request: RestartRunRequest, /, *, timeout: float | None = None) -> Run:
+        """RestartRun starts a new run with the template and the inputs of a failed one. The same request id returns the same run."""
+        answer: Run = await self._unary("RestartRun", request, timeout)
+        return answer
+
+    async def list_failures(self, request: ListFailuresRequest, /, *, timeout: float | None = None) -> ListFailuresResponse:
+        """ListFailures returns the failed runs of all tenants after a number, in order; it waits for the next one."""
+        answer: ListFailuresResponse = await self._unary("ListFailures", request, timeout)
         return answer

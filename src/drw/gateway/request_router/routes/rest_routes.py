@@ -48,9 +48,21 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/deadLetterGroups",
+        upstream="workflow",
+        scopes=("workflows:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/deadLetters",
         upstream="workflow",
-        scopes=("workflows:read", "workflows:run"),
+        scopes=("workflows:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/deadLetters:discard",
+        upstream="workflow",
+        scopes=("workflows:run",),
         idle_seconds=120,
     ),
     RestRoute(
@@ -141,6 +153,12 @@ REST_ROUTES = (
         path="/api/v1/promotions",
         upstream="models",
         scopes=("models:approve", "models:read", "models:write"),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/redrives",
+        upstream="workflow",
+        scopes=("workflows:read", "workflows:run"),
         idle_seconds=120,
     ),
     RestRoute(

@@ -1,7 +1,7 @@
 """The interface of an activity: typed arguments in, JSON out, service calls in between.
 
-A step may run again after a crash, so activities are idempotent: whatever they write is named by the ids of
-the run and the step.
+A step may run again after a crash, so activities are repeatable: whatever they write is named by the ids of
+the run and the step. A step of another activity fails as ambiguous where its effect may have happened.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Activity:
     arguments: type[Arguments]
     scopes: tuple[str, ...]
     perform: Callable[[Services, StepContext, Any], Awaitable[Any]]
+    repeatable: bool = True
+    """Performing it twice for one step has the effect of performing it once."""
 
     def validate(self, values: Mapping[str, Any]) -> Arguments:
         """Return the validated arguments.

@@ -7,7 +7,9 @@ its later writes to a run are rejected.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
+from drw.kernel.errors import Unavailable
 from drw.kernel.storage import advisory_lock
 from drw.kernel.storage.advisory_lock import LockId
 from drw.kernel.storage.database import Database
@@ -57,7 +59,10 @@ class LeaderElection:
                 await lock.run(self._dispatch_runs(), self._relay.run())
             finally:
                 self.is_leader = False
+                stopped = sorted(self._engine.active_runs())
                 await self._engine.stop()
+                with suppress(Unavailable):
+                    await self._journal.release(stopped)
 
     def active_run_count(self) -> int:
         """Return the number of runs that this process is executing."""

@@ -11,11 +11,13 @@ from typing import Any
 
 import orjson
 
+from drw.api.workflow.v1.orchestration_pb2 import PERMANENT, FailureClass
 from drw.api.workflow.v1.templates_pb2 import Template
+from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
-from drw.workflow.orchestration import events
+from drw.workflow.orchestration import events, failed_runs
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 from drw.workflow.orchestration.ports import LeadershipLost
 from drw.workflow.orchestration.runs import cancel_open_steps
@@ -38,17 +40,33 @@ class Attempt:
     """One attempt at a step, or the recorded result of a finished step."""
 
     number: int
+    after_interruption: bool = False
+    """An earlier attempt has no recorded end: its process died, or lost the run."""
     finished: bool = False
     output: Any = None
     error: str = ""
 
 
-class RunJournal:
-    """The tables `run` and `step`, as used by the executor."""
+@dataclass(frozen=True, slots=True)
+class StepFailure:
+    """The error of a failed attempt."""
 
-    def __init__(self, database: Database, audit: AuditWriter) -> None:
+    error: str
+    failure_class: FailureClass.ValueType = PERMANENT
+    reason: str = ""
+    """The name of the error class."""
+
+
+class RunJournal:
+    """The tables `run` and `step`, as used by the executor.
+
+    A run that was interrupted more than `max_interruptions` times without a finished step fails: it may be the cause.
+    """
+
+    def __init__(self, database: Database, audit: AuditWriter, max_interruptions: int = 20) -> None:
         self._database = database
         self._audit = audit
+        self._max_interruptions = max_interruptions
 
     async def queued_runs(self) -> list[str]:
         """Return the queued runs, oldest first."""
@@ -66,21 +84,29 @@ class RunJournal:
         """Take ownership of the run; return None if it has ended."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
-                "update run set fence = fence + 1, state = 'RUNNING' where id = %s and state in ('QUEUED', 'RUNNING')"
-                " returning *",
+                "update run set fence = fence + 1, state = 'RUNNING',"
+                " interruptions = case when fence = 0 then 0 else interruptions + 1 end"
+                " where id = %s and state in ('QUEUED', 'RUNNING') returning *",
                 (run,),
             )
             if (row := await cursor.fetchone()) is None:
                 return None
             detail = "" if row["fence"] == 1 else "resumed"
             await events.add(connection, run, "started", detail=detail)
-        return Run(
-            id=run,
-            fence=row["fence"],
-            caller=Principal(row["org"], row["desk"], row["key"], frozenset(row["scopes"]), frozenset(row["walls"])),
-            template=Template.FromString(row["template"]),
-            inputs=row["inputs"],
-            trace=row["trace"],
+            acquired = _run(row)
+            interrupted = row["interruptions"] > self._max_interruptions
+            if interrupted:
+                await self._fail_interrupted(connection, acquired, row["interruptions"])
+        if interrupted:
+            ENDED_RUNS.labels("failed").inc()
+            return None
+        return acquired
+
+    async def release(self, runs: list[str]) -> None:
+        """Record that this process stopped these runs on purpose, which is no interruption."""
+        await self._database.all(
+            "update run set interruptions = interruptions - 1 where id = any(%s) and state = 'RUNNING' returning id",
+            runs,
         )
 
     async def begin_step(self, run: Run, step: str) -> Attempt:
@@ -94,7 +120,8 @@ class RunJournal:
             cursor = await connection.execute(
                 "update step set attempts = attempts + 1, state = 'RUNNING',"
                 " started_at = coalesce(started_at, clock_timestamp())"
-                " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING') returning attempts",
+                " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')"
+                " returning attempts, old.state as previous",
                 (run.id, step),
             )
             if (row := await cursor.fetchone()) is None:
@@ -103,49 +130,75 @@ class RunJournal:
             detail = "" if number == 1 else f"attempt {number}"
             await events.add(connection, run.id, "started", step=step, detail=detail)
             await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": number})
-        return Attempt(number)
+        return Attempt(number, after_interruption=row["previous"] == "RUNNING")
 
-    async def retry_step(self, run: Run, step: str, error: str, attempt: int) -> None:
+    async def retry_step(self, run: Run, step: str, failure: StepFailure, attempt: int) -> None:
         """Record that an attempt failed and will be retried."""
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await connection.execute(
-                "update step set state = 'RETRYING', error = %s where run = %s and id = %s", (error, run.id, step)
+                "update step set state = 'RETRYING', error = %s, failure_class = %s, reason = %s"
+                " where run = %s and id = %s",
+                (*_failure_columns(failure), run.id, step),
             )
-            await events.add(connection, run.id, "retrying", step=step, detail=error)
-            await self._record_step(connection, "step.retry", run, step, "failed", {"attempt": attempt})
+            await events.add(connection, run.id, "retrying", step=step, detail=failure.error)
+            details = {"attempt": attempt, "class": FailureClass.Name(failure.failure_class)}
+            await self._record_step(connection, "step.retry", run, step, "failed", details)
 
-    async def end_step(self, run: Run, step: str, attempt: int, *, output: Any = None, error: str = "") -> None:
-        """Record the end of a step; with an error, it failed permanently."""
-        state = "failed" if error else "succeeded"
+    async def end_step(
+        self, run: Run, step: str, attempt: int, *, output: Any = None, failure: StepFailure | None = None
+    ) -> None:
+        """Record the end of a step; with a failure, it failed permanently."""
+        state = "failed" if failure else "succeeded"
         output_json = orjson.dumps(output).decode()
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await connection.execute(
-                "update step set state = %s, error = %s, output = %s, ended_at = clock_timestamp()"
-                " where run = %s and id = %s",
-                (state.upper(), error, None if error else output_json, run.id, step),
+                "with progress as (update run set interruptions = 0 where id = %s and interruptions > 0)"
+                " update step set state = %s, error = %s, failure_class = %s, reason = %s, output = %s,"
+                " ended_at = clock_timestamp() where run = %s and id = %s",
+                (
+                    *(run.id, state.upper(), *_failure_columns(failure)),
+                    *(None if failure else output_json, run.id, step),
+                ),
             )
-            await events.add(connection, run.id, state, step=step, detail=error)
-            details = {"attempt": attempt, "output": digest(output_json)}
-            await self._record_step(connection, "step.end", run, step, "failed" if error else "ok", details)
+            await events.add(connection, run.id, state, step=step, detail=failure.error if failure else "")
+            details: dict[str, Any] = {"attempt": attempt, "output": digest(output_json)}
+            if failure:
+                details["class"] = FailureClass.Name(failure.failure_class)
+            await self._record_step(connection, "step.end", run, step, "failed" if failure else "ok", details)
 
     async def end_run(self, run: Run, *, output: Any = None, error: str = "") -> None:
         """Record the end of the run; with an error, it failed."""
-        state = "failed" if error else "succeeded"
-        output_json = orjson.dumps(output).decode()
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
-            await events.add(connection, run.id, state, detail=error)
-            await connection.execute(
-                "update run set state = %s, error = %s, output = %s, ended_at = clock_timestamp() where id = %s",
-                (state.upper(), error, None if error else output_json, run.id),
-            )
-            await cancel_open_steps(connection, run.id)
-            outcome = "failed" if error else "ok"
-            details = {"output": digest(output_json), "fence": run.fence}
-            await self._audit.record("run.end", run.id, outcome=outcome, details=details, connection=connection)
-        ENDED_RUNS.labels(state).inc()
+            await self._end_run(connection, run, output, error)
+        ENDED_RUNS.labels("failed" if error else "succeeded").inc()
+
+    async def _end_run(self, connection: Connection, run: Run, output: Any, error: str) -> None:
+        state = "failed" if error else "succeeded"
+        output_json = orjson.dumps(output).decode()
+        await events.add(connection, run.id, state, detail=error)
+        await connection.execute(
+            "update run set state = %s, error = %s, output = %s, ended_at = clock_timestamp() where id = %s",
+            (state.upper(), error, None if error else output_json, run.id),
+        )
+        if error:
+            await failed_runs.number(connection, run.id)
+        await cancel_open_steps(connection, run.id)
+        outcome = "failed" if error else "ok"
+        details = {"output": digest(output_json), "fence": run.fence}
+        await self._audit.record("run.end", run.id, outcome=outcome, details=details, connection=connection)
+
+    async def _fail_interrupted(self, connection: Connection, run: Run, interruptions: int) -> None:
+        error = f"interrupted {interruptions} times without a finished step: it may end the process that executes it"
+        await connection.execute(
+            "update step set state = 'FAILED', error = %s, failure_class = %s, reason = %s,"
+            " ended_at = clock_timestamp() where run = %s and state = 'RUNNING'",
+            (*_failure_columns(StepFailure(error, reason="Interrupted")), run.id),
+        )
+        with context.acting_for(run.caller):
+            await self._end_run(connection, run, None, error)
 
     async def _record_step(
         self, connection: Connection, action: str, run: Run, step: str, outcome: str, details: dict[str, Any]
@@ -153,6 +206,22 @@ class RunJournal:
         await self._audit.record(
             action, f"{run.id}/{step}", outcome=outcome, details=details | {"fence": run.fence}, connection=connection
         )
+
+
+def _run(row: dict[str, Any]) -> Run:
+    return Run(
+        id=row["id"],
+        fence=row["fence"],
+        caller=Principal(row["org"], row["desk"], row["key"], frozenset(row["scopes"]), frozenset(row["walls"])),
+        template=Template.FromString(row["template"]),
+        inputs=row["inputs"],
+        trace=row["trace"],
+    )
+
+
+def _failure_columns(failure: StepFailure | None) -> tuple[str, str, str]:
+    """Return the columns `error`, `failure_class` and `reason` of a step."""
+    return (failure.error, FailureClass.Name(failure.failure_class), failure.reason) if failure else ("", "", "")
 
 
 async def _finished_attempt(connection: Connection, run: Run, step: str) -> Attempt:
