@@ -90,12 +90,12 @@ class WorkflowHarness:
 
 
 @asynccontextmanager
-async def workflow_harness(profile, folder, caller, how="together", services=None):
+async def workflow_harness(profile, folder, caller, how="together", services=None, names=SERVICES):
     with redis.Redis.from_url(profile.valkey) as valkey:
         valkey.flushdb()
     async with serve_doubles(profile, folder / f"d{next(sequence)}") as doubles:
         settings_profile = doubles.profile.model_copy(update={"services": services or FAST_SETTINGS})
-        async with hosted(settings_profile, SERVICES, how) as host:
+        async with hosted(settings_profile, names, how) as host:
             yield WorkflowHarness(host, doubles, settings_profile, caller)
 
 

@@ -31,8 +31,8 @@ from drw.kernel.errors import (
 class _Classes(NamedTuple):
     """The class of an error of a call that is safe to repeat, and of one that is not."""
 
-    repeatable: FailureClass.ValueType
-    once: FailureClass.ValueType
+    repeatable: FailureClass
+    once: FailureClass
 
 
 FAILURES: dict[type[DrwError], _Classes] = {
@@ -50,7 +50,7 @@ FAILURES: dict[type[DrwError], _Classes] = {
 }
 """Classes by error class; the nearest base class applies."""
 
-CODES: dict[str, FailureClass.ValueType] = {"insufficient_quota": BUDGET, "content_filter": POLICY}
+CODES: dict[str, FailureClass] = {"insufficient_quota": BUDGET, "content_filter": POLICY}
 """Classes by the error code of OpenAI's API, which is more precise than the class of the error."""
 
 STATUSES: dict[int, type[DrwError]] = {form.status: cls for cls, form in reversed(HTTP.items())} | {
@@ -65,7 +65,7 @@ STATUSES: dict[int, type[DrwError]] = {form.status: cls for cls, form in reverse
 at the next attempt."""
 
 
-def classify(error: DrwError, *, repeatable: bool) -> FailureClass.ValueType:
+def classify(error: DrwError, *, repeatable: bool) -> FailureClass:
     """Return the class of a failed call; `repeatable`: calling twice has the effect of calling once."""
     if failure_class := CODES.get(error.metadata.get("code", "")):
         return failure_class

@@ -15,7 +15,7 @@ JITTER = 0.2
 
 def retry_delay(
     error: DrwError,
-    failure_class: FailureClass.ValueType,
+    failure_class: FailureClass,
     attempts: int,
     max_attempts: int,
     initial_seconds: float,

@@ -52,7 +52,7 @@ class StepFailure:
     """The error of a failed attempt."""
 
     error: str
-    failure_class: FailureClass.ValueType = PERMANENT
+    failure_class: FailureClass = PERMANENT
     reason: str = ""
     """The name of the error class."""
 

@@ -120,7 +120,7 @@ class StepExecutor:
         return output
 
     async def _record_retry(
-        self, run: Run, step: Step, attempt: int, error: DrwError, failure_class: FailureClass.ValueType
+        self, run: Run, step: Step, attempt: int, error: DrwError, failure_class: FailureClass
     ) -> None:
         log.warning("retrying a step", extra={"fields": _log_fields(run, step, attempt, error)})
         failure = StepFailure(error.message, failure_class, error.reason)
@@ -133,7 +133,7 @@ class StepExecutor:
         attempt: int,
         error: DrwError,
         attempts: int,
-        failure_class: FailureClass.ValueType,
+        failure_class: FailureClass,
     ) -> dict[str, Any]:
         log.warning("a step has failed", extra={"fields": _log_fields(run, step, attempt, error)})
         message = f"{error.message} (after {attempts} attempts)" if attempts > 1 else error.message
