@@ -21,12 +21,12 @@ DEMO = Path(drw.__file__).parent / "demo" / "documents"
 CHAT = "smollm2-135m-instruct"
 
 
-def test_status_is_healthy_and_lists_unimplemented_services(platform: Platform) -> None:
+def test_status_is_healthy_and_every_service_is_implemented(platform: Platform) -> None:
     result = platform.json("status")
     assert result["healthy"]
     states = {s["name"]: s["state"] for s in result["services"]}
     assert len(states) == 17
-    assert {n for n, s in states.items() if s == "unimplemented"} == {"error_handling"}
+    assert {n for n, s in states.items() if s == "unimplemented"} == set()
 
 
 def test_first_key_is_in_no_log(platform: Platform) -> None:

@@ -17,6 +17,7 @@ from jwt.algorithms import ECAlgorithm
 
 from drw.kernel.rpc.context import SCOPES
 from fuzzing.services import MODEL
+from support.dead_letters import create_dead_letter
 from support.gateway.model_versions import create_version
 from support.json_types import Json, JsonObject
 from support.parts import wait_until
@@ -33,6 +34,9 @@ VICTIM_PATHS = (
         "/api/v1/collections",
         "/api/v1/runs",
         "/api/v1/runs/{run}",
+        "/api/v1/deadLetters",
+        "/api/v1/deadLetters/{dead_letter}",
+        "/api/v1/redrives/{redrive}",
         "/api/v1/kills",
         "/api/v1/experiments",
         "/api/v1/model-versions",
@@ -190,6 +194,7 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids["run"] = create(client, "/api/v1/runs", json={"template": "digest", "inputs": {"files": [ids["file_id"]]}})[
         "id"
     ]
+    ids |= create_dead_letter(client, headers(VICTIM, DESK, ids["key"], "platform:admin"))
     ids["response_id"] = create(client, "/v1/responses", json={"model": MODEL, "input": "kestrel-question"})["id"]
     kill = {"subject": "KEY", "name": ids["other_key"], "reason": "kestrel-reason"}
     ids["kill"] = create(client, "/api/v1/kills", json=kill)["id"]
