@@ -82,11 +82,13 @@ async def failed_runs(harness: WorkflowHarness, count: int, file: str = "file-0"
     return found
 
 
-async def redrive(harness: WorkflowHarness, filter: DeadLetterFilter, **fields: Json) -> Redrive:
-    inputs = json_message(fields.pop("inputs")) if "inputs" in fields else None
-    fields = {"runs_per_minute": FAST} | fields
-    with acting_for(fields.pop("principal", None) or harness.caller):
-        request = RedriveDeadLettersRequest(filter=filter, inputs=inputs, **fields)
+async def redrive(
+    harness: WorkflowHarness, filter: DeadLetterFilter, principal: Principal | None = None, **fields: Json
+) -> Redrive:
+    """Request a redrive, as fast as possible unless `fields` has a rate."""
+    changes: JsonObject = {"inputs": json_message(fields.pop("inputs"))} if "inputs" in fields else {}
+    with acting_for(principal or harness.caller):
+        request = RedriveDeadLettersRequest(filter=filter, **{"runs_per_minute": FAST} | changes | fields)
         return await client(harness).redrive_dead_letters(request)
 
 

@@ -35,6 +35,7 @@ from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
 from drw.workflow.error_handling.groups import fingerprint
 from drw.workflow.orchestration.activities import ACTIVITIES
+from support.json_types import Json, JsonObject
 from workflow.dead_letters import (
     client,
     dead_letter_harness,
@@ -190,11 +191,13 @@ async def test_groups_have_their_counts_and_newest_error(harness: WorkflowHarnes
 
 
 def test_a_fingerprint_ignores_values_and_separates_causes() -> None:
-    def of(error: str = "the file 'a' has 3 pages", **fields: object) -> str:
-        return fingerprint(Failure(**{"template": "digest", "step": "ingest/0", "error": error} | fields))
+    def of(error: str = "the file 'a' has 3 pages", **fields: Json) -> str:
+        failure: JsonObject = {"template": "digest", "step": "ingest/0", "error": error}
+        return fingerprint(Failure(**failure | fields))
 
     same = (of(), of(step="ingest/7"), of("the file 'b c' has 44 pages"), of("the file 'x' has 0x3f pages"))
     assert len(set(same)) == 1
+    assert len({of(step=f"each.{index}.summarise/2") for index in range(3)}) == 1
     ids = {of(f"there is no run {run}") for run in ("run_5c1e0b", "5c1e0b4e-1111-4222-8333-1234567890ab")}
     assert len(ids) == 1
     others = (of("other"), of(step="put"), of(template="x"), of(reason="NotFound"), of(failure_class=BUDGET))

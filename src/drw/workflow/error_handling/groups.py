@@ -17,10 +17,13 @@ VARIABLE = re.compile(
     re.IGNORECASE,
 )
 
+INDEX = re.compile(r"[./][0-9]+")
+"""The number of an item, an iteration or a case in the id of a step."""
+
 
 def node_of(step: str) -> str:
-    """Return the node of a step such as "summarise/2"."""
-    return step.partition("/")[0]
+    """Return the node of a step such as "summarise/2" or "each.4.summarise"."""
+    return INDEX.sub("", step)
 
 
 def fingerprint(failure: Failure) -> str:

@@ -66,7 +66,7 @@ class Letters:
             for failure in failures:
                 cursor = await connection.execute(INSERT, _values(failure))
                 if cursor.rowcount:
-                    STORED_LETTERS.labels(FailureClass.Name(failure.failure_class).lower()).inc()
+                    await _announce(connection, failure)
             await connection.execute("update progress set failure = greatest(failure, %s)", (failures[-1].number,))
 
     async def page(self, caller: Principal, request: ListDeadLettersRequest, size: int) -> list[Row]:
@@ -137,6 +137,11 @@ async def lock_desk(connection: Connection, caller: Principal) -> None:
     """Serialise changes of the letters of a desk until the transaction ends."""
     name = orjson.dumps([caller.org, caller.desk]).decode()
     await connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+
+
+async def _announce(connection: Connection, failure: Failure) -> None:
+    """Announce a new dead letter, in the transaction that stores it."""
+    STORED_LETTERS.labels(FailureClass.Name(failure.failure_class).lower()).inc()
 
 
 def described(request: DeadLetterFilter) -> dict[str, Any]:

@@ -132,6 +132,28 @@ class RunJournal:
             await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": number})
         return Attempt(number, after_interruption=row["previous"] == "RUNNING")
 
+    async def add_step(self, run: Run, step: str) -> None:
+        """Add a step that is not in the template. Idempotent."""
+        async with self._database.transaction() as connection:
+            await events.lock_run(connection, run.id, run.fence)
+            await connection.execute(
+                "insert into step (run, id, position) select %s, %s, max(position) + 1 from step where run = %s"
+                " on conflict do nothing",
+                (run.id, step, run.id),
+            )
+
+    async def steps_to_compensate(self, run: Run, steps: list[str]) -> list[str]:
+        """Return those of the steps that may have taken effect, the last one first."""
+        async with self._database.transaction() as connection:
+            await events.lock_run(connection, run.id, run.fence)
+            cursor = await connection.execute(
+                "select id from step where run = %s and id = any(%s) and attempts > 0"
+                " and (state <> 'FAILED' or failure_class = 'AMBIGUOUS')"
+                " order by coalesce(ended_at, started_at) desc, position desc",
+                (run.id, steps),
+            )
+            return [row["id"] for row in await cursor.fetchall()]
+
     async def retry_step(self, run: Run, step: str, failure: StepFailure, attempt: int) -> None:
         """Record that an attempt failed and will be retried."""
         async with self._database.transaction() as connection:
