@@ -86,9 +86,11 @@ async def redrive(
     harness: WorkflowHarness, filter: DeadLetterFilter, principal: Principal | None = None, **fields: Json
 ) -> Redrive:
     """Request a redrive, as fast as possible unless `fields` has a rate."""
-    changes: JsonObject = {"inputs": json_message(fields.pop("inputs"))} if "inputs" in fields else {}
+    requested: JsonObject = {"runs_per_minute": FAST} | fields
+    if "inputs" in fields:
+        requested["inputs"] = json_message(fields["inputs"])
     with acting_for(principal or harness.caller):
-        request = RedriveDeadLettersRequest(filter=filter, **{"runs_per_minute": FAST} | changes | fields)
+        request = RedriveDeadLettersRequest(filter=filter, **requested)
         return await client(harness).redrive_dead_letters(request)
 
 

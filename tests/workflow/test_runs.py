@@ -283,6 +283,33 @@ async def test_runs_are_listed_newest_first_in_pages(harness: Any) -> None:
     assert listed == started[::-1]
 
 
+async def test_runs_are_filtered_by_every_field(harness: Any) -> None:
+    harness.calls.failures["index file-0"] = [InvalidRequest("50% of it is missing")]
+    failed = await harness.wait_until_ended(await harness.start(["file-0"]))
+    succeeded = await harness.wait_until_ended(await harness.start(["file-1"], title="Weekly"))
+
+    async def found(**fields: Any) -> list[str]:
+        with acting_for(harness.caller):
+            response = await harness.host.client(OrchestrationClient).list_runs(ListRunsRequest(**fields))
+        return [run.id for run in response.runs]
+
+    both = [succeeded.id, failed.id]
+    for fields, expected in (
+        ({"template": "digest"}, both),
+        ({"template": "other"}, []),
+        ({"state": FAILED}, [failed.id]),
+        ({"created_after": failed.created_at}, [succeeded.id]),
+        ({"created_before": succeeded.created_at}, [failed.id]),
+        ({"input": "weekly"}, [succeeded.id]),
+        ({"input": "file-0", "state": SUCCEEDED}, []),
+        ({"error": "50% of"}, [failed.id]),
+        ({"error": "5_%"}, []),
+        ({"state": FAILED, "page_token": succeeded.id}, [failed.id]),
+        ({"state": SUCCEEDED, "page_token": succeeded.id}, []),
+    ):
+        assert await found(**fields) == expected, fields
+
+
 async def test_runs_continue_without_valkey_and_can_be_watched_afterwards(
     profile: Profile, folder: Path, caller: Principal
 ) -> None:

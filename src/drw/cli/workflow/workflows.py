@@ -78,12 +78,32 @@ def run_template(
 
 @runs.command("list")
 def list_runs(
+    template: Annotated[str, typer.Option(help="Only runs of this template.", show_default=False)] = "",
+    state: Annotated[
+        str,
+        typer.Option(help="Only this state: queued, running, succeeded, failed, cancelled.", show_default=False),
+    ] = "",
+    after: Annotated[str, typer.Option(help="Only runs started after this time, as in 2026-11-30T08:00:00Z.")] = "",
+    before: Annotated[str, typer.Option(help="Only runs started before this time.")] = "",
+    input_text: Annotated[
+        str, typer.Option("--input", help="Only runs with this text in an input.", show_default=False)
+    ] = "",
+    error: Annotated[str, typer.Option(help="Only errors that contain this text.", show_default=False)] = "",
     limit: Annotated[int, typer.Option(min=1, max=500, help="Maximum number, newest first.")] = 20,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """List the desk's runs, newest first."""
-    records = Api.of(data_dir).pages("/api/v1/runs", "runs", limit=limit)
+    filters = {
+        "template": template,
+        "state": state.upper(),
+        "created_after": after,
+        "created_before": before,
+        "input": input_text,
+        "error": error,
+    }
+    query = {name: value for name, value in filters.items() if value}
+    records = Api.of(data_dir).pages("/api/v1/runs", "runs", limit=limit, **query)
     if as_json:
         write_json(records)
         return

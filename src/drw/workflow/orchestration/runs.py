@@ -9,13 +9,14 @@ from uuid import uuid4
 
 import orjson
 
+from drw.api.workflow.v1.orchestration_pb2 import ListRunsRequest
 from drw.api.workflow.v1.templates_pb2 import Template
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
-from drw.workflow.orchestration import events
+from drw.workflow.orchestration import events, run_search
 from drw.workflow.orchestration.execution import dependency_graph
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 
@@ -146,25 +147,20 @@ class Runs:
             raise _not_found(run)
         return row, await self._database.all("select * from step where run = %s order by position", run)
 
-    async def page(self, caller: Principal, size: int, after: str) -> list[Row]:
-        """Return the desk's runs after the run `after`, newest first.
+    async def page(self, caller: Principal, request: ListRunsRequest, size: int) -> list[Row]:
+        """Return the desk's runs that match the request, after its page token, newest first.
 
         Raises:
-            InvalidRequest: the desk has no run `after`.
+            InvalidRequest: the page token is not the id of a run of the desk.
         """
+        after = request.page_token
         if after and not await self._database.one(
             "select id from visible_runs(%s, %s, %s) where id = %s", *_visibility(caller), after
         ):
             raise InvalidRequest("page_token is not one that an earlier response returned", param="page_token")
-        return await self._database.all(
-            "select * from visible_runs(%s, %s, %s) where (%s = '' or"
-            " (created_at, id) < (select created_at, id from run where id = %s))"
-            " order by created_at desc, id desc limit %s",
-            *_visibility(caller),
-            after,
-            after,
-            size,
-        )
+        query, parameters = run_search.query(caller, request, size)
+        async with self._database.transaction() as connection:
+            return await (await connection.execute(query, parameters)).fetchall()
 
     async def cancel(self, caller: Principal, run: str) -> None:
         """Cancel an unfinished run.

@@ -71,7 +71,7 @@ class Orchestration(contract.Orchestration):
     async def list_runs(self, request: ListRunsRequest, /) -> ListRunsResponse:
         """Return a page of the desk's runs."""
         size = request.page_size or DEFAULT_PAGE_SIZE
-        rows = await self._runs.page(context.caller(), size + 1, request.page_token)
+        rows = await self._runs.page(context.caller(), request, size + 1)
         token = rows[size - 1]["id"] if len(rows) > size else ""
         return ListRunsResponse(runs=[messages.run(row, []) for row in rows[:size]], next_page_token=token)
 

@@ -23,7 +23,7 @@ class Orchestration(Servicer):
         raise MethodNotImplemented("GetRun")
 
     async def list_runs(self, request: ListRunsRequest, /) -> ListRunsResponse:
-        """ListRuns lists the desk's runs, newest first, without their steps."""
+        """ListRuns lists the desk's runs, newest first, without their steps. Each filter that is set narrows the list."""
         raise MethodNotImplemented("ListRuns")
 
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
@@ -55,7 +55,7 @@ class OrchestrationClient(Client):
         return answer
 
     async def list_runs(self, request: ListRunsRequest, /, *, timeout: float | None = None) -> ListRunsResponse:
-        """ListRuns lists the desk's runs, newest first, without their steps."""
+        """ListRuns lists the desk's runs, newest first, without their steps. Each filter that is set narrows the list."""
         answer: ListRunsResponse = await self._unary("ListRuns", request, timeout)
         return answer
 

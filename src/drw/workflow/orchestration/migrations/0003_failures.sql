@@ -10,5 +10,9 @@ alter table run add column interruptions integer not null default 0;
 create sequence run_failure;
 alter table run add column failure bigint unique;
 
+-- Lists of runs of one template or in one state.
+create index run_of_template on run (org, desk, template_name, created_at desc, id desc);
+create index run_in_state on run (org, desk, state, created_at desc, id desc);
+
 -- The failed run that this one restarts.
 alter table run add column restart_of text not null default '';
