@@ -110,7 +110,8 @@ class DoubleDiscovery:
         """Return a plan with the model."""
         model = Model(id="mock", kind=Model.CHAT, engine="openai", context_length=4096)
         url = "http://127.0.0.1:1/v1"
-        resolved = ResolvedModel(model=model, base_url=url, upstream_model="mock", max_concurrent=64)
+        permit = discovery_pb2.Permit(validation="settings")
+        resolved = ResolvedModel(model=model, base_url=url, upstream_model="mock", max_concurrent=64, permit=permit)
         return Plan(id="mock", targets=[discovery_pb2.Target(model=resolved, weight=1)])
 
 

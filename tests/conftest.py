@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from drw.kernel.observability import outcomes
 from drw.kernel.rpc.context import SCOPES, Principal
 from drw.kernel.runtime.settings import Profile
 from drw.local import postgres as local_postgres
@@ -55,6 +57,13 @@ def database(postgres: Path) -> Iterator[str]:
 def profile(database: str, valkey: str, tmp_path: Path) -> Profile:
     """A profile without processes or settings, which `profile.model_copy(update=...)` adds."""
     return with_secret(Profile(name="test", data=tmp_path, postgres=database, valkey=f"{valkey}?db={next(_numbers)}"))
+
+
+@pytest.fixture
+def outcomes_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets the requests that this process has counted in earlier tests."""
+    monkeypatch.setattr(outcomes, "_counts", Counter())
+    monkeypatch.setattr(outcomes, "_unanswered", Counter())
 
 
 @pytest.fixture

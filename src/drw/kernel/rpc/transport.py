@@ -204,6 +204,8 @@ class Channels:
         """Return the channel of an address."""
         if address not in self._channels:
             options = [
+                # The global pool would share connections, and the back-off after a failed one, with other channels.
+                ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_reconnect_backoff_ms", 1000),
                 ("grpc.initial_reconnect_backoff_ms", 100),
