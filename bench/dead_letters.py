@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import statistics
 import sys
 import time
@@ -31,7 +32,7 @@ from workflow.dead_letters import (
     wait_until_redriven,
 )
 from workflow.doubles import until
-from workflow.harness import WorkflowHarness, step_is
+from workflow.harness import FAST_SETTINGS, WorkflowHarness, step_is
 
 LETTERS = 10_000
 GROUPS = 40
@@ -105,11 +106,13 @@ async def _redrive(harness: WorkflowHarness) -> None:
 
 async def main() -> None:
     """Measure, and print the results."""
+    logging.disable(logging.ERROR)
+    orchestration = {"orchestration": FAST_SETTINGS["orchestration"] | {"max_open_runs": 1000}}
     with short_folder() as folder, TemporaryDirectory() as data, running_postgres(folder) as postgres:
         for number, measure in enumerate((_lists, _latencies, _redrive)):
             with running_valkey(folder / f"v{number}") as valkey:
                 profile = Profile(name="bench", data=Path(data), postgres=new_database(postgres), valkey=valkey)
-                async with dead_letter_harness(profile, folder, CALLER) as harness:
+                async with dead_letter_harness(profile, folder, CALLER, more=orchestration) as harness:
                     await measure(harness)
 
 
