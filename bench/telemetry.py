@@ -26,7 +26,7 @@ from drw.billing.pricing.policy import CurrentPricing
 from drw.billing.reservations.client import ReservationClient
 from drw.billing.settings import MeteringSettings
 from drw.kernel.observability.telemetry import JsonFormatter
-from drw.kernel.rpc import http_server
+from drw.kernel.rpc.http import server as http_server
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList
 from drw.models.serving.experiments.calls import CallExperiments

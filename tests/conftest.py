@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from drw.kernel.observability import outcomes
 from drw.kernel.rpc.context import SCOPES, Principal
@@ -19,6 +20,10 @@ from support.hosting import with_secret
 from support.parts import new_database, running_postgres, running_valkey, short_folder
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise each process that a test starts compiles all modules
+
+# Examples take longer on a busy machine: neither their time nor that of their generation is an assertion.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _numbers = itertools.count()
 

@@ -238,7 +238,7 @@ def translated_errors(service: str, method: str) -> Iterator[None]:
         raise connection_lost(service) from error
     except TimeoutError as error:
         raise DeadlineExceeded(f"{service}.{method} did not end in time", service=service) from error
-    except Exception as error:
+    except Exception as error:  # the boundary of a call: a bug becomes an error without details
         log.exception("unexpected error in %s.%s", service, method)
         raise InternalError(f"unexpected error in {service}.{method}", service=service) from error
 

@@ -11,12 +11,12 @@ import orjson
 
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc import context
-from drw.kernel.rpc.json_bodies import check_keys
+from drw.kernel.rpc.http.json_bodies import check_keys
 from drw.models.serving.batches.batch import Batch
 from drw.models.serving.batches.endpoints import BatchEndpoint
 from drw.models.serving.batches.files import BatchFiles
-from drw.models.serving.batches.job_queue import JobQueue, NewLine
 from drw.models.serving.batches.permissions import CredentialEnded, PresentPermissions
+from drw.models.serving.batches.queues.job_queue import JobQueue, NewLine
 from drw.models.serving.settings import BatchSettings
 
 FIELDS = {"custom_id", "method", "url", "body"}
@@ -161,7 +161,8 @@ class _Validation:
             raise InvalidLine("mismatched_url", f"url must be the endpoint of the batch, {self._job.endpoint}", "url")
         if not isinstance(body, dict):
             raise InvalidLine("invalid_body", "body must be a JSON object", "body")
-        if not isinstance(model := body.get("model"), str):
+        model = self._endpoint.default_model if body.get("model") is None else body["model"]
+        if not isinstance(model, str):
             raise InvalidLine("missing_required_parameter", "body.model must be the id of a model", "body.model")
         return custom_id, orjson.dumps(body), model
 
