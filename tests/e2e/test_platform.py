@@ -236,6 +236,29 @@ def test_run_survives_a_killed_process(platform: Platform, tmp_path: Path) -> No
     assert events
 
 
+def test_a_failed_run_is_redriven_from_the_command_line(platform: Platform, tmp_path: Path) -> None:
+    (tmp_path / "power.txt").write_text("Power desk, Monday. No limit was broken.")
+    inputs = ("--input", f"files={tmp_path}", "--input", "model=no-such-model")
+    platform.run("workflows", "run", "digest", *inputs, "--watch", check=False)
+    (run,) = platform.json("runs", "list", "--state", "failed", "--input", "no-such-model")
+    wait_until(lambda: bool(platform.json("dead-letters", "list")), "the dead letter")
+    (group,) = platform.json("dead-letters", "groups")
+    (letter,) = platform.json("dead-letters", "list", "--group", group["group"], "--class", "permanent")
+    assert letter["run"] == run["id"]
+    assert "no-such-model" in platform.run("dead-letters", "show", letter["id"]).stdout
+    chosen = ("redrive", "--group", group["group"])
+    assert platform.run("dead-letters", *chosen, "--dry-run").stdout.startswith("1 dead letters would be redriven")
+    refused = platform.run("dead-letters", *chosen, "--wait", check=False)
+    assert (refused.returncode, "refused" in refused.stdout) == (1, True)
+    wait_until(lambda: bool(platform.json("dead-letters", "list")), "the dead letter of the probe")
+    ended = platform.json("dead-letters", *chosen, "--input", "model=", "--from", "summarise", "--wait")
+    assert (ended["state"], ended["groups"][0]["state"]) == ("ENDED", "PASSED"), ended
+    assert "1 started" in platform.run("dead-letters", "progress", ended["id"]).stdout
+    assert platform.json("dead-letters", "list") == []
+    discarded = platform.run("dead-letters", "discard", "--group", group["group"], "--reason", "solved")
+    assert discarded.stdout == "0 dead letters discarded\n"
+
+
 def test_model_calls_work_without_rag_and_workflow(platform: Platform, client: openai.OpenAI) -> None:
     process_ids = [platform.pid(name) for name in ("rag", "workflow")]
     for pid in process_ids:
