@@ -11,7 +11,7 @@ from drw.api.models.v1.discovery_pb2 import ResolvedModel, ResolveModelRequest
 from drw.api.models.v1.versions_pb2 import ApproveVersionRequest
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
-from drw.model_files.manifest import ModelFolder, digest
+from drw.model_files.manifest import Manifest, ModelFolder, digest
 from drw.models.discovery import service
 from drw.models.discovery.governance.folder_digests import FolderDigests
 from drw.routing.permits import ModelNotValidated
@@ -99,7 +99,12 @@ async def test_files_are_not_covered_without_the_setting(profile: Profile, model
 async def test_only_changed_folders_are_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
     manifest = ModelFolder.manifest
-    monkeypatch.setattr(ModelFolder, "manifest", lambda self: reads.append(self.name) or manifest(self))
+
+    def recorded(self: ModelFolder) -> Manifest:
+        reads.append(self.name)
+        return manifest(self)
+
+    monkeypatch.setattr(ModelFolder, "manifest", recorded)
     digests = FolderDigests({"risk": str(model), "gone": str(model.parent / "gone")})
     assert await digests.refresh()
     assert (list(digests.digests), digests.errors) == (["risk"], {"gone": "No such file or directory"})
