@@ -1,4 +1,4 @@
-"""The brokers of the conformance suite: Valkey, Kafka and a double of Pub/Sub, each with an empty topic for one test."""
+"""The brokers of the conformance suite: Valkey, Kafka and a double of Pub/Sub, each without events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connects a process to the event bus that the profile selects, and builds publishers and consumers of services."""
+"""Connects a process to the event bus that the profile selects, and builds the consumers of services."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from drw.catalog import EVENT_TYPES, consumed_by
+from drw.catalog import consumed_by
 from drw.events.consumer import Consumer, Handler
 from drw.events.ports import EventBus
-from drw.events.publisher import Publisher, create_tables
+from drw.events.publisher import create_tables
 from drw.kernel.errors import ConfigError
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import Profile
@@ -29,14 +29,6 @@ def connect(profile: Profile) -> EventBus:
         raise ConfigError(f"bus.adapter is {name!r}, whose client {error.name!r} is not installed") from error
     bus: EventBus = adapter.connect(profile)
     return bus
-
-
-async def publisher(scope: ServiceContext, database: Database) -> Publisher:
-    """Return the publisher of a service, which the catalog must list in `EVENT_TYPES`."""
-    if scope.name not in {event.publisher for event in EVENT_TYPES}:
-        raise ConfigError(f"{scope.name!r} publishes no event in EVENT_TYPES of src/drw/catalog.py")
-    await create_tables(database)
-    return Publisher(scope.name)
 
 
 async def consume(scope: ServiceContext, database: Database, handlers: Mapping[str, Handler]) -> Consumer:

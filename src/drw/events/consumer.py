@@ -72,7 +72,7 @@ class Consumer:
         """Apply each event once, in order, or park it."""
         try:
             await self._apply_all([d.event for d in deliveries if d.event])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - each event is tried alone, and its error is logged then
             log.debug("%s applies events one by one: %s", self._name, telemetry.error_type(error))
             for delivery in deliveries:
                 if delivery.event:

@@ -26,7 +26,7 @@ BATCH_SIZE = 500
 BATCH_BYTES = 4 << 20
 """Events of a batch, below the 10 MB of a request to Pub/Sub."""
 IDLE_SECONDS = 1.0
-"""Interval of checks without notifications: for the events of a relay that died, and for a broker that lost its data."""
+"""Interval of checks without notifications, for the events of a dead relay and for a broker that lost its data."""
 RETRY_SECONDS = 1.0
 FROZEN_SECONDS = 30
 """PostgreSQL ends the transaction of a relay that is idle for longer: its process is frozen. Longer than a publish."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, LiteralString
 
 from google.protobuf.message import Message
 
@@ -23,11 +23,11 @@ PAGE_SIZE = 200
 INTERVAL_SECONDS = 60.0
 BATCH_SIZE = 10_000
 
-VISIBLE = """
-(%(every_org)s or org = '' or (org = %(org)s and (%(every_desk)s or desk in ('', %(desk)s)))) and inside(walls, %(walls)s)
-"""
-PAGE = f"""
-select * from event where number > %(after)s and {VISIBLE} and (%(types)s = '{{}}' or type = any(%(types)s))
+PAGE: LiteralString = """
+select * from event
+where number > %(after)s
+    and (%(every_org)s or org = '' or (org = %(org)s and (%(every_desk)s or desk in ('', %(desk)s))))
+    and inside(walls, %(walls)s) and (%(types)s::text[] = '{}' or type = any(%(types)s))
 order by number limit %(limit)s
 """
 DELETE_OLD = """
@@ -75,7 +75,7 @@ class EventLog:
             "limit": PAGE_SIZE,
         }
         async with self._database.transaction() as connection:
-            return await (await connection.execute(PAGE.encode(), parameters)).fetchall()
+            return await (await connection.execute(PAGE, parameters)).fetchall()
 
     def next_change(self) -> asyncio.Event:
         """Return an event that is set when the log changes. Take it before reading a page."""

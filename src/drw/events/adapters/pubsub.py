@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -100,10 +100,8 @@ class PubSubBus(EventBus):
             try:
                 await self._publisher.get_topic(topic=self._topic, **CALL)
             except NotFound:
-                try:
+                with suppress(AlreadyExists):  # by another process
                     await self._publisher.create_topic(name=self._topic, **CALL)
-                except AlreadyExists:
-                    pass  # by another process
             self._has_topic = True
         return self._publisher
 
@@ -116,10 +114,8 @@ class PubSubBus(EventBus):
             message_retention_duration=Duration(seconds=RETENTION_SECONDS),
             expiration_policy=pb.ExpirationPolicy(),  # never: a consumer can be stopped for long
         )
-        try:
+        with suppress(AlreadyExists):  # by another process
             await client.create_subscription(subscription, **CALL)
-        except AlreadyExists:
-            pass  # by another process
 
 
 class _PubSubSubscription(Subscription):
@@ -148,15 +144,13 @@ class _PubSubSubscription(Subscription):
     async def close(self) -> None:
         if not self._unacknowledged:
             return
-        try:
+        with suppress(GoogleAPIError):  # the deadline passes
             await self._client.modify_ack_deadline(
                 subscription=self._name,
                 ack_ids=self._unacknowledged,
                 ack_deadline_seconds=0,
                 **CALL,
             )
-        except GoogleAPIError:
-            pass  # the deadline passes
 
 
 def connect(profile: Profile) -> PubSubBus:

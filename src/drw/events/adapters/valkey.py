@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -139,10 +139,8 @@ class _ValkeySubscription(Subscription):
             await self._redis.xack(STREAM, self._group, *(delivery.token for delivery in deliveries))
 
     async def close(self) -> None:
-        try:
+        with suppress(RedisError, OSError, TimeoutError):  # the lease expires
             await self._release(keys=[self._lease_key], args=[self._token])
-        except (RedisError, OSError, TimeoutError):
-            pass  # the lease expires
 
     async def _read(self) -> tuple[bool, list[Delivery]]:
         """Return whether this process has the lease, and the next events."""
