@@ -6,6 +6,7 @@ The profile is on standard input. `lines` publishes new events before each relay
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import sys
@@ -70,6 +71,7 @@ async def relay_once(profile: Profile, first: int, kill_at: int) -> None:
 
 def at_each_line(profile: Profile) -> int:
     """Run a relay for each line, in a process of its own; return the number of published events."""
+    importlib.import_module(f"drw.events.adapters.{profile.bus.adapter}")  # once, and not in each process
     total = 0
     for kill_at in range(1, 1000):
         child = os.fork()
