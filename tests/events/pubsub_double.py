@@ -142,7 +142,7 @@ class PubSubDouble:
         return Empty()
 
 
-def _method(request: Any, response: Any, handler: Handler) -> grpc.RpcMethodHandler:
+def _method(request: Any, response: Any, handler: Handler) -> Any:
     return grpc.unary_unary_rpc_method_handler(
         handler,
         request_deserializer=request.deserialize,

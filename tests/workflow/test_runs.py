@@ -30,6 +30,7 @@ from drw.kernel.runtime.settings import Profile
 from support.database.published import published
 from support.parts import running_valkey
 from support.telemetry.metrics import scrape
+from workflow.doubles import until
 from workflow.harness import FAST_SETTINGS, WorkflowHarness, live_view_is_behind, sequence, step_is, workflow_harness
 
 

@@ -86,7 +86,7 @@ class PubSubBus(EventBus):
         """Implement the port."""
         for client in (self._publisher, self._subscriber):
             if client is not None:
-                await client.transport.close()
+                await client.transport.close()  # type: ignore[no-untyped-call]
 
     async def _publisher_client(self) -> PublisherAsyncClient:
         """Return the client, after it has created the topic if there is none."""

@@ -87,8 +87,8 @@ class ValkeyBus(EventBus):
         """Implement the port."""
         with _translated_errors():
             await self._redis.set(GENERATION, uuid4().hex, nx=True)
-            value: bytes = await self._redis.get(GENERATION)
-        return value.decode()
+            value: Any = await self._redis.get(GENERATION)
+        return str(value.decode())
 
     async def close(self) -> None:
         """Implement the port."""
@@ -144,7 +144,7 @@ class _ValkeySubscription(Subscription):
 
     async def _read(self) -> tuple[bool, list[Delivery]]:
         """Return whether this process has the lease, and the next events."""
-        arguments = [self._token, LEASE_SECONDS, self._group, BATCH_SIZE, int(self._pending)]
+        arguments: list[Any] = [self._token, LEASE_SECONDS, self._group, BATCH_SIZE, int(self._pending)]
         try:
             result: Any = await self._receive(keys=[STREAM, self._lease_key], args=arguments)
         except ResponseError as error:

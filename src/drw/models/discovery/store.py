@@ -149,7 +149,7 @@ class AliasStore:
             connection, promoted, f"model/{alias.version_id}", owner, walls=alias.walls, key=f"alias/{alias.name}"
         )
         await _publish_move(
-            connection, alias.name, before and before.alias(), alias.alias(), reason, owner, alias.walls
+            connection, alias.name, before.alias() if before else None, alias.alias(), reason, owner, alias.walls
         )
 
     async def remove(self, connection: Connection, alias: OrgAlias, reason: str) -> None:
