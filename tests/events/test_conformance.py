@@ -67,6 +67,13 @@ async def test_acknowledged_events_do_not_arrive_again(broker: Broker, bus: Even
     await second.close()
 
 
+async def test_a_consumer_of_the_catalog_misses_no_event_before_its_first_start(bus: EventBus) -> None:
+    await bus.publish([event(1)])
+    subscription = await bus.subscribe(CONSUMER)
+    assert events_of(await received(subscription, 1)) == [event(1)]
+    await subscription.close()
+
+
 async def test_each_consumer_receives_all_events(bus: EventBus) -> None:
     subscriptions = [await bus.subscribe(name) for name in ("events", "orchestration")]
     await bus.publish([event(1), event(2)])

@@ -47,7 +47,7 @@ async def tail(host: Host, count: int, principal: Principal = DESK, after: str =
         request = TailEventsRequest(last_event_id=after, types=types)
         async with asyncio.timeout(SECONDS), aclosing(host.client(EventsClient).tail_events(request)) as stream:
             async for event in stream:
-                if event.event_id:
+                if event.type:
                     events.append(event)
                 if len(events) == count:
                     break
@@ -107,7 +107,7 @@ async def test_an_org_has_a_maximum_of_streams(profile: Profile, tables: Databas
     async with hosted(profile.model_copy(update={"services": profile.services | settings}), ["events"]) as host:
         with acting_for(DESK):
             async with aclosing(host.client(EventsClient).tail_events(TailEventsRequest())) as stream:
-                assert not (await anext(stream)).event_id, "a keep-alive"
+                assert not (await anext(stream)).type, "a keep-alive"
                 with pytest.raises(RateLimited, match="'acme' has 1 open streams"):
                     await tail(host, 1)
         await run_ended(tables, "1", Owner("acme", "research"))
@@ -119,3 +119,20 @@ async def test_the_platform_runs_on_another_broker(broker: Broker, tables: Datab
     async with hosted(broker.profile, ["events"]) as host:
         await run_ended(tables, "1", Owner("acme", "research"))
         assert [event.subject for event in await tail(host, 1)] == ["run/1"]
+
+
+async def test_a_stream_ends_and_the_next_one_misses_nothing(profile: Profile, tables: Database) -> None:
+    settings = {"events": {"max_tail_seconds": 0.05}}
+    async with hosted(profile.model_copy(update={"services": profile.services | settings}), ["events"]) as host:
+        with acting_for(DESK):
+            messages = [message async for message in host.client(EventsClient).tail_events(TailEventsRequest())]
+        assert {message.type for message in messages} == {""}
+        await run_ended(tables, "between", Owner("acme", "research"))
+        position = messages[-1].event_id
+        events: list[Event] = []
+        async with asyncio.timeout(SECONDS):
+            while not events:
+                with acting_for(DESK):
+                    request = TailEventsRequest(last_event_id=position)
+                    events = [e async for e in host.client(EventsClient).tail_events(request) if e.type]
+        assert [event.subject for event in events] == ["run/between"]

@@ -49,9 +49,9 @@ def tail(
         position = f"&last_event_id={after}" if after else ""
         try:
             for event in api.events("GET", f"/api/v1/events:tail?{query}{position}"):
-                if not event["event_id"]:
-                    continue  # keep-alive
                 after, failures = event["event_id"], 0
+                if not event["type"]:
+                    continue  # keep-alive
                 write_line(event) if as_json else write(_line(event))
                 count += 1
                 if count == limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
@@ -52,14 +53,19 @@ class Events(contract.Events):
         self._tails[principal.org] += 1
         try:
             after = int(request.last_event_id) if request.last_event_id else await self._log.newest()
-            while True:
+            end = time.monotonic() + self._settings.max_tail_seconds
+            yield Event(event_id=str(after))
+            while time.monotonic() < end:
                 change = self._log.next_change()
                 rows = await self._log.page(principal, after, request.types)
                 for row in rows:
                     yield _message(row)
                     after = row["number"]
-                if not rows and not await _is_set(change, self._settings.keepalive_seconds):
-                    yield Event()
+                if rows:
+                    continue
+                seconds = min(self._settings.keepalive_seconds, max(0, end - time.monotonic()))
+                if not await _is_set(change, seconds):
+                    yield Event(event_id=str(after))
         finally:
             self._tails[principal.org] -= 1
             self._tails += Counter()  # removes orgs without streams

@@ -19,6 +19,7 @@ from google.pubsub_v1 import types as pb
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcAsyncIOTransport
 
+from drw.catalog import EVENT_TYPES
 from drw.events.event import Event, MalformedEvent
 from drw.events.ports import Delivery, EventBus, Subscription
 from drw.kernel.errors import Unavailable
@@ -39,7 +40,8 @@ class PubSubBus(EventBus):
 
     durable = True
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, consumers: Sequence[str]) -> None:
+        self._consumers = consumers
         self._topic = f"projects/{settings.project}/topics/{settings.topic}"
         self._subscription = f"projects/{settings.project}/subscriptions/{settings.topic}-"
         self._emulator = settings.emulator
@@ -65,18 +67,7 @@ class PubSubBus(EventBus):
         """Implement the port."""
         with _translated_errors():
             await self._publisher_client()
-            if self._subscriber is None:
-                self._subscriber = SubscriberAsyncClient(
-                    transport=SubscriberGrpcAsyncIOTransport(channel=grpc.aio.insecure_channel(self._emulator))
-                    if self._emulator
-                    else "grpc_asyncio"
-                )
-            name = self._subscription + consumer
-            try:
-                await self._subscriber.get_subscription(subscription=name, **CALL)
-            except NotFound:
-                await self._create_subscription(self._subscriber, name)
-            return _PubSubSubscription(self._subscriber, name)
+            return _PubSubSubscription(await self._subscriber_client(consumer), self._subscription + consumer)
 
     async def generation(self) -> str:
         """Implement the port: Pub/Sub keeps its data."""
@@ -102,8 +93,26 @@ class PubSubBus(EventBus):
             except NotFound:
                 with suppress(AlreadyExists):  # by another process
                     await self._publisher.create_topic(name=self._topic, **CALL)
+            # Before the first event: a subscription receives only what is published after its creation.
+            for consumer in self._consumers:
+                await self._subscriber_client(consumer)
             self._has_topic = True
         return self._publisher
+
+    async def _subscriber_client(self, consumer: str) -> SubscriberAsyncClient:
+        """Return the client, after it has created the subscription of a consumer if there is none."""
+        if self._subscriber is None:
+            self._subscriber = SubscriberAsyncClient(
+                transport=SubscriberGrpcAsyncIOTransport(channel=grpc.aio.insecure_channel(self._emulator))
+                if self._emulator
+                else "grpc_asyncio"
+            )
+        name = self._subscription + consumer
+        try:
+            await self._subscriber.get_subscription(subscription=name, **CALL)
+        except NotFound:
+            await self._create_subscription(self._subscriber, name)
+        return self._subscriber
 
     async def _create_subscription(self, client: SubscriberAsyncClient, name: str) -> None:
         subscription = pb.Subscription(
@@ -155,7 +164,8 @@ class _PubSubSubscription(Subscription):
 
 def connect(profile: Profile) -> PubSubBus:
     """Return the bus of a profile."""
-    return PubSubBus(profile.bus.pubsub)
+    consumers = sorted({consumer for event in EVENT_TYPES for consumer in event.consumers})
+    return PubSubBus(profile.bus.pubsub, consumers)
 
 
 def _message(event: Event) -> PubsubMessage:
