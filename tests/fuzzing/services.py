@@ -111,6 +111,7 @@ async def serving(profile: Profile, folder: Path) -> AsyncIterator[str]:
     services = {
         "discovery": {"models": models, "default_model": MODEL},
         "embedding": {"encoder": "hashing"},
+        "events": {"max_tail_seconds": 0.05},
         "state": {"lookup_timeout_seconds": 0.05, "poll_timeout_seconds": 0.05},
     }
     place = ServiceAddress(services=tuple(BY_NAME), grpc=f"unix:{folder}/fz.g", http=f"unix:{folder}/fz.h")

@@ -208,6 +208,7 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
         {"path": "/v1/models", "method": "GET"},
     ),
     "POST /api/v1/runs": ({"template": "digest", "inputs": {"files": ["{file_id}"]}},),
+    "GET /api/v1/events:tail": ({"last_event_id": "0"}, {"last_event_id": "0", "types": "com.drw.ai.run.ended.v1"}),
     "GET /api/v1/runs": ({}, {"page_token": "{run}"}),
     "GET /api/v1/runs/{run}": NO_FIELDS,
     "POST /api/v1/runs/{run}:cancel": NO_FIELDS,

@@ -35,6 +35,7 @@ from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
 from drw.workflow.error_handling.groups import fingerprint
 from drw.workflow.orchestration.activities import ACTIVITIES
+from support.database.published import published
 from support.json_types import Json, JsonObject
 from workflow.dead_letters import (
     client,
@@ -74,6 +75,12 @@ async def test_a_failed_run_becomes_a_dead_letter_with_its_cause(
         with acting_for(caller):
             letter = await client(harness).get_dead_letter(GetDeadLetterRequest(dead_letter=listed.id))
         assert json_value(letter.inputs) == json_value(run.inputs)
+        (event,) = published(profile.postgres, "dead_letter.created")
+        assert (event["org"], event["desk"], event["subject"]) == ("acme", "research", f"dead_letter/{letter.id}")
+        assert event["data"] == {
+            "dead_letter": letter.id, "run": run.id, "step": "summarise/1", "template": "digest",
+            "error_class": "permanent", "fingerprint": letter.group, "error": "no such model",
+        }  # fmt: skip
 
 
 async def test_a_succeeded_or_cancelled_run_is_no_dead_letter(harness: WorkflowHarness) -> None:

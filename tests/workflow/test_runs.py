@@ -27,6 +27,7 @@ from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Rat
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
+from support.database.published import published
 from support.parts import running_valkey
 from support.telemetry.metrics import scrape
 from workflow.doubles import until
@@ -80,6 +81,11 @@ async def test_events_are_in_order_and_every_change_is_audited(harness: Any) -> 
         assert {(r["actor"], r["desk"], r["outcome"]) for r in records} == {("key_test", "research", "ok")}
         assert all(r["resource"].startswith(run.id) for r in records)
         assert "Text of" not in str(records)
+    (event,) = published(harness.profile.postgres, "run.ended")
+    assert event["data"] | {"template_version": ""} == {
+        "run": run.id, "template": "digest", "template_version": "", "state": "succeeded", "error": "",
+    }  # fmt: skip
+    assert (event["org"], event["desk"], event["subject"]) == ("acme", "research", f"run/{run.id}")
 
 
 async def test_a_step_of_an_item_waits_only_for_the_same_item(harness: Any) -> None:

@@ -40,6 +40,7 @@ MODULES = {
     "gateway.billing": (OPERATE, "limits budgets prices spend"),
     "gateway.routes": (OPERATE, "routes upstreams"),
     "gateway.kill": (OPERATE, "kill"),
+    "bus": (OPERATE, "events"),
     "audit": (OPERATE, "audit"),
     "platform.health": (OPERATE, "slo"),
     "platform.config": (OPERATE, "config"),

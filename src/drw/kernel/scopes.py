@@ -14,6 +14,7 @@ SCOPES = {
     "experiments:read": "see experiments",
     "experiments:write": "change experiments",
     "experiments:record": "evaluate experiments, and record exposures and outcomes",
+    "events:read": "see events of the event bus",
     "audit:read": "read and verify the audit log",
     "keys:read": "list keys, desks, limits and budgets",
     "keys:write": "create and revoke keys",

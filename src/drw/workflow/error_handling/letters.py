@@ -6,20 +6,26 @@ from typing import Any
 
 import orjson
 
+from drw.api.events.v1.workflows_pb2 import DeadLetterCreated
 from drw.api.workflow.v1.error_handling_pb2 import DeadLetterFilter, ListDeadLettersRequest
 from drw.api.workflow.v1.orchestration_pb2 import Failure, FailureClass
+from drw.events.publisher import Publisher
 from drw.kernel import paging
 from drw.kernel.errors import NotFound
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import SQL
+from drw.kernel.tenancy import Owner
 from drw.workflow.error_handling import groups, letter_filter
 from drw.workflow.error_handling.letter_filter import VISIBLE, tenant
 from drw.workflow.error_handling.metrics import STORED_LETTERS
 
 Row = dict[str, Any]
 
+EVENTS = Publisher("error_handling")
+MAX_ERROR = 500
+"""Characters of the error in an event."""
 MAX_GROUPS = 500
 COLUMNS = (
     "number, id, state, run, key, template, template_version, step, failure_class, reason, error, attempts, group_id,"
@@ -141,7 +147,24 @@ async def lock_desk(connection: Connection, caller: Principal) -> None:
 
 async def _announce(connection: Connection, failure: Failure) -> None:
     """Announce a new dead letter, in the transaction that stores it."""
-    STORED_LETTERS.labels(FailureClass.Name(failure.failure_class).lower()).inc()
+    failure_class = FailureClass.Name(failure.failure_class).lower()
+    letter = _id(failure)
+    event = DeadLetterCreated(
+        dead_letter=letter,
+        run=failure.run,
+        step=failure.step,
+        template=failure.template,
+        error_class=failure_class,
+        fingerprint=groups.fingerprint(failure),
+        error=failure.error[:MAX_ERROR],
+    )
+    owner = Owner(failure.org, failure.desk)
+    await EVENTS.publish(connection, event, f"dead_letter/{letter}", owner, walls=failure.walls)
+    STORED_LETTERS.labels(failure_class).inc()
+
+
+def _id(failure: Failure) -> str:
+    return f"dl_{failure.run.removeprefix('run_')}"
 
 
 def described(request: DeadLetterFilter) -> dict[str, Any]:
@@ -159,7 +182,7 @@ def described(request: DeadLetterFilter) -> dict[str, Any]:
 
 def _values(failure: Failure) -> tuple[Any, ...]:
     return (
-        f"dl_{failure.run.removeprefix('run_')}",
+        _id(failure),
         failure.org,
         failure.desk,
         list(failure.walls),

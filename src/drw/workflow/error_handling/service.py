@@ -21,6 +21,7 @@ from drw.api.workflow.v1.error_handling_pb2 import (
     RedriveDeadLettersRequest,
 )
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
+from drw.events.publisher import create_tables
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
@@ -88,6 +89,7 @@ async def build(scope: ServiceContext) -> ErrorHandling:
     """Build the service from its settings."""
     settings = scope.settings(Settings)
     database = await scope.database()
+    await create_tables(database)
     letters = Letters(database, scope.audit())
     orchestration = scope.client(OrchestrationClient)
     feed = FailureFeed(letters, orchestration)

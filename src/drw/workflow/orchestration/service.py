@@ -23,6 +23,7 @@ from drw.api.workflow.v1.orchestration_pb2 import (
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
+from drw.events.publisher import create_tables
 from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
@@ -136,6 +137,7 @@ async def build(scope: ServiceContext) -> Orchestration:
     settings = scope.settings(Settings)
     dsn = scope.profile.postgres
     database = await scope.database()
+    await create_tables(database)
     journal = RunJournal(database, scope.audit(), settings.max_interruptions)
     services = Services(scope.client(DocumentsClient), scope.client(ServingClient))
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")

@@ -72,6 +72,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/events:tail",
+        upstream="gateway",
+        scopes=("events:read",),
+        idle_seconds=900,
+    ),
+    RestRoute(
         path="/api/v1/experiments",
         upstream="models",
         scopes=("experiments:read", "experiments:record", "experiments:write"),
