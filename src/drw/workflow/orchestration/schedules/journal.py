@@ -70,8 +70,10 @@ class ScheduleJournal:
         )
         return [row["calendar"] for row in rows]
 
-    async def start(self, schedule: StoredSchedule, prepared: PreparedRun, upcoming: Upcoming) -> None:
+    async def start(self, schedule: StoredSchedule, prepared: PreparedRun, upcoming: Upcoming) -> bool:
         """Handle the next occurrence: start its run, or do what the overlap policy says while another run is open.
+
+        Return False if another process handles it.
 
         Raises:
             RateLimited: the desk has too many unfinished runs.
@@ -80,28 +82,26 @@ class ScheduleJournal:
         assert occurrence is not None
         async with self._changing(schedule, occurrence) as (connection, row):
             if row is None:
-                return
+                return False
             open_runs = await _open_runs(connection, schedule.id)
-            if row["waiting_key"] is not None:
-                open_runs = open_runs or [""]
+            waits = row["waiting_key"] is not None
             overlap = schedule.spec.overlap or ScheduleSpec.SKIP
-            if open_runs and overlap == ScheduleSpec.CANCEL_RUNNING:
+            if overlap == ScheduleSpec.ALLOW or not (open_runs or waits):
+                await self._start(connection, schedule, occurrence, prepared)
+            elif overlap == ScheduleSpec.CANCEL_RUNNING:
                 for run in open_runs:
                     await self._runs.end_cancelled(connection, run, f"by the schedule {schedule.name!r}")
-            elif open_runs and overlap == ScheduleSpec.QUEUE_ONE and row["waiting_key"] is None:
+                await self._start(connection, schedule, occurrence, prepared)
+            elif overlap == ScheduleSpec.QUEUE_ONE and not waits:
                 await connection.execute(
                     "update schedule set waiting_key = %s, waiting_at = %s, waiting_session = %s where id = %s",
                     (occurrence.key, occurrence.at, occurrence.session, schedule.id),
                 )
-                await self._handled(connection, schedule, occurrence, "WAITING", run=open_runs[0])
-                await _advance(connection, schedule, occurrence.at, upcoming)
-                return
-            elif open_runs and overlap != ScheduleSpec.ALLOW:
-                await self._handled(connection, schedule, occurrence, "SKIPPED", detail=f"open: {open_runs[0]}")
-                await _advance(connection, schedule, occurrence.at, upcoming)
-                return
-            await self._start(connection, schedule, occurrence, prepared)
+                await self._handled(connection, schedule, occurrence, "WAITING", detail=f"for {open_runs[0]}")
+            else:
+                await self._handled(connection, schedule, occurrence, "SKIPPED", detail="a run is open")
             await _advance(connection, schedule, occurrence.at, upcoming)
+        return True
 
     async def start_waiting(self, schedule: StoredSchedule, prepared: PreparedRun) -> None:
         """Start the run of the occurrence that waited.
@@ -124,14 +124,18 @@ class ScheduleJournal:
         detail: str,
         handled_until: datetime,
         upcoming: Upcoming,
-    ) -> None:
-        """Handle the next occurrence, and all others up to `handled_until`, without a run."""
+    ) -> bool:
+        """Handle the next occurrence, and all others up to `handled_until`, without a run.
+
+        Return False if another process handles it.
+        """
         occurrence = schedule.next
         assert occurrence is not None
         async with self._changing(schedule, occurrence) as (connection, row):
             if row is not None:
                 await self._handled(connection, schedule, occurrence, outcome, detail=detail)
                 await _advance(connection, schedule, handled_until, upcoming)
+        return row is not None
 
     async def skip_waiting(self, schedule: StoredSchedule, detail: str) -> None:
         """Refuse the occurrence that waited."""

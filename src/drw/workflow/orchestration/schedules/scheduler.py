@@ -62,20 +62,21 @@ class Scheduler:
         """Handle one batch of everything that is due; return whether there may be more."""
         now = self._timetable.now()
         retimed = self._is_leader() and await self._retime()
-        for schedule in await self._journal.waiting(BATCH_SIZE):
-            await self._guarded(schedule, self._start_waiting)
-        due = await self._journal.due(now, BATCH_SIZE)
         full_desks: set[tuple[str, str]] = set()
-        for schedule in due:
-            desk = (schedule.owner.org, schedule.owner.desk)
-            if desk in full_desks:
-                continue
-            try:
-                await self._guarded(schedule, self._handle)
-            except RateLimited:
-                full_desks.add(desk)
-                await self._journal.postpone_desk(schedule, now, RETRY_SECONDS)
-        return await self._backfills.step() or retimed or len(due) == BATCH_SIZE
+        progress = False
+        for schedules, handle in (
+            (await self._journal.waiting(BATCH_SIZE), self._start_waiting),
+            (await self._journal.due(now, BATCH_SIZE), self._handle),
+        ):
+            for schedule in schedules:
+                desk = (schedule.owner.org, schedule.owner.desk)
+                if desk not in full_desks:
+                    try:
+                        progress |= await self._guarded(schedule, handle)
+                    except RateLimited:
+                        full_desks.add(desk)
+                        await self._journal.postpone_desk(schedule, now, RETRY_SECONDS)
+        return await self._backfills.step() or retimed or progress
 
     async def _retime(self) -> bool:
         """Compute the next occurrences again whose calendar may have changed; return whether there may be more."""
@@ -90,20 +91,17 @@ class Scheduler:
             await self._journal.retime(schedule, upcoming, version)
         return len(outdated) == BATCH_SIZE
 
-    async def _guarded(self, schedule: StoredSchedule, handle: Callable[[StoredSchedule], Awaitable[None]]) -> None:
-        """Handle a schedule. An error postpones only this schedule.
+    async def _guarded(self, schedule: StoredSchedule, handle: Callable[[StoredSchedule], Awaitable[bool]]) -> bool:
+        """Handle a schedule; return whether it made progress. An error postpones only this schedule.
 
         Raises:
             RateLimited: its desk has too many unfinished runs.
         """
         seconds = RETRY_SECONDS
         try:
-            await handle(schedule)
-            return
+            return await handle(schedule)
         except RateLimited:
-            if schedule.waiting is None:
-                raise
-            return
+            raise
         except Killed:
             pass
         except DrwError as error:
@@ -112,47 +110,46 @@ class Scheduler:
             seconds = ERROR_SECONDS
             log.exception("a schedule cannot be handled", extra=_fields(schedule))
         await self._journal.postpone(schedule, self._timetable.now() + timedelta(seconds=seconds))
+        return False
 
-    async def _handle(self, schedule: StoredSchedule) -> None:
+    async def _handle(self, schedule: StoredSchedule) -> bool:
         occurrence = schedule.next
         assert occurrence is not None
         try:
             timing = await self._timetable.timing(schedule.spec)
         except InvalidRequest as error:
-            await self._journal.skip(schedule, "REFUSED", error.message, occurrence.at, Upcoming(None, error.message))
-            return
+            upcoming = Upcoming(None, error.message)
+            return await self._journal.skip(schedule, "REFUSED", error.message, occurrence.at, upcoming)
         upcoming = self._timetable.upcoming(timing, occurrence.at)
         oldest = self._timetable.now() - timedelta(seconds=schedule.catch_up_seconds)
         if occurrence.start_at(schedule.id, schedule.spec.jitter_seconds) < oldest:
             detail = f"later than the catch-up window of {schedule.catch_up_seconds} s, with all others up to {oldest}"
             upcoming = self._timetable.upcoming(timing, max(oldest, occurrence.at))
-            await self._journal.skip(schedule, "MISSED", detail, max(oldest, occurrence.at), upcoming)
-        elif reason := self._timetable.frozen(timing, schedule.owner, occurrence):
-            await self._journal.skip(schedule, "FROZEN", reason, occurrence.at, upcoming)
-        else:
-            try:
-                prepared = await self._prepare(schedule, occurrence, timing)
-            except (InvalidRequest, NotFound, Forbidden, Conflict) as error:
-                if isinstance(error, Killed):
-                    raise
-                await self._journal.skip(schedule, "REFUSED", error.message, occurrence.at, upcoming)
-                return
-            if prepared is not None:
-                await self._journal.start(schedule, prepared, upcoming)
+            return await self._journal.skip(schedule, "MISSED", detail, max(oldest, occurrence.at), upcoming)
+        if reason := self._timetable.frozen(timing, schedule.owner, occurrence):
+            return await self._journal.skip(schedule, "FROZEN", reason, occurrence.at, upcoming)
+        try:
+            prepared = await self._prepare(schedule, occurrence, timing)
+        except Killed:
+            raise
+        except (InvalidRequest, NotFound, Forbidden, Conflict) as error:
+            return await self._journal.skip(schedule, "REFUSED", error.message, occurrence.at, upcoming)
+        return prepared is not None and await self._journal.start(schedule, prepared, upcoming)
 
-    async def _start_waiting(self, schedule: StoredSchedule) -> None:
+    async def _start_waiting(self, schedule: StoredSchedule) -> bool:
         occurrence = schedule.waiting
         assert occurrence is not None
         try:
             timing = await self._timetable.timing(schedule.spec)
             prepared = await self._prepare(schedule, occurrence, timing)
+        except Killed:
+            raise
         except (InvalidRequest, NotFound, Forbidden, Conflict) as error:
-            if isinstance(error, Killed):
-                raise
             await self._journal.skip_waiting(schedule, error.message)
-            return
+            return True
         if prepared is not None:
             await self._journal.start_waiting(schedule, prepared)
+        return False
 
     async def _prepare(self, schedule: StoredSchedule, occurrence: Occurrence, timing: Timing) -> PreparedRun | None:
         try:
