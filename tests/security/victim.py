@@ -33,6 +33,8 @@ VICTIM_PATHS = (
         "/api/v1/collections",
         "/api/v1/runs",
         "/api/v1/runs/{run}",
+        "/api/v1/schedules",
+        "/api/v1/schedules/{schedule}",
         "/api/v1/kills",
         "/api/v1/experiments",
         "/api/v1/model-versions",
@@ -190,6 +192,8 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids["run"] = create(client, "/api/v1/runs", json={"template": "digest", "inputs": {"files": [ids["file_id"]]}})[
         "id"
     ]
+    spec = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": [ids["file_id"]]}}
+    ids["schedule"] = create(client, "/api/v1/schedules", json={"name": "kestrel-schedule", "spec": spec})["id"]
     ids["response_id"] = create(client, "/v1/responses", json={"model": MODEL, "input": "kestrel-question"})["id"]
     kill = {"subject": "KEY", "name": ids["other_key"], "reason": "kestrel-reason"}
     ids["kill"] = create(client, "/api/v1/kills", json=kill)["id"]

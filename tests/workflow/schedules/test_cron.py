@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from drw.kernel.errors import InvalidRequest
 from drw.workflow.orchestration.schedules.cron import Cron, time_zone
+from drw.workflow.orchestration.schedules.occurrence import Occurrence
 
 NEW_YORK = "America/New_York"
 SPRING, AUTUMN = datetime(2027, 3, 14, 4, 30, tzinfo=UTC), datetime(2027, 11, 7, 3, 30, tzinfo=UTC)
@@ -59,7 +60,7 @@ def test_occurrences_grow_and_do_not_depend_on_where_the_search_starts(
     found = cron.after(after, 5)
     assert after < found[0].at
     assert all(a.at < b.at for a, b in zip(found, found[1:], strict=False))
-    one_by_one = []
+    one_by_one: list[Occurrence] = []
     for _ in range(5):
         one_by_one += cron.after(one_by_one[-1].at if one_by_one else after, 1)
     assert one_by_one == found

@@ -74,8 +74,8 @@ def timetable(now: datetime, overrides: Path | None = None, calendars: MarketCal
     return Timetable(calendars or ExchangeCalendars(), OverrideFile(overrides), lambda: now)
 
 
-async def preview(table: Timetable, market: str, caller: Principal, **more: str) -> list[str]:
-    result = await table.preview(ScheduleSpec(template="digest", market=market, **more), caller, 60)
+async def preview(table: Timetable, market: str, caller: Principal) -> list[str]:
+    result = await table.preview(ScheduleSpec(template="digest", market=market), caller, 60)
     return [f"{o.local}{f' ({o.frozen})' if o.frozen else ''}" for o in result.occurrences]
 
 
@@ -174,6 +174,21 @@ async def test_an_edit_of_the_override_file_applies_at_once_and_an_invalid_one_i
     assert (await preview(table, "XNYS close", caller))[1] == "2026-11-27 13:00 EST"  # the last valid content
     with pytest.raises(ConfigError, match="needs either closed"):
         OverrideFile(file)
+
+
+def test_the_override_file_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/how-to/use/schedules.md").read_text()
+    file = tmp_path / "overrides.toml"
+    file.write_text("[[session]]" + page.partition("```\n[[session]]")[2].partition("```")[0])
+    content = OverrideFile(file).current()
+    assert (len(content.session), len(content.freeze)) == (2, 1)
+
+
+def test_the_market_times_of_the_documentation_are_valid() -> None:
+    page = (Path(__file__).parents[3] / "docs/how-to/use/schedules.md").read_text()
+    block = page.partition("```\nXNYS close + 15 min")[2].partition("```")[0]
+    texts = ["XNYS close + 15 min", *block.split("\n")[1:-1]]
+    assert len(texts) == 6 and all(parse(text, NAMES) for text in texts)
 
 
 class DoubleCalendars(MarketCalendars):

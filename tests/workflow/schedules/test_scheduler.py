@@ -232,7 +232,7 @@ async def test_a_template_that_is_missing_or_wants_other_inputs_refuses_the_occu
 async def test_an_unavailable_service_delays_the_occurrence(s: Scheduling) -> None:
     await s.create()
     get_template = s.scheduler._preparation._templates.get_template
-    s.scheduler._preparation._templates.get_template = _unavailable  # type: ignore[method-assign]
+    s.scheduler._preparation._templates.get_template = _unavailable  # type: ignore[assignment, method-assign]
     await s.tick(hours=1)
     assert s.started() == [] and await s.outcomes() == []
     s.scheduler._preparation._templates.get_template = get_template  # type: ignore[method-assign]
