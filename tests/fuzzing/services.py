@@ -162,14 +162,15 @@ def _one_of_everything(url: str) -> dict[str, str]:
             return answer.json()
 
         for path in ("/api/v1/orgs/acme", "/api/v1/desks/research", "/api/v1/desks/equities"):
-            made(path, "PUT", json={"scopes": list(SCOPES)})
+            made(path, "PUT", json={"scopes": list(SCOPES), "walls": ["m-and-a"]})
 
         file = made("/v1/files", files={"file": ("rates.txt", b"Rates rose.")}, data={"purpose": "assistants"})["id"]
         store = made("/v1/vector_stores", json={"name": "filings"})["id"]
         batch = made(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": [file]})["id"]
         key = made("/api/v1/keys", json={"name": "test", "scopes": ["models:read"]})["key"]["id"]
         scopes = ["workflows:run", "documents:read", "documents:write", "models:invoke"]
-        workflow_key = made("/api/v1/keys", json={"name": "schedules", "scopes": scopes})["key"]["id"]
+        of_schedules = {"name": "schedules", "scopes": scopes, "walls": ["m-and-a"]}
+        workflow_key = made("/api/v1/keys", json=of_schedules)["key"]["id"]
         line: JsonObject = {"custom_id": "a", "method": "POST", "url": "/v1/completions"}
         line["body"] = {"model": MODEL, "prompt": "Rates"}
         form: JsonObject = {"files": {"file": ("in.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
