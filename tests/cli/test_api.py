@@ -20,7 +20,7 @@ from drw.cli.api import Api
 from drw.cli.gateway.keys import _parse_duration
 from drw.cli.rag.documents import files_of
 from drw.kernel.errors import DrwError, InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 from drw.local.credentials import Credentials, write
 from drw.local.paths import PlatformPaths
 from support.json_types import Json

@@ -10,6 +10,7 @@ from google.protobuf.json_format import ParseDict
 from drw.api.models.v1.discovery_pb2 import Model, ModelFile, ModelVersion, Permit, ResolvedModel
 from drw.api.models.v1.versions_pb2 import Evaluation, ModelPrice, Validation, ValidationRecord
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.storage.row_times import set_times
 from drw.model_files.description import Description, TensorSignature
 from drw.model_files.inspection import Inspection
 from drw.model_files.manifest import FileEntry, Manifest
@@ -128,9 +129,7 @@ def validation(row: Row) -> Validation:
         revoked_by=row["revoked_by"],
         revoke_reason=row["revoke_reason"],
     )
-    for name in ("submitted_at", "approved_at", "superseded_at", "revoked_at"):
-        if row[name] is not None:
-            getattr(message, name).FromDatetime(row[name])
+    set_times(message, row, "submitted_at", "approved_at", "superseded_at", "revoked_at")
     return message
 
 

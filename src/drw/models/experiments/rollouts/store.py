@@ -12,6 +12,7 @@ from drw.kernel.rpc.context import caller
 from drw.kernel.rpc.json_messages import from_json, json_message, to_json
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.row_times import set_times
 from drw.kernel.storage.sql import Jsonb
 from drw.models.experiments.rollouts.definition import comparison
 from drw.models.experiments.store import DEFINITION as EXPERIMENT_DEFINITION
@@ -191,9 +192,7 @@ def _stored(row: dict[str, Any]) -> StoredRollout:
     for name in ("name", "percent", "paused", "reason", "created_by", "approved_by"):
         setattr(rollout, name, row[name])
     rollout.state = Rollout.State.Value(row["state"])  # type: ignore[assignment]
-    for name in ("created_at", "step_at", "ended_at"):
-        if row[name] is not None:
-            getattr(rollout, name).FromDatetime(row[name])
+    set_times(rollout, row, "created_at", "step_at", "ended_at")
     return StoredRollout(row["key"], row["experiment"], rollout)
 
 

@@ -106,6 +106,13 @@ class Processes:
         assert response.status_code == 200, response.text
         return dict(response.json())
 
+    async def advanced(self, from_percent: int) -> bool:
+        """Advance the rollout; false while the experiments service has no connection to discovery."""
+        body = {"from_percent": from_percent}
+        answer = await self.clients["experiments"].post("/api/v1/rollouts/swap:advance", json=body, headers=ADMIN)
+        assert answer.status_code in (200, 503), answer.text
+        return answer.status_code == 200
+
     async def report(self) -> dict[str, Any]:
         response = await self.clients["experiments"].get("/api/v1/rollouts/swap/report", headers=ADMIN)
         return dict(response.json())
@@ -199,7 +206,7 @@ async def test_a_rollout_survives_the_death_of_each_process_in_mid_ramp(processe
     acknowledged = sum(bool(label) for label in processes.answered)
     # The connection of a recorded call can break before its answer arrives; the reverse cannot happen.
     assert acknowledged <= delivery["recorded"] <= acknowledged + processes.broken
-    await processes.post("/api/v1/rollouts/swap:advance", {"from_percent": 50})
+    await until(lambda: processes.advanced(50), "a connection to the new process of discovery")
     await until(processes.promoted, "the promotion")
 
 

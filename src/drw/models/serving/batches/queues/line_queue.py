@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from drw.kernel.storage.database import Connection, Database
-from drw.models.serving.batches import wakeups
 from drw.models.serving.batches.batch import Batch
-from drw.models.serving.batches.lease import LIMIT_IDLE, LIVE_WORKERS, LeaseLost
+from drw.models.serving.batches.queues import wakeups
+from drw.models.serving.batches.queues.lease import LIMIT_IDLE, LIVE_WORKERS, LeaseLost
 
 CLAIM_LOCK = 0x62617463686C6E73
 """The advisory lock "batchlns": it serialises claims, so that each claim sees the turns of the previous ones."""

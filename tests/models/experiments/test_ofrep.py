@@ -25,7 +25,7 @@ from drw.api.models.v1.experiments_rpc import ExperimentsClient
 from drw.kernel.rpc.context import acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
-from models.test_experiments import WHO, definition
+from models.experiments.test_experiments import WHO, definition
 from support.json_types import Json
 
 T = TypeVar("T")

@@ -20,11 +20,11 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection
 from drw.killswitch.watch import Killed, KillList
-from drw.models.serving.batches import results
 from drw.models.serving.batches.endpoints import BatchEndpoint
-from drw.models.serving.batches.lease import LeaseLost
-from drw.models.serving.batches.line_queue import Line, LineQueue
 from drw.models.serving.batches.permissions import PresentPermissions
+from drw.models.serving.batches.queues.lease import LeaseLost
+from drw.models.serving.batches.queues.line_queue import Line, LineQueue
+from drw.models.serving.batches.worker import results
 from drw.models.serving.errors import EngineStalled, RequestTimedOut, ResponseTruncated
 from drw.models.serving.observability.call_record import CallRecord
 
@@ -83,7 +83,7 @@ class LineRunner:
             await self._retry_or_fail(line, error)
         except DrwError as error:
             await self._fail(line, error)
-        except Exception:
+        except Exception:  # a bug fails one request, and must not end the worker
             log.exception("a request of a batch failed")
             await self._fail(line, InternalError("unexpected error; the log has more under this trace id"))
 

@@ -9,9 +9,9 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
-from drw.models.serving.batches import wakeups
 from drw.models.serving.batches.batch import Batch
-from drw.models.serving.batches.lease import LIMIT_IDLE, LIVE_WORKERS, LeaseLost
+from drw.models.serving.batches.queues import wakeups
+from drw.models.serving.batches.queues.lease import LIMIT_IDLE, LIVE_WORKERS, LeaseLost
 
 MAX_RETRY_SECONDS = 60
 NewLine = tuple[int, str, bytes]

@@ -30,9 +30,9 @@ async def test_the_report_names_down_services_and_ignores_unimplemented_ones(
     processes = {"a": places("health", "error_handling"), "b": places("discovery")}
     spread = profile.model_copy(update={"processes": processes})
     first, second = Host(spread, "a"), Host(spread, "b")
-    await first.start()
-    await second.start()
     try:
+        await first.start()
+        await second.start()
         client = first.client(HealthClient)
         report = await client.get_report(GetReportRequest())
         assert report.healthy
@@ -47,6 +47,7 @@ async def test_the_report_names_down_services_and_ignores_unimplemented_ones(
         assert (report.healthy, down.name, down.cluster) == (False, "discovery", "models")
         assert "the process 'b' does not answer" in down.detail
     finally:
+        await second.stop()
         await first.stop()
 
 

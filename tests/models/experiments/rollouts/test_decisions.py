@@ -11,7 +11,7 @@ from drw.api.models.v1.experiments_pb2 import Comparison, Delivery, Results, Rol
 from drw.kernel.errors import Conflict, DrwError, InvalidRequest, NotFound, Unavailable
 from drw.models.experiments.rollouts.decisions import Action, Numbers, decide
 from drw.models.experiments.treatments import AliasModels
-from models.experiments.double_discovery import models, resolved
+from models.experiments.rollouts.double_discovery import models, resolved
 
 RAMP = Rollout(name="r", state=Rollout.RAMP, percent=5, step_seconds=60, step_units=100, max_shadow_failures_percent=1)
 SHADOW = Rollout(name="r", state=Rollout.SHADOW, step_seconds=60, step_units=100, max_shadow_failures_percent=1)

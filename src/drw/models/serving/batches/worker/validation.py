@@ -11,12 +11,12 @@ import orjson
 
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
 from drw.kernel.rpc import context
-from drw.kernel.rpc.json_bodies import check_keys
+from drw.kernel.rpc.http.json_bodies import check_keys
 from drw.models.serving.batches.batch import Batch
 from drw.models.serving.batches.endpoints import BatchEndpoint
 from drw.models.serving.batches.files import BatchFiles
-from drw.models.serving.batches.job_queue import JobQueue, NewLine
 from drw.models.serving.batches.permissions import CredentialEnded, PresentPermissions
+from drw.models.serving.batches.queues.job_queue import JobQueue, NewLine
 from drw.models.serving.settings import BatchSettings
 
 FIELDS = {"custom_id", "method", "url", "body"}

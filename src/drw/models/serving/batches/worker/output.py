@@ -8,11 +8,11 @@ from typing import Any
 from drw.kernel.errors import DeadlineExceeded, DrwError, RateLimited, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.storage.database import Database
-from drw.models.serving.batches import results
 from drw.models.serving.batches.batch import Batch
 from drw.models.serving.batches.files import BatchFiles
-from drw.models.serving.batches.job_queue import JobQueue
-from drw.models.serving.batches.lease import LeaseLost
+from drw.models.serving.batches.queues.job_queue import JobQueue
+from drw.models.serving.batches.queues.lease import LeaseLost
+from drw.models.serving.batches.worker import results
 
 PAGE_LINES = 1000
 PAGE_BYTES = 4 << 20

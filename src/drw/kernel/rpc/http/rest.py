@@ -20,9 +20,10 @@ from starlette.routing import Route
 from drw.api.contract import Method, Servicer
 from drw.api.kernel.v1 import kernel_pb2
 from drw.kernel.errors import InvalidRequest, Unimplemented
-from drw.kernel.rpc import context, server_sent_events
-from drw.kernel.rpc.http_server import read_body
-from drw.kernel.rpc.json_bodies import json_object
+from drw.kernel.rpc import context
+from drw.kernel.rpc.http import server_sent_events
+from drw.kernel.rpc.http.json_bodies import json_object
+from drw.kernel.rpc.http.server import read_body
 from drw.kernel.rpc.json_messages import from_json, to_json
 from drw.kernel.rpc.transport import translated_errors
 from drw.kernel.validation import validate

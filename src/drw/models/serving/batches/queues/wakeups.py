@@ -29,7 +29,8 @@ class Wakeups:
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
         """Wait for the event, at most `seconds`."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await event.wait()
 
     async def listen(self) -> None:
         """Listen until cancelled."""

@@ -19,7 +19,7 @@ from drw.models.experiments.rollouts.leader import RolloutLeader
 from drw.models.experiments.rollouts.operations import RolloutOperations
 from drw.models.experiments.rollouts.store import RolloutStore, StoredRollout
 from drw.models.experiments.treatments import AliasModels
-from models.experiments.double_discovery import DoubleDiscovery, resolved
+from models.experiments.rollouts.double_discovery import DoubleDiscovery, resolved
 
 ADMIN = Principal("home", "ops", "key_admin", frozenset({"platform:admin"}))
 DEFINITION = Rollout(name="swap", alias="fast", model="m", unit="request", steps=[50], step_seconds=3600)

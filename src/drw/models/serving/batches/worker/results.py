@@ -9,7 +9,7 @@ import orjson
 
 from drw.kernel.errors import DrwError, http_body, http_error
 from drw.kernel.observability import telemetry
-from drw.models.serving.batches.line_queue import Line
+from drw.models.serving.batches.queues.line_queue import Line
 
 NOT_RUN = {
     "expired": ("batch_expired", "the request did not finish within the completion window of the batch"),

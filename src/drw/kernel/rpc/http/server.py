@@ -32,10 +32,10 @@ from drw.kernel.errors import (
 )
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context, start_times
-from drw.kernel.rpc.content_encoding import decoded
+from drw.kernel.rpc.http.content_encoding import decoded
+from drw.kernel.rpc.http.metrics_page import page
+from drw.kernel.rpc.http.write_coalescing import HttpProtocol
 from drw.kernel.rpc.lost_connections import LOST_CONNECTION_ERRORS, connection_lost
-from drw.kernel.rpc.metrics_page import page
-from drw.kernel.rpc.write_coalescing import HttpProtocol
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class RequestMiddleware:
                 unavailable_error = connection_lost()
                 request.record_error(unavailable_error)
                 await response.fail(unavailable_error, scope)
-            except Exception:
+            except Exception:  # the boundary of a request: a bug becomes a 500 without details
                 log.exception("unexpected error")
                 await response.fail(InternalError("unexpected error; the log has more under this trace id"), scope)
             finally:

@@ -26,7 +26,7 @@ def close(left: Moments, right: Moments) -> bool:
     return same and all(math.isclose(a, b, rel_tol=1e-9, abs_tol=scale) for a, b in pairs)
 
 
-@settings(max_examples=60, derandomize=True, database=None, deadline=None)
+@settings(max_examples=60, derandomize=True, database=None)
 @given(rows, rows, rows)
 def test_merging_is_associative_commutative_and_equals_the_whole(
     a: list[tuple[float, float]], b: list[tuple[float, float]], c: list[tuple[float, float]]
@@ -39,7 +39,7 @@ def test_merging_is_associative_commutative_and_equals_the_whole(
     assert close(reduce(add, (Moments.of_unit(*row) for row in [*a, *b, *c])), whole)
 
 
-@settings(max_examples=40, derandomize=True, database=None, deadline=None)
+@settings(max_examples=40, derandomize=True, database=None)
 @given(rows)
 def test_no_units_are_neutral(a: list[tuple[float, float]]) -> None:
     assert Moments.of_units(a) + Moments.empty(2) == Moments.of_units(a)

@@ -10,13 +10,13 @@ from drw.kernel.observability import telemetry
 from drw.kernel.storage import worker_lease
 from drw.kernel.storage.database import Database
 from drw.models.serving.batches.batch import Batch
-from drw.models.serving.batches.execution import LineRunner
-from drw.models.serving.batches.job_queue import JobQueue
-from drw.models.serving.batches.lease import WORKER_LOCKS, LeaseLost
-from drw.models.serving.batches.line_queue import Line, LineQueue
-from drw.models.serving.batches.output import OutputWriter
-from drw.models.serving.batches.validation import Validator
-from drw.models.serving.batches.wakeups import Wakeups
+from drw.models.serving.batches.queues.job_queue import JobQueue
+from drw.models.serving.batches.queues.lease import WORKER_LOCKS, LeaseLost
+from drw.models.serving.batches.queues.line_queue import Line, LineQueue
+from drw.models.serving.batches.queues.wakeups import Wakeups
+from drw.models.serving.batches.worker.execution import LineRunner
+from drw.models.serving.batches.worker.output import OutputWriter
+from drw.models.serving.batches.worker.validation import Validator
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class BatchWorker:
                 fields = {"batch": job.id, "error": telemetry.loggable(error)}
                 log.warning("a batch will be retried", extra={"fields": fields})
                 await self._jobs.release(job)
-            except Exception:
+            except Exception:  # a bug must not end the worker, which runs the batches of all tenants
                 log.exception("a batch will be retried", extra={"fields": {"batch": job.id}})
                 await self._jobs.release(job)
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rpc.json_bodies import check_keys
+from drw.kernel.rpc.http.json_bodies import check_keys
 
 MAX_QUOTED = 64
 
