@@ -146,6 +146,7 @@ SERVICES = (
         "documents",
         "serving",
         "request_router",
+        "authentication",
     ),
     _service("workflow", "state", "Streams the state of runs as it changes."),
     _service("workflow", "templates", "Stores workflow templates and their versions."),

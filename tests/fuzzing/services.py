@@ -160,12 +160,15 @@ def _one_of_everything(url: str) -> dict[str, str]:
             return answer.json()
 
         for path in ("/api/v1/orgs/acme", "/api/v1/desks/research", "/api/v1/desks/equities"):
-            made(path, "PUT", json={"scopes": list(SCOPES)})
+            made(path, "PUT", json={"scopes": list(SCOPES), "walls": ["m-and-a"]})
 
         file = made("/v1/files", files={"file": ("rates.txt", b"Rates rose.")}, data={"purpose": "assistants"})["id"]
         store = made("/v1/vector_stores", json={"name": "filings"})["id"]
         batch = made(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": [file]})["id"]
         key = made("/api/v1/keys", json={"name": "test", "scopes": ["models:read"]})["key"]["id"]
+        scopes = ["workflows:run", "documents:read", "documents:write", "models:invoke"]
+        of_schedules = {"name": "schedules", "scopes": scopes, "walls": ["m-and-a"]}
+        workflow_key = made("/api/v1/keys", json=of_schedules)["key"]["id"]
         line: JsonObject = {"custom_id": "a", "method": "POST", "url": "/v1/completions"}
         line["body"] = {"model": MODEL, "prompt": "Rates"}
         form: JsonObject = {"files": {"file": ("in.jsonl", json.dumps(line))}, "data": {"purpose": "batch"}}
@@ -173,6 +176,9 @@ def _one_of_everything(url: str) -> dict[str, str]:
         requests = {"input_file_id": batch_file, "endpoint": "/v1/completions", "completion_window": "24h"}
         of_requests = made("/v1/batches", json=requests, headers={"x-drw-key": key})["id"]
         run = made("/api/v1/runs", json={"template": "digest", "inputs": {"files": [file]}})["id"]
+        spec = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": [file]}}
+        of_year = {"name": "yearly", "spec": spec}
+        schedule = made("/api/v1/schedules", json=of_year, headers={"x-drw-key": workflow_key})["id"]
         experiment = made("/api/v1/experiments", json=EXPERIMENT)["name"]
         made(f"/api/v1/experiments/{experiment}:start")
         made("/api/v1/aliases/fast", "PUT", json={"targets": [{"model": MODEL, "weight": 1}]})
@@ -194,6 +200,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "/v1/batches/{batch_id}": of_requests,
         "run": run,
         **letter,
+        "schedule": schedule,
         "response_id": response,
         "template": "digest",
         "index": "0",

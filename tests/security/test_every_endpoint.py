@@ -53,6 +53,7 @@ SUBJECTS = (
     *({"subject": "ORG", **org} for org in ({}, ORG)),
     {"subject": "MODEL", "name": MODEL},
 )
+SCHEDULE = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": ["{file_id}"]}}
 EXPERIMENT = {
     "name": "mine",
     "unit": "user",
@@ -213,6 +214,14 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "GET /api/v1/runs/{run}": NO_FIELDS,
     "POST /api/v1/runs/{run}:cancel": NO_FIELDS,
     "GET /api/v1/runs/{run}:watch": NO_FIELDS,
+    "POST /api/v1/schedules": ({"name": "mine", "spec": SCHEDULE},),
+    "POST /api/v1/schedules:preview": ({"spec": SCHEDULE},),
+    "GET /api/v1/schedules": ({}, {"page_token": "{schedule}"}),
+    "GET /api/v1/schedules/{schedule}": NO_FIELDS,
+    "DELETE /api/v1/schedules/{schedule}": NO_FIELDS,
+    "POST /api/v1/schedules/{schedule}:pause": NO_FIELDS,
+    "POST /api/v1/schedules/{schedule}:resume": NO_FIELDS,
+    "POST /api/v1/schedules/{schedule}:backfill": ({"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"},),
     "GET /api/v1/signingKeys": NO_FIELDS,
     "POST /api/v1/signingKeys/{kid}:retire": NO_FIELDS,
     "POST /api/v1/signingKeys:rotate": NO_FIELDS,

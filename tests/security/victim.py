@@ -37,6 +37,8 @@ VICTIM_PATHS = (
         "/api/v1/deadLetters",
         "/api/v1/deadLetters/{dead_letter}",
         "/api/v1/redrives/{redrive}",
+        "/api/v1/schedules",
+        "/api/v1/schedules/{schedule}",
         "/api/v1/kills",
         "/api/v1/experiments",
         "/api/v1/model-versions",
@@ -195,6 +197,8 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
         "id"
     ]
     ids |= create_dead_letter(client, headers(VICTIM, DESK, ids["key"], "platform:admin"))
+    spec = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": [ids["file_id"]]}}
+    ids["schedule"] = create(client, "/api/v1/schedules", json={"name": "kestrel-schedule", "spec": spec})["id"]
     ids["response_id"] = create(client, "/v1/responses", json={"model": MODEL, "input": "kestrel-question"})["id"]
     kill = {"subject": "KEY", "name": ids["other_key"], "reason": "kestrel-reason"}
     ids["kill"] = create(client, "/api/v1/kills", json=kill)["id"]

@@ -35,6 +35,7 @@ MODULES = {
     "rag.documents": (USE, "ingest ask search collections files"),
     "workflow.workflows": (USE, "workflows runs"),
     "workflow.dead_letters": (USE, "dead-letters"),
+    "workflow.schedules": (USE, "schedules"),
     "gateway.keys": (OPERATE, "keys"),
     "gateway.identities": (OPERATE, "whoami orgs desks issuers certificates"),
     "gateway.billing": (OPERATE, "limits budgets prices spend"),

@@ -66,7 +66,7 @@ def run_template(
     """Start a run."""
     api = Api.of(data_dir)
     template = api.get(f"/api/v1/templates/{name}")
-    values = _parse_inputs(api, template, inputs or [])
+    values = parse_inputs(api, template, inputs or [])
     run = api.post("/api/v1/runs", {"template": name, "inputs": values, "request_id": str(uuid.uuid4())})
     if watch:
         _watch(api, run["id"], as_json)
@@ -176,7 +176,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _parse_inputs(api: Api, template: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+def parse_inputs(api: Api, template: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+    """Return the inputs of a run from NAME=VALUE; uploads files."""
     declared = {i["name"]: i for i in template["inputs"]}
     values: dict[str, Any] = {}
     for text in texts:

@@ -23,13 +23,15 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         inputs=json_message(row["inputs"]),
         output=_value(row["output"]),
         error=row["error"],
-        created_at=_timestamp(row["created_at"]),
-        ended_at=_timestamp(row["ended_at"]),
+        created_at=timestamp(row["created_at"]),
+        ended_at=timestamp(row["ended_at"]),
         steps=[_step(step) for step in steps],
         desk=row["desk"],
         started_by=row["key"],
         walls=row["walls"],
         restart_of=row["restart_of"],
+        schedule=row["schedule"],
+        scheduled_for=timestamp(row["scheduled_for"]),
     )
 
 
@@ -50,7 +52,7 @@ def failure(row: dict[str, Any]) -> Failure:
         reason=row["reason"],
         error=row["cause"],
         attempts=row["attempts"],
-        failed_at=_timestamp(row["ended_at"]),
+        failed_at=timestamp(row["ended_at"]),
         restart_of=row["restart_of"],
     )
 
@@ -75,8 +77,8 @@ def _step(row: dict[str, Any]) -> Step:
         state=row["state"],
         attempts=row["attempts"],
         error=row["error"],
-        started_at=_timestamp(row["started_at"]),
-        ended_at=_timestamp(row["ended_at"]),
+        started_at=timestamp(row["started_at"]),
+        ended_at=timestamp(row["ended_at"]),
         output=_value(row["output"]),
         failure_class=row["failure_class"] or None,
     )
@@ -86,9 +88,10 @@ def _value(value: Any) -> Json | None:
     return None if value is None else json_message(value)
 
 
-def _timestamp(at: datetime | None) -> Timestamp | None:
+def timestamp(at: datetime | None) -> Timestamp | None:
+    """Return a time as a message."""
     if at is None:
         return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(at)
-    return timestamp
+    message = Timestamp()
+    message.FromDatetime(at)
+    return message

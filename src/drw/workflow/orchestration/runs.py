@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -105,34 +106,53 @@ class Runs:
             RateLimited: the desk has too many unfinished runs.
         """
         async with self._database.transaction() as connection:
-            await self._check_open_runs(connection, caller)
+            await self.check_open_runs(connection, caller)
             run = f"run_{uuid4().hex}"
-            trace = telemetry.outgoing_headers().get("traceparent", "")
-            cursor = await connection.execute(
-                "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
-                " template_version, inputs, trace, restart_of)"
-                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-                " on conflict (org, desk, request_id, walls) do nothing returning id",
-                (
-                    *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
-                    *(request.request_id, request.fingerprint, template.SerializeToString()),
-                    *(template.name, template.version, orjson.dumps(inputs).decode(), trace),
-                    kept.run if kept else "",
-                ),
-            )
-            row = await cursor.fetchone()
-            if row is not None:
-                await self._insert_steps(connection, run, template, inputs)
-                if kept:
-                    await connection.execute(KEEP_STEPS, {"run": run, "old_run": kept.run, "steps": kept.steps})
-                await events.add(connection, run, "queued")
-                details = {"template": template.name, "version": template.version, **request.details}
-                await self._audit.record("run.start", run, details=details, connection=connection)
-                await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+            if await self.insert(connection, caller, run, request, template, inputs, kept=kept):
                 return run
         existing = await self.find_by_request_id(caller, request)
         assert existing is not None
         return existing
+
+    async def insert(
+        self,
+        connection: Connection,
+        caller: Principal,
+        run: str,
+        request: RunRequest,
+        template: Template,
+        inputs: dict[str, Any],
+        origin: Mapping[str, str] | None = None,
+        *,
+        kept: KeptSteps | None = None,
+    ) -> bool:
+        """Queue a run for the leader as part of a transaction; return False if its request id has a run already.
+
+        The audit record contains `origin`.
+        """
+        trace = telemetry.outgoing_headers().get("traceparent", "")
+        cursor = await connection.execute(
+            "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
+            " template_version, inputs, trace, restart_of)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " on conflict (org, desk, request_id, walls) do nothing returning id",
+            (
+                *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
+                *(request.request_id, request.fingerprint, template.SerializeToString()),
+                *(template.name, template.version, orjson.dumps(inputs).decode(), trace),
+                kept.run if kept else "",
+            ),
+        )
+        if await cursor.fetchone() is None:
+            return False
+        await self._insert_steps(connection, run, template, inputs)
+        if kept:
+            await connection.execute(KEEP_STEPS, {"run": run, "old_run": kept.run, "steps": kept.steps})
+        await events.add(connection, run, "queued")
+        details = {"template": template.name, "version": template.version, **request.details}
+        await self._audit.record("run.start", run, details=details | dict(origin or {}), connection=connection)
+        await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+        return True
 
     async def get(self, caller: Principal, run: str) -> tuple[Row, list[Row]]:
         """Return a run and its steps.
@@ -177,17 +197,26 @@ class Runs:
                 raise _not_found(run)
             if row["state"] not in ("QUEUED", "RUNNING"):
                 return
-            await events.add(connection, run, "cancelled", detail=f"by {caller.key}")
-            await connection.execute(
-                "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
-                (f"cancelled by {caller.key}", run),
-            )
-            await cancel_open_steps(connection, run)
-            await self._audit.record("run.end", run, outcome="cancelled", connection=connection)
-            await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+            await self.end_cancelled(connection, run, f"by {caller.key}")
         ENDED_RUNS.labels("cancelled").inc()
 
-    async def _check_open_runs(self, connection: Connection, caller: Principal) -> None:
+    async def end_cancelled(self, connection: Connection, run: str, reason: str) -> None:
+        """Cancel a locked, unfinished run as part of a transaction."""
+        await events.add(connection, run, "cancelled", detail=reason)
+        await connection.execute(
+            "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
+            (f"cancelled {reason}", run),
+        )
+        await cancel_open_steps(connection, run)
+        await self._audit.record("run.end", run, outcome="cancelled", connection=connection)
+        await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+
+    async def check_open_runs(self, connection: Connection, caller: Principal) -> None:
+        """Check that the desk can have another run.
+
+        Raises:
+            RateLimited: it has too many unfinished runs.
+        """
         cursor = await connection.execute(
             "select count(*) as open from visible_runs(%s, %s, %s) where state in ('QUEUED', 'RUNNING')",
             _visibility(caller),

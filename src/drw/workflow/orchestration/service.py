@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from uuid import uuid4
 
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
@@ -20,25 +21,44 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     Run,
     StartRunRequest,
 )
+from drw.api.workflow.v1.schedules_pb2 import (
+    Backfill,
+    BackfillScheduleRequest,
+    CreateScheduleRequest,
+    DeleteScheduleRequest,
+    DeleteScheduleResponse,
+    GetScheduleRequest,
+    ListSchedulesRequest,
+    ListSchedulesResponse,
+    PauseScheduleRequest,
+    Preview,
+    PreviewScheduleRequest,
+    ResumeScheduleRequest,
+    Schedule,
+)
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
 from drw.events.publisher import create_tables
-from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, Unavailable
+from drw.kernel.errors import Conflict, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
 from drw.workflow.orchestration import failed_runs, inputs, messages, restarts
-from drw.workflow.orchestration.activities import ACTIVITIES, Services, scopes
+from drw.workflow.orchestration.activities import Services
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.leader_election import LeaderElection
 from drw.workflow.orchestration.execution.run_journal import RunJournal
 from drw.workflow.orchestration.execution.step_executor import StepExecutor
 from drw.workflow.orchestration.metrics import update_gauges
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
+from drw.workflow.orchestration.permissions import PresentPermissions, check_scopes
 from drw.workflow.orchestration.ports import Engine
 from drw.workflow.orchestration.runs import KeptSteps, Row, RunRequest, Runs
+from drw.workflow.orchestration.schedules.build import build_schedules
+from drw.workflow.orchestration.schedules.operations import ScheduleOperations
+from drw.workflow.orchestration.schedules.preparation import Preparation
 from drw.workflow.orchestration.settings import Settings
 
 DEFAULT_PAGE_SIZE = 50
@@ -47,11 +67,14 @@ DEFAULT_PAGE_SIZE = 50
 class Orchestration(contract.Orchestration):
     """Serves `drw.api.workflow.v1.Orchestration`."""
 
-    def __init__(self, database: Database, runs: Runs, templates: TemplatesClient, kills: KillList) -> None:
+    def __init__(
+        self, database: Database, runs: Runs, templates: TemplatesClient, kills: KillList, schedules: ScheduleOperations
+    ) -> None:
         self._database = database
         self._runs = runs
         self._templates = templates
         self._kills = kills
+        self._schedules = schedules
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """Validate the request and queue the run."""
@@ -61,7 +84,7 @@ class Orchestration(contract.Orchestration):
         if run is None:
             self._kills.check(caller, workflow=request.template)
             template = await self._templates.get_template(GetTemplateRequest(name=request.template))
-            _check_scopes(caller, template)
+            check_scopes(caller, template)
             run = await self._runs.start(caller, run_request, template, inputs.validate(template, run_request.inputs))
         return messages.run(*await self._runs.get(caller, run))
 
@@ -113,23 +136,44 @@ class Orchestration(contract.Orchestration):
         if restart.template_version:
             version = restart.template_version.removeprefix("latest")
             template = await self._templates.get_template(GetTemplateRequest(name=restart.template, version=version))
-        _check_scopes(caller, template)
+        check_scopes(caller, template)
         old_inputs = old_run["inputs"]
         values = inputs.validate(template, restarts.merged_inputs(template, old_inputs, restart.inputs))
         steps = restarts.kept_steps(template, values, old_template, old_inputs, restart.from_step)
         return await self._runs.start(caller, restart, template, values, KeptSteps(old_run["id"], steps))
 
+    async def create_schedule(self, request: CreateScheduleRequest, /) -> Schedule:
+        """Create a schedule."""
+        return await self._schedules.create(request)
 
-def _check_scopes(caller: context.Principal, template: Template) -> None:
-    if unknown := sorted({node.uses for node in template.nodes} - ACTIVITIES.keys()):
-        raise InvalidRequest(f"the template {template.name!r} uses {unknown[0]!r}, which this release does not have")
-    required = scopes(node.uses for node in template.nodes)
-    if missing := [scope for scope in required if scope not in caller.scopes]:
-        raise Forbidden(
-            f"a run of {template.name!r} needs the scopes {' and '.join(map(repr, required))};"
-            f" the key {caller.key!r} lacks {' and '.join(map(repr, missing))}",
-            scope=missing[0],
-        )
+    async def preview_schedule(self, request: PreviewScheduleRequest, /) -> Preview:
+        """Return the next occurrences of a schedule that is not stored."""
+        return await self._schedules.preview(request.spec)
+
+    async def list_schedules(self, request: ListSchedulesRequest, /) -> ListSchedulesResponse:
+        """Return a page of the desk's schedules."""
+        return await self._schedules.page(request)
+
+    async def get_schedule(self, request: GetScheduleRequest, /) -> Schedule:
+        """Return a schedule of the caller's desk."""
+        return await self._schedules.get(request.schedule)
+
+    async def pause_schedule(self, request: PauseScheduleRequest, /) -> Schedule:
+        """Pause a schedule."""
+        return await self._schedules.pause(request.schedule)
+
+    async def resume_schedule(self, request: ResumeScheduleRequest, /) -> Schedule:
+        """Resume a schedule."""
+        return await self._schedules.resume(request.schedule)
+
+    async def backfill_schedule(self, request: BackfillScheduleRequest, /) -> Backfill:
+        """Back-fill a range of a schedule."""
+        return await self._schedules.backfill(request)
+
+    async def delete_schedule(self, request: DeleteScheduleRequest, /) -> DeleteScheduleResponse:
+        """Delete a schedule."""
+        await self._schedules.delete(request.schedule)
+        return DeleteScheduleResponse()
 
 
 async def build(scope: ServiceContext) -> Orchestration:
@@ -149,13 +193,20 @@ async def build(scope: ServiceContext) -> Orchestration:
     leader = LeaderElection(settings.executor, database, journal, engine, interpreter, relay)
     scope.background(leader.run)
 
+    runs = Runs(database, scope.audit(), settings.max_open_runs)
+    templates = scope.client(TemplatesClient)
+    permissions = PresentPermissions(scope.client(AuthenticationClient) if scope.has("authentication") else None)
+    preparation = Preparation(permissions, templates, kills)
+    schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_leader)
+
     async def describe() -> str:
         if relay.error_message:
             raise Unavailable(f"the live view of runs is behind: {relay.error_message}")
+        if schedules.error_message:
+            raise Unavailable(schedules.error_message)
         role = "leader" if leader.is_leader else "standby"
         return f"{role} as {settings.executor!r}, {leader.active_run_count()} active runs"
 
     scope.describe(describe)
     scope.on_scrape(partial(update_gauges, database))
-    runs = Runs(database, scope.audit(), settings.max_open_runs)
-    return Orchestration(database, runs, scope.client(TemplatesClient), kills)
+    return Orchestration(database, runs, templates, kills, schedules.operations)

@@ -24,6 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
 from drw.api.workflow.v1 import orchestration_pb2 as drw_dot_api_dot_workflow_dot_v1_dot_orchestration__pb2
+try:
+  drw_dot_api_dot_workflow_dot_v1_dot_schedules__pb2 = drw_dot_api_dot_workflow_dot_v1_dot_orchestration__pb2.drw_dot_api_dot_workflow_dot_v1_dot_schedules__pb2
+except AttributeError:
+  drw_dot_api_dot_workflow_dot_v1_dot_schedules__pb2 = drw_dot_api_dot_workflow_dot_v1_dot_orchestration__pb2.drw.api.workflow.v1.schedules_pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 

@@ -1,6 +1,7 @@
 import datetime
 
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
+from drw.api.workflow.v1 import schedules_pb2 as _schedules_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -9,6 +10,22 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from drw.api.workflow.v1.schedules_pb2 import ScheduleSpec as ScheduleSpec
+from drw.api.workflow.v1.schedules_pb2 import Occurrence as Occurrence
+from drw.api.workflow.v1.schedules_pb2 import Preview as Preview
+from drw.api.workflow.v1.schedules_pb2 import Tick as Tick
+from drw.api.workflow.v1.schedules_pb2 import Backfill as Backfill
+from drw.api.workflow.v1.schedules_pb2 import Schedule as Schedule
+from drw.api.workflow.v1.schedules_pb2 import CreateScheduleRequest as CreateScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import PreviewScheduleRequest as PreviewScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import ListSchedulesRequest as ListSchedulesRequest
+from drw.api.workflow.v1.schedules_pb2 import ListSchedulesResponse as ListSchedulesResponse
+from drw.api.workflow.v1.schedules_pb2 import GetScheduleRequest as GetScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import PauseScheduleRequest as PauseScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import ResumeScheduleRequest as ResumeScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import BackfillScheduleRequest as BackfillScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import DeleteScheduleRequest as DeleteScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import DeleteScheduleResponse as DeleteScheduleResponse
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -179,7 +196,7 @@ class Step(_message.Message):
     def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempts: _Optional[int] = ..., error: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls", "restart_of")
+    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls", "restart_of", "schedule", "scheduled_for")
     ID_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +211,8 @@ class Run(_message.Message):
     STARTED_BY_FIELD_NUMBER: _ClassVar[int]
     WALLS_FIELD_NUMBER: _ClassVar[int]
     RESTART_OF_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULED_FOR_FIELD_NUMBER: _ClassVar[int]
     id: str
     template: str
     template_version: str
@@ -208,4 +227,6 @@ class Run(_message.Message):
     started_by: str
     walls: _containers.RepeatedScalarFieldContainer[str]
     restart_of: str
-    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., restart_of: _Optional[str] = ...) -> None: ...
+    schedule: str
+    scheduled_for: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., restart_of: _Optional[str] = ..., schedule: _Optional[str] = ..., scheduled_for: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

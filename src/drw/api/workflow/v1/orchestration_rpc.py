@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import orchestration_pb2
 from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, RestartRunRequest, Run, StartRunRequest
+from drw.api.workflow.v1.schedules_pb2 import Backfill, BackfillScheduleRequest, CreateScheduleRequest, DeleteScheduleRequest, DeleteScheduleResponse, GetScheduleRequest, ListSchedulesRequest, ListSchedulesResponse, PauseScheduleRequest, Preview, PreviewScheduleRequest, ResumeScheduleRequest, Schedule
 
 
 class Orchestration(Servicer):
@@ -37,6 +38,38 @@ class Orchestration(Servicer):
     async def list_failures(self, request: ListFailuresRequest, /) -> ListFailuresResponse:
         """ListFailures returns the failed runs of all tenants after a number, in order; it waits for the next one."""
         raise MethodNotImplemented("ListFailures")
+
+    async def create_schedule(self, request: CreateScheduleRequest, /) -> Schedule:
+        """CreateSchedule creates a schedule and returns its next ten occurrences. The same name and contents return the same schedule."""
+        raise MethodNotImplemented("CreateSchedule")
+
+    async def preview_schedule(self, request: PreviewScheduleRequest, /) -> Preview:
+        """PreviewSchedule checks the times of a schedule and returns the next ten occurrences; it stores nothing."""
+        raise MethodNotImplemented("PreviewSchedule")
+
+    async def list_schedules(self, request: ListSchedulesRequest, /) -> ListSchedulesResponse:
+        """ListSchedules lists the desk's schedules by name."""
+        raise MethodNotImplemented("ListSchedules")
+
+    async def get_schedule(self, request: GetScheduleRequest, /) -> Schedule:
+        """GetSchedule returns a schedule with its next occurrences, latest ticks and back-fills."""
+        raise MethodNotImplemented("GetSchedule")
+
+    async def pause_schedule(self, request: PauseScheduleRequest, /) -> Schedule:
+        """PauseSchedule prevents further runs. Open runs continue."""
+        raise MethodNotImplemented("PauseSchedule")
+
+    async def resume_schedule(self, request: ResumeScheduleRequest, /) -> Schedule:
+        """ResumeSchedule continues with the next occurrence. Occurrences during the pause do not run; back-fill them."""
+        raise MethodNotImplemented("ResumeSchedule")
+
+    async def backfill_schedule(self, request: BackfillScheduleRequest, /) -> Backfill:
+        """BackfillSchedule starts a run for each past occurrence of a range that has none. The same range returns the same back-fill while it is running."""
+        raise MethodNotImplemented("BackfillSchedule")
+
+    async def delete_schedule(self, request: DeleteScheduleRequest, /) -> DeleteScheduleResponse:
+        """DeleteSchedule deletes a schedule and its back-fills. Open runs continue."""
+        raise MethodNotImplemented("DeleteSchedule")
 
 
 class OrchestrationClient(Client):
@@ -72,4 +105,44 @@ class OrchestrationClient(Client):
     async def list_failures(self, request: ListFailuresRequest, /, *, timeout: float | None = None) -> ListFailuresResponse:
         """ListFailures returns the failed runs of all tenants after a number, in order; it waits for the next one."""
         answer: ListFailuresResponse = await self._unary("ListFailures", request, timeout)
+        return answer
+
+    async def create_schedule(self, request: CreateScheduleRequest, /, *, timeout: float | None = None) -> Schedule:
+        """CreateSchedule creates a schedule and returns its next ten occurrences. The same name and contents return the same schedule."""
+        answer: Schedule = await self._unary("CreateSchedule", request, timeout)
+        return answer
+
+    async def preview_schedule(self, request: PreviewScheduleRequest, /, *, timeout: float | None = None) -> Preview:
+        """PreviewSchedule checks the times of a schedule and returns the next ten occurrences; it stores nothing."""
+        answer: Preview = await self._unary("PreviewSchedule", request, timeout)
+        return answer
+
+    async def list_schedules(self, request: ListSchedulesRequest, /, *, timeout: float | None = None) -> ListSchedulesResponse:
+        """ListSchedules lists the desk's schedules by name."""
+        answer: ListSchedulesResponse = await self._unary("ListSchedules", request, timeout)
+        return answer
+
+    async def get_schedule(self, request: GetScheduleRequest, /, *, timeout: float | None = None) -> Schedule:
+        """GetSchedule returns a schedule with its next occurrences, latest ticks and back-fills."""
+        answer: Schedule = await self._unary("GetSchedule", request, timeout)
+        return answer
+
+    async def pause_schedule(self, request: PauseScheduleRequest, /, *, timeout: float | None = None) -> Schedule:
+        """PauseSchedule prevents further runs. Open runs continue."""
+        answer: Schedule = await self._unary("PauseSchedule", request, timeout)
+        return answer
+
+    async def resume_schedule(self, request: ResumeScheduleRequest, /, *, timeout: float | None = None) -> Schedule:
+        """ResumeSchedule continues with the next occurrence. Occurrences during the pause do not run; back-fill them."""
+        answer: Schedule = await self._unary("ResumeSchedule", request, timeout)
+        return answer
+
+    async def backfill_schedule(self, request: BackfillScheduleRequest, /, *, timeout: float | None = None) -> Backfill:
+        """BackfillSchedule starts a run for each past occurrence of a range that has none. The same range returns the same back-fill while it is running."""
+        answer: Backfill = await self._unary("BackfillSchedule", request, timeout)
+        return answer
+
+    async def delete_schedule(self, request: DeleteScheduleRequest, /, *, timeout: float | None = None) -> DeleteScheduleResponse:
+        """DeleteSchedule deletes a schedule and its back-fills. Open runs continue."""
+        answer: DeleteScheduleResponse = await self._unary("DeleteSchedule", request, timeout)
         return answer

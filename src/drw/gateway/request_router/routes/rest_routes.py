@@ -198,6 +198,18 @@ REST_ROUTES = (
         idle_seconds=900,
     ),
     RestRoute(
+        path="/api/v1/schedules",
+        upstream="workflow",
+        scopes=("workflows:read", "workflows:run"),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/schedules:preview",
+        upstream="workflow",
+        scopes=("workflows:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/signingKeys",
         upstream="gateway",
         scopes=("platform:admin",),
