@@ -29,6 +29,7 @@ MODULES = {
     "platform.platform": (RUN, "up down status logs env"),
     "models.models": (USE, "chat infer models aliases"),
     "models.batches": (USE, "batches"),
+    "models.responses": (USE, "responses"),
     "models.experiments": (USE, "experiments"),
     "models.rollouts": (OPERATE, "rollouts"),
     "rag.documents": (USE, "ingest ask search collections files"),

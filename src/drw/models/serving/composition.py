@@ -18,6 +18,7 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import KillList
 from drw.models.serving.anthropic import endpoints as anthropic
 from drw.models.serving.batches import setup as batches
+from drw.models.serving.batches.endpoints import endpoints as endpoints_of_batches
 from drw.models.serving.batches.store import BatchStore
 from drw.models.serving.engines.adapters import Engines
 from drw.models.serving.experiments.calls import CallExperiments
@@ -31,8 +32,11 @@ from drw.models.serving.http.embeddings import Embeddings
 from drw.models.serving.http.model_list import ModelList
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.metering.budget_gate import build as build_metering
+from drw.models.serving.moderation.build import build_moderations
+from drw.models.serving.moderation.moderations import Moderations
 from drw.models.serving.open_inference.build import serve_open_inference
 from drw.models.serving.request_runner import RequestRunner
+from drw.models.serving.responses_api.calls import ResponseCalls
 from drw.models.serving.responses_api.endpoints import ResponseEndpoints
 from drw.models.serving.responses_api.file_search import FileSearch
 from drw.models.serving.responses_api.store import ResponseStore
@@ -73,6 +77,7 @@ class Calls:
     runner: RequestRunner
     embedding: EmbeddingClient
     embeddings: Embeddings
+    moderations: Moderations
     buffers: BodyBuffers
     audited: endpoints.AuditedEndpoints
 
@@ -119,6 +124,7 @@ async def build_calls(scope: ServiceContext, settings: Settings, routing: Routin
         _build_runner(scope, settings, routing, metering),
         embedding,
         Embeddings(routing.models, embedding, metering),
+        build_moderations(scope, settings, routing.models, metering, routing.queue),
         buffers,
         endpoints.AuditedEndpoints(audit, routing.kills, buffers, settings.max_body_bytes),
     )
@@ -147,7 +153,7 @@ def add_model_endpoints(scope: ServiceContext, settings: Settings, routing: Rout
     audited, buffers = calls.audited, calls.buffers
     scope.routes += endpoints.routes(calls.runner, calls.embeddings, audited)
     scope.routes += text_endpoints.build(
-        scope, settings, routing.models, calls.metering, routing.queue, routing.pool, audited
+        scope, settings, routing.models, calls.metering, routing.queue, routing.pool, calls.moderations, audited
     )
     scope.routes += ModelList(routing.discovery).routes()
     scope.routes += anthropic.routes(calls.runner, audited, buffers, settings.max_body_bytes)
@@ -171,7 +177,7 @@ async def add_stored_endpoints(
     scope.background(store.expire)
     vectors = scope.client(VectorStoreClient) if scope.has("vector_store") else None
     files = FileSearch(calls.embedding, vectors, calls.audit, settings.responses.file_search_characters)
-    scope.routes += ResponseEndpoints(calls.runner, store, files, settings.responses).routes(calls.audited)
-    return batches.build(
-        scope, settings.batches, database, routing.models, calls.runner, calls.embeddings, routing.kills
-    )
+    responses = ResponseCalls(calls.runner, store, files, settings.responses)
+    scope.routes += ResponseEndpoints(responses, store).routes(calls.audited)
+    served = endpoints_of_batches(routing.models, calls.runner, responses, calls.embeddings, calls.moderations)
+    return batches.build(scope, settings.batches, database, served, routing.kills)

@@ -49,6 +49,7 @@ def version(row: Row, aliases: Sequence[str] = ()) -> ModelVersion:
         format=contents.get("format", ""),
         architecture=contents.get("architecture", ""),
         parameters=contents.get("parameters", 0),
+        files_deleted_by=row["files_deleted_by"],
     )
     for name in ("lineage", "price", "endpoint"):
         if name in metadata:
@@ -56,6 +57,8 @@ def version(row: Row, aliases: Sequence[str] = ()) -> ModelVersion:
     message.registered_at.FromDatetime(row["registered_at"])
     if row["retired_at"] is not None:
         message.retired_at.FromDatetime(row["retired_at"])
+    if row["files_deleted_at"] is not None:
+        message.files_deleted_at.FromDatetime(row["files_deleted_at"])
     if reason := permits.refusal(row):
         message.blocked = reason
     else:

@@ -239,12 +239,19 @@ class ChatCompletion(Sampling):
             raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
             raise InvalidRequest("tool_choice needs tools", param="tool_choice")
+        if isinstance(self.tool_choice, NamedTool):
+            self._check_choice(self.tool_choice.function.name)
         bounds = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(bounds) > 1:
             message = "max_tokens and max_completion_tokens differ; give one of them"
             raise InvalidRequest(message, param="max_tokens")
         check_schemas(self._schemas())
         return self
+
+    def _check_choice(self, choice: str) -> None:
+        names = [tool.function.name for tool in self.tools or ()]
+        if choice not in names:
+            raise InvalidRequest(f"tool_choice names {choice!r}; tools has: {', '.join(names)}", param="tool_choice")
 
     def _schemas(self) -> Schemas:
         """Return the JSON schemas of the request by field name, and whether they are strict."""

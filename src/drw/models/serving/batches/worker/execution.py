@@ -20,6 +20,7 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection
 from drw.killswitch.watch import Killed, KillList
+from drw.models.serving.batches import metrics
 from drw.models.serving.batches.endpoints import BatchEndpoint
 from drw.models.serving.batches.permissions import PresentPermissions
 from drw.models.serving.batches.queues.lease import LeaseLost
@@ -103,6 +104,8 @@ class LineRunner:
                 principal.require_scope(INVOKE)
                 with context.acting_for(principal), self._kills.guard_block(principal, lambda: record.models):
                     await endpoint.run(record, store)
+                metrics.count_ended(line.batch.endpoint, "completed")
+                metrics.count_tokens(line.batch.endpoint, record.details)
             except LeaseLost:
                 await self._record_discarded(line, endpoint.operation)
                 raise
@@ -139,3 +142,4 @@ class LineRunner:
     async def _finish(self, line: Line, response: bytes) -> None:
         with suppress(LeaseLost):
             await self._lines.finish(line, "failed", response, {})
+            metrics.count_ended(line.batch.endpoint, "failed")

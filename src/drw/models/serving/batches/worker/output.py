@@ -8,6 +8,7 @@ from typing import Any
 from drw.kernel.errors import DeadlineExceeded, DrwError, RateLimited, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.storage.database import Database
+from drw.models.serving.batches import metrics
 from drw.models.serving.batches.batch import Batch
 from drw.models.serving.batches.files import BatchFiles
 from drw.models.serving.batches.queues.job_queue import JobQueue
@@ -45,6 +46,7 @@ class OutputWriter:
             await self._jobs.complete(job, "", "")
             return
         batch = await self._jobs.end_lines(job)
+        metrics.count_ended(batch.endpoint, "not_run", batch.failed - job.failed)
         try:
             with context.acting_for(batch.files_principal):
                 output_file, error_file = await self._store(batch)

@@ -161,7 +161,8 @@ class _Validation:
             raise InvalidLine("mismatched_url", f"url must be the endpoint of the batch, {self._job.endpoint}", "url")
         if not isinstance(body, dict):
             raise InvalidLine("invalid_body", "body must be a JSON object", "body")
-        if not isinstance(model := body.get("model"), str):
+        model = self._endpoint.default_model if body.get("model") is None else body["model"]
+        if not isinstance(model, str):
             raise InvalidLine("missing_required_parameter", "body.model must be the id of a model", "body.model")
         return custom_id, orjson.dumps(body), model
 
