@@ -177,6 +177,8 @@ class EventType:
     message: str
     """The message in proto/drw/api/events/v1 that describes the data."""
     publisher: str
+    scope: str
+    """The scope that a caller needs to see it, in addition to `events:read`: the one of the resource."""
     consumers: tuple[str, ...] = ("events",)
 
     @property
@@ -191,14 +193,16 @@ class EventType:
 
 
 EVENT_TYPES = (
-    EventType(name="model.promoted", message="ModelPromoted", publisher="discovery"),
-    EventType(name="alias.moved", message="AliasMoved", publisher="discovery"),
-    EventType(name="document.indexed", message="DocumentIndexed", publisher="documents"),
-    EventType(name="run.ended", message="RunEnded", publisher="orchestration"),
-    EventType(name="dead_letter.created", message="DeadLetterCreated", publisher="error_handling"),
-    EventType(name="kill.activated", message="KillActivated", publisher="request_router"),
-    EventType(name="kill.lifted", message="KillLifted", publisher="request_router"),
-    EventType(name="budget.nearly_spent", message="BudgetNearlySpent", publisher="rate_limiting"),
+    EventType(name="model.promoted", message="ModelPromoted", publisher="discovery", scope="models:read"),
+    EventType(name="alias.moved", message="AliasMoved", publisher="discovery", scope="models:read"),
+    EventType(name="document.indexed", message="DocumentIndexed", publisher="documents", scope="documents:read"),
+    EventType(name="run.ended", message="RunEnded", publisher="orchestration", scope="workflows:read"),
+    EventType(
+        name="dead_letter.created", message="DeadLetterCreated", publisher="error_handling", scope="workflows:read"
+    ),
+    EventType(name="kill.activated", message="KillActivated", publisher="request_router", scope="platform:kill"),
+    EventType(name="kill.lifted", message="KillLifted", publisher="request_router", scope="platform:kill"),
+    EventType(name="budget.nearly_spent", message="BudgetNearlySpent", publisher="rate_limiting", scope="keys:read"),
 )
 """All types of events: who publishes and who consumes each."""
 

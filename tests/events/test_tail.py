@@ -24,7 +24,8 @@ from events.brokers import Broker
 from support.hosting import hosted
 
 SECONDS = 60.0
-DESK = Principal("acme", "research", "key_1", frozenset({"events:read"}))
+SCOPES = frozenset({"events:read", "workflows:read", "platform:kill"})
+DESK = Principal("acme", "research", "key_1", SCOPES)
 RUN, KILL = "com.drw.ai.run.ended.v1", "com.drw.ai.kill.activated.v1"
 
 
@@ -82,14 +83,14 @@ async def test_other_tenants_and_outsiders_of_a_wall_see_nothing(host: Host, tab
     async def seen(principal: Principal, count: int) -> list[str]:
         return sorted(event.subject.removeprefix("run/") for event in await tail(host, count, principal))
 
-    await tail(host, 6, Principal("x", "y", "k", frozenset({"platform:admin"}), frozenset({"m-and-a"})))  # all arrived
+    await tail(host, 6, Principal("x", "y", "k", SCOPES | {"platform:admin"}, frozenset({"m-and-a"})))  # all arrived
     await run_ended(tables, "last", PLATFORM)
     assert await seen(DESK, 4) == ["last", "org", "own", "platform"]
-    inside = Principal("acme", "research", "key_1", frozenset({"events:read"}), frozenset({"m-and-a"}))
+    inside = Principal("acme", "research", "key_1", SCOPES, frozenset({"m-and-a"}))
     assert await seen(inside, 5) == ["last", "org", "own", "platform", "walled"]
-    admin = Principal("acme", "risk", "key_2", frozenset({"events:read", "org:admin"}))
+    admin = Principal("acme", "risk", "key_2", SCOPES | {"org:admin"})
     assert await seen(admin, 5) == ["last", "org", "other-desk", "own", "platform"]
-    assert await seen(Principal("nobody", "x", "key_3"), 2) == ["last", "platform"]
+    assert await seen(Principal("nobody", "x", "key_3", SCOPES), 2) == ["last", "platform"]
 
 
 async def test_a_stream_can_have_only_some_types(host: Host, tables: Database) -> None:
@@ -100,6 +101,16 @@ async def test_a_stream_can_have_only_some_types(host: Host, tables: Database) -
     assert [event.type for event in await tail(host, 1, DESK, "0", KILL)] == [KILL]
     with pytest.raises(InvalidRequest, match="'com.drw.ai.run.v9' is not a type of events"):
         await tail(host, 1, DESK, "0", "com.drw.ai.run.v9")
+
+
+async def test_an_event_needs_the_scope_of_its_resource(host: Host, tables: Database) -> None:
+    async with tables.transaction() as connection:
+        kill = KillActivated(kill="kill_1", subject="DESK", name="rates")
+        await Publisher("request_router").publish(connection, kill, "kill/kill_1", Owner("acme"))
+    await tail(host, 1)
+    await run_ended(tables, "1", Owner("acme", "research"))
+    reader = Principal("acme", "research", "key_1", frozenset({"events:read", "workflows:read"}))
+    assert [event.type for event in await tail(host, 1, reader)] == [RUN]
 
 
 async def test_an_org_has_a_maximum_of_streams(profile: Profile, tables: Database) -> None:

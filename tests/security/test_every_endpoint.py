@@ -293,6 +293,7 @@ SHARED_IN_ORG = {
     "POST /api/v1/kills/{id}:lift": KILLS,
     "POST /api/v1/kills/{id}:approve": KILLS,
     "POST /api/v1/kills": KILLS,
+    "GET /api/v1/events:tail": "kills and aliases are the org's: their events need the same scopes",
     **dict.fromkeys(
         (
             "GET /api/v1/health",

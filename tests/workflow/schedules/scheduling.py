@@ -17,6 +17,7 @@ from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.workflow.v1.schedules_pb2 import BackfillScheduleRequest, CreateScheduleRequest, Schedule, ScheduleSpec
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
+from drw.events.publisher import create_tables
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_message
 from drw.kernel.runtime.clock import Clock
@@ -140,6 +141,7 @@ async def scheduling(
     async with hosted(profile, list(services)) as host:
         database = Database(profile.postgres, "orchestration")
         await database.start("drw.workflow.orchestration")
+        await create_tables(database)
         audit = host.audit("orchestration")
         chosen = Settings(**settings)
         runs = Runs(database, audit, chosen.max_open_runs)

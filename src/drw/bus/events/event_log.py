@@ -27,7 +27,7 @@ PAGE: LiteralString = """
 select * from event
 where number > %(after)s
     and (%(every_org)s or org = '' or (org = %(org)s and (%(every_desk)s or desk in ('', %(desk)s))))
-    and inside(walls, %(walls)s) and (%(types)s::text[] = '{}' or type = any(%(types)s))
+    and inside(walls, %(walls)s) and type = any(%(types)s::text[])
 order by number limit %(limit)s
 """
 DELETE_OLD = """
@@ -63,7 +63,7 @@ class EventLog:
         return int((row or {"number": 0})["number"])
 
     async def page(self, principal: Principal, after: int, types: Sequence[str]) -> list[dict[str, Any]]:
-        """Return events after a number that the caller can see, oldest first."""
+        """Return events of these types after a number that the caller can see, oldest first."""
         parameters = {
             "after": after,
             "every_org": PLATFORM_ADMIN in principal.scopes,

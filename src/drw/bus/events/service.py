@@ -53,11 +53,12 @@ class Events(contract.Events):
         self._tails[principal.org] += 1
         try:
             after = int(request.last_event_id) if request.last_event_id else await self._log.newest()
+            types = [e.type for e in EVENT_TYPES if e.scope in principal.scopes and e.type in (request.types or TYPES)]
             end = time.monotonic() + self._settings.max_tail_seconds
             yield Event(event_id=str(after))
             while time.monotonic() < end:
                 change = self._log.next_change()
-                rows = await self._log.page(principal, after, request.types)
+                rows = await self._log.page(principal, after, types)
                 for row in rows:
                     yield _message(row)
                     after = row["number"]

@@ -80,6 +80,7 @@ def page(protos: Protos) -> Iterator[str]:
         message = protos.messages[event.schema]
         yield from ("", f"## {event.name}", "", message.comment, "")
         yield f"Type `{event.type}`, published by `{event.publisher}`, consumed by {_names(event.consumers)}."
+        yield f"To see it, a key needs `events:read` and `{event.scope}`."
         yield ""
         yield from _table(
             ("field", "type", ""),
