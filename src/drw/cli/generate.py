@@ -12,7 +12,7 @@ from drw.generate import checks, native_modules, rest_routes
 from drw.generate.contracts import API, contracts
 from drw.generate.observability import dashboards, slo_rules
 from drw.generate.protos import ROOT
-from drw.generate.reference import cli, openapi, pages, settings
+from drw.generate.reference import cli, openapi, pages, settings, template_schema
 
 Generator = Callable[[], dict[str, str]]
 """Returns file contents by path in the checkout."""
@@ -24,6 +24,7 @@ GENERATORS: tuple[Generator, ...] = (
     openapi.files,
     pages.files,
     settings.files,
+    template_schema.files,
     dashboards.files,
     slo_rules.files,
 )

@@ -33,6 +33,7 @@ MODULES = {
     "models.rollouts": (OPERATE, "rollouts"),
     "rag.documents": (USE, "ingest ask search collections files"),
     "workflow.workflows": (USE, "workflows runs"),
+    "workflow.templates": (USE, "templates"),
     "gateway.keys": (OPERATE, "keys"),
     "gateway.identities": (OPERATE, "whoami orgs desks issuers certificates"),
     "gateway.billing": (OPERATE, "limits budgets prices spend"),

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drw.api.kernel.v1.kernel_pb2 import Json
-from drw.api.workflow.v1.orchestration_pb2 import Run, Step
+from drw.api.workflow.v1.orchestration_pb2 import Approval, Run, Step, Vote
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.json_messages import json_message, json_value
 
@@ -29,6 +29,25 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         desk=row["desk"],
         started_by=row["key"],
         walls=row["walls"],
+    )
+
+
+def approval(row: dict[str, Any], votes: list[dict[str, Any]]) -> Approval:
+    """Return an approval with its votes."""
+    return Approval(
+        run=row["run"],
+        step=row["step"],
+        template=row["template_name"],
+        title=row["title"],
+        details=_value(row["details"]),
+        quorum=row["quorum"],
+        state=row["state"],
+        deadline=_timestamp(row["deadline"]),
+        votes=[
+            Vote(key=vote["key"], decision=vote["decision"], comment=vote["comment"], at=_timestamp(vote["at"]))
+            for vote in votes
+        ],
+        started_by=row["started_by"],
     )
 
 

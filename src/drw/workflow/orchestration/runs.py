@@ -67,25 +67,36 @@ class Runs:
             raise Conflict(f"the request id {request.request_id!r} was used for another run, {row['id']!r}")
         return str(row["id"])
 
-    async def start(self, caller: Principal, request: RunRequest, template: Template, inputs: dict[str, Any]) -> str:
-        """Queue a run for the leader; return its id.
+    async def start(
+        self,
+        caller: Principal,
+        request: RunRequest,
+        template: Template,
+        inputs: dict[str, Any],
+        *,
+        parent: str | None = None,
+        depth: int = 0,
+    ) -> str:
+        """Queue a run for the leader; return its id. Child runs do not count as the desk's unfinished runs.
 
         Raises:
             Conflict: the request id was used with other contents.
             RateLimited: the desk has too many unfinished runs.
         """
         async with self._database.transaction() as connection:
-            await self._check_open_runs(connection, caller)
+            if parent is None:
+                await self._check_open_runs(connection, caller)
             run = f"run_{uuid4().hex}"
             trace = telemetry.outgoing_headers().get("traceparent", "")
             cursor = await connection.execute(
                 "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
-                " template_version, inputs, trace) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                " template_version, inputs, trace, parent, depth)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
                 " on conflict (org, desk, request_id, walls) do nothing returning id",
                 (
                     *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
                     *(request.request_id, request.fingerprint, template.SerializeToString()),
-                    *(template.name, template.version, orjson.dumps(inputs).decode(), trace),
+                    *(template.name, template.version, orjson.dumps(inputs).decode(), trace, parent, depth),
                 ),
             )
             row = await cursor.fetchone()
@@ -154,13 +165,15 @@ class Runs:
                 (f"cancelled by {caller.key}", run),
             )
             await cancel_open_steps(connection, run)
+            await cancel_children(connection, self._audit, run)
             await self._audit.record("run.end", run, outcome="cancelled", connection=connection)
             await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
         ENDED_RUNS.labels("cancelled").inc()
 
     async def _check_open_runs(self, connection: Connection, caller: Principal) -> None:
         cursor = await connection.execute(
-            "select count(*) as open from visible_runs(%s, %s, %s) where state in ('QUEUED', 'RUNNING')",
+            "select count(*) as open from visible_runs(%s, %s, %s) where state in ('QUEUED', 'RUNNING')"
+            " and parent is null",
             _visibility(caller),
         )
         row = await cursor.fetchone()
@@ -171,7 +184,7 @@ class Runs:
             )
 
     async def _insert_steps(self, connection: Connection, run: str, template: Template, inputs: dict[str, Any]) -> None:
-        ids = [step.id for step in dependency_graph.build_steps(template, inputs)]
+        ids = [step.id for step in dependency_graph.build_steps(template.nodes, inputs)]
         await connection.execute(
             "insert into step (run, id, position) select %s, id, position from unnest(%s::text[])"
             " with ordinality as planned (id, position)",
@@ -186,6 +199,24 @@ async def cancel_open_steps(connection: Connection, run: str) -> None:
         " where run = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')",
         (run,),
     )
+
+
+async def cancel_children(connection: Connection, audit: AuditWriter, run: str) -> None:
+    """Cancel the unfinished descendants of an ended run. Parents are locked before their children."""
+    cursor = await connection.execute(
+        "select id from run where parent = %s and state in ('QUEUED', 'RUNNING') order by id for update", (run,)
+    )
+    for row in await cursor.fetchall():
+        child, reason = row["id"], f"its parent {run} has ended"
+        await events.add(connection, child, "cancelled", detail=reason)
+        await connection.execute(
+            "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
+            (reason, child),
+        )
+        await cancel_open_steps(connection, child)
+        await cancel_children(connection, audit, child)
+        await audit.record("run.end", child, outcome="cancelled", connection=connection)
+        await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
 
 
 def _visibility(caller: Principal) -> tuple[str, str, list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import orchestration_pb2
-from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, Run, StartRunRequest
+from drw.api.workflow.v1.orchestration_pb2 import Approval, CancelRunRequest, DecideApprovalRequest, GetRunRequest, ListApprovalsRequest, ListApprovalsResponse, ListRunsRequest, ListRunsResponse, Run, StartRunRequest
 
 
 class Orchestration(Servicer):
@@ -29,6 +29,14 @@ class Orchestration(Servicer):
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
         """CancelRun cancels a run. It has no effect on an ended run."""
         raise MethodNotImplemented("CancelRun")
+
+    async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
+        """ListApprovals lists the desk's runs that wait for an approval, oldest first."""
+        raise MethodNotImplemented("ListApprovals")
+
+    async def decide_approval(self, request: DecideApprovalRequest, /) -> Approval:
+        """DecideApproval approves or rejects a waiting step. The key that started the run cannot decide, and each key decides once."""
+        raise MethodNotImplemented("DecideApproval")
 
 
 class OrchestrationClient(Client):
@@ -54,4 +62,14 @@ class OrchestrationClient(Client):
     async def cancel_run(self, request: CancelRunRequest, /, *, timeout: float | None = None) -> Run:
         """CancelRun cancels a run. It has no effect on an ended run."""
         answer: Run = await self._unary("CancelRun", request, timeout)
+        return answer
+
+    async def list_approvals(self, request: ListApprovalsRequest, /, *, timeout: float | None = None) -> ListApprovalsResponse:
+        """ListApprovals lists the desk's runs that wait for an approval, oldest first."""
+        answer: ListApprovalsResponse = await self._unary("ListApprovals", request, timeout)
+        return answer
+
+    async def decide_approval(self, request: DecideApprovalRequest, /, *, timeout: float | None = None) -> Approval:
+        """DecideApproval approves or rejects a waiting step. The key that started the run cannot decide, and each key decides once."""
+        answer: Approval = await self._unary("DecideApproval", request, timeout)
         return answer
