@@ -175,6 +175,8 @@ def _one_of_everything(url: str) -> dict[str, str]:
         requests = {"input_file_id": batch_file, "endpoint": "/v1/completions", "completion_window": "24h"}
         of_requests = made("/v1/batches", json=requests, headers={"x-drw-key": key})["id"]
         run = made("/api/v1/runs", json={"template": "digest", "inputs": {"files": [file]}})["id"]
+        source = "name: own\ndescription: x\nnodes: [{id: a, uses: wait, with: {seconds: 1}}]\noutput: 1\n"
+        made("/api/v1/templates/own", "PUT", json={"source": source})
         experiment = made("/api/v1/experiments", json=EXPERIMENT)["name"]
         made(f"/api/v1/experiments/{experiment}:start")
         made("/api/v1/aliases/fast", "PUT", json={"targets": [{"model": MODEL, "weight": 1}]})
@@ -197,7 +199,9 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "response_id": response,
         "template": "digest",
         "index": "0",
-        "/api/v1/templates/{name}": "digest",
+        "step": "digest",
+        "/api/v1/templates/{name}": "own",
+        "/api/v1/templates/{name}/versions": "own",
         "/api/v1/desks/{name}": "research",
         "/api/v1/keys/{id}": key,
         "/api/v1/kills/{id}": kill,

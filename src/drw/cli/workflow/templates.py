@@ -67,7 +67,7 @@ def versions(name: Name, data_dir: DataDir = None, as_json: Json = False) -> Non
         write_json(changes)
         return
     rows = [(c["version"][:12] or "deleted", c["changed_by"], format_time(c.get("changed_at"))) for c in changes]
-    write_table(("VERSION", "BY", "AT"), rows, f"the desk has no template {name!r} of its own")
+    write_table(("VERSION", "BY", "AT"), rows)
 
 
 @templates.command("delete")
@@ -77,7 +77,7 @@ def delete(name: Name, data_dir: DataDir = None, as_json: Json = False) -> None:
     if as_json:
         write_json(response)
     else:
-        write(f"{name} is deleted" if response["deleted"] else f"the desk has no template {name!r} of its own")
+        write(f"your desk has no template {name!r} of its own any more")
 
 
 def _read(file: Path) -> str:

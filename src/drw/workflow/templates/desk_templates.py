@@ -57,20 +57,18 @@ class DeskTemplates:
             raise InvalidRequest(f"the name in the source is {template.name!r}; it must be {name!r}", param="source")
         async with self._database.transaction() as connection:
             current = await self._lock_current(connection, caller, name)
-            if if_version and current != if_version:
+            if if_version and current not in (if_version, template.version):
                 raise Conflict(f"the current version of {name!r} is {current or 'none'}, not {if_version}")
             if current != template.version:
                 await self._check_limits(connection, caller, name)
                 await self._add(connection, caller, name, template)
         return template
 
-    async def delete(self, caller: Principal, name: str) -> bool:
-        """Delete a template; return whether it existed."""
+    async def delete(self, caller: Principal, name: str) -> None:
+        """Delete a template. It has no effect if there is none."""
         async with self._database.transaction() as connection:
-            if not await self._lock_current(connection, caller, name):
-                return False
-            await self._add(connection, caller, name, None)
-        return True
+            if await self._lock_current(connection, caller, name):
+                await self._add(connection, caller, name, None)
 
     async def changes(self, caller: Principal, name: str) -> list[TemplateChange]:
         """Return the changes of a template, newest first."""

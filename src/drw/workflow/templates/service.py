@@ -64,11 +64,14 @@ class Templates(contract.Templates):
 
     async def delete_template(self, request: DeleteTemplateRequest, /) -> DeleteTemplateResponse:
         """Delete a template of the caller's desk."""
-        return DeleteTemplateResponse(deleted=await self._desk_templates.delete(context.caller(), request.name))
+        await self._desk_templates.delete(context.caller(), request.name)
+        return DeleteTemplateResponse()
 
     async def list_template_versions(self, request: ListTemplateVersionsRequest, /) -> ListTemplateVersionsResponse:
         """Return the changes of a template of the caller's desk."""
         changes = await self._desk_templates.changes(context.caller(), request.name)
+        if not changes:
+            raise NotFound(f"the desk has no template {request.name!r} of its own")
         return ListTemplateVersionsResponse(changes=changes)
 
     async def _visible_templates(self) -> dict[str, Template]:
