@@ -38,6 +38,10 @@ ACTIVITIES = {
         {"title": "string", "summaries": "list(dyn)"},
         output={"file": "string", "name": "string", "text": "string", "truncated": "bool"},
     ),
+    "documents.report": Activity(
+        {"title": "string", "sections": "list(dyn)"},
+        output={"file": "string", "name": "string", "text": "string", "truncated": "bool"},
+    ),
     "documents.write": Activity(
         {"name": "string", "text": "string"}, output={"file": "string", "name": "string", "bytes": "int"}
     ),
