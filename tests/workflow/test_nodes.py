@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,7 @@ async def test_a_stranger_cannot_approve(harness: WorkflowHarness) -> None:
     run = await waiting_run(harness)
     for stranger in ({"desk": "other"}, {"org": "other"}):
         caller = harness.caller
-        harness.caller = Principal(**{"org": caller.org, "desk": caller.desk, "key": "key_s"} | stranger)
+        harness.caller = replace(caller, key="key_s", **stranger)
         with pytest.raises(NotFound, match="there is no run"):
             await harness.decide(run, "ok", "key_s", Vote.APPROVE)
         harness.caller = caller

@@ -19,6 +19,8 @@ from drw.workflow.templates import parser
 from drw.workflow.templates.template_store import TemplateStore
 from support.hosting import hosted
 
+SHIPPED = ["compare_filings", "digest", "news_brief", "research_inbox", "risk_memo"]
+
 VALID = """
 name: small
 description: One node after another.
@@ -120,14 +122,16 @@ def test_sources_that_are_not_templates_are_rejected(source: Any) -> None:
 async def test_the_shipped_template_is_listed(profile: Profile, how: str) -> None:
     async with hosted(profile, ["templates"], how) as host:
         client = host.client(TemplatesClient)
-        (digest,) = (await client.list_templates(ListTemplatesRequest())).templates
+        listed = {t.name: t for t in (await client.list_templates(ListTemplatesRequest())).templates}
+        assert list(listed) == SHIPPED
+        digest = listed["digest"]
         assert [(n.id, n.uses, n.for_each) for n in digest.nodes] == [
             ("ingest", "documents.index", "${inputs.files}"),
             ("summarise", "serving.summarise", "${inputs.files}"),
             ("digest", "documents.digest", ""),
         ]
         assert await client.get_template(GetTemplateRequest(name="digest")) == digest
-        with pytest.raises(NotFound, match="there is no template 'gone'; there are: digest"):
+        with pytest.raises(NotFound, match="there is no template 'gone'; there are: compare_filings, digest"):
             await client.get_template(GetTemplateRequest(name="gone"))
         with pytest.raises(NotFound, match="never had the version '000"):
             await client.get_template(GetTemplateRequest(name="digest", version="0" * 64))
@@ -181,7 +185,7 @@ async def test_invalid_files_do_not_hide_valid_templates(template_folder: Any) -
     async with hosted(profile, ["templates"]) as host:
         for _ in range(2):  # the second pass uses cached errors
             listed = await host.client(TemplatesClient).list_templates(ListTemplatesRequest())
-            assert [template.name for template in listed.templates] == ["digest", "small"]
+            assert [template.name for template in listed.templates] == [*SHIPPED, "small"]
         (status,) = (await host.status()).services
     for name in (*INVALID_FILES, "fifo.yaml", "folder.yaml", "loop.yaml"):
         assert name in status.detail
@@ -203,4 +207,6 @@ async def test_an_invalid_file_degrades_the_service_and_is_named_in_the_status(t
         (status,) = (await host.status()).services
         assert status.state == ServiceStatus.DEGRADED
         assert "bad.yaml:1:1: the key 'description' is missing" in status.detail
-        assert len((await host.client(TemplatesClient).list_templates(ListTemplatesRequest())).templates) == 1
+        assert len((await host.client(TemplatesClient).list_templates(ListTemplatesRequest())).templates) == len(
+            SHIPPED
+        )
