@@ -13,7 +13,8 @@ class LeadershipLost(Conflict):
 
 
 RunFunction = Callable[[str], Awaitable[None]]
-"""Executes the run with this id. After a crash it is called again, and finds finished steps in the run journal."""
+"""Executes the run with this id. After a crash it is called again, and finds finished steps in the run journal. It
+raises `LeadershipLost` if the run must not be recorded as finished."""
 
 
 class Engine(ABC):

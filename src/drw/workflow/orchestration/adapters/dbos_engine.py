@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL
 
 from drw.kernel.runtime import settings
-from drw.workflow.orchestration.ports import Engine, RunFunction
+from drw.workflow.orchestration.ports import Engine, LeadershipLost, RunFunction
 
 INTERPRETER_VERSION = "interpreter-1"
 """Version of the engine's records. The engine recovers runs of the same version only."""
@@ -83,6 +83,8 @@ class DbosEngine(Engine):
             self._tasks[run_id] = task
             try:
                 await run_function(run_id)
+            except LeadershipLost as error:
+                raise asyncio.CancelledError(error.message) from None  # the only outcome that DBOS does not record
             finally:
                 del self._tasks[run_id]
 

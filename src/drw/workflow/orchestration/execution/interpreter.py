@@ -35,7 +35,11 @@ class Interpreter:
         self._max_concurrent_steps = max_concurrent_steps
 
     async def run(self, run_id: str) -> None:
-        """Execute one run."""
+        """Execute one run.
+
+        Raises:
+            LeadershipLost: this process no longer owns the run.
+        """
         run = await retry_while_unavailable(self._journal.acquire, run_id)
         if run is None:
             return
@@ -51,6 +55,7 @@ class Interpreter:
                 await retry_while_unavailable(self._journal.end_run, run, output=output, error=error)
             except LeadershipLost as exception:
                 log.warning("%s", exception.message)
+                raise
 
     async def _execute(self, run: Run) -> tuple[Any, str]:
         concurrency = asyncio.Semaphore(self._max_concurrent_steps)
