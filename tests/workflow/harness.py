@@ -60,7 +60,7 @@ class WorkflowHarness:
     async def start(self, files=3, request_id="", template="digest", principal=None, **inputs) -> Run:
         names = [f"file-{i}" for i in range(files)] if isinstance(files, int) else files
         request = StartRunRequest(template=template, request_id=request_id or f"r{next(sequence)}")
-        request.inputs.CopyFrom(json_message(({"files": names} if names else {}) | inputs))
+        request.inputs.CopyFrom(json_message(({"files": names} if files != 0 else {}) | inputs))
         with acting_for(principal or self.caller):
             return await self.host.client(OrchestrationClient).start_run(request)
 
