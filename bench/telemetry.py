@@ -26,7 +26,7 @@ from drw.billing.pricing.policy import CurrentPricing
 from drw.billing.reservations.client import ReservationClient
 from drw.billing.settings import MeteringSettings
 from drw.kernel.observability.telemetry import JsonFormatter
-from drw.kernel.rpc import http_server
+from drw.kernel.rpc.http import server as http_server
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList
 from drw.models.serving.experiments.calls import CallExperiments
@@ -110,7 +110,8 @@ class DoubleDiscovery:
         """Return a plan with the model."""
         model = Model(id="mock", kind=Model.CHAT, engine="openai", context_length=4096)
         url = "http://127.0.0.1:1/v1"
-        resolved = ResolvedModel(model=model, base_url=url, upstream_model="mock", max_concurrent=64)
+        permit = discovery_pb2.Permit(validation="settings")
+        resolved = ResolvedModel(model=model, base_url=url, upstream_model="mock", max_concurrent=64, permit=permit)
         return Plan(id="mock", targets=[discovery_pb2.Target(model=resolved, weight=1)])
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
+from drw.kernel.observability import outcomes
 from drw.kernel.rpc.context import SCOPES, Principal
 from drw.kernel.runtime.settings import Profile
 from drw.local import postgres as local_postgres
@@ -17,6 +20,10 @@ from support.hosting import with_secret
 from support.parts import new_database, running_postgres, running_valkey, short_folder
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise each process that a test starts compiles all modules
+
+# Examples take longer on a busy machine: neither their time nor that of their generation is an assertion.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _numbers = itertools.count()
 
@@ -55,6 +62,13 @@ def database(postgres: Path) -> Iterator[str]:
 def profile(database: str, valkey: str, tmp_path: Path) -> Profile:
     """A profile without processes or settings, which `profile.model_copy(update=...)` adds."""
     return with_secret(Profile(name="test", data=tmp_path, postgres=database, valkey=f"{valkey}?db={next(_numbers)}"))
+
+
+@pytest.fixture
+def outcomes_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets the requests that this process has counted in earlier tests."""
+    monkeypatch.setattr(outcomes, "_counts", Counter())
+    monkeypatch.setattr(outcomes, "_unanswered", Counter())
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from bench.experiments import false_positives, populations, power
-from bench.experiments.false_positives import cuped, cuped_ratio, events, lift_beyond, scores
-from bench.experiments.simulation import Size
+from bench.experiments.false_positives import Compare, Pick, cuped, cuped_ratio, difference, events, lift_beyond, scores
+from bench.experiments.simulation import Draw, Size
 from drw.models.experiments.statistics.contrasts import compare_means, compare_ratios
 from drw.models.experiments.statistics.sample_size import proportion_deviation
 
@@ -40,7 +40,9 @@ def aa_rows(tests: int) -> Iterator[Callable[[], false_positives.Row]]:
     size, half = Size(tests, 100, 100), Size(tests, 100, 50)
     p = populations
 
-    def means(name: str, draw: populations.Draw, seed: int, compare=compare_means, pick=false_positives.difference):
+    def means(
+        name: str, draw: Draw, seed: int, compare: Compare = compare_means, pick: Pick = difference
+    ) -> Callable[[], false_positives.Row]:
         return lambda: false_positives.asymptotic(name, draw, size, seed, compare, pick)
 
     yield means("mean, normal", p.normal(), 1)

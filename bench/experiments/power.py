@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.experiments.false_positives import (
-    ALPHA,
     LATENCY,
     LOG_E,
     PLANNED,
@@ -20,7 +19,7 @@ from bench.experiments.false_positives import (
     asymptotic_stop,
     difference,
 )
-from bench.experiments.simulation import Array, Draw, Size, chunks, first_look_at, moments, sketches
+from bench.experiments.simulation import ALPHA, Array, Draw, Size, chunks, first_look_at, moments, sketches
 from drw.models.experiments.statistics.contrasts import NoResult, compare_means
 from drw.models.experiments.statistics.moments import Moments
 from drw.models.experiments.statistics.proportions import sample_ratio_log_e

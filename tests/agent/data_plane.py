@@ -40,7 +40,7 @@ from drw.gateway.request_router.desired_state import assemble
 from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import SCOPES, Principal, acting_for
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 from drw.kernel.rpc.transport import Channels, Server
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import DataPlane, Profile, ServiceAddress, Tls

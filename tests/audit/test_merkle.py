@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drw.audit.tlog.merkle import (
@@ -76,7 +76,6 @@ def test_every_size_has_the_root_of_the_definition() -> None:
 sizes = st.integers(1, MAX_LEAVES)
 
 
-@settings(deadline=None)
 @given(st.data(), sizes)
 def test_an_inclusion_proof_verifies_only_for_its_leaf(data: st.DataObject, size: int) -> None:
     index = data.draw(st.integers(0, size - 1))
@@ -91,7 +90,6 @@ def test_an_inclusion_proof_verifies_only_for_its_leaf(data: st.DataObject, size
         assert not verify_inclusion(ALL_LEAVES[index], index, size, invalid_proof, root)
 
 
-@settings(deadline=None)
 @given(st.data(), sizes)
 def test_a_consistency_proof_verifies_only_for_its_trees(data: st.DataObject, new: int) -> None:
     old = data.draw(st.integers(0, new))

@@ -37,7 +37,7 @@ def test_a_tree_of_70000_has_the_tiles_of_the_specification() -> None:
     assert [tile.path for tile, _ in tree.partial_tiles()] == ["tile/0/273.p/112", "tile/1/001.p/17", "tile/2/000.p/1"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=6))
 def test_tiles_do_not_depend_on_the_steps_of_growth(steps: list[int]) -> None:
     leaves = [leaf_hash(b"%d" % i) for i in range(sum(steps))]
@@ -78,7 +78,6 @@ def test_an_error_names_the_damaged_bundle(content: dict[str, bytes], message: s
         read_bundle(content.get, Tile(None, 0, 2))
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=255))
 def test_a_bundle_round_trip_preserves_entries(entries: list[bytes]) -> None:
     tile = Tile(None, 0, len(entries))

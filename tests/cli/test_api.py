@@ -17,10 +17,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from drw.cli.api import Api
-from drw.cli.gateway.keys import _parse_duration
 from drw.cli.rag.documents import files_of
+from drw.cli.times import parse_duration
 from drw.kernel.errors import DrwError, InternalError, InvalidRequest, NotFound, RateLimited, Unavailable
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 from drw.local.credentials import Credentials, write
 from drw.local.paths import PlatformPaths
 from support.json_types import Json
@@ -123,13 +123,13 @@ def test_pages_are_read_up_to_the_limit() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("12h", 43200), ("30d", 2592000)])
 def test_durations_are_parsed(text: str, seconds: int) -> None:
-    assert _parse_duration(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "d", "-1d", "1w", "1.5h", "9999999999d"])
 def test_invalid_durations_are_rejected(text: str) -> None:
     with pytest.raises(InvalidRequest, match="30d, 12h, 15m"):
-        _parse_duration(text)
+        parse_duration(text)
 
 
 def test_symlinks_out_of_a_folder_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from drw.cli.api import Api
 from drw.cli.models import conversation
 from drw.cli.models.conversation import Conversation
 from drw.kernel.errors import DrwError, InvalidRequest, Unavailable
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 from support.json_types import JsonObject
 
 MODELS = {"models": [{"id": "small", "kind": "CHAT", "default": True, "engine": "llama_cpp"}]}

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 
 MODELS = {"models": [{"id": "small", "engine": "llama_cpp"}, {"id": "smart", "engine": "alias"}, {"id": "big"}]}
 KEYS = {"keys": [{"id": "key_1", "name": "one"}, {"id": "key_2", "name": "two"}]}

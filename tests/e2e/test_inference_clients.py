@@ -16,7 +16,7 @@ from drw.demo import volatility
 from e2e.platform import Platform
 from support.parts import short_folder
 
-CLIENTS = Path(sys.prefix) / "share" / "clients" / "bin" / "python"
+CLIENTS = Path(sys.prefix) / "share" / "clients" / "inference" / "bin" / "python"
 SCRIPTS = Path(__file__).parent / "inference_clients"
 
 pytestmark = pytest.mark.skipif(not CLIENTS.exists(), reason="`make .venv/clients` installs the clients")

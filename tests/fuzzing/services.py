@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from drw.catalog import BY_NAME
 from drw.kernel.rpc.context import SCOPES
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.serving.openai.requests import prompts_of

@@ -27,7 +27,6 @@ schema = schemathesis.openapi.from_dict(DOCUMENT)
 @settings(
     max_examples=MANY or FEW,
     derandomize=not MANY,
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -48,7 +48,7 @@ from drw.gateway.authentication.adapters.jwks_http import JwksFetcher
 from drw.gateway.authentication.issuers import jwks
 from drw.kernel.errors import Conflict, DrwError, Forbidden, InternalError, InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc.context import acting_for
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from support.database.audit_records import audit_records

@@ -26,8 +26,8 @@ from drw.gateway.load_balancer.settings import UpstreamSettings
 from drw.gateway.load_balancer.upstreams import from_profile
 from drw.gateway.request_router.routes.table import route_table
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound
-from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import MAX_ID, SCOPES, Principal, acting_for
+from drw.kernel.rpc.http import rest
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import ConfigError, Profile, ServiceAddress
 from support.gateway.keys import announce

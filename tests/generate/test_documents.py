@@ -17,8 +17,8 @@ from drw.generate.protos import Field, Message, Method, Protos, compiled
 from drw.generate.reference import openapi, pages
 from drw.generate.reference.operations import Operation, description, operations
 from drw.kernel.errors import HTTP, InvalidRequest, http_body
-from drw.kernel.rpc import rest
 from drw.kernel.rpc.context import SCOPES
+from drw.kernel.rpc.http import rest
 from drw.kernel.rpc.json_messages import json_message, to_json
 from support.json_types import Json, JsonObject
 

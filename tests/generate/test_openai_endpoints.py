@@ -24,7 +24,7 @@ def test_endpoint_list_matches_the_routes() -> None:
         *text_endpoints.routes(dependency, dependency, dependency, audited),
         *ModelList(dependency).routes(),
         *anthropic.routes(dependency, audited, dependency, 1),
-        *ResponseEndpoints(dependency, dependency, dependency, dependency).routes(audited),
+        *ResponseEndpoints(dependency, dependency).routes(audited),
         *BatchRoutes(dependency, dependency, dependency, {}, 1).routes(),
         *FileRoutes(dependency, dependency, dependency, dependency, 1).routes(),
         *VectorStoreRoutes(dependency, dependency, dependency, dependency, dependency).routes(),

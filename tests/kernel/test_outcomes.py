@@ -16,8 +16,9 @@ from drw.api.models.v1.discovery_pb2 import AliasesChanged, GetModelRequest, Mod
 from drw.catalog import BY_NAME
 from drw.kernel.errors import HTTP, DeadlineExceeded, InternalError, NotFound, Unavailable, Unimplemented
 from drw.kernel.observability import outcomes
-from drw.kernel.rpc import http_server, rest
-from drw.kernel.rpc.counted_routes import counted
+from drw.kernel.rpc.http import rest
+from drw.kernel.rpc.http import server as http_server
+from drw.kernel.rpc.http.counted_routes import counted
 from drw.kernel.rpc.transport import Channels, LocalTransport, Server
 
 DISCOVERY = "discovery"

@@ -8,7 +8,7 @@ import pytest
 
 from drw.kernel.errors import DrwError, NotFound, Unavailable
 from drw.kernel.rpc import start_times
-from drw.kernel.rpc.http_server import error_response
+from drw.kernel.rpc.http.server import error_response
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from prometheus_client import REGISTRY, Gauge
 import drw
 from drw.kernel import tenancy
 from drw.kernel.errors import Forbidden
-from drw.kernel.rpc import metrics_page
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.rpc.http import metrics_page
 from drw.kernel.tenancy import PLATFORM, Owner
 
 ORG, DESK, ELSEWHERE = Owner("acme"), Owner("acme", "research"), Owner("other", "research")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drw.model_files.description import Header
@@ -112,7 +112,7 @@ def loaded() -> None:
         onnx_parse(file, LIMITS)
 
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(max_examples=150)
 
 
 @pytest.mark.parametrize("kind", PARSERS)

@@ -18,6 +18,7 @@ from drw.killswitch.watch import Killed, KillList
 from models.cluster import ModelsCluster, StartCluster
 from models.test_failures import ask
 from support.gateway.kills import kill
+from support.json_types import JsonObject
 
 WHO = Principal("acme", "research", "key_test", frozenset({"models:invoke"}))
 SUBJECTS = [
@@ -119,3 +120,25 @@ async def test_kills_persist_without_the_router_and_across_restarts(start: Start
         KillList(router, file).check(WHO)
     file.write_bytes(b"\xff\xff")
     KillList(router, file).check(WHO)  # what cannot be read hinders nobody, and the router will tell it anew
+
+
+@pytest.mark.parametrize("org", ["", "acme"])
+async def test_a_kill_of_the_local_policy_stops_moderations(start: StartCluster, org: str) -> None:
+    rules: JsonObject = {"categories": {"violence": {"words": ["attack"]}}}
+    async with start(moderation=rules) as cluster:
+        await cluster.kills.kill(kill("MODEL", "policy", "other"))
+        assert (await cluster.client.moderations.create(input="an attack")).results[0].flagged
+        await cluster.kills.kill(kill("MODEL", "policy", org))
+
+        async def refused() -> bool:
+            answer = await cluster.http.post("/v1/moderations", json={"input": "an attack"})
+            return answer.status_code == 403 and answer.json()["error"]["code"] == "killed"
+
+        async with asyncio.timeout(30):
+            while not await refused():
+                await asyncio.sleep(0.01)
+        assert (await cluster.client.chat.completions.create(**ask("plain"))).choices
+        await cluster.kills.kill()
+        async with asyncio.timeout(30):
+            while await refused():
+                await asyncio.sleep(0.01)

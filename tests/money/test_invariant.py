@@ -322,7 +322,6 @@ async def cluster(profile: Profile) -> AsyncIterator[MeteringCluster]:
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 SETTINGS: JsonObject = {
     "derandomize": True,
-    "deadline": None,
     "suppress_health_check": list(HealthCheck),
     "phases": PHASES,
 }

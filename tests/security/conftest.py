@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from agent.data_plane import GatewayHarness, running, with_data_plane
 from agent.doubles import DoubleCollector
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 from drw.kernel.runtime.settings import Profile
 from drw.local.preflight import free_port
 from fuzzing.services import KEY, Served, serving_in_thread

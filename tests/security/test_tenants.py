@@ -73,6 +73,7 @@ BODIES: JsonObject = {
     "/api/v1/aliases/{name}:rollback": REASON,
     "/api/v1/model-versions/{id}:revoke": REASON,
     "/api/v1/model-versions/{id}:retire": REASON,
+    "/api/v1/model-versions/{id}:deleteFiles": REASON,
     "/api/v1/promotions/{id}:reject": REASON,
     "/api/v1/model-versions/{id}/evaluations": {"evaluation": {"suite": "mine", "metrics": {"auc": 1}}},
     "/api/v1/model-versions/{id}/validation": {
@@ -178,6 +179,8 @@ def test_body_references_to_another_tenant_are_not_found(
         with stranger.stream("GET", f"/api/v1/runs/{run}:watch") as events:
             assert "event: done" in list(events.iter_lines())
         assert "there is no file" in stranger.get(f"/api/v1/runs/{run}").json()["error"]
+    elif path == "/v1/responses":  # a 400 for unknown ids too, as at OpenAI
+        assert answer.json()["error"]["code"] == "previous_response_not_found", answer.text
     else:
         assert answer.status_code in NOT_FOUND, answer.text
     assert visible_state(desk, served) == before

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import orjson
 import psycopg
@@ -22,6 +24,7 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     GetRunRequest,
     Run,
     StartRunRequest,
+    Step,
     Vote,
 )
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
@@ -34,6 +37,7 @@ from drw.kernel.rpc.json_messages import json_message
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from support.hosting import hosted
+from support.json_types import Json, JsonObject
 from workflow.doubles import Calls, Doubles, serve_doubles, until
 
 SERVICES = ["templates", "state", "orchestration"]
@@ -57,8 +61,15 @@ class WorkflowHarness:
     def calls(self) -> Calls:
         return self.doubles.calls
 
-    async def start(self, files=3, request_id="", template="digest", principal=None, **inputs) -> Run:
-        names = [f"file-{i}" for i in range(files)] if isinstance(files, int) else files
+    async def start(
+        self,
+        files: int | Sequence[str] = 3,
+        request_id: str = "",
+        template: str = "digest",
+        principal: Principal | None = None,
+        **inputs: Json,
+    ) -> Run:
+        names = [f"file-{i}" for i in range(files)] if isinstance(files, int) else list(files)
         request = StartRunRequest(template=template, request_id=request_id or f"r{next(sequence)}")
         request.inputs.CopyFrom(json_message(({"files": names} if files != 0 else {}) | inputs))
         with acting_for(principal or self.caller):
@@ -80,7 +91,7 @@ class WorkflowHarness:
         with acting_for(self.caller):
             return await self.host.client(OrchestrationClient).get_run(GetRunRequest(run=run.id))
 
-    async def cancel(self, run: Run, principal=None) -> Run:
+    async def cancel(self, run: Run, principal: Principal | None = None) -> Run:
         with acting_for(principal or self.caller):
             return await self.host.client(OrchestrationClient).cancel_run(CancelRunRequest(run=run.id))
 
@@ -91,7 +102,7 @@ class WorkflowHarness:
         await until(has_ended, f"the end of {run.id}")
         return await self.get(run)
 
-    async def step(self, run: Run, step: str):
+    async def step(self, run: Run, step: str) -> Step:
         return {s.id: s for s in (await self.get(run)).steps}[step]
 
     async def events(self, run: Run) -> list[tuple[str, str]]:
@@ -100,7 +111,7 @@ class WorkflowHarness:
             stream = self.host.client(StateClient).watch_run(WatchRunRequest(run=run.id))
             return [(e.step, e.state) async for e in stream if e.event_id]
 
-    def audit(self, action: str) -> list[dict]:
+    def audit(self, action: str) -> list[JsonObject]:
         with psycopg.connect(self.profile.postgres) as connection:
             rows = connection.execute("select record::text from audit.inbox order by 1").fetchall()
         records = [orjson.loads(row[0]) for row in rows]
@@ -108,7 +119,13 @@ class WorkflowHarness:
 
 
 @asynccontextmanager
-async def workflow_harness(profile, folder, caller, how="together", services=None):
+async def workflow_harness(
+    profile: Profile,
+    folder: Path,
+    caller: Principal,
+    how: str = "together",
+    services: Mapping[str, JsonObject] | None = None,
+) -> AsyncIterator[WorkflowHarness]:
     with redis.Redis.from_url(profile.valkey) as valkey:
         valkey.flushdb()
     async with serve_doubles(profile, folder / f"d{next(sequence)}") as doubles:

@@ -182,7 +182,7 @@ class CrashHarness:
 
 
 @asynccontextmanager
-async def _crash_harness(profile, folder, caller):
+async def _crash_harness(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[CrashHarness]:
     with redis.Redis.from_url(profile.valkey) as valkey:
         valkey.flushdb()
     async with serve_doubles(profile, folder / f"d{next(_sequence)}") as doubles:

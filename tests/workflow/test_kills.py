@@ -14,6 +14,7 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
 from drw.killswitch.watch import Killed
 from support.gateway.kills import kill
+from support.json_types import Json
 from workflow.doubles import until
 from workflow.harness import WorkflowHarness, step_is, workflow_harness
 
@@ -24,9 +25,9 @@ async def harness(profile: Profile, folder: Path, caller: Principal) -> AsyncIte
         yield harness
 
 
-async def wait_until_starts_are_refused(harness, **more) -> Killed:
+async def wait_until_starts_are_refused(harness: WorkflowHarness, **more: Json) -> Killed:
     """Wait until new runs are refused, and return the error."""
-    errors = []
+    errors: list[Killed] = []
 
     async def is_refused() -> bool:
         try:

@@ -30,14 +30,14 @@ def fast_profile(profile: Profile) -> Profile:
     return profile.model_copy(update={"services": {"state": FAST_SETTINGS}})
 
 
-def event(number, state, step="", run="run_1"):
+def event(number: int, state: str, step: str = "", run: str = "run_1") -> RunEvent:
     return RunEvent(event_id=str(number), run=run, org="acme", desk="research", step=step, state=state)
 
 
 EVENTS = [event(1, "queued"), event(2, "started"), event(3, "succeeded", "a/0"), event(4, "succeeded")]
 
 
-async def watched_ids(client, caller, last="", run="run_1"):
+async def watched_ids(client: StateClient, caller: Principal, last: str = "", run: str = "run_1") -> list[str]:
     """Return the ids of all events of a run, until it ends."""
     with acting_for(caller):
         events = [e async for e in client.watch_run(WatchRunRequest(run=run, last_event_id=last))]

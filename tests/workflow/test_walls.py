@@ -8,12 +8,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from drw.api.workflow.v1.orchestration_pb2 import SUCCEEDED, CancelRunRequest, GetRunRequest, ListRunsRequest
+from drw.api.workflow.v1.orchestration_pb2 import SUCCEEDED, CancelRunRequest, GetRunRequest, ListRunsRequest, Run
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.kernel.errors import InvalidRequest, NotFound, RateLimited
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile
-from workflow.harness import FAST_SETTINGS, workflow_harness
+from workflow.harness import FAST_SETTINGS, WorkflowHarness, workflow_harness
 
 MUTATIONS = {
     "overlap": "select cardinality(object_walls) = 0 or object_walls && caller_walls",
@@ -21,14 +21,15 @@ MUTATIONS = {
 }
 
 
-async def listed_runs(harness, principal):
+async def listed_runs(harness: WorkflowHarness, principal: Principal) -> list[str]:
     with acting_for(principal):
         return [r.id for r in (await harness.host.client(OrchestrationClient).list_runs(ListRunsRequest())).runs]
 
 
-async def leaked(harness, run, principal):
+async def leaked(harness: WorkflowHarness, run: Run, principal: Principal) -> list[str]:
     """Return the calls that reveal a run to a principal outside its walls."""
-    client, leaked_calls = harness.host.client(OrchestrationClient), []
+    client = harness.host.client(OrchestrationClient)
+    leaked_calls: list[str] = []
     with acting_for(principal):
         for name, call in {
             "get": client.get_run(GetRunRequest(run=run.id)),

@@ -29,6 +29,7 @@ MODULES = {
     "platform.platform": (RUN, "up down status logs env"),
     "models.models": (USE, "chat infer models aliases"),
     "models.batches": (USE, "batches"),
+    "models.responses": (USE, "responses"),
     "models.experiments": (USE, "experiments"),
     "models.rollouts": (OPERATE, "rollouts"),
     "rag.documents": (USE, "ingest ask search collections files"),
@@ -141,7 +142,7 @@ def _run_command() -> None:
         raise
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
-    except Exception as error:
+    except Exception as error:  # a user gets one line, and not a traceback, for a bug too
         if os.environ.get("DRW_TRACEBACK"):
             raise
         _fail(f"unexpected error, {type(error).__name__}: {error}; set DRW_TRACEBACK=1 for a traceback", 1)

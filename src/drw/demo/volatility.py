@@ -1,14 +1,14 @@
 """Worked example of a predictive model: forecasts the volatility of the next day, and exports it as ONNX.
 
-`python -m drw.demo.volatility FOLDER` generates returns of a GARCH(1,1) process, fits a HAR regression (Corsi, "A
-Simple Approximate Long-Memory Model of Realized Volatility", 2009) and writes `model.onnx`. Input `returns`: FP32,
-[n, 22], the last 22 daily returns of each instrument, the newest last. Output `volatility`: FP32, [n, 1], of the next
-day.
+`python -m drw.demo.volatility FOLDER [--days DAYS]` generates returns of a GARCH(1,1) process, fits a HAR regression
+(Corsi, "A Simple Approximate Long-Memory Model of Realized Volatility", 2009) and writes `model.onnx`. Input `returns`:
+FP32, [n, 22], the last 22 daily returns of each instrument, the newest last. Output `volatility`: FP32, [n, 1], of the
+next day.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,10 @@ def export(coefficients: Any, folder: Path) -> Path:
     return file
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, days: int = DAYS) -> None:
     """Train on the first three quarters of the days, report the error on the others, and export."""
-    returns, volatilities = generate_returns()
-    split = DAYS * 3 // 4
+    returns, volatilities = generate_returns(days)
+    split = days * 3 // 4
     coefficients = fit(returns[:split])
     forecast = features(windows(returns[split:])) @ coefficients
     actual = volatilities[split + MONTH :]
@@ -100,4 +100,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="python -m drw.demo.volatility", description="Train a volatility model.")
+    parser.add_argument("folder", type=Path, help="folder for model.onnx")
+    parser.add_argument("--days", type=int, default=DAYS, help=f"days of generated returns; default: {DAYS}")
+    main(**vars(parser.parse_args()))

@@ -21,7 +21,7 @@ from google.protobuf.descriptor_pb2 import (
 import drw
 from drw.api.kernel.v1 import kernel_pb2
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rpc.rest import PATH_WILDCARD
+from drw.kernel.rpc.http.rest import PATH_WILDCARD
 
 ROOT = Path(drw.__file__).parents[2]
 """The checkout."""

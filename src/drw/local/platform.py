@@ -21,7 +21,7 @@ from drw.api.kernel.v1.kernel_pb2 import GetStatusRequest
 from drw.api.kernel.v1.kernel_rpc import ProcessClient
 from drw.catalog import CLUSTERS
 from drw.kernel.errors import DeadlineExceeded, InternalError, Unavailable
-from drw.kernel.rpc.http_server import ALIVE
+from drw.kernel.rpc.http.server import ALIVE
 from drw.kernel.rpc.transport import Channels
 from drw.kernel.runtime.settings import Profile
 from drw.local import postgres, valkey

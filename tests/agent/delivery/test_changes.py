@@ -23,7 +23,7 @@ from drw.gateway.authentication.keys.signing import Signer, jwks, new_private_ke
 from drw.gateway.load_balancer.settings import UpstreamSettings as Upstream
 from drw.gateway.request_router.routes.table import RouteSettings
 from drw.kernel.errors import Unavailable
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 from drw.kernel.runtime.settings import Profile
 from support.json_types import JsonObject
 from support.parts import running as running_process

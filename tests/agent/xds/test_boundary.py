@@ -17,7 +17,7 @@ from drw.api.gateway.v1.request_router_pb2 import Route, Share
 from drw.gateway.load_balancer.settings import UpstreamSettings
 from drw.gateway.load_balancer.upstreams import from_profile
 from drw.gateway.request_router.routes.validation import with_defaults
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 from drw.kernel.runtime.settings import ServiceAddress
 from drw.routing.request_matching import is_platform_process
 from support.json_types import JsonObject

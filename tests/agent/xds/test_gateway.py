@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from agent.data_plane import GatewayHarness
 from drw.gateway.authentication.keys.signing import Claims, Signer, new_private_key
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 from support.json_types import Json, JsonObject
 from support.parts import until
 

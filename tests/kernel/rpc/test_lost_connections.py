@@ -19,8 +19,10 @@ import redis
 from drw.api.audit.v1 import log_rpc
 from drw.api.audit.v1.log_pb2 import GetCheckpointRequest, ListRecordsRequest
 from drw.kernel.errors import DeadlineExceeded, Unavailable, Unimplemented
-from drw.kernel.rpc import http_server, rest, transport
+from drw.kernel.rpc import transport
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.kernel.rpc.http import rest
+from drw.kernel.rpc.http import server as http_server
 from drw.kernel.rpc.transport import Channels, Server
 from support.parts import wait_until
 

@@ -23,8 +23,9 @@ from drw.api.audit.v1.log_pb2 import (
 from drw.api.gateway.v1 import authentication_pb2, authentication_rpc
 from drw.api.gateway.v1.authentication_pb2 import ListKeysRequest, ListKeysResponse
 from drw.kernel.errors import Unavailable
-from drw.kernel.rpc import http_server, rest
 from drw.kernel.rpc.context import SCOPES
+from drw.kernel.rpc.http import rest
+from drw.kernel.rpc.http import server as http_server
 from support.json_types import Json, JsonObject
 
 HEADERS = {"x-drw-key": "k", "x-drw-org": "acme", "x-drw-desk": "research", "x-drw-scopes": " ".join(SCOPES)}

@@ -28,8 +28,10 @@ from drw.kernel.errors import (
     TooLarge,
     Unavailable,
 )
-from drw.kernel.rpc import context, http_server, rest, server_sent_events
+from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
+from drw.kernel.rpc.http import rest, server_sent_events
+from drw.kernel.rpc.http import server as http_server
 from drw.kernel.rpc.transport import MAX_MESSAGE_BYTES, Channels, LocalTransport, Server
 from drw.kernel.rpc.wire_errors import from_wire
 from support.strict_transport import StrictTransport

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from drw.kernel.rpc.write_coalescing import MAX_BUFFERED_BYTES, CoalescingTransport
+from drw.kernel.rpc.http.write_coalescing import MAX_BUFFERED_BYTES, CoalescingTransport
 
 
 class RecordingTransport(asyncio.Transport):

@@ -18,6 +18,7 @@ from drw.kernel.storage import database as kernel_database
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import TIMEOUT_SECONDS, Database
 from support.json_types import JsonObject
+from support.parts import until
 
 
 async def test_a_connection_that_the_server_closed_is_replaced(database: str) -> None:
@@ -193,3 +194,27 @@ async def test_a_slow_statement_times_out_without_effect_on_later_ones(database:
     async with service_database.transaction() as connection:
         assert connection.seconds == TIMEOUT_SECONDS
     await service_database.stop()
+
+
+async def test_a_cancellation_that_arrives_together_with_a_connection_is_not_lost(database: str) -> None:
+    opened = Database(database, "audit", pool_size=1)
+    await opened.start("drw.kernel.storage")
+
+    async def holds_a_connection() -> None:
+        async with opened.transaction():
+            await asyncio.Event().wait()
+
+    for iterations in range(30):  # of the event loop, between the release of the connection and the cancellation
+        async with opened.transaction():
+            waiter = asyncio.create_task(holds_a_connection())
+            await until(lambda: _waits_for_a_connection(opened), "the waiter")
+        for _ in range(iterations):
+            await asyncio.sleep(0)
+        waiter.cancel()
+        await asyncio.wait([waiter], timeout=10)
+        assert waiter.cancelled(), iterations
+    await opened.stop()
+
+
+async def _waits_for_a_connection(opened: Database) -> bool:
+    return bool(opened._pool.get_stats().get("requests_waiting"))

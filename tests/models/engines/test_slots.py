@@ -17,7 +17,7 @@ requests = st.lists(
 )
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(requests=requests, number=st.integers(1, 4))
 def test_a_slot_cache_is_reused_only_by_its_last_tenant(
     requests: list[tuple[str, list[int], int, bool]], number: int

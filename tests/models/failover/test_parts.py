@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drw.api.models.v1 import discovery_pb2
@@ -65,7 +65,6 @@ def continue_text(so_far: str, pieces: list[str]) -> str:
     return so_far + "".join(continuation.feed(piece) for piece in pieces) + continuation.flush()
 
 
-@settings(deadline=None)
 @given(st.text("ab \n", max_size=40), st.lists(st.text("ab \n", max_size=8), max_size=12))
 def test_a_continuation_removes_only_repeated_text_and_white_space(so_far: str, pieces: list[str]) -> None:
     rest = "".join(pieces)
@@ -79,7 +78,6 @@ def test_a_continuation_removes_only_repeated_text_and_white_space(so_far: str, 
     assert result == so_far + rest[same:]
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=20), st.integers(0, 20), st.booleans())
 def test_a_continuation_completes_the_text_with_and_without_an_echo(tokens: list[str], cut: int, echoes: bool) -> None:
     so_far, text = "".join(tokens[:cut]), "".join(tokens)
@@ -180,7 +178,6 @@ def test_a_key_stays_at_one_replica_and_keys_spread() -> None:
     assert moved == {key for key, name in first.items() if name == gone}  # only keys of the removed replica
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["hot", "a", "b", "c"]), max_size=200), st.integers(2, 6))
 def test_replicas_stay_within_the_load_bound_with_hot_keys(keys: list[str], count: int) -> None:
     pool = replicas(count)

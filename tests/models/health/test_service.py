@@ -48,13 +48,14 @@ def spread(profile: Profile, folder: Path, tmp_path_factory: pytest.TempPathFact
     return profile.model_copy(update={"processes": processes, "services": services})
 
 
+@pytest.mark.usefixtures("outcomes_from_zero")
 async def test_states_and_budgets_are_stored_and_survive_a_restart_of_health(spread: Profile) -> None:
     discovery, health = Host(spread, "discovery"), Host(spread, "health")
-    await discovery.start()
-    await health.start()
-    client = health.client(HealthClient)
-    calls = health.client(DiscoveryClient, "request_router")
     try:
+        await discovery.start()
+        await health.start()
+        client = health.client(HealthClient)
+        calls = health.client(DiscoveryClient, "request_router")
 
         async def is_ready() -> bool:
             return (await states(client, "discovery"))[-1:] == [(0, READY)]
@@ -88,6 +89,7 @@ async def test_states_and_budgets_are_stored_and_survive_a_restart_of_health(spr
         assert (await availability(client, "discovery")).bad >= spent.bad
         assert await states(client, "discovery") == [(0, READY), (READY, DOWN)]
     finally:
+        await discovery.stop(grace=0)
         await health.stop(grace=0)
 
 

@@ -124,7 +124,7 @@ def test_wrong_json_is_refused(datatype: str, data: Any) -> None:
         from_json("x", datatype, (2,), data)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.sampled_from(DATATYPES),
     st.recursive(

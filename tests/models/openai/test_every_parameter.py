@@ -106,7 +106,7 @@ ROWS: dict[str, dict[str, tuple[Any, Any]]] = {
         "parallel_tool_calls": (False, SHAPES),
         "top_logprobs": (2, {"logprobs": True, "top_logprobs": 2}),
         "include": (["message.output_text.logprobs"], {"logprobs": True}),
-        "previous_response_id": ("resp_gone", "404"),
+        "previous_response_id": ("resp_gone", REFUSED),
         "metadata": ({"a": "b"}, SHAPES),
         "store": (False, NOTED),
         "stream": (True, SHAPES),

@@ -10,7 +10,7 @@ import openai
 import orjson
 import pytest
 
-from drw.models.serving.openai.tools import ANSWER_SCHEMA, _parse_call
+from drw.models.serving.openai.tools import JSON_ANSWER, TEXT_ANSWER, _parse_call
 from models.cluster import ModelsCluster, StartCluster
 from models.openai.test_openai_api import tool
 from support.json_types import Json, JsonObject
@@ -98,6 +98,47 @@ async def test_a_strict_function_is_enforced_beside_others(
     assert (await complete_chat(cluster, tools=[lenient, *others], tool_choice=choice, max_tokens=1)).usage
 
 
+TRADE = {
+    "type": "object",
+    "properties": {"side": {"$ref": "#/$defs/Side"}},
+    "required": ["side"],
+    "additionalProperties": False,
+    "$defs": {"Side": {"enum": ["buy", "sell"]}},
+}
+
+
+def json_format(schema: JsonObject, *, strict: bool) -> JsonObject:
+    return {"type": "json_schema", "json_schema": {"name": "trade", "strict": strict, "schema": schema}}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_beside_tools_has_the_response_format(
+    cluster: ModelsCluster, strict: bool, stream: bool
+) -> None:
+    unlikely = tool("zx7_qv", a={"const": 1})
+    unlikely["function"]["strict"] = strict
+    more = {"tools": [unlikely], "response_format": json_format(TRADE, strict=strict), "temperature": 0}
+    if stream:
+        parts = [part async for chunk in await complete_chat(cluster, stream=True, **more) for part in chunk.choices]
+        content, reason = "".join(part.delta.content or "" for part in parts), parts[-1].finish_reason
+    else:
+        (choice,) = (await complete_chat(cluster, **more)).choices
+        content, reason = choice.message.content, choice.finish_reason
+    assert reason == "stop"
+    jsonschema.validate(orjson.loads(content), TRADE)
+    required = await complete_chat(cluster, tool_choice="required", **more)
+    assert orjson.loads(required.choices[0].message.tool_calls[0].function.arguments) == {"a": 1}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_an_invalid_response_format_beside_tools_is_named(cluster: ModelsCluster, strict: bool) -> None:
+    broken = json_format({"type": "bogus"}, strict=strict)
+    with pytest.raises(openai.BadRequestError, match="bogus") as caught:
+        await complete_chat(cluster, tools=[tool("f", a={"const": 1})], response_format=broken)
+    assert caught.value.param == "response_format"
+
+
 @pytest.mark.parametrize("stop", ['"', ["{", "}"]])
 async def test_a_stop_sequence_does_not_break_a_call(cluster: ModelsCluster, stop: list[str] | str) -> None:
     (choice,) = (
@@ -108,7 +149,8 @@ async def test_a_stop_sequence_does_not_break_a_call(cluster: ModelsCluster, sto
 
 
 TOOLS: dict[str, JsonObject] = {
-    "final_answer": {"parameters": ANSWER_SCHEMA},
+    "final_answer": TEXT_ANSWER,
+    "json": JSON_ANSWER,
     "f": {"parameters": {"type": "object"}},
 }
 
@@ -145,3 +187,13 @@ def test_a_truncated_call_has_a_prefix_of_its_arguments() -> None:
         for call in choice["delta"].get("tool_calls", ()):
             assert '{"a": "b\\"}", "c": [1,2]}'.startswith(call["function"]["arguments"])
     assert _parse_call(complete, "stop", TOOLS)["finish_reason"] == "tool_calls"
+
+
+def test_an_answer_in_json_beside_tools_is_its_arguments() -> None:
+    complete = '{"name": "json", "arguments": {"a": "b. c"}}'
+    assert _parse_call(complete, "stop", TOOLS) == {"delta": {"content": '{"a":"b. c"}'}, "finish_reason": "stop"}
+    for cut in range(len(complete)):
+        choice = _parse_call(complete[:cut], "length", TOOLS)
+        assert choice["finish_reason"] == "length" and "tool_calls" not in choice["delta"]
+        assert '{"a": "b. c"}}'.startswith(choice["delta"].get("content", ""))
+    assert _parse_call(complete, "stop", TOOLS, ["."])["delta"] == {"content": '{"a":"b'}

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from drw.kernel.rpc.http_server import HttpServer
+from drw.kernel.rpc.http.server import HttpServer
 from support.json_types import JsonObject
 
 

@@ -49,9 +49,9 @@ async def test_a_response_continues_a_chain_on_another_replica(start: Callable[.
         # A deleted response is gone, and so is every chain that contains it.
         await other.client.responses.delete(first.id)
         for again in (first.id, second.id, third.id):
-            with pytest.raises(openai.NotFoundError, match=f"there is no response '{first.id}'") as gone:
+            with pytest.raises(openai.BadRequestError, match=f"there is no response '{first.id}'") as gone:
                 await create(cluster, previous_response_id=again)
-            assert gone.value.param == "previous_response_id"
+            assert (gone.value.param, gone.value.code) == ("previous_response_id", "previous_response_not_found")
         assert (await cluster.client.responses.retrieve(third.id)).output_text == "Rates rose."
         assert len(cluster.double.bodies) == 2
         deleted = [record for record in cluster.records() if record["action"] == "response.delete"]
@@ -87,10 +87,11 @@ async def unreachable(cluster: ModelsCluster, id_: str, headers: dict[str, str])
         lambda: responses.input_items.list(id_, extra_headers=headers),
         lambda: responses.delete(id_, extra_headers=headers),
         lambda: responses.cancel(id_, extra_headers=headers),
-        lambda: create(cluster, previous_response_id=id_, extra_headers=headers),
     ):
         with pytest.raises(openai.NotFoundError, match="there is no response"):
             await attempt()
+    with pytest.raises(openai.BadRequestError, match="there is no response"):
+        await create(cluster, previous_response_id=id_, extra_headers=headers)
     assert len(cluster.double.bodies) == engine_calls
 
 

@@ -69,7 +69,7 @@ def test_a_page_without_text_has_no_chunks() -> None:
     assert list(Chunker("x").page(1, " \n\n\t")) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(st.sampled_from("ab1. ,|#-\n\té漢$%"), max_size=3000))
 def test_chunks_cover_all_letters_and_digits_and_are_bounded(text: str) -> None:
     chunks = list(Chunker("Subject").page(1, text))

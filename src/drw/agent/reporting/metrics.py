@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 from drw.agent.adapters.envoy_admin import EnvoyAdmin
 from drw.agent.reporting.access_metrics import LogTail
 from drw.kernel.errors import Unavailable
-from drw.kernel.rpc.http_server import HttpServer, app
+from drw.kernel.rpc.http.server import HttpServer, app
 
 log = logging.getLogger(__name__)
 

@@ -314,7 +314,7 @@ class ReservationClient:
             await self.commit(settlement)
         except Unavailable:
             pass  # the next heartbeat retries
-        except Exception:
+        except Exception:  # a bug in one settlement must not end the commit of the others
             log.exception("a settlement cannot be written", extra={"fields": {"reservation": id}})
 
     async def _current_lease(self) -> str:

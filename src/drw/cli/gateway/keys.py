@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from drw.cli import completion
 from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, format_time, warn, write, write_json, write_table
 from drw.cli.terminal import console
+from drw.cli.times import parse_duration
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.scopes import SCOPES
 
@@ -19,8 +19,6 @@ keys = typer.Typer(help="Manage API keys and signing keys.", no_args_is_help=Tru
 Org = Annotated[
     str, typer.Option("--org", help="Org; any other than yours requires platform:admin.", show_default=False)
 ]
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -60,7 +58,7 @@ def create_key(
         "desk": desk,
         "name": name,
         "scopes": scope,
-        "ttl_seconds": _parse_duration(ttl) if ttl else 0,
+        "ttl_seconds": parse_duration(ttl) if ttl else 0,
         "requests_per_minute": rpm,
         "walls": wall or [],
         "org": org,
@@ -160,7 +158,7 @@ def rotate_key(
     as_json: Json = False,
 ) -> None:
     """Create the successor of a key with the same rights, limits and budgets. The old key expires after the overlap."""
-    body = {"overlap_seconds": _parse_duration(overlap), "org": org}
+    body = {"overlap_seconds": parse_duration(overlap), "org": org}
     response = Api.of(data_dir).post(f"/api/v1/keys/{key}:rotate", body)
     _print_secret(response, as_json)
 
@@ -227,9 +225,3 @@ def _print_secret(created: dict[str, Any], as_json: bool) -> None:
         f"\n[dim]{key['id']} of the desk {key['desk']}, valid until {format_time(key['expires_at'])}. "
         "It is not shown again.[/dim]"
     )
-
-
-def _parse_duration(text: str) -> int:
-    if not (match := re.fullmatch(r"(\d{1,9})([smhd])", text)):
-        raise InvalidRequest(f"{text!r} is not a duration: use for example 30d, 12h, 15m or 90s")
-    return int(match[1]) * UNITS[match[2]]

@@ -23,6 +23,7 @@ def _lines(version: dict[str, Any]) -> Iterator[str]:
         ("Licence", version["licence"]),
         ("Digest", version["digest"]),
         ("Signed by", version["signer"]),
+        ("Files", _deleted(version)),
         ("Aliases", ", ".join(version["aliases"])),
     )
     yield "\n## Signature\n"
@@ -76,6 +77,11 @@ def _validation(validation: dict[str, Any]) -> Iterator[str]:
 def _finding(finding: dict[str, Any]) -> str:
     state = "resolved" if finding["resolved"] else f"due {finding['due_at'][:10]}"
     return f"{finding['title']} ({finding['severity'].lower()}, {state})"
+
+
+def _deleted(version: dict[str, Any]) -> str:
+    at = version.get("files_deleted_at")
+    return f"deleted on {at[:10]} by {version['files_deleted_by']}" if at else ""
 
 
 def _tensor(tensor: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, format_time, write, write_json, write_table
+from drw.cli.times import parse_time
 
 PATH = "/api/v1/promotions"
 Alias = Annotated[str, typer.Argument(help="Alias, such as prod.", show_default=False)]
@@ -92,7 +93,7 @@ def history(
 ) -> None:
     """Show which versions an alias named, since when, and who changed it."""
     path = f"/api/v1/aliases/{quote(alias, safe='')}/history"
-    query = {"at": _timestamp(at) if at else None}
+    query = {"at": parse_time(at) if at else None}
     entries = Api.of(data_dir).pages(path, "entries", limit, page_size=min(limit, 1000), **query)
     if as_json:
         write_json(entries)
@@ -116,20 +117,3 @@ def _decide(data_dir: Path | None, promotion: str, action: str, body: dict[str, 
         write_json(answer)
     else:
         write(f"{answer['id']} is {answer['state'].lower()}: {answer['alias']} to {answer['version']}")
-
-
-def _timestamp(text: str) -> str:
-    """Return a time in RFC 3339, as the API takes it.
-
-    Raises:
-        InvalidRequest: it is not a time.
-    """
-    from datetime import UTC, datetime
-
-    from drw.kernel.errors import InvalidRequest
-
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidRequest(f"{text!r} is not a time: use for example 2026-11-03T14:31Z") from error
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

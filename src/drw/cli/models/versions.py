@@ -1,4 +1,4 @@
-"""`drw models register`, `versions`, `show`, `evaluate`, `validate`, `approve`, `retire`, `revoke`, `card`."""
+"""`drw models register`, `versions`, `show`, `evaluate`, `approve`, `revoke`, `retire`, `delete-files`, `card`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from drw.cli.api import Api
 from drw.cli.models import model_card
 from drw.cli.models.upload import upload_files
+from drw.cli.models.validate import validate
 from drw.cli.options import DataDir, Json, Walls, format_time, write, write_json, write_table
 from drw.kernel.errors import InvalidRequest
 
@@ -23,7 +24,7 @@ KINDS = "chat, embedding, predictive or reranker"
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (register, versions, show, evaluate, validate, approve, revoke, retire, card):
+    for command in (register, versions, show, evaluate, validate, approve, revoke, retire, delete_files, card):
         app.command()(command)
 
 
@@ -139,20 +140,6 @@ def evaluate(
     write_json(answer) if as_json else write(f"{answer['id']} has {len(answer['evaluations'])} evaluation results")
 
 
-def validate(
-    version: Version,
-    file: Annotated[
-        Path,
-        typer.Option(help="Validation record: JSON or YAML.", show_default=False, dir_okay=False, exists=True),
-    ],
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Submit the validation record of a version. The validator is another person than the registrar."""
-    answer = Api.of(data_dir).put(f"{_path(version)}/validation", {"record": _record(file)})
-    write_json(answer) if as_json else write(f"the record of {answer['id']} waits for approval")
-
-
 def approve(version: Version, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Approve the submitted validation record: traffic may then reach the version."""
     _change(data_dir, version, "approve", {}, as_json)
@@ -166,6 +153,12 @@ def revoke(version: Version, reason: Reason, data_dir: DataDir = None, as_json: 
 def retire(version: Version, reason: Reason, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Retire a version for good."""
     _change(data_dir, version, "retire", {"reason": reason}, as_json)
+
+
+def delete_files(version: Version, reason: Reason, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Delete the files of a retired version for good. Its record stays, and so do files that other versions have."""
+    answer = Api.of(data_dir).post(f"{_path(version)}:deleteFiles", {"reason": reason})
+    write_json(answer) if as_json else write(f"the files of {answer['id']} are deleted")
 
 
 def card(
@@ -205,20 +198,6 @@ def _metric(text: str) -> tuple[str, float]:
         return name, float(value)
     except ValueError as error:
         raise InvalidRequest(f"{text!r} is not a figure: use for example auc=0.91") from error
-
-
-def _record(file: Path) -> Any:
-    text = file.read_text(encoding="utf-8")
-    try:
-        if file.suffix == ".json":
-            return json.loads(text)
-        import yaml
-
-        return json.loads(json.dumps(yaml.safe_load(text), default=str))
-    except ValueError as error:
-        raise InvalidRequest(f"{file} is not JSON or YAML: {error}") from error
-    except yaml.YAMLError as error:
-        raise InvalidRequest(f"{file} is not YAML: {error}") from error
 
 
 def _text(value: Any) -> str:

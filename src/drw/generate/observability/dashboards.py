@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from drw.generate.observability.batch_panels import BOARD as BATCHES
 from drw.generate.observability.panels import BOARDS, Board, Panel
 from drw.generate.observability.slo_rules import BOARD as SERVICES
 
@@ -27,7 +28,8 @@ WIDTH, HEIGHT, COLUMNS = 12, 8, 2
 def files() -> dict[str, str]:
     """Return the text of the dashboards by their paths."""
     return {
-        f"{FOLDER}/{board.name}.json": json.dumps(dashboard(board), indent=2) + "\n" for board in (*BOARDS, SERVICES)
+        f"{FOLDER}/{board.name}.json": json.dumps(dashboard(board), indent=2) + "\n"
+        for board in (*BOARDS, BATCHES, SERVICES)
     }
 
 

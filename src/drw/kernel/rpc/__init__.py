@@ -1,1 +1,1 @@
-"""gRPC and HTTP between processes: transport, request context, REST transcoding."""
+"""gRPC between processes, the context of requests, and conversion to JSON; HTTP is in `http`."""

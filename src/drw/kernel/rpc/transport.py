@@ -204,6 +204,8 @@ class Channels:
         """Return the channel of an address."""
         if address not in self._channels:
             options = [
+                # The global pool would share connections, and the back-off after a failed one, with other channels.
+                ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_reconnect_backoff_ms", 1000),
                 ("grpc.initial_reconnect_backoff_ms", 100),
@@ -236,7 +238,7 @@ def translated_errors(service: str, method: str) -> Iterator[None]:
         raise connection_lost(service) from error
     except TimeoutError as error:
         raise DeadlineExceeded(f"{service}.{method} did not end in time", service=service) from error
-    except Exception as error:
+    except Exception as error:  # the boundary of a call: a bug becomes an error without details
         log.exception("unexpected error in %s.%s", service, method)
         raise InternalError(f"unexpected error in {service}.{method}", service=service) from error
 

@@ -25,8 +25,10 @@ from drw.api.kernel.v1.kernel_rpc import Process
 from drw.catalog import BY_NAME, Service
 from drw.kernel.errors import DrwError, Unavailable
 from drw.kernel.observability import outcomes, telemetry
-from drw.kernel.rpc import grpc_health, http_server, rest, transport
-from drw.kernel.rpc.counted_routes import counted
+from drw.kernel.rpc import grpc_health, transport
+from drw.kernel.rpc.http import rest
+from drw.kernel.rpc.http import server as http_server
+from drw.kernel.rpc.http.counted_routes import counted
 from drw.kernel.runtime.readiness import TIMEOUT_SECONDS, Check, Readiness
 from drw.kernel.runtime.settings import ConfigError, Profile, Settings, explain
 from drw.kernel.storage.audit import AuditWriter
@@ -400,7 +402,7 @@ class ServiceContext:
                 return
             except DrwError as error:
                 log.warning("%s: %s; again in a second", self._service.name, error.message)
-            except Exception:
+            except Exception:  # a bug must not end a background task for the life of the process
                 log.exception("%s failed; again in a second", self._service.name)
             await asyncio.sleep(1)
 

@@ -107,8 +107,12 @@ class Database:
             Unavailable: the database does not respond.
             InvalidRequest: a text has a NUL character, which PostgreSQL does not support.
         """
+        cancellations = _cancellations()
         try:
             async with self._pool.connection() as connection:
+                # `asyncio.wait_for` of Python 3.11, in the pool, loses one that arrives together with a connection.
+                if _cancellations() > cancellations:
+                    raise asyncio.CancelledError
                 connection.seconds = seconds
                 yield connection
         except (PoolTimeout, psycopg.OperationalError) as error:
@@ -200,7 +204,7 @@ class Database:
                         if await _wait_for_notification(connection):
                             yield
             except psycopg.OperationalError as error:
-                if _is_cancelled():  # the driver can raise its own error instead of the cancellation
+                if _cancellations():  # the driver can raise its own error instead of the cancellation
                     raise asyncio.CancelledError from error
                 log.warning("lost the database; listening again to %s", channel)
                 await asyncio.sleep(0.5)
@@ -244,9 +248,10 @@ def _disconnect(connection: psycopg.AsyncConnection[Any]) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def _is_cancelled() -> bool:
+def _cancellations() -> int:
+    """Return how many cancellations of the current task are pending."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return task.cancelling() if task is not None else 0
 
 
 async def _check_not_closed(connection: Connection) -> None:

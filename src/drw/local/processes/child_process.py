@@ -142,7 +142,7 @@ class ChildProcess:
             await self.start()
         except ProcessFailed as error:
             self.detail = error.message
-        except Exception as error:
+        except Exception as error:  # one process that cannot start must not end the supervisor of the others
             log.exception("%s could not be started", self.spec.name)
             self.detail = self._kill_reason = f"could not be started: {error}"
             self.kill(signal.SIGKILL)

@@ -263,10 +263,14 @@ class Registry:
         """The configured models by id."""
         return self._models
 
-    def digests(self) -> dict[str, str]:
-        """Return the digest of each configured model: that of its settings."""
+    def digests(self, files: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the digest of each configured model: of its settings, and of its files if `files` has their digest."""
         return {
-            name: endpoints.digest(settings.kind.upper(), settings.engine, settings.description())
+            name: endpoints.digest(
+                settings.kind.upper(),
+                settings.engine,
+                settings.description() | ({"files": files[name]} if files and name in files else {}),
+            )
             for name, settings in self._models.items()
         }
 

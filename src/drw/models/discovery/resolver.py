@@ -170,6 +170,7 @@ class Resolver:
     def _permitted(self, resolved: ResolvedModel) -> ResolvedModel:
         """Return a configured model with its permit; raises `ModelNotValidated`."""
         resolved.permit.CopyFrom(self._configured.permit(resolved.model.id))
+        resolved.model.digest = self._configured.files_digest(resolved.model.id)
         return self._with_usable_replicas(resolved)
 
     def _is_permitted(self, model: Model) -> bool:

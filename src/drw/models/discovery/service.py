@@ -40,6 +40,7 @@ from drw.api.models.v1.versions_pb2 import (
     ApprovePromotionRequest,
     ApproveVersionRequest,
     CreatePromotionRequest,
+    DeleteVersionFilesRequest,
     GetAliasHistoryRequest,
     GetAliasHistoryResponse,
     GetVersionRequest,
@@ -73,12 +74,16 @@ from drw.models.discovery.settings import Settings as DiscoverySettings
 from drw.models.discovery.store import AliasStore
 from drw.models.discovery.versions import identity, messages, trust
 from drw.models.discovery.versions.endpoints import EndpointRules
+from drw.models.discovery.versions.file_deletion import FileDeletion
 from drw.models.discovery.versions.file_reader import FileReader
 from drw.models.discovery.versions.file_store import FileStore
 from drw.models.discovery.versions.inspector import Inspector
 from drw.models.discovery.versions.registration import Registration, check_evaluation
 from drw.models.discovery.versions.store import VersionStore
 from drw.models.discovery.versions.upload import FileRoutes
+
+FOLDER_SECONDS = 5.0
+"""Interval in which the folders of configured models are checked for changed files."""
 
 
 class Discovery(contract.Discovery):
@@ -95,6 +100,7 @@ class Discovery(contract.Discovery):
         validations: Validations,
         promotions: Promotions,
         files: FileReader,
+        deletion: FileDeletion,
     ) -> None:
         self._registry = registry
         self._store = store
@@ -105,6 +111,7 @@ class Discovery(contract.Discovery):
         self._validations = validations
         self._promotions = promotions
         self._files = files
+        self._deletion = deletion
         self._changed = asyncio.Event()
 
     async def list_models(self, request: ListModelsRequest, /) -> ListModelsResponse:
@@ -238,6 +245,10 @@ class Discovery(contract.Discovery):
         """Retire a version."""
         return await self._changed_version(await self._versions.retire(request.id, request.reason))
 
+    async def delete_version_files(self, request: DeleteVersionFilesRequest, /) -> ModelVersion:
+        """Delete the files of a retired version."""
+        return await self._version(await self._deletion.delete(request.id, request.reason))
+
     async def create_promotion(self, request: CreatePromotionRequest, /) -> Promotion:
         """Request a promotion."""
         return await self._promotions.create(request.alias, request.version, request.reason)
@@ -274,6 +285,13 @@ class Discovery(contract.Discovery):
             async for _ in changes:
                 await self.refresh()
 
+    async def follow_folders(self) -> None:
+        """Look for changed files of configured models periodically."""
+        while True:
+            await asyncio.sleep(FOLDER_SECONDS)
+            if await self._configured.read_folders():
+                self.announce()
+
     async def detail(self) -> str:
         """Return the number of models and aliases, and the replicas that do not serve their model."""
         aliases = len(self._registry.aliases.all())
@@ -306,20 +324,22 @@ async def build(scope: ServiceContext) -> Discovery:
     database = await scope.database(required=False)  # models and aliases are resolved in memory
     audit = scope.audit()
     registry = Registry(settings.models, settings.default_model, settings.aliases)
-    store = AliasStore(database, audit, registry.digests())
+    digests = registry.digests()
+    store = AliasStore(database, audit, digests)
     registry = Registry(
         settings.models, settings.default_model, settings.aliases, await store.first_seen(settings.models)
     )
     versions, replicas = VersionStore(database, audit), ReplicaStates()
     configured = ConfiguredVersions(
-        database, registry, required=settings.require_validation, seconds=settings.permit_seconds
+        database, registry, digests, required=settings.require_validation, seconds=settings.permit_seconds
     )
-    await configured.register()
+    await configured.read_folders()
     files = FileStore(database, audit, scope.folder, settings.max_file_bytes, settings.max_org_bytes)
     scope.routes += FileRoutes(files, settings.max_uploads).routes()
     scope.background(files.clean)
     authentication = scope.client(AuthenticationClient) if scope.has("authentication") else None
     second_person = SecondPerson(authentication)
+    reader = FileReader(files, database)
     resolver = Resolver(registry, versions, configured, replicas, settings.permit_seconds)
     service = Discovery(
         registry,
@@ -338,11 +358,14 @@ async def build(scope: ServiceContext) -> Discovery:
         ),
         Validations(versions, second_person, settings.max_validation_days),
         Promotions(registry, store, versions, second_person),
-        FileReader(files, database),
+        reader,
+        FileDeletion(versions, files, reader, settings.permit_seconds),
     )
     await service.refresh()
-    await history.record_settings(database, registry.aliases.all(), registry.digests())
+    await history.record_settings(database, registry.aliases.all(), digests)
     scope.background(service.follow)
+    if settings.require_validation:
+        scope.background(service.follow_folders)
     probe = scope.adapter(ports.EndpointProbe, default="http_probe")  # type: ignore[type-abstract]
     scope.on_stop(probe.close)
     scope.background(Prober(probe, replicas, resolver.probed, service.announce, settings.probe_seconds).run)

@@ -27,7 +27,8 @@ class Settings(Base):
     aliases: dict[str, AliasSettings] = Field(default_factory=dict)
     """Aliases: names for one or more models."""
     require_validation: bool = False
-    """Whether the models of the settings need a validation record too. A change of their settings invalidates it."""
+    """Whether the models of the settings need a validation record too. A change of their settings, or of the files in
+    their `folder`, invalidates it."""
     max_validation_days: int = Field(400, ge=1, le=3650)
     """Maximum time from the submission of a validation record to its expiry, in days."""
     permit_seconds: float = Field(900.0, ge=10, le=86_400)

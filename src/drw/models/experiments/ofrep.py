@@ -19,8 +19,8 @@ from drw.api.models.v1.experiments_pb2 import Experiment
 from drw.kernel.errors import InvalidRequest, NotFound, TooLarge
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
-from drw.kernel.rpc.http_server import read_body
-from drw.kernel.rpc.json_bodies import json_object
+from drw.kernel.rpc.http.json_bodies import json_object
+from drw.kernel.rpc.http.server import read_body
 from drw.kernel.rpc.json_messages import json_value
 from drw.models.experiments.design import assign
 from drw.models.experiments.recording.recorder import Recorder

@@ -11,6 +11,7 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.rpc.json_messages import from_json, to_json
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.row_times import set_times
 from drw.kernel.storage.sql import Jsonb
 from drw.models.experiments.settings import Settings
 
@@ -208,7 +209,5 @@ def stored_experiment(row: dict[str, Any]) -> StoredExperiment:
     experiment.walls.extend(row["walls"])
     experiment.state = Experiment.State.Value(row["state"])  # type: ignore[assignment]
     experiment.stop_reason = row["stop_reason"]
-    for name in ("created_at", "started_at", "stopped_at"):
-        if row[name] is not None:
-            getattr(experiment, name).FromDatetime(row[name])
+    set_times(experiment, row, "created_at", "started_at", "stopped_at")
     return StoredExperiment(row["key"], row["org"], row["desk"], experiment)

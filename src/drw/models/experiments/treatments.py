@@ -89,6 +89,11 @@ class AliasModels:
         if reason := await self.refusal(model):
             raise InvalidRequest(f"{param} is {model!r}, {reason}", param=param)
 
+    async def owner(self, model: str) -> str:
+        """Return the org that owns a registered version; empty for a model of the settings."""
+        request = ResolveModelRequest(id=model)
+        return (await self._client().resolve_model(request, timeout=RESOLVE_SECONDS)).org
+
     async def refusal(self, model: str) -> str:
         """Return why a model cannot get traffic; empty if it can.
 

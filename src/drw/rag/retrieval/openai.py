@@ -16,8 +16,8 @@ from drw.api.rag.v1.vector_store_pb2 import Passage
 from drw.kernel import attribute_filters
 from drw.kernel.attributes import from_values
 from drw.kernel.rpc import context
-from drw.kernel.rpc.http_server import read_body
-from drw.kernel.rpc.request_models import StrictModel, read_model
+from drw.kernel.rpc.http.request_models import StrictModel, read_model
+from drw.kernel.rpc.http.server import read_body
 from drw.kernel.validation import validate
 
 PATH = "/v1/vector_stores/{vector_store_id}/search"

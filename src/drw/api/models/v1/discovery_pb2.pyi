@@ -317,7 +317,7 @@ class DeleteAliasResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("id", "model", "digest", "kind", "engine", "stage", "owner", "licence", "description", "lineage", "price", "files", "endpoint", "context_length", "inputs", "outputs", "evaluations", "validations", "permit", "blocked", "aliases", "registered_by", "registered_at", "retired_at", "retire_reason", "walls", "signer", "format", "architecture", "parameters")
+    __slots__ = ("id", "model", "digest", "kind", "engine", "stage", "owner", "licence", "description", "lineage", "price", "files", "endpoint", "context_length", "inputs", "outputs", "evaluations", "validations", "permit", "blocked", "aliases", "registered_by", "registered_at", "retired_at", "retire_reason", "walls", "signer", "format", "architecture", "parameters", "files_deleted_at", "files_deleted_by")
     class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STAGE_UNSPECIFIED: _ClassVar[ModelVersion.Stage]
@@ -362,6 +362,8 @@ class ModelVersion(_message.Message):
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    FILES_DELETED_AT_FIELD_NUMBER: _ClassVar[int]
+    FILES_DELETED_BY_FIELD_NUMBER: _ClassVar[int]
     id: str
     model: str
     digest: str
@@ -392,7 +394,9 @@ class ModelVersion(_message.Message):
     format: str
     architecture: str
     parameters: int
-    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., digest: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., engine: _Optional[str] = ..., stage: _Optional[_Union[ModelVersion.Stage, str]] = ..., owner: _Optional[str] = ..., licence: _Optional[str] = ..., description: _Optional[str] = ..., lineage: _Optional[_Union[_versions_pb2.Lineage, _Mapping]] = ..., price: _Optional[_Union[_versions_pb2.ModelPrice, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., endpoint: _Optional[_Union[_versions_pb2.VersionEndpoint, _Mapping]] = ..., context_length: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., evaluations: _Optional[_Iterable[_Union[_versions_pb2.Evaluation, _Mapping]]] = ..., validations: _Optional[_Iterable[_Union[_versions_pb2.Validation, _Mapping]]] = ..., permit: _Optional[_Union[Permit, _Mapping]] = ..., blocked: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., registered_by: _Optional[str] = ..., registered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retired_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retire_reason: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., signer: _Optional[str] = ..., format: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ...) -> None: ...
+    files_deleted_at: _timestamp_pb2.Timestamp
+    files_deleted_by: str
+    def __init__(self, id: _Optional[str] = ..., model: _Optional[str] = ..., digest: _Optional[str] = ..., kind: _Optional[_Union[Model.Kind, str]] = ..., engine: _Optional[str] = ..., stage: _Optional[_Union[ModelVersion.Stage, str]] = ..., owner: _Optional[str] = ..., licence: _Optional[str] = ..., description: _Optional[str] = ..., lineage: _Optional[_Union[_versions_pb2.Lineage, _Mapping]] = ..., price: _Optional[_Union[_versions_pb2.ModelPrice, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., endpoint: _Optional[_Union[_versions_pb2.VersionEndpoint, _Mapping]] = ..., context_length: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., evaluations: _Optional[_Iterable[_Union[_versions_pb2.Evaluation, _Mapping]]] = ..., validations: _Optional[_Iterable[_Union[_versions_pb2.Validation, _Mapping]]] = ..., permit: _Optional[_Union[Permit, _Mapping]] = ..., blocked: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., registered_by: _Optional[str] = ..., registered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retired_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retire_reason: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., signer: _Optional[str] = ..., format: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., files_deleted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., files_deleted_by: _Optional[str] = ...) -> None: ...
 
 class RegisterVersionRequest(_message.Message):
     __slots__ = ("model", "files", "endpoint", "kind", "engine", "owner", "licence", "lineage", "price", "evaluations", "description", "walls", "signature_sha256")

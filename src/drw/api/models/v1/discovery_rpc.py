@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.models.v1 import discovery_pb2
 from drw.api.models.v1.discovery_pb2 import Alias, AliasesChanged, DeleteAliasRequest, DeleteAliasResponse, GetModelRequest, GetVersionBomRequest, GetVersionBomResponse, ListAliasesRequest, ListAliasesResponse, ListModelsRequest, ListModelsResponse, ListVersionsRequest, ListVersionsResponse, Model, ModelFileChunk, ModelVersion, Plan, PromoteAliasRequest, ReadModelFileRequest, RegisterVersionRequest, ResolveModelRequest, ResolvePlanRequest, ResolvedModel, WatchAliasesRequest
-from drw.api.models.v1.versions_pb2 import AddEvaluationRequest, ApprovePromotionRequest, ApproveVersionRequest, CreatePromotionRequest, GetAliasHistoryRequest, GetAliasHistoryResponse, GetVersionRequest, ListPromotionsRequest, ListPromotionsResponse, Promotion, RejectPromotionRequest, RetireVersionRequest, RevokeValidationRequest, RollbackAliasRequest, ValidateVersionRequest
+from drw.api.models.v1.versions_pb2 import AddEvaluationRequest, ApprovePromotionRequest, ApproveVersionRequest, CreatePromotionRequest, DeleteVersionFilesRequest, GetAliasHistoryRequest, GetAliasHistoryResponse, GetVersionRequest, ListPromotionsRequest, ListPromotionsResponse, Promotion, RejectPromotionRequest, RetireVersionRequest, RevokeValidationRequest, RollbackAliasRequest, ValidateVersionRequest
 
 
 class Discovery(Servicer):
@@ -98,6 +98,10 @@ class Discovery(Servicer):
     async def retire_version(self, request: RetireVersionRequest, /) -> ModelVersion:
         """RetireVersion ends the use of a version for good. Its record stays."""
         raise MethodNotImplemented("RetireVersion")
+
+    async def delete_version_files(self, request: DeleteVersionFilesRequest, /) -> ModelVersion:
+        """DeleteVersionFiles deletes the files of a retired version for good, as soon as no call can use them anymore. Files that other versions have stay. The record of the version stays, with the digests of its files."""
+        raise MethodNotImplemented("DeleteVersionFiles")
 
     async def create_promotion(self, request: CreatePromotionRequest, /) -> Promotion:
         """CreatePromotion requests that an alias of the org names a version. Another person approves it."""
@@ -226,6 +230,11 @@ class DiscoveryClient(Client):
     async def retire_version(self, request: RetireVersionRequest, /, *, timeout: float | None = None) -> ModelVersion:
         """RetireVersion ends the use of a version for good. Its record stays."""
         answer: ModelVersion = await self._unary("RetireVersion", request, timeout)
+        return answer
+
+    async def delete_version_files(self, request: DeleteVersionFilesRequest, /, *, timeout: float | None = None) -> ModelVersion:
+        """DeleteVersionFiles deletes the files of a retired version for good, as soon as no call can use them anymore. Files that other versions have stay. The record of the version stays, with the digests of its files."""
+        answer: ModelVersion = await self._unary("DeleteVersionFiles", request, timeout)
         return answer
 
     async def create_promotion(self, request: CreatePromotionRequest, /, *, timeout: float | None = None) -> Promotion:

@@ -31,6 +31,7 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.json_messages import from_json, to_json
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.row_times import set_times
 from drw.kernel.storage.sql import Jsonb
 
 log = logging.getLogger(__name__)
@@ -203,7 +204,7 @@ class Issuers:
         except DrwError as error:
             failed = error
             log.warning("the keys of the issuer %r stay as they are: %s", name, error.message)
-        except Exception as error:
+        except Exception as error:  # whatever an issuer sends must not stop the refresh of the others
             failed = InternalError(f"its key set cannot be read: {type(error).__name__}")
             log.exception("the keys of the issuer %r stay as they are", name)
         message = "".join(c if c.isprintable() else "?" for c in failed.message)  # without NUL, which text cannot store
@@ -266,9 +267,7 @@ def as_issuer(row: dict[str, Any]) -> Issuer:
         fetch_error=row["fetch_error"],
         kids=jwks.kids(row["jwks"]),
     )
-    for field in ("created_at", "updated_at", "fetched_at"):
-        if row[field]:
-            getattr(issuer, field).FromDatetime(row[field])
+    set_times(issuer, row, "created_at", "updated_at", "fetched_at")
     return issuer
 
 

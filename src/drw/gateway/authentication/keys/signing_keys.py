@@ -19,6 +19,7 @@ from drw.kernel.errors import Conflict, InternalError, NotFound
 from drw.kernel.runtime.settings import ConfigError
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.row_times import set_times
 
 LOCK = 0x6B6579  # "key"
 MAX_RECORDED_KEYS = 1000
@@ -245,10 +246,7 @@ class SigningKeys:
 
 def _as_signing_key(row: dict[str, Any]) -> SigningKey:
     signing_key = SigningKey(kid=row["kid"], state=row["state"].upper(), good_keys=row["good"])
-    signing_key.created_at.FromDatetime(row["created_at"])
-    signing_key.signs_from.FromDatetime(row["signs_from"])
-    if row["retired_at"]:
-        signing_key.retired_at.FromDatetime(row["retired_at"])
+    set_times(signing_key, row, "created_at", "signs_from", "retired_at")
     if row["last_end"] and row["good"]:
         signing_key.last_key_ends_at.FromDatetime(row["last_end"])
     return signing_key

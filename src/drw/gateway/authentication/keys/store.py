@@ -11,6 +11,7 @@ from drw.api.gateway.v1.authentication_pb2 import Key
 from drw.gateway.authentication.tenants.queries import changed
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.row_times import set_times
 from drw.kernel.tenancy import Owner, may_change
 
 LOCK_FOR_SHARE: LiteralString = "select id, revoked_at from key where id = any(%s) order by number for share"
@@ -210,12 +211,7 @@ def as_key(row: dict[str, Any]) -> Key:
         created_by=row["created_by"],
         borrowed=row["borrowed"],
     )
-    key.created_at.FromDatetime(row["created_at"])
-    key.expires_at.FromDatetime(row["expires_at"])
-    if row["revoked_at"]:
-        key.revoked_at.FromDatetime(row["revoked_at"])
-    if row["ends_at"]:
-        key.ends_at.FromDatetime(row["ends_at"])
+    set_times(key, row, "created_at", "expires_at", "revoked_at", "ends_at")
     return key
 
 

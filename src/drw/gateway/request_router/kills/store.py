@@ -12,6 +12,7 @@ from typing import Any, LiteralString
 
 from drw.api.gateway.v1.request_router_pb2 import Kill
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.row_times import set_times
 
 CHANNEL = "kills_changed"
 LOCK = 0x6B696C6C  # "kill"
@@ -202,9 +203,7 @@ def as_kill(row: Row) -> Kill:
         lift_reason=row["lift_reason"],
         by_platform=row["by_platform"],
     )
-    for name in ("proposed_at", "killed_at", "lifted_at", "proposal_ends_at"):
-        if row[name] is not None:
-            getattr(kill, name).FromDatetime(row[name])
+    set_times(kill, row, "proposed_at", "killed_at", "lifted_at", "proposal_ends_at")
     return kill
 
 

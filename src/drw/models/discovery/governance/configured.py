@@ -1,4 +1,7 @@
-"""Models of the settings as versions: each has the digest of its settings, and can need a validation record."""
+"""Models of the settings as versions: each has the digest of its settings, and can need a validation record.
+
+If they need one, the digest covers the files of their folders too: a change of a file ends the validation.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from drw.api.models.v1.discovery_pb2 import Permit
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
 from drw.models.discovery.governance import permits
+from drw.models.discovery.governance.folder_digests import FolderDigests
 from drw.models.discovery.governance.permits import Row
 from drw.models.discovery.registry import Registry
 from drw.models.discovery.versions.messages import SETTINGS
@@ -22,16 +26,23 @@ class ConfiguredVersions:
     """The versions of the configured models, in memory.
 
     Args:
+        digests: the digests by model. They are updated when a file changes.
         required: whether a configured model needs a validation record.
         seconds: the longest validity of a permit.
     """
 
-    def __init__(self, database: Database, registry: Registry, *, required: bool, seconds: float) -> None:
+    def __init__(
+        self, database: Database, registry: Registry, digests: dict[str, str], *, required: bool, seconds: float
+    ) -> None:
         self._database = database
         self._registry = registry
-        self._digests = registry.digests()
+        self._digests = digests
+        self._files = FolderDigests(
+            {name: model.folder for name, model in registry.models.items() if required and model.folder}
+        )
         self._required = required
         self._seconds = seconds
+        self._is_current = False
         self._rows: dict[str, Row] = {}
 
     async def register(self) -> None:
@@ -52,6 +63,22 @@ class ConfiguredVersions:
                 (SETTINGS, GONE, current),
             )
 
+    async def read_folders(self) -> bool:
+        """Register models whose files changed as other versions; return whether there are any."""
+        if await self._files.refresh():
+            self._digests.update(self._registry.digests(self._files.digests))
+            self._is_current = False
+        if self._is_current:
+            return False
+        await self.register()
+        await self.load()
+        self._is_current = True  # otherwise it is tried again
+        return True
+
+    def files_digest(self, model: str) -> str:
+        """Return the digest that the files of a model must have; empty: any."""
+        return self._files.digests.get(model, "")
+
     async def load(self) -> None:
         """Read the validation of the configured models."""
         rows = await self._database.all(
@@ -67,7 +94,9 @@ class ConfiguredVersions:
         """
         if not self._required:
             return Permit(validation=SETTINGS)
-        if (row := self._rows.get(model)) is None:
+        if problem := self._files.errors.get(model):
+            raise ModelNotValidated(model, f"its folder cannot be checked: {problem}")
+        if (row := self._rows.get(model)) is None or not self.is_current(row):
             raise ModelNotValidated(model, "it has no validation record (the setting require_validation)")
         try:
             return permits.permit(row, self._seconds)

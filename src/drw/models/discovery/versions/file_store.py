@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -222,10 +222,7 @@ class FileStore:
                 delete from model_file where (org, sha256) in (
                     select org, sha256 from model_file
                     where uploaded_at < now() - make_interval(secs => %s)
-                        and not exists (select from version_file
-                            where version_file.org = model_file.org and version_file.sha256 = model_file.sha256)
-                        and not exists (select from version where version.org = model_file.org
-                            and metadata ->> 'signature_sha256' = model_file.sha256)
+                        and is_unused(org, sha256)
                     order by uploaded_at limit %s for update skip locked
                 ) returning org, sha256
                 """,
@@ -235,6 +232,19 @@ class FileStore:
             for row in rows:  # the rows are locked until the commit, so that no upload stores the file again meanwhile
                 await asyncio.to_thread(self.path(row["org"], row["sha256"]).unlink, missing_ok=True)
         return len(rows)
+
+    async def remove(self, connection: Connection, org: str, digests: Sequence[str]) -> int:
+        """Remove those of the files that no version has; return their bytes. The caller commits."""
+        await lock(connection, f"files/{org}")
+        cursor = await connection.execute(
+            "delete from model_file where org = %s and sha256 = any(%s) and is_unused(org, sha256)"
+            " returning sha256, size",
+            (org, list(digests)),
+        )
+        rows = await cursor.fetchall()
+        for row in rows:  # before the commit, as in `_remove_batch`: no upload stores the file again meanwhile
+            await asyncio.to_thread(self.path(org, row["sha256"]).unlink, missing_ok=True)
+        return sum(row["size"] for row in rows)
 
     def _remove_temporary(self) -> None:
         for path in self._incoming.iterdir():

@@ -10,6 +10,7 @@ from google.protobuf.json_format import ParseDict
 from drw.api.models.v1.discovery_pb2 import Model, ModelFile, ModelVersion, Permit, ResolvedModel
 from drw.api.models.v1.versions_pb2 import Evaluation, ModelPrice, Validation, ValidationRecord
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.storage.row_times import set_times
 from drw.model_files.description import Description, TensorSignature
 from drw.model_files.inspection import Inspection
 from drw.model_files.manifest import FileEntry, Manifest
@@ -48,6 +49,7 @@ def version(row: Row, aliases: Sequence[str] = ()) -> ModelVersion:
         format=contents.get("format", ""),
         architecture=contents.get("architecture", ""),
         parameters=contents.get("parameters", 0),
+        files_deleted_by=row["files_deleted_by"],
     )
     for name in ("lineage", "price", "endpoint"):
         if name in metadata:
@@ -55,6 +57,8 @@ def version(row: Row, aliases: Sequence[str] = ()) -> ModelVersion:
     message.registered_at.FromDatetime(row["registered_at"])
     if row["retired_at"] is not None:
         message.retired_at.FromDatetime(row["retired_at"])
+    if row["files_deleted_at"] is not None:
+        message.files_deleted_at.FromDatetime(row["files_deleted_at"])
     if reason := permits.refusal(row):
         message.blocked = reason
     else:
@@ -128,9 +132,7 @@ def validation(row: Row) -> Validation:
         revoked_by=row["revoked_by"],
         revoke_reason=row["revoke_reason"],
     )
-    for name in ("submitted_at", "approved_at", "superseded_at", "revoked_at"):
-        if row[name] is not None:
-            getattr(message, name).FromDatetime(row[name])
+    set_times(message, row, "submitted_at", "approved_at", "superseded_at", "revoked_at")
     return message
 
 

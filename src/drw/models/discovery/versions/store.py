@@ -180,8 +180,7 @@ class VersionStore:
     async def files(self, key: int) -> list[ModelFile]:
         """Return the files of a version, sorted by path."""
         rows = await self.database.all(
-            "select path, sha256, size from version_file join model_file using (org, sha256) where version = %s"
-            ' order by path collate "C"',
+            'select path, sha256, size from version_file where version = %s order by path collate "C"',
             key,
         )
         return [ModelFile(path=row["path"], sha256=row["sha256"], size=row["size"]) for row in rows]
@@ -246,15 +245,16 @@ class VersionStore:
         assert row is not None
         key = int(row["key"])
         for file in files:
-            if not await _one(
+            stored = await _one(
                 connection,
-                "select 1 from model_file where org = %s and sha256 = %s for share",
+                "select size from model_file where org = %s and sha256 = %s for share",
                 *(principal.org, file.sha256),
-            ):
+            )
+            if stored is None:
                 raise InvalidRequest(f"{file.path} is no longer stored: upload it again", param="files")
             await connection.execute(
-                "insert into version_file (version, org, path, sha256) values (%s, %s, %s, %s)",
-                (key, principal.org, file.path, file.sha256),
+                "insert into version_file (version, org, path, sha256, size, stored) values (%s, %s, %s, %s, %s, %s)",
+                (key, principal.org, file.path, file.sha256, stored["size"], file.sha256),
             )
         return key
 

@@ -20,8 +20,8 @@ from drw.models.experiments.treatments import AliasModels
 log = logging.getLogger(__name__)
 
 LOCK = LockId.named(0x726F6C6C, "leader")  # "roll"
-PLATFORM = Principal("", "", "rollout")
-"""The principal of automatic changes."""
+ACTOR = "rollout"
+"""The key of automatic changes, in the audit log."""
 PROMOTE_SECONDS = 10.0
 
 
@@ -51,7 +51,7 @@ class RolloutLeader:
         """Check all running rollouts once."""
         for stored in await self._store.running():
             try:
-                with acting_for(PLATFORM):
+                with acting_for(Principal(stored.org, "", ACTOR)):
                     await self._check_one(stored)
             except (DrwError, ValueError) as error:  # of this rollout only: the others are checked all the same
                 log.error("a rollout cannot be checked: %s", error, extra={"fields": {"rollout": stored.rollout.name}})
@@ -81,7 +81,7 @@ class RolloutLeader:
         rollout = stored.rollout
         if self._discovery is None:
             raise Unavailable("the platform runs without discovery", service="discovery")
-        request = PromoteAliasRequest(alias=rollout.alias, model=rollout.model, rollout=rollout.name)
+        request = PromoteAliasRequest(alias=rollout.alias, model=rollout.model, rollout=rollout.name, org=stored.org)
         try:
             await self._discovery.promote_alias(request, timeout=PROMOTE_SECONDS)
         except (Unavailable, DeadlineExceeded):

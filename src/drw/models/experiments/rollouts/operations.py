@@ -44,7 +44,8 @@ class RolloutOperations:
         tenancy.check_change(tenancy.PLATFORM)
         checked = definition.normalised(request)
         await self._check_models(checked)
-        return (await self._store.create(checked)).rollout
+        org = await self._models.owner(checked.model)
+        return (await self._store.create(checked, org)).rollout
 
     async def page(self, after: str, size: int) -> list[Rollout]:
         """Return up to `size` rollouts by name, after a name."""

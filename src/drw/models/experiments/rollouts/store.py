@@ -12,6 +12,7 @@ from drw.kernel.rpc.context import caller
 from drw.kernel.rpc.json_messages import from_json, json_message, to_json
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.row_times import set_times
 from drw.kernel.storage.sql import Jsonb
 from drw.models.experiments.rollouts.definition import comparison
 from drw.models.experiments.store import DEFINITION as EXPERIMENT_DEFINITION
@@ -40,6 +41,8 @@ class StoredRollout:
     key: int
     experiment: int | None
     rollout: Rollout
+    org: str
+    """Of a candidate that is a registered version: the org that owns it."""
 
 
 class RolloutStore:
@@ -49,8 +52,8 @@ class RolloutStore:
         self._database = database
         self._audit = audit
 
-    async def create(self, definition: Rollout) -> StoredRollout:
-        """Store a draft.
+    async def create(self, definition: Rollout, org: str = "") -> StoredRollout:
+        """Store a draft; `org` owns its candidate, or is empty.
 
         Raises:
             Conflict: there is a rollout of this name.
@@ -70,8 +73,9 @@ class RolloutStore:
             if counts["n"] >= MAX_ROLLOUTS:
                 raise InvalidRequest(f"{counts['n']} rollouts have not ended, which is the maximum")
             cursor = await connection.execute(
-                "insert into rollout (name, definition, alias, created_by) values (%s, %s, %s, %s) returning *",
-                (definition.name, Jsonb(fields), definition.alias, caller().key),
+                "insert into rollout (name, definition, alias, created_by, org) values (%s, %s, %s, %s, %s)"
+                " returning *",
+                (definition.name, Jsonb(fields), definition.alias, caller().key, org),
             )
             stored = _stored(await cursor.fetchone() or {})
             await self._record(connection, "create", stored, "", {"definition": fields})
@@ -191,10 +195,8 @@ def _stored(row: dict[str, Any]) -> StoredRollout:
     for name in ("name", "percent", "paused", "reason", "created_by", "approved_by"):
         setattr(rollout, name, row[name])
     rollout.state = Rollout.State.Value(row["state"])  # type: ignore[assignment]
-    for name in ("created_at", "step_at", "ended_at"):
-        if row[name] is not None:
-            getattr(rollout, name).FromDatetime(row[name])
-    return StoredRollout(row["key"], row["experiment"], rollout)
+    set_times(rollout, row, "created_at", "step_at", "ended_at")
+    return StoredRollout(row["key"], row["experiment"], rollout, row["org"])
 
 
 def _routed(stored: StoredRollout) -> RoutedRollout:

@@ -19,10 +19,9 @@ from drw.models.serving.engines.slots import SlotLease, SlotPool
 from drw.models.serving.errors import EngineUnavailable, NotSupported
 from drw.models.serving.openai.schema_limits import without_look_around
 from drw.models.serving.openai.tools import (
-    Tools,
     allowed_tools,
     as_tool_calls,
-    separately_strict_tools,
+    separate_formats,
     with_tool_schema,
 )
 from drw.models.serving.openai.usage import with_usage
@@ -93,8 +92,8 @@ class LlamaCppEngine(ChatEngine):
         if len(bodies := split_prompts(body)) > 1:
             return with_usage(self._stream_prompts(target, endpoint, bodies, limits, ids))
         tools = allowed_tools(body)
-        strict = separately_strict_tools(tools)
-        chunks = self._stream_choices(target, endpoint, with_tool_schema(body, tools), limits, strict, *ids)
+        formats = separate_formats(tools)
+        chunks = self._stream_choices(target, endpoint, with_tool_schema(body, tools), limits, formats, *ids)
         return with_usage(as_tool_calls(chunks, tools, body.get("stop")) if tools else chunks)
 
     async def count_prompt(self, target: EngineTarget, endpoint: Endpoint, body: Body) -> CountedPrompt | None:
@@ -141,7 +140,7 @@ class LlamaCppEngine(ChatEngine):
         usage = Counter[str]()
         for number, body in enumerate(bodies):
             before = usage["prompt_tokens"]
-            chunks = self._stream_choices(target, endpoint, body, limits, None, *ids[number : number + 1])
+            chunks = self._stream_choices(target, endpoint, body, limits, (), *ids[number : number + 1])
             try:
                 async for chunk in chunks:
                     chunk_usage = chunk.pop("usage", None) or {}
@@ -162,18 +161,18 @@ class LlamaCppEngine(ChatEngine):
         endpoint: Endpoint,
         body: Body,
         limits: EngineLimits,
-        strict: Tools | None = None,
+        formats: Sequence[tuple[str, dict[str, Any]]] = (),
         ids: Sequence[int] = (),
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of each choice, and at the end the usage of all choices.
 
-        The schemas of `strict` functions must compile unchanged, in addition to the schema of the answer. `ids` are
-        the tokens of the prompt, if they were counted.
+        The schemas of `formats`, given with their parameters, must compile in addition to the schema of the answer.
+        `ids` are the tokens of the prompt, if they were counted.
         """
         sent = server_request(body, endpoint)
-        guidance = {**GUIDANCE, "lenient": False}
-        schemas = [{**tool["parameters"], "x-guidance": guidance} for tool in (strict or {}).values()]
-        schemas += [sent["json_schema"]] if "json_schema" in sent else []
+        schemas = [(param, schema) for param, form in formats if (schema := _answer_schema(form))]
+        if "json_schema" in sent:
+            schemas.append(("tools" if body.get("tools") else "response_format", sent["json_schema"]))
         usage: dict[str, Any] = {}
         async with self._acquire_slot(target, endpoint, body, schemas, limits, ids) as (lease, tokens):
             prompt = {"prompt": tokens, "id_slot": lease.slot_id, "cache_prompt": lease.reuse and self._reuse}
@@ -239,7 +238,7 @@ class LlamaCppEngine(ChatEngine):
         target: EngineTarget,
         endpoint: Endpoint,
         body: Body,
-        schemas: list[dict[str, Any]],
+        schemas: list[tuple[str, dict[str, Any]]],
         limits: EngineLimits,
         ids: Sequence[int],
     ) -> AsyncIterator[tuple[SlotLease, Sequence[int]]]:
@@ -248,8 +247,8 @@ class LlamaCppEngine(ChatEngine):
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout_at(None if slot_deadline == NO_DEADLINE else slot_deadline):
-                    for schema in schemas:
-                        await self._compilers.check(schema, "tools" if body.get("tools") else "response_format")
+                    for param, schema in schemas:
+                        await self._compilers.check(schema, param)
                     tokens = ids or await self._tokenize(target, endpoint, body)
                     slots = await self._slots_at(target)
                     lease = await stack.enter_async_context(slots.acquire(cache_salt(caller_or_none()), tokens))

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from drw.kernel.rpc.context import caller
-from drw.kernel.rpc.http_server import read_body
+from drw.kernel.rpc.http.server import read_body
 from drw.models.serving.anthropic import responses
 from drw.models.serving.anthropic.conversion import to_chat
 from drw.models.serving.anthropic.format import PLATFORM_REQUEST_ID, AnthropicRoute

@@ -8,7 +8,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rpc.http_server import ERROR_RESPONSE
+from drw.kernel.rpc.http.server import ERROR_RESPONSE
 from drw.models.serving.anthropic.errors import REQUEST_ID, error_response
 
 VERSION_HEADER = b"anthropic-version"

@@ -17,9 +17,15 @@ from drw.models.serving.anthropic.content import (
     ToolChoice,
     Turn,
 )
-from drw.models.serving.errors import NotSupported
 from drw.models.serving.openai.messages import MAX_TOOLS, Ignored, StrictObject
-from drw.models.serving.openai.requests import MAX_MESSAGES, MAX_TOKENS, ModelId, StopText, check_schemas
+from drw.models.serving.openai.requests import (
+    MAX_MESSAGES,
+    MAX_TOKENS,
+    ModelId,
+    StopText,
+    check_schemas,
+    check_supported,
+)
 
 MAX_STOPS = 4
 NO_EFFECT = (("speed", "standard"),)
@@ -51,9 +57,7 @@ class Prompt(StrictObject):
 
     @model_validator(mode="after")
     def _check_supported(self) -> Self:
-        for name, instead in self.ALTERNATIVES.items():
-            if (value := getattr(self, name)) is not None and (name, value) not in NO_EFFECT:
-                raise NotSupported(name, instead)
+        check_supported(self, self.ALTERNATIVES, NO_EFFECT)
         return self
 
     @model_validator(mode="after")

@@ -13,8 +13,8 @@ from starlette.routing import BaseRoute, Route
 
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
-from drw.kernel.rpc.http_server import read_body
-from drw.kernel.rpc.request_models import StrictModel, read_model
+from drw.kernel.rpc.http.request_models import StrictModel, read_model
+from drw.kernel.rpc.http.server import read_body
 from drw.kernel.validation import check_choice
 from drw.models.serving.batches.endpoints import BatchEndpoint
 from drw.models.serving.batches.files import PURPOSE, BatchFiles

@@ -10,10 +10,12 @@ from drw.billing.ledger.ledger import InCommit
 from drw.kernel.storage.database import Connection
 from drw.models.serving.errors import NotSupported
 from drw.models.serving.http.embeddings import Embeddings
+from drw.models.serving.moderation.moderations import POLICY, Moderation, Moderations
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai.requests import ChatCompletion, Completion, Embedding, Sampling, parse_request
 from drw.models.serving.ports import Endpoint
 from drw.models.serving.request_runner import RequestRunner
+from drw.models.serving.responses_api.calls import ResponseCalls
 from drw.models.serving.routing.model_directory import ModelDirectory
 
 Store = Callable[[Connection, bytes], Awaitable[None]]
@@ -32,9 +34,17 @@ class BatchEndpoint:
     """The operation of its call records."""
     check_model: CheckModel
     run: Run
+    default_model: str | None = None
+    """The model of requests that name none; None: they must name one."""
 
 
-def endpoints(models: ModelDirectory, runner: RequestRunner, embeddings: Embeddings) -> Mapping[str, BatchEndpoint]:
+def endpoints(
+    models: ModelDirectory,
+    runner: RequestRunner,
+    responses: ResponseCalls,
+    embeddings: Embeddings,
+    moderations: Moderations,
+) -> Mapping[str, BatchEndpoint]:
     """Return the endpoints by path."""
 
     async def chat(record: CallRecord, store: Store) -> None:
@@ -43,14 +53,24 @@ def endpoints(models: ModelDirectory, runner: RequestRunner, embeddings: Embeddi
     async def completion(record: CallRecord, store: Store) -> None:
         await _generate(runner, "completions", parse_request(Completion, record.request), record, store)
 
+    async def respond(record: CallRecord, store: Store) -> None:
+        call = await responses.start(record, background=True)
+        await call.run(record, store)
+
     async def embed(record: CallRecord, store: Store) -> None:
         record.in_commit = lambda connection: store(connection, record.response_body)
         await embeddings.respond(parse_request(Embedding, record.request), record)
 
+    async def moderate(record: CallRecord, store: Store) -> None:
+        record.in_commit = lambda connection: store(connection, record.response_body)
+        await moderations.respond(parse_request(Moderation, record.request), record)
+
     return {
         "/v1/chat/completions": BatchEndpoint("chat", models.plan, chat),
         "/v1/completions": BatchEndpoint("completion", models.plan, completion),
+        "/v1/responses": BatchEndpoint("response", models.plan, respond),
         "/v1/embeddings": BatchEndpoint("embedding", models.embedding, embed),
+        "/v1/moderations": BatchEndpoint("moderation", moderations.check_model, moderate, POLICY),
     }
 
 

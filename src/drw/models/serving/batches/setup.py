@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from functools import partial
 
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
@@ -10,20 +12,18 @@ from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
 from drw.models.serving.batches.api import BatchRoutes
-from drw.models.serving.batches.endpoints import endpoints
-from drw.models.serving.batches.execution import LineRunner
+from drw.models.serving.batches.endpoints import BatchEndpoint
 from drw.models.serving.batches.files import BatchFiles
-from drw.models.serving.batches.job_queue import JobQueue
-from drw.models.serving.batches.line_queue import LineQueue
-from drw.models.serving.batches.output import OutputWriter
+from drw.models.serving.batches.metrics import update_gauges
 from drw.models.serving.batches.permissions import PresentPermissions
+from drw.models.serving.batches.queues.job_queue import JobQueue
+from drw.models.serving.batches.queues.line_queue import LineQueue
+from drw.models.serving.batches.queues.wakeups import Wakeups
 from drw.models.serving.batches.store import BatchStore
-from drw.models.serving.batches.validation import Validator
-from drw.models.serving.batches.wakeups import Wakeups
-from drw.models.serving.batches.worker import BatchWorker
-from drw.models.serving.http.embeddings import Embeddings
-from drw.models.serving.request_runner import RequestRunner
-from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.models.serving.batches.worker.execution import LineRunner
+from drw.models.serving.batches.worker.output import OutputWriter
+from drw.models.serving.batches.worker.validation import Validator
+from drw.models.serving.batches.worker.worker import BatchWorker
 from drw.models.serving.settings import BatchSettings
 
 SWEEP_SECONDS = 3600.0
@@ -33,9 +33,7 @@ def build(
     scope: ServiceContext,
     settings: BatchSettings,
     database: Database,
-    models: ModelDirectory,
-    runner: RequestRunner,
-    embeddings: Embeddings,
+    served: Mapping[str, BatchEndpoint],
     kills: KillList,
 ) -> BatchStore | None:
     """Add batches to the service, and return them; None: the profile has no documents service for their files."""
@@ -45,7 +43,7 @@ def build(
     authentication = scope.client(AuthenticationClient) if scope.has("authentication") else None
     permissions = PresentPermissions(authentication)
     files = BatchFiles(scope.client(DocumentsClient))
-    served = endpoints(models, runner, embeddings)
+    scope.on_scrape(partial(update_gauges, database, tuple(served)))
     store = BatchStore(database, audit, settings.max_active_per_org)
     scope.routes += BatchRoutes(store, files, permissions, served, settings.max_input_bytes).routes()
 

@@ -14,8 +14,8 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
-from drw.models.serving.batches import wakeups
 from drw.models.serving.batches.batch import ACTIVE, WINDOW_HOURS, Batch, BatchNotFound
+from drw.models.serving.batches.queues import wakeups
 
 ORG_LOCKS = "select pg_advisory_xact_lock(hashtextextended(%s, 1))"
 """Serialises the creation of batches of one org, so that its limit holds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -103,21 +104,23 @@ class _LimitExceeded(Exception):
 
 
 class _Process:
-    """A compiler process."""
+    """A compiler process.
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    The event loop does not start it: uvloop forks, and processes crashed at their start by the fork handlers of gRPC.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], output: asyncio.StreamReader) -> None:
         self._process = process
+        self._output = output
+        self._input: asyncio.WriteTransport | None = None
+        self._transports: list[asyncio.BaseTransport] = []
 
     @classmethod
     async def start(cls, command: tuple[str, ...]) -> _Process:
-        pipe = asyncio.subprocess.PIPE
-        process = cls(
-            await asyncio.create_subprocess_exec(
-                *command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL, start_new_session=True
-            )
-        )
+        process = cls(_spawn(command), asyncio.StreamReader())
         try:
             async with asyncio.timeout(START_SECONDS):
+                await process._connect()
                 if await process._read_line() == b"ready\n":
                     return process
         except BaseException as error:
@@ -128,23 +131,35 @@ class _Process:
         raise EngineMisconfigured(f"the compiler of JSON schemas does not start: run {' '.join(command)} to see why")
 
     async def compile_error(self, schema: dict[str, Any]) -> str | None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(orjson.dumps(schema) + b"\n")
+        assert self._input is not None
+        self._input.write(orjson.dumps(schema) + b"\n")
         if not (line := await self._read_line()):
-            if await self._process.wait() in LIMIT_EXIT_CODES:
+            if await asyncio.to_thread(self._process.wait) in LIMIT_EXIT_CODES:
                 raise _LimitExceeded
             raise _busy("the compiler of JSON schemas ended")
         compile_error: str | None = orjson.loads(line)
         return compile_error
 
     async def end(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+        self._process.kill()  # does nothing after its end
+        for transport in self._transports:
+            transport.close()
+        await asyncio.to_thread(self._process.wait)
+
+    async def _connect(self) -> None:
+        loop, process = asyncio.get_running_loop(), self._process
+        reader, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(self._output), process.stdout)
+        self._transports.append(reader)
+        self._input, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
+        self._transports.append(self._input)
 
     async def _read_line(self) -> bytes:
-        assert self._process.stdout is not None
-        return await self._process.stdout.readline()
+        return await self._output.readline()
+
+
+def _spawn(command: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def _busy(reason: str) -> EngineBusy:

@@ -15,7 +15,7 @@ from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.moderation.moderations import POLICY, Moderation, Moderations
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.openai.requests import parse_request
-from drw.models.serving.ports import Moderator, RerankEngine
+from drw.models.serving.ports import RerankEngine
 from drw.models.serving.reranking.bi_encoder import BiEncoder
 from drw.models.serving.reranking.engines import RerankEngines
 from drw.models.serving.reranking.request import Rerank
@@ -35,22 +35,15 @@ def build(
     metering: BudgetGate,
     queue: Callable[[str, int], AdmissionQueue],
     pool: ModelPool,
+    moderations: Moderations,
     audited: AuditedEndpoints,
 ) -> list[BaseRoute]:
     """Return the routes."""
     upstream = settings.openai.model_dump()
     reranker = scope.make_adapter(RerankEngine, "rerank_api", upstream)  # type: ignore[type-abstract]
-    moderator = scope.make_adapter(Moderator, "moderations_api", upstream)  # type: ignore[type-abstract]
     scope.on_stop(reranker.close)
-    scope.on_stop(moderator.close)
-    policy = None
-    if settings.moderation.categories:
-        section = settings.moderation.model_dump()
-        policy = scope.make_adapter(Moderator, "re2_policy", section)  # type: ignore[type-abstract]
-    calls = UpstreamCalls(queue)
-    engines = RerankEngines(calls, reranker, BiEncoder(scope.client(EmbeddingClient)), pool)
+    engines = RerankEngines(UpstreamCalls(queue), reranker, BiEncoder(scope.client(EmbeddingClient)), pool)
     reranking = Reranking(models, metering, engines, Random())
-    moderations = Moderations(models, metering, calls, moderator, policy, Random())
     return routes(reranking, moderations, Tokenization(models), audited)
 
 

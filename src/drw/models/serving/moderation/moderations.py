@@ -126,10 +126,17 @@ class Moderations:
         self._policy = policy
         self._random = random
 
+    async def check_model(self, name: str) -> None:
+        """Check that a name is the local policy or a moderation model; raises as `ModelDirectory.of_kind` does."""
+        if name != POLICY or self._policy is None:
+            await self._models.of_kind(name, MODERATION)
+
     async def respond(self, request: Moderation, record: CallRecord) -> bytes:
         """Return the body of the response; the record is closed."""
         name = request.model or POLICY
         if name == POLICY and self._policy is not None:
+            record.models.add(POLICY)  # so that a kill ends the call
+            self._models.check_not_killed(POLICY)
             return await self._respond(request, LOCAL_POLICY, self._policy, record)
         if request.model is None:
             raise InvalidRequest("name a moderation model in model: no local policy is configured", param="model")

@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from drw.kernel.errors import DrwError, InvalidRequest, MethodNotAllowed, NotFound, http_error, http_headers
 from drw.kernel.observability.telemetry import ERROR_TYPE, loggable
 from drw.kernel.rpc.context import caller
-from drw.kernel.rpc.http_server import read_body
+from drw.kernel.rpc.http.json_bodies import json_object
+from drw.kernel.rpc.http.server import read_body
 from drw.models.serving.http.responses import HttpExchange
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.open_inference import rest_messages
@@ -196,12 +197,7 @@ def _model(request: Request) -> tuple[str, str]:
 async def _small_object(request: Request, known: tuple[str, ...]) -> dict[str, Any]:
     if not (body := await read_body(request, MAX_SMALL_BODY)):
         return {}
-    try:
-        values = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InvalidRequest("the body is not a JSON object")
+    values = json_object(body)
     if unknown := sorted(values.keys() - set(known)):
         raise InvalidRequest(f"{unknown[0]!r} is not a field; there are: {', '.join(known)}", param=unknown[0])
     return values

@@ -5,7 +5,7 @@ Fields: OpenAI API reference, "Create chat completion", "Create completion", "Cr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import orjson
@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rpc.json_bodies import check_keys
+from drw.kernel.rpc.http.json_bodies import check_keys
 from drw.models.serving.errors import NotSupported
 from drw.models.serving.openai.messages import (
     MAX_SCHEMAS_BYTES,
@@ -127,6 +127,15 @@ class StreamOptions(StrictObject):
     include_obfuscation: bool | None = None
 
 
+def check_supported(
+    request: StrictObject, alternatives: Mapping[str, str], no_effect: Sequence[tuple[str, Any]]
+) -> None:
+    """Raise `NotSupported` for the first unsupported parameter with a value that has an effect."""
+    for name, instead in alternatives.items():
+        if (value := getattr(request, name)) is not None and (name, value) not in no_effect:
+            raise NotSupported(name, instead)
+
+
 class Sampling(StrictObject):
     """Parameters of both chats and completions. Parameters that are not OpenAI's are checked against the model."""
 
@@ -160,9 +169,7 @@ class Sampling(StrictObject):
 
     @model_validator(mode="after")
     def _check_supported(self) -> Self:
-        for name, instead in self.ALTERNATIVES.items():
-            if (value := getattr(self, name)) is not None and (name, value) not in NO_EFFECT:
-                raise NotSupported(name, instead)
+        check_supported(self, self.ALTERNATIVES, NO_EFFECT)
         return self
 
     @model_validator(mode="after")
@@ -232,12 +239,19 @@ class ChatCompletion(Sampling):
             raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
             raise InvalidRequest("tool_choice needs tools", param="tool_choice")
+        if isinstance(self.tool_choice, NamedTool):
+            self._check_choice(self.tool_choice.function.name)
         bounds = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(bounds) > 1:
             message = "max_tokens and max_completion_tokens differ; give one of them"
             raise InvalidRequest(message, param="max_tokens")
         check_schemas(self._schemas())
         return self
+
+    def _check_choice(self, choice: str) -> None:
+        names = [tool.function.name for tool in self.tools or ()]
+        if choice not in names:
+            raise InvalidRequest(f"tool_choice names {choice!r}; tools has: {', '.join(names)}", param="tool_choice")
 
     def _schemas(self) -> Schemas:
         """Return the JSON schemas of the request by field name, and whether they are strict."""

@@ -10,18 +10,24 @@ from typing import Any
 import orjson
 from pydantic_core import from_json
 
-from drw.kernel.errors import InvalidRequest
-from drw.models.serving.errors import NotSupported
 from drw.models.serving.ports import Body, Chunk
 
 ANSWER_FUNCTION = "final_answer"
-"""Name of the internal function for an answer in text. Underscores are added if the caller uses the name."""
-ANSWER_SCHEMA = {
-    "type": "object",
-    "properties": {"text": {"type": "string"}},
-    "required": ["text"],
-    "additionalProperties": False,
+"""Name of the internal function for an answer. Underscores are added if the caller uses the name."""
+IS_ANSWER = "answer"
+"""Field of the internal function: whether its arguments have the answer as `text`, or are the answer as `json`."""
+TEXT_ANSWER: dict[str, Any] = {
+    IS_ANSWER: "text",
+    "description": "reply in text when no function fits",
+    "strict": True,
+    "parameters": {
+        "type": "object",
+        "properties": {"text": {"type": "string"}},
+        "required": ["text"],
+        "additionalProperties": False,
+    },
 }
+JSON_ANSWER: dict[str, Any] = {IS_ANSWER: "json", "description": "reply in JSON when no function fits"}
 
 CALL_PATTERN = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"\s*,\s*"arguments"\s*:\s*(.*)', re.DOTALL)
 """Matches the start of an answer that calls a function."""
@@ -39,20 +45,26 @@ def allowed_tools(body: Body) -> Tools:
     choice = body.get("tool_choice", "auto")
     if not functions or choice == "none":
         return {}
-    if body.get("response_format", {}).get("type", "text") != "text":
-        raise NotSupported("response_format", "this model supports either tools or a response_format")
     if isinstance(choice, dict):
         name = choice["function"]["name"]
-        if name not in functions:
-            raise InvalidRequest(f"tool_choice names {name!r}; tools has: {', '.join(functions)}", param="tool_choice")
         return {name: functions[name]}
     if choice == "required":
         return functions
     name = next(
         name for name in (ANSWER_FUNCTION + "_" * n for n in range(len(functions) + 1)) if name not in functions
     )
-    answer = {"description": "reply in text when no function fits", "parameters": ANSWER_SCHEMA, "strict": True}
-    return functions | {name: answer}
+    return functions | {name: _answer_function(body.get("response_format") or {})}
+
+
+def _answer_function(response_format: dict[str, Any]) -> dict[str, Any]:
+    """Return the internal function whose arguments are an answer in the response format."""
+    if response_format.get("type") == "json_object":
+        return JSON_ANSWER | {"parameters": {"type": "object"}, "strict": True}
+    if response_format.get("type") != "json_schema":
+        return TEXT_ANSWER
+    schema = response_format["json_schema"]
+    answer = JSON_ANSWER | {"parameters": schema["schema"], "strict": schema.get("strict")}
+    return answer | ({"description": schema["description"]} if schema.get("description") else {})
 
 
 def with_tool_schema(body: Body, tools: Tools) -> Body:
@@ -65,22 +77,22 @@ def with_tool_schema(body: Body, tools: Tools) -> Body:
     remaining = {name: value for name, value in body.items() if name not in TEXT_PARAMETERS}
     return remaining | {
         "messages": [{"role": "system", "content": instructions}, *body["messages"]],
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": "call", "strict": _all_strict(tools), "schema": schema},
-        },
+        "response_format": _json_schema(schema, _all_strict(tools)),
     }
 
 
-def separately_strict_tools(tools: Tools) -> Tools:
-    """Return the strict functions if others are not strict: the common schema is then compiled leniently."""
-    if _all_strict(tools):
-        return {}
-    return {
-        name: tool
-        for name, tool in tools.items()
-        if tool.get("strict") and tool.get("parameters", ANSWER_SCHEMA) is not ANSWER_SCHEMA
-    }
+def separate_formats(tools: Tools) -> list[tuple[str, dict[str, Any]]]:
+    """Return the response formats that must compile on their own, with the parameter that an error names.
+
+    These are the format of the answer, and the strict functions if others are not: the common schema is then lenient.
+    """
+    all_strict = _all_strict(tools)
+    return [
+        ("response_format" if IS_ANSWER in tool else "tools", _json_schema(tool["parameters"], tool.get("strict")))
+        for tool in tools.values()
+        if tool.get(IS_ANSWER) == "json" or (tool.get("strict") and "parameters" in tool and not all_strict)
+        if tool is not TEXT_ANSWER
+    ]
 
 
 async def as_tool_calls(
@@ -88,7 +100,7 @@ async def as_tool_calls(
 ) -> AsyncGenerator[Chunk, None]:
     """Buffer the text of each choice to its end, and convert it to a tool call.
 
-    `stop` applies to answers in text only; in a tool call it would break the JSON.
+    `stop` applies to answers only; in a tool call it would break the JSON.
     """
     stops = [stop] if isinstance(stop, str) else stop or []
     by_index: dict[int, str] = {}
@@ -107,6 +119,10 @@ async def as_tool_calls(
 
 def _all_strict(tools: Tools) -> bool:
     return all(tool.get("strict") for tool in tools.values() if "parameters" in tool)
+
+
+def _json_schema(schema: dict[str, Any], strict: bool | None) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "call", "strict": bool(strict), "schema": schema}}
 
 
 def _call_schema(index: int, name: str, tool: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +160,9 @@ def _parse_call(text: str, reason: str, tools: Tools, stops: Sequence[str] = ())
         arguments, complete = orjson.dumps(orjson.loads(text)["arguments"]).decode(), True
     except orjson.JSONDecodeError:  # truncated by max_tokens; the finish reason is `length`
         complete = False
-    if tools[name].get("parameters") is ANSWER_SCHEMA:
+    if tools[name].get(IS_ANSWER) == "json":
+        return _cut_at_stop(arguments, reason, stops)
+    if tools[name].get(IS_ANSWER) == "text":
         answer = from_json(arguments, allow_partial="trailing-strings") if arguments else {}
         return _cut_at_stop(answer.get("text", ""), reason, stops)
     function = {"name": name, "arguments": arguments}

@@ -10,7 +10,14 @@ from pydantic import AfterValidator, Field, StringConstraints, Tag, WithJsonSche
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.errors import NotSupported
 from drw.models.serving.openai.messages import MAX_TOOLS, TEXT_OR_LIST, Schema, StrictObject
-from drw.models.serving.openai.requests import MAX_MESSAGES, MAX_TOKENS, ModelId, StreamOptions, check_schemas
+from drw.models.serving.openai.requests import (
+    MAX_MESSAGES,
+    MAX_TOKENS,
+    ModelId,
+    StreamOptions,
+    check_schemas,
+    check_supported,
+)
 from drw.models.serving.responses_api.items import InputItem
 from drw.models.serving.responses_api.tools import Choice, FileSearchTool, FunctionTool, NamedChoice, ResponseTool
 
@@ -129,9 +136,7 @@ class CreateResponse(StrictObject):
 
     @model_validator(mode="after")
     def _check_supported(self) -> Self:
-        for name, instead in self.ALTERNATIVES.items():
-            if (value := getattr(self, name)) is not None and (name, value) not in NO_EFFECT:
-                raise NotSupported(name, instead)
+        check_supported(self, self.ALTERNATIVES, NO_EFFECT)
         if self.stream_options and self.stream_options.include_usage is not None:
             raise NotSupported("stream_options.include_usage", "the last event has the usage")
         return self

@@ -12,7 +12,7 @@ from drw.kernel import walls
 from drw.kernel.errors import DrwError, InvalidRequest, NotFound, RateLimited
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
-from drw.kernel.storage.database import Database
+from drw.kernel.storage.database import Connection, Database
 from drw.models.serving.responses_api.objects import COMPLETED, FAILED, IN_PROGRESS, INCOMPLETE, Item, Response
 from drw.models.serving.settings import ResponseSettings
 
@@ -36,14 +36,27 @@ CHAIN: LiteralString = """with recursive chain as (
     select id, previous, status, position, chain_bytes, input, body from chain order by position desc limit %s"""
 DELETE: LiteralString = """delete from response where id in (select id from visible_responses(%s, %s, %s)
     where id = %s and created_at > now() - make_interval(secs => %s))"""
+# With the schema: the transaction of a charge has another search path.
+FINISH: LiteralString = """update serving.response set status = %s, body = %s,
+    chain_bytes = chain_bytes + %s - octet_length(body), bytes = octet_length(input) + %s
+    where org = %s and desk = %s and id = %s"""
+DISCARD: LiteralString = "delete from response where org = %s and desk = %s and id = %s"
 LOST = {"code": "server_error", "message": "the process that wrote the answer has ended: send the request again"}
 
 
 class ResponseNotFound(NotFound):
     """The response does not exist, has expired or was deleted, or the caller cannot see it."""
 
-    def __init__(self, id_: str, param: str = "response_id") -> None:
-        super().__init__(f"there is no response {id_[:128]!r}", param=param)
+    def __init__(self, id_: str) -> None:
+        super().__init__(f"there is no response {id_[:128]!r}", param="response_id")
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    """As `ResponseNotFound`, for a response that a request continues. As at OpenAI, it is a 400."""
+
+    def __init__(self, id_: str) -> None:
+        message = f"there is no response {id_[:128]!r} to continue"
+        super().__init__(message, code="previous_response_not_found", param="previous_response_id")
 
 
 class StorageFull(RateLimited):
@@ -111,27 +124,26 @@ class ResponseStore:
                 ),
             )
 
-    async def finish(self, principal: Principal, response: Response) -> None:
-        """Store the end of a response, unless it was deleted in the meantime; raises `Unavailable`."""
+    async def finish(self, principal: Principal, response: Response, connection: Connection | None = None) -> None:
+        """Store the end of a response, unless it was deleted in the meantime; raises `Unavailable`.
+
+        With a connection, it is part of the connection's transaction.
+        """
         body = orjson.dumps(response)
-        await self._execute(
-            """update response set status = %s, body = %s, chain_bytes = chain_bytes + %s - octet_length(body),
-                bytes = octet_length(input) + %s
-            where org = %s and desk = %s and id = %s""",
-            response["status"],
-            body,
-            len(body),
-            len(body),
-            principal.org,
-            principal.desk,
-            response["id"],
-        )
+        size, owner = len(body), (principal.org, principal.desk, response["id"])
+        values = (response["status"], body, size, size, *owner)
+        if connection is None:
+            await self._execute(FINISH, *values)
+        else:
+            await connection.execute(FINISH, values)
 
     async def discard(self, principal: Principal, id_: str) -> None:
         """Delete a response that failed before the caller received its id; raises `Unavailable`."""
-        await self._execute(
-            "delete from response where org = %s and desk = %s and id = %s", principal.org, principal.desk, id_
-        )
+        await self._execute(DISCARD, principal.org, principal.desk, id_)
+
+    async def discard_unfinished(self, principal: Principal, id_: str) -> None:
+        """Delete a response that is in progress; raises `Unavailable`."""
+        await self._execute(f"{DISCARD} and status = 'in_progress'", principal.org, principal.desk, id_)
 
     async def get(self, principal: Principal, id_: str) -> tuple[Response, list[Item]]:
         """Return a response and its input items.
@@ -154,7 +166,7 @@ class ResponseStore:
         """Return the conversation up to a response: the input and output items of all responses of its chain.
 
         Raises:
-            ResponseNotFound: the caller cannot see the response, or one before it.
+            PreviousResponseNotFound: the caller cannot see the response, or one before it.
             InvalidRequest: it is not complete, or the chain is too long.
         """
         limit = self._settings.max_chain
@@ -166,7 +178,7 @@ class ResponseStore:
         if not rows or rows[-1]["previous"]:
             self._check_length(rows)
             missing = rows[-1]["previous"] if rows else id_
-            raise ResponseNotFound(missing, "previous_response_id")
+            raise PreviousResponseNotFound(missing)
         self._check_length(rows)
         if rows[0]["status"] not in CONTINUABLE:
             message = f"the response {id_!r} is {rows[0]['status']}; only a complete one can be continued"

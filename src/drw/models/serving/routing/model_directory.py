@@ -120,6 +120,10 @@ class ModelDirectory:
         self._kills.check(caller_or_none(), (name, plan.id))
         return self._without_killed(plan)
 
+    def check_not_killed(self, name: str) -> None:
+        """Check a model that discovery does not know, such as `policy`; raises `Killed`."""
+        self._kills.check(caller_or_none(), (name,))
+
     async def follow(self) -> None:
         """Expire all cached candidates when discovery reports a change."""
         while True:

@@ -173,7 +173,7 @@ def _outlook_attachments(file: Path) -> Iterator[Attachment]:
                 name = _stream_text(ole, storage, LONG_FILENAME) or _stream_text(ole, storage, SHORT_FILENAME)
                 if ole.exists(f"{storage}/{ATTACHMENT_DATA}"):
                     yield Attachment(name or "attachment.bin", ole.openstream(f"{storage}/{ATTACHMENT_DATA}").read())
-    except Exception as error:
+    except Exception as error:  # olefile raises many kinds of errors for a corrupt file
         raise ParseFailed(f"the attachments of this MSG file cannot be read: {type(error).__name__}") from error
 
 

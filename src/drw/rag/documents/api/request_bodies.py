@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from drw.kernel.attributes import MAX_NUMBER
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.rpc.request_models import StrictModel
+from drw.kernel.rpc.http.request_models import StrictModel
 from drw.kernel.walls import MAX_WALLS
 
 MAX_BODY_BYTES = 1 << 20

@@ -18,8 +18,8 @@ from drw.api.rag.v1.vector_store_pb2 import (
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
 from drw.kernel.errors import InvalidRequest, NotFound
 from drw.kernel.rpc import context
-from drw.kernel.rpc.http_server import read_body
-from drw.kernel.rpc.request_models import read_model
+from drw.kernel.rpc.http.request_models import read_model
+from drw.kernel.rpc.http.server import read_body
 from drw.rag.documents.api import openai_objects, request_bodies
 from drw.rag.documents.api.files import json_response
 from drw.rag.documents.api.pagination import parse_page

@@ -133,7 +133,7 @@ class Indexer:
             await self._retry_or_fail(job, error)
         except DrwError as error:
             await self._jobs.fail(job, "server_error", error.message)
-        except Exception:
+        except Exception:  # a bug fails one file, and must not end the indexer
             log.exception("indexing %s failed", job.file)
             await self._jobs.fail(job, "server_error", "unexpected error; see the log of the documents service")
         return None

@@ -76,7 +76,7 @@ def _responses(request: Message) -> Iterator[Message]:
         yield {"error": "reading this file takes more memory than a file may", "code": "invalid_file"}
     except OSError as error:
         yield {"error": f"this file cannot be read: {error.strerror or type(error).__name__}", "code": "invalid_file"}
-    except BaseException as error:
+    except BaseException as error:  # a panic of a parser in Rust is not an Exception
         if not isinstance(error, Exception) and type(error).__name__ != RUST_PANIC:
             raise
         yield {"error": f"this file cannot be read: its parser failed ({_location(error)})", "code": "invalid_file"}

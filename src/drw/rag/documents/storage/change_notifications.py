@@ -29,7 +29,8 @@ class ChangeNotifications:
     async def wait(self, change: asyncio.Event, seconds: float) -> None:
         """Wait for a change, at most `seconds`."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(change.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await change.wait()
 
     async def listen(self) -> None:
         """Listen to notifications until cancelled."""

@@ -30,7 +30,7 @@ def check(file: Path, *, is_legacy: bool = False) -> None:
     try:
         with file.open("rb") as content:
             is_encrypted = msoffcrypto.OfficeFile(content).is_encrypted()
-    except Exception as error:
+    except Exception as error:  # msoffcrypto raises many kinds of errors
         if is_legacy:
             return
         raise ParseFailed(LEGACY) from error

@@ -1,0 +1,1 @@
+"""The worker of batches: validates files, runs requests and stores results."""
