@@ -235,9 +235,9 @@ async def test_a_passed_deadline_denies(harness: WorkflowHarness) -> None:
 
 async def test_a_stranger_cannot_approve(harness: WorkflowHarness) -> None:
     run = await waiting_run(harness)
-    for stranger in ({"desk": "other"}, {"org": "other"}):
-        caller = harness.caller
-        harness.caller = replace(caller, key="key_s", **stranger)
+    caller = harness.caller
+    for stranger in (replace(caller, desk="other"), replace(caller, org="other")):
+        harness.caller = stranger
         with pytest.raises(NotFound, match="there is no run"):
             await harness.decide(run, "ok", "key_s", Vote.APPROVE)
         harness.caller = caller
