@@ -144,6 +144,7 @@ SERVICES = (
         "templates",
         "state",
         "documents",
+        "retrieval",
         "serving",
         "request_router",
         "authentication",

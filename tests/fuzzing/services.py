@@ -179,6 +179,8 @@ def _one_of_everything(url: str) -> dict[str, str]:
         spec = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": [file]}}
         of_year = {"name": "yearly", "spec": spec}
         schedule = made("/api/v1/schedules", json=of_year, headers={"x-drw-key": workflow_key})["id"]
+        source = "name: own\ndescription: x\nnodes: [{id: a, uses: wait, with: {seconds: 1}}]\noutput: 1\n"
+        made("/api/v1/templates/own", "PUT", json={"source": source})
         experiment = made("/api/v1/experiments", json=EXPERIMENT)["name"]
         made(f"/api/v1/experiments/{experiment}:start")
         made("/api/v1/aliases/fast", "PUT", json={"targets": [{"model": MODEL, "weight": 1}]})
@@ -204,7 +206,9 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "response_id": response,
         "template": "digest",
         "index": "0",
-        "/api/v1/templates/{name}": "digest",
+        "step": "digest",
+        "/api/v1/templates/{name}": "own",
+        "/api/v1/templates/{name}/versions": "own",
         "/api/v1/desks/{name}": "research",
         "/api/v1/keys/{id}": key,
         "/api/v1/kills/{id}": kill,

@@ -32,6 +32,7 @@ PATH_PARAMETERS = {
     "/api/v1/routes/{name}": "route",
     "/api/v1/upstreams/{name}": "upstream",
     "/api/v1/templates/{name}": "template",
+    "/api/v1/templates/{name}/versions": "template",
     "/api/v1/models/{id}": "model",
     "/api/v1/model-versions/{id}": "version",
     "/api/v1/promotions/{id}": "promotion",
@@ -71,6 +72,7 @@ LIMITS = (
     {"subject": "MODEL", "model": MODEL},
 )
 FILES = [{"file_id": "{file_id}"}]
+TEMPLATE = "name: mine\ndescription: x\nnodes: [{id: a, uses: wait, with: {seconds: 1}}]\noutput: 1\n"
 BATCH = {"input_file_id": "{file_id}", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 GRANT = {"scopes": ["models:read"]}
 
@@ -222,12 +224,18 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /api/v1/schedules/{schedule}:pause": NO_FIELDS,
     "POST /api/v1/schedules/{schedule}:resume": NO_FIELDS,
     "POST /api/v1/schedules/{schedule}:backfill": ({"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"},),
+    "GET /api/v1/approvals": NO_FIELDS,
+    "POST /api/v1/runs/{run}/approvals/{step}": ({"decision": "APPROVE"}, {"decision": "REJECT"}),
     "GET /api/v1/signingKeys": NO_FIELDS,
     "POST /api/v1/signingKeys/{kid}:retire": NO_FIELDS,
     "POST /api/v1/signingKeys:rotate": NO_FIELDS,
     "GET /api/v1/spend": ({}, *(ORG | {"by": by} for by in ("key", "desk", "model"))),
     "GET /api/v1/templates": NO_FIELDS,
     "GET /api/v1/templates/{name}": NO_FIELDS,
+    "PUT /api/v1/templates/{name}": ({"source": TEMPLATE},),
+    "DELETE /api/v1/templates/{name}": NO_FIELDS,
+    "GET /api/v1/templates/{name}/versions": NO_FIELDS,
+    "POST /api/v1/templates:validate": ({"source": TEMPLATE},),
     "GET /api/v1/upstreams": NO_FIELDS,
     "PUT /api/v1/upstreams/{name}": ({"addresses": ["127.0.0.1:9"]},),
     "DELETE /api/v1/upstreams/{name}": NO_FIELDS,

@@ -18,7 +18,7 @@ from support.json_types import Json, JsonObject
 SHARED = {
     "/api/v1/models/{id}": "models are the platform's",
     "/v1/models/{model}": "models are the platform's",
-    "/api/v1/templates/{name}": "templates are the platform's",
+    "/api/v1/templates/{name}": "strangers use templates of their own desks: see workflow/test_desk_templates.py",
     "/api/v1/audit/records/{index}/proof": "a proof shows a record to its own desk only: see below",
 }
 """Endpoints of objects without an owner, and why."""
@@ -50,6 +50,7 @@ WALLED = (
         "/api/v1/redrives/",
         "/api/v1/schedules",
         "/api/v1/experiments",
+        "/api/v1/templates",
     ),
     *("/api/v1/model-versions/", "/api/v1/promotions/", "/api/v1/aliases/{name}/history"),
 )
@@ -74,6 +75,7 @@ VISIBLE_PATHS = (
 REASON = {"reason": "mine"}
 EXPIRES_AT = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 BODIES: JsonObject = {
+    "/api/v1/runs/{run}/approvals/{step}": {"decision": "APPROVE"},
     "/api/v1/aliases/{name}:rollback": REASON,
     "/api/v1/model-versions/{id}:revoke": REASON,
     "/api/v1/model-versions/{id}:retire": REASON,

@@ -28,6 +28,8 @@ ORG_AMOUNT = "9911.37"
 AMOUNTS = ("4711.17", "471117", ORG_AMOUNT)
 WORD = re.compile(r"kestrel[\w-]*")
 
+TEMPLATE = "name: {name}\ndescription: {description}\nnodes: [{{id: a, uses: wait, with: {{seconds: 1}}}}]\noutput: 1\n"
+
 VICTIM_PATHS = (
     *("/api/v1/me", "/api/v1/keys?all=true", "/api/v1/desks", "/api/v1/limits", "/api/v1/budgets"),
     *(
@@ -39,6 +41,9 @@ VICTIM_PATHS = (
         "/api/v1/redrives/{redrive}",
         "/api/v1/schedules",
         "/api/v1/schedules/{schedule}",
+        "/api/v1/approvals",
+        "/api/v1/templates",
+        "/api/v1/templates/{template}/versions",
         "/api/v1/kills",
         "/api/v1/experiments",
         "/api/v1/model-versions",
@@ -164,7 +169,7 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     wait_until(lambda: operator.get("/api/v1/routes").status_code == 200, "the routes")
     create(operator, "/api/v1/routes/kestrel-route", "PUT", json=route)
     wait_until(lambda: "kestrel-route" in operator.get("/api/v1/routes").text, "the route")
-    ids |= {"alias": "fast", "route": "kestrel-route", "upstream": "all", "model": MODEL, "template": "digest"}
+    ids |= {"alias": "fast", "route": "kestrel-route", "upstream": "all", "model": MODEL, "step": "kestrel-step"}
     ids["kid"] = create(operator, "/api/v1/signingKeys", "GET")["signing_keys"][0]["kid"]
 
     def key_is_known(key: str) -> bool:
@@ -199,6 +204,8 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids |= create_dead_letter(client, headers(VICTIM, DESK, ids["key"], "platform:admin"))
     spec = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": [ids["file_id"]]}}
     ids["schedule"] = create(client, "/api/v1/schedules", json={"name": "kestrel-schedule", "spec": spec})["id"]
+    source = TEMPLATE.format(name="kestrel_template", description="kestrel-description")
+    ids["template"] = create(client, "/api/v1/templates/kestrel_template", "PUT", json={"source": source})["name"]
     ids["response_id"] = create(client, "/v1/responses", json={"model": MODEL, "input": "kestrel-question"})["id"]
     kill = {"subject": "KEY", "name": ids["other_key"], "reason": "kestrel-reason"}
     ids["kill"] = create(client, "/api/v1/kills", json=kill)["id"]

@@ -14,7 +14,6 @@ from drw.kernel.runtime.settings import Profile
 from drw.workflow.orchestration.execution.compensation import Compensation, Compensator
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
-from drw.workflow.orchestration.ports import ReserveSlot
 from support.json_types import Json
 from workflow.harness import WorkflowHarness, workflow_harness
 
@@ -29,8 +28,8 @@ async def harness(
     execute = Interpreter._execute
     errors.clear()
 
-    async def with_compensation(self: Interpreter, run: Run, reserve_slot: ReserveSlot) -> tuple[Json, str]:
-        output, error = await execute(self, run, reserve_slot)
+    async def with_compensation(self: Interpreter, run: Run) -> tuple[Json, str]:
+        output, error = await execute(self, run)
         if error:
             compensator = Compensator(self._journal, self._step_executor)
             undo = [

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from drw.api.workflow.v1.orchestration_pb2 import AMBIGUOUS, BUDGET, PERMANENT, POLICY, TRANSIENT
-from drw.api.workflow.v1.templates_pb2 import Node, Template
+from drw.api.workflow.v1.templates_pb2 import Node
 from drw.billing.reservations.errors import INSUFFICIENT_QUOTA, InsufficientQuota
+from drw.expressions.cel import render
 from drw.kernel.errors import (
     Conflict,
     DeadlineExceeded,
@@ -28,17 +29,22 @@ from drw.killswitch.watch import Killed
 from drw.workflow.orchestration.activities import ACTIVITIES, digest, scopes
 from drw.workflow.orchestration.adapters.dbos_engine import _sqlalchemy_url
 from drw.workflow.orchestration.execution import dependency_graph, failures, retries
-from drw.workflow.orchestration.execution.expression_rendering import render
+from drw.workflow.orchestration.execution.block_execution import LoopArguments, MapArguments
+from drw.workflow.orchestration.execution.waiting import WAITING
 from drw.workflow.templates.activities import ACTIVITIES as TEMPLATE_ACTIVITIES
+from drw.workflow.templates.activities import ARGUMENTS_OF_CONTROL
 
 
 def test_templates_and_orchestration_declare_the_same_activities() -> None:
-    assert TEMPLATE_ACTIVITIES.keys() == ACTIVITIES.keys()
-    for name, declared in TEMPLATE_ACTIVITIES.items():
-        fields = ACTIVITIES[name].arguments.model_fields
-        assert declared.required == {key for key, field in fields.items() if field.is_required()}
-        assert declared.optional == {key for key, field in fields.items() if not field.is_required()}
-        assert inspect.iscoroutinefunction(ACTIVITIES[name].perform)
+    models = {name: activity.arguments for name, activity in ACTIVITIES.items()}
+    models |= {name: arguments for name, (arguments, _) in WAITING.items()}
+    assert TEMPLATE_ACTIVITIES.keys() == models.keys()
+    models |= {"map": MapArguments, "loop": LoopArguments}
+    for name, declared in {**TEMPLATE_ACTIVITIES, **ARGUMENTS_OF_CONTROL}.items():
+        fields = models[name].model_fields if name in models else {}
+        assert set(declared.required) == {key for key, field in fields.items() if field.is_required()}
+        assert set(declared.optional) == {key for key, field in fields.items() if not field.is_required()}
+    assert all(inspect.iscoroutinefunction(activity.perform) for activity in ACTIVITIES.values())
 
 
 def test_a_run_requires_the_scopes_of_all_its_activities() -> None:
@@ -47,10 +53,8 @@ def test_a_run_requires_the_scopes_of_all_its_activities() -> None:
 
 def test_steps_of_the_same_list_depend_on_the_same_item() -> None:
     for_each: dict[str, Any] = {"for_each": "${inputs.files}"}
-    template = Template(
-        nodes=[Node(id="a", **for_each), Node(id="b", needs=["a"], **for_each), Node(id="c", needs=["a", "b"])]
-    )
-    steps = dependency_graph.build_steps(template, {"files": ["x", "y"]})
+    nodes = [Node(id="a", **for_each), Node(id="b", needs=["a"], **for_each), Node(id="c", needs=["a", "b"])]
+    steps = dependency_graph.build_steps(nodes, {"files": ["x", "y"]})
     assert [(s.id, s.item, s.dependencies) for s in steps] == [
         ("a/0", "x", ()),
         ("a/1", "y", ()),
@@ -65,7 +69,7 @@ def test_a_single_reference_keeps_its_type_and_text_interpolates_it() -> None:
     assert render({"a": "${inputs.n}", "b": ["${inputs.files}"]}, scope) == {"a": 3, "b": [["x"]]}
     assert render("n is ${inputs.n} of ${inputs.files}", scope) == 'n is 3 of ["x"]'
     assert render("${steps.a.output.k}", scope) is None
-    with pytest.raises(InvalidRequest, match=r"\$\{steps.a.output.j\}: there is no 'j'"):
+    with pytest.raises(InvalidRequest, match=r"\$\{steps.a.output.j\}: Key not found"):
         render("${steps.a.output.j}", scope)
 
 

@@ -245,7 +245,7 @@ async def test_a_missing_scope_is_named_in_the_error(harness: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"template": "none"}, NotFound, "there is no template 'none'; there are: digest"),
+        ({"template": "none"}, NotFound, "there is no template 'none'; there are: compare_filings, digest"),
         ({"files": []}, InvalidRequest, "the input 'files' must be a list of at least one file id"),
         ({"files": ["a", "a"]}, InvalidRequest, "a list of different file ids"),
         ({"files": [1]}, InvalidRequest, "'files' must be a list of file ids"),

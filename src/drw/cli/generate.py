@@ -12,7 +12,7 @@ from drw.generate import checks, event_schemas, native_modules, rest_routes
 from drw.generate.contracts import API, contracts
 from drw.generate.observability import dashboards, slo_rules
 from drw.generate.protos import ROOT
-from drw.generate.reference import asyncapi, cli, openapi, pages, settings
+from drw.generate.reference import asyncapi, cli, openapi, pages, settings, template_schema
 
 Generator = Callable[[], dict[str, str]]
 """Returns file contents by path in the checkout."""
@@ -26,6 +26,7 @@ GENERATORS: tuple[Generator, ...] = (
     event_schemas.files,
     pages.files,
     settings.files,
+    template_schema.files,
     dashboards.files,
     slo_rules.files,
 )

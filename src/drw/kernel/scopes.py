@@ -11,6 +11,8 @@ SCOPES = {
     "documents:write": "upload, index and delete",
     "workflows:read": "see templates and runs",
     "workflows:run": "start and cancel runs",
+    "workflows:write": "create, change and delete the desk's templates",
+    "workflows:approve": "approve and reject steps of runs that other keys started",
     "experiments:read": "see experiments",
     "experiments:write": "change experiments",
     "experiments:record": "evaluate experiments, and record exposures and outcomes",

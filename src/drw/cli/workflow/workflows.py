@@ -1,4 +1,4 @@
-"""`drw workflows`, `drw runs`: list templates, start, watch and cancel runs."""
+"""`drw workflows`, `drw runs`: list templates, start, watch, approve and cancel runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from drw.cli.terminal import console
 from drw.kernel.errors import InvalidRequest
 
 workflows = typer.Typer(help="List workflow templates and start runs.", no_args_is_help=True)
-runs = typer.Typer(help="List, watch and cancel runs.", no_args_is_help=True)
+runs = typer.Typer(help="List, watch, approve and cancel runs.", no_args_is_help=True)
 
 Run = Annotated[str, typer.Argument(help="Run id, from `drw runs list`.", show_default=False)]
+WaitingStep = Annotated[str, typer.Argument(help="Step id, from `drw runs approvals`.", show_default=False)]
+Comment = Annotated[str, typer.Option(help="Reason, shown in the output of the step.")]
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -146,6 +148,46 @@ def cancel_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> Non
         write(f"{run} is {response['state'].lower()}")
 
 
+@runs.command("approvals")
+def list_approvals(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the steps that wait for approval, oldest first."""
+    approvals = Api.of(data_dir).get("/api/v1/approvals")["approvals"]
+    if as_json:
+        write_json(approvals)
+        return
+    rows = [
+        (
+            *(a["run"], a["step"], a["title"], f"{len(a['votes'])} of {a['quorum']}"),
+            *(format_time(a.get("deadline")), a["started_by"]),
+        )
+        for a in approvals
+    ]
+    write_table(("RUN", "STEP", "TITLE", "APPROVALS", "DEADLINE", "STARTED BY"), rows, "nothing waits for approval")
+
+
+@runs.command("approve")
+def approve(
+    run: Run, step: WaitingStep, comment: Comment = "", data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Approve a waiting step. The key that started the run cannot."""
+    _decide(data_dir, run, step, "APPROVE", comment, as_json)
+
+
+@runs.command("reject")
+def reject(run: Run, step: WaitingStep, comment: Comment = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Reject a waiting step. The key that started the run cannot."""
+    _decide(data_dir, run, step, "REJECT", comment, as_json)
+
+
+def _decide(data_dir: Path | None, run: str, step: str, decision: str, comment: str, as_json: bool) -> None:
+    body = {"decision": decision, "comment": comment}
+    response = Api.of(data_dir).post(f"/api/v1/runs/{run}/approvals/{step}", body)
+    if as_json:
+        write_json(response)
+    else:
+        write(f"{step} of {run} is {response['state'].lower()}: {len(response['votes'])} of {response['quorum']} votes")
+
+
 def _watch(api: Api, run: str, as_json: bool) -> None:
     for event in api.events("GET", f"/api/v1/runs/{run}:watch"):
         if not event["event_id"]:
@@ -198,4 +240,9 @@ def _parse_input(api: Api, input_type: str, text: str) -> Any:
             raise InvalidRequest(f"{text!r} is not a whole number") from None
     if input_type == "FILES":
         return [api.upload("/v1/files", file, purpose="assistants")["id"] for file in files_of(Path(text))]
+    if input_type in ("NUMBER", "BOOLEAN", "LIST", "OBJECT"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise InvalidRequest(f"{text!r} is not JSON, as an input of the type {input_type} needs") from None
     return text

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drw.api.kernel.v1.kernel_pb2 import Json
-from drw.api.workflow.v1.orchestration_pb2 import Failure, Run, Step
+from drw.api.workflow.v1.orchestration_pb2 import Approval, Failure, Run, Step, Vote
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.json_messages import json_message, json_value
 
@@ -54,6 +54,25 @@ def failure(row: dict[str, Any]) -> Failure:
         attempts=row["attempts"],
         failed_at=timestamp(row["ended_at"]),
         restart_of=row["restart_of"],
+    )
+
+
+def approval(row: dict[str, Any], votes: list[dict[str, Any]]) -> Approval:
+    """Return an approval with its votes."""
+    return Approval(
+        run=row["run"],
+        step=row["step"],
+        template=row["template_name"],
+        title=row["title"],
+        details=_value(row["details"]),
+        quorum=row["quorum"],
+        state=row["state"],
+        deadline=timestamp(row["deadline"]),
+        votes=[
+            Vote(key=vote["key"], decision=vote["decision"], comment=vote["comment"], at=timestamp(vote["at"]))
+            for vote in votes
+        ],
+        started_by=row["started_by"],
     )
 
 

@@ -11,6 +11,10 @@ from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.workflow.orchestration.activities import ACTIVITIES, scopes
+from drw.workflow.orchestration.execution.dependency_graph import all_nodes
+from drw.workflow.orchestration.execution.waiting import WAITING
+
+CONTROL = frozenset({"loop", "map", "switch"})
 
 
 class CredentialEnded(Forbidden):
@@ -51,9 +55,11 @@ def check_scopes(caller: Principal, template: Template) -> None:
         InvalidRequest: this release does not have one of the activities.
         Forbidden: a scope is missing.
     """
-    if unknown := sorted({node.uses for node in template.nodes} - ACTIVITIES.keys()):
+    names = {node.uses for node in all_nodes(template.nodes)} - CONTROL
+    if unknown := sorted(names - ACTIVITIES.keys() - WAITING.keys()):
         raise InvalidRequest(f"the template {template.name!r} uses {unknown[0]!r}, which this release does not have")
-    required = scopes(node.uses for node in template.nodes)
+    waiting_scopes = {scope for name in names & WAITING.keys() for scope in WAITING[name][1]}
+    required = sorted({*scopes(names & ACTIVITIES.keys()), *waiting_scopes})
     if missing := [scope for scope in required if scope not in caller.scopes]:
         raise Forbidden(
             f"a run of {template.name!r} needs the scopes {' and '.join(map(repr, required))};"

@@ -48,7 +48,8 @@ def kept_steps(
     """Return the ids of the steps that do not run again: those of nodes that do not depend on the node `from_step`.
 
     Raises:
-        InvalidRequest: there is no such node, or a kept node has another activity or list than in the old run.
+        InvalidRequest: there is no such node, a kept node has another activity or list than in the old run, or an
+            approval would be kept for something else than what was approved.
     """
     if not from_step:
         return []
@@ -60,7 +61,10 @@ def kept_steps(
         )
     old_nodes = {node.id: node for node in old_template.nodes}
     kept = [nodes[name] for name in nodes if name not in _descendants(template, from_step)]
+    same_run = template.version == old_template.version and inputs == old_inputs
     for node in kept:
+        if not same_run:
+            _check_approvals(node)
         _check_unchanged(node, old_nodes.get(node.id), inputs, old_inputs)
     return [step for node in kept for step in dependency_graph.step_ids(node, inputs)]
 
@@ -71,6 +75,14 @@ def _descendants(template: Template, name: str) -> set[str]:
         if descendants & set(node.needs):
             descendants.add(node.id)
     return descendants
+
+
+def _check_approvals(node: Node) -> None:
+    if any(inner.uses == "approval" for inner in dependency_graph.all_nodes([node])):
+        raise InvalidRequest(
+            f"{node.id!r} was approved for other inputs or another version of the template: start from it or earlier",
+            param="from_step",
+        )
 
 
 def _check_unchanged(node: Node, old_node: Node | None, inputs: dict[str, Any], old_inputs: dict[str, Any]) -> None:

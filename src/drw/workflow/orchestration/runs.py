@@ -48,6 +48,15 @@ class RunRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ParentRun:
+    """The run whose step starts another run."""
+
+    id: str
+    depth: int
+    """The number of runs above it."""
+
+
+@dataclass(frozen=True, slots=True)
 class KeptSteps:
     """The steps of a failed run whose outputs its restart keeps."""
 
@@ -97,18 +106,21 @@ class Runs:
         request: RunRequest,
         template: Template,
         inputs: dict[str, Any],
+        *,
         kept: KeptSteps | None = None,
+        parent: ParentRun | None = None,
     ) -> str:
-        """Queue a run for the leader; return its id.
+        """Queue a run for the leader; return its id. Child runs do not count as the desk's unfinished runs.
 
         Raises:
             Conflict: the request id was used with other contents.
             RateLimited: the desk has too many unfinished runs.
         """
         async with self._database.transaction() as connection:
-            await self.check_open_runs(connection, caller)
+            if parent is None:
+                await self.check_open_runs(connection, caller)
             run = f"run_{uuid4().hex}"
-            if await self.insert(connection, caller, run, request, template, inputs, kept=kept):
+            if await self.insert(connection, caller, run, request, template, inputs, kept=kept, parent=parent):
                 return run
         existing = await self.find_by_request_id(caller, request)
         assert existing is not None
@@ -125,6 +137,7 @@ class Runs:
         origin: Mapping[str, str] | None = None,
         *,
         kept: KeptSteps | None = None,
+        parent: ParentRun | None = None,
     ) -> bool:
         """Queue a run for the leader as part of a transaction; return False if its request id has a run already.
 
@@ -133,14 +146,14 @@ class Runs:
         trace = telemetry.outgoing_headers().get("traceparent", "")
         cursor = await connection.execute(
             "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
-            " template_version, inputs, trace, restart_of)"
-            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " template_version, inputs, trace, restart_of, parent, depth)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " on conflict (org, desk, request_id, walls) do nothing returning id",
             (
                 *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
                 *(request.request_id, request.fingerprint, template.SerializeToString()),
                 *(template.name, template.version, orjson.dumps(inputs).decode(), trace),
-                kept.run if kept else "",
+                *(kept.run if kept else "", parent.id if parent else None, parent.depth + 1 if parent else 0),
             ),
         )
         if await cursor.fetchone() is None:
@@ -208,6 +221,7 @@ class Runs:
             (f"cancelled {reason}", run),
         )
         await cancel_open_steps(connection, run)
+        await cancel_children(connection, self._audit, run)
         await self._audit.record("run.end", run, outcome="cancelled", connection=connection)
         await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
 
@@ -218,7 +232,8 @@ class Runs:
             RateLimited: it has too many unfinished runs.
         """
         cursor = await connection.execute(
-            "select count(*) as open from visible_runs(%s, %s, %s) where state in ('QUEUED', 'RUNNING')",
+            "select count(*) as open from visible_runs(%s, %s, %s) where state in ('QUEUED', 'RUNNING')"
+            " and parent is null",
             _visibility(caller),
         )
         row = await cursor.fetchone()
@@ -229,7 +244,7 @@ class Runs:
             )
 
     async def _insert_steps(self, connection: Connection, run: str, template: Template, inputs: dict[str, Any]) -> None:
-        ids = [step.id for step in dependency_graph.build_steps(template, inputs)]
+        ids = [step.id for step in dependency_graph.build_steps(template.nodes, inputs)]
         await connection.execute(
             "insert into step (run, id, position) select %s, id, position from unnest(%s::text[])"
             " with ordinality as planned (id, position)",
@@ -244,6 +259,24 @@ async def cancel_open_steps(connection: Connection, run: str) -> None:
         " where run = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')",
         (run,),
     )
+
+
+async def cancel_children(connection: Connection, audit: AuditWriter, run: str) -> None:
+    """Cancel the unfinished descendants of an ended run. Parents are locked before their children."""
+    cursor = await connection.execute(
+        "select id from run where parent = %s and state in ('QUEUED', 'RUNNING') order by id for update", (run,)
+    )
+    for row in await cursor.fetchall():
+        child, reason = row["id"], f"its parent {run} has ended"
+        await events.add(connection, child, "cancelled", detail=reason)
+        await connection.execute(
+            "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
+            (reason, child),
+        )
+        await cancel_open_steps(connection, child)
+        await cancel_children(connection, audit, child)
+        await audit.record("run.end", child, outcome="cancelled", connection=connection)
+        await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
 
 
 def _visibility(caller: Principal) -> tuple[str, str, list[str]]:

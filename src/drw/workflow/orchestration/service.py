@@ -9,10 +9,15 @@ from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
+from drw.api.rag.v1.retrieval_rpc import RetrievalClient
 from drw.api.workflow.v1 import orchestration_rpc as contract
 from drw.api.workflow.v1.orchestration_pb2 import (
+    Approval,
     CancelRunRequest,
+    DecideApprovalRequest,
     GetRunRequest,
+    ListApprovalsRequest,
+    ListApprovalsResponse,
     ListFailuresRequest,
     ListFailuresResponse,
     ListRunsRequest,
@@ -20,6 +25,7 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     RestartRunRequest,
     Run,
     StartRunRequest,
+    Vote,
 )
 from drw.api.workflow.v1.schedules_pb2 import (
     Backfill,
@@ -40,17 +46,21 @@ from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
 from drw.events.publisher import create_tables
-from drw.kernel.errors import Conflict, Unavailable
+from drw.kernel.errors import Conflict, InvalidRequest, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
 from drw.workflow.orchestration import failed_runs, inputs, messages, restarts
-from drw.workflow.orchestration.activities import Services
+from drw.workflow.orchestration.activities import Services, python_function
+from drw.workflow.orchestration.approvals import Approvals
+from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.leader_election import LeaderElection
 from drw.workflow.orchestration.execution.run_journal import RunJournal
+from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import StepExecutor
+from drw.workflow.orchestration.execution.waiting import WaitingSteps
 from drw.workflow.orchestration.metrics import update_gauges
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.permissions import PresentPermissions, check_scopes
@@ -68,10 +78,17 @@ class Orchestration(contract.Orchestration):
     """Serves `drw.api.workflow.v1.Orchestration`."""
 
     def __init__(
-        self, database: Database, runs: Runs, templates: TemplatesClient, kills: KillList, schedules: ScheduleOperations
+        self,
+        database: Database,
+        runs: Runs,
+        approvals: Approvals,
+        templates: TemplatesClient,
+        kills: KillList,
+        schedules: ScheduleOperations,
     ) -> None:
         self._database = database
         self._runs = runs
+        self._approvals = approvals
         self._templates = templates
         self._kills = kills
         self._schedules = schedules
@@ -142,6 +159,21 @@ class Orchestration(contract.Orchestration):
         steps = restarts.kept_steps(template, values, old_template, old_inputs, restart.from_step)
         return await self._runs.start(caller, restart, template, values, KeptSteps(old_run["id"], steps))
 
+    async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
+        """Return the waiting approvals of the desk."""
+        rows = await self._approvals.pending(context.caller())
+        return ListApprovalsResponse(approvals=[messages.approval(*row) for row in rows])
+
+    async def decide_approval(self, request: DecideApprovalRequest, /) -> Approval:
+        """Record the decision of the caller's key."""
+        if request.decision == Vote.DECISION_UNSPECIFIED:
+            raise InvalidRequest("decision must be APPROVE or REJECT", param="decision")
+        decision = Vote.Decision.Name(request.decision)
+        caller = context.caller()
+        return messages.approval(
+            *await self._approvals.vote(caller, request.run, request.step, decision, request.comment)
+        )
+
     async def create_schedule(self, request: CreateScheduleRequest, /) -> Schedule:
         """Create a schedule."""
         return await self._schedules.create(request)
@@ -183,18 +215,27 @@ async def build(scope: ServiceContext) -> Orchestration:
     database = await scope.database()
     await create_tables(database)
     journal = RunJournal(database, scope.audit(), settings.max_interruptions)
-    services = Services(scope.client(DocumentsClient), scope.client(ServingClient))
+    services = Services(
+        scope.client(DocumentsClient),
+        scope.client(ServingClient),
+        scope.client(RetrievalClient),
+        python_function.load(settings.functions),
+    )
+    runs = Runs(database, scope.audit(), settings.max_open_runs)
+    approvals = Approvals(database, scope.audit())
+    signals = Signals(database)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
     step_executor = StepExecutor(journal, services, settings.initial_retry_seconds, kills)
-    interpreter = Interpreter(journal, step_executor, settings.max_concurrent_steps)
+    templates = scope.client(TemplatesClient)
+    children = ChildRuns(database, runs, templates, kills, check_scopes)
+    waiting = WaitingSteps(journal, approvals, children, signals)
+    interpreter = Interpreter(journal, step_executor, waiting, settings.max_concurrent_steps)
     engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": settings.executor})  # type: ignore[type-abstract]
     relay = OutboxRelay(database, scope.client(StateClient))
-    leader = LeaderElection(settings.executor, database, journal, engine, interpreter, relay)
+    leader = LeaderElection(settings.executor, database, journal, engine, interpreter, relay, signals)
     scope.background(leader.run)
 
-    runs = Runs(database, scope.audit(), settings.max_open_runs)
-    templates = scope.client(TemplatesClient)
     permissions = PresentPermissions(scope.client(AuthenticationClient) if scope.has("authentication") else None)
     preparation = Preparation(permissions, templates, kills)
     schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_leader)
@@ -209,4 +250,4 @@ async def build(scope: ServiceContext) -> Orchestration:
 
     scope.describe(describe)
     scope.on_scrape(partial(update_gauges, database))
-    return Orchestration(database, runs, templates, kills, schedules.operations)
+    return Orchestration(database, runs, approvals, templates, kills, schedules.operations)

@@ -18,6 +18,9 @@ class Settings(Base):
     """Maximum concurrent steps of one run."""
     max_open_runs: int = Field(default=50, ge=1)
     """Maximum unfinished runs per desk, counted within the caller's walls."""
+    functions: dict[str, str] = Field(default_factory=dict)
+    """Functions that `python` nodes call, by name, as in `pnl = "desk.functions:pnl"`. Packages add functions with the
+    entry point `drw.workflow.functions`."""
     initial_retry_seconds: float = Field(default=0.5, gt=0, le=60)
     """Delay between a step's first and second attempt. It doubles with each attempt, up to 15 s."""
     max_interruptions: int = Field(default=20, ge=1)

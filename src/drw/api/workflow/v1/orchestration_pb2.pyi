@@ -175,6 +175,84 @@ class Failure(_message.Message):
     restart_of: str
     def __init__(self, number: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., key: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., step: _Optional[str] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., attempts: _Optional[int] = ..., failed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restart_of: _Optional[str] = ...) -> None: ...
 
+class ListApprovalsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListApprovalsResponse(_message.Message):
+    __slots__ = ("approvals",)
+    APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    approvals: _containers.RepeatedCompositeFieldContainer[Approval]
+    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ...) -> None: ...
+
+class DecideApprovalRequest(_message.Message):
+    __slots__ = ("run", "step", "decision", "comment")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    step: str
+    decision: Vote.Decision
+    comment: str
+    def __init__(self, run: _Optional[str] = ..., step: _Optional[str] = ..., decision: _Optional[_Union[Vote.Decision, str]] = ..., comment: _Optional[str] = ...) -> None: ...
+
+class Vote(_message.Message):
+    __slots__ = ("key", "decision", "comment", "at")
+    class Decision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        DECISION_UNSPECIFIED: _ClassVar[Vote.Decision]
+        APPROVE: _ClassVar[Vote.Decision]
+        REJECT: _ClassVar[Vote.Decision]
+    DECISION_UNSPECIFIED: Vote.Decision
+    APPROVE: Vote.Decision
+    REJECT: Vote.Decision
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    decision: Vote.Decision
+    comment: str
+    at: _timestamp_pb2.Timestamp
+    def __init__(self, key: _Optional[str] = ..., decision: _Optional[_Union[Vote.Decision, str]] = ..., comment: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Approval(_message.Message):
+    __slots__ = ("run", "step", "template", "title", "details", "quorum", "state", "deadline", "votes", "started_by")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[Approval.State]
+        PENDING: _ClassVar[Approval.State]
+        APPROVED: _ClassVar[Approval.State]
+        REJECTED: _ClassVar[Approval.State]
+        EXPIRED: _ClassVar[Approval.State]
+    STATE_UNSPECIFIED: Approval.State
+    PENDING: Approval.State
+    APPROVED: Approval.State
+    REJECTED: Approval.State
+    EXPIRED: Approval.State
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    QUORUM_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    VOTES_FIELD_NUMBER: _ClassVar[int]
+    STARTED_BY_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    step: str
+    template: str
+    title: str
+    details: _kernel_pb2.Json
+    quorum: int
+    state: Approval.State
+    deadline: _timestamp_pb2.Timestamp
+    votes: _containers.RepeatedCompositeFieldContainer[Vote]
+    started_by: str
+    def __init__(self, run: _Optional[str] = ..., step: _Optional[str] = ..., template: _Optional[str] = ..., title: _Optional[str] = ..., details: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., quorum: _Optional[int] = ..., state: _Optional[_Union[Approval.State, str]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., votes: _Optional[_Iterable[_Union[Vote, _Mapping]]] = ..., started_by: _Optional[str] = ...) -> None: ...
+
 class Step(_message.Message):
     __slots__ = ("id", "state", "attempts", "error", "started_at", "ended_at", "output", "failure_class")
     ID_FIELD_NUMBER: _ClassVar[int]

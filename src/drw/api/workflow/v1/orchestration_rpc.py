@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import orchestration_pb2
-from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, RestartRunRequest, Run, StartRunRequest
+from drw.api.workflow.v1.orchestration_pb2 import Approval, CancelRunRequest, DecideApprovalRequest, GetRunRequest, ListApprovalsRequest, ListApprovalsResponse, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, RestartRunRequest, Run, StartRunRequest
 from drw.api.workflow.v1.schedules_pb2 import Backfill, BackfillScheduleRequest, CreateScheduleRequest, DeleteScheduleRequest, DeleteScheduleResponse, GetScheduleRequest, ListSchedulesRequest, ListSchedulesResponse, PauseScheduleRequest, Preview, PreviewScheduleRequest, ResumeScheduleRequest, Schedule
 
 
@@ -70,6 +70,14 @@ class Orchestration(Servicer):
     async def delete_schedule(self, request: DeleteScheduleRequest, /) -> DeleteScheduleResponse:
         """DeleteSchedule deletes a schedule and its back-fills. Open runs continue."""
         raise MethodNotImplemented("DeleteSchedule")
+
+    async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
+        """ListApprovals lists the desk's runs that wait for an approval, oldest first."""
+        raise MethodNotImplemented("ListApprovals")
+
+    async def decide_approval(self, request: DecideApprovalRequest, /) -> Approval:
+        """DecideApproval approves or rejects a waiting step. The key that started the run cannot decide, and each key decides once."""
+        raise MethodNotImplemented("DecideApproval")
 
 
 class OrchestrationClient(Client):
@@ -145,4 +153,14 @@ class OrchestrationClient(Client):
     async def delete_schedule(self, request: DeleteScheduleRequest, /, *, timeout: float | None = None) -> DeleteScheduleResponse:
         """DeleteSchedule deletes a schedule and its back-fills. Open runs continue."""
         answer: DeleteScheduleResponse = await self._unary("DeleteSchedule", request, timeout)
+        return answer
+
+    async def list_approvals(self, request: ListApprovalsRequest, /, *, timeout: float | None = None) -> ListApprovalsResponse:
+        """ListApprovals lists the desk's runs that wait for an approval, oldest first."""
+        answer: ListApprovalsResponse = await self._unary("ListApprovals", request, timeout)
+        return answer
+
+    async def decide_approval(self, request: DecideApprovalRequest, /, *, timeout: float | None = None) -> Approval:
+        """DecideApproval approves or rejects a waiting step. The key that started the run cannot decide, and each key decides once."""
+        answer: Approval = await self._unary("DecideApproval", request, timeout)
         return answer

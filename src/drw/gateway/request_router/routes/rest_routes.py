@@ -12,6 +12,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/approvals",
+        upstream="workflow",
+        scopes=("workflows:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/audit",
         upstream="gateway",
         scopes=("audit:read",),
@@ -194,7 +200,7 @@ REST_ROUTES = (
     RestRoute(
         path="/api/v1/runs",
         upstream="workflow",
-        scopes=("workflows:read", "workflows:run"),
+        scopes=("workflows:approve", "workflows:read", "workflows:run"),
         idle_seconds=900,
     ),
     RestRoute(
@@ -229,6 +235,12 @@ REST_ROUTES = (
     ),
     RestRoute(
         path="/api/v1/templates",
+        upstream="workflow",
+        scopes=("workflows:read", "workflows:write"),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/templates:validate",
         upstream="workflow",
         scopes=("workflows:read",),
         idle_seconds=120,

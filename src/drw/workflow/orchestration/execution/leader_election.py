@@ -16,6 +16,7 @@ from drw.kernel.storage.database import Database
 from drw.workflow.orchestration import runs
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.run_journal import RunJournal
+from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.ports import Engine
 
@@ -36,6 +37,7 @@ class LeaderElection:
         engine: Engine,
         interpreter: Interpreter,
         relay: OutboxRelay,
+        signals: Signals,
     ) -> None:
         self._lock = LockId.named(LEADER, executor)
         self._database = database
@@ -43,6 +45,7 @@ class LeaderElection:
         self._engine = engine
         self._interpreter = interpreter
         self._relay = relay
+        self._signals = signals
         self.is_leader = False
 
     async def run(self) -> None:
@@ -56,7 +59,7 @@ class LeaderElection:
                 await self._engine.start(self._interpreter.run)
                 self.is_leader = True
                 log.info("elected leader: this process executes runs")
-                await lock.run(self._dispatch_runs(), self._relay.run())
+                await lock.run(self._dispatch_runs(), self._relay.run(), self._signals.run())
             finally:
                 self.is_leader = False
                 stopped = sorted(self._engine.active_runs())

@@ -7,20 +7,23 @@ the process dies between the end of a step and the engine's record of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 import orjson
 
 from drw.api.workflow.v1.orchestration_pb2 import PERMANENT, FailureClass
 from drw.api.workflow.v1.templates_pb2 import Template
+from drw.kernel.errors import DrwError
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events, failed_runs
+from drw.workflow.orchestration.execution import signals
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 from drw.workflow.orchestration.ports import LeadershipLost
-from drw.workflow.orchestration.runs import cancel_open_steps
+from drw.workflow.orchestration.runs import cancel_children, cancel_open_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,34 @@ class Run:
     template: Template
     inputs: dict[str, Any]
     trace: str
+    started_at: str = ""
+    """When it was started, as the journal has it."""
+    depth: int = 0
+    """The number of runs above it."""
+
+
+class RecordedFailure(DrwError):
+    """A step has failed, as the journal records."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStep:
+    """A control node or a waiting step: what it decided first, and its output or error if it has finished."""
+
+    decision: Any
+    finished: bool = False
+    output: Any = None
+    error: str = ""
+
+    def result(self) -> Any:
+        """Return the output of a finished step.
+
+        Raises:
+            RecordedFailure: it failed before the process that executed it ended.
+        """
+        if self.error:
+            raise RecordedFailure(self.error)
+        return self.output
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +148,7 @@ class RunJournal:
         """
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
+            await _add_step(connection, run.id, step)
             cursor = await connection.execute(
                 "update step set attempts = attempts + 1, state = 'RUNNING',"
                 " started_at = coalesce(started_at, clock_timestamp())"
@@ -132,15 +164,35 @@ class RunJournal:
             await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": number})
         return Attempt(number, after_interruption=row["previous"] == "RUNNING")
 
-    async def add_step(self, run: Run, step: str) -> None:
-        """Add a step that is not in the template. Idempotent."""
+    async def open_step(self, run: Run, step: str, decision: Any) -> OpenStep:
+        """Record what a control node or a waiting step decided; return what it decided first.
+
+        Raises:
+            LeadershipLost: this process no longer owns the run.
+        """
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
-            await connection.execute(
-                "insert into step (run, id, position) select %s, %s, max(position) + 1 from step where run = %s"
-                " on conflict do nothing",
-                (run.id, step, run.id),
+            await _add_step(connection, run.id, step)
+            cursor = await connection.execute(
+                "update step set attempts = 1, state = 'RUNNING', decision = %s, started_at = clock_timestamp()"
+                " where run = %s and id = %s and state = 'QUEUED'",
+                (orjson.dumps(decision).decode(), run.id, step),
             )
+            if cursor.rowcount:
+                await events.add(connection, run.id, "started", step=step)
+                await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": 1})
+                return OpenStep(decision)
+            cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
+            row = await cursor.fetchone()
+        if row is None or row["state"] not in ("RUNNING", "SUCCEEDED", "FAILED"):
+            raise _cannot_execute(run, step)
+        error = row["error"] if row["state"] == "FAILED" else ""
+        return OpenStep(row["decision"], finished=row["state"] != "RUNNING", output=row["output"], error=error)
+
+    async def fail_open_step(self, run: Run, step: str, failure: StepFailure) -> None:
+        """Record that a control node or a waiting step has failed, even before it was opened."""
+        if not (await self.open_step(run, step, None)).finished:
+            await self.end_step(run, step, 1, failure=failure)
 
     async def steps_to_compensate(self, run: Run, steps: list[str]) -> list[str]:
         """Return those of the steps that may have taken effect, the last one first."""
@@ -205,9 +257,11 @@ class RunJournal:
             "update run set state = %s, error = %s, output = %s, ended_at = clock_timestamp() where id = %s",
             (state.upper(), error, None if error else output_json, run.id),
         )
-        if error:
+        if error and not run.depth:  # the failure of a child run fails its parent
             await failed_runs.number(connection, run.id)
         await cancel_open_steps(connection, run.id)
+        await cancel_children(connection, self._audit, run.id)
+        await signals.notify(connection)
         outcome = "failed" if error else "ok"
         details = {"output": digest(output_json), "fence": run.fence}
         await self._audit.record("run.end", run.id, outcome=outcome, details=details, connection=connection)
@@ -238,6 +292,8 @@ def _run(row: dict[str, Any]) -> Run:
         template=Template.FromString(row["template"]),
         inputs=row["inputs"],
         trace=row["trace"],
+        started_at=row["created_at"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        depth=row["depth"],
     )
 
 
@@ -250,6 +306,19 @@ async def _finished_attempt(connection: Connection, run: Run, step: str) -> Atte
     cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
     row = await cursor.fetchone()
     if row is None or row["state"] == "CANCELLED":
-        raise LeadershipLost(f"the step {step!r} of the run {run.id!r} cannot be executed any more", run=run.id)
+        raise _cannot_execute(run, step)
     error = row["error"] if row["state"] == "FAILED" else ""
     return Attempt(row["attempts"], finished=True, output=row["output"], error=error)
+
+
+async def _add_step(connection: Connection, run: str, step: str) -> None:
+    """Add a step inside of a control node, unless it exists. It is listed after the steps that began before."""
+    await connection.execute(
+        "insert into step (run, id, position) select id, %s, 100000 + events from run where id = %s"
+        " on conflict do nothing",
+        (step, run),
+    )
+
+
+def _cannot_execute(run: Run, step: str) -> LeadershipLost:
+    return LeadershipLost(f"the step {step!r} of the run {run.id!r} cannot be executed any more", run=run.id)

@@ -7,24 +7,20 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar
 
-import orjson
-
 from drw.api.workflow.v1.orchestration_pb2 import TRANSIENT, FailureClass
-from drw.kernel.errors import DeadlineExceeded, DrwError, TooLarge, Unavailable
+from drw.kernel.errors import DeadlineExceeded, DrwError, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.transport import translated_errors
 from drw.killswitch.watch import Killed, KillList
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, StepContext
-from drw.workflow.orchestration.execution import failures, retries
+from drw.workflow.orchestration.execution import failures, output_check, retries
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
 from drw.workflow.orchestration.metrics import STEP_ATTEMPTS
 from drw.workflow.orchestration.ports import LeadershipLost
 
 log = logging.getLogger(__name__)
-
-MAX_OUTPUT_BYTES = 64 * 1024
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -114,9 +110,7 @@ class StepExecutor:
                     output = await activity.perform(self._services, step_context, activity.validate(arguments))
             except TimeoutError as error:
                 raise DeadlineExceeded(f"it did not finish within {seconds:g} s") from error
-        size = len(orjson.dumps(output))
-        if size > MAX_OUTPUT_BYTES:
-            raise TooLarge(f"its output has {size} bytes; at most {MAX_OUTPUT_BYTES}: write a file and return its id")
+        output_check.check(step.node, output)
         return output
 
     async def _record_retry(
