@@ -157,7 +157,7 @@ class Orchestration(contract.Orchestration):
         old_inputs = old_run["inputs"]
         values = inputs.validate(template, restarts.merged_inputs(template, old_inputs, restart.inputs))
         steps = restarts.kept_steps(template, values, old_template, old_inputs, restart.from_step)
-        return await self._runs.start(caller, restart, template, values, KeptSteps(old_run["id"], steps))
+        return await self._runs.start(caller, restart, template, values, kept=KeptSteps(old_run["id"], steps))
 
     async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
         """Return the waiting approvals of the desk."""

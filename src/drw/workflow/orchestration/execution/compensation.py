@@ -57,6 +57,6 @@ class Compensator:
             max_attempts=compensation.max_attempts,
             timeout_seconds=compensation.timeout_seconds,
         )
-        step = Step(node.id, node, None, ())
+        step = Step(node.id, node, None, None, ())
         result = await self._step_executor.execute(run, step, dict(compensation.arguments))
         return f"the compensation of {compensation.step!r} failed: {result['error']}" if "error" in result else ""
