@@ -32,6 +32,8 @@ class Description:
     dtypes: tuple[tuple[str, int], ...] = ()
     """Data types with their number of tensors."""
     context_length: int = 0
+    cache_token_bytes: int = 0
+    """Bytes of the key-value cache of one token in 16 bits, at most."""
     inputs: tuple[TensorSignature, ...] = ()
     """Of an ONNX model."""
     outputs: tuple[TensorSignature, ...] = ()

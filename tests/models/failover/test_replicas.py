@@ -17,7 +17,7 @@ from drw.api.models.v1.serving_pb2 import ChatChunk, ChatMessage, ChatRequest
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.killswitch.watch import KillList
-from drw.models.serving import service
+from drw.models.serving import composition
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from models.failover.double_upstream import TEXT, THOUGHTS
 from models.failover.time_loop import passing
@@ -325,7 +325,7 @@ def test_a_queued_request_moves_on_when_the_circuit_opens(
         outcomes = [[a["outcome"] for a in r["details"]["attempts"]] for r in world.records()]
         assert sorted(outcomes) == [["circuit_open", "ok"], ["unavailable", "ok"]]
 
-    monkeypatch.setattr(service, "AdmissionQueue", CountingQueue)
+    monkeypatch.setattr(composition, "AdmissionQueue", CountingQueue)
     in_world(run, primary={"max_concurrent": 1}, circuits={"consecutive_failures": 1})
 
 

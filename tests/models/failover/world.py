@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
-from drw.models.serving import service
+from drw.models.serving import composition
 from models.failover.double_upstream import TEXT, DoubleUpstream, double_upstream
 from models.failover.time_loop import DoubleClock, passed, passing, run
 from support.json_types import Json, JsonObject
@@ -200,7 +200,7 @@ async def world(
 @pytest.fixture
 def in_world(profile: Profile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run a case: `in_world(case, fallback={...}, **serving)`."""
-    monkeypatch.setattr(service, "Clock", DoubleClock)
+    monkeypatch.setattr(composition, "Clock", DoubleClock)
 
     def go(case: Callable[[World], Awaitable[object]], **settings: Json) -> None:
         async def inside() -> None:

@@ -66,6 +66,10 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
 """Name, elements of a block and bytes of a block. A test compares it with the package `gguf`, which loads slowly."""
 
 
+MAX_CACHE_TOKEN_BYTES = 1 << 30
+"""Larger values are not of a real model."""
+
+
 def parse(reader: Reader, limits: Limits) -> Header:
     """Return the description of a GGUF file.
 
@@ -237,6 +241,7 @@ class _Parser:
             tensors=len(dtypes),
             dtypes=counted(dtypes),
             context_length=count(metadata.get(f"{architecture}.context_length")),
+            cache_token_bytes=_cache_token_bytes(metadata, architecture),
             tokenizer=text(metadata.get("tokenizer.ggml.model")),
             chat_template=templates.get(TEMPLATE, ""),
             licence=text(metadata.get("general.license")),
@@ -249,3 +254,15 @@ class _Parser:
             if isinstance(value, str) and value
         ]
         return Header(description, names, tuple(named))
+
+
+def _cache_token_bytes(metadata: dict[str, Any], architecture: str) -> int:
+    def number(name: str) -> int:
+        return count(metadata.get(f"{architecture}.{name}"))
+
+    heads = number("attention.head_count")
+    width = number("embedding_length") // heads if heads else 0
+    key, value = (number(f"attention.{name}_length") or width for name in ("key", "value"))
+    # The number of heads can differ by layer: an array, which is not read.
+    size = 2 * number("block_count") * (number("attention.head_count_kv") or heads) * (key + value)
+    return min(size, MAX_CACHE_TOKEN_BYTES)

@@ -12,6 +12,8 @@ from drw.billing.usage import UsageUpdate
 from drw.models.serving.errors import NotSupported
 from drw.tensors.datatypes import Tensor, TensorSpec
 
+MIB = 1 << 20
+
 Endpoint = Literal["chat/completions", "completions"]
 Body = dict[str, Any]
 """A validated request in OpenAI's format, without the parameters that serving sets (`model`, `stream`)."""
@@ -254,6 +256,17 @@ class ModelLoader(ABC):
         Raises:
             ModelLoadFailed: the files are not a model that this engine can run, or the process ended.
         """
+
+    def memory_mib(self, spec: ModelSpec, path: Path) -> int:
+        """Return the memory that the process of a model usually needs, in addition to that of the engine itself.
+
+        Three times the size of its files: as they are read, as tensors, and as the engine arranges them.
+
+        Raises:
+            ModelLoadFailed: the files are not a model that this engine can run.
+        """
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        return 3 * sum(file.stat().st_size for file in files) // MIB
 
 
 class Reranker(ABC):

@@ -23,6 +23,7 @@ MODULE = "drw.models.engine"
 DEFAULT_CONTEXT = 4096
 POLL_SECONDS = 0.05
 CHECK_SECONDS = 5.0
+MIB = 1 << 20
 
 
 class LlamaCppProcess(LoadedModel):
@@ -87,15 +88,18 @@ class LlamaCppLoader(ModelLoader):
         self._folder = Path(tempfile.mkdtemp(prefix="drw-models-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
+    def memory_mib(self, spec: ModelSpec, path: Path) -> int:
+        """Return the memory of the files, and of the key-value cache of all slots."""
+        return super().memory_mib(spec, path) + _cache_token_bytes(spec, path) * _context(spec) // MIB
+
     async def load(self, spec: ModelSpec, path: Path, memory_mib: int) -> LoadedModel:
         """Start the process of a model; see `ModelLoader.load`."""
         file = await asyncio.to_thread(_checked_file, spec, path)
         socket = self._folder / f"{secrets.token_hex(8)}.sock"
-        context = spec.slots * (spec.context_length or DEFAULT_CONTEXT)
         arguments = ["--model", str(file), "--socket", str(socket), "--slots", str(spec.slots)]
         arguments += [
             "--context",
-            str(context),
+            str(_context(spec)),
             "--memory",
             str(memory_mib),
             "--threads",
@@ -115,6 +119,32 @@ def _resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGESIZE")
 
 
+def _context(spec: ModelSpec) -> int:
+    """Return the tokens of all slots."""
+    return spec.slots * (spec.context_length or DEFAULT_CONTEXT)
+
+
+def _only_file(spec: ModelSpec, path: Path) -> Path:
+    files = [path] if path.is_file() else sorted(path.rglob("*.gguf"))
+    if len(files) != 1:
+        raise ModelLoadFailed(f"{spec.id!r} has {len(files)} GGUF files; it needs one")
+    return files[0]
+
+
+def _cache_token_bytes(spec: ModelSpec, path: Path) -> int:
+    """Return the bytes of the key-value cache of one token."""
+    from drw.model_files.errors import ModelRejected
+    from drw.model_files.formats import gguf_header
+    from drw.model_files.formats.reader import Reader
+    from drw.model_files.limits import DEFAULT
+
+    try:
+        with _only_file(spec, path).open("rb") as file:
+            return gguf_header.parse(Reader(file.fileno(), path.name), DEFAULT).description.cache_token_bytes
+    except (ModelRejected, OSError) as error:
+        raise ModelLoadFailed(f"{spec.id!r} cannot be loaded: {error}") from error
+
+
 def _checked_file(spec: ModelSpec, path: Path) -> Path:
     """Return the only GGUF file of a model after a check of all its files."""
     from drw.model_files.errors import ModelRejected
@@ -126,7 +156,4 @@ def _checked_file(spec: ModelSpec, path: Path) -> Path:
         raise ModelLoadFailed(f"{spec.id!r} cannot be loaded: {error}") from error
     if spec.digest and inspection.manifest.digest != spec.digest:
         raise ModelLoadFailed(f"the files of {spec.id!r} have the digest {inspection.manifest.digest}")
-    files = [path] if path.is_file() else sorted(path.rglob("*.gguf"))
-    if len(files) != 1:
-        raise ModelLoadFailed(f"{spec.id!r} has {len(files)} GGUF files; it needs one")
-    return files[0]
+    return _only_file(spec, path)

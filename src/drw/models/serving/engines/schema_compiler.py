@@ -144,6 +144,9 @@ class _Process:
         self._process.kill()  # does nothing after its end
         for transport in self._transports:
             transport.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:  # of a cancelled start: no transport closes it
+                pipe.close()
         await asyncio.to_thread(self._process.wait)
 
     async def _connect(self) -> None:

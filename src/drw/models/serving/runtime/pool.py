@@ -250,7 +250,7 @@ class ModelPool:
         try:
             async with asyncio.timeout(self._settings.load_seconds):
                 path = await self._locate(spec)
-                memory_mib = spec.memory_mib or await asyncio.to_thread(self._default_memory, path)
+                memory_mib = spec.memory_mib or await self._default_memory(spec, path)
                 await self._reserve(entry, memory_mib, evict=evict)
                 threads = spec.threads or (0 if spec.kind == "chat" else self._settings.threads)
                 async with self._slots:
@@ -386,6 +386,6 @@ class ModelPool:
     def _update_reserved(self) -> None:
         metrics.RESERVED.set(self._reserved() * MIB)
 
-    def _default_memory(self, path: Path) -> int:
-        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        return self._settings.default_memory_mib + 3 * sum(file.stat().st_size for file in files) // MIB
+    async def _default_memory(self, spec: ModelSpec, path: Path) -> int:
+        of_model = await asyncio.to_thread(self._loader(spec.engine).memory_mib, spec, path)
+        return self._settings.default_memory_mib + of_model

@@ -13,7 +13,8 @@ class RuntimeSettings(Base):
     memory_mib: int = Field(default=4096, ge=64)
     """Memory limits of all loaded models together, in MiB. Above it, the least recently used model is unloaded."""
     default_memory_mib: int = Field(default=256, ge=64)
-    """Memory limit of the process of a model without `memory_mib`, in addition to three times the size of its files."""
+    """Memory limit of the process of a model without `memory_mib`, in addition to three times the size of its files and
+    the key-value cache of a chat model."""
     max_loading: int = Field(default=2, ge=1, le=64)
     """Models that are loaded at the same time."""
     load_seconds: float = Field(default=60.0, gt=0, le=600)
