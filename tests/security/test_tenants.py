@@ -18,7 +18,7 @@ from support.json_types import Json, JsonObject
 SHARED = {
     "/api/v1/models/{id}": "models are the platform's",
     "/v1/models/{model}": "models are the platform's",
-    "/api/v1/templates/{name}": "strangers use templates of their own desks: see workflow/test_desk_templates.py",
+    "/api/v1/templates/{name}": "strangers use templates of their own desks: templates/test_desk_templates.py",
     "/api/v1/audit/records/{index}/proof": "a proof shows a record to its own desk only: see below",
 }
 """Endpoints of objects without an owner, and why."""

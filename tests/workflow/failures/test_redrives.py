@@ -69,8 +69,12 @@ async def test_a_group_is_redriven_after_its_probe_succeeds(
         failed = await failed_runs(harness, 3)
         release = harness.calls.block("index file-0")
         started = await redrive(harness, DeadLetterFilter(group=failed[0].group), request_id="once")
-        await until(lambda: harness.calls.active == 1, "the probe")
-        assert await states(harness) == {"REDRIVEN": 1, "REDRIVING": 2}  # the others wait for it
+
+        async def only_the_probe_has_started() -> bool:
+            return await states(harness) == {"REDRIVEN": 1, "REDRIVING": 2}
+
+        await until(only_the_probe_has_started, "the probe")
+        await until(lambda: harness.calls.active == 1, "its step")
         release.set()
         ended = await wait_until_redriven(harness, started)
         assert (ended.dead_letters, ended.started, ended.waiting) == (3, 3, 0)

@@ -22,7 +22,7 @@ from drw.workflow.templates import parser
 from workflow.doubles import until
 from workflow.harness import WorkflowHarness, workflow_harness
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHIPPED = sorted((ROOT / "src/drw/workflow/templates/shipped").glob("*.yaml"))
 
 
