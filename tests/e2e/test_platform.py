@@ -25,7 +25,7 @@ def test_status_is_healthy_and_every_service_is_implemented(platform: Platform) 
     result = platform.json("status")
     assert result["healthy"]
     states = {s["name"]: s["state"] for s in result["services"]}
-    assert len(states) == 17
+    assert len(states) == 18
     assert {n for n, s in states.items() if s == "unimplemented"} == set()
 
 
