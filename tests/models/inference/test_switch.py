@@ -16,6 +16,7 @@ from drw.api.models.v1.discovery_pb2 import Alias, Permit, WeightedTarget
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.kernel.errors import Forbidden
 from drw.kernel.rpc.context import Principal, acting_for
+from drw.models.serving.runtime.metrics import UNLOADS
 from drw.routing import permits
 from models.inference import onnx_models
 from models.inference.running import ADMIN, infer, predictive, rows, with_models
@@ -83,6 +84,27 @@ async def test_change_takes_effect_after_the_maximum_wait(start: Callable[..., A
             await cluster.host.client(DiscoveryClient).set_alias(alias)
         response = await infer(cluster, "live", rows([1, 1]))
         assert response.status_code == 503 and "cannot be loaded" in response.json()["error"]
+
+
+@pytest.mark.parametrize(("switch_seconds", "answer", "unloads"), [(600, 1.0, 0), (0, 2.0, 1)])
+async def test_old_version_stays_loaded_until_the_maximum_wait_if_both_do_not_fit(
+    start: Callable[..., Any], tmp_path: Path, switch_seconds: float, answer: float, unloads: int
+) -> None:
+    models = with_models(
+        one=predictive(onnx_models.scale(tmp_path / "one", 1.0), memory_mib=256),
+        two=predictive(onnx_models.scale(tmp_path / "two", 2.0), memory_mib=256),
+    ) | {"aliases": {"live": {"targets": {"one": 1}}}}
+    settings: dict[str, Any] = {"runtime": {"preload": False, "memory_mib": 400}, "switch_seconds": switch_seconds}
+    async with start(discovery=models, remember_models_seconds=0, **settings) as cluster:
+        await infer(cluster, "live", rows([1, 1]))
+        before = UNLOADS.labels("one", "memory")._value.get()
+        with acting_for(OPERATOR):
+            alias = Alias(name="live", targets=[WeightedTarget(model="two", weight=1)])
+            await cluster.host.client(DiscoveryClient).set_alias(alias)
+        for _ in range(20):
+            response = await infer(cluster, "live", rows([1, 1]))
+            assert response.json()["outputs"][0]["data"] == [answer, answer]
+        assert UNLOADS.labels("one", "memory")._value.get() - before == unloads
 
 
 async def test_fallback_answers_for_a_model_that_cannot_be_loaded(start: Callable[..., Any], tmp_path: Path) -> None:

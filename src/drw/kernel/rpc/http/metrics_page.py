@@ -34,6 +34,8 @@ PLATFORM_LABELS = frozenset({
     "envoy_worker_id",
 })  # fmt: skip
 """Labels without information about tenants."""
+ADMIN_LABELS = frozenset({"endpoint"})
+"""Labels of series that add up all tenants, which only platform admins may see."""
 
 SERIES = re.compile(rb"^(\w+)(?:\{(.*)\})? ")
 LABEL = re.compile(rb'(\w+)="((?:[^"\\]|\\.)*)"')

@@ -196,8 +196,8 @@ class ModelDirectory:
         """
         if self._switch is None or not isinstance(old, PLANS) or not isinstance(new, PLANS):
             return False
-        specs = _specs(new)
-        if specs == _specs(old) or self._switch.may_use((type(new), key), specs):
+        specs, old_specs = _specs(new), _specs(old)
+        if specs == old_specs or self._switch.may_use((type(new), key), specs, old_specs):
             return False
         return await still_permitted(self._discovery, old.permits)
 

@@ -164,7 +164,7 @@ class RuntimeDirectory:
         if (
             cached
             and plan.main_specs != cached[0].main_specs
-            and not self._switch.may_use(key, plan.main_specs)
+            and not self._switch.may_use(key, plan.main_specs, cached[0].main_specs)
             and await still_permitted(self._discovery, {each.id: each.resolved.permit for each in cached[0].models})
         ):
             plan, seconds = cached[0], min(seconds, SWITCH_CHECK_SECONDS)

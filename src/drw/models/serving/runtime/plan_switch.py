@@ -26,10 +26,11 @@ class PlanSwitch:
         self._pending: dict[Hashable, tuple[tuple[ModelSpec, ...], float]] = {}
         self._loads: dict[Hashable, asyncio.Task[None]] = {}
 
-    def may_use(self, name: Hashable, specs: Sequence[ModelSpec]) -> bool:
+    def may_use(self, name: Hashable, specs: Sequence[ModelSpec], old: Sequence[ModelSpec]) -> bool:
         """Return whether a new plan with these models may replace the old one; if not, start to load them.
 
-        True if all models are loaded, or after the maximum wait: a change must take effect even if a load fails.
+        True if all models are loaded, or after the maximum wait: a change must take effect even if a load fails, or
+        there is no memory for them beside the models of the old plan, which are not unloaded before.
         """
         missing = tuple(spec for spec in specs if not self._pool.ready(spec))
         if not missing:
@@ -43,7 +44,7 @@ class PlanSwitch:
             del self._pending[name]
             return True
         if (task := self._loads.get(name)) is None or task.done():
-            self._loads[name] = asyncio.create_task(self._load(name, missing))
+            self._loads[name] = asyncio.create_task(self._load(name, missing, old))
         return False
 
     async def close(self) -> None:
@@ -52,10 +53,10 @@ class PlanSwitch:
             task.cancel()
         await asyncio.gather(*self._loads.values(), return_exceptions=True)
 
-    async def _load(self, name: Hashable, specs: Sequence[ModelSpec]) -> None:
+    async def _load(self, name: Hashable, specs: Sequence[ModelSpec], old: Sequence[ModelSpec]) -> None:
         for spec in specs:
             try:
-                async with self._pool.lease(spec):
+                async with self._pool.lease(spec, keep=old):
                     pass
             except DrwError as error:
                 log.warning("the old plan of %r stays for now: %s", name, error.message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,14 +93,17 @@ class ModelPool:
         self._replacements: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def lease(self, spec: ModelSpec, *, evict: bool = True) -> AsyncIterator[LoadedModel]:
+    async def lease(
+        self, spec: ModelSpec, *, evict: bool = True, keep: Collection[ModelSpec] = ()
+    ) -> AsyncIterator[LoadedModel]:
         """Load the model if it is not loaded, and keep it loaded for the block.
 
         Raises:
             ModelLoadFailed: it cannot be loaded.
-            OutOfModelMemory: the memory does not suffice; without `evict`, other models are not unloaded for it.
+            OutOfModelMemory: the memory does not suffice; without `evict`, other models are not unloaded for it, and
+                those of `keep` never are.
         """
-        entry = await self._acquire(spec, evict=evict)
+        entry = await self._acquire(spec, evict=evict, keep=keep)
         try:
             assert entry.model is not None
             yield entry.model
@@ -198,12 +201,12 @@ class ModelPool:
         finally:
             await self._release(entry)
 
-    async def _acquire(self, spec: ModelSpec, *, evict: bool = True) -> _Entry:
+    async def _acquire(self, spec: ModelSpec, *, evict: bool = True, keep: Collection[ModelSpec] = ()) -> _Entry:
         entry = self._entries.get(spec)
         if entry is None or entry.closed or (entry.model is not None and not entry.model.alive):
             if entry is not None and not entry.closed:
                 await self._close(entry, "died")
-            entry = self._start_load(spec, evict=evict)
+            entry = self._start_load(spec, evict=evict, keep=keep)
         entry.users += 1
         entry.used_at = time.monotonic()
         try:
@@ -235,23 +238,23 @@ class ModelPool:
             async with self._changed:
                 self._changed.notify_all()
 
-    def _start_load(self, spec: ModelSpec, *, evict: bool) -> _Entry:
+    def _start_load(self, spec: ModelSpec, *, evict: bool, keep: Collection[ModelSpec]) -> _Entry:
         backoff = self._backoffs.get(spec)
         if backoff and (remaining := backoff.until - time.monotonic()) > 0:
             raise type(backoff.error)(backoff.error.message, retry_after=str(max(1, round(remaining))))
         entry = _Entry(spec)
         self._entries[spec] = entry
-        entry.loading = asyncio.create_task(self._load(entry, evict=evict))
+        entry.loading = asyncio.create_task(self._load(entry, evict=evict, keep=keep))
         entry.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
         return entry
 
-    async def _load(self, entry: _Entry, *, evict: bool) -> None:
+    async def _load(self, entry: _Entry, *, evict: bool, keep: Collection[ModelSpec]) -> None:
         spec = entry.spec
         try:
             async with asyncio.timeout(self._settings.load_seconds):
                 path = await self._locate(spec)
                 memory_mib = spec.memory_mib or await self._default_memory(spec, path)
-                await self._reserve(entry, memory_mib, evict=evict)
+                await self._reserve(entry, memory_mib, evict=evict, keep=keep)
                 threads = spec.threads or (0 if spec.kind == "chat" else self._settings.threads)
                 async with self._slots:
                     model = await self._loader(spec.engine).load(replace(spec, threads=threads), path, memory_mib)
@@ -287,27 +290,30 @@ class ModelPool:
         self._backoffs[spec] = _Backoff(error, self._backoffs.get(spec))
         raise error
 
-    async def _reserve(self, entry: _Entry, memory_mib: int, *, evict: bool) -> None:
+    async def _reserve(self, entry: _Entry, memory_mib: int, *, evict: bool, keep: Collection[ModelSpec]) -> None:
         """Reserve memory for a model; unload idle models, the least recently used first, until it suffices."""
         if memory_mib > self._settings.memory_mib:
             message = f"{entry.spec.id!r} needs {memory_mib} MiB; the runtime has {self._settings.memory_mib} MiB"
             raise ModelLoadFailed(message)
         async with self._reserving:
             while self._reserved() + memory_mib > self._settings.memory_mib:
-                if not evict:
+                others = [other for other in self._entries.values() if other is not entry and other.spec not in keep]
+                if not evict or not (others or self._ending):
                     raise OutOfModelMemory(f"{entry.spec.id!r} is not loaded, and the memory does not suffice")
-                await self._unload_least_recently_used(entry)
+                await self._unload_least_recently_used(entry, keep)
             entry.memory_mib = memory_mib
             self._update_reserved()
 
-    async def _unload_least_recently_used(self, needed_for: _Entry) -> None:
-        idle = [entry for entry in self._entries.values() if entry.idle]
-        if idle:
-            await self._close(min(idle, key=lambda entry: entry.used_at), "memory")
+    async def _unload_least_recently_used(self, needed_for: _Entry, keep: Collection[ModelSpec]) -> None:
+        def idle() -> list[_Entry]:
+            return [entry for entry in self._entries.values() if entry.idle and entry.spec not in keep]
+
+        if entries := idle():
+            await self._close(min(entries, key=lambda entry: entry.used_at), "memory")
             return
         try:
             async with asyncio.timeout(self._settings.load_seconds / 2), self._changed:
-                await self._changed.wait_for(lambda: any(entry.idle for entry in self._entries.values()))
+                await self._changed.wait_for(idle)
         except TimeoutError:
             message = f"the memory does not suffice for {needed_for.spec.id!r}: all loaded models are in use; try again"
             raise OutOfModelMemory(message, retry_after="2") from None
