@@ -1,4 +1,4 @@
-"""Catalog of the sixteen services: cluster, name, summary, service level objective and permitted calls.
+"""Catalog of the sixteen services: cluster, name, summary, service level objective, permitted calls and events.
 
 `drw generate` and the host read this table. The contract of service NAME of CLUSTER is
 proto/drw/api/CLUSTER/v1/NAME.proto, its implementation src/drw/CLUSTER/NAME/service.py.
@@ -144,15 +144,20 @@ SERVICES = (
         "templates",
         "state",
         "documents",
+        "retrieval",
         "serving",
         "request_router",
+        "authentication",
     ),
     _service("workflow", "state", "Streams the state of runs as it changes."),
     _service("workflow", "templates", "Stores workflow templates and their versions."),
-    _service("workflow", "error_handling", "Stores failed steps as dead letters, and redrives them."),
+    _service("workflow", "error_handling", "Stores failed runs as dead letters, and redrives them.", "orchestration"),
 )
 
-SUPPORT = (_service("audit", "log", "Stores audit records in an append-only log, and proves that they are unchanged."),)
+SUPPORT = (
+    _service("audit", "log", "Stores audit records in an append-only log, and proves that they are unchanged."),
+    _service("bus", "events", "Relays events to the event bus, and streams them to operators."),
+)
 """Services with a contract that do not belong to the sixteen."""
 
 BY_NAME = {service.name: service for service in SERVICES + SUPPORT}
@@ -162,3 +167,47 @@ CLUSTERS = tuple(dict.fromkeys(service.cluster for service in SERVICES))
 def callers(name: str) -> frozenset[str]:
     """Return the names of the services that may call this one."""
     return frozenset(service.name for service in BY_NAME.values() if name in service.calls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventType:
+    """One type of events on the event bus."""
+
+    name: str
+    """Thing and verb, as in `model.promoted`."""
+    message: str
+    """The message in proto/drw/api/events/v1 that describes the data."""
+    publisher: str
+    scope: str
+    """The scope that a caller needs to see it, in addition to `events:read`: the one of the resource."""
+    consumers: tuple[str, ...] = ("events",)
+
+    @property
+    def type(self) -> str:
+        """The attribute `type` of the CloudEvent."""
+        return f"com.drw.ai.{self.name}.v1"
+
+    @property
+    def schema(self) -> str:
+        """The full name of the message."""
+        return f"drw.api.events.v1.{self.message}"
+
+
+EVENT_TYPES = (
+    EventType(name="model.promoted", message="ModelPromoted", publisher="discovery", scope="models:read"),
+    EventType(name="alias.moved", message="AliasMoved", publisher="discovery", scope="models:read"),
+    EventType(name="document.indexed", message="DocumentIndexed", publisher="documents", scope="documents:read"),
+    EventType(name="run.ended", message="RunEnded", publisher="orchestration", scope="workflows:read"),
+    EventType(
+        name="dead_letter.created", message="DeadLetterCreated", publisher="error_handling", scope="workflows:read"
+    ),
+    EventType(name="kill.activated", message="KillActivated", publisher="request_router", scope="platform:kill"),
+    EventType(name="kill.lifted", message="KillLifted", publisher="request_router", scope="platform:kill"),
+    EventType(name="budget.nearly_spent", message="BudgetNearlySpent", publisher="rate_limiting", scope="keys:read"),
+)
+"""All types of events: who publishes and who consumes each."""
+
+
+def consumed_by(name: str) -> tuple[EventType, ...]:
+    """Return the types of events that a service consumes."""
+    return tuple(event for event in EVENT_TYPES if name in event.consumers)

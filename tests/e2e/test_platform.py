@@ -21,12 +21,12 @@ DEMO = Path(drw.__file__).parent / "demo" / "documents"
 CHAT = "smollm2-135m-instruct"
 
 
-def test_status_is_healthy_and_lists_unimplemented_services(platform: Platform) -> None:
+def test_status_is_healthy_and_every_service_is_implemented(platform: Platform) -> None:
     result = platform.json("status")
     assert result["healthy"]
     states = {s["name"]: s["state"] for s in result["services"]}
-    assert len(states) == 17
-    assert {n for n, s in states.items() if s == "unimplemented"} == {"error_handling"}
+    assert len(states) == 18
+    assert {n for n, s in states.items() if s == "unimplemented"} == set()
 
 
 def test_first_key_is_in_no_log(platform: Platform) -> None:
@@ -234,6 +234,29 @@ def test_run_survives_a_killed_process(platform: Platform, tmp_path: Path) -> No
     assert {s["id"]: s["attempts"] for s in result["steps"] if s["id"] in finished} == finished
     events = platform.run("runs", "watch", run, "--json").stdout.splitlines()
     assert events
+
+
+def test_a_failed_run_is_redriven_from_the_command_line(platform: Platform, tmp_path: Path) -> None:
+    (tmp_path / "power.txt").write_text("Power desk, Monday. No limit was broken.")
+    inputs = ("--input", f"files={tmp_path}", "--input", "model=no-such-model")
+    platform.run("workflows", "run", "digest", *inputs, "--watch", check=False)
+    (run,) = platform.json("runs", "list", "--state", "failed", "--input", "no-such-model")
+    wait_until(lambda: bool(platform.json("dead-letters", "list")), "the dead letter")
+    (group,) = platform.json("dead-letters", "groups")
+    (letter,) = platform.json("dead-letters", "list", "--group", group["group"], "--class", "permanent")
+    assert letter["run"] == run["id"]
+    assert "no-such-model" in platform.run("dead-letters", "show", letter["id"]).stdout
+    chosen = ("redrive", "--group", group["group"])
+    assert platform.run("dead-letters", *chosen, "--dry-run").stdout.startswith("1 dead letters would be redriven")
+    refused = platform.run("dead-letters", *chosen, "--wait", check=False)
+    assert (refused.returncode, "refused" in refused.stdout) == (1, True)
+    wait_until(lambda: bool(platform.json("dead-letters", "list")), "the dead letter of the probe")
+    ended = platform.json("dead-letters", *chosen, "--input", "model=", "--from", "summarise", "--wait")
+    assert (ended["state"], ended["groups"][0]["state"]) == ("ENDED", "PASSED"), ended
+    assert "1 started" in platform.run("dead-letters", "progress", ended["id"]).stdout
+    assert platform.json("dead-letters", "list") == []
+    discarded = platform.run("dead-letters", "discard", "--group", group["group"], "--reason", "solved")
+    assert discarded.stdout == "0 dead letters discarded\n"
 
 
 def test_model_calls_work_without_rag_and_workflow(platform: Platform, client: openai.OpenAI) -> None:

@@ -37,6 +37,7 @@ from drw.kernel.rpc.context import SCOPES, Principal, acting_for
 from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Connection, Database
 from support.database.audit_records import audit_records
+from support.database.published import published
 from support.gateway.keys import announce
 from support.gateway.money import counted_budgets
 from support.hosting import hosted
@@ -436,3 +437,8 @@ async def test_without_valkey_all_subjects_are_checked_less_often(
         ]
         await database.stop()
         await counters.close()
+    events = published(profile.postgres, "budget.nearly_spent")
+    assert sorted((event["data"]["subject"], event["data"]["name"], event.get("desk")) for event in events) == [
+        ("DESK", "research", "research"), ("KEY", "key_1", "research"), ("ORG", "acme", None),
+    ]  # fmt: skip
+    assert {(event["data"]["spent"], event["data"]["budget"]) for event in events} == {("0.0005", "0.0005")}

@@ -27,6 +27,7 @@ from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from support.database.audit_records import audit_records
+from support.database.published import published
 from support.gateway.keys import issued
 from support.hosting import hosted
 from support.json_types import Json, JsonObject
@@ -129,6 +130,10 @@ async def test_a_kill_is_active_immediately_if_one_approval_suffices(
         ("kill.lift.propose", "key/key_bad", "key_test", None, None, "all is well"),
         ("kill.lift", "key/key_bad", "key_test", "killed", "served", "all is well"),
     ]
+    for name, reason in (("kill.activated", "it leaks"), ("kill.lifted", "all is well")):
+        (event,) = published(profile.postgres, name)
+        assert event["data"] == {"kill": kill.id, "subject": "KEY", "name": "key_bad", "reason": reason}
+        assert (event["org"], event["actor"], event["partitionkey"]) == ("acme", "key_test", "acme//kill/key/key_bad")
 
 
 async def test_kills_survive_a_restart(profile: Profile, caller: Principal) -> None:

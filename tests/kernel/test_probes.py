@@ -27,10 +27,11 @@ from drw.kernel.runtime.readiness import TIMEOUT_SECONDS, Readiness
 from drw.kernel.runtime.settings import Profile
 from drw.local.processes.liveness import process_tree
 from support.parts import new_database, running_postgres, short_folder, until
+from support.unimplemented import double_unimplemented
 
 EXPERIMENTS, DISCOVERY = BY_NAME["experiments"].contract, BY_NAME["discovery"].contract
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-SERVICES = ["experiments", "discovery", "error_handling"]
+SERVICES = ["experiments", "discovery", "health"]
 
 
 class Process:
@@ -79,8 +80,11 @@ def own_postgres() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def process(own_postgres: Path, tmp_path: Path, valkey: str) -> AsyncIterator[Process]:
+async def process(
+    own_postgres: Path, tmp_path: Path, valkey: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Process]:
     """A process with services that need the database, do not need it, and are not implemented."""
+    double_unimplemented(monkeypatch, "health")
     profile = Profile(name="test", data=tmp_path, postgres=new_database(own_postgres), valkey=valkey)
     host = Host(profile, "test", SERVICES)
     grpc_address, http_address = await host.start()
@@ -100,7 +104,7 @@ async def test_a_started_process_answers_all_probes(process: Process) -> None:
 async def test_the_client_of_grpc_health_sees_each_service_and_the_process(process: Process) -> None:
     assert await process.check("") == SERVING
     assert await process.check(EXPERIMENTS) == SERVING
-    assert await process.check(BY_NAME["error_handling"].contract) == NOT_SERVING  # not implemented; "" still serves
+    assert await process.check(BY_NAME["health"].contract) == NOT_SERVING  # not implemented; "" still serves
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await process.check("drw.api.Nothing")
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from fuzzing.services import DOCUMENT, MODEL, NOT_WRITTEN, Served
+from fuzzing.services import DOCUMENT, MODEL, Served
 from security.victim import DESK, OPERATOR, ORG_AMOUNT, THIEF, VICTIM, Victim, create_victim, headers
 from support.json_types import JsonObject
 
@@ -32,10 +32,10 @@ PATH_PARAMETERS = {
     "/api/v1/routes/{name}": "route",
     "/api/v1/upstreams/{name}": "upstream",
     "/api/v1/templates/{name}": "template",
+    "/api/v1/templates/{name}/versions": "template",
     "/api/v1/models/{id}": "model",
     "/api/v1/model-versions/{id}": "version",
     "/api/v1/promotions/{id}": "promotion",
-    "/api/v1/deadLetters/{id}": "run",
 }
 """The kind of object of a path parameter that is only called `id` or `name`."""
 
@@ -54,6 +54,7 @@ SUBJECTS = (
     *({"subject": "ORG", **org} for org in ({}, ORG)),
     {"subject": "MODEL", "name": MODEL},
 )
+SCHEDULE = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": ["{file_id}"]}}
 EXPERIMENT = {
     "name": "mine",
     "unit": "user",
@@ -71,8 +72,11 @@ LIMITS = (
     {"subject": "MODEL", "model": MODEL},
 )
 FILES = [{"file_id": "{file_id}"}]
+TEMPLATE = "name: mine\ndescription: x\nnodes: [{id: a, uses: wait, with: {seconds: 1}}]\noutput: 1\n"
 BATCH = {"input_file_id": "{file_id}", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 GRANT = {"scopes": ["models:read"]}
+
+LETTERS = ({"ids": ["{dead_letter}"]}, {"group": "{group}"}, {"template": "digest"})
 
 VERSION = {"model": "mine", "kind": "CHAT", "owner": "mine"}
 RECORD = {
@@ -113,8 +117,10 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "GET /api/v1/collections/{collection}/indexing": NO_FIELDS,
     "POST /api/v1/collections/{collection}:ask": ({"question": "rates"},),
     "POST /api/v1/collections/{collection}:search": ({"question": "rates"},),
-    "GET /api/v1/deadLetters": NO_FIELDS,
-    "POST /api/v1/deadLetters/{id}:redrive": NO_FIELDS,
+    "GET /api/v1/deadLetterGroups": NO_FIELDS,
+    "GET /api/v1/deadLetters": ({}, {"group": "{group}"}, {"error": "kestrel"}),
+    "GET /api/v1/deadLetters/{dead_letter}": NO_FIELDS,
+    "POST /api/v1/deadLetters:discard": tuple({"filter": chosen, "reason": "mine"} for chosen in LETTERS),
     "GET /api/v1/desks": ({}, ORG),
     "PUT /api/v1/desks/{name}": (GRANT | ORG | {"revoke_wider": True}, GRANT),
     "GET /api/v1/desks/{name}": ({}, ORG),
@@ -181,6 +187,9 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /api/v1/promotions": ({"alias": "mine", "version": "{version}", "reason": "mine"},),
     "POST /api/v1/promotions/{id}:approve": NO_FIELDS,
     "POST /api/v1/promotions/{id}:reject": ({"reason": "mine"},),
+    "POST /api/v1/redrives": tuple({"filter": c, "dry_run": dry} for c in LETTERS for dry in (True, False)),
+    "GET /api/v1/redrives/{redrive}": NO_FIELDS,
+    "POST /api/v1/redrives/{redrive}:cancel": NO_FIELDS,
     "GET /api/v1/rollout": NO_FIELDS,
     "POST /api/v1/rollouts": (ROLLOUT,),
     "GET /api/v1/rollouts": ({}, {"page_token": "a"}),
@@ -202,16 +211,31 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
         {"path": "/v1/models", "method": "GET"},
     ),
     "POST /api/v1/runs": ({"template": "digest", "inputs": {"files": ["{file_id}"]}},),
+    "GET /api/v1/events:tail": ({"last_event_id": "0"}, {"last_event_id": "0", "types": "com.drw.ai.run.ended.v1"}),
     "GET /api/v1/runs": ({}, {"page_token": "{run}"}),
     "GET /api/v1/runs/{run}": NO_FIELDS,
     "POST /api/v1/runs/{run}:cancel": NO_FIELDS,
     "GET /api/v1/runs/{run}:watch": NO_FIELDS,
+    "POST /api/v1/schedules": ({"name": "mine", "spec": SCHEDULE},),
+    "POST /api/v1/schedules:preview": ({"spec": SCHEDULE},),
+    "GET /api/v1/schedules": ({}, {"page_token": "{schedule}"}),
+    "GET /api/v1/schedules/{schedule}": NO_FIELDS,
+    "DELETE /api/v1/schedules/{schedule}": NO_FIELDS,
+    "POST /api/v1/schedules/{schedule}:pause": NO_FIELDS,
+    "POST /api/v1/schedules/{schedule}:resume": NO_FIELDS,
+    "POST /api/v1/schedules/{schedule}:backfill": ({"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"},),
+    "GET /api/v1/approvals": NO_FIELDS,
+    "POST /api/v1/runs/{run}/approvals/{step}": ({"decision": "APPROVE"}, {"decision": "REJECT"}),
     "GET /api/v1/signingKeys": NO_FIELDS,
     "POST /api/v1/signingKeys/{kid}:retire": NO_FIELDS,
     "POST /api/v1/signingKeys:rotate": NO_FIELDS,
     "GET /api/v1/spend": ({}, *(ORG | {"by": by} for by in ("key", "desk", "model"))),
     "GET /api/v1/templates": NO_FIELDS,
     "GET /api/v1/templates/{name}": NO_FIELDS,
+    "PUT /api/v1/templates/{name}": ({"source": TEMPLATE},),
+    "DELETE /api/v1/templates/{name}": NO_FIELDS,
+    "GET /api/v1/templates/{name}/versions": NO_FIELDS,
+    "POST /api/v1/templates:validate": ({"source": TEMPLATE},),
     "GET /api/v1/upstreams": NO_FIELDS,
     "PUT /api/v1/upstreams/{name}": ({"addresses": ["127.0.0.1:9"]},),
     "DELETE /api/v1/upstreams/{name}": NO_FIELDS,
@@ -277,6 +301,7 @@ SHARED_IN_ORG = {
     "POST /api/v1/kills/{id}:lift": KILLS,
     "POST /api/v1/kills/{id}:approve": KILLS,
     "POST /api/v1/kills": KILLS,
+    "GET /api/v1/events:tail": "kills and aliases are the org's: their events need the same scopes",
     **dict.fromkeys(
         (
             "GET /api/v1/health",
@@ -369,7 +394,7 @@ def test_no_request_reaches_data_of_another_tenant(
         for recipe in victim.fill(RECIPES[endpoint]):
             answer = client.request(verb, path, headers=caller, **_request_argument(verb, template, recipe))
             details = f"{stranger}: {endpoint} {recipe}: {answer.status_code} {answer.text[:500]}"
-            assert answer.status_code < 500 or (answer.status_code == 501 and path.startswith(NOT_WRITTEN)), details
+            assert answer.status_code < 500, details
             _check_answer(victim, stranger, endpoint, f"{path} {recipe}", recipe, answer, details)
     if verb != "GET":
         after = victim.state()

@@ -17,6 +17,7 @@ from jwt.algorithms import ECAlgorithm
 
 from drw.kernel.rpc.context import SCOPES
 from fuzzing.services import MODEL
+from support.dead_letters import create_dead_letter
 from support.gateway.model_versions import create_version
 from support.json_types import Json, JsonObject
 from support.parts import wait_until
@@ -27,12 +28,22 @@ ORG_AMOUNT = "9911.37"
 AMOUNTS = ("4711.17", "471117", ORG_AMOUNT)
 WORD = re.compile(r"kestrel[\w-]*")
 
+TEMPLATE = "name: {name}\ndescription: {description}\nnodes: [{{id: a, uses: wait, with: {{seconds: 1}}}}]\noutput: 1\n"
+
 VICTIM_PATHS = (
     *("/api/v1/me", "/api/v1/keys?all=true", "/api/v1/desks", "/api/v1/limits", "/api/v1/budgets"),
     *(
         "/api/v1/collections",
         "/api/v1/runs",
         "/api/v1/runs/{run}",
+        "/api/v1/deadLetters",
+        "/api/v1/deadLetters/{dead_letter}",
+        "/api/v1/redrives/{redrive}",
+        "/api/v1/schedules",
+        "/api/v1/schedules/{schedule}",
+        "/api/v1/approvals",
+        "/api/v1/templates",
+        "/api/v1/templates/{template}/versions",
         "/api/v1/kills",
         "/api/v1/experiments",
         "/api/v1/model-versions",
@@ -158,7 +169,7 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     wait_until(lambda: operator.get("/api/v1/routes").status_code == 200, "the routes")
     create(operator, "/api/v1/routes/kestrel-route", "PUT", json=route)
     wait_until(lambda: "kestrel-route" in operator.get("/api/v1/routes").text, "the route")
-    ids |= {"alias": "fast", "route": "kestrel-route", "upstream": "all", "model": MODEL, "template": "digest"}
+    ids |= {"alias": "fast", "route": "kestrel-route", "upstream": "all", "model": MODEL, "step": "kestrel-step"}
     ids["kid"] = create(operator, "/api/v1/signingKeys", "GET")["signing_keys"][0]["kid"]
 
     def key_is_known(key: str) -> bool:
@@ -190,6 +201,11 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids["run"] = create(client, "/api/v1/runs", json={"template": "digest", "inputs": {"files": [ids["file_id"]]}})[
         "id"
     ]
+    ids |= create_dead_letter(client, headers(VICTIM, DESK, ids["key"], "platform:admin"))
+    spec = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": [ids["file_id"]]}}
+    ids["schedule"] = create(client, "/api/v1/schedules", json={"name": "kestrel-schedule", "spec": spec})["id"]
+    source = TEMPLATE.format(name="kestrel_template", description="kestrel-description")
+    ids["template"] = create(client, "/api/v1/templates/kestrel_template", "PUT", json={"source": source})["name"]
     ids["response_id"] = create(client, "/v1/responses", json={"model": MODEL, "input": "kestrel-question"})["id"]
     kill = {"subject": "KEY", "name": ids["other_key"], "reason": "kestrel-reason"}
     ids["kill"] = create(client, "/api/v1/kills", json=kill)["id"]

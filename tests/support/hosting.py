@@ -51,7 +51,7 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
                 processes[name] = ServiceAddress(services=(name,), grpc=f"{base}.g", http=f"{base}.h")
             separate_profile = profile.model_copy(update={"processes": processes})
             # Services that are called start first, because gRPC waits before it retries a connection.
-            for name in sorted(services, key=lambda name: len(BY_NAME[name].calls)):
+            for name in sorted(services, key=lambda name: len(called_services(name))):
                 host = Host(separate_profile, name)
                 hosts.append(host)
                 await host.start()
@@ -68,6 +68,12 @@ async def hosted(profile: Profile, services: list[str], how: str = "together") -
             yield host
     finally:
         await asyncio.gather(*(host.stop(grace=0) for host in hosts))
+
+
+def called_services(name: str) -> set[str]:
+    """Return the services that a service calls, also through other services."""
+    calls = BY_NAME[name].calls
+    return set(calls).union(*(called_services(called) for called in calls))
 
 
 async def make_desks(host: Host, services: list[str]) -> None:

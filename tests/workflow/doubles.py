@@ -1,4 +1,4 @@
-"""Doubles of the documents and serving services. They record their calls, and can block or fail."""
+"""Doubles of the documents, serving and retrieval services. They record their calls, and can block or fail."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from drw.api.rag.v1.documents_pb2 import (
     ReadTextResponse,
 )
 from drw.api.rag.v1.documents_rpc import Documents
+from drw.api.rag.v1.retrieval_pb2 import SearchRequest, SearchResponse
+from drw.api.rag.v1.retrieval_rpc import Retrieval
+from drw.api.rag.v1.vector_store_pb2 import Passage
 from drw.kernel.errors import NotFound
 from drw.kernel.rpc import context, transport
 from drw.kernel.runtime.settings import Profile, ServiceAddress
@@ -126,6 +129,18 @@ class DoubleServing(Serving):
             yield ChatChunk(text=" " + " ".join(words[2:3]), finish_reason="stop")
 
 
+class DoubleRetrieval(Retrieval):
+    """Finds one passage: it repeats the question, for the document "file-0"."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+
+    async def search(self, request: SearchRequest, /) -> SearchResponse:
+        async with self.calls.call(f"search {request.collection}"):
+            passage = Passage(document="file-0", title="0.txt", page=1, text=f"Found: {request.question}")
+            return SearchResponse(passages=[passage])
+
+
 @dataclass
 class Doubles:
     """Both services, and a profile with their address."""
@@ -134,6 +149,7 @@ class Doubles:
     calls: Calls
     documents: DoubleDocuments
     serving: DoubleServing
+    retrieval: DoubleRetrieval
     server: transport.Server
     address: str
     kills: DoubleKills
@@ -144,7 +160,7 @@ class Doubles:
 
     async def restart_server(self) -> None:
         """Start a new server on the same address."""
-        self.server = transport.Server([self.documents, self.serving])
+        self.server = transport.Server([self.documents, self.serving, self.retrieval])
         await self.server.start(self.address)
 
 
@@ -153,14 +169,21 @@ async def serve_doubles(profile: Profile, socket: Path) -> AsyncIterator[Doubles
     """Serve both on a Unix socket, with its address in the profile."""
     calls = Calls()
     address = f"unix:{socket}"
-    service_address = ServiceAddress(services=("documents", "serving"), grpc=address, http=f"{address}.h")
+    service_address = ServiceAddress(services=("documents", "serving", "retrieval"), grpc=address, http=f"{address}.h")
     kills = DoubleKills(f"{address}.k")
     await kills.start()
     processes = profile.processes | {"doubles": service_address, "gateway": kills.address}
     doubles_profile = profile.model_copy(update={"processes": processes})
-    documents, serving = DoubleDocuments(calls), DoubleServing(calls)
+    documents, serving, retrieval = DoubleDocuments(calls), DoubleServing(calls), DoubleRetrieval(calls)
     doubles = Doubles(
-        doubles_profile, calls, documents, serving, transport.Server([documents, serving]), address, kills
+        doubles_profile,
+        calls,
+        documents,
+        serving,
+        retrieval,
+        transport.Server([documents, serving, retrieval]),
+        address,
+        kills,
     )
     await doubles.server.start(address)
     try:

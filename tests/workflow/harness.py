@@ -5,27 +5,33 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
 import psycopg
 import redis
+import yaml
 
 from drw.api.kernel.v1.kernel_pb2 import ServiceStatus
 from drw.api.workflow.v1.orchestration_pb2 import (
     CANCELLED,
     FAILED,
     SUCCEEDED,
+    Approval,
     CancelRunRequest,
+    DecideApprovalRequest,
     GetRunRequest,
     Run,
     StartRunRequest,
     Step,
+    Vote,
 )
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.api.workflow.v1.state_pb2 import WatchRunRequest
 from drw.api.workflow.v1.state_rpc import StateClient
+from drw.api.workflow.v1.templates_pb2 import PutTemplateRequest, Template
+from drw.api.workflow.v1.templates_rpc import TemplatesClient
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_message
 from drw.kernel.runtime.host import Host
@@ -65,9 +71,21 @@ class WorkflowHarness:
     ) -> Run:
         names = [f"file-{i}" for i in range(files)] if isinstance(files, int) else list(files)
         request = StartRunRequest(template=template, request_id=request_id or f"r{next(sequence)}")
-        request.inputs.CopyFrom(json_message({"files": names} | inputs))
+        request.inputs.CopyFrom(json_message(({"files": names} if files != 0 else {}) | inputs))
         with acting_for(principal or self.caller):
             return await self.host.client(OrchestrationClient).start_run(request)
+
+    async def put(self, source: str) -> Template:
+        """Store a template of the desk."""
+        name = yaml.safe_load(source)["name"]
+        with acting_for(self.caller):
+            return await self.host.client(TemplatesClient).put_template(PutTemplateRequest(name=name, source=source))
+
+    async def decide(self, run: Run, step: str, key: str, decision: Vote.Decision, comment: str = "") -> Approval:
+        """Decide an approval with another key of the desk."""
+        request = DecideApprovalRequest(run=run.id, step=step, decision=decision, comment=comment)
+        with acting_for(replace(self.caller, key=key)):
+            return await self.host.client(OrchestrationClient).decide_approval(request)
 
     async def get(self, run: Run) -> Run:
         with acting_for(self.caller):
@@ -107,12 +125,13 @@ async def workflow_harness(
     caller: Principal,
     how: str = "together",
     services: Mapping[str, JsonObject] | None = None,
+    names: Sequence[str] = SERVICES,
 ) -> AsyncIterator[WorkflowHarness]:
     with redis.Redis.from_url(profile.valkey) as valkey:
         valkey.flushdb()
     async with serve_doubles(profile, folder / f"d{next(sequence)}") as doubles:
         settings_profile = doubles.profile.model_copy(update={"services": services or FAST_SETTINGS})
-        async with hosted(settings_profile, SERVICES, how) as host:
+        async with hosted(settings_profile, list(names), how) as host:
             yield WorkflowHarness(host, doubles, settings_profile, caller)
 
 

@@ -51,7 +51,7 @@ grpc = "{grpc}"
 http = "{grpc}.h"
 
 [processes.doubles]
-services = ["documents", "serving"]
+services = ["documents", "serving", "retrieval"]
 grpc = "{doubles}"
 http = "{doubles}.h"
 
@@ -134,8 +134,8 @@ class CrashHarness:
         await until(process.is_leader, "leadership")
         return process
 
-    async def start_run(self, process: Process, files: int) -> Run:
-        request = StartRunRequest(template="digest", request_id=f"r{next(_sequence)}")
+    async def start_run(self, process: Process, files: int, template: str = "digest") -> Run:
+        request = StartRunRequest(template=template, request_id=f"r{next(_sequence)}")
         request.inputs.CopyFrom(json_message({"files": [f"file-{i}" for i in range(files)]}))
         with acting_for(self.caller):
             return await self.channels.client(OrchestrationClient, process.address).start_run(request)

@@ -9,6 +9,12 @@ import pytest
 
 from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListRunsRequest, StartRunRequest
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
+from drw.api.workflow.v1.schedules_pb2 import (
+    CreateScheduleRequest,
+    GetScheduleRequest,
+    PreviewScheduleRequest,
+    ScheduleSpec,
+)
 from drw.api.workflow.v1.state_pb2 import RunEvent, WatchRunRequest
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest
@@ -55,6 +61,20 @@ CALLS = [
     orchestration("get_run", GetRunRequest(), "run", f"run is missing; {ID}"),
     orchestration("cancel_run", CancelRunRequest(run="a\0"), "run", f"run is 'a\\x00'; {ID}"),
     orchestration("list_runs", ListRunsRequest(page_size=501), "page_size", "page_size is 501; it can be 0 to 500"),
+    orchestration(
+        "create_schedule",
+        CreateScheduleRequest(name="A b", spec=ScheduleSpec(template="digest")),
+        "name",
+        "name is 'A b'; it must be lower-case letters, digits, _ and -, at most 63",
+    ),
+    orchestration("create_schedule", CreateScheduleRequest(name="a"), "spec", "spec is missing; give a value"),
+    orchestration(
+        "preview_schedule",
+        PreviewScheduleRequest(spec=ScheduleSpec(template="digest", jitter_seconds=3601)),
+        "spec.jitter_seconds",
+        "spec.jitter_seconds is 3601; it can be 0 to 3600",
+    ),
+    orchestration("get_schedule", GetScheduleRequest(), "schedule", f"schedule is missing; {ID}"),
     watch(WatchRunRequest(), "run", f"run is missing; {ID}"),
     *(
         watch(

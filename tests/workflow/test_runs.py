@@ -27,6 +27,7 @@ from drw.kernel.errors import Conflict, Forbidden, InvalidRequest, NotFound, Rat
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
+from support.database.published import published
 from support.parts import running_valkey
 from support.telemetry.metrics import scrape
 from workflow.doubles import until
@@ -80,6 +81,11 @@ async def test_events_are_in_order_and_every_change_is_audited(harness: Any) -> 
         assert {(r["actor"], r["desk"], r["outcome"]) for r in records} == {("key_test", "research", "ok")}
         assert all(r["resource"].startswith(run.id) for r in records)
         assert "Text of" not in str(records)
+    (event,) = published(harness.profile.postgres, "run.ended")
+    assert event["data"] | {"template_version": ""} == {
+        "run": run.id, "template": "digest", "template_version": "", "state": "succeeded", "error": "",
+    }  # fmt: skip
+    assert (event["org"], event["desk"], event["subject"]) == ("acme", "research", f"run/{run.id}")
 
 
 async def test_a_step_of_an_item_waits_only_for_the_same_item(harness: Any) -> None:
@@ -239,7 +245,7 @@ async def test_a_missing_scope_is_named_in_the_error(harness: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"template": "none"}, NotFound, "there is no template 'none'; there are: digest"),
+        ({"template": "none"}, NotFound, "there is no template 'none'; there are: compare_filings, digest"),
         ({"files": []}, InvalidRequest, "the input 'files' must be a list of at least one file id"),
         ({"files": ["a", "a"]}, InvalidRequest, "a list of different file ids"),
         ({"files": [1]}, InvalidRequest, "'files' must be a list of file ids"),
@@ -281,6 +287,33 @@ async def test_runs_are_listed_newest_first_in_pages(harness: Any) -> None:
             if not (token := page.next_page_token):
                 break
     assert listed == started[::-1]
+
+
+async def test_runs_are_filtered_by_every_field(harness: Any) -> None:
+    harness.calls.failures["index file-0"] = [InvalidRequest("50% of it is missing")]
+    failed = await harness.wait_until_ended(await harness.start(["file-0"]))
+    succeeded = await harness.wait_until_ended(await harness.start(["file-1"], title="Weekly"))
+
+    async def found(**fields: Any) -> list[str]:
+        with acting_for(harness.caller):
+            response = await harness.host.client(OrchestrationClient).list_runs(ListRunsRequest(**fields))
+        return [run.id for run in response.runs]
+
+    both = [succeeded.id, failed.id]
+    for fields, expected in (
+        ({"template": "digest"}, both),
+        ({"template": "other"}, []),
+        ({"state": FAILED}, [failed.id]),
+        ({"created_after": failed.created_at}, [succeeded.id]),
+        ({"created_before": succeeded.created_at}, [failed.id]),
+        ({"input": "weekly"}, [succeeded.id]),
+        ({"input": "file-0", "state": SUCCEEDED}, []),
+        ({"error": "50% of"}, [failed.id]),
+        ({"error": "5_%"}, []),
+        ({"state": FAILED, "page_token": succeeded.id}, [failed.id]),
+        ({"state": SUCCEEDED, "page_token": succeeded.id}, []),
+    ):
+        assert await found(**fields) == expected, fields
 
 
 async def test_runs_continue_without_valkey_and_can_be_watched_afterwards(

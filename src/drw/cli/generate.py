@@ -8,11 +8,11 @@ from pathlib import Path
 
 import typer
 
-from drw.generate import checks, native_modules, rest_routes
+from drw.generate import checks, event_schemas, native_modules, rest_routes
 from drw.generate.contracts import API, contracts
 from drw.generate.observability import dashboards, slo_rules
 from drw.generate.protos import ROOT
-from drw.generate.reference import cli, openapi, pages, settings
+from drw.generate.reference import asyncapi, cli, openapi, pages, settings, template_schema
 
 Generator = Callable[[], dict[str, str]]
 """Returns file contents by path in the checkout."""
@@ -22,8 +22,11 @@ GENERATORS: tuple[Generator, ...] = (
     contracts,
     rest_routes.files,
     openapi.files,
+    asyncapi.files,
+    event_schemas.files,
     pages.files,
     settings.files,
+    template_schema.files,
     dashboards.files,
     slo_rules.files,
 )
@@ -38,7 +41,7 @@ def run(app: typer.Typer, check: bool) -> int:
     generated |= cli.files(app)
     for line in [] if check else [*write(generated, ROOT), *native_modules.write()]:
         print(line)
-    wrong = [*differences(generated, ROOT), *native_modules.problems(), *checks.problems()]
+    wrong = [*differences(generated, ROOT), *native_modules.problems(), *checks.problems(), *event_schemas.problems()]
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0

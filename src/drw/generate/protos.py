@@ -46,6 +46,7 @@ class Field:
     comment: str = ""
     rules: kernel_pb2.Rules | None = None
     """The rules of the field; None: any value of its type."""
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,7 @@ def _field(field: FieldDescriptorProto, maps: dict[str, DescriptorProto], commen
     rules = options.Extensions[kernel_pb2.rules] if options.HasExtension(kernel_pb2.rules) else None
     if entry := maps.get(field.type_name):
         value = _field(entry.field[1], {}, "")
-        return Field(field.name, "map", value.of or value.type, comment=comment, rules=rules)
+        return Field(field.name, "map", value.of or value.type, comment=comment, rules=rules, number=field.number)
     type_name = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
     repeated = field.label == FieldDescriptorProto.LABEL_REPEATED
-    return Field(field.name, type_name, field.type_name.removeprefix("."), repeated, comment, rules)
+    return Field(field.name, type_name, field.type_name.removeprefix("."), repeated, comment, rules, field.number)

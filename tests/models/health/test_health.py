@@ -13,6 +13,7 @@ from drw.api.models.v1.health_rpc import HealthClient
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from support.hosting import hosted
+from support.unimplemented import double_unimplemented
 
 
 @pytest.fixture
@@ -25,9 +26,10 @@ def places(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
 
 async def test_the_report_names_down_services_and_ignores_unimplemented_ones(
-    profile: Profile, places: Callable[..., ServiceAddress]
+    profile: Profile, places: Callable[..., ServiceAddress], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    processes = {"a": places("health", "error_handling"), "b": places("discovery")}
+    double_unimplemented(monkeypatch, "templates")
+    processes = {"a": places("health", "templates"), "b": places("discovery")}
     spread = profile.model_copy(update={"processes": processes})
     first, second = Host(spread, "a"), Host(spread, "b")
     try:
@@ -38,7 +40,7 @@ async def test_the_report_names_down_services_and_ignores_unimplemented_ones(
         assert report.healthy
         assert {s.name: s.state for s in report.services} == {
             "health": ServiceStatus.READY,
-            "error_handling": ServiceStatus.UNIMPLEMENTED,
+            "templates": ServiceStatus.UNIMPLEMENTED,
             "discovery": ServiceStatus.READY,
         }
         await second.stop()

@@ -40,6 +40,7 @@ from drw.kernel.runtime.settings import Profile
 from drw.local.first_key import OPERATOR
 from drw.routing.permits import ModelNotValidated
 from models.registry.harness import RegistryWorld, finding, registry_world
+from support.database.published import published
 from support.json_types import Json, JsonObject
 
 ALIASES = {"shared": {"targets": {"small": 1}, "total_seconds": 30}}
@@ -96,6 +97,14 @@ async def test_a_promotion_needs_a_second_person_and_is_recorded(profile: Profil
         )
         actions = [r["action"] for r in world.audit("promotion.", "alias.promote")]
         assert actions == ["promotion.request", "alias.promote", "promotion.approve"]
+    (promoted,), (moved,) = (published(profile.postgres, name) for name in ("model.promoted", "alias.moved"))
+    assert promoted["data"] == {
+        "version": first.id, "alias": "prod", "previous_version": "", "promotion": promotion.id, "reason": "first",
+    }  # fmt: skip
+    assert moved["data"] == {"alias": "prod", "targets": {first.id: 1}, "previous_targets": {}, "reason": "first"}
+    assert {(e["org"], e["actor"], e["partitionkey"]) for e in (promoted, moved)} == {
+        ("acme", world.approver.key, "acme//alias/prod")
+    }
 
 
 async def test_a_rejected_promotion_moves_nothing(world: RegistryWorld) -> None:

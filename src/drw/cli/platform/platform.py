@@ -45,6 +45,13 @@ def add_to(app: typer.Typer, panel: str) -> None:
 def up(
     data_dir: DataDir = None,
     port: Port = 8080,
+    bus: Annotated[
+        str,
+        typer.Option(help="Event bus: valkey, kafka or pubsub. Default: the setting bus.adapter.", show_default=False),
+    ] = "",
+    bus_address: Annotated[
+        str, typer.Option(help="Kafka: host:port of a broker. Pub/Sub: the Google Cloud project.", show_default=False)
+    ] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Detach once the platform is ready.")] = False,
     no_welcome: Annotated[bool, typer.Option("--no-welcome", hidden=True)] = False,
     as_json: Json = False,
@@ -52,6 +59,7 @@ def up(
     """Start the platform and keep it running until Ctrl-C."""
     paths = local_paths(data_dir)
     paths.prepare()
+    _select_bus(bus, bus_address)
     listen = f"127.0.0.1:{port or free_port('127.0.0.1')}"
 
     def ready(response: dict[str, Any]) -> None:
@@ -73,6 +81,17 @@ def up(
         warn(f"  {line}") if as_json else stream(f"  {line}\n")
 
     asyncio.run(Supervisor(paths, listen, print_line).run(ready))
+
+
+def _select_bus(bus: str, address: str) -> None:
+    """Set the event bus in the environment, which all processes of the platform inherit."""
+    addresses = {"kafka": "DRW__BUS__KAFKA__BOOTSTRAP", "pubsub": "DRW__BUS__PUBSUB__PROJECT"}
+    if address and bus not in addresses:
+        raise InvalidRequest(f"--bus-address {address!r} needs --bus kafka or --bus pubsub")
+    if bus:
+        os.environ["DRW__BUS__ADAPTER"] = bus
+    if address:
+        os.environ[addresses[bus]] = address
 
 
 def down(data_dir: DataDir = None, as_json: Json = False) -> None:

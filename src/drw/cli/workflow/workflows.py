@@ -1,4 +1,4 @@
-"""`drw workflows`, `drw runs`: list templates, start, watch and cancel runs."""
+"""`drw workflows`, `drw runs`: list templates, start, watch, approve and cancel runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from drw.cli.terminal import console
 from drw.kernel.errors import InvalidRequest
 
 workflows = typer.Typer(help="List workflow templates and start runs.", no_args_is_help=True)
-runs = typer.Typer(help="List, watch and cancel runs.", no_args_is_help=True)
+runs = typer.Typer(help="List, watch, approve and cancel runs.", no_args_is_help=True)
 
 Run = Annotated[str, typer.Argument(help="Run id, from `drw runs list`.", show_default=False)]
+WaitingStep = Annotated[str, typer.Argument(help="Step id, from `drw runs approvals`.", show_default=False)]
+Comment = Annotated[str, typer.Option(help="Reason, shown in the output of the step.")]
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
@@ -66,7 +68,7 @@ def run_template(
     """Start a run."""
     api = Api.of(data_dir)
     template = api.get(f"/api/v1/templates/{name}")
-    values = _parse_inputs(api, template, inputs or [])
+    values = parse_inputs(api, template, inputs or [])
     run = api.post("/api/v1/runs", {"template": name, "inputs": values, "request_id": str(uuid.uuid4())})
     if watch:
         _watch(api, run["id"], as_json)
@@ -78,12 +80,32 @@ def run_template(
 
 @runs.command("list")
 def list_runs(
+    template: Annotated[str, typer.Option(help="Only runs of this template.", show_default=False)] = "",
+    state: Annotated[
+        str,
+        typer.Option(help="Only this state: queued, running, succeeded, failed, cancelled.", show_default=False),
+    ] = "",
+    after: Annotated[str, typer.Option(help="Only runs started after this time, as in 2026-11-30T08:00:00Z.")] = "",
+    before: Annotated[str, typer.Option(help="Only runs started before this time.")] = "",
+    input_text: Annotated[
+        str, typer.Option("--input", help="Only runs with this text in an input.", show_default=False)
+    ] = "",
+    error: Annotated[str, typer.Option(help="Only errors that contain this text.", show_default=False)] = "",
     limit: Annotated[int, typer.Option(min=1, max=500, help="Maximum number, newest first.")] = 20,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """List the desk's runs, newest first."""
-    records = Api.of(data_dir).pages("/api/v1/runs", "runs", limit=limit)
+    filters = {
+        "template": template,
+        "state": state.upper(),
+        "created_after": after,
+        "created_before": before,
+        "input": input_text,
+        "error": error,
+    }
+    query = {name: value for name, value in filters.items() if value}
+    records = Api.of(data_dir).pages("/api/v1/runs", "runs", limit=limit, **query)
     if as_json:
         write_json(records)
         return
@@ -126,6 +148,46 @@ def cancel_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> Non
         write(f"{run} is {response['state'].lower()}")
 
 
+@runs.command("approvals")
+def list_approvals(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the steps that wait for approval, oldest first."""
+    approvals = Api.of(data_dir).get("/api/v1/approvals")["approvals"]
+    if as_json:
+        write_json(approvals)
+        return
+    rows = [
+        (
+            *(a["run"], a["step"], a["title"], f"{len(a['votes'])} of {a['quorum']}"),
+            *(format_time(a.get("deadline")), a["started_by"]),
+        )
+        for a in approvals
+    ]
+    write_table(("RUN", "STEP", "TITLE", "APPROVALS", "DEADLINE", "STARTED BY"), rows, "nothing waits for approval")
+
+
+@runs.command("approve")
+def approve(
+    run: Run, step: WaitingStep, comment: Comment = "", data_dir: DataDir = None, as_json: Json = False
+) -> None:
+    """Approve a waiting step. The key that started the run cannot."""
+    _decide(data_dir, run, step, "APPROVE", comment, as_json)
+
+
+@runs.command("reject")
+def reject(run: Run, step: WaitingStep, comment: Comment = "", data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Reject a waiting step. The key that started the run cannot."""
+    _decide(data_dir, run, step, "REJECT", comment, as_json)
+
+
+def _decide(data_dir: Path | None, run: str, step: str, decision: str, comment: str, as_json: bool) -> None:
+    body = {"decision": decision, "comment": comment}
+    response = Api.of(data_dir).post(f"/api/v1/runs/{run}/approvals/{step}", body)
+    if as_json:
+        write_json(response)
+    else:
+        write(f"{step} of {run} is {response['state'].lower()}: {len(response['votes'])} of {response['quorum']} votes")
+
+
 def _watch(api: Api, run: str, as_json: bool) -> None:
     for event in api.events("GET", f"/api/v1/runs/{run}:watch"):
         if not event["event_id"]:
@@ -156,7 +218,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _parse_inputs(api: Api, template: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+def parse_inputs(api: Api, template: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+    """Return the inputs of a run from NAME=VALUE; uploads files."""
     declared = {i["name"]: i for i in template["inputs"]}
     values: dict[str, Any] = {}
     for text in texts:
@@ -177,4 +240,9 @@ def _parse_input(api: Api, input_type: str, text: str) -> Any:
             raise InvalidRequest(f"{text!r} is not a whole number") from None
     if input_type == "FILES":
         return [api.upload("/v1/files", file, purpose="assistants")["id"] for file in files_of(Path(text))]
+    if input_type in ("NUMBER", "BOOLEAN", "LIST", "OBJECT"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise InvalidRequest(f"{text!r} is not JSON, as an input of the type {input_type} needs") from None
     return text

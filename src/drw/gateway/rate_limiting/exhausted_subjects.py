@@ -14,6 +14,7 @@ from typing import Any
 from drw.billing.counters.client import Counters, CountersUnavailable
 from drw.billing.ledger import sums
 from drw.billing.subjects import Subject, period_end
+from drw.gateway.rate_limiting.budget_warnings import BudgetWarnings
 from drw.gateway.rate_limiting.store import NOTIFY, PERIOD_LETTERS, LimitStore, subject_columns
 from drw.kernel.storage.database import Connection
 
@@ -36,6 +37,7 @@ class ExhaustedSubjects:
         self._next_check = 0.0
         """Earliest time of the next check of all subjects, by `clock`."""
         self._counters_unavailable = False
+        self._warnings = BudgetWarnings()
         self._renewal_lock = asyncio.Lock()
         """Serialises renewals, since older caps must not overwrite the result of newer ones."""
 
@@ -69,6 +71,8 @@ class ExhaustedSubjects:
         async with self._store.database.transaction() as connection:
             if await _replace_blocks(connection, subjects, blocks):
                 await connection.execute(NOTIFY.encode())
+            warnings = await self._warnings.publish(connection, capped, spent, now)
+        self._warnings.remember(warnings)
 
     async def _spent(self, subjects: Sequence[Subject], now: datetime) -> dict[Subject, dict[str, int]]:
         """Return the spending of each subject by field, from the counters or else from the ledger."""
@@ -87,6 +91,7 @@ class ExhaustedSubjects:
         async with self._store.database.transaction() as connection:
             if await (await connection.execute(query, (now, names))).fetchall():
                 await connection.execute(NOTIFY.encode())
+            await self._warnings.delete_stale(connection, capped)
 
 
 def _exhaustions(subject: Subject, caps: dict[str, int], spent: dict[str, int], now: datetime) -> Iterable[Exhaustion]:

@@ -45,6 +45,7 @@ from drw.billing.ledger import sums
 from drw.billing.ledger.ledger import Ledger
 from drw.billing.reservations.reaper import post, reap
 from drw.billing.subjects import Subject
+from drw.events.publisher import create_tables
 from drw.gateway.rate_limiting import key_directory, spend, store, validation
 from drw.gateway.rate_limiting.enforcement_reports import EnforcementReports
 from drw.gateway.rate_limiting.exhausted_subjects import ExhaustedSubjects
@@ -428,7 +429,9 @@ async def build(scope: ServiceContext) -> RateLimiting:
     scope.on_stop(metering.stop)
     counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
     scope.on_stop(counters.close)
-    store = LimitStore(await scope.database(pool_size=8))
+    database = await scope.database(pool_size=8)
+    await create_tables(database)
+    store = LimitStore(database)
     ledger = Ledger(metering)
     exhausted = ExhaustedSubjects(store, counters)
     reports = UsageReports(store, ledger, counters, exhausted, scope.audit(), settings.uncounted_tokens)

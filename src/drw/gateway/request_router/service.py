@@ -38,6 +38,7 @@ from drw.api.gateway.v1.request_router_pb2 import (
     WatchKillsRequest,
 )
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
+from drw.events.publisher import create_tables
 from drw.gateway.request_router.data_planes import DataPlanes
 from drw.gateway.request_router.desired_state import DesiredState, Part
 from drw.gateway.request_router.explain.enrichment import ExplanationEnricher
@@ -272,6 +273,7 @@ async def build(scope: ServiceContext) -> RequestRouter:
     settings = scope.settings(Settings)
     desired = DesiredState(settings.routes)
     database = await scope.database()
+    await create_tables(database)
     audit = scope.audit()
     authentication = scope.client(AuthenticationClient)
     switch = KillSwitch(

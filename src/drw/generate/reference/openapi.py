@@ -85,7 +85,7 @@ def document(protos: Protos) -> Schema:
             "schemas": {
                 "Error": _error_schema(),
                 "AnthropicError": _anthropic_error_schema(),
-                **{short(n): _message(n, protos) for n in reachable(all_operations, protos)},
+                **{short(n): message_schema(n, protos) for n in reachable(all_operations, protos)},
                 **openai_requests.schemas(),
             },
         },
@@ -152,7 +152,8 @@ def _parameter(field: Field, location: str) -> Schema:
     return {**definition, "schema": _schema(field)}
 
 
-def _message(name: str, protos: Protos) -> Schema:
+def message_schema(name: str, protos: Protos) -> Schema:
+    """Return the JSON schema of a message or an enum."""
     if values := protos.enums.get(name):
         return {"type": "string", "enum": list(values)}
     message = protos.messages[name]

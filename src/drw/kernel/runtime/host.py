@@ -253,6 +253,11 @@ class ServiceContext:
         """Hand-written HTTP routes of the service."""
 
     @property
+    def name(self) -> str:
+        """The name of the service."""
+        return self._service.name
+
+    @property
     def profile(self) -> Profile:
         """The profile of the process."""
         return self._host.profile

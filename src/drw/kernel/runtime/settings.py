@@ -6,9 +6,9 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from drw.kernel.errors import ConfigError as ConfigError
 
@@ -112,6 +112,59 @@ class Engine(Settings):
     """Memory limit of the engine, without the memory-mapped weights; above it, the engine restarts."""
 
 
+class ValkeyBus(Settings):
+    """Event bus in Valkey: `[bus.valkey]`."""
+
+    max_events: int = Field(default=50_000, ge=1_000, le=10_000_000)
+    """Maximum events in the stream. If a consumer is this far behind, further events wait in PostgreSQL."""
+
+
+class KafkaBus(Settings):
+    """Event bus in Kafka: `[bus.kafka]`."""
+
+    bootstrap: str = ""
+    """`host:port` of one or more brokers, separated by commas."""
+    topic: str = "drw.events"
+    """The topic. If it does not exist, it is created with the default configuration of the brokers."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    username: str = ""
+    password: str = ""
+    ca: Path | None = None
+    """Certificate authorities of the brokers, as PEM."""
+
+
+class PubSubBus(Settings):
+    """Event bus in Google Cloud Pub/Sub: `[bus.pubsub]`."""
+
+    project: str = ""
+    """The Google Cloud project."""
+    topic: str = "drw-events"
+    """The topic. Topic and subscriptions are created if they do not exist."""
+    emulator: str = ""
+    """`host:port` of an emulator, without TLS and credentials. Empty: the service of Google Cloud."""
+
+
+class Bus(Settings):
+    """The event bus: `[bus]`."""
+
+    adapter: Literal["valkey", "kafka", "pubsub"] = "valkey"
+    """The broker."""
+    valkey: ValkeyBus = ValkeyBus()
+    kafka: KafkaBus = KafkaBus()
+    pubsub: PubSubBus = PubSubBus()
+    replay_seconds: int = Field(default=3600, ge=60, le=7 * 24 * 3600)
+    """How long PostgreSQL keeps published events, to publish them again if Valkey loses its data."""
+
+    @model_validator(mode="after")
+    def _check_address(self) -> Self:
+        if self.adapter == "kafka" and not self.kafka.bootstrap:
+            raise ValueError("bus.kafka.bootstrap is missing: set it to the address of a broker, as in 127.0.0.1:9092")
+        if self.adapter == "pubsub" and not self.pubsub.project:
+            raise ValueError("bus.pubsub.project is missing: set it to the Google Cloud project")
+        return self
+
+
 class Profile(Settings):
     """A deployment profile: processes and their services, and the settings of each service."""
 
@@ -127,6 +180,7 @@ class Profile(Settings):
     data_plane: DataPlane | None = None
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
     engine: Engine = Engine()
+    bus: Bus = Bus()
     starts: Path | None = None
     """File in which the supervisor stores how long each process took to start, in seconds. Null: none."""
     otlp_endpoint: str = ""

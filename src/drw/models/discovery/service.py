@@ -53,6 +53,7 @@ from drw.api.models.v1.versions_pb2 import (
     RollbackAliasRequest,
     ValidateVersionRequest,
 )
+from drw.events.publisher import create_tables
 from drw.kernel import tenancy
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
@@ -322,6 +323,7 @@ async def build(scope: ServiceContext) -> Discovery:
     """Build the service from its settings."""
     settings = scope.settings(DiscoverySettings)
     database = await scope.database(required=False)  # models and aliases are resolved in memory
+    await create_tables(database)
     audit = scope.audit()
     registry = Registry(settings.models, settings.default_model, settings.aliases)
     digests = registry.digests()

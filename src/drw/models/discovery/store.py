@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
+from drw.api.events.v1.models_pb2 import AliasMoved, ModelPromoted
 from drw.api.models.v1.discovery_pb2 import Alias, WeightedTarget
+from drw.events.publisher import Publisher
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
+from drw.kernel.tenancy import PLATFORM, Owner
 from drw.models.discovery.aliases import MAX_ALIASES, MAX_ORG_ALIASES, OrgAlias, audit_details
 from drw.models.discovery.governance import history
 from drw.models.discovery.governance.permits import Row
 from drw.models.discovery.versions.store import CHANNEL, lock, notify
 
+EVENTS = Publisher("discovery")
 SELECT = "select org, name, targets, fallbacks, total_seconds from alias"
 ORG_ALIASES = """
     select alias.org, alias.name, alias.version, version.id as version_id, alias.fallbacks, alias.total_seconds,
@@ -72,6 +76,7 @@ class AliasStore:
             )
             await history.append(connection, "", alias.name, alias, self._digests, reason=reason, promotion=promotion)
             await self._record_change(connection, "set", alias.name, before or configured, alias)
+            await _publish_move(connection, alias.name, before or configured, alias, reason, PLATFORM)
 
     async def delete(self, name: str, configured: Alias | None) -> bool:
         """Delete a stored alias of the platform; return whether it existed. `configured` becomes effective."""
@@ -81,6 +86,7 @@ class AliasStore:
             await connection.execute("delete from alias where org = '' and name = %s", (name,))
             await history.append(connection, "", name, configured, self._digests, reason="deleted")
             await self._record_change(connection, "delete", name, before, configured)
+            await _publish_move(connection, name, before, configured, "deleted", PLATFORM)
         return True
 
     async def lock_of_org(self, connection: Connection, org: str, name: str) -> OrgAlias | None:
@@ -131,6 +137,20 @@ class AliasStore:
         details = {"reason": reason, "promotion": promotion, "digest": version["digest"]}
         action = "rollback" if rollback else "promote"
         await self._record_of_org(connection, action, alias, before, alias, details)
+        promoted = ModelPromoted(
+            version=alias.version_id,
+            alias=alias.name,
+            previous_version=before.version_id if before else "",
+            promotion=promotion,
+            reason=reason,
+        )
+        owner = Owner(alias.org)
+        await EVENTS.publish(
+            connection, promoted, f"model/{alias.version_id}", owner, walls=alias.walls, key=f"alias/{alias.name}"
+        )
+        await _publish_move(
+            connection, alias.name, before.alias() if before else None, alias.alias(), reason, owner, alias.walls
+        )
 
     async def remove(self, connection: Connection, alias: OrgAlias, reason: str) -> None:
         """Remove an alias of an org, as a rollback of its first promotion; the caller holds its lock."""
@@ -139,6 +159,7 @@ class AliasStore:
             connection, alias.org, alias.name, None, {}, reason=reason, walls=alias.walls, rollback=True
         )
         await self._record_of_org(connection, "rollback", alias, alias, None, {"reason": reason})
+        await _publish_move(connection, alias.name, alias.alias(), None, reason, Owner(alias.org), alias.walls)
 
     async def _lock(self, connection: Connection, name: str) -> Alias | None:
         """Lock the name until the end of the transaction; return its stored alias, if it exists."""
@@ -173,6 +194,20 @@ class AliasStore:
         details = {"before": audit_details(before), "after": audit_details(after)}
         await self._audit.record(f"alias.{action}", f"alias/{name}", details=details, connection=connection)
         await notify(connection)
+
+
+async def _publish_move(
+    connection: Connection,
+    name: str,
+    before: Alias | None,
+    after: Alias | None,
+    reason: str,
+    owner: Owner,
+    walls: Iterable[str] = (),
+) -> None:
+    targets, previous = ({t.model: t.weight for t in alias.targets} if alias else {} for alias in (after, before))
+    event = AliasMoved(alias=name, targets=targets, previous_targets=previous, reason=reason)
+    await EVENTS.publish(connection, event, f"alias/{name}", owner, walls=walls)
 
 
 async def _check_count(connection: Connection, org: str, maximum: int) -> None:

@@ -27,6 +27,7 @@ from drw.api.rag.v1.documents_pb2 import (
 )
 from drw.api.rag.v1.embedding_rpc import EmbeddingClient
 from drw.api.rag.v1.vector_store_rpc import VectorStoreClient
+from drw.events.publisher import create_tables
 from drw.kernel.attributes import from_values
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
@@ -155,6 +156,7 @@ async def build(scope: ServiceContext) -> Documents:
     """Build the service from its settings."""
     settings = scope.settings(Settings)
     database = await scope.database(pool_size=8)
+    await create_tables(database)
     audit = scope.audit()
     vector_store = scope.client(VectorStoreClient)
     blobs = BlobStore(scope.folder, settings.max_file_bytes)

@@ -1,1 +1,1 @@
-"""Dead letters: stores failed steps and redrives them. Retries are in `drw.workflow.orchestration.execution`."""
+"""Dead letters: stores failed runs and redrives them. Retries are in `drw.workflow.orchestration.execution`."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from drw.api.events.v1.workflows_pb2 import RunEnded
+from drw.events.publisher import Publisher
 from drw.kernel.storage.database import Connection
+from drw.kernel.tenancy import Owner
 from drw.workflow.orchestration.ports import LeadershipLost
 
 CHANNEL = "orchestration_outbox"
 MAX_DETAIL = 500
+TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+EVENTS = Publisher("orchestration")
 
 
 async def lock_run(connection: Connection, run: str, fence: int) -> None:
@@ -23,7 +28,7 @@ async def lock_run(connection: Connection, run: str, fence: int) -> None:
 
 
 async def add(connection: Connection, run: str, state: str, *, step: str = "", detail: str = "") -> None:
-    """Add an event to a locked run."""
+    """Add an event to a locked run. The end of the run is also an event on the event bus."""
     await connection.execute(
         "with numbered as (update run set events = events + 1 where id = %s returning id, events),"
         " added as (insert into outbox (run, number, step, state, detail)"
@@ -31,3 +36,21 @@ async def add(connection: Connection, run: str, state: str, *, step: str = "", d
         " select pg_notify(%s, '') from added",
         (run, step, state, detail[:MAX_DETAIL], CHANNEL),
     )
+    if not step and state in TERMINAL_STATES:
+        await _publish_end(connection, run, state, detail)
+
+
+async def _publish_end(connection: Connection, run: str, state: str, error: str) -> None:
+    cursor = await connection.execute(
+        "select org, desk, walls, template_name, template_version from run where id = %s", (run,)
+    )
+    if (row := await cursor.fetchone()) is None:
+        return
+    event = RunEnded(
+        run=run,
+        template=row["template_name"],
+        template_version=row["template_version"],
+        state=state,
+        error=error[:MAX_DETAIL],
+    )
+    await EVENTS.publish(connection, event, f"run/{run}", Owner(row["org"], row["desk"]), walls=row["walls"])

@@ -12,6 +12,12 @@ from drw.kernel.errors import InvalidRequest, TooLarge
 MAX_INPUT_BYTES = 64 * 1024
 MAX_FILES = 500
 MAX_FILE_ID_CHARACTERS = 200
+TYPES: dict[int, tuple[type | tuple[type, ...], str]] = {
+    Input.NUMBER: ((int, float), "a number"),
+    Input.BOOLEAN: (bool, "true or false"),
+    Input.LIST: (list, "a list"),
+    Input.OBJECT: (dict, "an object"),
+}
 
 
 def validate(template: Template, values: dict[str, Any]) -> dict[str, Any]:
@@ -38,10 +44,23 @@ def _value(declared: Input, value: Any) -> Any:
     match declared.type:
         case Input.FILES:
             return _files(declared, [] if value is None else value)
+        case Input.NUMBER | Input.BOOLEAN | Input.LIST | Input.OBJECT:
+            return _typed(declared, value)
         case Input.INTEGER:
             return _integer(declared, declared.default or 0 if value is None else value)
         case _:
             return _string(declared, declared.default if value is None else value)
+
+
+def _typed(declared: Input, value: Any) -> Any:
+    if value is None and declared.default:
+        value = orjson.loads(declared.default)
+    if value is None:
+        return [] if declared.type == Input.LIST else None
+    expected, name = TYPES[declared.type]
+    if not isinstance(value, expected) or isinstance(value, bool) != (expected is bool):
+        raise _invalid(declared, name)
+    return value
 
 
 def _files(declared: Input, value: Any) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drw.api.kernel.v1.kernel_pb2 import Json
-from drw.api.workflow.v1.orchestration_pb2 import Run, Step
+from drw.api.workflow.v1.orchestration_pb2 import Approval, Failure, Run, Step, Vote
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.json_messages import json_message, json_value
 
@@ -23,12 +23,56 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         inputs=json_message(row["inputs"]),
         output=_value(row["output"]),
         error=row["error"],
-        created_at=_timestamp(row["created_at"]),
-        ended_at=_timestamp(row["ended_at"]),
+        created_at=timestamp(row["created_at"]),
+        ended_at=timestamp(row["ended_at"]),
         steps=[_step(step) for step in steps],
         desk=row["desk"],
         started_by=row["key"],
         walls=row["walls"],
+        restart_of=row["restart_of"],
+        schedule=row["schedule"],
+        scheduled_for=timestamp(row["scheduled_for"]),
+    )
+
+
+def failure(row: dict[str, Any]) -> Failure:
+    """Return a failed run with its cause."""
+    return Failure(
+        number=row["failure"],
+        org=row["org"],
+        desk=row["desk"],
+        walls=row["walls"],
+        run=row["id"],
+        key=row["key"],
+        template=row["template_name"],
+        template_version=row["template_version"],
+        inputs=json_message(row["inputs"]),
+        step=row["step"],
+        failure_class=row["failure_class"],
+        reason=row["reason"],
+        error=row["cause"],
+        attempts=row["attempts"],
+        failed_at=timestamp(row["ended_at"]),
+        restart_of=row["restart_of"],
+    )
+
+
+def approval(row: dict[str, Any], votes: list[dict[str, Any]]) -> Approval:
+    """Return an approval with its votes."""
+    return Approval(
+        run=row["run"],
+        step=row["step"],
+        template=row["template_name"],
+        title=row["title"],
+        details=_value(row["details"]),
+        quorum=row["quorum"],
+        state=row["state"],
+        deadline=timestamp(row["deadline"]),
+        votes=[
+            Vote(key=vote["key"], decision=vote["decision"], comment=vote["comment"], at=timestamp(vote["at"]))
+            for vote in votes
+        ],
+        started_by=row["started_by"],
     )
 
 
@@ -52,9 +96,10 @@ def _step(row: dict[str, Any]) -> Step:
         state=row["state"],
         attempts=row["attempts"],
         error=row["error"],
-        started_at=_timestamp(row["started_at"]),
-        ended_at=_timestamp(row["ended_at"]),
+        started_at=timestamp(row["started_at"]),
+        ended_at=timestamp(row["ended_at"]),
         output=_value(row["output"]),
+        failure_class=row["failure_class"] or None,
     )
 
 
@@ -62,9 +107,10 @@ def _value(value: Any) -> Json | None:
     return None if value is None else json_message(value)
 
 
-def _timestamp(at: datetime | None) -> Timestamp | None:
+def timestamp(at: datetime | None) -> Timestamp | None:
+    """Return a time as a message."""
     if at is None:
         return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(at)
-    return timestamp
+    message = Timestamp()
+    message.FromDatetime(at)
+    return message

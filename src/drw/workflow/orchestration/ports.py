@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from drw.kernel.errors import Conflict
 
@@ -13,19 +12,9 @@ class LeadershipLost(Conflict):
     """The run has ended, or another process owns it. This process must not record anything more for it."""
 
 
-class Slot(ABC):
-    """The position of one step in the engine's record of a run."""
-
-    @abstractmethod
-    async def execute_once(self, name: str, function: Callable[[], Awaitable[Any]]) -> Any:
-        """Call `function` once and return its result, which must be JSON. On replay, return the recorded result."""
-
-
-ReserveSlot = Callable[[], Slot]
-"""Returns the next slot of a run. The sequence is the same on every replay."""
-
-RunFunction = Callable[[str, ReserveSlot], Awaitable[None]]
-"""Executes the run with this id. After a crash it is called again; finished steps are not executed again."""
+RunFunction = Callable[[str], Awaitable[None]]
+"""Executes the run with this id. After a crash it is called again, and finds finished steps in the run journal. It
+raises `LeadershipLost` if the run must not be recorded as finished."""
 
 
 class Engine(ABC):

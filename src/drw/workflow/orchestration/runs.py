@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import orjson
 
+from drw.api.workflow.v1.orchestration_pb2 import ListRunsRequest
 from drw.api.workflow.v1.templates_pb2 import Template
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
-from drw.workflow.orchestration import events
+from drw.workflow.orchestration import events, run_search
 from drw.workflow.orchestration.execution import dependency_graph
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 
@@ -38,6 +40,37 @@ class RunRequest:
         """Hash of the fields that must be equal when the request is repeated."""
         canonical = orjson.dumps([self.template, self.inputs], option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(canonical).hexdigest()
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Details of the request for the audit log."""
+        return {"inputs": self.fingerprint}
+
+
+@dataclass(frozen=True, slots=True)
+class ParentRun:
+    """The run whose step starts another run."""
+
+    id: str
+    depth: int
+    """The number of runs above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSteps:
+    """The steps of a failed run whose outputs its restart keeps."""
+
+    run: str
+    steps: list[str]
+
+
+KEEP_STEPS = """
+update step set state = 'SUCCEEDED', attempts = old_step.attempts, output = old_step.output,
+       started_at = old_step.started_at, ended_at = old_step.ended_at
+from step old_step
+where step.run = %(run)s and step.id = any(%(steps)s)
+  and old_step.run = %(old_run)s and old_step.id = step.id and old_step.state = 'SUCCEEDED'
+"""
 
 
 class Runs:
@@ -67,38 +100,72 @@ class Runs:
             raise Conflict(f"the request id {request.request_id!r} was used for another run, {row['id']!r}")
         return str(row["id"])
 
-    async def start(self, caller: Principal, request: RunRequest, template: Template, inputs: dict[str, Any]) -> str:
-        """Queue a run for the leader; return its id.
+    async def start(
+        self,
+        caller: Principal,
+        request: RunRequest,
+        template: Template,
+        inputs: dict[str, Any],
+        *,
+        kept: KeptSteps | None = None,
+        parent: ParentRun | None = None,
+    ) -> str:
+        """Queue a run for the leader; return its id. Child runs do not count as the desk's unfinished runs.
 
         Raises:
             Conflict: the request id was used with other contents.
             RateLimited: the desk has too many unfinished runs.
         """
         async with self._database.transaction() as connection:
-            await self._check_open_runs(connection, caller)
+            if parent is None:
+                await self.check_open_runs(connection, caller)
             run = f"run_{uuid4().hex}"
-            trace = telemetry.outgoing_headers().get("traceparent", "")
-            cursor = await connection.execute(
-                "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
-                " template_version, inputs, trace) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-                " on conflict (org, desk, request_id, walls) do nothing returning id",
-                (
-                    *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
-                    *(request.request_id, request.fingerprint, template.SerializeToString()),
-                    *(template.name, template.version, orjson.dumps(inputs).decode(), trace),
-                ),
-            )
-            row = await cursor.fetchone()
-            if row is not None:
-                await self._insert_steps(connection, run, template, inputs)
-                await events.add(connection, run, "queued")
-                details = {"template": template.name, "version": template.version, "inputs": request.fingerprint}
-                await self._audit.record("run.start", run, details=details, connection=connection)
-                await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+            if await self.insert(connection, caller, run, request, template, inputs, kept=kept, parent=parent):
                 return run
         existing = await self.find_by_request_id(caller, request)
         assert existing is not None
         return existing
+
+    async def insert(
+        self,
+        connection: Connection,
+        caller: Principal,
+        run: str,
+        request: RunRequest,
+        template: Template,
+        inputs: dict[str, Any],
+        origin: Mapping[str, str] | None = None,
+        *,
+        kept: KeptSteps | None = None,
+        parent: ParentRun | None = None,
+    ) -> bool:
+        """Queue a run for the leader as part of a transaction; return False if its request id has a run already.
+
+        The audit record contains `origin`.
+        """
+        trace = telemetry.outgoing_headers().get("traceparent", "")
+        cursor = await connection.execute(
+            "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
+            " template_version, inputs, trace, restart_of, parent, depth)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " on conflict (org, desk, request_id, walls) do nothing returning id",
+            (
+                *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
+                *(request.request_id, request.fingerprint, template.SerializeToString()),
+                *(template.name, template.version, orjson.dumps(inputs).decode(), trace),
+                *(kept.run if kept else "", parent.id if parent else None, parent.depth + 1 if parent else 0),
+            ),
+        )
+        if await cursor.fetchone() is None:
+            return False
+        await self._insert_steps(connection, run, template, inputs)
+        if kept:
+            await connection.execute(KEEP_STEPS, {"run": run, "old_run": kept.run, "steps": kept.steps})
+        await events.add(connection, run, "queued")
+        details = {"template": template.name, "version": template.version, **request.details}
+        await self._audit.record("run.start", run, details=details | dict(origin or {}), connection=connection)
+        await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+        return True
 
     async def get(self, caller: Principal, run: str) -> tuple[Row, list[Row]]:
         """Return a run and its steps.
@@ -113,25 +180,20 @@ class Runs:
             raise _not_found(run)
         return row, await self._database.all("select * from step where run = %s order by position", run)
 
-    async def page(self, caller: Principal, size: int, after: str) -> list[Row]:
-        """Return the desk's runs after the run `after`, newest first.
+    async def page(self, caller: Principal, request: ListRunsRequest, size: int) -> list[Row]:
+        """Return the desk's runs that match the request, after its page token, newest first.
 
         Raises:
-            InvalidRequest: the desk has no run `after`.
+            InvalidRequest: the page token is not the id of a run of the desk.
         """
+        after = request.page_token
         if after and not await self._database.one(
             "select id from visible_runs(%s, %s, %s) where id = %s", *_visibility(caller), after
         ):
             raise InvalidRequest("page_token is not one that an earlier response returned", param="page_token")
-        return await self._database.all(
-            "select * from visible_runs(%s, %s, %s) where (%s = '' or"
-            " (created_at, id) < (select created_at, id from run where id = %s))"
-            " order by created_at desc, id desc limit %s",
-            *_visibility(caller),
-            after,
-            after,
-            size,
-        )
+        query, parameters = run_search.query(caller, request, size)
+        async with self._database.transaction() as connection:
+            return await (await connection.execute(query, parameters)).fetchall()
 
     async def cancel(self, caller: Principal, run: str) -> None:
         """Cancel an unfinished run.
@@ -148,19 +210,30 @@ class Runs:
                 raise _not_found(run)
             if row["state"] not in ("QUEUED", "RUNNING"):
                 return
-            await events.add(connection, run, "cancelled", detail=f"by {caller.key}")
-            await connection.execute(
-                "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
-                (f"cancelled by {caller.key}", run),
-            )
-            await cancel_open_steps(connection, run)
-            await self._audit.record("run.end", run, outcome="cancelled", connection=connection)
-            await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+            await self.end_cancelled(connection, run, f"by {caller.key}")
         ENDED_RUNS.labels("cancelled").inc()
 
-    async def _check_open_runs(self, connection: Connection, caller: Principal) -> None:
+    async def end_cancelled(self, connection: Connection, run: str, reason: str) -> None:
+        """Cancel a locked, unfinished run as part of a transaction."""
+        await events.add(connection, run, "cancelled", detail=reason)
+        await connection.execute(
+            "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
+            (f"cancelled {reason}", run),
+        )
+        await cancel_open_steps(connection, run)
+        await cancel_children(connection, self._audit, run)
+        await self._audit.record("run.end", run, outcome="cancelled", connection=connection)
+        await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+
+    async def check_open_runs(self, connection: Connection, caller: Principal) -> None:
+        """Check that the desk can have another run.
+
+        Raises:
+            RateLimited: it has too many unfinished runs.
+        """
         cursor = await connection.execute(
-            "select count(*) as open from visible_runs(%s, %s, %s) where state in ('QUEUED', 'RUNNING')",
+            "select count(*) as open from visible_runs(%s, %s, %s) where state in ('QUEUED', 'RUNNING')"
+            " and parent is null",
             _visibility(caller),
         )
         row = await cursor.fetchone()
@@ -171,7 +244,7 @@ class Runs:
             )
 
     async def _insert_steps(self, connection: Connection, run: str, template: Template, inputs: dict[str, Any]) -> None:
-        ids = [step.id for step in dependency_graph.build_steps(template, inputs)]
+        ids = [step.id for step in dependency_graph.build_steps(template.nodes, inputs)]
         await connection.execute(
             "insert into step (run, id, position) select %s, id, position from unnest(%s::text[])"
             " with ordinality as planned (id, position)",
@@ -186,6 +259,24 @@ async def cancel_open_steps(connection: Connection, run: str) -> None:
         " where run = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')",
         (run,),
     )
+
+
+async def cancel_children(connection: Connection, audit: AuditWriter, run: str) -> None:
+    """Cancel the unfinished descendants of an ended run. Parents are locked before their children."""
+    cursor = await connection.execute(
+        "select id from run where parent = %s and state in ('QUEUED', 'RUNNING') order by id for update", (run,)
+    )
+    for row in await cursor.fetchall():
+        child, reason = row["id"], f"its parent {run} has ended"
+        await events.add(connection, child, "cancelled", detail=reason)
+        await connection.execute(
+            "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
+            (reason, child),
+        )
+        await cancel_open_steps(connection, child)
+        await cancel_children(connection, audit, child)
+        await audit.record("run.end", child, outcome="cancelled", connection=connection)
+        await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
 
 
 def _visibility(caller: Principal) -> tuple[str, str, list[str]]:

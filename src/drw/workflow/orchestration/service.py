@@ -5,35 +5,70 @@ from __future__ import annotations
 from functools import partial
 from uuid import uuid4
 
+from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
+from drw.api.rag.v1.retrieval_rpc import RetrievalClient
 from drw.api.workflow.v1 import orchestration_rpc as contract
 from drw.api.workflow.v1.orchestration_pb2 import (
+    Approval,
     CancelRunRequest,
+    DecideApprovalRequest,
     GetRunRequest,
+    ListApprovalsRequest,
+    ListApprovalsResponse,
+    ListFailuresRequest,
+    ListFailuresResponse,
     ListRunsRequest,
     ListRunsResponse,
+    RestartRunRequest,
     Run,
     StartRunRequest,
+    Vote,
+)
+from drw.api.workflow.v1.schedules_pb2 import (
+    Backfill,
+    BackfillScheduleRequest,
+    CreateScheduleRequest,
+    DeleteScheduleRequest,
+    DeleteScheduleResponse,
+    GetScheduleRequest,
+    ListSchedulesRequest,
+    ListSchedulesResponse,
+    PauseScheduleRequest,
+    Preview,
+    PreviewScheduleRequest,
+    ResumeScheduleRequest,
+    Schedule,
 )
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
-from drw.kernel.errors import Forbidden, InvalidRequest, Unavailable
+from drw.events.publisher import create_tables
+from drw.kernel.errors import Conflict, InvalidRequest, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
+from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
-from drw.workflow.orchestration import inputs, messages
-from drw.workflow.orchestration.activities import ACTIVITIES, Services, scopes
+from drw.workflow.orchestration import failed_runs, inputs, messages, restarts
+from drw.workflow.orchestration.activities import Services, python_function
+from drw.workflow.orchestration.approvals import Approvals
+from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.leader_election import LeaderElection
 from drw.workflow.orchestration.execution.run_journal import RunJournal
+from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import StepExecutor
+from drw.workflow.orchestration.execution.waiting import WaitingSteps
 from drw.workflow.orchestration.metrics import update_gauges
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
+from drw.workflow.orchestration.permissions import PresentPermissions, check_scopes
 from drw.workflow.orchestration.ports import Engine
-from drw.workflow.orchestration.runs import RunRequest, Runs
+from drw.workflow.orchestration.runs import KeptSteps, Row, RunRequest, Runs
+from drw.workflow.orchestration.schedules.build import build_schedules
+from drw.workflow.orchestration.schedules.operations import ScheduleOperations
+from drw.workflow.orchestration.schedules.preparation import Preparation
 from drw.workflow.orchestration.settings import Settings
 
 DEFAULT_PAGE_SIZE = 50
@@ -42,10 +77,21 @@ DEFAULT_PAGE_SIZE = 50
 class Orchestration(contract.Orchestration):
     """Serves `drw.api.workflow.v1.Orchestration`."""
 
-    def __init__(self, runs: Runs, templates: TemplatesClient, kills: KillList) -> None:
+    def __init__(
+        self,
+        database: Database,
+        runs: Runs,
+        approvals: Approvals,
+        templates: TemplatesClient,
+        kills: KillList,
+        schedules: ScheduleOperations,
+    ) -> None:
+        self._database = database
         self._runs = runs
+        self._approvals = approvals
         self._templates = templates
         self._kills = kills
+        self._schedules = schedules
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """Validate the request and queue the run."""
@@ -55,7 +101,7 @@ class Orchestration(contract.Orchestration):
         if run is None:
             self._kills.check(caller, workflow=request.template)
             template = await self._templates.get_template(GetTemplateRequest(name=request.template))
-            _check_scopes(caller, template)
+            check_scopes(caller, template)
             run = await self._runs.start(caller, run_request, template, inputs.validate(template, run_request.inputs))
         return messages.run(*await self._runs.get(caller, run))
 
@@ -66,7 +112,7 @@ class Orchestration(contract.Orchestration):
     async def list_runs(self, request: ListRunsRequest, /) -> ListRunsResponse:
         """Return a page of the desk's runs."""
         size = request.page_size or DEFAULT_PAGE_SIZE
-        rows = await self._runs.page(context.caller(), size + 1, request.page_token)
+        rows = await self._runs.page(context.caller(), request, size + 1)
         token = rows[size - 1]["id"] if len(rows) > size else ""
         return ListRunsResponse(runs=[messages.run(row, []) for row in rows[:size]], next_page_token=token)
 
@@ -76,17 +122,90 @@ class Orchestration(contract.Orchestration):
         await self._runs.cancel(caller, request.run)
         return messages.run(*await self._runs.get(caller, request.run))
 
-
-def _check_scopes(caller: context.Principal, template: Template) -> None:
-    if unknown := sorted({node.uses for node in template.nodes} - ACTIVITIES.keys()):
-        raise InvalidRequest(f"the template {template.name!r} uses {unknown[0]!r}, which this release does not have")
-    required = scopes(node.uses for node in template.nodes)
-    if missing := [scope for scope in required if scope not in caller.scopes]:
-        raise Forbidden(
-            f"a run of {template.name!r} needs the scopes {' and '.join(map(repr, required))};"
-            f" the key {caller.key!r} lacks {' and '.join(map(repr, missing))}",
-            scope=missing[0],
+    async def restart_run(self, request: RestartRunRequest, /) -> Run:
+        """Validate the request and queue the new run."""
+        caller = context.caller()
+        old_run, _ = await self._runs.get(caller, request.run)
+        restart = restarts.RestartRequest(
+            request.request_id,
+            old_run["template_name"],
+            messages.inputs(request.inputs),
+            restart_of=request.run,
+            template_version=request.template_version,
+            from_step=request.from_step,
         )
+        run = await self._runs.find_by_request_id(caller, restart)
+        if run is None:
+            run = await self._restart(caller, restart, old_run)
+        return messages.run(*await self._runs.get(caller, run))
+
+    async def list_failures(self, request: ListFailuresRequest, /) -> ListFailuresResponse:
+        """Return failed runs of all tenants; wait for one if there are none."""
+        rows = await failed_runs.after(self._database, request.after, request.wait_seconds)
+        return ListFailuresResponse(failures=[messages.failure(row) for row in rows])
+
+    async def _restart(self, caller: context.Principal, restart: restarts.RestartRequest, old_run: Row) -> str:
+        if old_run["state"] != "FAILED":
+            state = old_run["state"].lower()
+            raise Conflict(f"the run {old_run['id']!r} is {state}: only a failed run can be restarted")
+        self._kills.check(caller, workflow=restart.template)
+        template = old_template = Template.FromString(old_run["template"])
+        if restart.template_version:
+            version = restart.template_version.removeprefix("latest")
+            template = await self._templates.get_template(GetTemplateRequest(name=restart.template, version=version))
+        check_scopes(caller, template)
+        old_inputs = old_run["inputs"]
+        values = inputs.validate(template, restarts.merged_inputs(template, old_inputs, restart.inputs))
+        steps = restarts.kept_steps(template, values, old_template, old_inputs, restart.from_step)
+        return await self._runs.start(caller, restart, template, values, kept=KeptSteps(old_run["id"], steps))
+
+    async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
+        """Return the waiting approvals of the desk."""
+        rows = await self._approvals.pending(context.caller())
+        return ListApprovalsResponse(approvals=[messages.approval(*row) for row in rows])
+
+    async def decide_approval(self, request: DecideApprovalRequest, /) -> Approval:
+        """Record the decision of the caller's key."""
+        if request.decision == Vote.DECISION_UNSPECIFIED:
+            raise InvalidRequest("decision must be APPROVE or REJECT", param="decision")
+        decision = Vote.Decision.Name(request.decision)
+        caller = context.caller()
+        return messages.approval(
+            *await self._approvals.vote(caller, request.run, request.step, decision, request.comment)
+        )
+
+    async def create_schedule(self, request: CreateScheduleRequest, /) -> Schedule:
+        """Create a schedule."""
+        return await self._schedules.create(request)
+
+    async def preview_schedule(self, request: PreviewScheduleRequest, /) -> Preview:
+        """Return the next occurrences of a schedule that is not stored."""
+        return await self._schedules.preview(request.spec)
+
+    async def list_schedules(self, request: ListSchedulesRequest, /) -> ListSchedulesResponse:
+        """Return a page of the desk's schedules."""
+        return await self._schedules.page(request)
+
+    async def get_schedule(self, request: GetScheduleRequest, /) -> Schedule:
+        """Return a schedule of the caller's desk."""
+        return await self._schedules.get(request.schedule)
+
+    async def pause_schedule(self, request: PauseScheduleRequest, /) -> Schedule:
+        """Pause a schedule."""
+        return await self._schedules.pause(request.schedule)
+
+    async def resume_schedule(self, request: ResumeScheduleRequest, /) -> Schedule:
+        """Resume a schedule."""
+        return await self._schedules.resume(request.schedule)
+
+    async def backfill_schedule(self, request: BackfillScheduleRequest, /) -> Backfill:
+        """Back-fill a range of a schedule."""
+        return await self._schedules.backfill(request)
+
+    async def delete_schedule(self, request: DeleteScheduleRequest, /) -> DeleteScheduleResponse:
+        """Delete a schedule."""
+        await self._schedules.delete(request.schedule)
+        return DeleteScheduleResponse()
 
 
 async def build(scope: ServiceContext) -> Orchestration:
@@ -94,23 +213,41 @@ async def build(scope: ServiceContext) -> Orchestration:
     settings = scope.settings(Settings)
     dsn = scope.profile.postgres
     database = await scope.database()
-    journal = RunJournal(database, scope.audit())
-    services = Services(scope.client(DocumentsClient), scope.client(ServingClient))
+    await create_tables(database)
+    journal = RunJournal(database, scope.audit(), settings.max_interruptions)
+    services = Services(
+        scope.client(DocumentsClient),
+        scope.client(ServingClient),
+        scope.client(RetrievalClient),
+        python_function.load(settings.functions),
+    )
+    runs = Runs(database, scope.audit(), settings.max_open_runs)
+    approvals = Approvals(database, scope.audit())
+    signals = Signals(database)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
     step_executor = StepExecutor(journal, services, settings.initial_retry_seconds, kills)
-    interpreter = Interpreter(journal, step_executor, settings.max_concurrent_steps)
+    templates = scope.client(TemplatesClient)
+    children = ChildRuns(database, runs, templates, kills, check_scopes)
+    waiting = WaitingSteps(journal, approvals, children, signals)
+    interpreter = Interpreter(journal, step_executor, waiting, settings.max_concurrent_steps)
     engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": settings.executor})  # type: ignore[type-abstract]
     relay = OutboxRelay(database, scope.client(StateClient))
-    leader = LeaderElection(settings.executor, database, journal, engine, interpreter, relay)
+    leader = LeaderElection(settings.executor, database, journal, engine, interpreter, relay, signals)
     scope.background(leader.run)
+
+    permissions = PresentPermissions(scope.client(AuthenticationClient) if scope.has("authentication") else None)
+    preparation = Preparation(permissions, templates, kills)
+    schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_leader)
 
     async def describe() -> str:
         if relay.error_message:
             raise Unavailable(f"the live view of runs is behind: {relay.error_message}")
+        if schedules.error_message:
+            raise Unavailable(schedules.error_message)
         role = "leader" if leader.is_leader else "standby"
         return f"{role} as {settings.executor!r}, {leader.active_run_count()} active runs"
 
     scope.describe(describe)
     scope.on_scrape(partial(update_gauges, database))
-    return Orchestration(Runs(database, scope.audit(), settings.max_open_runs), scope.client(TemplatesClient), kills)
+    return Orchestration(database, runs, approvals, templates, kills, schedules.operations)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from drw.kernel.runtime.settings import Settings as Base
@@ -16,5 +18,18 @@ class Settings(Base):
     """Maximum concurrent steps of one run."""
     max_open_runs: int = Field(default=50, ge=1)
     """Maximum unfinished runs per desk, counted within the caller's walls."""
+    functions: dict[str, str] = Field(default_factory=dict)
+    """Functions that `python` nodes call, by name, as in `pnl = "desk.functions:pnl"`. Packages add functions with the
+    entry point `drw.workflow.functions`."""
     initial_retry_seconds: float = Field(default=0.5, gt=0, le=60)
     """Delay between a step's first and second attempt. It doubles with each attempt, up to 15 s."""
+    max_interruptions: int = Field(default=20, ge=1)
+    """Number of times that the process of a run may die before a step of the run ends. Then the run fails."""
+    max_schedules: int = Field(default=200, ge=1, le=10_000)
+    """Maximum schedules per desk, counted within the caller's walls."""
+    min_schedule_interval_seconds: int = Field(default=60, ge=60)
+    """Minimum interval between two occurrences of a schedule."""
+    max_backfill_runs: int = Field(default=500, ge=1, le=10_000)
+    """Maximum occurrences of one back-fill."""
+    calendar_overrides: Path | None = None
+    """TOML file with changed sessions of exchanges, and freeze windows in which schedules start no runs."""

@@ -1,26 +1,79 @@
-"""Activities available to template nodes, with their arguments."""
+"""What template nodes can use, with the types of arguments and outputs.
+
+A type is one of CEL: `string`, `int`, `double`, `bool`, `list(T)`, `map` or `dyn`, which is any value.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+CONTROL = ("loop", "map", "switch")
+"""Nodes with nodes inside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Required and optional keys under `with`."""
+    """The keys under `with` and the fields of the output, with their types."""
 
-    required: frozenset[str]
-    optional: frozenset[str] = frozenset()
+    required: Mapping[str, str]
+    optional: Mapping[str, str] = field(default_factory=dict)
+    output: Mapping[str, str] | None = None
+    """Fields of the output; None: any value."""
 
 
-def _activity(required: Iterable[str], optional: Iterable[str] = ()) -> Activity:
-    return Activity(frozenset(required), frozenset(optional))
-
+_INDEX = Activity(
+    {"file": "string", "collection": "string"},
+    output={"file": "string", "collection": "string", "pages": "int", "chunks": "int", "unchanged": "bool"},
+)
+_SUMMARY = {"file": "string", "name": "string", "summary": "string", "truncated": "bool"}
 
 ACTIVITIES = {
-    "documents.index": _activity(["file", "collection"]),
-    "serving.summarise": _activity(["file"], ["model", "max_characters", "max_tokens"]),
-    "documents.digest": _activity(["title", "summaries"]),
+    "documents.index": _INDEX,
+    "ingest": _INDEX,
+    "serving.summarise": Activity(
+        {"file": "string"}, {"model": "string", "max_characters": "int", "max_tokens": "int"}, _SUMMARY
+    ),
+    "documents.digest": Activity(
+        {"title": "string", "summaries": "list(dyn)"},
+        output={"file": "string", "name": "string", "text": "string", "truncated": "bool"},
+    ),
+    "documents.report": Activity(
+        {"title": "string", "sections": "list(dyn)"},
+        output={"file": "string", "name": "string", "text": "string", "truncated": "bool"},
+    ),
+    "documents.write": Activity(
+        {"name": "string", "text": "string"}, output={"file": "string", "name": "string", "bytes": "int"}
+    ),
+    "model": Activity(
+        {"prompt": "string"},
+        {"system": "string", "model": "string", "max_tokens": "int", "temperature": "double", "passages": "list(dyn)"},
+        {
+            "text": "string",
+            "finish_reason": "string",
+            "truncated": "bool",
+            "supported": "bool",
+            "unsupported_figures": "list(string)",
+        },
+    ),
+    "retrieve": Activity(
+        {"collection": "string", "question": "string"},
+        {"limit": "int", "files": "list(string)"},
+        {"passages": "list(dyn)", "found": "int"},
+    ),
+    "python": Activity({"function": "string"}, {"arguments": "map"}),
+    "workflow": Activity({"template": "string"}, {"inputs": "map"}),
+    "wait": Activity({}, {"seconds": "double", "until": "string"}, {"until": "string"}),
+    "approval": Activity(
+        {"title": "string"},
+        {"details": "dyn", "quorum": "int", "deadline_seconds": "int", "if_denied": "string"},
+        {"approved": "bool", "reason": "string", "votes": "list(dyn)"},
+    ),
 }
 """Activities by name. Orchestration implements them; a test compares the two lists."""
+
+ARGUMENTS_OF_CONTROL = {
+    "map": Activity({"items": "list(dyn)"}, {"concurrency": "int"}),
+    "loop": Activity({"max_iterations": "int"}),
+    "switch": Activity({}),
+}

@@ -1,109 +1,147 @@
-"""Template parser: converts YAML to the contract's message, with precise errors."""
+"""Template parser: converts YAML to the contract's message. It reports all mistakes, with their positions."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jsonschema_rs
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
-from drw.api.workflow.v1.templates_pb2 import Input, Node, Template
+from drw.api.workflow.v1.templates_pb2 import Block, Input, Node, Template
 from drw.kernel.errors import InvalidRequest
-from drw.workflow.templates import expression_references, topological_sort, yaml_source
-from drw.workflow.templates.activities import ACTIVITIES
-from drw.workflow.templates.schema import InputSource, NodeSource, TemplateSource
+from drw.workflow.templates import node_check, yaml_source
+from drw.workflow.templates.expression_check import condition_of
+from drw.workflow.templates.graph_check import sort_nodes
+from drw.workflow.templates.problems import InvalidTemplate, Problem, nearest
+from drw.workflow.templates.schema import CaseSource, InputSource, NodeSource, TemplateSource
+from drw.workflow.templates.yaml_source import Path, Positions
 
 
 def parse(source: bytes, location: str) -> Template:
     """Return the template in a YAML source; `location` names the source in errors.
 
     Raises:
-        InvalidRequest: the source is not a valid template; the message names the key or the node.
+        InvalidTemplate: the source is not a valid template; it lists all mistakes.
+        TooLarge: the source is too large.
     """
-    data = yaml_source.load(source, location)
+    data, positions = yaml_source.load(source, location)
     try:
-        source_model = TemplateSource.model_validate(data)
-        nodes = topological_sort.sort_nodes(source_model.nodes)
-        for node in nodes:
-            _check_activity(node)
-        expression_references.check(source_model, topological_sort.ancestors(nodes))
-        return Template(
-            name=source_model.name,
-            version=hashlib.sha256(source).hexdigest(),
-            description=source_model.description,
-            inputs=[_input(name, input_source) for name, input_source in source_model.inputs.items()],
-            nodes=[_node(node) for node in nodes],
-            output=source_model.output,
-            source=source.decode(),
-        )
+        template = TemplateSource.model_validate(data)
     except ValidationError as error:
-        raise InvalidRequest(f"{location}: {_validation_errors(error, data)}") from None
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{location}: {error.message}") from None
-
-
-def _check_activity(node: NodeSource) -> None:
-    activity = ACTIVITIES.get(node.uses)
-    if activity is None:
-        names = ", ".join(sorted(ACTIVITIES))
-        raise InvalidRequest(f"node {node.id!r} uses {node.uses!r}, which is not an activity; there are: {names}")
-    arguments = node.with_.keys()
-    if missing := activity.required - arguments:
-        raise InvalidRequest(f"node {node.id!r}: {node.uses!r} needs {_quoted(missing)} under 'with'")
-    if unknown := arguments - activity.required - activity.optional:
-        accepted = _quoted(activity.required | activity.optional)
-        raise InvalidRequest(
-            f"node {node.id!r}: {node.uses!r} does not accept {_quoted(unknown)}; it accepts {accepted}"
-        )
-
-
-def _input(name: str, source: InputSource) -> Input:
-    return Input(
-        name=name,
-        type=source.type,
-        required=source.required,
-        default=source.default,
-        description=source.description,
+        raise InvalidTemplate(location, sorted(_schema_problems(error, positions))) from None
+    problems = [*node_check.check(template, positions), *_json_problems(template, positions)]
+    if problems:
+        raise InvalidTemplate(location, sorted(set(problems)))
+    return Template(
+        name=template.name,
+        version=hashlib.sha256(source).hexdigest(),
+        description=template.description,
+        inputs=[_input(name, input_source) for name, input_source in template.inputs.items()],
+        nodes=_nodes(template.nodes),
+        output=template.output if isinstance(template.output, str) else "",
+        output_json=_dumps(template.output),
+        source=source.decode(),
     )
 
 
+def validate(source: bytes, location: str) -> list[Problem]:
+    """Return the mistakes of a source; empty: it is valid."""
+    try:
+        parse(source, location)
+    except InvalidTemplate as error:
+        return list(error.problems)
+    except InvalidRequest as error:
+        return [Problem(1, 1, error.message)]
+    return []
+
+
+def _input(name: str, source: InputSource) -> Input:
+    default = source.default
+    text = "" if default is None else default if isinstance(default, str) else _dumps(default)
+    return Input(name=name, type=source.type, required=source.required, default=text, description=source.description)
+
+
+def _nodes(nodes: Sequence[NodeSource]) -> list[Node]:
+    return [_node(node) for node in sort_nodes(nodes)]
+
+
 def _node(node: NodeSource) -> Node:
+    body = [Block(nodes=_nodes(node.nodes), output_json=_dumps(node.output))] if node.nodes else []
     return Node(
         id=node.id,
         uses=node.uses,
         needs=node.needs,
-        with_json=_arguments_json(node),
+        with_json=_dumps(node.with_),
         for_each=node.for_each,
         max_attempts=node.max_attempts,
         timeout_seconds=node.timeout_seconds,
+        blocks=body or [_case(case) for case in node.cases],
+        until=condition_of(node.until) or "",
+        output_schema_json=_dumps(node.output_schema) if node.output_schema else "",
     )
 
 
-def _arguments_json(node: NodeSource) -> str:
+def _case(case: CaseSource) -> Block:
+    return Block(nodes=_nodes(case.nodes), output_json=_dumps(case.output), when=condition_of(case.when) or "")
+
+
+def _json_problems(template: TemplateSource, positions: Positions) -> Iterator[Problem]:
+    """Yield values that JSON cannot represent, and schemas that are not JSON Schema."""
+    values: list[tuple[Path, Any]] = [(("output",), template.output)]
+    values += [(("inputs", name, "default"), source.default) for name, source in template.inputs.items()]
+    for node, path in node_check.all_nodes(template.nodes, ("nodes",)):
+        values += [((*path, "with"), node.with_), ((*path, "output"), node.output)]
+        values += [((*path, "cases", n, "output"), case.output) for n, case in enumerate(node.cases)]
+        values.append(((*path, "output_schema"), node.output_schema))
+        if node.output_schema and (reason := _schema_error(node.output_schema)):
+            yield positions.problem((*path, "output_schema"), f"not a JSON Schema: {reason}", at_key=True)
+    for path, value in values:
+        try:
+            json.dumps(value, allow_nan=False)  # orjson writes `.inf` and `.nan` as null
+            _dumps(value)
+        except (ValueError, TypeError) as error:
+            yield positions.problem(path, f"JSON cannot represent a value: {error}", at_key=True)
+
+
+def _schema_error(schema: dict[str, JsonValue]) -> str:
+    if '"$ref":"' in _dumps(schema).replace('"$ref":"#', ""):
+        return "a $ref must be to a part of the same schema"
     try:
-        json.dumps(node.with_, allow_nan=False)  # orjson writes `.inf` and `.nan` as null
-        return orjson.dumps(node.with_).decode()
+        jsonschema_rs.meta.validate(schema)
+        jsonschema_rs.validator_for(schema)
     except (ValueError, TypeError) as error:
-        raise InvalidRequest(f"node {node.id!r}: 'with' has a value that JSON cannot represent: {error}") from error
+        return str(error).splitlines()[0]
+    return ""
 
 
-def _validation_errors(error: ValidationError, data: dict[str, Any]) -> str:
-    return "; ".join(
-        f"{_path_text(problem['loc'], data)}: "
-        + ("unknown key" if problem["type"] == "extra_forbidden" else problem["msg"])
-        for problem in error.errors()
-    )
+def _dumps(value: Any) -> str:
+    return orjson.dumps(value).decode()
 
 
-def _path_text(path: tuple[int | str, ...], data: dict[str, Any]) -> str:
-    if len(path) > 1 and path[0] == "nodes" and isinstance(path[1], int):
-        node = data["nodes"][path[1]]
-        name = node.get("id") if isinstance(node, dict) else None
-        return ".".join([f"node {name!r}" if name else f"node number {path[1] + 1}", *map(str, path[2:])])
-    return ".".join(map(str, path))
+def _schema_problems(error: ValidationError, positions: Positions) -> Iterator[Problem]:
+    for problem in error.errors():
+        path = problem["loc"]
+        if problem["type"] == "extra_forbidden":
+            names = [field.alias or name for name, field in _model_at(path).model_fields.items()]
+            message = f"unknown key {path[-1]!r}; {nearest(str(path[-1]), names)}"
+            yield positions.problem(path, message, at_key=True)
+        elif problem["type"] == "missing":
+            yield positions.problem(path[:-1], f"the key {path[-1]!r} is missing", at_key=True)
+        else:
+            yield positions.problem(path, f"{'.'.join(map(str, path))}: {problem['msg']}")
 
 
-def _quoted(names: Any) -> str:
-    return ", ".join(repr(name) for name in sorted(names))
+def _model_at(path: Path) -> type[BaseModel]:
+    """Return the model of the mapping that has the key at the end of a path."""
+    match path:
+        case ("inputs", _, _):
+            return InputSource
+        case (*_, "cases", int(), _):
+            return CaseSource
+        case (*_, "nodes", int(), _):
+            return NodeSource
+    return TemplateSource

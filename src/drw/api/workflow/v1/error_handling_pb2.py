@@ -23,31 +23,114 @@ _sym_db = _symbol_database.Default()
 
 
 from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
+from drw.api.workflow.v1 import orchestration_pb2 as drw_dot_api_dot_workflow_dot_v1_dot_orchestration__pb2
+try:
+  drw_dot_api_dot_workflow_dot_v1_dot_schedules__pb2 = drw_dot_api_dot_workflow_dot_v1_dot_orchestration__pb2.drw_dot_api_dot_workflow_dot_v1_dot_schedules__pb2
+except AttributeError:
+  drw_dot_api_dot_workflow_dot_v1_dot_schedules__pb2 = drw_dot_api_dot_workflow_dot_v1_dot_orchestration__pb2.drw.api.workflow.v1.schedules_pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(drw/api/workflow/v1/error_handling.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12-\n\tfailed_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x18\n\x16ListDeadLettersRequest\"P\n\x17ListDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.drw.api.workflow.v1.DeadLetter\")\n\x0eRedriveRequest\x12\x17\n\x02id\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x32\xbd\x02\n\rErrorHandling\x12\x9e\x01\n\x0fListDeadLetters\x12+.drw.api.workflow.v1.ListDeadLettersRequest\x1a,.drw.api.workflow.v1.ListDeadLettersResponse\"0\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/deadLetters\x12\x8a\x01\n\x07Redrive\x12#.drw.api.workflow.v1.RedriveRequest\x1a\x1f.drw.api.workflow.v1.DeadLetter\"9\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\"\" /api/v1/deadLetters/{id}:redriveb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(drw/api/workflow/v1/error_handling.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\'drw/api/workflow/v1/orchestration.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x04\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.drw.api.workflow.v1.DeadLetter.State\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x10\n\x08template\x18\x04 \x01(\t\x12\x18\n\x10template_version\x18\x05 \x01(\t\x12\x0c\n\x04step\x18\x06 \x01(\t\x12\x38\n\rfailure_class\x18\x07 \x01(\x0e\x32!.drw.api.workflow.v1.FailureClass\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\r\n\x05\x65rror\x18\t \x01(\t\x12\x10\n\x08\x61ttempts\x18\n \x01(\x05\x12\r\n\x05group\x18\x0b \x01(\t\x12-\n\tfailed_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06inputs\x18\r \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x12\n\nstarted_by\x18\x0e \x01(\t\x12\r\n\x05walls\x18\x0f \x03(\t\x12\x12\n\nrestart_of\x18\x10 \x01(\t\x12\x0f\n\x07redrive\x18\x11 \x01(\t\x12\x14\n\x0credriven_run\x18\x12 \x01(\t\x12\x15\n\rredrive_error\x18\x13 \x01(\t\"T\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x08\n\x04OPEN\x10\x01\x12\r\n\tREDRIVING\x10\x02\x12\x0c\n\x08REDRIVEN\x10\x03\x12\r\n\tDISCARDED\x10\x04\"\x92\x03\n\x16ListDeadLettersRequest\x12\x17\n\x05group\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x10@(\x01\x12\x1a\n\x08template\x18\x02 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\x12\x17\n\x04step\x18\x03 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\x38\n\rfailure_class\x18\x04 \x01(\x0e\x32!.drw.api.workflow.v1.FailureClass\x12\x34\n\x05state\x18\x05 \x01(\x0e\x32%.drw.api.workflow.v1.DeadLetter.State\x12\x18\n\x05\x65rror\x18\x06 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\x30\n\x0c\x66\x61iled_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rfailed_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\tpage_size\x18\t \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xf4\x03\x12\x1d\n\npage_token\x18\n \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\"i\n\x17ListDeadLettersResponse\x12\x35\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x1f.drw.api.workflow.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x14GetDeadLetterRequest\x12 \n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"\x1d\n\x1bListDeadLetterGroupsRequest\"T\n\x1cListDeadLetterGroupsResponse\x12\x34\n\x06groups\x18\x01 \x03(\x0b\x32$.drw.api.workflow.v1.DeadLetterGroup\"\x98\x02\n\x0f\x44\x65\x61\x64LetterGroup\x12\r\n\x05group\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x02 \x01(\x05\x12\x10\n\x08template\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x38\n\rfailure_class\x18\x05 \x01(\x0e\x32!.drw.api.workflow.v1.FailureClass\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12\x33\n\x0f\x66irst_failed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_failed_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb4\x02\n\x10\x44\x65\x61\x64LetterFilter\x12\x19\n\x03ids\x18\x01 \x03(\tB\x0c\x92\xb5\x18\x08\x10\xc8\x01(\x01H\xe8\x07\x12\x17\n\x05group\x18\x02 \x01(\tB\x08\x92\xb5\x18\x04\x10@(\x01\x12\x1a\n\x08template\x18\x03 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\x12\x17\n\x04step\x18\x04 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\x38\n\rfailure_class\x18\x05 \x01(\x0e\x32!.drw.api.workflow.v1.FailureClass\x12\x18\n\x05\x65rror\x18\x06 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\x30\n\x0c\x66\x61iled_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rfailed_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x88\x01\n\x19\x44iscardDeadLettersRequest\x12=\n\x06\x66ilter\x18\x01 \x01(\x0b\x32%.drw.api.workflow.v1.DeadLetterFilterB\x06\x92\xb5\x18\x02\x08\x01\x12\x1b\n\x06reason\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xf4\x03(\x01\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"2\n\x1a\x44iscardDeadLettersResponse\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x01(\x05\"\xe1\x02\n\x19RedriveDeadLettersRequest\x12=\n\x06\x66ilter\x18\x01 \x01(\x0b\x32%.drw.api.workflow.v1.DeadLetterFilterB\x06\x92\xb5\x18\x02\x08\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\x96\x01(\x01\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\"\n\x0fruns_per_minute\x18\x04 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xf0.\x12\'\n\x06inputs\x18\x05 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12k\n\x10template_version\x18\x06 \x01(\tBQ\x92\xb5\x18M\x1a\x13[0-9a-f]{64}|latest\"6\'latest\' or the SHA-256 of a template\'s source, in hex\x12\x1b\n\tfrom_step\x18\x07 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\"\xf7\x03\n\x07Redrive\x12\n\n\x02id\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".drw.api.workflow.v1.Redrive.State\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x03 \x01(\x05\x12\x0f\n\x07waiting\x18\x04 \x01(\x05\x12\x0f\n\x07started\x18\x05 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x05\x12\x10\n\x08put_back\x18\x07 \x01(\x05\x12\x31\n\x06groups\x18\x08 \x03(\x0b\x32!.drw.api.workflow.v1.RedriveGroup\x12\x17\n\x0fruns_per_minute\x18\t \x01(\x05\x12\x18\n\x10template_version\x18\n \x01(\t\x12\x11\n\tfrom_step\x18\x0b \x01(\t\x12\x15\n\redited_inputs\x18\x0c \x03(\t\x12\x14\n\x0crequested_by\x18\r \x01(\t\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x44RY_RUN\x10\x01\x12\n\n\x06\x41\x43TIVE\x10\x02\x12\t\n\x05\x45NDED\x10\x03\x12\x0b\n\x07STOPPED\x10\x04\"\xe0\x01\n\x0cRedriveGroup\x12\r\n\x05group\x18\x01 \x01(\t\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32\'.drw.api.workflow.v1.RedriveGroup.State\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x03 \x01(\x05\x12\x11\n\tprobe_run\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"Q\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07WAITING\x10\x01\x12\x0b\n\x07PROBING\x10\x02\x12\n\n\x06PASSED\x10\x03\x12\x0b\n\x07REFUSED\x10\x04\"1\n\x11GetRedriveRequest\x12\x1c\n\x07redrive\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"4\n\x14\x43\x61ncelRedriveRequest\x12\x1c\n\x07redrive\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x32\xf5\x08\n\rErrorHandling\x12\x9e\x01\n\x0fListDeadLetters\x12+.drw.api.workflow.v1.ListDeadLettersRequest\x1a,.drw.api.workflow.v1.ListDeadLettersResponse\"0\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/deadLetters\x12\x9b\x01\n\rGetDeadLetter\x12).drw.api.workflow.v1.GetDeadLetterRequest\x1a\x1f.drw.api.workflow.v1.DeadLetter\">\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02#\x12!/api/v1/deadLetters/{dead_letter}\x12\xb2\x01\n\x14ListDeadLetterGroups\x12\x30.drw.api.workflow.v1.ListDeadLetterGroupsRequest\x1a\x31.drw.api.workflow.v1.ListDeadLetterGroupsResponse\"5\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/deadLetterGroups\x12\xb1\x01\n\x12\x44iscardDeadLetters\x12..drw.api.workflow.v1.DiscardDeadLettersRequest\x1a/.drw.api.workflow.v1.DiscardDeadLettersResponse\":\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/deadLetters:discard:\x01*\x12\x93\x01\n\x12RedriveDeadLetters\x12..drw.api.workflow.v1.RedriveDeadLettersRequest\x1a\x1c.drw.api.workflow.v1.Redrive\"/\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x15\"\x10/api/v1/redrives:\x01*\x12\x8b\x01\n\nGetRedrive\x12&.drw.api.workflow.v1.GetRedriveRequest\x1a\x1c.drw.api.workflow.v1.Redrive\"7\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/redrives/{redrive}\x12\x97\x01\n\rCancelRedrive\x12).drw.api.workflow.v1.CancelRedriveRequest\x1a\x1c.drw.api.workflow.v1.Redrive\"=\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02#\"!/api/v1/redrives/{redrive}:cancelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.workflow.v1.error_handling_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REDRIVEREQUEST'].fields_by_name['id']._loaded_options = None
-  _globals['_REDRIVEREQUEST'].fields_by_name['id']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['group']._loaded_options = None
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['group']._serialized_options = b'\222\265\030\004\020@(\001'
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['template']._loaded_options = None
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['template']._serialized_options = b'\222\265\030\004\020?(\001'
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['step']._loaded_options = None
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['step']._serialized_options = b'\222\265\030\005\020\310\001(\001'
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['error']._loaded_options = None
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['error']._serialized_options = b'\222\265\030\005\020\310\001(\001'
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\265\030\0058\000@\364\003'
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTDEADLETTERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\222\265\030\005\020\310\001(\001'
+  _globals['_GETDEADLETTERREQUEST'].fields_by_name['dead_letter']._loaded_options = None
+  _globals['_GETDEADLETTERREQUEST'].fields_by_name['dead_letter']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_DEADLETTERFILTER'].fields_by_name['ids']._loaded_options = None
+  _globals['_DEADLETTERFILTER'].fields_by_name['ids']._serialized_options = b'\222\265\030\010\020\310\001(\001H\350\007'
+  _globals['_DEADLETTERFILTER'].fields_by_name['group']._loaded_options = None
+  _globals['_DEADLETTERFILTER'].fields_by_name['group']._serialized_options = b'\222\265\030\004\020@(\001'
+  _globals['_DEADLETTERFILTER'].fields_by_name['template']._loaded_options = None
+  _globals['_DEADLETTERFILTER'].fields_by_name['template']._serialized_options = b'\222\265\030\004\020?(\001'
+  _globals['_DEADLETTERFILTER'].fields_by_name['step']._loaded_options = None
+  _globals['_DEADLETTERFILTER'].fields_by_name['step']._serialized_options = b'\222\265\030\005\020\310\001(\001'
+  _globals['_DEADLETTERFILTER'].fields_by_name['error']._loaded_options = None
+  _globals['_DEADLETTERFILTER'].fields_by_name['error']._serialized_options = b'\222\265\030\005\020\310\001(\001'
+  _globals['_DISCARDDEADLETTERSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_DISCARDDEADLETTERSREQUEST'].fields_by_name['filter']._serialized_options = b'\222\265\030\002\010\001'
+  _globals['_DISCARDDEADLETTERSREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_DISCARDDEADLETTERSREQUEST'].fields_by_name['reason']._serialized_options = b'\222\265\030\007\010\001\020\364\003(\001'
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['filter']._serialized_options = b'\222\265\030\002\010\001'
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['request_id']._serialized_options = b'\222\265\030\005\020\226\001(\001'
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['runs_per_minute']._loaded_options = None
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['runs_per_minute']._serialized_options = b'\222\265\030\0058\000@\360.'
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['template_version']._loaded_options = None
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['template_version']._serialized_options = b'\222\265\030M\032\023[0-9a-f]{64}|latest\"6\'latest\' or the SHA-256 of a template\'s source, in hex'
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['from_step']._loaded_options = None
+  _globals['_REDRIVEDEADLETTERSREQUEST'].fields_by_name['from_step']._serialized_options = b'\222\265\030\004\020?(\001'
+  _globals['_GETREDRIVEREQUEST'].fields_by_name['redrive']._loaded_options = None
+  _globals['_GETREDRIVEREQUEST'].fields_by_name['redrive']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_CANCELREDRIVEREQUEST'].fields_by_name['redrive']._loaded_options = None
+  _globals['_CANCELREDRIVEREQUEST'].fields_by_name['redrive']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
   _globals['_ERRORHANDLING'].methods_by_name['ListDeadLetters']._loaded_options = None
   _globals['_ERRORHANDLING'].methods_by_name['ListDeadLetters']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\025\022\023/api/v1/deadLetters'
-  _globals['_ERRORHANDLING'].methods_by_name['Redrive']._loaded_options = None
-  _globals['_ERRORHANDLING'].methods_by_name['Redrive']._serialized_options = b'\212\265\030\rworkflows:run\202\323\344\223\002\"\" /api/v1/deadLetters/{id}:redrive'
-  _globals['_DEADLETTER']._serialized_start=160
-  _globals['_DEADLETTER']._serialized_end=273
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=275
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=299
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=301
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=381
-  _globals['_REDRIVEREQUEST']._serialized_start=383
-  _globals['_REDRIVEREQUEST']._serialized_end=424
-  _globals['_ERRORHANDLING']._serialized_start=427
-  _globals['_ERRORHANDLING']._serialized_end=744
+  _globals['_ERRORHANDLING'].methods_by_name['GetDeadLetter']._loaded_options = None
+  _globals['_ERRORHANDLING'].methods_by_name['GetDeadLetter']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002#\022!/api/v1/deadLetters/{dead_letter}'
+  _globals['_ERRORHANDLING'].methods_by_name['ListDeadLetterGroups']._loaded_options = None
+  _globals['_ERRORHANDLING'].methods_by_name['ListDeadLetterGroups']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\032\022\030/api/v1/deadLetterGroups'
+  _globals['_ERRORHANDLING'].methods_by_name['DiscardDeadLetters']._loaded_options = None
+  _globals['_ERRORHANDLING'].methods_by_name['DiscardDeadLetters']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002 \"\033/api/v1/deadLetters:discard:\001*'
+  _globals['_ERRORHANDLING'].methods_by_name['RedriveDeadLetters']._loaded_options = None
+  _globals['_ERRORHANDLING'].methods_by_name['RedriveDeadLetters']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002\025\"\020/api/v1/redrives:\001*'
+  _globals['_ERRORHANDLING'].methods_by_name['GetRedrive']._loaded_options = None
+  _globals['_ERRORHANDLING'].methods_by_name['GetRedrive']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\034\022\032/api/v1/redrives/{redrive}'
+  _globals['_ERRORHANDLING'].methods_by_name['CancelRedrive']._loaded_options = None
+  _globals['_ERRORHANDLING'].methods_by_name['CancelRedrive']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002#\"!/api/v1/redrives/{redrive}:cancel'
+  _globals['_DEADLETTER']._serialized_start=202
+  _globals['_DEADLETTER']._serialized_end=764
+  _globals['_DEADLETTER_STATE']._serialized_start=680
+  _globals['_DEADLETTER_STATE']._serialized_end=764
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=767
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1169
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1171
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1276
+  _globals['_GETDEADLETTERREQUEST']._serialized_start=1278
+  _globals['_GETDEADLETTERREQUEST']._serialized_end=1334
+  _globals['_LISTDEADLETTERGROUPSREQUEST']._serialized_start=1336
+  _globals['_LISTDEADLETTERGROUPSREQUEST']._serialized_end=1365
+  _globals['_LISTDEADLETTERGROUPSRESPONSE']._serialized_start=1367
+  _globals['_LISTDEADLETTERGROUPSRESPONSE']._serialized_end=1451
+  _globals['_DEADLETTERGROUP']._serialized_start=1454
+  _globals['_DEADLETTERGROUP']._serialized_end=1734
+  _globals['_DEADLETTERFILTER']._serialized_start=1737
+  _globals['_DEADLETTERFILTER']._serialized_end=2045
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_start=2048
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_end=2184
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_start=2186
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_end=2236
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=2239
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=2592
+  _globals['_REDRIVE']._serialized_start=2595
+  _globals['_REDRIVE']._serialized_end=3098
+  _globals['_REDRIVE_STATE']._serialized_start=3019
+  _globals['_REDRIVE_STATE']._serialized_end=3098
+  _globals['_REDRIVEGROUP']._serialized_start=3101
+  _globals['_REDRIVEGROUP']._serialized_end=3325
+  _globals['_REDRIVEGROUP_STATE']._serialized_start=3244
+  _globals['_REDRIVEGROUP_STATE']._serialized_end=3325
+  _globals['_GETREDRIVEREQUEST']._serialized_start=3327
+  _globals['_GETREDRIVEREQUEST']._serialized_end=3376
+  _globals['_CANCELREDRIVEREQUEST']._serialized_start=3378
+  _globals['_CANCELREDRIVEREQUEST']._serialized_end=3430
+  _globals['_ERRORHANDLING']._serialized_start=3433
+  _globals['_ERRORHANDLING']._serialized_end=4574
 # @@protoc_insertion_point(module_scope)

@@ -6,21 +6,41 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import error_handling_pb2
-from drw.api.workflow.v1.error_handling_pb2 import DeadLetter, ListDeadLettersRequest, ListDeadLettersResponse, RedriveRequest
+from drw.api.workflow.v1.error_handling_pb2 import CancelRedriveRequest, DeadLetter, DiscardDeadLettersRequest, DiscardDeadLettersResponse, GetDeadLetterRequest, GetRedriveRequest, ListDeadLetterGroupsRequest, ListDeadLetterGroupsResponse, ListDeadLettersRequest, ListDeadLettersResponse, Redrive, RedriveDeadLettersRequest
 
 
 class ErrorHandling(Servicer):
-    """ErrorHandling stores dead letters (failed steps) and redrives them."""
+    """ErrorHandling stores failed runs as dead letters, in groups of the same cause, and redrives them. A dead letter has the walls of its run. Only callers inside all of these walls see it."""
 
     contract = Contract.of(error_handling_pb2.DESCRIPTOR.services_by_name["ErrorHandling"])
 
     async def list_dead_letters(self, request: ListDeadLettersRequest, /) -> ListDeadLettersResponse:
-        """ListDeadLetters."""
+        """ListDeadLetters lists the desk's dead letters, newest first, without their inputs."""
         raise MethodNotImplemented("ListDeadLetters")
 
-    async def redrive(self, request: RedriveRequest, /) -> DeadLetter:
-        """Redrive."""
-        raise MethodNotImplemented("Redrive")
+    async def get_dead_letter(self, request: GetDeadLetterRequest, /) -> DeadLetter:
+        """GetDeadLetter."""
+        raise MethodNotImplemented("GetDeadLetter")
+
+    async def list_dead_letter_groups(self, request: ListDeadLetterGroupsRequest, /) -> ListDeadLetterGroupsResponse:
+        """ListDeadLetterGroups lists the groups of open dead letters with the same cause, the largest first."""
+        raise MethodNotImplemented("ListDeadLetterGroups")
+
+    async def discard_dead_letters(self, request: DiscardDeadLettersRequest, /) -> DiscardDeadLettersResponse:
+        """DiscardDeadLetters closes open dead letters without a redrive."""
+        raise MethodNotImplemented("DiscardDeadLetters")
+
+    async def redrive_dead_letters(self, request: RedriveDeadLettersRequest, /) -> Redrive:
+        """RedriveDeadLetters starts new runs for open dead letters, at a rate. The first run of each group is a probe: the other dead letters of the group stay as they are unless it succeeds. The same request id returns the same redrive. The runs act for the key that requests the redrive."""
+        raise MethodNotImplemented("RedriveDeadLetters")
+
+    async def get_redrive(self, request: GetRedriveRequest, /) -> Redrive:
+        """GetRedrive."""
+        raise MethodNotImplemented("GetRedrive")
+
+    async def cancel_redrive(self, request: CancelRedriveRequest, /) -> Redrive:
+        """CancelRedrive stops a redrive. Runs that it has started continue."""
+        raise MethodNotImplemented("CancelRedrive")
 
 
 class ErrorHandlingClient(Client):
@@ -29,11 +49,36 @@ class ErrorHandlingClient(Client):
     contract = ErrorHandling.contract
 
     async def list_dead_letters(self, request: ListDeadLettersRequest, /, *, timeout: float | None = None) -> ListDeadLettersResponse:
-        """ListDeadLetters."""
+        """ListDeadLetters lists the desk's dead letters, newest first, without their inputs."""
         answer: ListDeadLettersResponse = await self._unary("ListDeadLetters", request, timeout)
         return answer
 
-    async def redrive(self, request: RedriveRequest, /, *, timeout: float | None = None) -> DeadLetter:
-        """Redrive."""
-        answer: DeadLetter = await self._unary("Redrive", request, timeout)
+    async def get_dead_letter(self, request: GetDeadLetterRequest, /, *, timeout: float | None = None) -> DeadLetter:
+        """GetDeadLetter."""
+        answer: DeadLetter = await self._unary("GetDeadLetter", request, timeout)
+        return answer
+
+    async def list_dead_letter_groups(self, request: ListDeadLetterGroupsRequest, /, *, timeout: float | None = None) -> ListDeadLetterGroupsResponse:
+        """ListDeadLetterGroups lists the groups of open dead letters with the same cause, the largest first."""
+        answer: ListDeadLetterGroupsResponse = await self._unary("ListDeadLetterGroups", request, timeout)
+        return answer
+
+    async def discard_dead_letters(self, request: DiscardDeadLettersRequest, /, *, timeout: float | None = None) -> DiscardDeadLettersResponse:
+        """DiscardDeadLetters closes open dead letters without a redrive."""
+        answer: DiscardDeadLettersResponse = await self._unary("DiscardDeadLetters", request, timeout)
+        return answer
+
+    async def redrive_dead_letters(self, request: RedriveDeadLettersRequest, /, *, timeout: float | None = None) -> Redrive:
+        """RedriveDeadLetters starts new runs for open dead letters, at a rate. The first run of each group is a probe: the other dead letters of the group stay as they are unless it succeeds. The same request id returns the same redrive. The runs act for the key that requests the redrive."""
+        answer: Redrive = await self._unary("RedriveDeadLetters", request, timeout)
+        return answer
+
+    async def get_redrive(self, request: GetRedriveRequest, /, *, timeout: float | None = None) -> Redrive:
+        """GetRedrive."""
+        answer: Redrive = await self._unary("GetRedrive", request, timeout)
+        return answer
+
+    async def cancel_redrive(self, request: CancelRedriveRequest, /, *, timeout: float | None = None) -> Redrive:
+        """CancelRedrive stops a redrive. Runs that it has started continue."""
+        answer: Redrive = await self._unary("CancelRedrive", request, timeout)
         return answer

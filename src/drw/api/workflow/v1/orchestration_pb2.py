@@ -23,11 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
+from drw.api.workflow.v1 import schedules_pb2 as drw_dot_api_dot_workflow_dot_v1_dot_schedules__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
+from drw.api.workflow.v1.schedules_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/workflow/v1/orchestration.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n\x0fStartRunRequest\x12N\n\x08template\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\")\n\rGetRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\",\n\x10\x43\x61ncelRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"N\n\x0fListRunsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xf4\x03\x12\x1d\n\npage_token\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\"S\n\x10ListRunsResponse\x12&\n\x04runs\x18\x01 \x03(\x0b\x32\x18.drw.api.workflow.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe8\x01\n\x04Step\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\x05\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06output\x18\x07 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\"\x85\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x18\n\x10template_version\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\'\n\x06inputs\x18\x05 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\'\n\x06output\x18\x06 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05steps\x18\n \x03(\x0b\x32\x19.drw.api.workflow.v1.Step\x12\x0c\n\x04\x64\x65sk\x18\x0b \x01(\t\x12\x12\n\nstarted_by\x18\x0c \x01(\t\x12\r\n\x05walls\x18\r \x03(\t*v\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05\x12\x0c\n\x08RETRYING\x10\x06\x32\x8c\x04\n\rOrchestration\x12w\n\x08StartRun\x12$.drw.api.workflow.v1.StartRunRequest\x1a\x18.drw.api.workflow.v1.Run\"+\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x11\"\x0c/api/v1/runs:\x01*\x12w\n\x06GetRun\x12\".drw.api.workflow.v1.GetRunRequest\x1a\x18.drw.api.workflow.v1.Run\"/\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/runs/{run}\x12\x82\x01\n\x08ListRuns\x12$.drw.api.workflow.v1.ListRunsRequest\x1a%.drw.api.workflow.v1.ListRunsResponse\")\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/v1/runs\x12\x83\x01\n\tCancelRun\x12%.drw.api.workflow.v1.CancelRunRequest\x1a\x18.drw.api.workflow.v1.Run\"5\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x1b\"\x19/api/v1/runs/{run}:cancelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'drw/api/workflow/v1/orchestration.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a#drw/api/workflow/v1/schedules.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n\x0fStartRunRequest\x12N\n\x08template\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\")\n\rGetRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\",\n\x10\x43\x61ncelRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"\xb3\x02\n\x0fListRunsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xf4\x03\x12\x1d\n\npage_token\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\x1a\n\x08template\x18\x03 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\x31\n\rcreated_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x05input\x18\x07 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\x18\n\x05\x65rror\x18\x08 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\"S\n\x10ListRunsResponse\x12&\n\x04runs\x18\x01 \x03(\x0b\x32\x18.drw.api.workflow.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x02\n\x11RestartRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\'\n\x06inputs\x18\x03 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12k\n\x10template_version\x18\x04 \x01(\tBQ\x92\xb5\x18M\x1a\x13[0-9a-f]{64}|latest\"6\'latest\' or the SHA-256 of a template\'s source, in hex\x12\x1b\n\tfrom_step\x18\x05 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\"L\n\x13ListFailuresRequest\x12\x15\n\x05\x61\x66ter\x18\x01 \x01(\x03\x42\x06\x92\xb5\x18\x02\x38\x00\x12\x1e\n\x0cwait_seconds\x18\x02 \x01(\x05\x42\x08\x92\xb5\x18\x04\x38\x00@\x14\"F\n\x14ListFailuresResponse\x12.\n\x08\x66\x61ilures\x18\x01 \x03(\x0b\x32\x1c.drw.api.workflow.v1.Failure\"\xee\x02\n\x07\x46\x61ilure\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0b\n\x03org\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x03 \x01(\t\x12\r\n\x05walls\x18\x04 \x03(\t\x12\x0b\n\x03run\x18\x05 \x01(\t\x12\x0b\n\x03key\x18\x06 \x01(\t\x12\x10\n\x08template\x18\x07 \x01(\t\x12\x18\n\x10template_version\x18\x08 \x01(\t\x12\'\n\x06inputs\x18\t \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x0c\n\x04step\x18\n \x01(\t\x12\x38\n\rfailure_class\x18\x0b \x01(\x0e\x32!.drw.api.workflow.v1.FailureClass\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\r\n\x05\x65rror\x18\r \x01(\t\x12\x10\n\x08\x61ttempts\x18\x0e \x01(\x05\x12-\n\tfailed_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrestart_of\x18\x10 \x01(\t\"\x16\n\x14ListApprovalsRequest\"I\n\x15ListApprovalsResponse\x12\x30\n\tapprovals\x18\x01 \x03(\x0b\x32\x1d.drw.api.workflow.v1.Approval\"\xd2\x01\n\x15\x44\x65\x63ideApprovalRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x19\n\x04step\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x90\x03(\x01\x12\x34\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32\".drw.api.workflow.v1.Vote.Decision\x12N\n\x07\x63omment\x18\x04 \x01(\tB=\x92\xb5\x18\x39\x10\xe8\x07\x1a\x08[^\\x00]*\"*at most 1,000 characters, none of them NUL\"\xc1\x01\n\x04Vote\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x34\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\".drw.api.workflow.v1.Vote.Decision\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x41PPROVE\x10\x01\x12\n\n\x06REJECT\x10\x02\"\xf6\x02\n\x08\x41pproval\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x10\n\x08template\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12(\n\x07\x64\x65tails\x18\x05 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x0e\n\x06quorum\x18\x06 \x01(\x05\x12\x32\n\x05state\x18\x07 \x01(\x0e\x32#.drw.api.workflow.v1.Approval.State\x12,\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05votes\x18\t \x03(\x0b\x32\x19.drw.api.workflow.v1.Vote\x12\x12\n\nstarted_by\x18\n \x01(\t\"T\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\x0c\n\x08\x41PPROVED\x10\x02\x12\x0c\n\x08REJECTED\x10\x03\x12\x0b\n\x07\x45XPIRED\x10\x04\"\xa2\x02\n\x04Step\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\x05\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06output\x18\x07 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x38\n\rfailure_class\x18\x08 \x01(\x0e\x32!.drw.api.workflow.v1.FailureClass\"\xde\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x18\n\x10template_version\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.drw.api.workflow.v1.RunState\x12\'\n\x06inputs\x18\x05 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\'\n\x06output\x18\x06 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05steps\x18\n \x03(\x0b\x32\x19.drw.api.workflow.v1.Step\x12\x0c\n\x04\x64\x65sk\x18\x0b \x01(\t\x12\x12\n\nstarted_by\x18\x0c \x01(\t\x12\r\n\x05walls\x18\r \x03(\t\x12\x12\n\nrestart_of\x18\x0e \x01(\t\x12\x10\n\x08schedule\x18( \x01(\t\x12\x31\n\rscheduled_for\x18) \x01(\x0b\x32\x1a.google.protobuf.Timestamp*r\n\x0c\x46\x61ilureClass\x12\x1d\n\x19\x46\x41ILURE_CLASS_UNSPECIFIED\x10\x00\x12\r\n\tTRANSIENT\x10\x01\x12\r\n\tPERMANENT\x10\x02\x12\n\n\x06POLICY\x10\x03\x12\n\n\x06\x42UDGET\x10\x04\x12\r\n\tAMBIGUOUS\x10\x05*v\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05\x12\x0c\n\x08RETRYING\x10\x06\x32\xe6\x11\n\rOrchestration\x12w\n\x08StartRun\x12$.drw.api.workflow.v1.StartRunRequest\x1a\x18.drw.api.workflow.v1.Run\"+\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x11\"\x0c/api/v1/runs:\x01*\x12w\n\x06GetRun\x12\".drw.api.workflow.v1.GetRunRequest\x1a\x18.drw.api.workflow.v1.Run\"/\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/runs/{run}\x12\x82\x01\n\x08ListRuns\x12$.drw.api.workflow.v1.ListRunsRequest\x1a%.drw.api.workflow.v1.ListRunsResponse\")\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/api/v1/runs\x12\x83\x01\n\tCancelRun\x12%.drw.api.workflow.v1.CancelRunRequest\x1a\x18.drw.api.workflow.v1.Run\"5\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x1b\"\x19/api/v1/runs/{run}:cancel\x12S\n\nRestartRun\x12&.drw.api.workflow.v1.RestartRunRequest\x1a\x18.drw.api.workflow.v1.Run\"\x03\x90\x02\x02\x12h\n\x0cListFailures\x12(.drw.api.workflow.v1.ListFailuresRequest\x1a).drw.api.workflow.v1.ListFailuresResponse\"\x03\x90\x02\x01\x12\x8d\x01\n\x0e\x43reateSchedule\x12*.drw.api.workflow.v1.CreateScheduleRequest\x1a\x1d.drw.api.workflow.v1.Schedule\"0\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x16\"\x11/api/v1/schedules:\x01*\x12\x97\x01\n\x0fPreviewSchedule\x12+.drw.api.workflow.v1.PreviewScheduleRequest\x1a\x1c.drw.api.workflow.v1.Preview\"9\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x1e\"\x19/api/v1/schedules:preview:\x01*\x12\x96\x01\n\rListSchedules\x12).drw.api.workflow.v1.ListSchedulesRequest\x1a*.drw.api.workflow.v1.ListSchedulesResponse\".\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/schedules\x12\x90\x01\n\x0bGetSchedule\x12\'.drw.api.workflow.v1.GetScheduleRequest\x1a\x1d.drw.api.workflow.v1.Schedule\"9\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/schedules/{schedule}\x12\x99\x01\n\rPauseSchedule\x12).drw.api.workflow.v1.PauseScheduleRequest\x1a\x1d.drw.api.workflow.v1.Schedule\">\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02$\"\"/api/v1/schedules/{schedule}:pause\x12\x9c\x01\n\x0eResumeSchedule\x12*.drw.api.workflow.v1.ResumeScheduleRequest\x1a\x1d.drw.api.workflow.v1.Schedule\"?\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02%\"#/api/v1/schedules/{schedule}:resume\x12\xa5\x01\n\x10\x42\x61\x63kfillSchedule\x12,.drw.api.workflow.v1.BackfillScheduleRequest\x1a\x1d.drw.api.workflow.v1.Backfill\"D\x90\x02\x02\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02*\"%/api/v1/schedules/{schedule}:backfill:\x01*\x12\xa0\x01\n\x0e\x44\x65leteSchedule\x12*.drw.api.workflow.v1.DeleteScheduleRequest\x1a+.drw.api.workflow.v1.DeleteScheduleResponse\"5\x8a\xb5\x18\rworkflows:run\x82\xd3\xe4\x93\x02\x1e*\x1c/api/v1/schedules/{schedule}\x12\x96\x01\n\rListApprovals\x12).drw.api.workflow.v1.ListApprovalsRequest\x1a*.drw.api.workflow.v1.ListApprovalsResponse\".\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/approvals\x12\xa3\x01\n\x0e\x44\x65\x63ideApproval\x12*.drw.api.workflow.v1.DecideApprovalRequest\x1a\x1d.drw.api.workflow.v1.Approval\"F\x90\x02\x02\x8a\xb5\x18\x11workflows:approve\x82\xd3\xe4\x93\x02(\"#/api/v1/runs/{run}/approvals/{step}:\x01*P\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +48,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRUNSREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\265\030\0058\000@\364\003'
   _globals['_LISTRUNSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTRUNSREQUEST'].fields_by_name['page_token']._serialized_options = b'\222\265\030\005\020\310\001(\001'
+  _globals['_LISTRUNSREQUEST'].fields_by_name['template']._loaded_options = None
+  _globals['_LISTRUNSREQUEST'].fields_by_name['template']._serialized_options = b'\222\265\030\004\020?(\001'
+  _globals['_LISTRUNSREQUEST'].fields_by_name['input']._loaded_options = None
+  _globals['_LISTRUNSREQUEST'].fields_by_name['input']._serialized_options = b'\222\265\030\005\020\310\001(\001'
+  _globals['_LISTRUNSREQUEST'].fields_by_name['error']._loaded_options = None
+  _globals['_LISTRUNSREQUEST'].fields_by_name['error']._serialized_options = b'\222\265\030\005\020\310\001(\001'
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['run']._loaded_options = None
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['run']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['request_id']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['template_version']._loaded_options = None
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['template_version']._serialized_options = b'\222\265\030M\032\023[0-9a-f]{64}|latest\"6\'latest\' or the SHA-256 of a template\'s source, in hex'
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['from_step']._loaded_options = None
+  _globals['_RESTARTRUNREQUEST'].fields_by_name['from_step']._serialized_options = b'\222\265\030\004\020?(\001'
+  _globals['_LISTFAILURESREQUEST'].fields_by_name['after']._loaded_options = None
+  _globals['_LISTFAILURESREQUEST'].fields_by_name['after']._serialized_options = b'\222\265\030\0028\000'
+  _globals['_LISTFAILURESREQUEST'].fields_by_name['wait_seconds']._loaded_options = None
+  _globals['_LISTFAILURESREQUEST'].fields_by_name['wait_seconds']._serialized_options = b'\222\265\030\0048\000@\024'
+  _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['run']._loaded_options = None
+  _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['run']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['step']._loaded_options = None
+  _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['step']._serialized_options = b'\222\265\030\007\010\001\020\220\003(\001'
+  _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['comment']._loaded_options = None
+  _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['comment']._serialized_options = b'\222\265\0309\020\350\007\032\010[^\\x00]*\"*at most 1,000 characters, none of them NUL'
   _globals['_ORCHESTRATION'].methods_by_name['StartRun']._loaded_options = None
   _globals['_ORCHESTRATION'].methods_by_name['StartRun']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002\021\"\014/api/v1/runs:\001*'
   _globals['_ORCHESTRATION'].methods_by_name['GetRun']._loaded_options = None
@@ -54,22 +80,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORCHESTRATION'].methods_by_name['ListRuns']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\016\022\014/api/v1/runs'
   _globals['_ORCHESTRATION'].methods_by_name['CancelRun']._loaded_options = None
   _globals['_ORCHESTRATION'].methods_by_name['CancelRun']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002\033\"\031/api/v1/runs/{run}:cancel'
-  _globals['_RUNSTATE']._serialized_start=1212
-  _globals['_RUNSTATE']._serialized_end=1330
-  _globals['_STARTRUNREQUEST']._serialized_start=160
-  _globals['_STARTRUNREQUEST']._serialized_end=329
-  _globals['_GETRUNREQUEST']._serialized_start=331
-  _globals['_GETRUNREQUEST']._serialized_end=372
-  _globals['_CANCELRUNREQUEST']._serialized_start=374
-  _globals['_CANCELRUNREQUEST']._serialized_end=418
-  _globals['_LISTRUNSREQUEST']._serialized_start=420
-  _globals['_LISTRUNSREQUEST']._serialized_end=498
-  _globals['_LISTRUNSRESPONSE']._serialized_start=500
-  _globals['_LISTRUNSRESPONSE']._serialized_end=583
-  _globals['_STEP']._serialized_start=586
-  _globals['_STEP']._serialized_end=818
-  _globals['_RUN']._serialized_start=821
-  _globals['_RUN']._serialized_end=1210
-  _globals['_ORCHESTRATION']._serialized_start=1333
-  _globals['_ORCHESTRATION']._serialized_end=1857
+  _globals['_ORCHESTRATION'].methods_by_name['RestartRun']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['RestartRun']._serialized_options = b'\220\002\002'
+  _globals['_ORCHESTRATION'].methods_by_name['ListFailures']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['ListFailures']._serialized_options = b'\220\002\001'
+  _globals['_ORCHESTRATION'].methods_by_name['CreateSchedule']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['CreateSchedule']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002\026\"\021/api/v1/schedules:\001*'
+  _globals['_ORCHESTRATION'].methods_by_name['PreviewSchedule']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['PreviewSchedule']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\036\"\031/api/v1/schedules:preview:\001*'
+  _globals['_ORCHESTRATION'].methods_by_name['ListSchedules']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['ListSchedules']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\023\022\021/api/v1/schedules'
+  _globals['_ORCHESTRATION'].methods_by_name['GetSchedule']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['GetSchedule']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\036\022\034/api/v1/schedules/{schedule}'
+  _globals['_ORCHESTRATION'].methods_by_name['PauseSchedule']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['PauseSchedule']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002$\"\"/api/v1/schedules/{schedule}:pause'
+  _globals['_ORCHESTRATION'].methods_by_name['ResumeSchedule']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['ResumeSchedule']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002%\"#/api/v1/schedules/{schedule}:resume'
+  _globals['_ORCHESTRATION'].methods_by_name['BackfillSchedule']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['BackfillSchedule']._serialized_options = b'\220\002\002\212\265\030\rworkflows:run\202\323\344\223\002*\"%/api/v1/schedules/{schedule}:backfill:\001*'
+  _globals['_ORCHESTRATION'].methods_by_name['DeleteSchedule']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['DeleteSchedule']._serialized_options = b'\212\265\030\rworkflows:run\202\323\344\223\002\036*\034/api/v1/schedules/{schedule}'
+  _globals['_ORCHESTRATION'].methods_by_name['ListApprovals']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['ListApprovals']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\202\323\344\223\002\023\022\021/api/v1/approvals'
+  _globals['_ORCHESTRATION'].methods_by_name['DecideApproval']._loaded_options = None
+  _globals['_ORCHESTRATION'].methods_by_name['DecideApproval']._serialized_options = b'\220\002\002\212\265\030\021workflows:approve\202\323\344\223\002(\"#/api/v1/runs/{run}/approvals/{step}:\001*'
+  _globals['_FAILURECLASS']._serialized_start=3290
+  _globals['_FAILURECLASS']._serialized_end=3404
+  _globals['_RUNSTATE']._serialized_start=3406
+  _globals['_RUNSTATE']._serialized_end=3524
+  _globals['_STARTRUNREQUEST']._serialized_start=197
+  _globals['_STARTRUNREQUEST']._serialized_end=366
+  _globals['_GETRUNREQUEST']._serialized_start=368
+  _globals['_GETRUNREQUEST']._serialized_end=409
+  _globals['_CANCELRUNREQUEST']._serialized_start=411
+  _globals['_CANCELRUNREQUEST']._serialized_end=455
+  _globals['_LISTRUNSREQUEST']._serialized_start=458
+  _globals['_LISTRUNSREQUEST']._serialized_end=765
+  _globals['_LISTRUNSRESPONSE']._serialized_start=767
+  _globals['_LISTRUNSRESPONSE']._serialized_end=850
+  _globals['_RESTARTRUNREQUEST']._serialized_start=853
+  _globals['_RESTARTRUNREQUEST']._serialized_end=1110
+  _globals['_LISTFAILURESREQUEST']._serialized_start=1112
+  _globals['_LISTFAILURESREQUEST']._serialized_end=1188
+  _globals['_LISTFAILURESRESPONSE']._serialized_start=1190
+  _globals['_LISTFAILURESRESPONSE']._serialized_end=1260
+  _globals['_FAILURE']._serialized_start=1263
+  _globals['_FAILURE']._serialized_end=1629
+  _globals['_LISTAPPROVALSREQUEST']._serialized_start=1631
+  _globals['_LISTAPPROVALSREQUEST']._serialized_end=1653
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=1655
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=1728
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=1731
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=1941
+  _globals['_VOTE']._serialized_start=1944
+  _globals['_VOTE']._serialized_end=2137
+  _globals['_VOTE_DECISION']._serialized_start=2076
+  _globals['_VOTE_DECISION']._serialized_end=2137
+  _globals['_APPROVAL']._serialized_start=2140
+  _globals['_APPROVAL']._serialized_end=2514
+  _globals['_APPROVAL_STATE']._serialized_start=2430
+  _globals['_APPROVAL_STATE']._serialized_end=2514
+  _globals['_STEP']._serialized_start=2517
+  _globals['_STEP']._serialized_end=2807
+  _globals['_RUN']._serialized_start=2810
+  _globals['_RUN']._serialized_end=3288
+  _globals['_ORCHESTRATION']._serialized_start=3527
+  _globals['_ORCHESTRATION']._serialized_end=5805
 # @@protoc_insertion_point(module_scope)

@@ -1,6 +1,7 @@
 import datetime
 
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
+from drw.api.workflow.v1 import schedules_pb2 as _schedules_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -9,8 +10,33 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from drw.api.workflow.v1.schedules_pb2 import ScheduleSpec as ScheduleSpec
+from drw.api.workflow.v1.schedules_pb2 import Occurrence as Occurrence
+from drw.api.workflow.v1.schedules_pb2 import Preview as Preview
+from drw.api.workflow.v1.schedules_pb2 import Tick as Tick
+from drw.api.workflow.v1.schedules_pb2 import Backfill as Backfill
+from drw.api.workflow.v1.schedules_pb2 import Schedule as Schedule
+from drw.api.workflow.v1.schedules_pb2 import CreateScheduleRequest as CreateScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import PreviewScheduleRequest as PreviewScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import ListSchedulesRequest as ListSchedulesRequest
+from drw.api.workflow.v1.schedules_pb2 import ListSchedulesResponse as ListSchedulesResponse
+from drw.api.workflow.v1.schedules_pb2 import GetScheduleRequest as GetScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import PauseScheduleRequest as PauseScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import ResumeScheduleRequest as ResumeScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import BackfillScheduleRequest as BackfillScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import DeleteScheduleRequest as DeleteScheduleRequest
+from drw.api.workflow.v1.schedules_pb2 import DeleteScheduleResponse as DeleteScheduleResponse
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class FailureClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FAILURE_CLASS_UNSPECIFIED: _ClassVar[FailureClass]
+    TRANSIENT: _ClassVar[FailureClass]
+    PERMANENT: _ClassVar[FailureClass]
+    POLICY: _ClassVar[FailureClass]
+    BUDGET: _ClassVar[FailureClass]
+    AMBIGUOUS: _ClassVar[FailureClass]
 
 class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -21,6 +47,12 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILED: _ClassVar[RunState]
     CANCELLED: _ClassVar[RunState]
     RETRYING: _ClassVar[RunState]
+FAILURE_CLASS_UNSPECIFIED: FailureClass
+TRANSIENT: FailureClass
+PERMANENT: FailureClass
+POLICY: FailureClass
+BUDGET: FailureClass
+AMBIGUOUS: FailureClass
 RUN_STATE_UNSPECIFIED: RunState
 QUEUED: RunState
 RUNNING: RunState
@@ -52,12 +84,24 @@ class CancelRunRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token")
+    __slots__ = ("page_size", "page_token", "template", "state", "created_after", "created_before", "input", "error")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AFTER_FIELD_NUMBER: _ClassVar[int]
+    CREATED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    template: str
+    state: RunState
+    created_after: _timestamp_pb2.Timestamp
+    created_before: _timestamp_pb2.Timestamp
+    input: str
+    error: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., template: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., created_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., input: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
 
 class ListRunsResponse(_message.Message):
     __slots__ = ("runs", "next_page_token")
@@ -67,8 +111,150 @@ class ListRunsResponse(_message.Message):
     next_page_token: str
     def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class RestartRunRequest(_message.Message):
+    __slots__ = ("run", "request_id", "inputs", "template_version", "from_step")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FROM_STEP_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    request_id: str
+    inputs: _kernel_pb2.Json
+    template_version: str
+    from_step: str
+    def __init__(self, run: _Optional[str] = ..., request_id: _Optional[str] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., template_version: _Optional[str] = ..., from_step: _Optional[str] = ...) -> None: ...
+
+class ListFailuresRequest(_message.Message):
+    __slots__ = ("after", "wait_seconds")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    wait_seconds: int
+    def __init__(self, after: _Optional[int] = ..., wait_seconds: _Optional[int] = ...) -> None: ...
+
+class ListFailuresResponse(_message.Message):
+    __slots__ = ("failures",)
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    failures: _containers.RepeatedCompositeFieldContainer[Failure]
+    def __init__(self, failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("number", "org", "desk", "walls", "run", "key", "template", "template_version", "inputs", "step", "failure_class", "reason", "error", "attempts", "failed_at", "restart_of")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    DESK_FIELD_NUMBER: _ClassVar[int]
+    WALLS_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_AT_FIELD_NUMBER: _ClassVar[int]
+    RESTART_OF_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    org: str
+    desk: str
+    walls: _containers.RepeatedScalarFieldContainer[str]
+    run: str
+    key: str
+    template: str
+    template_version: str
+    inputs: _kernel_pb2.Json
+    step: str
+    failure_class: FailureClass
+    reason: str
+    error: str
+    attempts: int
+    failed_at: _timestamp_pb2.Timestamp
+    restart_of: str
+    def __init__(self, number: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., key: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., step: _Optional[str] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., attempts: _Optional[int] = ..., failed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restart_of: _Optional[str] = ...) -> None: ...
+
+class ListApprovalsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListApprovalsResponse(_message.Message):
+    __slots__ = ("approvals",)
+    APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    approvals: _containers.RepeatedCompositeFieldContainer[Approval]
+    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ...) -> None: ...
+
+class DecideApprovalRequest(_message.Message):
+    __slots__ = ("run", "step", "decision", "comment")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    step: str
+    decision: Vote.Decision
+    comment: str
+    def __init__(self, run: _Optional[str] = ..., step: _Optional[str] = ..., decision: _Optional[_Union[Vote.Decision, str]] = ..., comment: _Optional[str] = ...) -> None: ...
+
+class Vote(_message.Message):
+    __slots__ = ("key", "decision", "comment", "at")
+    class Decision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        DECISION_UNSPECIFIED: _ClassVar[Vote.Decision]
+        APPROVE: _ClassVar[Vote.Decision]
+        REJECT: _ClassVar[Vote.Decision]
+    DECISION_UNSPECIFIED: Vote.Decision
+    APPROVE: Vote.Decision
+    REJECT: Vote.Decision
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    decision: Vote.Decision
+    comment: str
+    at: _timestamp_pb2.Timestamp
+    def __init__(self, key: _Optional[str] = ..., decision: _Optional[_Union[Vote.Decision, str]] = ..., comment: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Approval(_message.Message):
+    __slots__ = ("run", "step", "template", "title", "details", "quorum", "state", "deadline", "votes", "started_by")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[Approval.State]
+        PENDING: _ClassVar[Approval.State]
+        APPROVED: _ClassVar[Approval.State]
+        REJECTED: _ClassVar[Approval.State]
+        EXPIRED: _ClassVar[Approval.State]
+    STATE_UNSPECIFIED: Approval.State
+    PENDING: Approval.State
+    APPROVED: Approval.State
+    REJECTED: Approval.State
+    EXPIRED: Approval.State
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    QUORUM_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    VOTES_FIELD_NUMBER: _ClassVar[int]
+    STARTED_BY_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    step: str
+    template: str
+    title: str
+    details: _kernel_pb2.Json
+    quorum: int
+    state: Approval.State
+    deadline: _timestamp_pb2.Timestamp
+    votes: _containers.RepeatedCompositeFieldContainer[Vote]
+    started_by: str
+    def __init__(self, run: _Optional[str] = ..., step: _Optional[str] = ..., template: _Optional[str] = ..., title: _Optional[str] = ..., details: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., quorum: _Optional[int] = ..., state: _Optional[_Union[Approval.State, str]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., votes: _Optional[_Iterable[_Union[Vote, _Mapping]]] = ..., started_by: _Optional[str] = ...) -> None: ...
+
 class Step(_message.Message):
-    __slots__ = ("id", "state", "attempts", "error", "started_at", "ended_at", "output")
+    __slots__ = ("id", "state", "attempts", "error", "started_at", "ended_at", "output", "failure_class")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +262,7 @@ class Step(_message.Message):
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     ENDED_AT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_CLASS_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: RunState
     attempts: int
@@ -83,10 +270,11 @@ class Step(_message.Message):
     started_at: _timestamp_pb2.Timestamp
     ended_at: _timestamp_pb2.Timestamp
     output: _kernel_pb2.Json
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempts: _Optional[int] = ..., error: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ...) -> None: ...
+    failure_class: FailureClass
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempts: _Optional[int] = ..., error: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls")
+    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls", "restart_of", "schedule", "scheduled_for")
     ID_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +288,9 @@ class Run(_message.Message):
     DESK_FIELD_NUMBER: _ClassVar[int]
     STARTED_BY_FIELD_NUMBER: _ClassVar[int]
     WALLS_FIELD_NUMBER: _ClassVar[int]
+    RESTART_OF_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULED_FOR_FIELD_NUMBER: _ClassVar[int]
     id: str
     template: str
     template_version: str
@@ -113,4 +304,7 @@ class Run(_message.Message):
     desk: str
     started_by: str
     walls: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ...) -> None: ...
+    restart_of: str
+    schedule: str
+    scheduled_for: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., restart_of: _Optional[str] = ..., schedule: _Optional[str] = ..., scheduled_for: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

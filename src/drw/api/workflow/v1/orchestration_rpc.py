@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import orchestration_pb2
-from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, Run, StartRunRequest
+from drw.api.workflow.v1.orchestration_pb2 import Approval, CancelRunRequest, DecideApprovalRequest, GetRunRequest, ListApprovalsRequest, ListApprovalsResponse, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, RestartRunRequest, Run, StartRunRequest
+from drw.api.workflow.v1.schedules_pb2 import Backfill, BackfillScheduleRequest, CreateScheduleRequest, DeleteScheduleRequest, DeleteScheduleResponse, GetScheduleRequest, ListSchedulesRequest, ListSchedulesResponse, PauseScheduleRequest, Preview, PreviewScheduleRequest, ResumeScheduleRequest, Schedule
 
 
 class Orchestration(Servicer):
@@ -23,12 +24,60 @@ class Orchestration(Servicer):
         raise MethodNotImplemented("GetRun")
 
     async def list_runs(self, request: ListRunsRequest, /) -> ListRunsResponse:
-        """ListRuns lists the desk's runs, newest first, without their steps."""
+        """ListRuns lists the desk's runs, newest first, without their steps. Each filter that is set narrows the list."""
         raise MethodNotImplemented("ListRuns")
 
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
         """CancelRun cancels a run. It has no effect on an ended run."""
         raise MethodNotImplemented("CancelRun")
+
+    async def restart_run(self, request: RestartRunRequest, /) -> Run:
+        """RestartRun starts a new run with the template and the inputs of a failed one. The same request id returns the same run."""
+        raise MethodNotImplemented("RestartRun")
+
+    async def list_failures(self, request: ListFailuresRequest, /) -> ListFailuresResponse:
+        """ListFailures returns the failed runs of all tenants after a number, in order; it waits for the next one."""
+        raise MethodNotImplemented("ListFailures")
+
+    async def create_schedule(self, request: CreateScheduleRequest, /) -> Schedule:
+        """CreateSchedule creates a schedule and returns its next ten occurrences. The same name and contents return the same schedule."""
+        raise MethodNotImplemented("CreateSchedule")
+
+    async def preview_schedule(self, request: PreviewScheduleRequest, /) -> Preview:
+        """PreviewSchedule checks the times of a schedule and returns the next ten occurrences; it stores nothing."""
+        raise MethodNotImplemented("PreviewSchedule")
+
+    async def list_schedules(self, request: ListSchedulesRequest, /) -> ListSchedulesResponse:
+        """ListSchedules lists the desk's schedules by name."""
+        raise MethodNotImplemented("ListSchedules")
+
+    async def get_schedule(self, request: GetScheduleRequest, /) -> Schedule:
+        """GetSchedule returns a schedule with its next occurrences, latest ticks and back-fills."""
+        raise MethodNotImplemented("GetSchedule")
+
+    async def pause_schedule(self, request: PauseScheduleRequest, /) -> Schedule:
+        """PauseSchedule prevents further runs. Open runs continue."""
+        raise MethodNotImplemented("PauseSchedule")
+
+    async def resume_schedule(self, request: ResumeScheduleRequest, /) -> Schedule:
+        """ResumeSchedule continues with the next occurrence. Occurrences during the pause do not run; back-fill them."""
+        raise MethodNotImplemented("ResumeSchedule")
+
+    async def backfill_schedule(self, request: BackfillScheduleRequest, /) -> Backfill:
+        """BackfillSchedule starts a run for each past occurrence of a range that has none. The same range returns the same back-fill while it is running."""
+        raise MethodNotImplemented("BackfillSchedule")
+
+    async def delete_schedule(self, request: DeleteScheduleRequest, /) -> DeleteScheduleResponse:
+        """DeleteSchedule deletes a schedule and its back-fills. Open runs continue."""
+        raise MethodNotImplemented("DeleteSchedule")
+
+    async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
+        """ListApprovals lists the desk's runs that wait for an approval, oldest first."""
+        raise MethodNotImplemented("ListApprovals")
+
+    async def decide_approval(self, request: DecideApprovalRequest, /) -> Approval:
+        """DecideApproval approves or rejects a waiting step. The key that started the run cannot decide, and each key decides once."""
+        raise MethodNotImplemented("DecideApproval")
 
 
 class OrchestrationClient(Client):
@@ -47,11 +96,71 @@ class OrchestrationClient(Client):
         return answer
 
     async def list_runs(self, request: ListRunsRequest, /, *, timeout: float | None = None) -> ListRunsResponse:
-        """ListRuns lists the desk's runs, newest first, without their steps."""
+        """ListRuns lists the desk's runs, newest first, without their steps. Each filter that is set narrows the list."""
         answer: ListRunsResponse = await self._unary("ListRuns", request, timeout)
         return answer
 
     async def cancel_run(self, request: CancelRunRequest, /, *, timeout: float | None = None) -> Run:
         """CancelRun cancels a run. It has no effect on an ended run."""
         answer: Run = await self._unary("CancelRun", request, timeout)
+        return answer
+
+    async def restart_run(self, request: RestartRunRequest, /, *, timeout: float | None = None) -> Run:
+        """RestartRun starts a new run with the template and the inputs of a failed one. The same request id returns the same run."""
+        answer: Run = await self._unary("RestartRun", request, timeout)
+        return answer
+
+    async def list_failures(self, request: ListFailuresRequest, /, *, timeout: float | None = None) -> ListFailuresResponse:
+        """ListFailures returns the failed runs of all tenants after a number, in order; it waits for the next one."""
+        answer: ListFailuresResponse = await self._unary("ListFailures", request, timeout)
+        return answer
+
+    async def create_schedule(self, request: CreateScheduleRequest, /, *, timeout: float | None = None) -> Schedule:
+        """CreateSchedule creates a schedule and returns its next ten occurrences. The same name and contents return the same schedule."""
+        answer: Schedule = await self._unary("CreateSchedule", request, timeout)
+        return answer
+
+    async def preview_schedule(self, request: PreviewScheduleRequest, /, *, timeout: float | None = None) -> Preview:
+        """PreviewSchedule checks the times of a schedule and returns the next ten occurrences; it stores nothing."""
+        answer: Preview = await self._unary("PreviewSchedule", request, timeout)
+        return answer
+
+    async def list_schedules(self, request: ListSchedulesRequest, /, *, timeout: float | None = None) -> ListSchedulesResponse:
+        """ListSchedules lists the desk's schedules by name."""
+        answer: ListSchedulesResponse = await self._unary("ListSchedules", request, timeout)
+        return answer
+
+    async def get_schedule(self, request: GetScheduleRequest, /, *, timeout: float | None = None) -> Schedule:
+        """GetSchedule returns a schedule with its next occurrences, latest ticks and back-fills."""
+        answer: Schedule = await self._unary("GetSchedule", request, timeout)
+        return answer
+
+    async def pause_schedule(self, request: PauseScheduleRequest, /, *, timeout: float | None = None) -> Schedule:
+        """PauseSchedule prevents further runs. Open runs continue."""
+        answer: Schedule = await self._unary("PauseSchedule", request, timeout)
+        return answer
+
+    async def resume_schedule(self, request: ResumeScheduleRequest, /, *, timeout: float | None = None) -> Schedule:
+        """ResumeSchedule continues with the next occurrence. Occurrences during the pause do not run; back-fill them."""
+        answer: Schedule = await self._unary("ResumeSchedule", request, timeout)
+        return answer
+
+    async def backfill_schedule(self, request: BackfillScheduleRequest, /, *, timeout: float | None = None) -> Backfill:
+        """BackfillSchedule starts a run for each past occurrence of a range that has none. The same range returns the same back-fill while it is running."""
+        answer: Backfill = await self._unary("BackfillSchedule", request, timeout)
+        return answer
+
+    async def delete_schedule(self, request: DeleteScheduleRequest, /, *, timeout: float | None = None) -> DeleteScheduleResponse:
+        """DeleteSchedule deletes a schedule and its back-fills. Open runs continue."""
+        answer: DeleteScheduleResponse = await self._unary("DeleteSchedule", request, timeout)
+        return answer
+
+    async def list_approvals(self, request: ListApprovalsRequest, /, *, timeout: float | None = None) -> ListApprovalsResponse:
+        """ListApprovals lists the desk's runs that wait for an approval, oldest first."""
+        answer: ListApprovalsResponse = await self._unary("ListApprovals", request, timeout)
+        return answer
+
+    async def decide_approval(self, request: DecideApprovalRequest, /, *, timeout: float | None = None) -> Approval:
+        """DecideApproval approves or rejects a waiting step. The key that started the run cannot decide, and each key decides once."""
+        answer: Approval = await self._unary("DecideApproval", request, timeout)
         return answer

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import templates_pb2
-from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, ListTemplatesRequest, ListTemplatesResponse, Template
+from drw.api.workflow.v1.templates_pb2 import DeleteTemplateRequest, DeleteTemplateResponse, GetTemplateRequest, ListTemplateVersionsRequest, ListTemplateVersionsResponse, ListTemplatesRequest, ListTemplatesResponse, PutTemplateRequest, Template, ValidateTemplateRequest, ValidateTemplateResponse
 
 
 class Templates(Servicer):
@@ -22,6 +22,22 @@ class Templates(Servicer):
         """GetTemplate."""
         raise MethodNotImplemented("GetTemplate")
 
+    async def validate_template(self, request: ValidateTemplateRequest, /) -> ValidateTemplateResponse:
+        """ValidateTemplate returns all mistakes of a template, with line and column."""
+        raise MethodNotImplemented("ValidateTemplate")
+
+    async def put_template(self, request: PutTemplateRequest, /) -> Template:
+        """PutTemplate creates or updates a template of the caller's desk. Keys outside its walls do not see it. It takes precedence over a template of the platform with the same name."""
+        raise MethodNotImplemented("PutTemplate")
+
+    async def delete_template(self, request: DeleteTemplateRequest, /) -> DeleteTemplateResponse:
+        """DeleteTemplate deletes a template of the caller's desk. Its versions remain readable; runs continue."""
+        raise MethodNotImplemented("DeleteTemplate")
+
+    async def list_template_versions(self, request: ListTemplateVersionsRequest, /) -> ListTemplateVersionsResponse:
+        """ListTemplateVersions lists the changes of a template of the caller's desk, newest first."""
+        raise MethodNotImplemented("ListTemplateVersions")
+
 
 class TemplatesClient(Client):
     """Calls Templates."""
@@ -36,4 +52,24 @@ class TemplatesClient(Client):
     async def get_template(self, request: GetTemplateRequest, /, *, timeout: float | None = None) -> Template:
         """GetTemplate."""
         answer: Template = await self._unary("GetTemplate", request, timeout)
+        return answer
+
+    async def validate_template(self, request: ValidateTemplateRequest, /, *, timeout: float | None = None) -> ValidateTemplateResponse:
+        """ValidateTemplate returns all mistakes of a template, with line and column."""
+        answer: ValidateTemplateResponse = await self._unary("ValidateTemplate", request, timeout)
+        return answer
+
+    async def put_template(self, request: PutTemplateRequest, /, *, timeout: float | None = None) -> Template:
+        """PutTemplate creates or updates a template of the caller's desk. Keys outside its walls do not see it. It takes precedence over a template of the platform with the same name."""
+        answer: Template = await self._unary("PutTemplate", request, timeout)
+        return answer
+
+    async def delete_template(self, request: DeleteTemplateRequest, /, *, timeout: float | None = None) -> DeleteTemplateResponse:
+        """DeleteTemplate deletes a template of the caller's desk. Its versions remain readable; runs continue."""
+        answer: DeleteTemplateResponse = await self._unary("DeleteTemplate", request, timeout)
+        return answer
+
+    async def list_template_versions(self, request: ListTemplateVersionsRequest, /, *, timeout: float | None = None) -> ListTemplateVersionsResponse:
+        """ListTemplateVersions lists the changes of a template of the caller's desk, newest first."""
+        answer: ListTemplateVersionsResponse = await self._unary("ListTemplateVersions", request, timeout)
         return answer

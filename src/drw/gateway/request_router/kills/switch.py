@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from weakref import WeakValueDictionary
 
+from drw.api.events.v1.gateway_pb2 import KillActivated, KillLifted
 from drw.api.gateway.v1.rate_limiting_pb2 import Block
 from drw.api.gateway.v1.request_router_pb2 import CreateKillRequest, Kill, Kills, LiftKillRequest, ListKillsRequest
+from drw.events.publisher import Publisher
 from drw.gateway.request_router.kills import requests
 from drw.gateway.request_router.kills.approval_rules import (
     ADMIN,
@@ -31,11 +33,13 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection
+from drw.kernel.tenancy import Owner
 
 EXPIRY_SECONDS = 1.0
 """Interval of checks for expired proposals."""
 PAUSE_SECONDS = 0.05
 """Minimum time between two lists of active kills, to bound the load of frequent changes."""
+EVENTS = Publisher("request_router")
 MAX_TRIES = 5
 """Maximum number of tries of a decision while other callers decide about the same kill."""
 
@@ -232,6 +236,7 @@ class KillSwitch:
             row = await self._store.activate(connection, row["id"])
             change = {"before": "served", "after": "killed", "reason": row["reason"], "by": row["killed_by"]}
             await self._record("kill.kill", row, change, connection)
+            await _publish(connection, KillActivated, row, row["reason"])
         return row
 
     async def _approve_lift(self, row: Row, approver: Approver, connection: Connection) -> Row:
@@ -251,6 +256,8 @@ class KillSwitch:
         row = await self._store.end(connection, row["id"], state)
         change = {"before": before, "after": "served", "reason": reason, "by": row["lifted_by"]}
         await self._record(action, row, change, connection)
+        if state == "LIFTED":
+            await _publish(connection, KillLifted, row, reason)
         return row
 
     async def _expire(self, kill: str, connection: Connection) -> bool:
@@ -306,6 +313,15 @@ class KillSwitch:
         await self._audit.record(
             action, resource, details={"kill": row["id"], "org": row["org"], **details}, connection=connection
         )
+
+
+async def _publish(
+    connection: Connection, message: type[KillActivated] | type[KillLifted], row: Row, reason: str
+) -> None:
+    event = message(kill=row["id"], subject=row["subject"], name=row["name"], reason=reason)
+    # Both events of a subject have one key: consumers receive them in order.
+    resource = f"{row['subject'].lower()}/{row['name']}"
+    await EVENTS.publish(connection, event, f"kill/{row['id']}", Owner(row["org"]), key=f"kill/{resource}")
 
 
 def as_block(kill: Kill) -> Block | None:

@@ -12,6 +12,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/approvals",
+        upstream="workflow",
+        scopes=("workflows:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/audit",
         upstream="gateway",
         scopes=("audit:read",),
@@ -48,9 +54,21 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/deadLetterGroups",
+        upstream="workflow",
+        scopes=("workflows:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/deadLetters",
         upstream="workflow",
-        scopes=("workflows:read", "workflows:run"),
+        scopes=("workflows:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/deadLetters:discard",
+        upstream="workflow",
+        scopes=("workflows:run",),
         idle_seconds=120,
     ),
     RestRoute(
@@ -58,6 +76,12 @@ REST_ROUTES = (
         upstream="gateway",
         scopes=("keys:read", "org:admin"),
         idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/events:tail",
+        upstream="gateway",
+        scopes=("events:read",),
+        idle_seconds=900,
     ),
     RestRoute(
         path="/api/v1/experiments",
@@ -144,6 +168,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/redrives",
+        upstream="workflow",
+        scopes=("workflows:read", "workflows:run"),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/rollout",
         upstream="gateway",
         scopes=("platform:read",),
@@ -170,8 +200,20 @@ REST_ROUTES = (
     RestRoute(
         path="/api/v1/runs",
         upstream="workflow",
-        scopes=("workflows:read", "workflows:run"),
+        scopes=("workflows:approve", "workflows:read", "workflows:run"),
         idle_seconds=900,
+    ),
+    RestRoute(
+        path="/api/v1/schedules",
+        upstream="workflow",
+        scopes=("workflows:read", "workflows:run"),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/schedules:preview",
+        upstream="workflow",
+        scopes=("workflows:read",),
+        idle_seconds=120,
     ),
     RestRoute(
         path="/api/v1/signingKeys",
@@ -193,6 +235,12 @@ REST_ROUTES = (
     ),
     RestRoute(
         path="/api/v1/templates",
+        upstream="workflow",
+        scopes=("workflows:read", "workflows:write"),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/templates:validate",
         upstream="workflow",
         scopes=("workflows:read",),
         idle_seconds=120,

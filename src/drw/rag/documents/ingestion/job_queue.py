@@ -12,13 +12,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from drw.api.events.v1.documents_pb2 import DocumentIndexed
+from drw.events.publisher import Publisher
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
+from drw.kernel.tenancy import Owner
 from drw.rag.documents.ingestion.worker_lease import LIVE_WORKERS
 from drw.rag.documents.storage import change_notifications, deletions
 
+EVENTS = Publisher("documents")
 SMALL_FILE_BYTES = 64 << 10
 """Files of at most this size are indexed in batches."""
 MAX_JOBS_PER_CLAIM = 32
@@ -200,6 +204,11 @@ class JobQueue:
         await connection.execute(COMPLETE, {**result, **stored, **job.fence})
         details = {"collection": job.collection, "sha256": job.content_hash, "unchanged": unchanged, **result}
         await self._audit.record("file.index", job.file, details=details, connection=connection)
+        event = DocumentIndexed(
+            file=job.file, collection=job.collection, content_hash=job.content_hash, unchanged=unchanged, **result
+        )
+        resource = f"file/{job.file}"
+        await EVENTS.publish(connection, event, resource, Owner(job.org, job.desk), walls=job.walls)
         await change_notifications.notify(connection)
 
 

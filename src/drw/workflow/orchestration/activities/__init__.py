@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from drw.workflow.orchestration.activities import digest, index, summarise
+from drw.workflow.orchestration.activities import (
+    digest,
+    index,
+    model,
+    python_function,
+    report,
+    retrieve,
+    summarise,
+    write,
+)
 from drw.workflow.orchestration.activities.activity import Activity, Services, StepContext
 
 __all__ = ["ACTIVITIES", "Activity", "Services", "StepContext", "scopes"]
@@ -13,6 +22,12 @@ ACTIVITIES: dict[str, Activity] = {
     "documents.index": index.ACTIVITY,
     "serving.summarise": summarise.ACTIVITY,
     "documents.digest": digest.ACTIVITY,
+    "documents.report": report.ACTIVITY,
+    "documents.write": write.ACTIVITY,
+    "ingest": index.ACTIVITY,
+    "model": model.ACTIVITY,
+    "python": python_function.ACTIVITY,
+    "retrieve": retrieve.ACTIVITY,
 }
 
 

@@ -1,29 +1,35 @@
 """The interface of an activity: typed arguments in, JSON out, service calls in between.
 
-A step may run again after a crash, so activities are idempotent: whatever they write is named by the ids of
-the run and the step.
+A step may run again after a crash, so activities are repeatable: whatever they write is named by the ids of
+the run and the step. A step of another activity fails as ambiguous where its effect may have happened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
+from drw.api.rag.v1.retrieval_rpc import RetrievalClient
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import explain
+
+Function = Callable[[Mapping[str, Any], "StepContext"], Any]
+"""A function of the deployer: arguments in, JSON out, as a value or an awaitable. It may be called again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Clients of the services that activities call."""
+    """Clients of the services that activities call, and the functions of the deployer."""
 
     documents: DocumentsClient
     serving: ServingClient
+    retrieval: RetrievalClient
+    functions: Mapping[str, Function] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +40,19 @@ class StepContext:
     step: str
     timeout_seconds: float
 
+    @property
+    def idempotency_key(self) -> str:
+        """The same for each attempt at the step."""
+        return f"{self.run}/{self.step}"
+
 
 class Arguments(BaseModel):
     """Base of the arguments of an activity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+A = TypeVar("A", bound=Arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,8 @@ class Activity:
     arguments: type[Arguments]
     scopes: tuple[str, ...]
     perform: Callable[[Services, StepContext, Any], Awaitable[Any]]
+    repeatable: bool = True
+    """Performing it twice for one step has the effect of performing it once."""
 
     def validate(self, values: Mapping[str, Any]) -> Arguments:
         """Return the validated arguments.
@@ -55,7 +71,16 @@ class Activity:
         Raises:
             InvalidRequest: an argument is missing, unknown, or has the wrong type.
         """
-        try:
-            return self.arguments.model_validate(values)
-        except ValidationError as error:
-            raise InvalidRequest(explain(error, "its arguments")) from None
+        return validated(self.arguments, values)
+
+
+def validated(model: type[A], values: Mapping[str, Any]) -> A:
+    """Return the validated arguments of a step.
+
+    Raises:
+        InvalidRequest: an argument is missing, unknown, or has the wrong type.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InvalidRequest(explain(error, "its arguments")) from None

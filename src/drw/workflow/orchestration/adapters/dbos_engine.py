@@ -12,19 +12,19 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, StepOptions, _serialization
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, _serialization
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL
 
 from drw.kernel.runtime import settings
-from drw.workflow.orchestration.ports import Engine, LeadershipLost, RunFunction, Slot
+from drw.workflow.orchestration.ports import Engine, LeadershipLost, RunFunction
 
 INTERPRETER_VERSION = "interpreter-1"
-"""Version of the replay order. Increase it when a change assigns steps to other slots."""
+"""Version of the engine's records. The engine recovers runs of the same version only."""
 
 
 class DbosEngine(Engine):
-    """Runs are DBOS workflows whose only argument is the run id."""
+    """Runs are DBOS workflows whose only argument is the run id. Their steps are in the run journal."""
 
     class Settings(settings.Settings):
         """DBOS schema and executor id."""
@@ -82,7 +82,9 @@ class DbosEngine(Engine):
             assert task is not None
             self._tasks[run_id] = task
             try:
-                await run_function(run_id, _ReservedSlot)
+                await run_function(run_id)
+            except LeadershipLost as error:
+                raise asyncio.CancelledError(error.message) from None  # the only outcome that DBOS does not record
             finally:
                 del self._tasks[run_id]
 
@@ -100,25 +102,6 @@ class DbosEngine(Engine):
             "run_migrations": False,
             "log_level": "CRITICAL",  # the run journal records and logs failures
         }
-
-
-class _ReservedSlot(Slot):
-    """A DBOS step id, reserved when the slot is created."""
-
-    def __init__(self) -> None:
-        self._reservation = DBOS.reserve_step()
-
-    async def execute_once(self, name: str, function: Callable[[], Awaitable[Any]]) -> Any:
-        """Implement the port."""
-
-        async def step() -> Any:
-            try:
-                return await function()
-            except LeadershipLost as error:
-                raise asyncio.CancelledError(error.message) from None  # the only outcome that DBOS does not record
-
-        options: StepOptions = {"name": name, "retries_allowed": False}
-        return await self._reservation.run_async(options, step)
 
 
 def _sqlalchemy_url(dsn: str) -> str:

@@ -7,13 +7,16 @@ its later writes to a run are rejected.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
+from drw.kernel.errors import Unavailable
 from drw.kernel.storage import advisory_lock
 from drw.kernel.storage.advisory_lock import LockId
 from drw.kernel.storage.database import Database
 from drw.workflow.orchestration import runs
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.run_journal import RunJournal
+from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.ports import Engine
 
@@ -34,6 +37,7 @@ class LeaderElection:
         engine: Engine,
         interpreter: Interpreter,
         relay: OutboxRelay,
+        signals: Signals,
     ) -> None:
         self._lock = LockId.named(LEADER, executor)
         self._database = database
@@ -41,6 +45,7 @@ class LeaderElection:
         self._engine = engine
         self._interpreter = interpreter
         self._relay = relay
+        self._signals = signals
         self.is_leader = False
 
     async def run(self) -> None:
@@ -54,10 +59,13 @@ class LeaderElection:
                 await self._engine.start(self._interpreter.run)
                 self.is_leader = True
                 log.info("elected leader: this process executes runs")
-                await lock.run(self._dispatch_runs(), self._relay.run())
+                await lock.run(self._dispatch_runs(), self._relay.run(), self._signals.run())
             finally:
                 self.is_leader = False
+                stopped = sorted(self._engine.active_runs())
                 await self._engine.stop()
+                with suppress(Unavailable):
+                    await self._journal.release(stopped)
 
     def active_run_count(self) -> int:
         """Return the number of runs that this process is executing."""

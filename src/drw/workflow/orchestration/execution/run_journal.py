@@ -7,18 +7,23 @@ the process dies between the end of a step and the engine's record of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 import orjson
 
+from drw.api.workflow.v1.orchestration_pb2 import PERMANENT, FailureClass
 from drw.api.workflow.v1.templates_pb2 import Template
+from drw.kernel.errors import DrwError
+from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
-from drw.workflow.orchestration import events
+from drw.workflow.orchestration import events, failed_runs
+from drw.workflow.orchestration.execution import signals
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 from drw.workflow.orchestration.ports import LeadershipLost
-from drw.workflow.orchestration.runs import cancel_open_steps
+from drw.workflow.orchestration.runs import cancel_children, cancel_open_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,34 @@ class Run:
     template: Template
     inputs: dict[str, Any]
     trace: str
+    started_at: str = ""
+    """When it was started, as the journal has it."""
+    depth: int = 0
+    """The number of runs above it."""
+
+
+class RecordedFailure(DrwError):
+    """A step has failed, as the journal records."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStep:
+    """A control node or a waiting step: what it decided first, and its output or error if it has finished."""
+
+    decision: Any
+    finished: bool = False
+    output: Any = None
+    error: str = ""
+
+    def result(self) -> Any:
+        """Return the output of a finished step.
+
+        Raises:
+            RecordedFailure: it failed before the process that executed it ended.
+        """
+        if self.error:
+            raise RecordedFailure(self.error)
+        return self.output
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +71,33 @@ class Attempt:
     """One attempt at a step, or the recorded result of a finished step."""
 
     number: int
+    after_interruption: bool = False
+    """An earlier attempt has no recorded end: its process died, or lost the run."""
     finished: bool = False
     output: Any = None
     error: str = ""
 
 
-class RunJournal:
-    """The tables `run` and `step`, as used by the executor."""
+@dataclass(frozen=True, slots=True)
+class StepFailure:
+    """The error of a failed attempt."""
 
-    def __init__(self, database: Database, audit: AuditWriter) -> None:
+    error: str
+    failure_class: FailureClass = PERMANENT
+    reason: str = ""
+    """The name of the error class."""
+
+
+class RunJournal:
+    """The tables `run` and `step`, as used by the executor.
+
+    A run that was interrupted more than `max_interruptions` times without a finished step fails: it may be the cause.
+    """
+
+    def __init__(self, database: Database, audit: AuditWriter, max_interruptions: int = 20) -> None:
         self._database = database
         self._audit = audit
+        self._max_interruptions = max_interruptions
 
     async def queued_runs(self) -> list[str]:
         """Return the queued runs, oldest first."""
@@ -66,21 +115,29 @@ class RunJournal:
         """Take ownership of the run; return None if it has ended."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
-                "update run set fence = fence + 1, state = 'RUNNING' where id = %s and state in ('QUEUED', 'RUNNING')"
-                " returning *",
+                "update run set fence = fence + 1, state = 'RUNNING',"
+                " interruptions = case when fence = 0 then 0 else interruptions + 1 end"
+                " where id = %s and state in ('QUEUED', 'RUNNING') returning *",
                 (run,),
             )
             if (row := await cursor.fetchone()) is None:
                 return None
             detail = "" if row["fence"] == 1 else "resumed"
             await events.add(connection, run, "started", detail=detail)
-        return Run(
-            id=run,
-            fence=row["fence"],
-            caller=Principal(row["org"], row["desk"], row["key"], frozenset(row["scopes"]), frozenset(row["walls"])),
-            template=Template.FromString(row["template"]),
-            inputs=row["inputs"],
-            trace=row["trace"],
+            acquired = _run(row)
+            interrupted = row["interruptions"] > self._max_interruptions
+            if interrupted:
+                await self._fail_interrupted(connection, acquired, row["interruptions"])
+        if interrupted:
+            ENDED_RUNS.labels("failed").inc()
+            return None
+        return acquired
+
+    async def release(self, runs: list[str]) -> None:
+        """Record that this process stopped these runs on purpose, which is no interruption."""
+        await self._database.all(
+            "update run set interruptions = interruptions - 1 where id = any(%s) and state = 'RUNNING' returning id",
+            runs,
         )
 
     async def begin_step(self, run: Run, step: str) -> Attempt:
@@ -91,10 +148,12 @@ class RunJournal:
         """
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
+            await _add_step(connection, run.id, step)
             cursor = await connection.execute(
                 "update step set attempts = attempts + 1, state = 'RUNNING',"
                 " started_at = coalesce(started_at, clock_timestamp())"
-                " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING') returning attempts",
+                " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')"
+                " returning attempts, old.state as previous",
                 (run.id, step),
             )
             if (row := await cursor.fetchone()) is None:
@@ -103,49 +162,119 @@ class RunJournal:
             detail = "" if number == 1 else f"attempt {number}"
             await events.add(connection, run.id, "started", step=step, detail=detail)
             await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": number})
-        return Attempt(number)
+        return Attempt(number, after_interruption=row["previous"] == "RUNNING")
 
-    async def retry_step(self, run: Run, step: str, error: str, attempt: int) -> None:
+    async def open_step(self, run: Run, step: str, decision: Any) -> OpenStep:
+        """Record what a control node or a waiting step decided; return what it decided first.
+
+        Raises:
+            LeadershipLost: this process no longer owns the run.
+        """
+        async with self._database.transaction() as connection:
+            await events.lock_run(connection, run.id, run.fence)
+            await _add_step(connection, run.id, step)
+            cursor = await connection.execute(
+                "update step set attempts = 1, state = 'RUNNING', decision = %s, started_at = clock_timestamp()"
+                " where run = %s and id = %s and state = 'QUEUED'",
+                (orjson.dumps(decision).decode(), run.id, step),
+            )
+            if cursor.rowcount:
+                await events.add(connection, run.id, "started", step=step)
+                await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": 1})
+                return OpenStep(decision)
+            cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
+            row = await cursor.fetchone()
+        if row is None or row["state"] not in ("RUNNING", "SUCCEEDED", "FAILED"):
+            raise _cannot_execute(run, step)
+        error = row["error"] if row["state"] == "FAILED" else ""
+        return OpenStep(row["decision"], finished=row["state"] != "RUNNING", output=row["output"], error=error)
+
+    async def fail_open_step(self, run: Run, step: str, failure: StepFailure) -> None:
+        """Record that a control node or a waiting step has failed, even before it was opened."""
+        if not (await self.open_step(run, step, None)).finished:
+            await self.end_step(run, step, 1, failure=failure)
+
+    async def steps_to_compensate(self, run: Run, steps: list[str]) -> list[str]:
+        """Return those of the steps that may have taken effect, the last one first."""
+        async with self._database.transaction() as connection:
+            await events.lock_run(connection, run.id, run.fence)
+            cursor = await connection.execute(
+                "select id from step where run = %s and id = any(%s) and attempts > 0"
+                " and (state <> 'FAILED' or failure_class = 'AMBIGUOUS')"
+                " order by coalesce(ended_at, started_at) desc, position desc",
+                (run.id, steps),
+            )
+            return [row["id"] for row in await cursor.fetchall()]
+
+    async def retry_step(self, run: Run, step: str, failure: StepFailure, attempt: int) -> None:
         """Record that an attempt failed and will be retried."""
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await connection.execute(
-                "update step set state = 'RETRYING', error = %s where run = %s and id = %s", (error, run.id, step)
+                "update step set state = 'RETRYING', error = %s, failure_class = %s, reason = %s"
+                " where run = %s and id = %s",
+                (*_failure_columns(failure), run.id, step),
             )
-            await events.add(connection, run.id, "retrying", step=step, detail=error)
-            await self._record_step(connection, "step.retry", run, step, "failed", {"attempt": attempt})
+            await events.add(connection, run.id, "retrying", step=step, detail=failure.error)
+            details = {"attempt": attempt, "class": FailureClass.Name(failure.failure_class)}
+            await self._record_step(connection, "step.retry", run, step, "failed", details)
 
-    async def end_step(self, run: Run, step: str, attempt: int, *, output: Any = None, error: str = "") -> None:
-        """Record the end of a step; with an error, it failed permanently."""
-        state = "failed" if error else "succeeded"
+    async def end_step(
+        self, run: Run, step: str, attempt: int, *, output: Any = None, failure: StepFailure | None = None
+    ) -> None:
+        """Record the end of a step; with a failure, it failed permanently."""
+        state = "failed" if failure else "succeeded"
         output_json = orjson.dumps(output).decode()
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await connection.execute(
-                "update step set state = %s, error = %s, output = %s, ended_at = clock_timestamp()"
-                " where run = %s and id = %s",
-                (state.upper(), error, None if error else output_json, run.id, step),
+                "with progress as (update run set interruptions = 0 where id = %s and interruptions > 0)"
+                " update step set state = %s, error = %s, failure_class = %s, reason = %s, output = %s,"
+                " ended_at = clock_timestamp() where run = %s and id = %s",
+                (
+                    *(run.id, state.upper(), *_failure_columns(failure)),
+                    *(None if failure else output_json, run.id, step),
+                ),
             )
-            await events.add(connection, run.id, state, step=step, detail=error)
-            details = {"attempt": attempt, "output": digest(output_json)}
-            await self._record_step(connection, "step.end", run, step, "failed" if error else "ok", details)
+            await events.add(connection, run.id, state, step=step, detail=failure.error if failure else "")
+            details: dict[str, Any] = {"attempt": attempt, "output": digest(output_json)}
+            if failure:
+                details["class"] = FailureClass.Name(failure.failure_class)
+            await self._record_step(connection, "step.end", run, step, "failed" if failure else "ok", details)
 
     async def end_run(self, run: Run, *, output: Any = None, error: str = "") -> None:
         """Record the end of the run; with an error, it failed."""
-        state = "failed" if error else "succeeded"
-        output_json = orjson.dumps(output).decode()
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
-            await events.add(connection, run.id, state, detail=error)
-            await connection.execute(
-                "update run set state = %s, error = %s, output = %s, ended_at = clock_timestamp() where id = %s",
-                (state.upper(), error, None if error else output_json, run.id),
-            )
-            await cancel_open_steps(connection, run.id)
-            outcome = "failed" if error else "ok"
-            details = {"output": digest(output_json), "fence": run.fence}
-            await self._audit.record("run.end", run.id, outcome=outcome, details=details, connection=connection)
-        ENDED_RUNS.labels(state).inc()
+            await self._end_run(connection, run, output, error)
+        ENDED_RUNS.labels("failed" if error else "succeeded").inc()
+
+    async def _end_run(self, connection: Connection, run: Run, output: Any, error: str) -> None:
+        state = "failed" if error else "succeeded"
+        output_json = orjson.dumps(output).decode()
+        await events.add(connection, run.id, state, detail=error)
+        await connection.execute(
+            "update run set state = %s, error = %s, output = %s, ended_at = clock_timestamp() where id = %s",
+            (state.upper(), error, None if error else output_json, run.id),
+        )
+        if error and not run.depth:  # the failure of a child run fails its parent
+            await failed_runs.number(connection, run.id)
+        await cancel_open_steps(connection, run.id)
+        await cancel_children(connection, self._audit, run.id)
+        await signals.notify(connection)
+        outcome = "failed" if error else "ok"
+        details = {"output": digest(output_json), "fence": run.fence}
+        await self._audit.record("run.end", run.id, outcome=outcome, details=details, connection=connection)
+
+    async def _fail_interrupted(self, connection: Connection, run: Run, interruptions: int) -> None:
+        error = f"interrupted {interruptions} times without a finished step: it may end the process that executes it"
+        await connection.execute(
+            "update step set state = 'FAILED', error = %s, failure_class = %s, reason = %s,"
+            " ended_at = clock_timestamp() where run = %s and state = 'RUNNING'",
+            (*_failure_columns(StepFailure(error, reason="Interrupted")), run.id),
+        )
+        with context.acting_for(run.caller):
+            await self._end_run(connection, run, None, error)
 
     async def _record_step(
         self, connection: Connection, action: str, run: Run, step: str, outcome: str, details: dict[str, Any]
@@ -155,10 +284,41 @@ class RunJournal:
         )
 
 
+def _run(row: dict[str, Any]) -> Run:
+    return Run(
+        id=row["id"],
+        fence=row["fence"],
+        caller=Principal(row["org"], row["desk"], row["key"], frozenset(row["scopes"]), frozenset(row["walls"])),
+        template=Template.FromString(row["template"]),
+        inputs=row["inputs"],
+        trace=row["trace"],
+        started_at=row["created_at"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        depth=row["depth"],
+    )
+
+
+def _failure_columns(failure: StepFailure | None) -> tuple[str, str, str]:
+    """Return the columns `error`, `failure_class` and `reason` of a step."""
+    return (failure.error, FailureClass.Name(failure.failure_class), failure.reason) if failure else ("", "", "")
+
+
 async def _finished_attempt(connection: Connection, run: Run, step: str) -> Attempt:
     cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
     row = await cursor.fetchone()
     if row is None or row["state"] == "CANCELLED":
-        raise LeadershipLost(f"the step {step!r} of the run {run.id!r} cannot be executed any more", run=run.id)
+        raise _cannot_execute(run, step)
     error = row["error"] if row["state"] == "FAILED" else ""
     return Attempt(row["attempts"], finished=True, output=row["output"], error=error)
+
+
+async def _add_step(connection: Connection, run: str, step: str) -> None:
+    """Add a step inside of a control node, unless it exists. It is listed after the steps that began before."""
+    await connection.execute(
+        "insert into step (run, id, position) select id, %s, 100000 + events from run where id = %s"
+        " on conflict do nothing",
+        (step, run),
+    )
+
+
+def _cannot_execute(run: Run, step: str) -> LeadershipLost:
+    return LeadershipLost(f"the step {step!r} of the run {run.id!r} cannot be executed any more", run=run.id)

@@ -7,23 +7,20 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar
 
-import orjson
-
-from drw.kernel.errors import DeadlineExceeded, DrwError, TooLarge, Unavailable
+from drw.api.workflow.v1.orchestration_pb2 import TRANSIENT, FailureClass
+from drw.kernel.errors import DeadlineExceeded, DrwError, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.transport import translated_errors
 from drw.killswitch.watch import Killed, KillList
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, StepContext
-from drw.workflow.orchestration.execution import retries
+from drw.workflow.orchestration.execution import failures, output_check, retries
 from drw.workflow.orchestration.execution.dependency_graph import Step
-from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
+from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
 from drw.workflow.orchestration.metrics import STEP_ATTEMPTS
 from drw.workflow.orchestration.ports import LeadershipLost
 
 log = logging.getLogger(__name__)
-
-MAX_OUTPUT_BYTES = 64 * 1024
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +28,10 @@ T = TypeVar("T")
 
 class _Paused(DrwError):
     """The kill switch has paused the run."""
+
+
+class _Interrupted(DrwError):
+    """An attempt at a step that must not be repeated was interrupted."""
 
 
 class StepExecutor:
@@ -52,6 +53,7 @@ class StepExecutor:
             LeadershipLost: this process no longer owns the run.
         """
         attempts = 0
+        repeatable = ACTIVITIES[step.node.uses].repeatable
         while True:
             await self._kills.wait_until_lifted(run.caller, run.template.name)
             attempt = await retry_while_unavailable(self._journal.begin_step, run, step.id)
@@ -60,20 +62,28 @@ class StepExecutor:
             attempts += 1
             attributes = {"drw.run": run.id, "drw.step": step.id, "drw.attempt": attempt.number}
             try:
+                if attempt.after_interruption and not repeatable:
+                    raise _Interrupted("its process ended during an attempt, which may have taken effect")
                 with telemetry.span(f"step {step.node.uses}", attributes=attributes):
                     output = await self._attempt_unless_killed(run, step, arguments)
             except LeadershipLost:
                 raise
-            except _Paused as error:
-                attempts -= 1  # not a failure of the step
-                await self._record_retry(run, step, attempt.number, error)
-                await asyncio.sleep(self._initial_retry_seconds)  # the services may learn of a kill before this process
             except DrwError as error:
-                delay = retries.retry_delay(error, attempts, step.node.max_attempts or 1, self._initial_retry_seconds)
-                STEP_ATTEMPTS.labels(step.node.uses, "failed" if delay is None else "retried").inc()
+                failure_class = failures.classify(error, repeatable=repeatable)
+                if isinstance(error, _Paused) and repeatable:
+                    attempts -= 1  # not a failure of the step
+                    failure_class = TRANSIENT
+                    delay: float | None = (
+                        self._initial_retry_seconds
+                    )  # services may learn of a kill before this process
+                else:
+                    delay = retries.retry_delay(
+                        error, failure_class, attempts, step.node.max_attempts or 1, self._initial_retry_seconds
+                    )
+                    STEP_ATTEMPTS.labels(step.node.uses, "failed" if delay is None else "retried").inc()
                 if delay is None:
-                    return await self._record_failure(run, step, attempt.number, error, attempts)
-                await self._record_retry(run, step, attempt.number, error)
+                    return await self._record_failure(run, step, attempt.number, error, attempts, failure_class)
+                await self._record_retry(run, step, attempt.number, error, failure_class)
                 await asyncio.sleep(delay)
             else:
                 await retry_while_unavailable(self._journal.end_step, run, step.id, attempt.number, output=output)
@@ -100,21 +110,29 @@ class StepExecutor:
                     output = await activity.perform(self._services, step_context, activity.validate(arguments))
             except TimeoutError as error:
                 raise DeadlineExceeded(f"it did not finish within {seconds:g} s") from error
-        size = len(orjson.dumps(output))
-        if size > MAX_OUTPUT_BYTES:
-            raise TooLarge(f"its output has {size} bytes; at most {MAX_OUTPUT_BYTES}: write a file and return its id")
+        output_check.check(step.node, output)
         return output
 
-    async def _record_retry(self, run: Run, step: Step, attempt: int, error: DrwError) -> None:
+    async def _record_retry(
+        self, run: Run, step: Step, attempt: int, error: DrwError, failure_class: FailureClass
+    ) -> None:
         log.warning("retrying a step", extra={"fields": _log_fields(run, step, attempt, error)})
-        await retry_while_unavailable(self._journal.retry_step, run, step.id, error.message, attempt)
+        failure = StepFailure(error.message, failure_class, error.reason)
+        await retry_while_unavailable(self._journal.retry_step, run, step.id, failure, attempt)
 
     async def _record_failure(
-        self, run: Run, step: Step, attempt: int, error: DrwError, attempts: int
+        self,
+        run: Run,
+        step: Step,
+        attempt: int,
+        error: DrwError,
+        attempts: int,
+        failure_class: FailureClass,
     ) -> dict[str, Any]:
         log.warning("a step has failed", extra={"fields": _log_fields(run, step, attempt, error)})
         message = f"{error.message} (after {attempts} attempts)" if attempts > 1 else error.message
-        await retry_while_unavailable(self._journal.end_step, run, step.id, attempt, error=message)
+        failure = StepFailure(message, failure_class, error.reason)
+        await retry_while_unavailable(self._journal.end_step, run, step.id, attempt, failure=failure)
         return {"error": message}
 
 

@@ -19,6 +19,8 @@ from drw.workflow.templates import parser
 from drw.workflow.templates.template_store import TemplateStore
 from support.hosting import hosted
 
+SHIPPED = ["compare_filings", "digest", "news_brief", "research_inbox", "risk_memo"]
+
 VALID = """
 name: small
 description: One node after another.
@@ -55,36 +57,52 @@ def test_a_template_is_parsed_with_its_nodes_in_topological_order() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("description:", "descripton:", r"small.yaml: description: Field required; descripton: unknown key"),
-        ("    needs: [read]", "    need: [read]", r"node 'write'.need: unknown key"),
-        ("needs: [read]", "needs: [reed]", r"node 'write' needs 'reed', which is not a node; there are: write, read"),
+        (
+            "description:",
+            "descripton:",
+            r"small.yaml:2:1: the key 'description' is missing; small.yaml:3:1: unknown key 'descripton'; did you mean",
+        ),
+        ("    needs: [read]", "    need: [read]", r"small.yaml:10:5: unknown key 'need'; did you mean 'needs'"),
+        (
+            "needs: [read]",
+            "needs: [reed]",
+            r"10:13: node 'write' needs 'reed', which is not a node of the same list; did you mean 'read'",
+        ),
         ("file: ${item}\n", "file: ${item}\n    needs: [write]\n", r"form a cycle: .*write.*read|form a cycle: .*read"),
         ("- id: read", "- id: write", r"node 'write' is defined more than once"),
-        ("uses: serving.summarise", "uses: serving.sing", r"node 'read' uses 'serving.sing', which is not an activity"),
+        ("uses: serving.summarise", "uses: serving.sing", r"15:11: 'serving.sing' is not an activity"),
         ("file: ${item}", "fille: ${item}", r"node 'read': 'serving.summarise' needs 'file' under 'with'"),
         (
             "file: ${item}",
             "file: ${item}\n      tone: dry",
-            r"node 'read': .* does not accept 'tone'; it accepts 'file'",
+            r"19:7: 'serving.summarise' does not accept 'tone'; there are: file",
         ),
-        ("${inputs.title}", "${inputs.titel}", r"node 'write': \$\{inputs.titel\}: there is no input 'titel'"),
-        ("    needs: [read]\n", "", r"node 'write': \$\{steps.read.output\}: 'read' is not a dependency"),
-        ("${inputs.title}", "${item}", r"node 'write': \$\{item\} is only available in a node with 'for_each'"),
-        ("${inputs.title}", "${today}", r"node 'write': \$\{today\} is not a reference; the forms are"),
+        (
+            "${inputs.title}",
+            "${inputs.titel}",
+            r"12:16: \$\{inputs.titel\}: there is no input 'titel'; did you mean 'title'",
+        ),
+        ("    needs: [read]\n", "", r"12:20: \$\{steps.read.output\}: 'read' is not a dependency here"),
+        ("${inputs.title}", "${item}", r"12:16: \$\{item\}: 'item' is only available in a node with 'for_each'"),
+        ("${inputs.title}", "${today}", r"12:16: \$\{today\}: undeclared reference to 'today'"),
         ("${inputs.title}", "${inputs.title", r"has a '\$\{' without its '\}'"),
         (
             "for_each: ${inputs.files}",
             "for_each: ${inputs.title}",
-            r"node 'read': for_each is .* are: \$\{inputs.files\}",
+            r"16:15: for_each is .* are: \$\{inputs.files\}",
         ),
-        ("output: ${steps.write", "output: ${steps.rite", r"the output: \$\{steps.rite.output.file\}: 'rite' is not"),
-        ("name: small", "name: small\nname: big", r"line 3: duplicate key 'name'"),
+        (
+            "output: ${steps.write",
+            "output: ${steps.rite",
+            r"19:11: \$\{steps.rite.output.file\}: there is no node 'rite'; did you mean 'write'",
+        ),
+        ("name: small", "name: small\nname: big", r"small.yaml:3:1: not valid YAML: duplicate key 'name'"),
         ("name: small", "name: &n small\nx: *n", r"aliases \(\*name\) are not allowed"),
-        ("required: true", "required: 'true'", r"inputs.files.required: Input should be a valid boolean"),
+        ("required: true", "required: 'true'", r"5:34: inputs.files.required: Input should be a valid boolean"),
         (
             "uses: serving",
             "timeout_seconds: 9000\n    uses: serving",
-            r"node 'read'.timeout_seconds: Input should be less",
+            r"nodes.1.timeout_seconds: Input should be less",
         ),
     ],
 )
@@ -104,14 +122,16 @@ def test_sources_that_are_not_templates_are_rejected(source: Any) -> None:
 async def test_the_shipped_template_is_listed(profile: Profile, how: str) -> None:
     async with hosted(profile, ["templates"], how) as host:
         client = host.client(TemplatesClient)
-        (digest,) = (await client.list_templates(ListTemplatesRequest())).templates
+        listed = {t.name: t for t in (await client.list_templates(ListTemplatesRequest())).templates}
+        assert list(listed) == SHIPPED
+        digest = listed["digest"]
         assert [(n.id, n.uses, n.for_each) for n in digest.nodes] == [
             ("ingest", "documents.index", "${inputs.files}"),
             ("summarise", "serving.summarise", "${inputs.files}"),
             ("digest", "documents.digest", ""),
         ]
         assert await client.get_template(GetTemplateRequest(name="digest")) == digest
-        with pytest.raises(NotFound, match="there is no template 'gone'; there are: digest"):
+        with pytest.raises(NotFound, match="there is no template 'gone'; there are: compare_filings, digest"):
             await client.get_template(GetTemplateRequest(name="gone"))
         with pytest.raises(NotFound, match="never had the version '000"):
             await client.get_template(GetTemplateRequest(name="digest", version="0" * 64))
@@ -165,7 +185,7 @@ async def test_invalid_files_do_not_hide_valid_templates(template_folder: Any) -
     async with hosted(profile, ["templates"]) as host:
         for _ in range(2):  # the second pass uses cached errors
             listed = await host.client(TemplatesClient).list_templates(ListTemplatesRequest())
-            assert [template.name for template in listed.templates] == ["digest", "small"]
+            assert [template.name for template in listed.templates] == [*SHIPPED, "small"]
         (status,) = (await host.status()).services
     for name in (*INVALID_FILES, "fifo.yaml", "folder.yaml", "loop.yaml"):
         assert name in status.detail
@@ -174,7 +194,7 @@ async def test_invalid_files_do_not_hide_valid_templates(template_folder: Any) -
 async def test_cached_errors_do_not_grow() -> None:
     store, raised = TemplateStore(Database("", "templates"), None), []
     for _ in range(3):
-        with pytest.raises(InvalidRequest, match="Field required") as caught:
+        with pytest.raises(InvalidRequest, match="is missing") as caught:
             store._template(b"name: bad", "bad.yaml")
         raised.append(caught.value)
     assert len({id(error) for error in raised}) == 3 and len({error.message for error in raised}) == 1
@@ -186,5 +206,7 @@ async def test_an_invalid_file_degrades_the_service_and_is_named_in_the_status(t
     async with hosted(profile, ["templates"]) as host:
         (status,) = (await host.status()).services
         assert status.state == ServiceStatus.DEGRADED
-        assert "bad.yaml: description: Field required" in status.detail
-        assert len((await host.client(TemplatesClient).list_templates(ListTemplatesRequest())).templates) == 1
+        assert "bad.yaml:1:1: the key 'description' is missing" in status.detail
+        assert len((await host.client(TemplatesClient).list_templates(ListTemplatesRequest())).templates) == len(
+            SHIPPED
+        )

@@ -1,0 +1,1 @@
+"""The supporting cluster of the event bus."""

@@ -1,0 +1,1 @@
+"""Events: relays events to the event bus, and streams them to operators."""

@@ -1,0 +1,89 @@
+"""Transactional outbox: writes events in the transaction of the change; the relay publishes them later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from google.protobuf.message import Message
+
+from drw.events.event import MAX_BYTES, Event
+from drw.events.schemas import event_type_of
+from drw.kernel.errors import ConfigError, InvalidRequest
+from drw.kernel.observability import telemetry
+from drw.kernel.rpc import context
+from drw.kernel.rpc.json_messages import to_json
+from drw.kernel.storage.database import Connection, Database, migrate
+from drw.kernel.tenancy import Owner
+
+SCHEMA = "bus"
+PACKAGE = "drw.events"
+CHANNEL = "events_outbox"
+INSERT = """
+with locked as materialized (select pg_advisory_xact_lock(hashtextextended(%s, 7771)))
+insert into bus.outbox (event_id, event) select %s, %s from locked
+"""
+"""Locks the key until the transaction ends, so that ids of one key have the order of their commits."""
+
+
+class Publisher:
+    """Publishes the events of one service."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    async def publish(
+        self,
+        connection: Connection,
+        data: Message,
+        subject: str,
+        owner: Owner,
+        *,
+        walls: Iterable[str] = (),
+        key: str = "",
+    ) -> None:
+        """Publish an event when the transaction of the connection commits.
+
+        Args:
+            connection: the transaction of the change. It holds a lock on the key until it ends.
+            data: a message of drw.api.events.v1.
+            subject: the resource, as in `run/run_1`.
+            owner: the tenant. Callers of other tenants do not see the event.
+            walls: the walls of the resource.
+            key: events with the same key are delivered in order; default: the subject.
+
+        Raises:
+            ConfigError: the catalog names another publisher of this type.
+            InvalidRequest: the event is larger than `MAX_BYTES`.
+        """
+        event_type = event_type_of(data)
+        if event_type.publisher != self._service:
+            raise ConfigError(f"{self._service!r} publishes {event_type.name!r}: the catalog says otherwise")
+        principal = context.caller_or_none()
+        event = Event(
+            id=uuid4().hex,
+            type=event_type.type,
+            source=f"//drw/{self._service}",
+            subject=subject,
+            time=datetime.now(UTC),
+            key="/".join((owner.org, owner.desk, key or subject)),
+            schema=event_type.schema,
+            data=to_json(data),
+            org=owner.org,
+            desk=owner.desk,
+            walls=tuple(sorted(walls)),
+            actor=principal.key if principal else "platform",
+            trace=telemetry.outgoing_headers().get("traceparent", ""),
+        )
+        text = event.to_json()
+        if len(text) > MAX_BYTES:
+            raise InvalidRequest(f"an event of {len(text)} bytes; at most {MAX_BYTES}")
+        await connection.execute(INSERT, (event.key, event.id, text))
+        await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+
+
+async def create_tables(database: Database) -> None:
+    """Create the tables of the outbox and the inbox, in their own schema."""
+    async with database.transaction(seconds=None) as connection:
+        await migrate(connection, SCHEMA, PACKAGE)

@@ -1,0 +1,1 @@
+"""Expressions of workflow templates: `${...}` in a text, evaluated by CEL (the Common Expression Language)."""

@@ -1,0 +1,153 @@
+"""Steps that wait without occupying a process: `wait`, `approval` and `workflow`.
+
+What they wait for is in the database: a time, votes, or the end of another run. After a crash they wait on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import Field
+
+from drw.kernel.errors import DrwError, InvalidRequest
+from drw.workflow.orchestration.activities.activity import Arguments, validated
+from drw.workflow.orchestration.approvals import Approvals
+from drw.workflow.orchestration.execution import output_check, signals
+from drw.workflow.orchestration.execution.child_runs import ChildRuns
+from drw.workflow.orchestration.execution.dependency_graph import Step
+from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
+from drw.workflow.orchestration.execution.signals import Signals
+from drw.workflow.orchestration.execution.step_executor import retry_while_unavailable
+
+YEAR_SECONDS = 366 * 24 * 3600
+
+
+class NotApproved(DrwError):
+    """An approval was rejected, or its deadline has passed."""
+
+
+class WaitArguments(Arguments):
+    """The duration, or the time at which the wait ends."""
+
+    seconds: float = Field(default=0, ge=0, le=YEAR_SECONDS)
+    until: str = Field(default="", max_length=40)
+
+
+class ApprovalArguments(Arguments):
+    """What is to be approved, and by how many."""
+
+    title: str = Field(min_length=1, max_length=500)
+    details: Any = None
+    quorum: int = Field(default=1, ge=1, le=20)
+    deadline_seconds: int = Field(default=7 * 24 * 3600, ge=1, le=YEAR_SECONDS)
+    if_denied: Literal["fail", "continue"] = "fail"
+
+
+class WorkflowArguments(Arguments):
+    """The template of the child run, and its inputs."""
+
+    template: str = Field(min_length=1, max_length=63)
+    inputs: dict[str, Any] = Field(default_factory=dict)
+
+
+WAITING: dict[str, tuple[type[Arguments], tuple[str, ...]]] = {
+    "wait": (WaitArguments, ()),
+    "approval": (ApprovalArguments, ()),
+    "workflow": (WorkflowArguments, ("workflows:run",)),
+}
+"""Argument model and required scopes of each."""
+
+
+class WaitingSteps:
+    """Executes waiting steps."""
+
+    def __init__(self, journal: RunJournal, approvals: Approvals, children: ChildRuns, signals: Signals) -> None:
+        self._journal = journal
+        self._approvals = approvals
+        self._children = children
+        self._signals = signals
+
+    async def execute(self, run: Run, step: Step, values: dict[str, Any]) -> Any:
+        """Wait, and return the output of the step.
+
+        Raises:
+            NotApproved: an approval was denied, and the step does not continue then.
+            InvalidRequest: an argument is invalid, or the child run has failed.
+        """
+        arguments = validated(WAITING[step.node.uses][0], values)
+        decision = {"until": _end(arguments).isoformat()}
+        recorded = await retry_while_unavailable(self._journal.open_step, run, step.id, decision)
+        if recorded.finished:
+            return recorded.result()
+        end = datetime.fromisoformat(recorded.decision["until"])
+        match arguments:
+            case ApprovalArguments():
+                output = await self._approval(run, step, arguments, end)
+            case WorkflowArguments():
+                output = await self._workflow(run, step, arguments)
+            case _:
+                output = await self._wait(end)
+        output_check.check(step.node, output)
+        await retry_while_unavailable(self._journal.end_step, run, step.id, 1, output=output)
+        return output
+
+    async def _wait(self, end: datetime) -> Any:
+        async def has_ended() -> Any:
+            return {"until": end.isoformat()} if _seconds_until(end) <= 0 else None
+
+        return await self._poll(has_ended, lambda: _seconds_until(end))
+
+    async def _approval(self, run: Run, step: Step, arguments: ApprovalArguments, deadline: datetime) -> Any:
+        await retry_while_unavailable(
+            self._approvals.open, run, step.id, arguments.title, arguments.details, arguments.quorum, deadline
+        )
+        output: dict[str, Any] = await self._poll(
+            lambda: self._approvals.outcome(run, step.id), lambda: _seconds_until(deadline)
+        )
+        if not output["approved"] and arguments.if_denied == "fail":
+            raise NotApproved(output["reason"])
+        return output
+
+    async def _workflow(self, run: Run, step: Step, arguments: WorkflowArguments) -> Any:
+        child = await retry_while_unavailable(self._children.start, run, step.id, arguments.template, arguments.inputs)
+        ended: dict[str, Any] = await self._poll(
+            lambda: self._children.outcome(child), lambda: signals.MAX_SLEEP_SECONDS
+        )
+        if ended["state"] != "SUCCEEDED":
+            raise InvalidRequest(f"the run {child!r} {ended['state'].lower()}: {ended['error']}")
+        return ended["output"]
+
+    async def _poll(self, read: Callable[[], Awaitable[Any]], seconds: Callable[[], float]) -> Any:
+        """Return what `read` returns once that is not None. It reads after each notification."""
+        while True:
+            event = self._signals.next()
+            if (value := await retry_while_unavailable(read)) is not None:
+                return value
+            await signals.wait(event, seconds())
+
+
+def _end(arguments: Arguments) -> datetime:
+    """Return when a step ends at the latest. The journal records it, so that a replay ends at the same time."""
+    now = datetime.now(UTC)
+    match arguments:
+        case WaitArguments(until=until) if until:
+            return _parse_time(until)
+        case WaitArguments(seconds=seconds) | ApprovalArguments(deadline_seconds=seconds):
+            return now + timedelta(seconds=seconds)
+    return now
+
+
+def _parse_time(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise InvalidRequest(f"until is {text!r}; it must be a time with a zone, such as 2026-01-05T09:30:00Z")
+    return time
+
+
+def _seconds_until(time: datetime) -> float:
+    return (time - datetime.now(UTC)).total_seconds()

@@ -1,0 +1,43 @@
+"""The query of a list of runs, from the filters of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC
+from typing import Any
+
+from drw.api.workflow.v1.orchestration_pb2 import ListRunsRequest, RunState
+from drw.kernel.rpc.context import Principal
+from drw.kernel.storage.sql import SQL, Composed
+
+QUERY = SQL(
+    "select * from visible_runs(%(org)s, %(desk)s, %(walls)s) where {} order by created_at desc, id desc limit %(size)s"
+)
+
+
+def query(caller: Principal, request: ListRunsRequest, size: int) -> tuple[Composed, dict[str, Any]]:
+    """Return the query and its parameters. Runs that the caller does not see are never part of the result."""
+    conditions = [SQL("true")]
+    parameters: dict[str, Any] = {"org": caller.org, "desk": caller.desk, "walls": sorted(caller.walls), "size": size}
+    for condition, values in _conditions(request):
+        conditions.append(condition)
+        parameters |= values
+    return QUERY.format(SQL(" and ").join(conditions)), parameters
+
+
+def _conditions(request: ListRunsRequest) -> Iterator[tuple[SQL, dict[str, Any]]]:
+    if request.page_token:
+        token = SQL("(created_at, id) < (select created_at, id from run where id = %(token)s)")
+        yield token, {"token": request.page_token}
+    if request.template:
+        yield SQL("template_name = %(template)s"), {"template": request.template}
+    if request.state:
+        yield SQL("state = %(state)s"), {"state": RunState.Name(request.state)}
+    if request.HasField("created_after"):
+        yield SQL("created_at > %(after)s"), {"after": request.created_after.ToDatetime(UTC)}
+    if request.HasField("created_before"):
+        yield SQL("created_at < %(before)s"), {"before": request.created_before.ToDatetime(UTC)}
+    if request.input:
+        yield SQL("strpos(lower(inputs::text), lower(%(input)s)) > 0"), {"input": request.input}
+    if request.error:
+        yield SQL("strpos(lower(error), lower(%(error)s)) > 0"), {"error": request.error}

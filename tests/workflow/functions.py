@@ -1,0 +1,18 @@
+"""Functions that the tests register for `python` nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from drw.workflow.orchestration.activities import StepContext
+
+
+def double(arguments: Mapping[str, Any], step: StepContext) -> dict[str, Any]:
+    """Return twice the number."""
+    return {"value": 2 * arguments["value"], "key": step.idempotency_key}
+
+
+async def fail(arguments: Mapping[str, Any], step: StepContext) -> None:
+    """Raise an error whose message must not be shown."""
+    raise ValueError("secret")
