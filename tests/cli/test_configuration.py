@@ -75,7 +75,7 @@ def test_every_error_has_its_line(paths: PlatformPaths) -> None:
         "20": "services.health.a is not a setting; there are: history, poll_seconds, probes",
         "21": "services.request_router.kill_limits: kill_limits: the reserve is 5000; it must be below the total, 2000",
     }
-    assert messages["3"].startswith("speed is not a setting; there are: data, ")
+    assert messages["3"].startswith("speed is not a setting; there are: bus, data, ")
     assert messages["10"].startswith("services.nothing is not a setting; there are: authentication, ")
 
 

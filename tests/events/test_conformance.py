@@ -88,7 +88,7 @@ async def test_two_processes_of_a_consumer_share_its_events(broker: Broker, bus:
     arrived: list[str] = []
 
     async def receive(index: int) -> None:
-        while len(arrived) < 200:
+        while len(set(arrived)) < 200:  # a rebalance repeats events
             batch = await subscriptions[index].fetch(0.5)
             arrived.extend(e.id for e in events_of(list(batch)))
             if batch:
