@@ -127,9 +127,13 @@ class KafkaBus(Settings):
     topic: str = "drw.events"
     """The topic. If it does not exist, it is created with the default configuration of the brokers."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """Protocol of the connections to the brokers."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """SASL mechanism, for the protocols with SASL."""
     username: str = ""
+    """SASL user."""
     password: str = ""
+    """SASL password."""
     ca: Path | None = None
     """Certificate authorities of the brokers, as PEM."""
 
