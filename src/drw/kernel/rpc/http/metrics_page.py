@@ -34,7 +34,7 @@ PLATFORM_LABELS = frozenset({
     "envoy_worker_id",
 })  # fmt: skip
 """Labels without information about tenants."""
-ADMIN_LABELS = frozenset({"endpoint"})
+ADMIN_LABELS = frozenset({"calendar", "class", "consumer", "endpoint"})
 """Labels of series that add up all tenants, which only platform admins may see."""
 
 SERIES = re.compile(rb"^(\w+)(?:\{(.*)\})? ")
