@@ -14,6 +14,7 @@ from drw.api.models.v1.discovery_pb2 import ListModelsRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.health_pb2 import GetReportRequest, ListSlosRequest, ListTransitionsRequest, Slo
 from drw.api.models.v1.health_rpc import HealthClient
+from drw.catalog import BY_NAME
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
@@ -135,7 +136,7 @@ async def test_the_api_hides_numbers_details_and_replicas_from_other_tenants(sta
         assert all(each["detail"] == "" for each in seen["transitions"])
         slos = (await _get(cluster.http, "slos", OTHER))["slos"]
         assert {(slo["requests"], slo["bad"]) for slo in slos} == {(0, 0)}
-        assert len(slos) == 2 * 17
+        assert len(slos) == 2 * len(BY_NAME)
         (one,) = (await _get(cluster.http, "history", ADMIN, page_size=1))["transitions"]
         past = await _get(cluster.http, "history", ADMIN, to=one["at"])
         assert one not in past["transitions"]
