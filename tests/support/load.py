@@ -109,7 +109,8 @@ async def _call(load: Load, web: httpx.AsyncClient, kind: str, call: Call) -> No
 
 def _outcome(kind: str, response: httpx.Response, started: float) -> Outcome:
     error: JsonObject = {}
-    if response.headers.get("content-type", "").startswith("application/json"):
+    # A run that has failed has an `error` too.
+    if response.is_error and response.headers.get("content-type", "").startswith("application/json"):
         error = response.json().get("error") or {}
     code, message = str(error.get("code", "")), str(error.get("message", ""))
     return Outcome(
