@@ -8,13 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from drw.api.workflow.v1.error_handling_pb2 import DeadLetterFilter, ListDeadLetterGroupsRequest
 from drw.api.workflow.v1.orchestration_pb2 import RETRYING
