@@ -35,6 +35,7 @@ MODULES = {
     "rag.documents": (USE, "ingest ask search collections files"),
     "workflow.workflows": (USE, "workflows runs"),
     "workflow.dead_letters": (USE, "dead-letters"),
+    "workflow.holds": (OPERATE, "holds"),
     "workflow.schedules": (USE, "schedules"),
     "workflow.templates": (USE, "templates"),
     "gateway.keys": (OPERATE, "keys"),

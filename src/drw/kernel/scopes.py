@@ -13,6 +13,7 @@ SCOPES = {
     "workflows:run": "start and cancel runs",
     "workflows:write": "create, change and delete the desk's templates",
     "workflows:approve": "approve and reject steps of runs that other keys started",
+    "workflows:hold": "put runs on legal hold, and release them",
     "experiments:read": "see experiments",
     "experiments:write": "change experiments",
     "experiments:record": "evaluate experiments, and record exposures and outcomes",

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drw.api.kernel.v1.kernel_pb2 import Json
-from drw.api.workflow.v1.orchestration_pb2 import Approval, Failure, Run, Step, Vote
+from drw.api.workflow.v1.orchestration_pb2 import Failure, Run, Step
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.json_messages import json_message, json_value
 
@@ -21,7 +21,7 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         template_version=row["template_version"],
         state=row["state"],
         inputs=json_message(row["inputs"]),
-        output=_value(row["output"]),
+        output=optional_json(row["output"]),
         error=row["error"],
         created_at=timestamp(row["created_at"]),
         ended_at=timestamp(row["ended_at"]),
@@ -57,25 +57,6 @@ def failure(row: dict[str, Any]) -> Failure:
     )
 
 
-def approval(row: dict[str, Any], votes: list[dict[str, Any]]) -> Approval:
-    """Return an approval with its votes."""
-    return Approval(
-        run=row["run"],
-        step=row["step"],
-        template=row["template_name"],
-        title=row["title"],
-        details=_value(row["details"]),
-        quorum=row["quorum"],
-        state=row["state"],
-        deadline=timestamp(row["deadline"]),
-        votes=[
-            Vote(key=vote["key"], decision=vote["decision"], comment=vote["comment"], at=timestamp(vote["at"]))
-            for vote in votes
-        ],
-        started_by=row["started_by"],
-    )
-
-
 def inputs(message: Json) -> dict[str, Any]:
     """Return the inputs of a request for a run.
 
@@ -98,12 +79,13 @@ def _step(row: dict[str, Any]) -> Step:
         error=row["error"],
         started_at=timestamp(row["started_at"]),
         ended_at=timestamp(row["ended_at"]),
-        output=_value(row["output"]),
+        output=optional_json(row["output"]),
         failure_class=row["failure_class"] or None,
     )
 
 
-def _value(value: Any) -> Json | None:
+def optional_json(value: Any) -> Json | None:
+    """Return a JSON value as a message, or None."""
     return None if value is None else json_message(value)
 
 

@@ -25,6 +25,8 @@ CHANNEL = "orchestration_run"
 """Notification channel for started and cancelled runs."""
 
 Row = dict[str, Any]
+PLATFORM_DEFAULT = -1
+"""Retention of a run whose template sets none, in the column `retention_days`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +148,15 @@ class Runs:
         trace = telemetry.outgoing_headers().get("traceparent", "")
         cursor = await connection.execute(
             "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
-            " template_version, inputs, trace, restart_of, parent, depth)"
-            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " template_version, inputs, trace, restart_of, parent, depth, retention_days)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " on conflict (org, desk, request_id, walls) do nothing returning id",
             (
                 *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
                 *(request.request_id, request.fingerprint, template.SerializeToString()),
                 *(template.name, template.version, orjson.dumps(inputs).decode(), trace),
                 *(kept.run if kept else "", parent.id if parent else None, parent.depth + 1 if parent else 0),
+                template.retention_days if template.HasField("retention_days") else PLATFORM_DEFAULT,
             ),
         )
         if await cursor.fetchone() is None:

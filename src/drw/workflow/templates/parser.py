@@ -7,13 +7,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jsonschema_rs
 import orjson
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from drw.api.workflow.v1.templates_pb2 import Block, Input, Node, Template
 from drw.kernel.errors import InvalidRequest
-from drw.workflow.templates import node_check, yaml_source
+from drw.workflow.templates import approval_check, json_schemas, node_check, yaml_source
 from drw.workflow.templates.expression_check import condition_of
 from drw.workflow.templates.graph_check import sort_nodes
 from drw.workflow.templates.problems import InvalidTemplate, Problem, nearest
@@ -45,6 +44,7 @@ def parse(source: bytes, location: str) -> Template:
         output=template.output if isinstance(template.output, str) else "",
         output_json=_dumps(template.output),
         source=source.decode(),
+        retention_days=template.retention_days,
     )
 
 
@@ -97,7 +97,8 @@ def _json_problems(template: TemplateSource, positions: Positions) -> Iterator[P
         values += [((*path, "with"), node.with_), ((*path, "output"), node.output)]
         values += [((*path, "cases", n, "output"), case.output) for n, case in enumerate(node.cases)]
         values.append(((*path, "output_schema"), node.output_schema))
-        if node.output_schema and (reason := _schema_error(node.output_schema)):
+        yield from approval_check.problems(node, path, positions)
+        if node.output_schema and (reason := json_schemas.error_of(node.output_schema)):
             yield positions.problem((*path, "output_schema"), f"not a JSON Schema: {reason}", at_key=True)
     for path, value in values:
         try:
@@ -105,17 +106,6 @@ def _json_problems(template: TemplateSource, positions: Positions) -> Iterator[P
             _dumps(value)
         except (ValueError, TypeError) as error:
             yield positions.problem(path, f"JSON cannot represent a value: {error}", at_key=True)
-
-
-def _schema_error(schema: dict[str, JsonValue]) -> str:
-    if '"$ref":"' in _dumps(schema).replace('"$ref":"#', ""):
-        return "a $ref must be to a part of the same schema"
-    try:
-        jsonschema_rs.meta.validate(schema)
-        jsonschema_rs.validator_for(schema)
-    except (ValueError, TypeError) as error:
-        return str(error).splitlines()[0]
-    return ""
 
 
 def _dumps(value: Any) -> str:

@@ -12,6 +12,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/approvalLinks",
+        upstream="workflow",
+        scopes=("workflows:approve", "workflows:run"),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/approvals",
         upstream="workflow",
         scopes=("workflows:read",),
@@ -72,6 +78,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/delegations",
+        upstream="workflow",
+        scopes=("workflows:approve", "workflows:read"),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/desks",
         upstream="gateway",
         scopes=("keys:read", "org:admin"),
@@ -99,6 +111,12 @@ REST_ROUTES = (
         path="/api/v1/health",
         upstream="models",
         scopes=("platform:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/holds",
+        upstream="workflow",
+        scopes=("workflows:hold", "workflows:read"),
         idle_seconds=120,
     ),
     RestRoute(

@@ -7,7 +7,9 @@ its later writes to a run are rejected.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from drw.kernel.errors import Unavailable
 from drw.kernel.storage import advisory_lock
@@ -27,7 +29,7 @@ LEADER = 0x6C656164
 
 
 class LeaderElection:
-    """While this process leads: starts queued runs, stops cancelled ones, and publishes events."""
+    """While this process leads: starts queued runs, stops cancelled ones, publishes events and deletes expired runs."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class LeaderElection:
         interpreter: Interpreter,
         relay: OutboxRelay,
         signals: Signals,
+        retention: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._lock = LockId.named(LEADER, executor)
         self._database = database
@@ -46,6 +49,7 @@ class LeaderElection:
         self._interpreter = interpreter
         self._relay = relay
         self._signals = signals
+        self._retention = retention
         self.is_leader = False
 
     async def run(self) -> None:
@@ -59,7 +63,7 @@ class LeaderElection:
                 await self._engine.start(self._interpreter.run)
                 self.is_leader = True
                 log.info("elected leader: this process executes runs")
-                await lock.run(self._dispatch_runs(), self._relay.run(), self._signals.run())
+                await lock.run(self._dispatch_runs(), self._relay.run(), self._signals.run(), self._retention())
             finally:
                 self.is_leader = False
                 stopped = sorted(self._engine.active_runs())

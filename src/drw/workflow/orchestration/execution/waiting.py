@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
-from drw.kernel.errors import DrwError, InvalidRequest
+from drw.kernel.errors import Forbidden, InvalidRequest
 from drw.workflow.orchestration.activities.activity import Arguments, validated
-from drw.workflow.orchestration.approvals import Approvals
+from drw.workflow.orchestration.approvals.arguments import YEAR_SECONDS, ApprovalArguments
+from drw.workflow.orchestration.approvals.store import Approvals
 from drw.workflow.orchestration.execution import output_check, signals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.dependency_graph import Step
@@ -21,11 +22,9 @@ from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
 from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import retry_while_unavailable
 
-YEAR_SECONDS = 366 * 24 * 3600
 
-
-class NotApproved(DrwError):
-    """An approval was rejected, or its deadline has passed."""
+class NotApproved(Forbidden):
+    """An approval was rejected, or its deadline has passed: a failure of policy."""
 
 
 class WaitArguments(Arguments):
@@ -33,16 +32,6 @@ class WaitArguments(Arguments):
 
     seconds: float = Field(default=0, ge=0, le=YEAR_SECONDS)
     until: str = Field(default="", max_length=40)
-
-
-class ApprovalArguments(Arguments):
-    """What is to be approved, and by how many."""
-
-    title: str = Field(min_length=1, max_length=500)
-    details: Any = None
-    quorum: int = Field(default=1, ge=1, le=20)
-    deadline_seconds: int = Field(default=7 * 24 * 3600, ge=1, le=YEAR_SECONDS)
-    if_denied: Literal["fail", "continue"] = "fail"
 
 
 class WorkflowArguments(Arguments):
@@ -100,12 +89,15 @@ class WaitingSteps:
         return await self._poll(has_ended, lambda: _seconds_until(end))
 
     async def _approval(self, run: Run, step: Step, arguments: ApprovalArguments, deadline: datetime) -> Any:
-        await retry_while_unavailable(
-            self._approvals.open, run, step.id, arguments.title, arguments.details, arguments.quorum, deadline
-        )
-        output: dict[str, Any] = await self._poll(
-            lambda: self._approvals.outcome(run, step.id), lambda: _seconds_until(deadline)
-        )
+        await retry_while_unavailable(self._approvals.open, run, step.id, arguments, deadline)
+
+        async def decided() -> dict[str, Any] | None:
+            nonlocal deadline
+            outcome = await self._approvals.outcome(run, step.id)
+            deadline = outcome.deadline  # an escalation moves it
+            return outcome.output
+
+        output: dict[str, Any] = await self._poll(decided, lambda: _seconds_until(deadline))
         if not output["approved"] and arguments.if_denied == "fail":
             raise NotApproved(output["reason"])
         return output
