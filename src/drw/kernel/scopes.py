@@ -12,7 +12,7 @@ SCOPES = {
     "workflows:read": "see templates and runs",
     "workflows:run": "start and cancel runs",
     "workflows:write": "create, change and delete the desk's templates",
-    "workflows:approve": "approve and reject steps of runs that other keys started",
+    "workflows:approve": "approve and reject steps of runs that other persons started",
     "workflows:hold": "put runs on legal hold, and release them",
     "experiments:read": "see experiments",
     "experiments:write": "change experiments",
