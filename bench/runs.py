@@ -1,6 +1,6 @@
 """Lists and searches of 100,000 finished runs, and their deletion at the end of their retention.
 
-`python -m bench.runs`. The services of workflows run in this process.
+`python -m bench.runs`; `--lists`: without the deletion. The services of workflows run in this process.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import statistics
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -132,7 +133,8 @@ async def main() -> None:
             insert_runs(profile, RUNS)
             print(f"inserted {RUNS:,} runs in {time.perf_counter() - started_at:.0f} s; {_megabytes(harness):.0f} MB")
             await _lists(harness)
-        await _retention(profile, folder)
+        if "--lists" not in sys.argv:
+            await _retention(profile, folder)
 
 
 if __name__ == "__main__":
