@@ -34,7 +34,7 @@ def test_status_is_healthy_and_every_service_is_implemented(platform: Platform) 
 def test_a_caller_without_a_certificate_reaches_no_service(platform: Platform) -> None:
     address = PlatformPaths(platform.data).run / "models.grpc"
     with grpc.insecure_channel(f"unix:{address}") as channel:
-        check: grpc.UnaryUnaryMultiCallable = channel.unary_unary("/grpc.health.v1.Health/Check")
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
         with pytest.raises(grpc.RpcError) as refused:
             check(b"", timeout=10)
     assert isinstance(refused.value, grpc.Call)
