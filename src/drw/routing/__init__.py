@@ -1,1 +1,1 @@
-"""Request matching, assignment of units to arms, and the store of routes and upstreams that operators create."""
+"""Request matching, assignment of units and calls to arms, and the store of routes and upstreams that operators create."""

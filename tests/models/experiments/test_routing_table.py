@@ -13,14 +13,16 @@ from drw.api.models.v1.experiments_pb2 import RoutedExperiment, RoutedRollout, R
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import Principal
 from drw.kernel.rpc.json_messages import from_json
-from drw.models.serving.experiments.routing_table import CallUnits, RoutingTable
-from drw.models.serving.experiments.treatments import CallTreatment
+from drw.models.serving.experiments.calls import units_of
 from drw.models.serving.openai.requests import ChatCompletion
 from drw.routing.assignment import Allocation
+from drw.routing.experiments.routing_table import CallKind, CallUnits, RoutingTable
+from drw.routing.experiments.treatments import CallTreatment
 
 WHO = Principal("acme", "research", "key_1", frozenset(), frozenset({"m-and-a"}))
 REQUEST = ChatCompletion.model_validate({"model": "fast", "messages": [{"role": "user", "content": "x"}]})
 ARMS = [{"name": "control", "weight": 1}, {"name": "other", "weight": 1, "treatment": {"model": "candidate"}}]
+CHAT = CallKind()
 EXPIRES_AT = 1_000
 
 
@@ -45,7 +47,7 @@ def table(state: Routing, now: float = 0.0) -> RoutingTable:
 
 
 def label(made: RoutingTable, user: str, who: Principal = WHO) -> str | None:
-    assigned = made.assign("fast", REQUEST, who, CallUnits(user, "", "", "chatcmpl-1"))
+    assigned = made.assign("fast", CHAT, who, CallUnits(user, "", "", "chatcmpl-1"))
     return assigned.label if assigned else None
 
 
@@ -63,9 +65,9 @@ def test_a_state_applies_until_it_expires() -> None:
     made.apply(routing(experiment(), rollouts=(rollout(percent=0, shadow_percent=100),)))
     assert label(made, "user-1") is not None
     other = Principal("acme", "equities", "key_2")
-    assert made.shadow("fast", REQUEST, other) is not None
+    assert made.shadow("fast", CHAT, other) is not None
     now = EXPIRES_AT
-    assert label(made, "user-1") is None and made.shadow("fast", REQUEST, other) is None
+    assert label(made, "user-1") is None and made.shadow("fast", CHAT, other) is None
 
 
 async def test_the_last_state_applies_after_a_restart_while_the_service_is_down(tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ def test_an_arm_shortens_answers_and_never_lengthens_them(requested: int | None,
 def test_a_long_user_is_assigned_by_its_digest() -> None:
     """An identifier can have the size of a body, and the hash takes time for each character."""
     long = ChatCompletion.model_validate(REQUEST.model_dump() | {"safety_identifier": "x" * 5_000_000})
-    units = CallUnits.of(long, "s" * 600, "d" * 512, "chatcmpl-1")
+    units = units_of(long, "s" * 600, "d" * 512, "chatcmpl-1")
     assert (len(units.user), len(units.session), len(units.document)) == (64, 64, 512)
     other = ChatCompletion.model_validate(REQUEST.model_dump() | {"safety_identifier": "x" * 5_000_001})
-    assert CallUnits.of(other, "", "", "chatcmpl-1").user != units.user
+    assert units_of(other, "", "", "chatcmpl-1").user != units.user
