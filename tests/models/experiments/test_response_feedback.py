@@ -18,6 +18,7 @@ from models.experiments.alias_calls import (
     events,
     post,
     start_experiment,
+    until_assigned,
     until_recorded,
 )
 
@@ -91,3 +92,19 @@ async def test_feedback_needs_a_caller_inside_the_walls_of_the_call(cluster: Mod
 async def test_feedback_needs_the_scope(cluster: ModelsCluster) -> None:
     id_ = await response_id(cluster)
     assert (await grade(cluster, id_, headers=KEY)).status_code == 403
+
+
+async def test_responses_have_all_units_of_a_chat(cluster: ModelsCluster) -> None:
+    await post(cluster, "/api/v1/experiments/swap:stop", {"reason": "next"})
+    await until_assigned(cluster, assigned=False)
+    units = {"session": {"x-session-id": "s"}, "document": {"x-document-id": "d"}, "key": {}, "request": {}}
+    for unit, headers in units.items():
+        await start_experiment(cluster, name=unit, unit=unit, metrics=[ERRORS], headers=WRITER | headers)
+        body = {"model": "fast", "input": "x", "user": "user-1"}
+        answer = await cluster.http.post("/v1/responses", json=body, headers=KEY | headers)
+        assert answer.headers["x-experiment"].startswith(f"{unit}/")
+        if headers:  # a user is no session
+            without = await cluster.http.post("/v1/responses", json=body, headers=KEY)
+            assert without.status_code == 200 and "x-experiment" not in without.headers
+        await post(cluster, f"/api/v1/experiments/{unit}:stop", {"reason": "next"})
+        await until_assigned(cluster, KEY | headers, assigned=False)

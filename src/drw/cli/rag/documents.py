@@ -297,5 +297,7 @@ def _print_checks(answer: dict[str, Any]) -> None:
         write(f"“{' '.join(citation['quote'].split())}”")
     for figure in answer.get("unsupported_figures", ()):
         console().print(f"[bold red]✗ {escape(figure['figure'])}[/bold red] is not in a cited passage")
+    if experiment := answer.get("experiment"):
+        write(f"Experiment {experiment}; grade it with `drw experiments feedback {answer['id']} METRIC VALUE`")
     if not answer.get("supported"):
         console().print("[yellow]Read the passages: this answer is not supported by what it cites.[/yellow]")
