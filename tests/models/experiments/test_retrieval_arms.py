@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from drw.routing.assignment import Allocation
 from models.cluster import KEY, ModelsCluster
@@ -21,6 +23,7 @@ from models.experiments.alias_calls import (
     definition,
     events,
     post,
+    results,
     until,
     until_recorded,
 )
@@ -209,3 +212,21 @@ async def test_a_failed_search_counts_as_an_error_of_the_arm(cluster: ModelsClus
     assert failed.status_code == 503, failed.text
     await until_recorded(cluster, 2)
     assert (1, 1) in [(arm, outcomes["ERROR"]) for arm, outcomes in events(cluster)]
+
+
+async def test_a_call_that_two_services_record_counts_once(cluster: ModelsCluster) -> None:
+    """Retrieval writes the exposure of a question whose answer failed, and so can serving."""
+    await started(cluster, {"limit": 1})
+    await until_recorded(cluster, 1)
+    before = (await results(cluster))["delivery"]["recorded"]
+    ((key,),) = events(cluster, "select key from experiments.experiment")
+    event = {"experiment": key, "unit": "ab" * 16, "arm": 1, "response": "ask_1"}
+    with psycopg.connect(cluster.database) as connection:
+        insert = "insert into audit.outbox (topic, body) values ('experiments', %s)"
+        for body in (event, event | {"outcomes": {"ERROR": 1}}):
+            connection.execute(insert, (Jsonb(body),))
+    assert (await until_recorded(cluster, before + 1))["delivery"]["recorded"] == before + 1
+    unit = bytes.fromhex(str(event["unit"]))
+    outcomes = events(cluster, "select unit, positive from experiments.outcome")
+    assert [positive for each, positive in outcomes if each == unit] == [1]
+    assert events(cluster, "select unit from experiments.call_event").count((unit,)) == 1
