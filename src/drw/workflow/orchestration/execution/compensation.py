@@ -1,4 +1,4 @@
-"""Compensation: undoes the steps of a failed run, the last one first.
+"""Compensation: undoes the steps of a failed or cancelled run, the last one first.
 
 Each compensation is a step of the run with its own attempts and result, so that a crash repeats none that has finished.
 A compensation that fails does not stop the others.
@@ -6,29 +6,17 @@ A compensation that fails does not stop the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from drw.api.workflow.v1.orchestration_pb2 import AMBIGUOUS, PERMANENT
 from drw.api.workflow.v1.templates_pb2 import Node
+from drw.workflow.orchestration import undo
 from drw.workflow.orchestration.execution.dependency_graph import Step
-from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
+from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
+from drw.workflow.orchestration.execution.step_arguments import StepArguments
 from drw.workflow.orchestration.execution.step_executor import StepExecutor, retry_while_unavailable
 
-SUFFIX = "~undo"
-"""Of the id of a step that undoes another one. No node id contains it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compensation:
-    """The activity that undoes a step, with its arguments."""
-
-    step: str
-    """The id of the step that it undoes."""
-    activity: str
-    arguments: Mapping[str, Any]
-    max_attempts: int = 8
-    timeout_seconds: int = 120
+NO_OUTPUT = "it is unknown whether the step took effect, and its compensation needs its output"
 
 
 class Compensator:
@@ -38,25 +26,29 @@ class Compensator:
         self._journal = journal
         self._step_executor = step_executor
 
-    async def compensate(self, run: Run, compensations: Iterable[Compensation]) -> list[str]:
-        """Execute the compensations of the steps that may have taken effect, the last step first; return the errors.
+    async def undo(self, run: Run) -> list[str]:
+        """Undo the steps of a run that may have taken effect, the last one first; return the errors.
 
-        These are the steps that succeeded, that are ambiguous, or that were interrupted by the failure of another one.
+        These are the steps that succeeded, that are ambiguous, or that were interrupted by the end of the run.
 
         Raises:
             LeadershipLost: this process no longer owns the run.
         """
-        by_step = {compensation.step: compensation for compensation in compensations}
-        steps = await retry_while_unavailable(self._journal.steps_to_compensate, run, list(by_step))
-        return [error for step in steps if (error := await self._undo(run, by_step[step]))]
+        nodes = undo.compensated_nodes(run.template)
+        rows = await retry_while_unavailable(self._journal.steps_to_undo, run)
+        return [error for row in rows if (error := await self._undo(run, row, nodes[row["node"]].compensate))]
 
-    async def _undo(self, run: Run, compensation: Compensation) -> str:
-        node = Node(
-            id=compensation.step + SUFFIX,
-            uses=compensation.activity,
-            max_attempts=compensation.max_attempts,
-            timeout_seconds=compensation.timeout_seconds,
-        )
-        step = Step(node.id, node, None, None, ())
-        result = await self._step_executor.execute(run, step, dict(compensation.arguments))
-        return f"the compensation of {compensation.step!r} failed: {result['error']}" if "error" in result else ""
+    async def _undo(self, run: Run, row: dict[str, Any], compensation: Node) -> str:
+        node = Node()
+        node.CopyFrom(compensation)
+        node.id = row["id"] + undo.SUFFIX
+        plan = row["undo"]
+        if plan is None or "error" in plan:
+            error = NO_OUTPUT if plan is None else f"its arguments have no value: {plan['error']}"
+            failure = StepFailure(error, AMBIGUOUS if plan is None else PERMANENT, "NotUndone")
+            await retry_while_unavailable(self._journal.fail_open_step, run, node.id, failure)
+        else:
+            step = Step(node.id, node, None, None, ())
+            result = await self._step_executor.execute(run, step, StepArguments.from_json(plan))
+            error = result.get("error", "")
+        return f"the compensation of {row['id']!r} failed: {error}" if error else ""

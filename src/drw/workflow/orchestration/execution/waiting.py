@@ -20,6 +20,7 @@ from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
 from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import retry_while_unavailable
+from drw.workflow.orchestration.execution.undo_plan import UndoPlan
 
 YEAR_SECONDS = 366 * 24 * 3600
 
@@ -69,7 +70,7 @@ class WaitingSteps:
         self._children = children
         self._signals = signals
 
-    async def execute(self, run: Run, step: Step, values: dict[str, Any]) -> Any:
+    async def execute(self, run: Run, step: Step, values: dict[str, Any], undo: UndoPlan | None = None) -> Any:
         """Wait, and return the output of the step.
 
         Raises:
@@ -90,7 +91,8 @@ class WaitingSteps:
             case _:
                 output = await self._wait(end)
         output_check.check(step.node, output)
-        await retry_while_unavailable(self._journal.end_step, run, step.id, 1, output=output)
+        effect = undo.effect(run, output) if undo else None
+        await retry_while_unavailable(self._journal.end_step, run, step.id, 1, output=output, effect=effect)
         return output
 
     async def _wait(self, end: datetime) -> Any:
