@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,19 +19,23 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     PERMANENT,
     RUNNING,
     SUCCEEDED,
+    Approval,
     RestartRunRequest,
     Run,
+    Vote,
 )
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
-from drw.kernel.errors import Conflict, InvalidRequest
+from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.kernel.rpc.context import Principal, acting_for
-from drw.kernel.runtime.settings import Profile
+from drw.kernel.runtime.settings import Profile, Workflow
 from support.json_types import Json
 from workflow.doubles import until
 from workflow.harness import FAST_SETTINGS, SERVICES, WorkflowHarness, workflow_harness
 from workflow.nodes.conftest import FUNCTIONS, SECRET
 from workflow.nodes.http_server import HttpServer, answer
 from workflow.nodes.running import finished, stored_text, template
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -193,3 +200,33 @@ async def test_a_compensation_can_use_secrets_and_publish_events(harness: Workfl
     assert (server.received[-1].path, server.received[-1].body) == ("/undo", SECRET)
     stored = stored_text(harness.profile.postgres)
     assert SECRET not in stored and '"desk":"/orders/b"' in stored.replace(": ", ":")
+
+
+async def test_the_template_of_the_guide_undoes_its_order_when_it_is_rejected(
+    profile: Profile, folder: Path, caller: Principal, server: HttpServer
+) -> None:
+    guide = (ROOT / "docs/how-to/use/write-a-workflow.md").read_text()
+    file = folder / "broker_token"
+    file.write_text("token of the broker")
+    changes = {"https://api.broker.example": server.url, "api.broker.example": server.url}
+    changes |= {"/run/secrets/broker_token": str(file), '"rates"': f'"{caller.desk}"'}
+    for old, new in changes.items():
+        guide = guide.replace(old, new)
+    (settings,) = re.findall(r"```toml\n(\[workflow\]\n.*?)```", guide, re.DOTALL)
+    (source,) = re.findall(r"```yaml\n(format: 1\nname: place_order\n.*?)```", guide, re.DOTALL)
+    declared = profile.model_copy(update={"workflow": Workflow.model_validate(tomllib.loads(settings)["workflow"])})
+    async with workflow_harness(declared, folder, caller, services=FAST_SETTINGS) as harness:
+        await harness.put(source)
+        run = await harness.start(0, template="place_order", symbol="AAPL", size=5)
+
+        async def rejected() -> bool:
+            with suppress(NotFound):
+                return (await harness.decide(run, "sign", "key_risk", Vote.REJECT)).state == Approval.REJECTED
+            return False
+
+        await until(rejected, "the approval")
+        assert (await harness.wait_until_ended(run)).state == FAILED
+    placed, removed = server.received
+    assert (placed.body, placed.headers["idempotency-key"]) == ('{"symbol":"AAPL","size":5}', f"order/AAPL/{run.id}")
+    assert (removed.method, removed.path) == ("DELETE", "/orders/1")
+    assert placed.headers["authorization"] == removed.headers["authorization"] == "Bearer token of the broker"

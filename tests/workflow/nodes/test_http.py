@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+
 import pytest
 
 from drw.api.workflow.v1.orchestration_pb2 import AMBIGUOUS, FAILED, PERMANENT, POLICY, SUCCEEDED, TRANSIENT, Run
@@ -129,6 +132,25 @@ async def test_a_listed_name_is_called_if_its_address_is_listed_too(
     assert (await finished(harness, source)).state == SUCCEEDED
     run = await failed(harness, source.replace(f":{server.port}/", ":1/"))
     assert "resolves to an address that is not public" in run.error
+    assert (run.steps[0].attempts, len(server.received)) == (1, 1)
+
+
+async def test_a_name_that_changes_its_address_reaches_nothing_else(
+    harness: WorkflowHarness, server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved = []
+
+    async def resolve(host: str, port: int, **_: Json) -> list[tuple[Json, ...]]:
+        address = ("127.0.0.1", "169.254.169.254")[min(len(resolved), 1)]
+        resolved.append(address)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]  # type: ignore[list-item]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    source = call(server, "/x").replace("127.0.0.1", "localhost")
+    assert (await finished(harness, source)).state == SUCCEEDED
+    assert resolved == ["127.0.0.1"]  # the checked address is the one of the connection
+    run = await failed(harness, source)
+    assert "link-local or metadata address" in run.error
     assert (run.steps[0].attempts, len(server.received)) == (1, 1)
 
 

@@ -45,9 +45,10 @@ from drw.api.workflow.v1.schedules_pb2 import (
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
+from drw.egress.addresses import InvalidAddress
 from drw.egress.http_hosts import HttpHosts
 from drw.events.publisher import create_tables
-from drw.kernel.errors import Conflict, InvalidRequest, Unavailable
+from drw.kernel.errors import ConfigError, Conflict, InvalidRequest, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
@@ -217,23 +218,11 @@ class Orchestration(contract.Orchestration):
 async def build(scope: ServiceContext) -> Orchestration:
     """Build the service from its settings."""
     settings = scope.settings(Settings)
-    dsn, workflow = scope.profile.postgres, scope.profile.workflow
+    dsn = scope.profile.postgres
     database = await scope.database()
     await create_tables(database)
     journal = RunJournal(database, scope.audit(), settings.max_interruptions)
-    services = Services(
-        scope.client(DocumentsClient),
-        scope.client(ServingClient),
-        scope.client(RetrievalClient),
-        python_function.load(settings.functions),
-        HttpRequests(
-            scope.make_adapter(HttpClient, "aiohttp_client", {}),  # type: ignore[type-abstract]
-            HttpHosts(workflow.http_hosts, workflow.http_networks),
-            workflow.http_max_response_bytes,
-        ),
-        workflow.events,
-        SecretSource(workflow.secrets),
-    )
+    services = _services(scope, settings)
     runs = Runs(database, scope.audit(), settings.max_open_runs)
     approvals = Approvals(database, scope.audit())
     signals = Signals(database)
@@ -264,3 +253,22 @@ async def build(scope: ServiceContext) -> Orchestration:
     scope.describe(describe)
     scope.on_scrape(partial(update_gauges, database))
     return Orchestration(database, runs, approvals, templates, kills, schedules.operations)
+
+
+def _services(scope: ServiceContext, settings: Settings) -> Services:
+    workflow = scope.profile.workflow
+    try:
+        hosts = HttpHosts(workflow.http_hosts, workflow.http_networks)
+        secrets = SecretSource(workflow.secrets)
+    except InvalidAddress as error:
+        raise ConfigError(f"a setting of [workflow] is wrong: {error.message}") from error
+    http_client = scope.make_adapter(HttpClient, "aiohttp_client", {})  # type: ignore[type-abstract]
+    return Services(
+        scope.client(DocumentsClient),
+        scope.client(ServingClient),
+        scope.client(RetrievalClient),
+        python_function.load(settings.functions),
+        HttpRequests(http_client, hosts, workflow.http_max_response_bytes),
+        workflow.events,
+        secrets,
+    )
