@@ -71,7 +71,7 @@ async def test_a_lost_answer_of_the_commit_publishes_once(
     harness: WorkflowHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end_step = RunJournal.end_step
-    lost = []
+    lost: list[str] = []
 
     async def end(self: RunJournal, run: Run, step: str, attempt: int, **fields: Json) -> None:
         await end_step(self, run, step, attempt, **fields)

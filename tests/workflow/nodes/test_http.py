@@ -138,12 +138,12 @@ async def test_a_listed_name_is_called_if_its_address_is_listed_too(
 async def test_a_name_that_changes_its_address_reaches_nothing_else(
     harness: WorkflowHarness, server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolved = []
+    resolved: list[str] = []
 
     async def resolve(host: str, port: int, **_: Json) -> list[tuple[Json, ...]]:
         address = ("127.0.0.1", "169.254.169.254")[min(len(resolved), 1)]
         resolved.append(address)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]  # type: ignore[list-item]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
     source = call(server, "/x").replace("127.0.0.1", "localhost")
