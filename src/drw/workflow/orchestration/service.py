@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from uuid import uuid4
 
+import jsonschema_rs
+
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.serving_rpc import ServingClient
@@ -260,8 +262,10 @@ def _services(scope: ServiceContext, settings: Settings) -> Services:
     try:
         hosts = HttpHosts(workflow.http_hosts, workflow.http_networks)
         secrets = SecretSource(workflow.secrets)
-    except InvalidAddress as error:
-        raise ConfigError(f"a setting of [workflow] is wrong: {error.message}") from error
+        for event in workflow.events.values():
+            jsonschema_rs.meta.validate(event.data_schema)
+    except (InvalidAddress, ValueError) as error:
+        raise ConfigError(f"a setting of [workflow] is wrong: {error}") from error
     http_client = scope.make_adapter(HttpClient, "aiohttp_client", {})  # type: ignore[type-abstract]
     return Services(
         scope.client(DocumentsClient),
