@@ -12,7 +12,7 @@ import orjson
 from drw.api.workflow.v1.templates_pb2 import Node, Template
 from drw.kernel.errors import Conflict, InvalidRequest
 from drw.kernel.storage.audit import digest
-from drw.workflow.orchestration import undo
+from drw.workflow.orchestration.compensation import steps as undo
 from drw.workflow.orchestration.execution import dependency_graph
 from drw.workflow.orchestration.runs import RunRequest
 

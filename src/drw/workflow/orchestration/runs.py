@@ -17,7 +17,8 @@ from drw.kernel.observability import telemetry
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
-from drw.workflow.orchestration import events, run_search, undo
+from drw.workflow.orchestration import events, run_search
+from drw.workflow.orchestration.compensation import steps as undo
 from drw.workflow.orchestration.execution import dependency_graph
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 
@@ -252,7 +253,7 @@ async def cancel_locked(connection: Connection, audit: AuditWriter, run: str, re
     if row is None or row["undo_state"]:
         return False
     if await undo.begin(connection, run, Template.FromString(row["template"]), "CANCELLED", error):
-        # The process that executes it writes nothing more for its steps, and takes it back to undo them.
+        # The process that executes it writes nothing more for its steps. With the new fence, it undoes them.
         await connection.execute("update run set fence = fence + 1 where id = %s", (run,))
         action, outcome = "run.undo", "ok"
     else:

@@ -74,7 +74,7 @@ from drw.workflow.orchestration.runs import KeptSteps, Row, RunRequest, Runs
 from drw.workflow.orchestration.schedules.build import build_schedules
 from drw.workflow.orchestration.schedules.operations import ScheduleOperations
 from drw.workflow.orchestration.schedules.preparation import Preparation
-from drw.workflow.orchestration.secret_source import SecretSource
+from drw.workflow.orchestration.secrets.source import SecretSource
 from drw.workflow.orchestration.settings import Settings
 
 DEFAULT_PAGE_SIZE = 50

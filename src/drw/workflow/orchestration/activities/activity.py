@@ -19,7 +19,7 @@ from drw.kernel.errors import InvalidRequest
 from drw.kernel.runtime.settings import WorkflowEvent, explain
 from drw.kernel.storage.database import Connection
 from drw.workflow.orchestration.activities.http_requests import HttpRequests
-from drw.workflow.orchestration.secret_source import SecretSource
+from drw.workflow.orchestration.secrets.source import SecretSource
 
 Function = Callable[[Mapping[str, Any], "StepContext"], Any]
 """A function of the deployer: arguments in, JSON out, as a value or an awaitable. It may be called again."""

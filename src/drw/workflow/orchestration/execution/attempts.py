@@ -11,7 +11,7 @@ from drw.workflow.orchestration.activities.activity import Activity, Effect, Tra
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run
 from drw.workflow.orchestration.execution.step_arguments import StepArguments
-from drw.workflow.orchestration.redaction import Secrets
+from drw.workflow.orchestration.secrets.redaction import Secrets
 
 
 class Result(NamedTuple):

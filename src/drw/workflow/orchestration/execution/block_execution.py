@@ -18,12 +18,12 @@ from drw.api.workflow.v1.templates_pb2 import Block, Node
 from drw.expressions.cel import evaluate, render
 from drw.kernel.errors import DrwError, InvalidRequest, TooLarge
 from drw.workflow.orchestration.activities.activity import Arguments, validated
+from drw.workflow.orchestration.compensation.plan import UndoPlan
 from drw.workflow.orchestration.execution import dependency_graph, failures, output_check
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
 from drw.workflow.orchestration.execution.step_arguments import StepArguments
 from drw.workflow.orchestration.execution.step_executor import StepExecutor, retry_while_unavailable
-from drw.workflow.orchestration.execution.undo_plan import UndoPlan
 from drw.workflow.orchestration.execution.waiting import WAITING, WaitingSteps
 from drw.workflow.orchestration.ports import LeadershipLost
 

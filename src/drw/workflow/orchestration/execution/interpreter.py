@@ -14,8 +14,8 @@ from drw.kernel.errors import DrwError
 from drw.kernel.observability import gen_ai, telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.transport import translated_errors
+from drw.workflow.orchestration.compensation.compensator import Compensator
 from drw.workflow.orchestration.execution.block_execution import Execution, check_size
-from drw.workflow.orchestration.execution.compensation import Compensator
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
 from drw.workflow.orchestration.execution.step_executor import StepExecutor, retry_while_unavailable
 from drw.workflow.orchestration.execution.waiting import WaitingSteps

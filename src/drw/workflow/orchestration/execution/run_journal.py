@@ -20,7 +20,8 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
-from drw.workflow.orchestration import events, failed_runs, undo
+from drw.workflow.orchestration import events, failed_runs
+from drw.workflow.orchestration.compensation import steps as undo
 from drw.workflow.orchestration.execution import signals
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 from drw.workflow.orchestration.ports import LeadershipLost
@@ -140,14 +141,15 @@ class RunJournal:
         return acquired
 
     async def acquire_undo(self, run: Run) -> Run | None:
-        """Take back a run that was cancelled while this process executed it, to undo its steps; None: it has none."""
-        async with self._database.transaction() as connection:
-            cursor = await connection.execute(
-                "update run set fence = fence + 1 where id = %s and fence = %s and state = 'RUNNING'"
-                " and undo_state <> '' returning *",
-                (run.id, run.fence + 1),
-            )
-            row = await cursor.fetchone()
+        """Return a run that was cancelled while this process executed it, to undo its steps; None: it does not.
+
+        The cancellation has raised the fence by one, for the process that executed the run.
+        """
+        row = await self._database.one(
+            "select * from run where id = %s and fence = %s and state = 'RUNNING' and undo_state <> ''",
+            run.id,
+            run.fence + 1,
+        )
         return _run(row) if row else None
 
     async def begin_undo(self, run: Run, error: str) -> Run | None:

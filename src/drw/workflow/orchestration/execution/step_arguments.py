@@ -12,7 +12,7 @@ from drw.api.workflow.v1.templates_pb2 import Node
 from drw.expressions.cel import render
 from drw.expressions.placeholders import placeholders, secret_name, texts_in
 from drw.kernel.errors import InvalidRequest
-from drw.workflow.orchestration.redaction import Secrets
+from drw.workflow.orchestration.secrets.redaction import Secrets
 
 MAX_KEY_CHARACTERS = 200
 

@@ -14,13 +14,13 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.transport import translated_errors
 from drw.killswitch.watch import Killed, KillList
 from drw.workflow.orchestration.activities import ACTIVITIES, Services
+from drw.workflow.orchestration.compensation.plan import UndoPlan, both
 from drw.workflow.orchestration.execution import attempts as activity_calls
 from drw.workflow.orchestration.execution import failures, output_check, retries
 from drw.workflow.orchestration.execution.attempts import Result
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
 from drw.workflow.orchestration.execution.step_arguments import StepArguments
-from drw.workflow.orchestration.execution.undo_plan import UndoPlan, both
 from drw.workflow.orchestration.metrics import STEP_ATTEMPTS
 from drw.workflow.orchestration.ports import LeadershipLost
 

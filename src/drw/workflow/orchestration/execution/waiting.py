@@ -14,13 +14,13 @@ from pydantic import Field
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.workflow.orchestration.activities.activity import Arguments, validated
 from drw.workflow.orchestration.approvals import Approvals
+from drw.workflow.orchestration.compensation.plan import UndoPlan
 from drw.workflow.orchestration.execution import output_check, signals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
 from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import retry_while_unavailable
-from drw.workflow.orchestration.execution.undo_plan import UndoPlan
 
 YEAR_SECONDS = 366 * 24 * 3600
 

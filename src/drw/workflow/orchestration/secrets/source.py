@@ -14,7 +14,7 @@ from drw.egress.http_hosts import Origin, origin_of_entry
 from drw.kernel.errors import Forbidden, Unavailable
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import WorkflowSecret
-from drw.workflow.orchestration.redaction import Secrets
+from drw.workflow.orchestration.secrets.redaction import Secrets
 
 MIN_CHARACTERS = 8
 """A shorter value could not be redacted without destroying other text."""
