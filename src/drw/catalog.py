@@ -135,6 +135,7 @@ SERVICES = (
         "embedding",
         "vector_store",
         "serving",
+        "experiments",
         objective=Objective(latency_ms=2500, latency_quantile=0.95),
     ),
     _service(
