@@ -207,6 +207,9 @@ EVENT_TYPES = (
     EventType(name="document.indexed", message="DocumentIndexed", publisher="documents", scope="documents:read"),
     EventType(name="run.ended", message="RunEnded", publisher="orchestration", scope="workflows:read"),
     EventType(
+        name="workflow.published", message="WorkflowPublished", publisher="orchestration", scope="workflows:read"
+    ),
+    EventType(
         name="dead_letter.created", message="DeadLetterCreated", publisher="error_handling", scope="workflows:read"
     ),
     EventType(name="kill.activated", message="KillActivated", publisher="request_router", scope="platform:kill"),
