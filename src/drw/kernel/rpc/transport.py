@@ -35,6 +35,9 @@ UNARY_SECONDS = 30.0
 STREAM_SECONDS = 900.0
 PING_MS = 10_000
 """Keepalive: an idle connection is pinged after this time, and closed after the same time without a response."""
+CONNECTION_AGE_MS = 300_000
+"""Age at which a server asks the client of a TCP connection to open another one; calls in flight end first."""
+GRACE_MS = int(STREAM_SECONDS * 1000)
 MAX_MESSAGE_BYTES = 64 << 20
 OPERATOR = "operator"
 """Caller name of clients that are not services: the command line, probes, the agent."""
@@ -163,14 +166,24 @@ class GrpcTransport:
 
 
 class Server:
-    """Serves the services of one process over gRPC."""
+    """Serves the services of one process over gRPC.
 
-    def __init__(self, servicers: Sequence[Servicer], health: grpc_health.HealthServicer | None = None) -> None:
+    `rotate`: ask clients to reconnect from time to time, so that they find replicas that have started since.
+    """
+
+    def __init__(
+        self, servicers: Sequence[Servicer], health: grpc_health.HealthServicer | None = None, *, rotate: bool = False
+    ) -> None:
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", PING_MS // 2),
         ]
+        if rotate:
+            options += [
+                ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+                ("grpc.max_connection_age_grace_ms", GRACE_MS),
+            ]
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers([_handler(s) for s in servicers])
         if health is not None:
@@ -203,7 +216,7 @@ class Channels:
     def channel(self, address: str) -> grpc.aio.Channel:
         """Return the channel of an address."""
         if address not in self._channels:
-            options = [
+            options: list[tuple[str, int | str]] = [
                 # The global pool would share connections, and the back-off after a failed one, with other channels.
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -214,6 +227,8 @@ class Channels:
                 ("grpc.http2.ping_timeout_ms", PING_MS),
                 ("grpc.http2.max_pings_without_data", 0),
             ]
+            if not address.startswith("unix:"):  # a name can resolve to several replicas
+                options.append(("grpc.lb_policy_name", "round_robin"))
             self._channels[address] = grpc.aio.insecure_channel(address, options=options)
         return self._channels[address]
 
