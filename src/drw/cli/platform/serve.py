@@ -32,8 +32,9 @@ data_plane = typer.Typer(help="Processes of a data plane: Envoy and its agent.",
 
 def add_to(app: typer.Typer, panel: str) -> None:
     """Add the commands."""
-    for command in (serve, migrate, first_key):
+    for command in (serve, migrate):
         app.command(rich_help_panel=panel)(command)
+    app.command("first-key", rich_help_panel=panel)(first_key)
     app.add_typer(data_plane, name="data-plane", rich_help_panel=panel)
 
 
