@@ -49,8 +49,10 @@ def test_helm_lints_the_chart(values: str) -> None:
     assert [message["error"] for message in result["messages"]] == ["icon is recommended"]
 
 
-@each_set
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("values", "version"),
+    [*(("google", version) for version in VERSIONS), *((name, VERSIONS[-1]) for name in VALUE_SETS)],
+)
 def test_objects_follow_the_strict_schemas_of_kubernetes(values: str, version: str) -> None:
     checked = [document for document in rendered(values).objects if not is_custom(document)]
     for document in checked:
