@@ -15,14 +15,14 @@ from drw.catalog import BY_NAME
 from drw.local.paths import toml
 from drw.local.preflight import free_port
 from support.hosting import SECRET
-from support.json_types import JsonObject
+from support.json_types import Json, JsonObject
 from support.parts import running
 
 
 class Served:
     """A profile in which each service is a process, and the processes that a test starts."""
 
-    def __init__(self, folder: Path, database: str, valkey: str, **settings: str) -> None:
+    def __init__(self, folder: Path, database: str, valkey: str, **settings: Json) -> None:
         self.folder = folder
         self.file = folder / "profile.toml"
         self.probes = {name: f"127.0.0.1:{free_port('127.0.0.1')}" for name in BY_NAME}
@@ -36,7 +36,13 @@ class Served:
             }
             for name in BY_NAME
         }
-        values = {"name": "test", "data": str(folder / "data"), "postgres": "", "valkey": valkey, **settings}
+        values: JsonObject = {
+            "name": "test",
+            "data": str(folder / "data"),
+            "postgres": "",
+            "valkey": valkey,
+            **settings,
+        }
         self.file.write_text(toml({**values, "processes": self.processes}), encoding="utf-8")
         self._env = {"DRW_CONFIG": str(self.file), "DRW__POSTGRES": database, "DRW__AUTHENTICATION__SECRET": SECRET}
 
@@ -49,9 +55,15 @@ class Served:
 
     @contextmanager
     def serving(self, service: str) -> Iterator[subprocess.Popen[bytes]]:
-        env = self._environ()
-        command = ["env", *(f"{key}={env[key]}" for key in self._env), *_command(["serve", service])]
-        with running(command, self.folder / f"{service}.log") as process:
+        """Run a service during the block."""
+        with self.process(service, "serve", service) as process:
+            yield process
+
+    @contextmanager
+    def process(self, name: str, *args: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a command during the block, with its output in the log `name`."""
+        command = ["env", *(f"{key}={value}" for key, value in self._env.items()), *_command(args)]
+        with running(command, self.folder / f"{name}.log") as process:
             yield process
 
     async def get(self, service: str, path: str) -> tuple[int, str]:
