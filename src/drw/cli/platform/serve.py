@@ -92,13 +92,14 @@ def first_key(config: Config) -> None:
     import asyncio
 
     from drw.kernel.rpc.transport import Channels
+    from drw.kernel.runtime.mutual_tls import identities_of
     from drw.local import first_key
 
     profile = _profile(config)
     address = profile.address_of("authentication")
 
     async def create() -> str:
-        channels = Channels()
+        channels = Channels(identities_of(profile))
         try:
             return await first_key.create(channels, address.listener(address.grpc))
         finally:
