@@ -248,7 +248,7 @@ class Placement:
     bus: bool = False
     """Connects to the event bus."""
     internet: bool = False
-    """Calls hosts outside the platform: models and identity providers."""
+    """Calls hosts outside the platform: models, identity providers, and those of HTTP steps."""
     reads_status: bool = False
     """Reads the status of all processes, in addition to its calls."""
 
@@ -277,7 +277,7 @@ PLACEMENTS = {
     "embedding": Placement(max_replicas=8, cpu="1", memory="512Mi", memory_limit="1Gi", drain_seconds=30),
     "vector_store": Placement(max_replicas=6, cpu="250m", drain_seconds=30),
     "retrieval": Placement(max_replicas=6, cpu="250m", drain_seconds=120),
-    "orchestration": Placement(cpu="250m", memory="512Mi", memory_limit="1Gi", drain_seconds=30),
+    "orchestration": Placement(cpu="250m", memory="512Mi", memory_limit="1Gi", drain_seconds=30, internet=True),
     "state": Placement(valkey=True, drain_seconds=30),
     "templates": Placement(),
     "error_handling": Placement(),
