@@ -146,6 +146,7 @@ SERVICES = (
         "documents",
         "retrieval",
         "serving",
+        "discovery",
         "request_router",
         "authentication",
     ),

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
+from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
@@ -220,6 +221,7 @@ async def build(scope: ServiceContext) -> Orchestration:
         scope.client(ServingClient),
         scope.client(RetrievalClient),
         python_function.load(settings.functions),
+        scope.client(DiscoveryClient) if scope.has("discovery") else None,
     )
     runs = Runs(database, scope.audit(), settings.max_open_runs)
     approvals = Approvals(database, scope.audit())

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
@@ -30,6 +31,8 @@ class Services:
     serving: ServingClient
     retrieval: RetrievalClient
     functions: Mapping[str, Function] = field(default_factory=dict)
+    discovery: DiscoveryClient | None = None
+    """None: the profile has no model registry."""
 
 
 @dataclass(frozen=True, slots=True)

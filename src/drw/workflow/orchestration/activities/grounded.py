@@ -1,0 +1,70 @@
+"""Sentences of a generated text with the quotes that support them, as activities output and render them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from drw.grounding import sentences
+from drw.workflow.orchestration.activities.activity import Arguments
+
+
+class Sentence(Arguments):
+    """A sentence; `quote` is a part of `page` of `file`, as it is written there. Without support both are empty."""
+
+    text: str
+    supported: bool
+    quote: str = ""
+    file: str = ""
+    title: str = ""
+    page: int = 0
+
+
+async def ground(text: str, passages: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the sentences of a text, checked against passages: texts, or objects as `retrieve` returns them."""
+    texts = [passage_text(passage) for passage in passages]
+    checked = await asyncio.to_thread(sentences.check, text, texts)
+    return [_sentence(sentence, passages).model_dump() for sentence in checked]
+
+
+def passage_text(passage: Any) -> str:
+    """Return the text of a passage."""
+    return str(passage.get("text", "")) if isinstance(passage, dict) else str(passage)
+
+
+def render(grounded: Sequence[Sentence]) -> list[str]:
+    """Return paragraphs of Markdown: each sentence with its quote, or marked as not supported."""
+    return [_paragraph(sentence) for sentence in grounded]
+
+
+def quote_block(text: str, source: str, page: int) -> str:
+    """Return a quote of Markdown, with its source."""
+    return f"> {single_line(text)}\n> — {single_line(source)}, page {page}"
+
+
+def single_line(text: str) -> str:
+    """Return a text without line breaks."""
+    return " ".join(text.split())
+
+
+def _sentence(sentence: sentences.Sentence, passages: Sequence[Any]) -> Sentence:
+    if sentence.passage is None:
+        return Sentence(text=sentence.text, supported=False)
+    passage = passages[sentence.passage]
+    source = passage if isinstance(passage, dict) else {}
+    return Sentence(
+        text=sentence.text,
+        supported=True,
+        quote=sentence.quote,
+        file=str(source.get("file", "")),
+        title=str(source.get("title", "")),
+        page=page if isinstance(page := source.get("page"), int) else 0,
+    )
+
+
+def _paragraph(sentence: Sentence) -> str:
+    text = single_line(sentence.text)
+    if not sentence.supported:
+        return f"_Not supported:_ {text}"
+    return f"{text}\n\n{quote_block(sentence.quote, sentence.title or sentence.file, sentence.page)}"
