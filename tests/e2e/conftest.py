@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import openai
 import pytest
 
+from drw.local.paths import PlatformPaths
 from e2e.collector import DoubleCollector, collecting
 from e2e.platform import Platform
+from e2e.template_examples import write_functions
 from support.parts import short_folder
 
 
@@ -26,7 +28,14 @@ def platform(collector: DoubleCollector) -> Iterator[Platform]:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds between exports of spans
         platform = Platform(folder / "data")
         platform.data.mkdir()
-        (platform.data / "drw.toml").write_text(f'otlp_endpoint = "{collector.url}"\n')
+        patch.setenv("PYTHONPATH", str(folder))
+        functions = [f'{name} = "{path}"' for name, path in write_functions(folder).items()]
+        settings = [
+            f'otlp_endpoint = "{collector.url}"',
+            f'services.discovery.allowed_endpoints = ["unix:{PlatformPaths(platform.data).engine}"]',
+            f"services.orchestration.functions = {{ {', '.join(functions)} }}",
+        ]
+        (platform.data / "drw.toml").write_text("\n".join(settings))
         try:
             print(platform.run("up", "--detach", "--port", "0").stdout)
             yield platform

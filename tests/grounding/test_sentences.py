@@ -18,6 +18,7 @@ PASSAGES = [
     ("sentence", "passage"),
     [
         ("Net trading revenue was USD 61.4 million, up 9 percent.", 0),
+        ("harbour lane trading ltd", 0),  # a short line
         ("[2] A waiver is signed by the chief risk officer.", 1),
         ("Net trading revenue was USD 64.1 million, up 9 percent.", None),  # another figure
         ("A waiver is signed by the head of the options desk in London.", None),  # other words

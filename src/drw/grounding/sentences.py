@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from drw.grounding import figures, quotes
 
 MIN_WORDS = 3
-"""A sentence with fewer words than this says too little to be checked."""
+"""A sentence with fewer words is supported only by a quote of the same words."""
 MIN_SHARED_WORDS = 0.75
 """Minimum share of the words of a sentence that its quote contains."""
 MIN_LETTERS = 4
@@ -41,7 +41,7 @@ class Sentence:
 def check(text: str, passages: Sequence[str]) -> list[Sentence]:
     """Return the different sentences of a text in order, with the quotes that support them.
 
-    A quote supports a sentence if it contains most of its words, and its passage all of its figures.
+    A quote supports a sentence if it contains all of its figures and most of its words.
     """
     return [_supported(sentence, passages) for sentence in _different(text)]
 
@@ -58,15 +58,15 @@ def _different(text: str) -> Iterator[str]:
 
 def _supported(sentence: str, passages: Sequence[str]) -> Sentence:
     words = _words(sentence)
-    if len(words) < MIN_WORDS:
-        return Sentence(sentence)
     claims = figures.find(sentence)
     best = Sentence(sentence)
     best_share = 0.0
     for number, passage in enumerate(passages):
-        if not all(figures.occurs_in(figure, passage) for figure in claims):
-            continue
         quote = quotes.best(passage, sentence)
+        if quotes.WORD.findall(quote.lower()) == quotes.WORD.findall(sentence.lower()):
+            return Sentence(sentence, number, quote)
+        if len(words) < MIN_WORDS or not all(figures.occurs_in(figure, quote) for figure in claims):
+            continue
         share = len(words & _words(quote)) / len(words)
         if share >= MIN_SHARED_WORDS and share > best_share:
             best, best_share = Sentence(sentence, number, quote), share

@@ -221,7 +221,7 @@ async def build(scope: ServiceContext) -> Orchestration:
         scope.client(ServingClient),
         scope.client(RetrievalClient),
         python_function.load(settings.functions),
-        scope.client(DiscoveryClient) if scope.has("discovery") else None,
+        discovery=scope.client(DiscoveryClient) if scope.has("discovery") else None,
     )
     runs = Runs(database, scope.audit(), settings.max_open_runs)
     approvals = Approvals(database, scope.audit())

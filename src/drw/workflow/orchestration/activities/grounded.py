@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from drw.grounding import sentences
 from drw.workflow.orchestration.activities.activity import Arguments
+
+MARKS = re.compile(r"^(?:[#>*]+\s+)+")
 
 
 class Sentence(Arguments):
@@ -40,7 +43,7 @@ def render(grounded: Sequence[Sentence]) -> list[str]:
 
 def quote_block(text: str, source: str, page: int) -> str:
     """Return a quote of Markdown, with its source."""
-    return f"> {single_line(text)}\n> — {single_line(source)}, page {page}"
+    return f"> {_plain(text)}\n> — {single_line(source)}, page {page}"
 
 
 def single_line(text: str) -> str:
@@ -64,7 +67,13 @@ def _sentence(sentence: sentences.Sentence, passages: Sequence[Any]) -> Sentence
 
 
 def _paragraph(sentence: Sentence) -> str:
-    text = single_line(sentence.text)
+    text = _plain(sentence.text)
     if not sentence.supported:
         return f"_Not supported:_ {text}"
-    return f"{text}\n\n{quote_block(sentence.quote, sentence.title or sentence.file, sentence.page)}"
+    quote = quote_block(sentence.quote, sentence.title or sentence.file, sentence.page)
+    return quote if text == _plain(sentence.quote) else f"{text}\n\n{quote}"
+
+
+def _plain(text: str) -> str:
+    """Return a text in one line, without the marks of a heading or quote at its beginning."""
+    return MARKS.sub("", single_line(text))

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from drw.api.rag.v1.documents_pb2 import PutFileRequest
+from drw.grounding import quotes
 from drw.workflow.orchestration.activities.activity import Activity, Arguments, Services, StepContext
 from drw.workflow.orchestration.activities.digest import truncate
 from drw.workflow.orchestration.activities.grounded import Sentence, quote_block, render, single_line
@@ -62,22 +63,29 @@ def render_markdown(arguments: ReportArguments) -> str:
     for section in arguments.sections:
         parts.append(f"## {single_line(section.heading)}")
         parts += render(section.sentences) or [section.text.strip() or "_No text._"]
-        if not section.passages:
+        if not section.passages and not section.sentences:
             parts.append("_Not supported: no passage was found._")
         elif section.unsupported_figures:
             parts.append(f"_Not supported by the passages: {', '.join(section.unsupported_figures)}._")
         if section.sentences and section.passages:
             parts.append("Passages:")
         parts += [
-            quote_block(_beginning(passage.text), passage.title or passage.file, passage.page)
+            quote_block(
+                _excerpt(passage.text, f"{arguments.title} {section.heading}"),
+                passage.title or passage.file,
+                passage.page,
+            )
             for passage in section.passages
         ]
     return "\n\n".join(parts) + "\n"
 
 
-def _beginning(text: str) -> str:
-    line = single_line(text)
-    return line if len(line) <= MAX_QUOTE_CHARACTERS else f"{line[:MAX_QUOTE_CHARACTERS]} …"
+def _excerpt(text: str, topic: str) -> str:
+    """Return the part of a passage that starts with what is nearest to the topic."""
+    start = max(0, text.find(quotes.best(text, topic)))
+    line = single_line(text[start:])
+    end = " …" if len(line) > MAX_QUOTE_CHARACTERS else ""
+    return ("… " if start else "") + line[:MAX_QUOTE_CHARACTERS] + end
 
 
 ACTIVITY = Activity(ReportArguments, ("documents:write",), perform)
