@@ -23,7 +23,7 @@ def collector() -> Iterator[DoubleCollector]:
 
 @pytest.fixture(scope="session")
 def platform(collector: DoubleCollector) -> Iterator[Platform]:
-    """A platform shared by all tests."""
+    """A platform shared by all tests, with mutual TLS between its processes; other tests start theirs without."""
     with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds between exports of spans
         platform = Platform(folder / "data")
@@ -37,7 +37,7 @@ def platform(collector: DoubleCollector) -> Iterator[Platform]:
         ]
         (platform.data / "drw.toml").write_text("\n".join(settings))
         try:
-            print(platform.run("up", "--detach", "--port", "0").stdout)
+            print(platform.run("up", "--detach", "--mtls", "--port", "0").stdout)
             yield platform
         finally:
             platform.run("down")
