@@ -10,7 +10,7 @@ import pytest
 from drw.local.paths import PlatformPaths
 from e2e.collector import DoubleCollector, collecting
 from e2e.platform import Platform
-from e2e.template_examples import write_functions
+from e2e.templates.examples import write_functions
 from support.parts import short_folder
 
 

@@ -64,11 +64,8 @@ class Promotions:
             _check_org(row)
             before = await self._aliases.lock_of_org(connection, principal.org, alias)
             if (earlier := await _requested(connection, principal, request.request_id)) is not None:
-                if (earlier["alias"], earlier["version"], earlier["requested_by"]) != (
-                    alias,
-                    row["key"],
-                    principal.key,
-                ):
+                requested = (earlier["alias"], earlier["version"], earlier["requested_by"])
+                if requested != (alias, row["key"], principal.key):
                     raise Conflict(f"the request id {request.request_id!r} is that of another request")
                 return _promotion(earlier)
             _check_permitted(row)

@@ -154,16 +154,8 @@ class VersionStore:
         principal = context.caller()
         async with self.database.transaction() as connection:
             row = await locked(connection, principal, name)
-            if (
-                request_id
-                and await _one(
-                    connection,
-                    "select from evaluation where version = %s and request_id = %s",
-                    row["key"],
-                    request_id,
-                )
-                is not None
-            ):
+            repeated = "select from evaluation where version = %s and request_id = %s and request_id <> ''"
+            if await _one(connection, repeated, row["key"], request_id) is not None:
                 return row
             count = await _one(connection, "select count(*) as n from evaluation where version = %s", row["key"])
             if count and count["n"] >= MAX_EVALUATIONS:

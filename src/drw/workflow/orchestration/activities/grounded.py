@@ -7,9 +7,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from drw.grounding import sentences
 from drw.workflow.orchestration.activities.activity import Arguments
 
+MAX_BYTES = 12_000
+"""Maximum bytes of the sentences in the output of a step, as JSON."""
+NOT_CHECKED = "(Further sentences are not checked.)"
 MARKS = re.compile(r"^(?:[#>*]+\s+)+")
 
 
@@ -25,10 +30,20 @@ class Sentence(Arguments):
 
 
 async def ground(text: str, passages: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return the sentences of a text, checked against passages: texts, or objects as `retrieve` returns them."""
+    """Return the sentences of a text, checked against passages: texts, or objects as `retrieve` returns them.
+
+    Of a long text, the last item says that further sentences are not checked.
+    """
     texts = [passage_text(passage) for passage in passages]
     checked = await asyncio.to_thread(sentences.check, text, texts)
-    return [_sentence(sentence, passages).model_dump() for sentence in checked]
+    grounded: list[dict[str, Any]] = []
+    size = 0
+    for sentence in checked:
+        grounded.append(_sentence(sentence, passages).model_dump())
+        size += len(orjson.dumps(grounded[-1]))
+        if size > MAX_BYTES:
+            return [*grounded[:-1], Sentence(text=NOT_CHECKED, supported=False).model_dump()]
+    return grounded
 
 
 def passage_text(passage: Any) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from e2e.platform import Platform
-from e2e.template_examples import ROOT, Example, examples
-from e2e.templates_page import environment, show
+from e2e.templates.examples import ROOT, Example, examples
+from e2e.templates.shipped_page import environment, show
 from support.parts import wait_until
 
 EXAMPLES = examples()

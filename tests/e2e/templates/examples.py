@@ -20,7 +20,7 @@ from pathlib import Path
 
 from support.json_types import Json
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECTION = re.compile(r"^## ", re.M)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 NAME = re.compile(r"^name: (\w+)$", re.M)

@@ -11,7 +11,7 @@ from pathlib import Path
 from e2e.platform import DRW, Platform
 from support.json_types import Json, JsonObject
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/how-to/use/shipped-templates.md"
 DEMO = ROOT / "src/drw/demo"
 COMMAND = re.compile(r"^drw workflows run (\w+)(?: .*(?:(?<=\\)\n.*)*)?$", re.M)

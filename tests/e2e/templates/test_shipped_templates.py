@@ -10,7 +10,7 @@ import openai
 
 from drw.local.paths import PlatformPaths
 from e2e.platform import DRW, Platform
-from e2e.templates_page import (
+from e2e.templates.shipped_page import (
     ROOT,
     check_document,
     check_sentences,
@@ -66,12 +66,16 @@ def test_a_digest_summarises_each_file(platform: Platform, client: openai.OpenAI
     assert client.files.content(digest["file"]).text == digest["text"]
 
 
-def test_an_earnings_digest_has_the_topics_of_each_call(platform: Platform) -> None:
+def test_an_earnings_digest_has_the_topics_of_each_call(platform: Platform, client: openai.OpenAI) -> None:
     (call,) = output(platform, "earnings_digest")
     assert call["call"] == "northgate-call-2026-q1.txt"
-    assert list(sections(call["text"])) == ["Summary", "guidance", "electricity"]
-    assert set(check_document(call["text"])) == {"northgate-call-2026-q1.txt"}
-    assert all(check_sentences(section["sentences"]) for section in call["sections"])
+    document = client.files.content(call["file"]).text
+    parts = sections(document)
+    assert list(parts) == ["Summary", *call["topics"]] == ["Summary", "guidance", "electricity"]
+    assert set(check_document(document)) == {"northgate-call-2026-q1.txt"}
+    marked = [parts[topic].count("_Not supported:_") for topic in call["topics"]]
+    assert call["not_supported"] == marked
+    assert all(map(sum, zip(call["supported"], call["not_supported"], strict=True)))
 
 
 def test_a_comparison_quotes_both_filings_for_each_topic(platform: Platform) -> None:
