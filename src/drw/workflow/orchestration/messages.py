@@ -32,6 +32,7 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         restart_of=row["restart_of"],
         schedule=row["schedule"],
         scheduled_for=timestamp(row["scheduled_for"]),
+        undo_reason=row["undo_reason"],
     )
 
 
