@@ -7,6 +7,8 @@ A template is a block of YAML that starts with `format: 1`. In its section, up t
 - blocks of Python are functions that the platform registers
 - a block of JSON is the output of the run
 
+Templates call a double in place of the hosts that they name. Its secrets and the events of the pages are declared.
+
 A new example needs no change here.
 """
 
@@ -28,6 +30,9 @@ FUNCTION = re.compile(r"^(?:async )?def (\w+)\(arguments\b", re.M)
 COMMAND = re.compile(r"^drw .*(?:(?<=\\)\n.*)*$", re.M)
 START = re.compile(r"drw (?:workflows run|schedules create|schedules backfill) ")
 FOLLOW = re.compile(r"drw runs (?:approve|reject|signal) RUN ")
+HOST = re.compile(r"https?://[\w.-]+(?::\d+)?")
+SECRET = re.compile(r"\$\{secrets\.(\w+)\}")
+EVENT = re.compile(r'^\[workflow\.events\."([^"]+)"\]', re.M)
 IMPORTS = "from __future__ import annotations\n\nfrom collections.abc import Mapping\nfrom typing import Any\n"
 
 
@@ -73,6 +78,24 @@ def write_functions(folder: Path) -> dict[str, str]:
     (folder / "documented_functions.py").write_text("\n\n".join([IMPORTS, *blocks]), encoding="utf-8")
     names = [name for text in blocks for name in FUNCTION.findall(text)]
     return {name: f"documented_functions:{name}" for name in names}
+
+
+def declarations(system: str) -> list[str]:
+    """Return the settings that let templates call a double, with their secrets in environment variables."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").rglob("*.md")))
+    events = ", ".join(f'"{name}" = {{}}' for name in dict.fromkeys(EVENT.findall(text)))
+    fields = f'org = "local", hosts = ["{system}"]'
+    secrets = ", ".join(f'{{ name = "{name}", variable = "{name}", {fields} }}' for name in secret_names())
+    return [
+        f'workflow.http_hosts = ["{system}"]',
+        f"workflow.events = {{ {events} }}",
+        f"workflow.secrets = [{secrets}]",
+    ]
+
+
+def secret_names() -> list[str]:
+    """Return the secrets that the templates name."""
+    return list(dict.fromkeys(name for example in examples() for name in SECRET.findall(example.source)))
 
 
 def _sections(page: Path) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from e2e.platform import Platform
-from e2e.templates.examples import ROOT, Example, examples
+from e2e.templates.examples import HOST, ROOT, Example, examples
 from e2e.templates.shipped_page import environment, show
 from support.parts import wait_until
 
@@ -17,13 +17,13 @@ FOLDER = "src/drw/demo/workflows/news"
 
 
 def test_the_pages_have_examples() -> None:
-    assert {"brief", "limit_waivers", "daily_pnl"} <= {example.name for example in EXAMPLES}
+    assert {"brief", "limit_waivers", "daily_pnl", "place_order"} <= {example.name for example in EXAMPLES}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.name for example in EXAMPLES])
-def test_an_example_runs_to_its_end(platform: Platform, example: Example, tmp_path: Path) -> None:
+def test_an_example_runs_to_its_end(platform: Platform, system: str, example: Example, tmp_path: Path) -> None:
     file = tmp_path / f"{example.name}.yaml"
-    file.write_text(example.source, encoding="utf-8")
+    file.write_text(HOST.sub(system, example.source), encoding="utf-8")
     platform.run("templates", "put", str(file))
     for command in example.starts:
         bash(platform, command.replace("FOLDER", FOLDER))
