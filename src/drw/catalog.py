@@ -147,6 +147,7 @@ SERVICES = (
         "documents",
         "retrieval",
         "serving",
+        "discovery",
         "request_router",
         "authentication",
     ),

@@ -9,6 +9,7 @@ import jsonschema_rs
 
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
+from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
@@ -275,4 +276,5 @@ def _services(scope: ServiceContext, settings: Settings) -> Services:
         HttpRequests(http_client, hosts, workflow.http_max_response_bytes),
         workflow.events,
         secrets,
+        discovery=scope.client(DiscoveryClient) if scope.has("discovery") else None,
     )
