@@ -1,4 +1,4 @@
-"""Restarts of failed runs: the inputs of the new run, and the steps whose outputs it keeps."""
+"""Runs that continue another one: the inputs of the new run, and the steps whose outputs it keeps."""
 
 from __future__ import annotations
 
@@ -31,9 +31,14 @@ class RestartRequest(RunRequest):
 
     @property
     def details(self) -> dict[str, Any]:
-        """Implement the base class: edited inputs are recorded by name and hash."""
-        edited = {name: digest(orjson.dumps(value)) for name, value in sorted(self.inputs.items())}
+        """Implement the base class."""
+        edited = edited_inputs(self.inputs)
         return {"restart_of": self.restart_of, "from_step": self.from_step, "edited_inputs": edited}
+
+
+def edited_inputs(values: dict[str, Any]) -> dict[str, str]:
+    """Return edited inputs for the audit log: their names and hashes."""
+    return {name: digest(orjson.dumps(value)) for name, value in sorted(values.items())}
 
 
 def merged_inputs(template: Template, old_inputs: dict[str, Any], edited: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from drw.kernel.errors import DrwError
 from drw.kernel.observability import gen_ai, telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.transport import translated_errors
-from drw.workflow.orchestration.execution.block_execution import Execution, check_size
+from drw.workflow.orchestration.execution.block_execution import Execution
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
 from drw.workflow.orchestration.execution.step_executor import StepExecutor, retry_while_unavailable
 from drw.workflow.orchestration.execution.waiting import WaitingSteps
@@ -65,7 +65,7 @@ class Interpreter:
                 output = await execution.block(
                     run.template.nodes, _variables(run), "", lambda scope: render(_output(run), scope)
                 )
-                check_size(output)
+                await retry_while_unavailable(self._journal.check_size, run, output)
         except LeadershipLost:
             raise
         except DrwError as error:

@@ -6,23 +6,28 @@ the process dies between the end of a step and the engine's record of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
 
 import orjson
 
 from drw.api.workflow.v1.orchestration_pb2 import PERMANENT, FailureClass
-from drw.api.workflow.v1.templates_pb2 import Template
+from drw.api.workflow.v1.templates_pb2 import Node, Template
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events, failed_runs
-from drw.workflow.orchestration.execution import signals
+from drw.workflow.orchestration.control.pauses import RunPaused, check_not_paused, once_resumed
+from drw.workflow.orchestration.control.run_queue import DISPATCHED, START_NEXT, QueueLimits
+from drw.workflow.orchestration.execution import output_check, signals
+from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.metrics import ENDED_RUNS
+from drw.workflow.orchestration.payloads.payload_store import PayloadDamaged, PayloadStore, Stored
 from drw.workflow.orchestration.ports import LeadershipLost
+from drw.workflow.orchestration.runs import CHANNEL as RUN_CHANNEL
 from drw.workflow.orchestration.runs import cancel_children, cancel_open_steps
 
 
@@ -92,17 +97,30 @@ class RunJournal:
     """The tables `run` and `step`, as used by the executor.
 
     A run that was interrupted more than `max_interruptions` times without a finished step fails: it may be the cause.
+    Methods that begin a step, or end a run, wait while the run is paused.
     """
 
-    def __init__(self, database: Database, audit: AuditWriter, max_interruptions: int = 20) -> None:
+    def __init__(
+        self,
+        database: Database,
+        audit: AuditWriter,
+        payloads: PayloadStore,
+        notifications: Signals,
+        queue_limits: QueueLimits,
+        max_interruptions: int = 20,
+    ) -> None:
         self._database = database
         self._audit = audit
+        self._payloads = payloads
+        self._notifications = notifications
+        self._queue_limits = queue_limits
         self._max_interruptions = max_interruptions
 
     async def queued_runs(self) -> list[str]:
-        """Return the queued runs, oldest first."""
-        rows = await self._database.all("select id from run where state = 'QUEUED' order by created_at")
-        return [row["id"] for row in rows]
+        """Return the queued runs that can start, in the order in which they start."""
+        async with self._database.transaction() as connection:
+            await connection.execute(START_NEXT, self._queue_limits.parameters())
+            return [row["id"] for row in await (await connection.execute(DISPATCHED)).fetchall()]
 
     async def ended_runs(self, runs: list[str]) -> list[str]:
         """Return those of the runs that have ended."""
@@ -116,7 +134,8 @@ class RunJournal:
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
                 "update run set fence = fence + 1, state = 'RUNNING',"
-                " interruptions = case when fence = 0 then 0 else interruptions + 1 end"
+                " interruptions = case when fence = 0 then 0 when paused_at is null then interruptions + 1"
+                " else interruptions end"
                 " where id = %s and state in ('QUEUED', 'RUNNING') returning *",
                 (run,),
             )
@@ -131,7 +150,15 @@ class RunJournal:
         if interrupted:
             ENDED_RUNS.labels("failed").inc()
             return None
-        return acquired
+        return await self._with_inputs(acquired, row["inputs_payload"])
+
+    async def _with_inputs(self, run: Run, reference: dict[str, Any] | None) -> Run | None:
+        try:
+            return replace(run, inputs=await self._payloads.load(run.caller, run.inputs, reference))
+        except PayloadDamaged as error:
+            with context.acting_for(run.caller):
+                await self.end_run(run, error=error.message)
+            return None
 
     async def release(self, runs: list[str]) -> None:
         """Record that this process stopped these runs on purpose, which is no interruption."""
@@ -145,14 +172,19 @@ class RunJournal:
 
         Raises:
             LeadershipLost: this process no longer owns the run.
+            PayloadDamaged: the step has succeeded, and its output cannot be read.
         """
+        attempt, reference = await once_resumed(self._notifications, lambda: self._begin_step(run, step))
+        return replace(attempt, output=await self._payloads.load(run.caller, attempt.output, reference))
+
+    async def _begin_step(self, run: Run, step: str) -> tuple[Attempt, dict[str, Any] | None]:
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await _add_step(connection, run.id, step)
             cursor = await connection.execute(
                 "update step set attempts = attempts + 1, state = 'RUNNING',"
                 " started_at = coalesce(started_at, clock_timestamp())"
-                " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')"
+                " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING') and not run_is_paused(run)"
                 " returning attempts, old.state as previous",
                 (run.id, step),
             )
@@ -162,32 +194,50 @@ class RunJournal:
             detail = "" if number == 1 else f"attempt {number}"
             await events.add(connection, run.id, "started", step=step, detail=detail)
             await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": number})
-        return Attempt(number, after_interruption=row["previous"] == "RUNNING")
+        return Attempt(number, after_interruption=row["previous"] == "RUNNING"), None
 
     async def open_step(self, run: Run, step: str, decision: Any) -> OpenStep:
         """Record what a control node or a waiting step decided; return what it decided first.
 
         Raises:
             LeadershipLost: this process no longer owns the run.
+            PayloadDamaged: what the step decided, or its output, cannot be read.
         """
+        decision_json = orjson.dumps(decision)
+        await self._payloads.check(run.caller, run.id, len(decision_json))
+        stored = await self._payloads.store(run.caller, run.id, decision_json)
+        row = await once_resumed(self._notifications, lambda: self._open_step(run, step, stored))
+        if row is None:
+            return OpenStep(decision)
+        if row["state"] not in ("RUNNING", "SUCCEEDED", "FAILED"):
+            raise _cannot_execute(run, step)
+        return OpenStep(
+            await self._payloads.load(run.caller, row["decision"], row["decision_payload"]),
+            finished=row["state"] != "RUNNING",
+            output=await self._payloads.load(run.caller, row["output"], row["output_payload"]),
+            error=row["error"] if row["state"] == "FAILED" else "",
+        )
+
+    async def _open_step(self, run: Run, step: str, decision: Stored) -> dict[str, Any] | None:
+        """Open a step and return None, or return the step that was opened before."""
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await _add_step(connection, run.id, step)
             cursor = await connection.execute(
-                "update step set attempts = 1, state = 'RUNNING', decision = %s, started_at = clock_timestamp()"
-                " where run = %s and id = %s and state = 'QUEUED'",
-                (orjson.dumps(decision).decode(), run.id, step),
+                "update step set attempts = 1, state = 'RUNNING', decision = %s, decision_payload = %s,"
+                " started_at = clock_timestamp()"
+                " where run = %s and id = %s and state = 'QUEUED' and not run_is_paused(run)",
+                (decision.inline, decision.reference, run.id, step),
             )
             if cursor.rowcount:
                 await events.add(connection, run.id, "started", step=step)
                 await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": 1})
-                return OpenStep(decision)
+                return None
             cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
-            row = await cursor.fetchone()
-        if row is None or row["state"] not in ("RUNNING", "SUCCEEDED", "FAILED"):
-            raise _cannot_execute(run, step)
-        error = row["error"] if row["state"] == "FAILED" else ""
-        return OpenStep(row["decision"], finished=row["state"] != "RUNNING", output=row["output"], error=error)
+            row = await cursor.fetchone() or {"state": ""}
+        if row["state"] == "QUEUED":
+            raise RunPaused(f"the run {run.id!r} is paused")
+        return row
 
     async def fail_open_step(self, run: Run, step: str, failure: StepFailure) -> None:
         """Record that a control node or a waiting step has failed, even before it was opened."""
@@ -219,21 +269,36 @@ class RunJournal:
             details = {"attempt": attempt, "class": FailureClass.Name(failure.failure_class)}
             await self._record_step(connection, "step.retry", run, step, "failed", details)
 
+    async def check_output(self, run: Run, node: Node, output: Any) -> None:
+        """Check the output of a step before it is recorded.
+
+        Raises:
+            TooLarge: it exceeds the bounds of payloads.
+            InvalidRequest: it does not match the schema of the node.
+        """
+        await self.check_size(run, output)
+        output_check.check(node, output)
+
+    async def check_size(self, run: Run, output: Any) -> None:
+        """Raise `TooLarge` if an output exceeds the bounds of payloads."""
+        await self._payloads.check(run.caller, run.id, len(orjson.dumps(output)))
+
     async def end_step(
         self, run: Run, step: str, attempt: int, *, output: Any = None, failure: StepFailure | None = None
     ) -> None:
         """Record the end of a step; with a failure, it failed permanently."""
         state = "failed" if failure else "succeeded"
-        output_json = orjson.dumps(output).decode()
+        output_json = orjson.dumps(output)
+        stored = Stored(None) if failure else await self._payloads.store(run.caller, run.id, output_json)
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await connection.execute(
                 "with progress as (update run set interruptions = 0 where id = %s and interruptions > 0)"
                 " update step set state = %s, error = %s, failure_class = %s, reason = %s, output = %s,"
-                " ended_at = clock_timestamp() where run = %s and id = %s",
+                " output_payload = %s, ended_at = clock_timestamp() where run = %s and id = %s",
                 (
                     *(run.id, state.upper(), *_failure_columns(failure)),
-                    *(None if failure else output_json, run.id, step),
+                    *(stored.inline, stored.reference, run.id, step),
                 ),
             )
             await events.add(connection, run.id, state, step=step, detail=failure.error if failure else "")
@@ -244,26 +309,34 @@ class RunJournal:
 
     async def end_run(self, run: Run, *, output: Any = None, error: str = "") -> None:
         """Record the end of the run; with an error, it failed."""
-        async with self._database.transaction() as connection:
-            await events.lock_run(connection, run.id, run.fence)
-            await self._end_run(connection, run, output, error)
+        output_json = orjson.dumps(output)
+        stored = Stored(None) if error else await self._payloads.store(run.caller, run.id, output_json)
+
+        async def end() -> None:
+            async with self._database.transaction() as connection:
+                await events.lock_run(connection, run.id, run.fence)
+                await check_not_paused(connection, run.id)
+                await self._end_run(connection, run, stored, digest(output_json), error)
+
+        await once_resumed(self._notifications, end)
         ENDED_RUNS.labels("failed" if error else "succeeded").inc()
 
-    async def _end_run(self, connection: Connection, run: Run, output: Any, error: str) -> None:
+    async def _end_run(self, connection: Connection, run: Run, output: Stored, output_digest: str, error: str) -> None:
         state = "failed" if error else "succeeded"
-        output_json = orjson.dumps(output).decode()
         await events.add(connection, run.id, state, detail=error)
         await connection.execute(
-            "update run set state = %s, error = %s, output = %s, ended_at = clock_timestamp() where id = %s",
-            (state.upper(), error, None if error else output_json, run.id),
+            "update run set state = %s, error = %s, output = %s, output_payload = %s, ended_at = clock_timestamp()"
+            " where id = %s",
+            (state.upper(), error, output.inline, output.reference, run.id),
         )
         if error and not run.depth:  # the failure of a child run fails its parent
             await failed_runs.number(connection, run.id)
         await cancel_open_steps(connection, run.id)
         await cancel_children(connection, self._audit, run.id)
         await signals.notify(connection)
+        await connection.execute("select pg_notify(%s, '')", (RUN_CHANNEL,))  # another run can start
         outcome = "failed" if error else "ok"
-        details = {"output": digest(output_json), "fence": run.fence}
+        details = {"output": output_digest, "fence": run.fence}
         await self._audit.record("run.end", run.id, outcome=outcome, details=details, connection=connection)
 
     async def _fail_interrupted(self, connection: Connection, run: Run, interruptions: int) -> None:
@@ -274,7 +347,7 @@ class RunJournal:
             (*_failure_columns(StepFailure(error, reason="Interrupted")), run.id),
         )
         with context.acting_for(run.caller):
-            await self._end_run(connection, run, None, error)
+            await self._end_run(connection, run, Stored(None), digest("null"), error)
 
     async def _record_step(
         self, connection: Connection, action: str, run: Run, step: str, outcome: str, details: dict[str, Any]
@@ -302,13 +375,16 @@ def _failure_columns(failure: StepFailure | None) -> tuple[str, str, str]:
     return (failure.error, FailureClass.Name(failure.failure_class), failure.reason) if failure else ("", "", "")
 
 
-async def _finished_attempt(connection: Connection, run: Run, step: str) -> Attempt:
+async def _finished_attempt(connection: Connection, run: Run, step: str) -> tuple[Attempt, dict[str, Any] | None]:
+    """Return the result of a step that cannot begin, and the reference to its output."""
     cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
     row = await cursor.fetchone()
     if row is None or row["state"] == "CANCELLED":
         raise _cannot_execute(run, step)
+    if row["state"] not in ("SUCCEEDED", "FAILED"):
+        raise RunPaused(f"the run {run.id!r} is paused")
     error = row["error"] if row["state"] == "FAILED" else ""
-    return Attempt(row["attempts"], finished=True, output=row["output"], error=error)
+    return Attempt(row["attempts"], finished=True, output=row["output"], error=error), row["output_payload"]
 
 
 async def _add_step(connection: Connection, run: str, step: str) -> None:

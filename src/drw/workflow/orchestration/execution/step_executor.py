@@ -14,7 +14,7 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.transport import translated_errors
 from drw.killswitch.watch import Killed, KillList
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, StepContext
-from drw.workflow.orchestration.execution import failures, output_check, retries
+from drw.workflow.orchestration.execution import failures, retries
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
 from drw.workflow.orchestration.metrics import STEP_ATTEMPTS
@@ -110,7 +110,7 @@ class StepExecutor:
                     output = await activity.perform(self._services, step_context, activity.validate(arguments))
             except TimeoutError as error:
                 raise DeadlineExceeded(f"it did not finish within {seconds:g} s") from error
-        output_check.check(step.node, output)
+        await retry_while_unavailable(self._journal.check_output, run, step.node, output)
         return output
 
     async def _record_retry(
