@@ -16,3 +16,13 @@ def double(arguments: Mapping[str, Any], step: StepContext) -> dict[str, Any]:
 async def fail(arguments: Mapping[str, Any], step: StepContext) -> None:
     """Raise an error whose message must not be shown."""
     raise ValueError("secret")
+
+
+def text(arguments: Mapping[str, Any], step: StepContext) -> dict[str, Any]:
+    """Return a text of the given size, and a number larger than a double can represent."""
+    return {"text": str(arguments.get("letter", "x")) * arguments["size"], "number": 2**53 + 1}
+
+
+def length(arguments: Mapping[str, Any], step: StepContext) -> int:
+    """Return the number of characters."""
+    return len(arguments["text"])

@@ -1,8 +1,8 @@
 """The queue of runs: which ones start next.
 
-Desks take turns: the one with the fewest active runs is next. Within a desk, each level of priority counts as much as
-five minutes of waiting, so that every run starts eventually. Child runs start at once, since their parents wait for
-them.
+Desks take turns: the one with the fewest active runs is next, and of several the one that waited longest. Within a
+desk, each level of priority counts as much as five minutes of waiting, so that every run starts eventually. Child runs
+start at once, since their parents wait for them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ with active as (
       and paused_at is null
     group by org, desk
 ), waiting as (
-    select run.id, run.parent, run.created_at, coalesce(active.runs, 0) + row_number() over (
+    select run.id, run.parent, run.created_at, run.org, run.desk, coalesce(active.runs, 0) + row_number() over (
         partition by run.org, run.desk, run.parent is null
         order by run.created_at - run.priority * %(seconds)s * interval '1 second', run.created_at, run.id) as turn
     from run left join active on active.org = run.org and active.desk = run.desk
@@ -28,7 +28,10 @@ with active as (
 ), chosen as (
     select id from waiting where parent is not null
     union all
-    (select id from waiting where parent is null and turn <= %(per_desk)s order by turn, created_at, id
+    (select id from waiting join lateral (
+        select max(dispatched_at) as at from run where run.org = waiting.org and run.desk = waiting.desk
+     ) as latest on true
+     where parent is null and turn <= %(per_desk)s order by turn, latest.at nulls first, created_at, id
      limit greatest(0, %(total)s - (select coalesce(sum(runs), 0) from active)))
 )
 update run set dispatched_at = clock_timestamp() where id in (select id from chosen) and state = 'QUEUED'

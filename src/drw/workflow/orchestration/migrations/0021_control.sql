@@ -18,3 +18,4 @@ create index run_restarts on run (restart_of) where restart_of <> '';
 alter table run add column priority smallint not null default 0 check (priority between -1 and 1);
 -- When the queue let a queued run start.
 alter table run add column dispatched_at timestamptz;
+create index run_dispatched on run (org, desk, dispatched_at);
