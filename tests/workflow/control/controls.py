@@ -71,7 +71,7 @@ class Controls:
             return await self._client.get_run_payload(GetRunPayloadRequest(run=run.id, sha256=sha256))
 
     async def signal(self, run: Run, name: str, signal_id: str, payload: Json = None) -> Signal:
-        request = SendSignalRequest(run=run.id, name=name, signal_id=signal_id, payload=json_message(payload))
+        request = SendSignalRequest(run=run.id, signal=name, signal_id=signal_id, payload=json_message(payload))
         with acting_for(self._caller):
             return await self._client.send_signal(request)
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def blobs(harness: WorkflowHarness) -> list[Path]:
     return sorted((harness.profile.data / "orchestration" / "payloads").glob("*/content/??/*"))
 
 
-async def finished(harness: WorkflowHarness, **inputs: str | int) -> Run:
+async def finished(harness: WorkflowHarness, **inputs: Any) -> Run:
     return await harness.wait_until_ended(await harness.start(0, template="large", **inputs))
 
 

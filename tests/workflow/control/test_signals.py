@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,9 @@ description: Continues without the signal.
 nodes: [{id: hold, uses: wait, with: {signal: go, deadline_seconds: 1, if_late: continue}}]
 output: ${steps.hold.output.received}
 """
+
+
+GUIDE = Path(__file__).parents[3] / "docs/how-to/use/control-runs.md"
 
 
 @pytest.fixture
@@ -168,6 +172,15 @@ output: 1
     assert {index: value["text"] for index, value in values["many"].items()} == {"0": "x", "1": "xx"}
     many = await harness.wait_until_ended(await harness.start(0, template="texts", sizes=[60_000] * 6))
     assert "many" in (await controls(harness).query(many)).omitted
+
+
+async def test_the_template_of_the_guide_receives_its_signal(harness: WorkflowHarness) -> None:
+    (source,) = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    await harness.put(source)
+    run = await harness.start(0, template="await_fill")
+    await controls(harness).signal(run, "fill", "order-4711", {"price": 101.25})
+    ended = await harness.wait_until_ended(run)
+    assert json_value(ended.output) == {"filled": True, "fill": {"price": 101.25}}
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_ke
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%drw/api/workflow/v1/run_control.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x0fPauseRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x19\n\x06reason\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xf4\x03(\x01\",\n\x10ResumeRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"\xfc\x01\n\x0e\x46orkRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\'\n\x06inputs\x18\x03 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12k\n\x10template_version\x18\x04 \x01(\tBQ\x92\xb5\x18M\x1a\x13[0-9a-f]{64}|latest\"6\'latest\' or the SHA-256 of a template\'s source, in hex\x12\x1b\n\tfrom_step\x18\x05 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\"g\n\x0fRetryRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\x1b\n\tfrom_step\x18\x03 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\"1\n\x10PayloadReference\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"\x83\x01\n\x14GetRunPayloadRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12Q\n\x06sha256\x18\x02 \x01(\tBA\x92\xb5\x18=\x08\x01\x1a\x0c[0-9a-f]{64}\"+the SHA-256 of a payload of the run, in hex\"S\n\nRunPayload\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12&\n\x05value\x18\x03 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\"\xd1\x01\n\x11SendSignalRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12X\n\x04name\x18\x02 \x01(\tBJ\x92\xb5\x18\x46\x08\x01\x1a\x14[a-z][a-z0-9_]{0,62}\",lower-case letters, digits and _, at most 63\x12\x1e\n\tsignal_id\x18\x03 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12(\n\x07payload\x18\x04 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\"\xb8\x01\n\x06Signal\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tsignal_id\x18\x03 \x01(\t\x12(\n\x07payload\x18\x04 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x0f\n\x07sent_by\x18\x05 \x01(\t\x12/\n\x0breceived_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65livered_to\x18\x07 \x01(\t\"+\n\x0fQueryRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01*C\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x07\n\x03LOW\x10\x01\x12\n\n\x06NORMAL\x10\x02\x12\x08\n\x04HIGH\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%drw/api/workflow/v1/run_control.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n\x0fPauseRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x19\n\x06reason\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xf4\x03(\x01\",\n\x10ResumeRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"\xfc\x01\n\x0e\x46orkRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\'\n\x06inputs\x18\x03 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12k\n\x10template_version\x18\x04 \x01(\tBQ\x92\xb5\x18M\x1a\x13[0-9a-f]{64}|latest\"6\'latest\' or the SHA-256 of a template\'s source, in hex\x12\x1b\n\tfrom_step\x18\x05 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\"g\n\x0fRetryRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\x1b\n\tfrom_step\x18\x03 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\"1\n\x10PayloadReference\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"\x83\x01\n\x14GetRunPayloadRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12Q\n\x06sha256\x18\x02 \x01(\tBA\x92\xb5\x18=\x08\x01\x1a\x0c[0-9a-f]{64}\"+the SHA-256 of a payload of the run, in hex\"S\n\nRunPayload\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12&\n\x05value\x18\x03 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\"\xd3\x01\n\x11SendSignalRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12Z\n\x06signal\x18\x02 \x01(\tBJ\x92\xb5\x18\x46\x08\x01\x1a\x14[a-z][a-z0-9_]{0,62}\",lower-case letters, digits and _, at most 63\x12\x1e\n\tsignal_id\x18\x03 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12(\n\x07payload\x18\x04 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\"\xb8\x01\n\x06Signal\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tsignal_id\x18\x03 \x01(\t\x12(\n\x07payload\x18\x04 \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\x12\x0f\n\x07sent_by\x18\x05 \x01(\t\x12/\n\x0breceived_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65livered_to\x18\x07 \x01(\t\"+\n\x0fQueryRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01*C\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x07\n\x03LOW\x10\x01\x12\n\n\x06NORMAL\x10\x02\x12\x08\n\x04HIGH\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,14 +59,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRUNPAYLOADREQUEST'].fields_by_name['sha256']._serialized_options = b'\222\265\030=\010\001\032\014[0-9a-f]{64}\"+the SHA-256 of a payload of the run, in hex'
   _globals['_SENDSIGNALREQUEST'].fields_by_name['run']._loaded_options = None
   _globals['_SENDSIGNALREQUEST'].fields_by_name['run']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
-  _globals['_SENDSIGNALREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_SENDSIGNALREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\030F\010\001\032\024[a-z][a-z0-9_]{0,62}\",lower-case letters, digits and _, at most 63'
+  _globals['_SENDSIGNALREQUEST'].fields_by_name['signal']._loaded_options = None
+  _globals['_SENDSIGNALREQUEST'].fields_by_name['signal']._serialized_options = b'\222\265\030F\010\001\032\024[a-z][a-z0-9_]{0,62}\",lower-case letters, digits and _, at most 63'
   _globals['_SENDSIGNALREQUEST'].fields_by_name['signal_id']._loaded_options = None
   _globals['_SENDSIGNALREQUEST'].fields_by_name['signal_id']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
   _globals['_QUERYRUNREQUEST'].fields_by_name['run']._loaded_options = None
   _globals['_QUERYRUNREQUEST'].fields_by_name['run']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
-  _globals['_PRIORITY']._serialized_start=1319
-  _globals['_PRIORITY']._serialized_end=1386
+  _globals['_PRIORITY']._serialized_start=1321
+  _globals['_PRIORITY']._serialized_end=1388
   _globals['_PAUSERUNREQUEST']._serialized_start=127
   _globals['_PAUSERUNREQUEST']._serialized_end=197
   _globals['_RESUMERUNREQUEST']._serialized_start=199
@@ -82,9 +82,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNPAYLOAD']._serialized_start=790
   _globals['_RUNPAYLOAD']._serialized_end=873
   _globals['_SENDSIGNALREQUEST']._serialized_start=876
-  _globals['_SENDSIGNALREQUEST']._serialized_end=1085
-  _globals['_SIGNAL']._serialized_start=1088
-  _globals['_SIGNAL']._serialized_end=1272
-  _globals['_QUERYRUNREQUEST']._serialized_start=1274
-  _globals['_QUERYRUNREQUEST']._serialized_end=1317
+  _globals['_SENDSIGNALREQUEST']._serialized_end=1087
+  _globals['_SIGNAL']._serialized_start=1090
+  _globals['_SIGNAL']._serialized_end=1274
+  _globals['_QUERYRUNREQUEST']._serialized_start=1276
+  _globals['_QUERYRUNREQUEST']._serialized_end=1319
 # @@protoc_insertion_point(module_scope)

@@ -86,16 +86,16 @@ class RunPayload(_message.Message):
     def __init__(self, sha256: _Optional[str] = ..., bytes: _Optional[int] = ..., value: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ...) -> None: ...
 
 class SendSignalRequest(_message.Message):
-    __slots__ = ("run", "name", "signal_id", "payload")
+    __slots__ = ("run", "signal", "signal_id", "payload")
     RUN_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_ID_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     run: str
-    name: str
+    signal: str
     signal_id: str
     payload: _kernel_pb2.Json
-    def __init__(self, run: _Optional[str] = ..., name: _Optional[str] = ..., signal_id: _Optional[str] = ..., payload: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ...) -> None: ...
+    def __init__(self, run: _Optional[str] = ..., signal: _Optional[str] = ..., signal_id: _Optional[str] = ..., payload: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ...) -> None: ...
 
 class Signal(_message.Message):
     __slots__ = ("run", "name", "signal_id", "payload", "sent_by", "received_at", "delivered_to")

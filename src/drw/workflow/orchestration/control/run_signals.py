@@ -54,24 +54,24 @@ class RunSignals:
         payload_json = orjson.dumps(payload)
         if len(payload_json) > MAX_PAYLOAD_BYTES:
             raise TooLarge(f"payload has {len(payload_json)} bytes; at most {MAX_PAYLOAD_BYTES}", param="payload")
-        fingerprint = digest(orjson.dumps([request.name, payload], option=orjson.OPT_SORT_KEYS))
+        fingerprint = digest(orjson.dumps([request.signal, payload], option=orjson.OPT_SORT_KEYS))
         async with self._database.transaction() as connection:
             run = await lock_visible(connection, caller, request.run)
             if (existing := await _existing(connection, request, fingerprint)) is not None:
                 return existing
             if run["state"] not in ("QUEUED", "RUNNING"):
                 raise Conflict(f"the run {request.run!r} is {run['state'].lower()}: it receives no signals")
-            _check_payload(Template.FromString(run["template"]), request.name, payload)
+            _check_payload(Template.FromString(run["template"]), request.signal, payload)
             await self._check_number(connection, request.run)
             cursor = await connection.execute(
                 "insert into run_signal (run, id, name, payload, fingerprint, key) values (%s, %s, %s, %s, %s, %s)"
                 " returning *",
-                (request.run, request.signal_id, request.name, payload_json.decode(), fingerprint, caller.key),
+                (request.run, request.signal_id, request.signal, payload_json.decode(), fingerprint, caller.key),
             )
             row = await cursor.fetchone()
             assert row is not None
-            await events.add(connection, request.run, "waiting", detail=f"signal {request.name} from {caller.key}")
-            details = {"name": request.name, "signal_id": request.signal_id, "payload": fingerprint}
+            await events.add(connection, request.run, "waiting", detail=f"signal {request.signal} from {caller.key}")
+            details = {"name": request.signal, "signal_id": request.signal_id, "payload": fingerprint}
             await self._audit.record("run.signal", request.run, details=details, connection=connection)
             await signals.notify(connection)
         return row
@@ -117,7 +117,8 @@ def _check_payload(template: Template, name: str, payload: Any) -> None:
     if name not in schemas:
         names = ", ".join(sorted(schemas)) or "none"
         raise InvalidRequest(
-            f"no node of the template {template.name!r} waits for the signal {name!r}; there are: {names}", param="name"
+            f"no node of the template {template.name!r} waits for the signal {name!r}; there are: {names}",
+            param="signal",
         )
     if (error := next(_validator(json.dumps(schemas[name])).iter_errors(payload), None)) is not None:
         place = ".".join(map(str, error.instance_path)) or "payload"
