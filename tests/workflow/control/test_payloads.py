@@ -110,6 +110,17 @@ async def test_values_above_the_bounds_are_refused(harness: WorkflowHarness) -> 
     assert run.state == FAILED and "the payloads of the run would have" in run.error and "at most 1500000" in run.error
 
 
+async def test_an_approval_shows_no_large_details(harness: WorkflowHarness) -> None:
+    source = (
+        "name: shown\ndescription: x\nnodes:\n"
+        "  - {id: make, uses: python, with: {function: text, arguments: {size: 100000}}}\n"
+        '  - {id: sign, uses: approval, needs: [make], with: {title: Go, details: "${steps.make.output}"}}\noutput: 1\n'
+    )
+    await harness.put(source)
+    run = await harness.wait_until_ended(await harness.start(0, template="shown"))
+    assert run.state == FAILED and "the step 'sign' failed: details has 100" in run.error
+
+
 async def test_payloads_are_of_one_run_and_of_one_tenant(harness: WorkflowHarness) -> None:
     run = await finished(harness)
     other = await harness.start(1)

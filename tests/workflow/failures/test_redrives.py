@@ -321,7 +321,7 @@ async def test_a_new_run_has_the_scopes_and_walls_of_the_key_that_redrives(harne
 
 async def test_only_a_failed_run_can_be_restarted(harness: WorkflowHarness) -> None:
     run = await harness.wait_until_ended(await harness.start(1))
-    with acting_for(harness.caller), pytest.raises(Conflict, match="is succeeded: only a failed run"):
+    with acting_for(harness.caller), pytest.raises(Conflict, match="is succeeded; it must be failed"):
         await harness.host.client(OrchestrationClient).restart_run(RestartRunRequest(run=run.id, request_id="x"))
     failed = await harness.wait_until_ended(await harness.start(["odd-0"]))
     assert failed.state == FAILED

@@ -13,6 +13,9 @@ from typing import Any
 PRIORITY_SECONDS = 300
 """A run of one priority starts before another one that has waited up to this much longer at the priority below."""
 
+QUEUE_LOCK = 0x7275_6E71_7565_7565
+"""The advisory lock "runqueue": one process at a time chooses runs."""
+
 START_NEXT = """
 with active as (
     select org, desk, count(*) as runs from run

@@ -13,7 +13,7 @@ import orjson
 
 from drw.api.workflow.v1.run_control_pb2 import SendSignalRequest
 from drw.api.workflow.v1.templates_pb2 import Template
-from drw.kernel.errors import Conflict, InvalidRequest, RateLimited, TooLarge
+from drw.kernel.errors import NEVER, Conflict, InvalidRequest, RateLimited, TooLarge
 from drw.kernel.rpc.context import Principal
 from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.storage.audit import AuditWriter, digest
@@ -99,7 +99,7 @@ class RunSignals:
         cursor = await connection.execute("select count(*) as signals from run_signal where run = %s", (run,))
         row = await cursor.fetchone()
         if row and row["signals"] >= self._max_signals:
-            raise RateLimited(f"the run {run!r} has {row['signals']} signals, the maximum", retry_after="never")
+            raise RateLimited(f"the run {run!r} has {row['signals']} signals, the maximum", retry_after=NEVER)
 
 
 async def _existing(connection: Connection, request: SendSignalRequest, fingerprint: str) -> Row | None:

@@ -40,7 +40,8 @@ class Interpreter:
         Raises:
             LeadershipLost: this process no longer owns the run.
         """
-        run = await retry_while_unavailable(self._journal.acquire, run_id)
+        acquired = await retry_while_unavailable(self._journal.acquire, run_id)
+        run = acquired and await retry_while_unavailable(self._journal.with_inputs, acquired)
         if run is None:
             return
         parent = telemetry.incoming_context({"traceparent": run.trace})

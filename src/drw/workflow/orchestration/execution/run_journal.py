@@ -21,11 +21,11 @@ from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events, failed_runs
 from drw.workflow.orchestration.control.pauses import RunPaused, check_not_paused, once_resumed
-from drw.workflow.orchestration.control.run_queue import DISPATCHED, START_NEXT, QueueLimits
+from drw.workflow.orchestration.control.run_queue import DISPATCHED, QUEUE_LOCK, START_NEXT, QueueLimits
 from drw.workflow.orchestration.execution import output_check, signals
 from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.metrics import ENDED_RUNS
-from drw.workflow.orchestration.payloads.payload_store import PayloadDamaged, PayloadStore, Stored
+from drw.workflow.orchestration.payloads.payload_store import PayloadDamaged, PayloadStore, Reference, Stored
 from drw.workflow.orchestration.ports import LeadershipLost
 from drw.workflow.orchestration.runs import CHANNEL as RUN_CHANNEL
 from drw.workflow.orchestration.runs import cancel_children, cancel_open_steps
@@ -40,11 +40,14 @@ class Run:
     caller: Principal
     template: Template
     inputs: dict[str, Any]
+    """The small inputs, until `RunJournal.with_inputs` reads the others."""
     trace: str
     started_at: str = ""
     """When it was started, as the journal has it."""
     depth: int = 0
     """The number of runs above it."""
+    inputs_payload: Reference | None = None
+    """Reference to all inputs, if they are a payload."""
 
 
 class RecordedFailure(DrwError):
@@ -119,6 +122,7 @@ class RunJournal:
     async def queued_runs(self) -> list[str]:
         """Return the queued runs that can start, in the order in which they start."""
         async with self._database.transaction() as connection:
+            await connection.execute("select pg_advisory_xact_lock(%s)", (QUEUE_LOCK,))
             await connection.execute(START_NEXT, self._queue_limits.parameters())
             return [row["id"] for row in await (await connection.execute(DISPATCHED)).fetchall()]
 
@@ -150,11 +154,12 @@ class RunJournal:
         if interrupted:
             ENDED_RUNS.labels("failed").inc()
             return None
-        return await self._with_inputs(acquired, row["inputs_payload"])
+        return acquired
 
-    async def _with_inputs(self, run: Run, reference: dict[str, Any] | None) -> Run | None:
+    async def with_inputs(self, run: Run) -> Run | None:
+        """Return an acquired run with all inputs. If they are damaged, end the run and return None."""
         try:
-            return replace(run, inputs=await self._payloads.load(run.caller, run.inputs, reference))
+            return replace(run, inputs=await self._payloads.load(run.caller, run.inputs, run.inputs_payload))
         except PayloadDamaged as error:
             with context.acting_for(run.caller):
                 await self.end_run(run, error=error.message)
@@ -367,6 +372,7 @@ def _run(row: dict[str, Any]) -> Run:
         trace=row["trace"],
         started_at=row["created_at"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         depth=row["depth"],
+        inputs_payload=row["inputs_payload"],
     )
 
 

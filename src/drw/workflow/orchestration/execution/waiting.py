@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import orjson
 from pydantic import Field
 
-from drw.kernel.errors import DrwError, InvalidRequest
+from drw.kernel.errors import DrwError, InvalidRequest, TooLarge
 from drw.workflow.orchestration.activities.activity import Arguments, validated
 from drw.workflow.orchestration.approvals import Approvals
 from drw.workflow.orchestration.control.run_signals import RunSignals
@@ -21,6 +22,7 @@ from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
 from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import retry_while_unavailable
+from drw.workflow.orchestration.payloads.payload_store import MAX_INLINE_BYTES
 
 YEAR_SECONDS = 366 * 24 * 3600
 
@@ -129,6 +131,8 @@ class WaitingSteps:
         return output
 
     async def _approval(self, run: Run, step: Step, arguments: ApprovalArguments, deadline: datetime) -> Any:
+        if (size := len(orjson.dumps(arguments.details))) > MAX_INLINE_BYTES:
+            raise TooLarge(f"details has {size} bytes; at most {MAX_INLINE_BYTES}: show a part of it")
         await retry_while_unavailable(
             self._approvals.open, run, step.id, arguments.title, arguments.details, arguments.quorum, deadline
         )
