@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ from workflow.dead_letters import (
     wait_until_redriven,
 )
 from workflow.doubles import until
-from workflow.harness import WorkflowHarness
+from workflow.harness import WorkflowHarness, step_is
 
 
 @pytest.fixture
@@ -173,7 +174,12 @@ async def test_a_redrive_that_cannot_start_is_refused_with_the_reason(
 
 async def test_steps_before_the_chosen_one_keep_their_outputs(harness: WorkflowHarness) -> None:
     harness.calls.failures["chat file-1"] = [InvalidRequest("no such model")]
-    run = await harness.wait_until_ended(await harness.start(2))
+    release = harness.calls.block("chat file-1")
+    run = await harness.start(2)
+    for step in ("ingest/0", "ingest/1"):
+        await until(partial(step_is, harness, run, step, SUCCEEDED), f"the end of {step}")
+    release.set()
+    run = await harness.wait_until_ended(run)
     letter = await letter_of(harness, run)
     before = Counter(harness.calls.names)
     await wait_until_redriven(harness, await redrive(harness, DeadLetterFilter(ids=[letter.id]), from_step="summarise"))
