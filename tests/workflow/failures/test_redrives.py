@@ -176,8 +176,8 @@ async def test_steps_before_the_chosen_one_keep_their_outputs(harness: WorkflowH
     harness.calls.failures["chat file-1"] = [InvalidRequest("no such model")]
     release = harness.calls.block("chat file-1")
     run = await harness.start(2)
-    for step in ("ingest/0", "ingest/1"):
-        await until(partial(step_is, harness, run, step, SUCCEEDED), f"the end of {step}")
+    for ingest in ("ingest/0", "ingest/1"):
+        await until(partial(step_is, harness, run, ingest, SUCCEEDED), f"the end of {ingest}")
     release.set()
     run = await harness.wait_until_ended(run)
     letter = await letter_of(harness, run)
