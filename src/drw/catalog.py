@@ -135,6 +135,7 @@ SERVICES = (
         "embedding",
         "vector_store",
         "serving",
+        "experiments",
         objective=Objective(latency_ms=2500, latency_quantile=0.95),
     ),
     _service(
@@ -205,6 +206,9 @@ EVENT_TYPES = (
     EventType(name="alias.moved", message="AliasMoved", publisher="discovery", scope="models:read"),
     EventType(name="document.indexed", message="DocumentIndexed", publisher="documents", scope="documents:read"),
     EventType(name="run.ended", message="RunEnded", publisher="orchestration", scope="workflows:read"),
+    EventType(
+        name="workflow.published", message="WorkflowPublished", publisher="orchestration", scope="workflows:read"
+    ),
     EventType(
         name="dead_letter.created", message="DeadLetterCreated", publisher="error_handling", scope="workflows:read"
     ),

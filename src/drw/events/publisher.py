@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
 from google.protobuf.message import Message
 
@@ -42,6 +42,7 @@ class Publisher:
         *,
         walls: Iterable[str] = (),
         key: str = "",
+        event_id: str = "",
     ) -> None:
         """Publish an event when the transaction of the connection commits.
 
@@ -52,6 +53,7 @@ class Publisher:
             owner: the tenant. Callers of other tenants do not see the event.
             walls: the walls of the resource.
             key: events with the same key are delivered in order; default: the subject.
+            event_id: consumers apply events with the same id once; default: a new id.
 
         Raises:
             ConfigError: the catalog names another publisher of this type.
@@ -62,7 +64,7 @@ class Publisher:
             raise ConfigError(f"{self._service!r} publishes {event_type.name!r}: the catalog says otherwise")
         principal = context.caller_or_none()
         event = Event(
-            id=uuid4().hex,
+            id=event_id or uuid4().hex,
             type=event_type.type,
             source=f"//drw/{self._service}",
             subject=subject,
@@ -81,6 +83,11 @@ class Publisher:
             raise InvalidRequest(f"an event of {len(text)} bytes; at most {MAX_BYTES}")
         await connection.execute(INSERT, (event.key, event.id, text))
         await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+
+
+def derived_id(owner: Owner, name: str, key: str) -> str:
+    """Return the same event id for the same tenant, name and idempotency key."""
+    return uuid5(NAMESPACE_OID, "\0".join((owner.org, owner.desk, name, key))).hex
 
 
 async def create_tables(database: Database) -> None:

@@ -169,6 +169,51 @@ class Bus(Settings):
         return self
 
 
+class WorkflowSecret(Settings):
+    """A secret that templates can name: `[[workflow.secrets]]`. Its value is in a file or an environment variable."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
+    """Its name, as in `${secrets.NAME}`."""
+    org: str = Field(min_length=1)
+    """The org whose runs can use it."""
+    desk: str = ""
+    """The desk whose runs can use it; it wins over a secret of the org. Empty: all desks of the org."""
+    file: Path | None = None
+    """The file with its value. It is read for each attempt at a step, so that a rotated value is used at once."""
+    variable: str = ""
+    """The environment variable with its value, if there is no file."""
+    hosts: tuple[str, ...] = ()
+    """Entries of `workflow.http_hosts` to which `http` nodes can send it. Empty: only `python` nodes can use it."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if (self.file is None) == (not self.variable):
+            raise ValueError(f"the secret {self.name!r} needs either 'file' or 'variable'")
+        return self
+
+
+class WorkflowEvent(Settings):
+    """An event that `event` nodes can publish: `[workflow.events.NAME]`."""
+
+    data_schema: dict[str, Any] = Field(default_factory=dict)
+    """JSON Schema of its data. Empty: any object."""
+
+
+class Workflow(Settings):
+    """What nodes of workflow templates can reach outside of the platform: `[workflow]`."""
+
+    http_hosts: tuple[str, ...] = ()
+    """Hosts that `http` nodes can call: `HOST` or `HOST:PORT` for HTTPS, `http://HOST:PORT` for HTTP. Empty: none."""
+    http_networks: tuple[str, ...] = ()
+    """Networks that are not public, and that names in `workflow.http_hosts` can resolve to, such as `10.20.0.0/16`."""
+    http_max_response_bytes: int = Field(default=48 * 1024, ge=1, le=48 * 1024)
+    """Maximum size of a response to an `http` node."""
+    events: dict[str, WorkflowEvent] = Field(default_factory=dict)
+    """Events that `event` nodes can publish, by name."""
+    secrets: tuple[WorkflowSecret, ...] = ()
+    """Secrets that templates can name."""
+
+
 class MutualTls(Settings):
     """Mutual TLS between processes: `[mtls]`."""
 
@@ -196,6 +241,7 @@ class Profile(Settings):
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
     engine: Engine = Engine()
     bus: Bus = Bus()
+    workflow: Workflow = Workflow()
     mtls: MutualTls | None = None
     """Mutual TLS between processes. Null: calls between processes are plain, and callers are not proven."""
     starts: Path | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from uuid import uuid4
 
+import jsonschema_rs
+
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.kernel.v1.kernel_pb2 import Json as JsonText
@@ -56,14 +58,17 @@ from drw.api.workflow.v1.schedules_pb2 import (
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
+from drw.egress.addresses import InvalidAddress
+from drw.egress.http_hosts import HttpHosts
 from drw.events.publisher import create_tables
-from drw.kernel.errors import InvalidRequest, NotFound, Unavailable
+from drw.kernel.errors import ConfigError, InvalidRequest, NotFound, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
 from drw.workflow.orchestration import failed_runs, inputs, messages
 from drw.workflow.orchestration.activities import Services, python_function
+from drw.workflow.orchestration.activities.http_requests import HttpRequests
 from drw.workflow.orchestration.approvals import Approvals
 from drw.workflow.orchestration.control import queries
 from drw.workflow.orchestration.control.derived_runs import DerivedRuns
@@ -81,11 +86,12 @@ from drw.workflow.orchestration.metrics import update_gauges
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.payloads.payload_store import Limits, PayloadStore
 from drw.workflow.orchestration.permissions import PresentPermissions, check_scopes
-from drw.workflow.orchestration.ports import Engine
+from drw.workflow.orchestration.ports import Engine, HttpClient
 from drw.workflow.orchestration.runs import RunRequest, Runs
 from drw.workflow.orchestration.schedules.build import build_schedules
 from drw.workflow.orchestration.schedules.operations import ScheduleOperations
 from drw.workflow.orchestration.schedules.preparation import Preparation
+from drw.workflow.orchestration.secrets.source import SecretSource
 from drw.workflow.orchestration.settings import Settings
 
 DEFAULT_PAGE_SIZE = 50
@@ -262,12 +268,7 @@ async def build(scope: ServiceContext) -> Orchestration:
     signals = Signals(database)
     queue = QueueLimits(settings.max_active_runs, settings.max_active_runs_per_desk)
     journal = RunJournal(database, scope.audit(), payloads, signals, queue, settings.max_interruptions)
-    services = Services(
-        scope.client(DocumentsClient),
-        scope.client(ServingClient),
-        scope.client(RetrievalClient),
-        python_function.load(settings.functions),
-    )
+    services = _services(scope, settings)
     runs = Runs(database, scope.audit(), settings.max_open_runs, payloads)
     approvals = Approvals(database, scope.audit())
     run_signals = RunSignals(database, scope.audit(), settings.max_run_signals)
@@ -299,3 +300,24 @@ async def build(scope: ServiceContext) -> Orchestration:
     scope.on_scrape(partial(update_gauges, database))
     control = RunControl(database, scope.audit())
     return Orchestration(database, runs, approvals, templates, kills, schedules.operations, control, run_signals)
+
+
+def _services(scope: ServiceContext, settings: Settings) -> Services:
+    workflow = scope.profile.workflow
+    try:
+        hosts = HttpHosts(workflow.http_hosts, workflow.http_networks)
+        secrets = SecretSource(workflow.secrets)
+        for event in workflow.events.values():
+            jsonschema_rs.meta.validate(event.data_schema)
+    except (InvalidAddress, ValueError) as error:
+        raise ConfigError(f"a setting of [workflow] is wrong: {error}") from error
+    http_client = scope.make_adapter(HttpClient, "aiohttp_client", {})  # type: ignore[type-abstract]
+    return Services(
+        scope.client(DocumentsClient),
+        scope.client(ServingClient),
+        scope.client(RetrievalClient),
+        python_function.load(settings.functions),
+        HttpRequests(http_client, hosts, workflow.http_max_response_bytes),
+        workflow.events,
+        secrets,
+    )

@@ -17,9 +17,15 @@ from drw.kernel.errors import Conflict
 from drw.kernel.rpc.context import Principal
 from drw.killswitch.watch import KillList
 from drw.workflow.orchestration import inputs, messages
-from drw.workflow.orchestration.execution import dependency_graph
 from drw.workflow.orchestration.permissions import check_scopes
-from drw.workflow.orchestration.restarts import RestartRequest, edited_inputs, kept_steps, merged_inputs
+from drw.workflow.orchestration.restarts import (
+    RestartRequest,
+    edited_inputs,
+    kept_steps,
+    merged_inputs,
+    steps_not_undone,
+    undone_nodes,
+)
 from drw.workflow.orchestration.runs import KeptSteps, Row, Runs
 
 
@@ -58,7 +64,7 @@ class DerivedRuns:
             Conflict: the run has not failed, or the request id was used with other contents.
             InvalidRequest: the inputs or the node are invalid.
         """
-        old_run, _ = await self._runs.get(caller, request.run, steps=False)
+        old_run, old_steps = await self._runs.get(caller, request.run)
         restart = RestartRequest(
             request.request_id,
             old_run["template_name"],
@@ -68,11 +74,11 @@ class DerivedRuns:
             from_step=request.from_step,
             priority=old_run["priority"],
         )
-        return await self._start(caller, restart, old_run, ("FAILED",))
+        return await self._start(caller, restart, old_run, old_steps, ("FAILED",))
 
     async def fork(self, caller: Principal, request: ForkRunRequest) -> str:
         """Start a run from one that has ended; return its id. Errors as `restart`."""
-        old_run, _ = await self._runs.get(caller, request.run, steps=False)
+        old_run, old_steps = await self._runs.get(caller, request.run)
         fork = ForkRequest(
             request.request_id or uuid4().hex,
             old_run["template_name"],
@@ -82,14 +88,14 @@ class DerivedRuns:
             from_step=request.from_step,
             priority=old_run["priority"],
         )
-        return await self._start(caller, fork, old_run, ("SUCCEEDED", "FAILED", "CANCELLED"))
+        return await self._start(caller, fork, old_run, old_steps, ("SUCCEEDED", "FAILED", "CANCELLED"))
 
     async def retry(self, caller: Principal, request: RetryRunRequest) -> str:
         """Start a run from a failed or cancelled one, from a node on; return its id. Errors as `restart`.
 
         Without a node, all outputs are kept.
         """
-        old_run, _ = await self._runs.get(caller, request.run, steps=False)
+        old_run, old_steps = await self._runs.get(caller, request.run)
         retry = ForkRequest(
             request.request_id or uuid4().hex,
             old_run["template_name"],
@@ -99,15 +105,18 @@ class DerivedRuns:
             priority=old_run["priority"],
             kind="retry",
         )
-        return await self._start(caller, retry, old_run, ("FAILED", "CANCELLED"))
+        return await self._start(caller, retry, old_run, old_steps, ("FAILED", "CANCELLED"))
 
-    async def _start(self, caller: Principal, request: RestartRequest, old_run: Row, states: Sequence[str]) -> str:
+    async def _start(
+        self, caller: Principal, request: RestartRequest, old_run: Row, old_steps: list[Row], states: Sequence[str]
+    ) -> str:
         if (existing := await self._runs.find_by_request_id(caller, request)) is not None:
             return existing
         if old_run["state"] not in states:
             allowed = " or ".join(state.lower() for state in states)
             state = "paused" if old_run["is_paused"] else old_run["state"].lower()
             raise Conflict(f"the run {old_run['id']!r} is {state}; it must be {allowed}")
+        undone = undone_nodes(old_steps)
         self._kills.check(caller, workflow=request.template)
         template = old_template = Template.FromString(old_run["template"])
         if request.template_version:
@@ -118,8 +127,8 @@ class DerivedRuns:
         merged = merged_inputs(template, old_inputs, request.inputs)
         values = inputs.validate(template, merged, self._runs.payloads.limits.value)
         if isinstance(request, ForkRequest) and request.kind == "retry" and not request.from_step:
-            steps = [step.id for step in dependency_graph.build_steps(template.nodes, values)]
+            steps = steps_not_undone(template, values, undone)
         else:
-            steps = kept_steps(template, values, old_template, old_inputs, request.from_step)
+            steps = kept_steps(template, values, old_template, old_inputs, request.from_step, undone)
         kept = KeptSteps(old_run["id"], steps, request.from_step, is_fork=isinstance(request, ForkRequest))
         return await self._runs.start(caller, request, template, values, kept=kept)

@@ -15,6 +15,7 @@ from pydantic import Field
 from drw.kernel.errors import DrwError, InvalidRequest, TooLarge
 from drw.workflow.orchestration.activities.activity import Arguments, validated
 from drw.workflow.orchestration.approvals import Approvals
+from drw.workflow.orchestration.compensation.plan import UndoPlan
 from drw.workflow.orchestration.control.run_signals import RunSignals
 from drw.workflow.orchestration.execution import signals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
@@ -88,7 +89,7 @@ class WaitingSteps:
         self._signals = signals
         self._run_signals = run_signals
 
-    async def execute(self, run: Run, step: Step, values: dict[str, Any]) -> Any:
+    async def execute(self, run: Run, step: Step, values: dict[str, Any], undo: UndoPlan | None = None) -> Any:
         """Wait, and return the output of the step.
 
         Raises:
@@ -112,7 +113,8 @@ class WaitingSteps:
             case _:
                 output = await self._wait(end)
         await retry_while_unavailable(self._journal.check_output, run, step.node, output)
-        await retry_while_unavailable(self._journal.end_step, run, step.id, 1, output=output)
+        effect = undo.effect(run, output) if undo else None
+        await retry_while_unavailable(self._journal.end_step, run, step.id, 1, output=output, effect=effect)
         return output
 
     async def _wait(self, end: datetime) -> Any:
