@@ -115,21 +115,21 @@ async def test_the_forks_of_a_caller_with_more_walls_are_hidden(harness: Workflo
 UNDO = """
 name: undo
 description: Undoes a step.
-inputs: {{files: {{type: FILES}}}}
+inputs: {files: {type: FILES}}
 nodes:
-  - {{id: keep, uses: ingest, with: {{file: file-1, collection: a}}}}
+  - {id: keep, uses: ingest, with: {file: file-1, collection: a}}
   - id: order
     uses: ingest
     needs: [keep]
-    with: {{file: file-2, collection: a}}
-    compensate: {{uses: ingest, with: {{file: file-3, collection: a}}}}
-  - {{id: last, uses: python, needs: [order], with: {{function: fail}}}}
+    with: {file: file-2, collection: a}
+    compensate: {uses: ingest, with: {file: file-3, collection: a}}
+  - {id: last, uses: python, needs: [order], with: {function: fail}}
 output: 1
 """
 
 
 async def test_a_retry_runs_undone_steps_again(harness: WorkflowHarness) -> None:
-    await harness.put(UNDO.format())
+    await harness.put(UNDO)
     failed = await harness.wait_until_ended(await harness.start(0, template="undo"))
     assert failed.state == FAILED and "index file-3" in harness.calls.names
     await harness.wait_until_ended(await controls(harness).retry(failed))
