@@ -76,6 +76,7 @@ REASON = {"reason": "mine"}
 EXPIRES_AT = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 BODIES: JsonObject = {
     "/api/v1/runs/{run}/approvals/{step}": {"decision": "APPROVE"},
+    "/api/v1/runs/{run}/signals/{signal}": {"signal_id": "mine"},
     "/api/v1/aliases/{name}:rollback": REASON,
     "/api/v1/model-versions/{id}:revoke": REASON,
     "/api/v1/model-versions/{id}:retire": REASON,

@@ -8,9 +8,23 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drw.api.kernel.v1.kernel_pb2 import Json
-from drw.api.workflow.v1.orchestration_pb2 import Approval, Failure, Run, Step, Vote
+from drw.api.workflow.v1.orchestration_pb2 import (
+    HIGH,
+    LOW,
+    NORMAL,
+    Approval,
+    Failure,
+    PayloadReference,
+    Priority,
+    Run,
+    Signal,
+    Step,
+    Vote,
+)
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.json_messages import json_message, json_value
+
+PRIORITIES: dict[int, Priority] = {-1: LOW, 0: NORMAL, 1: HIGH}
 
 
 def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
@@ -19,7 +33,7 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         id=row["id"],
         template=row["template_name"],
         template_version=row["template_version"],
-        state=row["state"],
+        state="PAUSED" if row["is_paused"] and row["state"] in ("QUEUED", "RUNNING") else row["state"],
         inputs=json_message(row["inputs"]),
         output=_value(row["output"]),
         error=row["error"],
@@ -32,6 +46,14 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         restart_of=row["restart_of"],
         schedule=row["schedule"],
         scheduled_for=timestamp(row["scheduled_for"]),
+        inputs_payload=_payload(row["inputs_payload"]),
+        output_payload=_payload(row["output_payload"]),
+        priority=PRIORITIES[row["priority"]],
+        paused_by=row["paused_by"],
+        paused_at=timestamp(row["paused_at"]),
+        forked_from=row["forked_from"],
+        from_step=row["from_step"],
+        forks=row.get("forks", []),
         undo_reason=row["undo_reason"],
     )
 
@@ -77,6 +99,24 @@ def approval(row: dict[str, Any], votes: list[dict[str, Any]]) -> Approval:
     )
 
 
+def priority(value: Priority) -> int:
+    """Return a priority as the journal has it: -1, 0 or 1."""
+    return next((number for number, name in PRIORITIES.items() if name == value), 0)
+
+
+def signal(row: dict[str, Any]) -> Signal:
+    """Return a signal."""
+    return Signal(
+        run=row["run"],
+        name=row["name"],
+        signal_id=row["id"],
+        payload=json_message(row["payload"]),
+        sent_by=row["key"],
+        received_at=timestamp(row["received_at"]),
+        delivered_to=row["step"] or "",
+    )
+
+
 def inputs(message: Json) -> dict[str, Any]:
     """Return the inputs of a request for a run.
 
@@ -101,7 +141,12 @@ def _step(row: dict[str, Any]) -> Step:
         ended_at=timestamp(row["ended_at"]),
         output=_value(row["output"]),
         failure_class=row["failure_class"] or None,
+        output_payload=_payload(row["output_payload"]),
     )
+
+
+def _payload(reference: dict[str, Any] | None) -> PayloadReference | None:
+    return None if reference is None else PayloadReference(**reference)
 
 
 def _value(value: Any) -> Json | None:

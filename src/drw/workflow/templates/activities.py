@@ -100,7 +100,14 @@ ACTIVITIES = {
     "event": Activity({"name": "string"}, {"data": "map", "key": "string"}, {"event": "string"}),
     "python": Activity({"function": "string"}, {"arguments": "map"}),
     "workflow": Activity({"template": "string"}, {"inputs": "map"}),
-    "wait": Activity({}, {"seconds": "double", "until": "string"}, {"until": "string"}),
+    "wait": Activity(
+        {},
+        {
+            **{"seconds": "double", "until": "string"},
+            **{"signal": "string", "schema": "map", "deadline_seconds": "int", "if_late": "string"},
+        },
+        {"until": "string", "received": "bool", "payload": "dyn", "sent_by": "string", "signal_id": "string"},
+    ),
     "approval": Activity(
         {"title": "string"},
         {"details": "dyn", "quorum": "int", "deadline_seconds": "int", "if_denied": "string"},
