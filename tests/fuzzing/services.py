@@ -212,6 +212,8 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "template": "digest",
         "index": "0",
         "step": "digest",
+        "signal": "fill",
+        "/api/v1/runs/{run}/payloads/{sha256}": "0" * 64,
         "/api/v1/templates/{name}": "own",
         "/api/v1/templates/{name}/versions": "own",
         "/api/v1/desks/{name}": "research",

@@ -84,6 +84,7 @@ BODIES: JsonObject = {
     "/api/v1/runs/{run}/approvals/{step}": {"decision": "APPROVE"},
     "/api/v1/approvalLinks/{token}": {"decision": "APPROVE"},
     "/api/v1/holds/{hold}:release": REASON,
+    "/api/v1/runs/{run}/signals/{signal}": {"signal_id": "mine"},
     "/api/v1/aliases/{name}:rollback": REASON,
     "/api/v1/model-versions/{id}:revoke": REASON,
     "/api/v1/model-versions/{id}:retire": REASON,

@@ -173,6 +173,7 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     create(operator, "/api/v1/routes/kestrel-route", "PUT", json=route)
     wait_until(lambda: "kestrel-route" in operator.get("/api/v1/routes").text, "the route")
     ids |= {"alias": "fast", "route": "kestrel-route", "upstream": "all", "model": MODEL, "step": "kestrel-step"}
+    ids["signal"] = "kestrel_signal"
     ids["kid"] = create(operator, "/api/v1/signingKeys", "GET")["signing_keys"][0]["kid"]
 
     def key_is_known(key: str) -> bool:

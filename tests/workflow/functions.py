@@ -20,6 +20,16 @@ async def fail(arguments: Mapping[str, Any], step: StepContext) -> None:
     raise ValueError("secret")
 
 
+def text(arguments: Mapping[str, Any], step: StepContext) -> dict[str, Any]:
+    """Return a text of the given size, and a number larger than a double can represent."""
+    return {"text": str(arguments.get("letter", "x")) * arguments["size"], "number": 2**53 + 1}
+
+
+def length(arguments: Mapping[str, Any], step: StepContext) -> int:
+    """Return the number of characters."""
+    return len(arguments["text"])
+
+
 def leak(arguments: Mapping[str, Any], step: StepContext) -> dict[str, Any]:
     """Return the arguments, in several encodings."""
     token = str(arguments["token"])

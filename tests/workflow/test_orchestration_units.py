@@ -43,7 +43,9 @@ def test_templates_and_orchestration_declare_the_same_activities() -> None:
     for name, declared in {**TEMPLATE_ACTIVITIES, **ARGUMENTS_OF_CONTROL}.items():
         fields = models[name].model_fields if name in models else {}
         assert set(declared.required) == {key for key, field in fields.items() if field.is_required()}
-        assert set(declared.optional) == {key for key, field in fields.items() if not field.is_required()}
+        assert set(declared.optional) == {
+            field.alias or key for key, field in fields.items() if not field.is_required()
+        }
     assert all(inspect.iscoroutinefunction(activity.perform) for activity in ACTIVITIES.values())
 
 

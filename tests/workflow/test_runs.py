@@ -186,11 +186,11 @@ async def test_an_unexpected_error_fails_the_run_without_its_details(harness: An
 
 
 async def test_a_step_with_too_large_an_output_fails(harness: Any) -> None:
-    harness.doubles.documents.collection = "x" * 70_000
+    harness.doubles.documents.collection = "x" * (17 << 20)
     run = await harness.wait_until_ended(await harness.start(1))
     assert run.state == FAILED
-    assert "the step 'ingest/0' failed: its output has 70" in run.error
-    assert "at most 65536: write a file and return its id" in run.error
+    assert "the step 'ingest/0' failed: the value has 178" in run.error
+    assert "at most 16777216: write a file and return its id" in run.error
 
 
 async def test_a_cancelled_run_stops_permanently(harness: Any) -> None:
@@ -251,7 +251,7 @@ async def test_a_missing_scope_is_named_in_the_error(harness: Any) -> None:
         ({"files": [1]}, InvalidRequest, "'files' must be a list of file ids"),
         ({"files": [f"f{i}" for i in range(501)]}, TooLarge, "has 501 files; at most 500"),
         ({"title": 3}, InvalidRequest, "'title' must be a string"),
-        ({"title": "x" * 70_000}, TooLarge, "the inputs have 7.... bytes; at most 65536"),
+        ({"title": "x" * (17 << 20)}, TooLarge, "the inputs have 17...... bytes; at most 16777216"),
         ({"folder": "x"}, InvalidRequest, "'folder' is not an input of the template 'digest'; there are: collection"),
     ],
 )

@@ -14,7 +14,7 @@ from drw.kernel.errors import ConfigError, InvalidRequest
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.json_messages import to_json
-from drw.kernel.storage.database import Connection, Database, migrate
+from drw.kernel.storage.database import Connection, Database
 from drw.kernel.tenancy import Owner
 
 SCHEMA = "bus"
@@ -92,5 +92,4 @@ def derived_id(owner: Owner, name: str, key: str) -> str:
 
 async def create_tables(database: Database) -> None:
     """Create the tables of the outbox and the inbox, in their own schema."""
-    async with database.transaction(seconds=None) as connection:
-        await migrate(connection, SCHEMA, PACKAGE)
+    await database.migrate(SCHEMA, PACKAGE)

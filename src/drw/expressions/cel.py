@@ -31,6 +31,7 @@ ROOTS = ("inputs", "steps", "run", "item", "index", "previous")
 """The variables of an expression."""
 
 _COMPREHENSION = re.compile(r"\.\s*(?:map|filter|all|exists|exists_one)\s*\(")
+_NAME = re.compile(r"\s*[A-Za-z_]\w*\s*(?:\.\s*[A-Za-z_]\w*\s*)*")
 _POSITION = re.compile(r"<input>:(-?\d+):(-?\d+): (.*)")
 
 
@@ -70,9 +71,11 @@ def evaluate(expression: str, scope: Mapping[str, Any]) -> Any:
 
     Raises:
         InvalidExpression: the expression is invalid, or a value has the wrong type or does not exist.
-        TooLarge: the result, or the work, exceeds the bounds.
+        TooLarge: the result, or the work, exceeds the bounds. An expression that only names a value has no bound.
     """
     compiled = _compiled(expression)
+    if (large := _large_value(expression, scope)) is not None:
+        return large
     values = _referenced(expression, scope)
     _check_cost(expression, values)
     try:
@@ -148,6 +151,18 @@ def _referenced(expression: str, scope: Mapping[str, Any]) -> dict[str, Any]:
         else:
             values[root] = scope[root]
     return values
+
+
+def _large_value(expression: str, scope: Mapping[str, Any]) -> Any:
+    """Return a copy of the value that an expression names, without CEL, if it exceeds `MAX_RESULT_BYTES`; else None."""
+    if not _NAME.fullmatch(expression):
+        return None
+    value: Any = scope
+    for name in expression.split("."):
+        if not isinstance(value, Mapping) or (value := value.get(name.strip())) is None:
+            return None
+    value_json = orjson.dumps(value)
+    return orjson.loads(value_json) if len(value_json) > MAX_RESULT_BYTES else None
 
 
 def _check_cost(expression: str, values: Mapping[str, Any]) -> None:

@@ -107,6 +107,24 @@ async def test_a_promotion_needs_a_second_person_and_is_recorded(profile: Profil
     }
 
 
+async def test_a_repeated_request_promotes_once(world: RegistryWorld) -> None:
+    version, other = await world.approved(), await world.approved(model="other")
+    request = CreatePromotionRequest(alias="prod", version=version.id, reason="r", request_id="run-1/promote")
+    with acting_for(world.developer):
+        promotion = await world.client.create_promotion(request)
+        assert await world.client.create_promotion(request) == promotion
+        with pytest.raises(Conflict, match="is that of another request"):
+            await world.client.create_promotion(
+                CreatePromotionRequest(alias="prod", version=other.id, reason="r", request_id="run-1/promote")
+            )
+    with acting_for(world.approver):
+        await world.client.approve_promotion(ApprovePromotionRequest(id=promotion.id))
+    with acting_for(world.developer):
+        repeated = await world.client.create_promotion(request)
+        assert (repeated.id, repeated.state) == (promotion.id, Promotion.APPROVED)
+        assert len((await world.client.list_promotions(ListPromotionsRequest())).promotions) == 1
+
+
 async def test_a_rejected_promotion_moves_nothing(world: RegistryWorld) -> None:
     version = await world.approved()
     with acting_for(world.developer):

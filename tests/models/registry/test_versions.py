@@ -304,7 +304,9 @@ async def test_stored_versions_cannot_be_changed(world: RegistryWorld) -> None:
                 connection.execute(change)
     with acting_for(world.developer):
         evaluation = Evaluation(suite="auc", data="2026-Q3", metrics={"auc": 0.9})
-        version = await world.client.add_evaluation(AddEvaluationRequest(id=version.id, evaluation=evaluation))
+        for _ in range(2):
+            request = AddEvaluationRequest(id=version.id, evaluation=evaluation, request_id="run-1/record")
+            version = await world.client.add_evaluation(request)
         with pytest.raises(InvalidRequest, match="nan"):
             bad = Evaluation(suite="auc", metrics={"auc": float("nan")})
             await world.client.add_evaluation(AddEvaluationRequest(id=version.id, evaluation=bad))

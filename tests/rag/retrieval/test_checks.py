@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from drw.rag.retrieval import figures, prompt, quotes
+from drw.grounding import figures, quotes
+from drw.rag.retrieval import prompt
 
 
 @pytest.mark.parametrize(

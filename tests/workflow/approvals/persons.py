@@ -51,12 +51,11 @@ class World:
         self.harness.caller = self.starter
         await self.harness.put(source)
         run = await self.harness.start(0, template="sign")
-
-        async def waits() -> bool:
-            return any(approval.run == run.id for approval in await self.listed(self.starter))
-
-        await until(waits, "the approval")
+        await until(lambda: self.waits(run), "the approval")
         return run
+
+    async def waits(self, run: Run) -> bool:
+        return any(approval.run == run.id for approval in await self.listed(self.starter))
 
     async def listed(self, person: Principal) -> list[Approval]:
         with acting_for(person):

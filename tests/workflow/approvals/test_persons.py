@@ -10,9 +10,17 @@ import psycopg
 import pytest
 
 from drw.api.workflow.v1.approvals_pb2 import Approval, Vote
-from drw.api.workflow.v1.orchestration_pb2 import FAILED, POLICY, SUCCEEDED
+from drw.api.workflow.v1.orchestration_pb2 import (
+    FAILED,
+    POLICY,
+    SUCCEEDED,
+    CancelRunRequest,
+    ForkRunRequest,
+    RetryRunRequest,
+    Run,
+)
 from drw.kernel.errors import Conflict, Forbidden, NotFound
-from drw.kernel.rpc.context import Principal
+from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
 from support.gateway.keys import rotated
@@ -135,3 +143,53 @@ async def test_strangers_see_no_approval(world: World) -> None:
     assert (await world.decide(walled, await world.person(desk="risk", walls=["m-and-a"]))).state == Approval.APPROVED
     with pytest.raises(Conflict, match="is closed: approved"):
         await world.decide(walled, await world.person(desk="risk", walls=["m-and-a"]))
+
+
+PARENT = """
+name: parent
+description: Starts a run that waits for approvals.
+nodes: [{id: child, uses: workflow, with: {template: sign}}]
+output: 1
+"""
+
+
+async def test_whoever_started_a_run_cannot_decide_its_forks_and_retries(world: World) -> None:
+    run = await world.waiting(SIGN)
+    ann, bob = await world.person(), await world.person()
+    with acting_for(world.starter):
+        await world.client.cancel_run(CancelRunRequest(run=run.id))
+    with acting_for(ann):
+        fork = await world.client.fork_run(ForkRunRequest(run=run.id))
+        await until(lambda: world.waits(fork), "the approval of the fork")
+        await world.client.cancel_run(CancelRunRequest(run=fork.id))
+    with acting_for(bob):
+        retry = await world.client.retry_run(RetryRunRequest(run=fork.id))
+    await until(lambda: world.waits(retry), "the approval of the retry")
+    for starter in (world.starter, await world.person(by=world.starter), ann, bob):
+        with pytest.raises(Forbidden, match="started the run|same person"):
+            await world.decide(retry, starter)
+    assert (await world.decide(retry, await world.person())).state == Approval.PENDING
+
+
+async def test_whoever_started_a_run_cannot_decide_in_child_runs_of_its_forks(world: World) -> None:
+    run = await world.waiting(SIGN)
+    with acting_for(world.starter):
+        await world.client.cancel_run(CancelRunRequest(run=run.id))
+    await world.harness.put(PARENT)
+    parent = await world.harness.start(0, template="parent")
+    await until(lambda: _has_child(world), "the child run")
+    ann = await world.person()
+    with acting_for(world.starter):
+        await world.client.cancel_run(CancelRunRequest(run=parent.id))
+    with acting_for(ann):
+        await world.client.fork_run(ForkRunRequest(run=parent.id))
+    await until(lambda: _has_child(world), "the child run of the fork")
+    (approval,) = await world.listed(ann)
+    assert approval.started_by == ann.key
+    with pytest.raises(Forbidden, match="same person"):
+        await world.decide(Run(id=approval.run), world.starter)
+    assert (await world.decide(Run(id=approval.run), await world.person())).state == Approval.PENDING
+
+
+async def _has_child(world: World) -> bool:
+    return bool(await world.listed(world.starter))

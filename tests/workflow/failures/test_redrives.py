@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ from workflow.dead_letters import (
     wait_until_redriven,
 )
 from workflow.doubles import until
-from workflow.harness import WorkflowHarness
+from workflow.harness import WorkflowHarness, step_is
 
 
 @pytest.fixture
@@ -173,7 +174,12 @@ async def test_a_redrive_that_cannot_start_is_refused_with_the_reason(
 
 async def test_steps_before_the_chosen_one_keep_their_outputs(harness: WorkflowHarness) -> None:
     harness.calls.failures["chat file-1"] = [InvalidRequest("no such model")]
-    run = await harness.wait_until_ended(await harness.start(2))
+    release = harness.calls.block("chat file-1")
+    run = await harness.start(2)
+    for ingest in ("ingest/0", "ingest/1"):
+        await until(partial(step_is, harness, run, ingest, SUCCEEDED), f"the end of {ingest}")
+    release.set()
+    run = await harness.wait_until_ended(run)
     letter = await letter_of(harness, run)
     before = Counter(harness.calls.names)
     await wait_until_redriven(harness, await redrive(harness, DeadLetterFilter(ids=[letter.id]), from_step="summarise"))
@@ -321,7 +327,7 @@ async def test_a_new_run_has_the_scopes_and_walls_of_the_key_that_redrives(harne
 
 async def test_only_a_failed_run_can_be_restarted(harness: WorkflowHarness) -> None:
     run = await harness.wait_until_ended(await harness.start(1))
-    with acting_for(harness.caller), pytest.raises(Conflict, match="is succeeded: only a failed run"):
+    with acting_for(harness.caller), pytest.raises(Conflict, match="is succeeded; it must be failed"):
         await harness.host.client(OrchestrationClient).restart_run(RestartRunRequest(run=run.id, request_id="x"))
     failed = await harness.wait_until_ended(await harness.start(["odd-0"]))
     assert failed.state == FAILED

@@ -26,6 +26,7 @@ from drw.kernel.runtime.settings import Profile
 from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
 from drw.workflow.orchestration.adapters.exchange_calendars import ExchangeCalendars
+from drw.workflow.orchestration.payloads.payload_store import Limits, PayloadStore
 from drw.workflow.orchestration.permissions import PresentPermissions
 from drw.workflow.orchestration.runs import Runs
 from drw.workflow.orchestration.schedules.backfills import BackfillRunner
@@ -144,7 +145,9 @@ async def scheduling(
         await create_tables(database)
         audit = host.audit("orchestration")
         chosen = Settings(**settings)
-        runs = Runs(database, audit, chosen.max_open_runs)
+        limits = Limits(chosen.max_payload_bytes, chosen.max_run_payload_bytes, chosen.max_desk_payload_bytes)
+        payloads = PayloadStore(database, profile.data / "payloads", limits)
+        runs = Runs(database, audit, chosen.max_open_runs, payloads)
         kills = KillList(host.client(RequestRouterClient) if "request_router" in services else None, profile.data / "k")  # type: ignore[arg-type]
         authentication = host.client(AuthenticationClient) if "authentication" in services else None
         preparation = Preparation(PresentPermissions(authentication), host.client(TemplatesClient), kills)

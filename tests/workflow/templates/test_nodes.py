@@ -141,14 +141,18 @@ nodes:
     with: {prompt: "Answer: ${inputs.question}", passages: "${steps.find.output.passages}"}
     output_schema: {type: object, properties: {text: {type: string, minLength: 1}}, required: [text]}
 output: {passages: "${steps.find.output.found}", text: "${steps.write.output.text}",
-         supported: "${steps.write.output.supported}", wrong: "${steps.write.output.unsupported_figures}"}
+         supported: "${steps.write.output.supported}", wrong: "${steps.write.output.unsupported_figures}",
+         quotes: "${steps.write.output.sentences.map(sentence, sentence.quote)}"}
 """
 
 
-async def test_a_model_is_given_passages_and_its_figures_are_checked(harness: WorkflowHarness) -> None:
+async def test_a_model_is_given_passages_and_its_sentences_are_checked(harness: WorkflowHarness) -> None:
     answer = await output(harness, CHAIN, question="what is 1 of 2")
-    assert answer == {"passages": 1, "text": "Answer: what is", "supported": True, "wrong": []}
+    assert answer == {"passages": 1, "text": "Answer: what is", "supported": False, "wrong": [], "quotes": [""]}
     assert harness.doubles.serving.prompts == ["[1] Found: what is 1 of 2\n\nAnswer: what is 1 of 2"]
+    answer = await output(harness, CHAIN.replace("Answer: ", ""), question="quarterly revenue rises again")
+    assert answer["quotes"] == ["Found: quarterly revenue rises again"]
+    assert answer["supported"]
 
 
 async def test_an_output_that_breaks_its_schema_fails_the_step(harness: WorkflowHarness) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -61,13 +60,6 @@ def test_the_schema_rejects_what_the_parser_rejects(old: str, new: str) -> None:
     assert changed != source
     assert not validator.is_valid(yaml.safe_load(changed))
     assert parser.validate(changed.encode(), "changed.yaml")
-
-
-def test_the_templates_of_the_guide_are_valid() -> None:
-    guide = (ROOT / "docs/how-to/use/write-a-workflow.md").read_text()
-    sources = re.findall(r"```yaml\n(format: 1\n.*?)```", guide, re.DOTALL)
-    assert [yaml.safe_load(source)["name"] for source in sources] == ["brief", "limit_waivers", "place_order"]
-    assert [parser.validate(source.encode(), "guide") for source in sources] == [[], [], []]
 
 
 async def test_two_filings_are_compared_topic_by_topic(harness: WorkflowHarness) -> None:

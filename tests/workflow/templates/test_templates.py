@@ -19,7 +19,10 @@ from drw.workflow.templates import parser
 from drw.workflow.templates.template_store import TemplateStore
 from support.hosting import hosted
 
-SHIPPED = ["compare_filings", "digest", "news_brief", "research_inbox", "risk_memo"]
+SHIPPED = [
+    *("compare_filings", "digest", "earnings_digest", "news_brief"),
+    *("promote_model", "research_inbox", "risk_memo"),
+]
 
 VALID = """
 name: small

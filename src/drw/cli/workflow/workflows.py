@@ -13,11 +13,12 @@ from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, format_time, write, write_json, write_line, write_table
 from drw.cli.rag.documents import files_of
 from drw.cli.terminal import console
-from drw.cli.workflow import approvals
+from drw.cli.workflow import approvals, run_control
 from drw.kernel.errors import InvalidRequest
 
 workflows = typer.Typer(help="List workflow templates and start runs.", no_args_is_help=True)
-runs = typer.Typer(help="List, watch, approve and cancel runs.", no_args_is_help=True)
+runs = typer.Typer(help="List, watch, control and approve runs.", no_args_is_help=True)
+runs.add_typer(run_control.commands)
 
 Run = Annotated[str, typer.Argument(help="Run id, from `drw runs list`.", show_default=False)]
 
@@ -61,6 +62,7 @@ def run_template(
         list[str] | None,
         typer.Option("--input", "-i", help="NAME=VALUE; for a file input, the path of a file or folder."),
     ] = None,
+    priority: Annotated[str, typer.Option(help="Of the desk's queued runs: low, normal or high.")] = "normal",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the run until it ends.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -69,7 +71,8 @@ def run_template(
     api = Api.of(data_dir)
     template = api.get(f"/api/v1/templates/{name}")
     values = parse_inputs(api, template, inputs or [])
-    run = api.post("/api/v1/runs", {"template": name, "inputs": values, "request_id": str(uuid.uuid4())})
+    body = {"template": name, "inputs": values, "request_id": str(uuid.uuid4()), "priority": priority.upper()}
+    run = api.post("/api/v1/runs", body)
     if watch:
         _watch(api, run["id"], as_json)
     elif as_json:
@@ -83,7 +86,9 @@ def list_runs(
     template: Annotated[str, typer.Option(help="Only runs of this template.", show_default=False)] = "",
     state: Annotated[
         str,
-        typer.Option(help="Only this state: queued, running, succeeded, failed, cancelled.", show_default=False),
+        typer.Option(
+            help="Only this state: queued, running, paused, succeeded, failed, cancelled.", show_default=False
+        ),
     ] = "",
     after: Annotated[str, typer.Option(help="Only runs started after this time, as in 2026-11-30T08:00:00Z.")] = "",
     before: Annotated[str, typer.Option(help="Only runs started before this time.")] = "",
@@ -126,6 +131,8 @@ def show_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
         write_json(response)
         return
     write(f"{response['id']}  {response['template']}  {response['state'].lower()}  {response.get('error', '')}")
+    for line in run_control.lineage_lines(response):
+        write(line)
     if response["undo_reason"] and not response.get("ended_at"):
         write(f"undoes its steps: {response['undo_reason']}")
     rows = [
@@ -133,6 +140,8 @@ def show_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
         for s in response["steps"]
     ]
     write_table(("STEP", "STATE", "ATTEMPTS", "ENDED", ""), rows)
+    for line in run_control.payload_lines(response):
+        write(line)
     _show_output(response.get("output"))
 
 
@@ -164,6 +173,8 @@ def _watch(api: Api, run: str, as_json: bool) -> None:
             write(f"{at}  {step:<20} {event['state']:<10} {event['detail']}".rstrip())
     response = api.get(f"/api/v1/runs/{run}")
     if not as_json:
+        for line in run_control.payload_lines(response | {"steps": []}):
+            write(line)
         _show_output(response.get("output"))
     if response["state"] != "SUCCEEDED":
         raise typer.Exit(1)

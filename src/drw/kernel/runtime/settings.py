@@ -45,6 +45,17 @@ class ServiceAddress(Settings):
     inference: str = ""
     """Address where serving takes gRPC calls of the Open Inference Protocol from the data plane: `unix:/path` or
     `host:port`. Empty: none."""
+    bind: str = ""
+    """Interface where the process listens with the ports of its addresses, such as `0.0.0.0`, if the addresses are
+    names that others resolve. Empty: the addresses themselves."""
+    probes: str = ""
+    """`host:port` of an additional listener that answers only probes and scrapes. Empty: none."""
+
+    def listener(self, address: str) -> str:
+        """Return where the process listens for requests to one of its addresses."""
+        if not self.bind or not address or address.startswith("unix:"):
+            return address
+        return f"{self.bind}:{address.rpartition(':')[2]}"
 
 
 class Tls(Settings):
@@ -236,6 +247,9 @@ class Profile(Settings):
     """A PostgreSQL connection string."""
     valkey: str
     """A Valkey URL."""
+    migrations: Literal["apply", "await"] = "apply"
+    """`apply`: each process applies the migrations of its services at its start. `await`: it waits until `drw migrate`
+    has applied them."""
     processes: dict[str, ServiceAddress] = Field(default_factory=dict)
     data_plane: DataPlane | None = None
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -246,6 +260,8 @@ class Profile(Settings):
     """Mutual TLS between processes. Null: calls between processes are plain, and callers are not proven."""
     starts: Path | None = None
     """File in which the supervisor stores how long each process took to start, in seconds. Null: none."""
+    drain_seconds: float = Field(default=10.0, ge=0, le=3600)
+    """Maximum time for requests in flight when a process stops."""
     otlp_endpoint: str = ""
     """Address of the OpenTelemetry collector, such as `http://127.0.0.1:4318`. Empty: spans are not recorded."""
 
@@ -256,8 +272,9 @@ class Profile(Settings):
         return {**self.processes, "agent": ServiceAddress(services=(), grpc="", http=self.data_plane.metrics)}
 
     def inference_address(self) -> str:
-        """Return the address for gRPC calls of the Open Inference Protocol; empty: none."""
-        return next((address.inference for address in self.processes.values() if address.inference), "")
+        """Return where serving listens for gRPC calls of the Open Inference Protocol; empty: nowhere."""
+        addresses = (address.listener(address.inference) for address in self.processes.values())
+        return next((address for address in addresses if address), "")
 
     def address_of(self, service: str) -> ServiceAddress:
         """Return the addresses of the process that runs a service."""

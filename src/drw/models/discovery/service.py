@@ -228,7 +228,9 @@ class Discovery(contract.Discovery):
     async def add_evaluation(self, request: AddEvaluationRequest, /) -> ModelVersion:
         """Add an evaluation result to a version."""
         check_evaluation(request.evaluation)
-        return await self._version(await self._versions.add_evaluation(request.id, request.evaluation))
+        return await self._version(
+            await self._versions.add_evaluation(request.id, request.evaluation, request.request_id)
+        )
 
     async def validate_version(self, request: ValidateVersionRequest, /) -> ModelVersion:
         """Submit a validation record."""
@@ -252,7 +254,7 @@ class Discovery(contract.Discovery):
 
     async def create_promotion(self, request: CreatePromotionRequest, /) -> Promotion:
         """Request a promotion."""
-        return await self._promotions.create(request.alias, request.version, request.reason)
+        return await self._promotions.create(request)
 
     async def list_promotions(self, request: ListPromotionsRequest, /) -> ListPromotionsResponse:
         """Return a page of promotions."""

@@ -8,11 +8,11 @@ from contextlib import aclosing
 from drw.kernel import walls
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
+from drw.kernel.storage.blob_store import BlobStore, PendingBlob
 from drw.rag.documents.ingestion.attachments import AttachmentStore
 from drw.rag.documents.parsing import file_types
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import PASSWORD_REQUIRED, WRONG_PASSWORD, ParseFailed
-from drw.rag.documents.storage.blob_store import BlobStore, PendingBlob
 from drw.rag.documents.storage.files import File, Files
 
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")

@@ -31,6 +31,7 @@ from drw.events.publisher import create_tables
 from drw.kernel.attributes import from_values
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
+from drw.kernel.storage.blob_store import BlobStore
 from drw.kernel.storage.change_notifications import ChangeNotifications
 from drw.rag.documents.api.files import FileRoutes
 from drw.rag.documents.api.vector_stores import VectorStoreRoutes
@@ -44,7 +45,6 @@ from drw.rag.documents.parsing import file_types
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.settings import Settings
 from drw.rag.documents.storage import files
-from drw.rag.documents.storage.blob_store import BlobStore
 from drw.rag.documents.storage.deletions import FILES_CHANGED, Deletions
 from drw.rag.documents.storage.files import Files
 from drw.rag.documents.storage.uploads import Uploads

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from drw.api.rag.v1.retrieval_pb2 import Answer, Citation, UnsupportedFigure
 from drw.api.rag.v1.vector_store_pb2 import Passage
-from drw.rag.retrieval import figures, quotes
+from drw.grounding import figures, quotes
 
 MARKER = re.compile(r"\s?\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 

@@ -10,6 +10,7 @@ from drw.api.workflow.v1.templates_pb2 import Input, Template
 from drw.kernel.errors import InvalidRequest, TooLarge
 
 MAX_INPUT_BYTES = 64 * 1024
+"""Of all inputs, unless the caller stores larger ones as payloads."""
 MAX_FILES = 500
 MAX_FILE_ID_CHARACTERS = 200
 TYPES: dict[int, tuple[type | tuple[type, ...], str]] = {
@@ -20,15 +21,15 @@ TYPES: dict[int, tuple[type | tuple[type, ...], str]] = {
 }
 
 
-def validate(template: Template, values: dict[str, Any]) -> dict[str, Any]:
+def validate(template: Template, values: dict[str, Any], max_bytes: int = MAX_INPUT_BYTES) -> dict[str, Any]:
     """Return all inputs of the template with their values or defaults.
 
     Raises:
         InvalidRequest: an input is unknown, missing, or has the wrong type; the message names it.
         TooLarge: the inputs are too large in total.
     """
-    if (size := len(orjson.dumps(values))) > MAX_INPUT_BYTES:
-        raise TooLarge(f"the inputs have {size} bytes; at most {MAX_INPUT_BYTES}", param="inputs")
+    if (size := len(orjson.dumps(values))) > max_bytes:
+        raise TooLarge(f"the inputs have {size} bytes; at most {max_bytes}", param="inputs")
     declared_names = {declared.name for declared in template.inputs}
     if unknown := sorted(values.keys() - declared_names):
         names = ", ".join(sorted(declared_names)) or "none"

@@ -8,9 +8,21 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from drw.api.kernel.v1.kernel_pb2 import Json
-from drw.api.workflow.v1.orchestration_pb2 import Failure, Run, Step
+from drw.api.workflow.v1.orchestration_pb2 import (
+    HIGH,
+    LOW,
+    NORMAL,
+    Failure,
+    PayloadReference,
+    Priority,
+    Run,
+    Signal,
+    Step,
+)
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.json_messages import json_message, json_value
+
+PRIORITIES: dict[int, Priority] = {-1: LOW, 0: NORMAL, 1: HIGH}
 
 
 def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
@@ -19,7 +31,7 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         id=row["id"],
         template=row["template_name"],
         template_version=row["template_version"],
-        state=row["state"],
+        state="PAUSED" if row["is_paused"] and row["state"] in ("QUEUED", "RUNNING") else row["state"],
         inputs=json_message(row["inputs"]),
         output=optional_json(row["output"]),
         error=row["error"],
@@ -32,6 +44,14 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         restart_of=row["restart_of"],
         schedule=row["schedule"],
         scheduled_for=timestamp(row["scheduled_for"]),
+        inputs_payload=_payload(row["inputs_payload"]),
+        output_payload=_payload(row["output_payload"]),
+        priority=PRIORITIES[row["priority"]],
+        paused_by=row["paused_by"],
+        paused_at=timestamp(row["paused_at"]),
+        forked_from=row["forked_from"],
+        from_step=row["from_step"],
+        forks=row.get("forks", []),
         undo_reason=row["undo_reason"],
     )
 
@@ -55,6 +75,24 @@ def failure(row: dict[str, Any]) -> Failure:
         attempts=row["attempts"],
         failed_at=timestamp(row["ended_at"]),
         restart_of=row["restart_of"],
+    )
+
+
+def priority(value: Priority) -> int:
+    """Return a priority as the journal has it: -1, 0 or 1."""
+    return next((number for number, name in PRIORITIES.items() if name == value), 0)
+
+
+def signal(row: dict[str, Any]) -> Signal:
+    """Return a signal."""
+    return Signal(
+        run=row["run"],
+        name=row["name"],
+        signal_id=row["id"],
+        payload=json_message(row["payload"]),
+        sent_by=row["key"],
+        received_at=timestamp(row["received_at"]),
+        delivered_to=row["step"] or "",
     )
 
 
@@ -82,7 +120,12 @@ def _step(row: dict[str, Any]) -> Step:
         ended_at=timestamp(row["ended_at"]),
         output=optional_json(row["output"]),
         failure_class=row["failure_class"] or None,
+        output_payload=_payload(row["output_payload"]),
     )
+
+
+def _payload(reference: dict[str, Any] | None) -> PayloadReference | None:
+    return None if reference is None else PayloadReference(**reference)
 
 
 def optional_json(value: Any) -> Json | None:

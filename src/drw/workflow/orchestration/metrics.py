@@ -24,8 +24,8 @@ OPEN_STATES = ("QUEUED", "RUNNING")
 COUNT_QUERY = """
 select count(*) filter (where state = 'QUEUED') as "QUEUED",
        count(*) filter (where state = 'RUNNING') as "RUNNING",
-       coalesce(extract(epoch from clock_timestamp() - min(created_at) filter (where state = 'QUEUED')), 0)::float8
-           as oldest_queued,
+       coalesce(extract(epoch from clock_timestamp()
+           - min(created_at) filter (where state = 'QUEUED' and paused_at is null)), 0)::float8 as oldest_queued,
        (select count(*) from outbox) as pending_events
 from run where state in ('QUEUED', 'RUNNING')
 """

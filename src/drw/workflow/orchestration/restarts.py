@@ -1,4 +1,4 @@
-"""Restarts of failed runs: the inputs of the new run, and the steps whose outputs it keeps."""
+"""Runs that continue another one: the inputs of the new run, and the steps whose outputs it keeps."""
 
 from __future__ import annotations
 
@@ -33,9 +33,14 @@ class RestartRequest(RunRequest):
 
     @property
     def details(self) -> dict[str, Any]:
-        """Implement the base class: edited inputs are recorded by name and hash."""
-        edited = {name: digest(orjson.dumps(value)) for name, value in sorted(self.inputs.items())}
+        """Implement the base class."""
+        edited = edited_inputs(self.inputs)
         return {"restart_of": self.restart_of, "from_step": self.from_step, "edited_inputs": edited}
+
+
+def edited_inputs(values: dict[str, Any]) -> dict[str, str]:
+    """Return edited inputs for the audit log: their names and hashes."""
+    return {name: digest(orjson.dumps(value)) for name, value in sorted(values.items())}
 
 
 def merged_inputs(template: Template, old_inputs: dict[str, Any], edited: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +96,16 @@ def kept_steps(
         if not same_run:
             _check_approvals(node)
         _check_unchanged(node, old_nodes.get(node.id), inputs, old_inputs)
+    return [step for node in kept for step in dependency_graph.step_ids(node, inputs)]
+
+
+def steps_not_undone(template: Template, inputs: dict[str, Any], undone: frozenset[str]) -> list[str]:
+    """Return the ids of all steps but those of undone nodes and of the nodes that depend on them."""
+    again: set[str] = set()
+    for node in template.nodes:
+        if any(inner.id in undone for inner in dependency_graph.all_nodes([node])):
+            again |= _descendants(template, node.id)
+    kept = [node for node in template.nodes if node.id not in again]
     return [step for node in kept for step in dependency_graph.step_ids(node, inputs)]
 
 

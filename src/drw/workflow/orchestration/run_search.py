@@ -8,14 +8,15 @@ from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
-from drw.api.workflow.v1.orchestration_pb2 import ListRunsRequest, RunState
+from drw.api.workflow.v1.orchestration_pb2 import PAUSED, QUEUED, RUNNING, ListRunsRequest, RunState
 from drw.kernel import tenancy
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.sql import SQL, Composed
 from drw.kernel.tenancy import Owner
 
 QUERY = SQL(
-    "select * from visible_runs(%(org)s, %(desk)s, %(walls)s) where {} order by created_at desc, id desc limit %(size)s"
+    "select *, run_is_paused(id) as is_paused from visible_runs(%(org)s, %(desk)s, %(walls)s)"
+    " where {} order by created_at desc, id desc limit %(size)s"
 )
 
 
@@ -47,8 +48,12 @@ def _conditions(request: ListRunsRequest) -> Iterator[tuple[SQL, dict[str, Any]]
         yield token, {"token": request.page_token}
     if request.template:
         yield SQL("template_name = %(template)s"), {"template": request.template}
-    if request.state:
-        yield SQL("state = %(state)s"), {"state": RunState.Name(request.state)}
+    if request.state == PAUSED:
+        yield SQL("state in ('QUEUED', 'RUNNING') and run_is_paused(id)"), {}
+    elif request.state:
+        open_state = request.state in (QUEUED, RUNNING)
+        condition = SQL("state = %(state)s and not run_is_paused(id)") if open_state else SQL("state = %(state)s")
+        yield condition, {"state": RunState.Name(request.state)}
     if request.HasField("created_after"):
         yield SQL("created_at > %(after)s"), {"after": request.created_after.ToDatetime(UTC)}
     if request.HasField("created_before"):

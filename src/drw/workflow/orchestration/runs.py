@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +21,8 @@ from drw.workflow.orchestration import events, run_search
 from drw.workflow.orchestration.compensation import steps as undo
 from drw.workflow.orchestration.execution import dependency_graph
 from drw.workflow.orchestration.metrics import ENDED_RUNS
+from drw.workflow.orchestration.payloads.payload_store import PayloadStore
+from drw.workflow.orchestration.payloads.run_values import StoredInputs, inline_inputs, store_inputs
 
 CHANNEL = "orchestration_run"
 """Notification channel for started and cancelled runs."""
@@ -37,12 +39,14 @@ class RunRequest:
     request_id: str
     template: str
     inputs: dict[str, Any]
+    priority: int = field(default=0, kw_only=True)
+    """-1: low, 0: normal, 1: high."""
 
     @property
     def fingerprint(self) -> str:
         """Hash of the fields that must be equal when the request is repeated."""
-        canonical = orjson.dumps([self.template, self.inputs], option=orjson.OPT_SORT_KEYS)
-        return hashlib.sha256(canonical).hexdigest()
+        fields = [self.template, self.inputs, *([self.priority] if self.priority else [])]
+        return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     @property
     def details(self) -> dict[str, Any]:
@@ -61,14 +65,18 @@ class ParentRun:
 
 @dataclass(frozen=True, slots=True)
 class KeptSteps:
-    """The steps of a failed run whose outputs its restart keeps."""
+    """The steps of an ended run whose outputs a new run keeps."""
 
     run: str
     steps: list[str]
+    from_step: str = ""
+    is_fork: bool = False
+    """The new run forks or retries the old one. Otherwise it is the redrive of a dead letter."""
 
 
 KEEP_STEPS = """
 update step set state = 'SUCCEEDED', attempts = old_step.attempts, output = old_step.output,
+       output_payload = old_step.output_payload,
        started_at = old_step.started_at, ended_at = old_step.ended_at
 from step old_step
 where step.run = %(run)s and step.id = any(%(steps)s)
@@ -79,10 +87,11 @@ where step.run = %(run)s and step.id = any(%(steps)s)
 class Runs:
     """The tables `run` and `step`, as used by API callers."""
 
-    def __init__(self, database: Database, audit: AuditWriter, max_open: int) -> None:
+    def __init__(self, database: Database, audit: AuditWriter, max_open: int, payloads: PayloadStore) -> None:
         self._database = database
         self._audit = audit
         self._max_open = max_open
+        self.payloads = payloads
 
     async def find_by_request_id(self, caller: Principal, request: RunRequest) -> str | None:
         """Return the id of the run that an earlier, equal request started, or None.
@@ -118,12 +127,16 @@ class Runs:
         Raises:
             Conflict: the request id was used with other contents.
             RateLimited: the desk has too many unfinished runs.
+            TooLarge: the desk has too many bytes of payloads.
         """
+        run = f"run_{uuid4().hex}"
+        stored = await store_inputs(self.payloads, caller, run, inputs)
         async with self._database.transaction() as connection:
             if parent is None:
                 await self.check_open_runs(connection, caller)
-            run = f"run_{uuid4().hex}"
-            if await self.insert(connection, caller, run, request, template, inputs, kept=kept, parent=parent):
+            if await self.insert(
+                connection, caller, run, request, template, inputs, kept=kept, parent=parent, stored=stored
+            ):
                 return run
         existing = await self.find_by_request_id(caller, request)
         assert existing is not None
@@ -141,22 +154,29 @@ class Runs:
         *,
         kept: KeptSteps | None = None,
         parent: ParentRun | None = None,
+        stored: StoredInputs | None = None,
     ) -> bool:
         """Queue a run for the leader as part of a transaction; return False if its request id has a run already.
 
-        The audit record contains `origin`.
+        The audit record contains `origin`. Inputs above 64 KiB are `stored` before.
         """
         trace = telemetry.outgoing_headers().get("traceparent", "")
+        stored = stored or inline_inputs(inputs)
+        if parent:  # a pause of the parent locks it before its children
+            await connection.execute("select from run where id = %s for share", (parent.id,))
         cursor = await connection.execute(
             "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
-            " template_version, inputs, trace, restart_of, parent, depth, retention_days)"
-            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " template_version, inputs, inputs_payload, trace, restart_of, forked_from, from_step, priority, parent,"
+            " depth, retention_days)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " on conflict (org, desk, request_id, walls) do nothing returning id",
             (
                 *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
                 *(request.request_id, request.fingerprint, template.SerializeToString()),
-                *(template.name, template.version, orjson.dumps(inputs).decode(), trace),
-                *(kept.run if kept else "", parent.id if parent else None, parent.depth + 1 if parent else 0),
+                *(template.name, template.version, stored.inline, stored.reference, trace),
+                *(kept.run if kept and not kept.is_fork else "", kept.run if kept and kept.is_fork else ""),
+                *(kept.from_step if kept else "", request.priority),
+                *(parent.id if parent else None, parent.depth + 1 if parent else 0),
                 template.retention_days if template.HasField("retention_days") else PLATFORM_DEFAULT,
             ),
         )
@@ -165,23 +185,37 @@ class Runs:
         await self._insert_steps(connection, run, template, inputs)
         if kept:
             await connection.execute(KEEP_STEPS, {"run": run, "old_run": kept.run, "steps": kept.steps})
+            await self.payloads.keep(connection, caller, kept.run, run)
         await events.add(connection, run, "queued")
         details = {"template": template.name, "version": template.version, **request.details}
         await self._audit.record("run.start", run, details=details | dict(origin or {}), connection=connection)
         await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
         return True
 
-    async def get(self, caller: Principal, run: str) -> tuple[Row, list[Row]]:
-        """Return a run and its steps.
+    async def check_visible(self, caller: Principal, run: str) -> None:
+        """Raise `NotFound` if the desk has no such run."""
+        if not await self._database.one(
+            "select id from visible_runs(%s, %s, %s) where id = %s", *_visibility(caller), run
+        ):
+            raise not_found(run)
+
+    async def get(self, caller: Principal, run: str, *, steps: bool = True) -> tuple[Row, list[Row]]:
+        """Return a run and its steps, unless they are not needed.
 
         Raises:
             NotFound: the desk has no such run.
         """
         row = await self._database.one(
-            "select * from visible_runs(%s, %s, %s) where id = %s", *_visibility(caller), run
+            "select *, run_is_paused(id) as is_paused, array(select fork.id from visible_runs(%s, %s, %s) fork"
+            " where (fork.forked_from = run.id and fork.forked_from <> '')"
+            " or (fork.restart_of = run.id and fork.restart_of <> '') order by fork.created_at desc limit 100) as forks"
+            " from visible_runs(%s, %s, %s) run where id = %s",
+            *(*_visibility(caller), *_visibility(caller), run),
         )
         if row is None:
-            raise _not_found(run)
+            raise not_found(run)
+        if not steps:
+            return row, []
         return row, await self._database.all("select * from step where run = %s order by position", run)
 
     async def page(self, caller: Principal, request: ListRunsRequest, size: int) -> list[Row]:
@@ -206,13 +240,7 @@ class Runs:
             NotFound: the desk has no such run.
         """
         async with self._database.transaction() as connection:
-            cursor = await connection.execute(
-                "select state from run where id = (select id from visible_runs(%s, %s, %s) where id = %s) for update",
-                (*_visibility(caller), run),
-            )
-            if (row := await cursor.fetchone()) is None:
-                raise _not_found(run)
-            if row["state"] not in ("QUEUED", "RUNNING"):
+            if (await lock_visible(connection, caller, run))["state"] not in ("QUEUED", "RUNNING"):
                 return
             ended = await self.end_cancelled(connection, run, f"by {caller.key}")
         if ended:
@@ -249,6 +277,21 @@ class Runs:
         )
 
 
+async def lock_visible(connection: Connection, caller: Principal, run: str) -> Row:
+    """Lock a run that the caller sees until the transaction ends, and return it.
+
+    Raises:
+        NotFound: the desk has no such run.
+    """
+    cursor = await connection.execute(
+        "select * from run where id = (select id from visible_runs(%s, %s, %s) where id = %s) for update",
+        (*_visibility(caller), run),
+    )
+    if (row := await cursor.fetchone()) is None:
+        raise not_found(run)
+    return row
+
+
 async def cancel_locked(connection: Connection, audit: AuditWriter, run: str, reason: str, error: str) -> bool:
     """Cancel a locked, unfinished run and its descendants; return False if it undoes its steps first."""
     cursor = await connection.execute("select template, undo_state from run where id = %s", (run,))
@@ -257,7 +300,7 @@ async def cancel_locked(connection: Connection, audit: AuditWriter, run: str, re
         return False
     if await undo.begin(connection, run, Template.FromString(row["template"]), "CANCELLED", error):
         # The process that executes it writes nothing more for its steps. With the new fence, it undoes them.
-        await connection.execute("update run set fence = fence + 1 where id = %s", (run,))
+        await connection.execute("update run set fence = fence + 1, paused_at = null where id = %s", (run,))
         action, outcome = "run.undo", "ok"
     else:
         await events.add(connection, run, "cancelled", detail=reason)
@@ -295,5 +338,6 @@ def _visibility(caller: Principal) -> tuple[str, str, list[str]]:
     return caller.org, caller.desk, sorted(caller.walls)
 
 
-def _not_found(run: str) -> NotFound:
+def not_found(run: str) -> NotFound:
+    """Return the error for a run that the caller does not see."""
     return NotFound(f"there is no run {run!r}")

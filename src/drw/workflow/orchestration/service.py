@@ -9,6 +9,8 @@ import jsonschema_rs
 
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
+from drw.api.kernel.v1.kernel_pb2 import Json as JsonText
+from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
@@ -30,13 +32,23 @@ from drw.api.workflow.v1.approvals_pb2 import (
 )
 from drw.api.workflow.v1.orchestration_pb2 import (
     CancelRunRequest,
+    ForkRunRequest,
+    GetRunPayloadRequest,
     GetRunRequest,
     ListFailuresRequest,
     ListFailuresResponse,
     ListRunsRequest,
     ListRunsResponse,
+    PauseRunRequest,
+    QueryRunRequest,
     RestartRunRequest,
+    ResumeRunRequest,
+    RetryRunRequest,
     Run,
+    RunPayload,
+    RunQuery,
+    SendSignalRequest,
+    Signal,
     StartRunRequest,
 )
 from drw.api.workflow.v1.retention_pb2 import (
@@ -62,22 +74,27 @@ from drw.api.workflow.v1.schedules_pb2 import (
     Schedule,
 )
 from drw.api.workflow.v1.state_rpc import StateClient
-from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
+from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
 from drw.egress.addresses import InvalidAddress
 from drw.egress.http_hosts import HttpHosts
 from drw.events.publisher import create_tables
-from drw.kernel.errors import ConfigError, Conflict, Unavailable
+from drw.kernel.errors import ConfigError, NotFound, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
 from drw.persons.second_person import SecondPerson
-from drw.workflow.orchestration import failed_runs, inputs, messages, restarts, run_search
+from drw.workflow.orchestration import failed_runs, inputs, messages, run_search
 from drw.workflow.orchestration.activities import Services, python_function
 from drw.workflow.orchestration.activities.http_requests import HttpRequests
 from drw.workflow.orchestration.approvals.operations import ApprovalOperations
 from drw.workflow.orchestration.approvals.store import Approvals
+from drw.workflow.orchestration.control import queries
+from drw.workflow.orchestration.control.derived_runs import DerivedRuns
+from drw.workflow.orchestration.control.run_control import RunControl
+from drw.workflow.orchestration.control.run_queue import QueueLimits
+from drw.workflow.orchestration.control.run_signals import RunSignals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.leader_election import LeaderElection
@@ -87,11 +104,12 @@ from drw.workflow.orchestration.execution.step_executor import StepExecutor
 from drw.workflow.orchestration.execution.waiting import WaitingSteps
 from drw.workflow.orchestration.metrics import update_gauges
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
+from drw.workflow.orchestration.payloads.payload_store import Limits, PayloadStore
 from drw.workflow.orchestration.permissions import PresentPermissions, check_scopes
 from drw.workflow.orchestration.ports import Engine, HttpClient
 from drw.workflow.orchestration.retention.build import build_retention
 from drw.workflow.orchestration.retention.holds import Holds
-from drw.workflow.orchestration.runs import KeptSteps, Row, RunRequest, Runs
+from drw.workflow.orchestration.runs import RunRequest, Runs
 from drw.workflow.orchestration.schedules.build import build_schedules
 from drw.workflow.orchestration.schedules.operations import ScheduleOperations
 from drw.workflow.orchestration.schedules.preparation import Preparation
@@ -113,6 +131,8 @@ class Orchestration(contract.Orchestration):
         templates: TemplatesClient,
         kills: KillList,
         schedules: ScheduleOperations,
+        control: RunControl,
+        run_signals: RunSignals,
     ) -> None:
         self._database = database
         self._runs = runs
@@ -121,17 +141,26 @@ class Orchestration(contract.Orchestration):
         self._templates = templates
         self._kills = kills
         self._schedules = schedules
+        self._control = control
+        self._run_signals = run_signals
+        self._derived = DerivedRuns(runs, templates, kills)
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """Validate the request and queue the run."""
         caller = context.caller()
-        run_request = RunRequest(request.request_id or uuid4().hex, request.template, messages.inputs(request.inputs))
+        run_request = RunRequest(
+            request.request_id or uuid4().hex,
+            request.template,
+            messages.inputs(request.inputs),
+            priority=messages.priority(request.priority),
+        )
         run = await self._runs.find_by_request_id(caller, run_request)
         if run is None:
             self._kills.check(caller, workflow=request.template)
             template = await self._templates.get_template(GetTemplateRequest(name=request.template))
             check_scopes(caller, template)
-            run = await self._runs.start(caller, run_request, template, inputs.validate(template, run_request.inputs))
+            values = inputs.validate(template, run_request.inputs, self._runs.payloads.limits.value)
+            run = await self._runs.start(caller, run_request, template, values)
         return messages.run(*await self._runs.get(caller, run))
 
     async def get_run(self, request: GetRunRequest, /) -> Run:
@@ -154,42 +183,53 @@ class Orchestration(contract.Orchestration):
     async def restart_run(self, request: RestartRunRequest, /) -> Run:
         """Validate the request and queue the new run."""
         caller = context.caller()
-        old_run, old_steps = await self._runs.get(caller, request.run)
-        restart = restarts.RestartRequest(
-            request.request_id,
-            old_run["template_name"],
-            messages.inputs(request.inputs),
-            restart_of=request.run,
-            template_version=request.template_version,
-            from_step=request.from_step,
-        )
-        run = await self._runs.find_by_request_id(caller, restart)
-        if run is None:
-            undone = restarts.undone_nodes(old_steps)
-            run = await self._restart(caller, restart, old_run, undone)
-        return messages.run(*await self._runs.get(caller, run))
+        return messages.run(*await self._runs.get(caller, await self._derived.restart(caller, request)))
+
+    async def fork_run(self, request: ForkRunRequest, /) -> Run:
+        """Validate the request and queue the new run."""
+        caller = context.caller()
+        return messages.run(*await self._runs.get(caller, await self._derived.fork(caller, request)))
+
+    async def retry_run(self, request: RetryRunRequest, /) -> Run:
+        """Validate the request and queue the new run."""
+        caller = context.caller()
+        return messages.run(*await self._runs.get(caller, await self._derived.retry(caller, request)))
+
+    async def pause_run(self, request: PauseRunRequest, /) -> Run:
+        """Pause a run of the caller's desk."""
+        caller = context.caller()
+        await self._control.pause(caller, request.run, request.reason)
+        return messages.run(*await self._runs.get(caller, request.run))
+
+    async def resume_run(self, request: ResumeRunRequest, /) -> Run:
+        """Resume a run of the caller's desk."""
+        caller = context.caller()
+        await self._control.resume(caller, request.run)
+        return messages.run(*await self._runs.get(caller, request.run))
+
+    async def get_run_payload(self, request: GetRunPayloadRequest, /) -> RunPayload:
+        """Return a large value of a run of the caller's desk."""
+        caller = context.caller()
+        await self._runs.check_visible(caller, request.run)
+        value = await self._runs.payloads.read(caller, request.run, request.sha256)
+        if value is None:
+            raise NotFound(f"the run {request.run!r} has no payload {request.sha256!r}")
+        return RunPayload(sha256=request.sha256, bytes=len(value), value=JsonText(text=value.decode()))
+
+    async def send_signal(self, request: SendSignalRequest, /) -> Signal:
+        """Store a signal for a run of the caller's desk."""
+        return messages.signal(await self._run_signals.send(context.caller(), request))
+
+    async def query_run(self, request: QueryRunRequest, /) -> RunQuery:
+        """Return the state of a run of the caller's desk."""
+        caller = context.caller()
+        row, _ = await self._runs.get(caller, request.run, steps=False)
+        return await queries.query(self._database, row)
 
     async def list_failures(self, request: ListFailuresRequest, /) -> ListFailuresResponse:
         """Return failed runs of all tenants; wait for one if there are none."""
         rows = await failed_runs.after(self._database, request.after, request.wait_seconds)
         return ListFailuresResponse(failures=[messages.failure(row) for row in rows])
-
-    async def _restart(
-        self, caller: context.Principal, restart: restarts.RestartRequest, old_run: Row, undone: frozenset[str]
-    ) -> str:
-        if old_run["state"] != "FAILED":
-            state = old_run["state"].lower()
-            raise Conflict(f"the run {old_run['id']!r} is {state}: only a failed run can be restarted")
-        self._kills.check(caller, workflow=restart.template)
-        template = old_template = Template.FromString(old_run["template"])
-        if restart.template_version:
-            version = restart.template_version.removeprefix("latest")
-            template = await self._templates.get_template(GetTemplateRequest(name=restart.template, version=version))
-        check_scopes(caller, template)
-        old_inputs = old_run["inputs"]
-        values = inputs.validate(template, restarts.merged_inputs(template, old_inputs, restart.inputs))
-        steps = restarts.kept_steps(template, values, old_template, old_inputs, restart.from_step, undone)
-        return await self._runs.start(caller, restart, template, values, kept=KeptSteps(old_run["id"], steps))
 
     async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
         """Return the waiting approvals that the caller sees."""
@@ -275,25 +315,30 @@ async def build(scope: ServiceContext) -> Orchestration:
     dsn = scope.profile.postgres
     database = await scope.database()
     await create_tables(database)
-    journal = RunJournal(database, scope.audit(), settings.max_interruptions)
+    limits = Limits(settings.max_payload_bytes, settings.max_run_payload_bytes, settings.max_desk_payload_bytes)
+    payloads = PayloadStore(database, scope.folder / "payloads", limits)
+    scope.background(payloads.run)
+    signals = Signals(database)
+    queue = QueueLimits(settings.max_active_runs, settings.max_active_runs_per_desk)
+    journal = RunJournal(database, scope.audit(), payloads, signals, queue, settings.max_interruptions)
     services = _services(scope, settings)
-    runs = Runs(database, scope.audit(), settings.max_open_runs)
+    runs = Runs(database, scope.audit(), settings.max_open_runs, payloads)
     approvals = Approvals(database, scope.audit())
     authentication = scope.client(AuthenticationClient) if scope.has("authentication") else None
     permissions = PresentPermissions(authentication)
     decisions = ApprovalOperations(database, scope.audit(), approvals, SecondPerson(authentication), permissions)
-    signals = Signals(database)
+    run_signals = RunSignals(database, scope.audit(), settings.max_run_signals)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
     step_executor = StepExecutor(journal, services, settings.initial_retry_seconds, kills)
     templates = scope.client(TemplatesClient)
     children = ChildRuns(database, runs, templates, kills, check_scopes)
-    waiting = WaitingSteps(journal, approvals, children, signals)
+    waiting = WaitingSteps(journal, approvals, children, signals, run_signals)
     interpreter = Interpreter(journal, step_executor, waiting, settings.max_concurrent_steps)
     engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": settings.executor})  # type: ignore[type-abstract]
     state = scope.client(StateClient)
     relay = OutboxRelay(database, state)
-    retention = build_retention(scope, settings, database, engine, state)
+    retention = build_retention(scope, settings, database, engine, state, payloads)
     leader = LeaderElection(settings.executor, database, journal, engine, interpreter, relay, signals, retention.run)
     scope.background(leader.run)
 
@@ -313,7 +358,8 @@ async def build(scope: ServiceContext) -> Orchestration:
     scope.describe(describe)
     scope.on_scrape(partial(update_gauges, database))
     holds = Holds(database, scope.audit())
-    return Orchestration(database, runs, decisions, holds, templates, kills, schedules.operations)
+    control = RunControl(database, scope.audit())
+    return Orchestration(database, runs, decisions, holds, templates, kills, schedules.operations, control, run_signals)
 
 
 def _services(scope: ServiceContext, settings: Settings) -> Services:
@@ -334,4 +380,5 @@ def _services(scope: ServiceContext, settings: Settings) -> Services:
         HttpRequests(http_client, hosts, workflow.http_max_response_bytes),
         workflow.events,
         secrets,
+        discovery=scope.client(DiscoveryClient) if scope.has("discovery") else None,
     )

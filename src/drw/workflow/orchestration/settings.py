@@ -18,6 +18,19 @@ class Settings(Base):
     """Maximum concurrent steps of one run."""
     max_open_runs: int = Field(default=50, ge=1)
     """Maximum unfinished runs per desk, counted within the caller's walls."""
+    max_active_runs: int = Field(default=1000, ge=1)
+    """Maximum runs that are executed at the same time. Others are queued. Child runs and paused runs do not count."""
+    max_active_runs_per_desk: int = Field(default=50, ge=1)
+    """Maximum runs of one desk that are executed at the same time. Others are queued, by priority."""
+    max_payload_bytes: int = Field(default=16 << 20, ge=64 << 10, le=32 << 20)
+    """Maximum bytes of the inputs or the output of a run, and of the output of a step. Over HTTP, a request has at most
+    1 MiB."""
+    max_run_payload_bytes: int = Field(default=256 << 20, ge=64 << 10)
+    """Maximum bytes of all values above 64 KiB of one run."""
+    max_desk_payload_bytes: int = Field(default=10 << 30, ge=64 << 10)
+    """Maximum bytes of all values above 64 KiB of the runs of one desk."""
+    max_run_signals: int = Field(default=1000, ge=1, le=100_000)
+    """Maximum signals that are kept for one run."""
     functions: dict[str, str] = Field(default_factory=dict)
     """Functions that `python` nodes call, by name, as in `pnl = "desk.functions:pnl"`. Packages add functions with the
     entry point `drw.workflow.functions`."""

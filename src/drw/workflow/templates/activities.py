@@ -26,7 +26,30 @@ _INDEX = Activity(
     {"file": "string", "collection": "string"},
     output={"file": "string", "collection": "string", "pages": "int", "chunks": "int", "unchanged": "bool"},
 )
-_SUMMARY = {"file": "string", "name": "string", "summary": "string", "truncated": "bool"}
+_SUMMARY = {
+    "file": "string",
+    "name": "string",
+    "summary": "string",
+    "sentences": "list(dyn)",
+    "truncated": "bool",
+}
+_VERSION = {
+    "version": "string",
+    "model": "string",
+    "stage": "string",
+    "permitted": "bool",
+    "blocked": "string",
+    "aliases": "list(string)",
+}
+_PROMOTION = {
+    "promotion": "string",
+    "alias": "string",
+    "version": "string",
+    "state": "string",
+    "requested_by": "string",
+    "decided_by": "string",
+    "reason": "string",
+}
 
 ACTIVITIES = {
     "documents.index": _INDEX,
@@ -53,9 +76,17 @@ ACTIVITIES = {
             "finish_reason": "string",
             "truncated": "bool",
             "supported": "bool",
+            "sentences": "list(dyn)",
             "unsupported_figures": "list(string)",
         },
     ),
+    "models.version": Activity({"version": "string"}, output=_VERSION),
+    "models.target": Activity({"name": "string"}, output={"found": "bool", "model": "string"}),
+    "models.evaluation": Activity(
+        {"version": "string", "suite": "string", "metrics": "map"}, {"data": "string"}, {"version": "string"}
+    ),
+    "models.promote": Activity({"alias": "string", "version": "string", "reason": "string"}, output=_PROMOTION),
+    "models.promotion": Activity({"alias": "string", "promotion": "string"}, output=_PROMOTION),
     "retrieve": Activity(
         {"collection": "string", "question": "string"},
         {"limit": "int", "files": "list(string)"},
@@ -69,7 +100,14 @@ ACTIVITIES = {
     "event": Activity({"name": "string"}, {"data": "map", "key": "string"}, {"event": "string"}),
     "python": Activity({"function": "string"}, {"arguments": "map"}),
     "workflow": Activity({"template": "string"}, {"inputs": "map"}),
-    "wait": Activity({}, {"seconds": "double", "until": "string"}, {"until": "string"}),
+    "wait": Activity(
+        {},
+        {
+            **{"seconds": "double", "until": "string"},
+            **{"signal": "string", "schema": "map", "deadline_seconds": "int", "if_late": "string"},
+        },
+        {"until": "string", "received": "bool", "payload": "dyn", "sent_by": "string", "signal_id": "string"},
+    ),
     "approval": Activity(
         {"title": "string"},
         {

@@ -9,7 +9,7 @@ import orjson
 from pydantic import JsonValue
 
 from drw.kernel.scopes import SCOPES
-from drw.workflow.templates import json_schemas
+from drw.workflow.templates.json_schema import schema_error
 from drw.workflow.templates.problems import Problem, nearest
 from drw.workflow.templates.schema import NodeSource
 from drw.workflow.templates.yaml_source import Path, Positions
@@ -35,7 +35,7 @@ def problems(node: NodeSource, path: Path, positions: Positions) -> Iterator[Pro
 def _form_error(form: dict[str, JsonValue]) -> str:
     if form.get("type") != "object":
         return "it must have 'type: object'"
-    reason = json_schemas.error_of(form)
+    reason = schema_error(form)
     return f"not a JSON Schema: {reason}" if reason else ""
 
 

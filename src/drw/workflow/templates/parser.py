@@ -12,10 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from drw.api.workflow.v1.templates_pb2 import Block, Input, Node, Template
 from drw.kernel.errors import InvalidRequest
-from drw.workflow.templates import approval_check, environment_check, json_schemas, node_check, yaml_source
+from drw.workflow.templates import approval_check, environment_check, node_check, signal_check, yaml_source
 from drw.workflow.templates.environment_check import Environment
 from drw.workflow.templates.expression_check import condition_of
 from drw.workflow.templates.graph_check import sort_nodes
+from drw.workflow.templates.json_schema import schema_error
 from drw.workflow.templates.problems import InvalidTemplate, Problem, nearest
 from drw.workflow.templates.schema import CaseSource, CompensationSource, InputSource, NodeSource, TemplateSource
 from drw.workflow.templates.yaml_source import Path, Positions
@@ -36,6 +37,7 @@ def parse(source: bytes, location: str, environment: Environment | None = None) 
     except ValidationError as error:
         raise InvalidTemplate(location, sorted(_schema_problems(error, positions))) from None
     problems = [*node_check.check(template, positions), *_json_problems(template, positions)]
+    problems += signal_check.check(node_check.all_nodes(template.nodes, ("nodes",)), positions)
     if environment and not problems:
         problems += environment_check.check(template, positions, environment)
     if problems:
@@ -117,7 +119,7 @@ def _json_problems(template: TemplateSource, positions: Positions) -> Iterator[P
         yield from approval_check.problems(node, path, positions)
         if node.compensate:
             values.append(((*path, "compensate", "with"), node.compensate.with_))
-        if node.output_schema and (reason := json_schemas.error_of(node.output_schema)):
+        if node.output_schema and (reason := schema_error(node.output_schema)):
             yield positions.problem((*path, "output_schema"), f"not a JSON Schema: {reason}", at_key=True)
     for path, value in values:
         try:

@@ -3,6 +3,7 @@ import datetime
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
 from drw.api.workflow.v1 import approvals_pb2 as _approvals_pb2
 from drw.api.workflow.v1 import retention_pb2 as _retention_pb2
+from drw.api.workflow.v1 import run_control_pb2 as _run_control_pb2
 from drw.api.workflow.v1 import schedules_pb2 as _schedules_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -31,6 +32,17 @@ from drw.api.workflow.v1.retention_pb2 import PlaceHoldRequest as PlaceHoldReque
 from drw.api.workflow.v1.retention_pb2 import ListHoldsRequest as ListHoldsRequest
 from drw.api.workflow.v1.retention_pb2 import ListHoldsResponse as ListHoldsResponse
 from drw.api.workflow.v1.retention_pb2 import ReleaseHoldRequest as ReleaseHoldRequest
+from drw.api.workflow.v1.run_control_pb2 import PauseRunRequest as PauseRunRequest
+from drw.api.workflow.v1.run_control_pb2 import ResumeRunRequest as ResumeRunRequest
+from drw.api.workflow.v1.run_control_pb2 import ForkRunRequest as ForkRunRequest
+from drw.api.workflow.v1.run_control_pb2 import RetryRunRequest as RetryRunRequest
+from drw.api.workflow.v1.run_control_pb2 import PayloadReference as PayloadReference
+from drw.api.workflow.v1.run_control_pb2 import GetRunPayloadRequest as GetRunPayloadRequest
+from drw.api.workflow.v1.run_control_pb2 import RunPayload as RunPayload
+from drw.api.workflow.v1.run_control_pb2 import SendSignalRequest as SendSignalRequest
+from drw.api.workflow.v1.run_control_pb2 import Signal as Signal
+from drw.api.workflow.v1.run_control_pb2 import QueryRunRequest as QueryRunRequest
+from drw.api.workflow.v1.run_control_pb2 import Priority as Priority
 from drw.api.workflow.v1.schedules_pb2 import ScheduleSpec as ScheduleSpec
 from drw.api.workflow.v1.schedules_pb2 import Occurrence as Occurrence
 from drw.api.workflow.v1.schedules_pb2 import Preview as Preview
@@ -49,6 +61,10 @@ from drw.api.workflow.v1.schedules_pb2 import DeleteScheduleRequest as DeleteSch
 from drw.api.workflow.v1.schedules_pb2 import DeleteScheduleResponse as DeleteScheduleResponse
 
 DESCRIPTOR: _descriptor.FileDescriptor
+PRIORITY_UNSPECIFIED: _run_control_pb2.Priority
+LOW: _run_control_pb2.Priority
+NORMAL: _run_control_pb2.Priority
+HIGH: _run_control_pb2.Priority
 
 class FailureClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -68,6 +84,7 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILED: _ClassVar[RunState]
     CANCELLED: _ClassVar[RunState]
     RETRYING: _ClassVar[RunState]
+    PAUSED: _ClassVar[RunState]
 FAILURE_CLASS_UNSPECIFIED: FailureClass
 TRANSIENT: FailureClass
 PERMANENT: FailureClass
@@ -81,16 +98,19 @@ SUCCEEDED: RunState
 FAILED: RunState
 CANCELLED: RunState
 RETRYING: RunState
+PAUSED: RunState
 
 class StartRunRequest(_message.Message):
-    __slots__ = ("template", "inputs", "request_id")
+    __slots__ = ("template", "inputs", "request_id", "priority")
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     template: str
     inputs: _kernel_pb2.Json
     request_id: str
-    def __init__(self, template: _Optional[str] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    priority: _run_control_pb2.Priority
+    def __init__(self, template: _Optional[str] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., request_id: _Optional[str] = ..., priority: _Optional[_Union[_run_control_pb2.Priority, str]] = ...) -> None: ...
 
 class GetRunRequest(_message.Message):
     __slots__ = ("run",)
@@ -199,7 +219,7 @@ class Failure(_message.Message):
     def __init__(self, number: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., key: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., step: _Optional[str] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., attempts: _Optional[int] = ..., failed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restart_of: _Optional[str] = ...) -> None: ...
 
 class Step(_message.Message):
-    __slots__ = ("id", "state", "attempts", "error", "started_at", "ended_at", "output", "failure_class")
+    __slots__ = ("id", "state", "attempts", "error", "started_at", "ended_at", "output", "failure_class", "output_payload")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
@@ -208,6 +228,7 @@ class Step(_message.Message):
     ENDED_AT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: RunState
     attempts: int
@@ -216,10 +237,11 @@ class Step(_message.Message):
     ended_at: _timestamp_pb2.Timestamp
     output: _kernel_pb2.Json
     failure_class: FailureClass
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempts: _Optional[int] = ..., error: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ...) -> None: ...
+    output_payload: _run_control_pb2.PayloadReference
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempts: _Optional[int] = ..., error: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ..., output_payload: _Optional[_Union[_run_control_pb2.PayloadReference, _Mapping]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls", "restart_of", "schedule", "scheduled_for", "undo_reason")
+    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls", "restart_of", "schedule", "scheduled_for", "undo_reason", "inputs_payload", "output_payload", "priority", "paused_by", "paused_at", "forked_from", "from_step", "forks")
     ID_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -237,6 +259,14 @@ class Run(_message.Message):
     SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     SCHEDULED_FOR_FIELD_NUMBER: _ClassVar[int]
     UNDO_REASON_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_BY_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_AT_FIELD_NUMBER: _ClassVar[int]
+    FORKED_FROM_FIELD_NUMBER: _ClassVar[int]
+    FROM_STEP_FIELD_NUMBER: _ClassVar[int]
+    FORKS_FIELD_NUMBER: _ClassVar[int]
     id: str
     template: str
     template_version: str
@@ -254,4 +284,57 @@ class Run(_message.Message):
     schedule: str
     scheduled_for: _timestamp_pb2.Timestamp
     undo_reason: str
-    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., restart_of: _Optional[str] = ..., schedule: _Optional[str] = ..., scheduled_for: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., undo_reason: _Optional[str] = ...) -> None: ...
+    inputs_payload: _run_control_pb2.PayloadReference
+    output_payload: _run_control_pb2.PayloadReference
+    priority: _run_control_pb2.Priority
+    paused_by: str
+    paused_at: _timestamp_pb2.Timestamp
+    forked_from: str
+    from_step: str
+    forks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., restart_of: _Optional[str] = ..., schedule: _Optional[str] = ..., scheduled_for: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., undo_reason: _Optional[str] = ..., inputs_payload: _Optional[_Union[_run_control_pb2.PayloadReference, _Mapping]] = ..., output_payload: _Optional[_Union[_run_control_pb2.PayloadReference, _Mapping]] = ..., priority: _Optional[_Union[_run_control_pb2.Priority, str]] = ..., paused_by: _Optional[str] = ..., paused_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., forked_from: _Optional[str] = ..., from_step: _Optional[str] = ..., forks: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NodeProgress(_message.Message):
+    __slots__ = ("node", "steps")
+    class StepsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    steps: _containers.ScalarMap[str, int]
+    def __init__(self, node: _Optional[str] = ..., steps: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class WaitingFor(_message.Message):
+    __slots__ = ("step", "kind", "name", "deadline")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    step: str
+    kind: str
+    name: str
+    deadline: _timestamp_pb2.Timestamp
+    def __init__(self, step: _Optional[str] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class RunQuery(_message.Message):
+    __slots__ = ("run", "state", "nodes", "values", "omitted", "waiting_for", "pending_signals")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    OMITTED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
+    PENDING_SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    state: RunState
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeProgress]
+    values: _kernel_pb2.Json
+    omitted: _containers.RepeatedScalarFieldContainer[str]
+    waiting_for: _containers.RepeatedCompositeFieldContainer[WaitingFor]
+    pending_signals: _containers.RepeatedCompositeFieldContainer[_run_control_pb2.Signal]
+    def __init__(self, run: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., nodes: _Optional[_Iterable[_Union[NodeProgress, _Mapping]]] = ..., values: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., omitted: _Optional[_Iterable[str]] = ..., waiting_for: _Optional[_Iterable[_Union[WaitingFor, _Mapping]]] = ..., pending_signals: _Optional[_Iterable[_Union[_run_control_pb2.Signal, _Mapping]]] = ...) -> None: ...

@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import orchestration_pb2
 from drw.api.workflow.v1.approvals_pb2 import Approval, ApprovalLink, CreateApprovalLinkRequest, CreateDelegationRequest, DecideApprovalRequest, Delegation, EndDelegationRequest, ListApprovalsRequest, ListApprovalsResponse, ListDelegationsRequest, ListDelegationsResponse, OpenApprovalLinkRequest, UseApprovalLinkRequest
-from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, RestartRunRequest, Run, StartRunRequest
+from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, RestartRunRequest, Run, RunQuery, StartRunRequest
 from drw.api.workflow.v1.retention_pb2 import Hold, ListHoldsRequest, ListHoldsResponse, PlaceHoldRequest, ReleaseHoldRequest
+from drw.api.workflow.v1.run_control_pb2 import ForkRunRequest, GetRunPayloadRequest, PauseRunRequest, QueryRunRequest, ResumeRunRequest, RetryRunRequest, RunPayload, SendSignalRequest, Signal
 from drw.api.workflow.v1.schedules_pb2 import Backfill, BackfillScheduleRequest, CreateScheduleRequest, DeleteScheduleRequest, DeleteScheduleResponse, GetScheduleRequest, ListSchedulesRequest, ListSchedulesResponse, PauseScheduleRequest, Preview, PreviewScheduleRequest, ResumeScheduleRequest, Schedule
 
 
@@ -32,6 +33,34 @@ class Orchestration(Servicer):
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
         """CancelRun cancels a run. It has no effect on an ended run. A run whose steps have compensations undoes them first."""
         raise MethodNotImplemented("CancelRun")
+
+    async def pause_run(self, request: PauseRunRequest, /) -> Run:
+        """PauseRun prevents further steps of a run and of its child runs. Steps in progress end. It survives restarts, and has no effect on an ended run."""
+        raise MethodNotImplemented("PauseRun")
+
+    async def resume_run(self, request: ResumeRunRequest, /) -> Run:
+        """ResumeRun continues a paused run. It has no effect on another run."""
+        raise MethodNotImplemented("ResumeRun")
+
+    async def fork_run(self, request: ForkRunRequest, /) -> Run:
+        """ForkRun starts a new run from one that has ended, with changed inputs or from a later node. The run that has ended stays as it is. The same request id returns the same run."""
+        raise MethodNotImplemented("ForkRun")
+
+    async def retry_run(self, request: RetryRunRequest, /) -> Run:
+        """RetryRun starts a new run from a failed or cancelled one, from a node on: the outputs of the others are kept. The same request id returns the same run."""
+        raise MethodNotImplemented("RetryRun")
+
+    async def get_run_payload(self, request: GetRunPayloadRequest, /) -> RunPayload:
+        """GetRunPayload returns a value of a run that is larger than 64 KiB."""
+        raise MethodNotImplemented("GetRunPayload")
+
+    async def send_signal(self, request: SendSignalRequest, /) -> Signal:
+        """SendSignal sends a signal to a run. It is stored before the call returns, also before a step waits for it."""
+        raise MethodNotImplemented("SendSignal")
+
+    async def query_run(self, request: QueryRunRequest, /) -> RunQuery:
+        """QueryRun returns the state of a run now: its nodes, their outputs so far, and what it waits for."""
+        raise MethodNotImplemented("QueryRun")
 
     async def restart_run(self, request: RestartRunRequest, /) -> Run:
         """RestartRun starts a new run with the template and the inputs of a failed one. The same request id returns the same run."""
@@ -141,6 +170,41 @@ class OrchestrationClient(Client):
     async def cancel_run(self, request: CancelRunRequest, /, *, timeout: float | None = None) -> Run:
         """CancelRun cancels a run. It has no effect on an ended run. A run whose steps have compensations undoes them first."""
         answer: Run = await self._unary("CancelRun", request, timeout)
+        return answer
+
+    async def pause_run(self, request: PauseRunRequest, /, *, timeout: float | None = None) -> Run:
+        """PauseRun prevents further steps of a run and of its child runs. Steps in progress end. It survives restarts, and has no effect on an ended run."""
+        answer: Run = await self._unary("PauseRun", request, timeout)
+        return answer
+
+    async def resume_run(self, request: ResumeRunRequest, /, *, timeout: float | None = None) -> Run:
+        """ResumeRun continues a paused run. It has no effect on another run."""
+        answer: Run = await self._unary("ResumeRun", request, timeout)
+        return answer
+
+    async def fork_run(self, request: ForkRunRequest, /, *, timeout: float | None = None) -> Run:
+        """ForkRun starts a new run from one that has ended, with changed inputs or from a later node. The run that has ended stays as it is. The same request id returns the same run."""
+        answer: Run = await self._unary("ForkRun", request, timeout)
+        return answer
+
+    async def retry_run(self, request: RetryRunRequest, /, *, timeout: float | None = None) -> Run:
+        """RetryRun starts a new run from a failed or cancelled one, from a node on: the outputs of the others are kept. The same request id returns the same run."""
+        answer: Run = await self._unary("RetryRun", request, timeout)
+        return answer
+
+    async def get_run_payload(self, request: GetRunPayloadRequest, /, *, timeout: float | None = None) -> RunPayload:
+        """GetRunPayload returns a value of a run that is larger than 64 KiB."""
+        answer: RunPayload = await self._unary("GetRunPayload", request, timeout)
+        return answer
+
+    async def send_signal(self, request: SendSignalRequest, /, *, timeout: float | None = None) -> Signal:
+        """SendSignal sends a signal to a run. It is stored before the call returns, also before a step waits for it."""
+        answer: Signal = await self._unary("SendSignal", request, timeout)
+        return answer
+
+    async def query_run(self, request: QueryRunRequest, /, *, timeout: float | None = None) -> RunQuery:
+        """QueryRun returns the state of a run now: its nodes, their outputs so far, and what it waits for."""
+        answer: RunQuery = await self._unary("QueryRun", request, timeout)
         return answer
 
     async def restart_run(self, request: RestartRunRequest, /, *, timeout: float | None = None) -> Run:

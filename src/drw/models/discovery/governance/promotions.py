@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from drw.api.models.v1.versions_pb2 import ListPromotionsRequest, Promotion
+from drw.api.models.v1.versions_pb2 import CreatePromotionRequest, ListPromotionsRequest, Promotion
 from drw.kernel import paging
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.kernel.rpc import context
@@ -48,21 +48,27 @@ class Promotions:
         self._versions = versions
         self._second_person = second_person
 
-    async def create(self, alias: str, version: str, reason: str) -> Promotion:
-        """Request a promotion.
+    async def create(self, request: CreatePromotionRequest) -> Promotion:
+        """Request a promotion. A repeated `request_id` returns the promotion of the first request.
 
         Raises:
             NotFound: the caller sees no such version of its org.
             ModelNotValidated: the version has no valid validation record.
-            Conflict: another promotion of the alias is pending.
+            Conflict: another promotion of the alias is pending, or the `request_id` is of another request.
         """
+        alias, reason = request.alias, request.reason
         self._registry.aliases.check_name(alias)
         principal = context.caller()
         async with self._aliases.database.transaction() as connection:
-            row = await visible(connection, principal, version)
+            row = await visible(connection, principal, request.version)
             _check_org(row)
-            _check_permitted(row)
             before = await self._aliases.lock_of_org(connection, principal.org, alias)
+            if (earlier := await _requested(connection, principal, request.request_id)) is not None:
+                requested = (earlier["alias"], earlier["version"], earlier["requested_by"])
+                if requested != (alias, row["key"], principal.key):
+                    raise Conflict(f"the request id {request.request_id!r} is that of another request")
+                return _promotion(earlier)
+            _check_permitted(row)
             await _check_kind(connection, row, before)
             cursor = await connection.execute(
                 "select id from promotion where org = %s and alias = %s and state = 'PENDING'", (principal.org, alias)
@@ -70,9 +76,9 @@ class Promotions:
             if pending := await cursor.fetchone():
                 raise Conflict(f"the promotion {pending['id']!r} of {alias!r} is pending: approve or reject it first")
             cursor = await connection.execute(
-                "insert into promotion (org, alias, version, reason, requested_by) values (%s, %s, %s, %s, %s)"
-                " returning id",
-                (principal.org, alias, row["key"], reason, principal.key),
+                "insert into promotion (org, alias, version, reason, requested_by, request_id)"
+                " values (%s, %s, %s, %s, %s, %s) returning id",
+                (principal.org, alias, row["key"], reason, principal.key, request.request_id),
             )
             created = await _get(connection, principal, (await cursor.fetchone() or {})["id"])
             await self._record(connection, "request", created, {"reason": reason})
@@ -223,6 +229,15 @@ async def _get(connection: Connection, principal: Principal, promotion: str, *, 
     if row is None:
         raise PromotionNotFound(promotion)
     return row
+
+
+async def _requested(connection: Connection, principal: Principal, request_id: str) -> Row | None:
+    """Return the promotion that a request with this id has created."""
+    if not request_id:
+        return None
+    query = f"{SELECT} where promotion.org = %s and promotion.request_id = %s"
+    cursor = await connection.execute(query.encode(), (principal.org, request_id))
+    return await cursor.fetchone()
 
 
 async def _decide(connection: Connection, promotion: str, state: str, key: str, reason: str) -> None:

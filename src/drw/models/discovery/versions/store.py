@@ -144,8 +144,8 @@ class VersionStore:
             await self.record(connection, "register", {"id": id_, "org": principal.org}, details)
             return await by_key(connection, key)
 
-    async def add_evaluation(self, name: str, evaluation: Evaluation) -> Row:
-        """Add an evaluation result.
+    async def add_evaluation(self, name: str, evaluation: Evaluation, request_id: str = "") -> Row:
+        """Add an evaluation result, unless a request with this id has added one.
 
         Raises:
             VersionNotFound: the caller sees no such version of its org.
@@ -154,10 +154,13 @@ class VersionStore:
         principal = context.caller()
         async with self.database.transaction() as connection:
             row = await locked(connection, principal, name)
+            repeated = "select from evaluation where version = %s and request_id = %s and request_id <> ''"
+            if await _one(connection, repeated, row["key"], request_id) is not None:
+                return row
             count = await _one(connection, "select count(*) as n from evaluation where version = %s", row["key"])
             if count and count["n"] >= MAX_EVALUATIONS:
                 raise InvalidRequest(f"{row['id']!r} has {count['n']} evaluation results, the maximum")
-            await _insert_evaluation(connection, row["key"], evaluation, principal.key)
+            await _insert_evaluation(connection, row["key"], evaluation, principal.key, request_id)
             details = {"suite": evaluation.suite, "data": evaluation.data, "metrics": dict(evaluation.metrics)}
             await self.record(connection, "evaluate", row, details)
             return await by_key(connection, row["key"])
@@ -315,10 +318,12 @@ async def _existing(connection: Connection, org: str, model: str, digest: str) -
     )
 
 
-async def _insert_evaluation(connection: Connection, key: int, evaluation: Evaluation, by: str) -> None:
+async def _insert_evaluation(
+    connection: Connection, key: int, evaluation: Evaluation, by: str, request_id: str = ""
+) -> None:
     await connection.execute(
-        "insert into evaluation (version, suite, data, metrics, added_by) values (%s, %s, %s, %s, %s)",
-        (key, evaluation.suite, evaluation.data, Jsonb(dict(evaluation.metrics)), by),
+        "insert into evaluation (version, suite, data, metrics, added_by, request_id) values (%s, %s, %s, %s, %s, %s)",
+        (key, evaluation.suite, evaluation.data, Jsonb(dict(evaluation.metrics)), by, request_id),
     )
 
 

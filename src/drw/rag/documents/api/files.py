@@ -9,13 +9,13 @@ from starlette.routing import Route
 
 from drw.kernel.errors import InvalidRequest, TooLarge
 from drw.kernel.rpc import context
+from drw.kernel.storage.blob_store import BlobStore
 from drw.kernel.validation import check_choice
 from drw.rag.documents.api import openai_objects
 from drw.rag.documents.api.pagination import parse_page
 from drw.rag.documents.api.upload import WALLS_ARRAY, UploadForm
 from drw.rag.documents.file_contents import PURPOSES, FileContents
 from drw.rag.documents.library import DocumentLibrary
-from drw.rag.documents.storage.blob_store import BlobStore
 from drw.rag.documents.storage.files import Files
 
 MAX_FORM_BYTES = 64 << 10

@@ -11,8 +11,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from drw.kernel.errors import InvalidRequest
+from drw.kernel.storage.blob_store import PendingBlob
 from drw.rag.documents.parsing.file_types import validate_name
-from drw.rag.documents.storage.blob_store import PendingBlob
 
 PERCENT_ENCODED = re.compile(r"%(?:22|[01][0-9A-Fa-f])")
 WALLS_ARRAY = "walls[]"

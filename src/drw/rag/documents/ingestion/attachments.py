@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drw.kernel.errors import TooLarge
+from drw.kernel.storage.blob_store import BlobStore, PendingBlob
 from drw.kernel.storage.database import Database
 from drw.rag.documents.parsing import file_types
 from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.ports import ParseFailed
 from drw.rag.documents.settings import ParsingSettings as Settings
-from drw.rag.documents.storage.blob_store import BlobStore, PendingBlob
 from drw.rag.documents.storage.files import File, Files
 
 MAX_WARNINGS = 20

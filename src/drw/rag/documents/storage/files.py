@@ -12,10 +12,10 @@ from drw.kernel import walls
 from drw.kernel.errors import NotFound
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.blob_store import BlobStore, ReceivedBlob
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
 from drw.rag.documents.storage import detachment
-from drw.rag.documents.storage.blob_store import BlobStore, ReceivedBlob
 
 LOCK_BLOB = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
 """Serialises uploads and deletions of the same blob."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from drw.kernel import walls
 from drw.kernel.errors import Conflict, InvalidRequest, TooLarge, Unavailable
 from drw.kernel.rpc import context
-from drw.rag.documents.storage.blob_store import BlobStore
+from drw.kernel.storage.blob_store import BlobStore
 from drw.rag.documents.storage.files import File, Files
 
 READ_BYTES = 1 << 20

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from drw.api.models.v1.discovery_rpc import DiscoveryClient
 from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
@@ -37,6 +38,8 @@ class Services:
     """Sends the requests of `http` nodes."""
     declared_events: Mapping[str, WorkflowEvent] = field(default_factory=dict)
     secrets: SecretSource = field(default_factory=lambda: SecretSource(()))
+    discovery: DiscoveryClient | None = None
+    """None: the profile has no model registry."""
 
 
 @dataclass(frozen=True, slots=True)

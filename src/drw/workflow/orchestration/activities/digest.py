@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from drw.api.rag.v1.documents_pb2 import PutFileRequest
 from drw.workflow.orchestration.activities.activity import Activity, Arguments, Services, StepContext
+from drw.workflow.orchestration.activities.grounded import Sentence, render, single_line
 
 MAX_TEXT_BYTES = 32_000
 """Maximum bytes of text in the step's output. The file contains the whole document."""
@@ -18,6 +21,8 @@ class Summary(Arguments):
     name: str
     summary: str
     truncated: bool
+    sentences: list[Sentence] = Field(default_factory=list)
+    """The sentences of the summary. Without them, the document has the summary as it is."""
 
 
 class DigestArguments(Arguments):
@@ -42,20 +47,17 @@ async def perform(services: Services, step_context: StepContext, arguments: Dige
 
 def render_markdown(arguments: DigestArguments) -> str:
     """Return the Markdown."""
-    parts = [f"# {_single_line(arguments.title) or 'Digest'}", f"{len(arguments.summaries)} documents."]
+    parts = [f"# {single_line(arguments.title) or 'Digest'}", f"{len(arguments.summaries)} documents."]
     for summary in arguments.summaries:
         note = "\n\n_Of the beginning of the document only._" if summary.truncated else ""
-        parts.append(f"## {_single_line(summary.name)}\n\n{summary.summary}{note}")
+        text = "\n\n".join(render(summary.sentences)) or summary.summary
+        parts.append(f"## {single_line(summary.name)}\n\n{text}{note}")
     return "\n\n".join(parts) + "\n"
 
 
 def truncate(text: str) -> str:
     """Return the beginning of the text that fits in an output, cut between characters."""
     return text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
-
-
-def _single_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 ACTIVITY = Activity(DigestArguments, ("documents:write",), perform)

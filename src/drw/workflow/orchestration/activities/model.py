@@ -1,4 +1,4 @@
-"""The `model` activity: generates a text with a chat model, and checks its figures against quoted passages."""
+"""The `model` activity: generates a text with a chat model, and checks it against quoted passages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 
 from drw.api.models.v1.serving_pb2 import ChatMessage, ChatRequest
 from drw.workflow.orchestration.activities.activity import Activity, Arguments, Services, StepContext
+from drw.workflow.orchestration.activities.grounded import ground, passage_text
 
 MAX_ANSWER_CHARACTERS = 16_000
 MAX_PASSAGE_CHARACTERS = 2000
@@ -31,11 +32,11 @@ class ModelArguments(Arguments):
 
 
 async def perform(services: Services, step_context: StepContext, arguments: ModelArguments) -> dict[str, Any]:
-    """Return the text, how it ended, and the figures in it that no passage has.
+    """Return the text, how it ended, its sentences with quotes of passages, and the figures that no passage has.
 
-    `supported` is whether there are passages and all figures are in them.
+    `supported` is whether there are passages, and they support every sentence and contain every figure.
     """
-    passages = [_text(passage) for passage in arguments.passages]
+    passages = [passage_text(passage)[:MAX_PASSAGE_CHARACTERS] for passage in arguments.passages]
     parts = [
         chunk
         async for chunk in services.serving.chat(_request(arguments, passages), timeout=step_context.timeout_seconds)
@@ -43,11 +44,13 @@ async def perform(services: Services, step_context: StepContext, arguments: Mode
     text = "".join(part.text for part in parts).strip()[:MAX_ANSWER_CHARACTERS]
     finish = next((part.finish_reason for part in reversed(parts) if part.finish_reason), "")
     figures = unsupported_figures(text, passages)
+    sentences = await ground(text, arguments.passages) if passages else []
     return {
         "text": text,
         "finish_reason": finish,
         "truncated": finish == "length",
-        "supported": bool(passages) and not figures,
+        "supported": bool(sentences) and all(sentence["supported"] for sentence in sentences) and not figures,
+        "sentences": sentences,
         "unsupported_figures": figures,
     }
 
@@ -70,11 +73,6 @@ def _request(arguments: ModelArguments, passages: list[str]) -> ChatRequest:
         temperature=arguments.temperature,
         seed=1,
     )
-
-
-def _text(passage: Any) -> str:
-    text = passage.get("text", "") if isinstance(passage, dict) else passage
-    return str(text)[:MAX_PASSAGE_CHARACTERS]
 
 
 ACTIVITY = Activity(ModelArguments, ("models:invoke",), perform)

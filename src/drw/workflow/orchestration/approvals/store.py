@@ -24,13 +24,14 @@ LATE = "the deadline has passed"
 COLUMNS = """
 select a.*, r.org, r.desk, r.walls, r.template_name, r.key as started_by, r.state as run_state,
        a.deadline <= clock_timestamp() as is_late,
-       array(with recursive restarted (key, restart_of) as (
-                 select r.key, r.restart_of
-                 union all
-                 select old.key, old.restart_of from restarted join run old on old.id = restarted.restart_of
-             ) select distinct key from restarted limit 50) as starters
+       array(with recursive lineage (id, key, origins) as (
+                 select r.id, r.key, array[r.restart_of, r.forked_from, r.parent]
+                 union
+                 select old.id, old.key, array[old.restart_of, old.forked_from, old.parent]
+                 from lineage join run old on old.id = any(lineage.origins)
+             ) select distinct key from lineage) as starters
 """
-"""An approval with its run. `starters` are the keys that started it and the failed runs that it restarts."""
+"""An approval with its run. `starters` are the keys that started it, the runs above it, and those they continue."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from pydantic import Field
 
 from drw.api.workflow.v1.templates_pb2 import Block, Node
 from drw.expressions.cel import evaluate, render
-from drw.kernel.errors import DrwError, InvalidRequest, TooLarge
+from drw.kernel.errors import DrwError, InvalidRequest
 from drw.workflow.orchestration.activities.activity import Arguments, validated
 from drw.workflow.orchestration.compensation.plan import UndoPlan
-from drw.workflow.orchestration.execution import dependency_graph, failures, output_check
+from drw.workflow.orchestration.execution import dependency_graph, failures
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
 from drw.workflow.orchestration.execution.step_arguments import StepArguments
@@ -105,7 +105,7 @@ class Execution:
             if recorded.finished:
                 return recorded.result()
             output = await _CONTROL[step.node.uses](self, step, recorded.decision, scope)
-            output_check.check(step.node, output)
+            await retry_while_unavailable(self.journal.check_output, self.run, step.node, output)
             effect = undo.effect(self.run, output) if undo else None
             await retry_while_unavailable(self.journal.end_step, self.run, step.id, 1, output=output, effect=effect)
             return output
@@ -164,12 +164,6 @@ _CONTROL: dict[str, _ControlFunction] = {
     "loop": Execution._loop,
     "map": Execution._map,
 }
-
-
-def check_size(output: Any) -> None:
-    """Raise `TooLarge` if an output exceeds the bound."""
-    if (size := len(orjson.dumps(output))) > output_check.MAX_OUTPUT_BYTES:
-        raise TooLarge(f"the output has {size} bytes; at most {output_check.MAX_OUTPUT_BYTES}")
 
 
 def _decide(node: Node, arguments: dict[str, Any], scope: Scope) -> dict[str, Any]:

@@ -51,12 +51,20 @@ class ChildRuns:
             parent.caller,
             request,
             template,
-            inputs.validate(template, values),
+            inputs.validate(template, values, self._runs.payloads.limits.value),
             parent=ParentRun(parent.id, parent.depth),
         )
 
-    async def outcome(self, run: str) -> dict[str, Any] | None:
-        """Return state, output and error of a run that has ended, or None."""
-        return await self._database.one(
-            "select state, output, error from run where id = %s and state not in ('QUEUED', 'RUNNING')", run
+    async def outcome(self, parent: Run, run: str) -> dict[str, Any] | None:
+        """Return state, output and error of a child run that has ended, or None.
+
+        Raises:
+            PayloadDamaged: its output cannot be read.
+        """
+        row = await self._database.one(
+            "select state, output, output_payload, error from run where id = %s and state not in ('QUEUED', 'RUNNING')",
+            run,
         )
+        if row is None:
+            return None
+        return row | {"output": await self._runs.payloads.load(parent.caller, row["output"], row["output_payload"])}

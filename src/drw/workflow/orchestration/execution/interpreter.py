@@ -15,7 +15,7 @@ from drw.kernel.observability import gen_ai, telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.transport import translated_errors
 from drw.workflow.orchestration.compensation.compensator import Compensator
-from drw.workflow.orchestration.execution.block_execution import Execution, check_size
+from drw.workflow.orchestration.execution.block_execution import Execution
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
 from drw.workflow.orchestration.execution.step_executor import StepExecutor, retry_while_unavailable
 from drw.workflow.orchestration.execution.waiting import WaitingSteps
@@ -55,8 +55,11 @@ class Interpreter:
         if task := self._executing.get(run_id):
             task.cancel()
 
-    async def _run(self, run: Run) -> Run | None:
+    async def _run(self, acquired: Run) -> Run | None:
         """Execute a run to its end; return it if it was cancelled and undoes its steps next."""
+        run = await retry_while_unavailable(self._journal.with_inputs, acquired)
+        if run is None:
+            return None
         parent = telemetry.incoming_context({"traceparent": run.trace})
         name = run.template.name
         attributes = {gen_ai.OPERATION: gen_ai.WORKFLOW, gen_ai.WORKFLOW_NAME: name, "drw.run": run.id}
@@ -119,7 +122,7 @@ class Interpreter:
                 output = await execution.block(
                     run.template.nodes, _variables(run), "", lambda scope: render(_output(run), scope)
                 )
-                check_size(output)
+                await retry_while_unavailable(self._journal.check_size, run, output)
         except LeadershipLost:
             raise
         except DrwError as error:

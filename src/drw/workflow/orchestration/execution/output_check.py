@@ -1,4 +1,4 @@
-"""Bounds of a step's output: its size, and the JSON Schema of its node."""
+"""The JSON Schema of a step's output."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ import jsonschema_rs
 import orjson
 
 from drw.api.workflow.v1.templates_pb2 import Node
-from drw.kernel.errors import InvalidRequest, TooLarge
-
-MAX_OUTPUT_BYTES = 64 * 1024
+from drw.kernel.errors import InvalidRequest
 
 
 def check(node: Node, output: Any) -> None:
     """Check the output of a node.
 
     Raises:
-        TooLarge: it exceeds `MAX_OUTPUT_BYTES`.
         InvalidRequest: it does not match the schema of the node; the message has the path, but no value.
     """
-    if (size := len(orjson.dumps(output))) > MAX_OUTPUT_BYTES:
-        raise TooLarge(f"its output has {size} bytes; at most {MAX_OUTPUT_BYTES}: write a file and return its id")
     if not node.output_schema_json:
         return
     if (error := next(_validator(node.output_schema_json).iter_errors(output), None)) is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from drw.api.workflow.v1.orchestration_pb2 import AMBIGUOUS, PERMANENT, FailureClass
-from drw.api.workflow.v1.templates_pb2 import Template
+from drw.api.workflow.v1.templates_pb2 import Node, Template
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
@@ -22,9 +22,14 @@ from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events, failed_runs
 from drw.workflow.orchestration.compensation import steps as undo
-from drw.workflow.orchestration.execution import signals
+from drw.workflow.orchestration.control.pauses import RunPaused, check_not_paused, once_resumed
+from drw.workflow.orchestration.control.run_queue import DISPATCHED, QUEUE_LOCK, START_NEXT, QueueLimits
+from drw.workflow.orchestration.execution import output_check, signals
+from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.metrics import ENDED_RUNS
+from drw.workflow.orchestration.payloads.payload_store import PayloadDamaged, PayloadStore, Reference, Stored
 from drw.workflow.orchestration.ports import LeadershipLost
+from drw.workflow.orchestration.runs import CHANNEL as RUN_CHANNEL
 from drw.workflow.orchestration.runs import cancel_children, cancel_open_steps
 
 
@@ -37,11 +42,14 @@ class Run:
     caller: Principal
     template: Template
     inputs: dict[str, Any]
+    """The small inputs, until `RunJournal.with_inputs` reads the others."""
     trace: str
     started_at: str = ""
     """When it was started, as the journal has it."""
     depth: int = 0
     """The number of runs above it."""
+    inputs_payload: Reference | None = None
+    """Reference to all inputs, if they are a payload."""
     undo_state: str = ""
     """The state in which it ends after its steps are undone; empty: it does not undo them."""
     undo_reason: str = ""
@@ -97,17 +105,31 @@ class RunJournal:
     """The tables `run` and `step`, as used by the executor.
 
     A run that was interrupted more than `max_interruptions` times without a finished step fails: it may be the cause.
+    Methods that begin a step, or end a run, wait while the run is paused.
     """
 
-    def __init__(self, database: Database, audit: AuditWriter, max_interruptions: int = 20) -> None:
+    def __init__(
+        self,
+        database: Database,
+        audit: AuditWriter,
+        payloads: PayloadStore,
+        notifications: Signals,
+        queue_limits: QueueLimits,
+        max_interruptions: int = 20,
+    ) -> None:
         self._database = database
         self._audit = audit
+        self._payloads = payloads
+        self._notifications = notifications
+        self._queue_limits = queue_limits
         self._max_interruptions = max_interruptions
 
     async def queued_runs(self) -> list[str]:
-        """Return the queued runs, oldest first."""
-        rows = await self._database.all("select id from run where state = 'QUEUED' order by created_at")
-        return [row["id"] for row in rows]
+        """Return the queued runs that can start, in the order in which they start."""
+        async with self._database.transaction() as connection:
+            await connection.execute("select pg_advisory_xact_lock(%s)", (QUEUE_LOCK,))
+            await connection.execute(START_NEXT, self._queue_limits.parameters())
+            return [row["id"] for row in await (await connection.execute(DISPATCHED)).fetchall()]
 
     async def ended_runs(self, runs: list[str]) -> list[str]:
         """Return those of the runs that have ended."""
@@ -121,7 +143,8 @@ class RunJournal:
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
                 "update run set fence = fence + 1, state = 'RUNNING',"
-                " interruptions = case when fence = 0 then 0 else interruptions + 1 end"
+                " interruptions = case when fence = 0 then 0 when paused_at is null then interruptions + 1"
+                " else interruptions end"
                 " where id = %s and state in ('QUEUED', 'RUNNING') returning *",
                 (run,),
             )
@@ -139,6 +162,15 @@ class RunJournal:
             ENDED_RUNS.labels("failed").inc()
             return None
         return acquired
+
+    async def with_inputs(self, run: Run) -> Run | None:
+        """Return an acquired run with all inputs. If they are damaged, end the run and return None."""
+        try:
+            return replace(run, inputs=await self._payloads.load(run.caller, run.inputs, run.inputs_payload))
+        except PayloadDamaged as error:
+            with context.acting_for(run.caller):
+                await self.end_run(run, error=error.message)
+            return None
 
     async def acquire_undo(self, run: Run) -> Run | None:
         """Return a run that was cancelled while this process executed it, to undo its steps; None: it does not.
@@ -192,14 +224,19 @@ class RunJournal:
 
         Raises:
             LeadershipLost: this process no longer owns the run.
+            PayloadDamaged: the step has succeeded, and its output cannot be read.
         """
+        attempt, reference = await once_resumed(self._notifications, lambda: self._begin_step(run, step))
+        return replace(attempt, output=await self._payloads.load(run.caller, attempt.output, reference))
+
+    async def _begin_step(self, run: Run, step: str) -> tuple[Attempt, dict[str, Any] | None]:
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await _add_step(connection, run.id, step)
             cursor = await connection.execute(
                 "update step set attempts = attempts + 1, state = 'RUNNING',"
                 " started_at = coalesce(started_at, clock_timestamp())"
-                " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')"
+                " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING') and not run_is_paused(run)"
                 " returning attempts, old.state as previous",
                 (run.id, step),
             )
@@ -209,32 +246,50 @@ class RunJournal:
             detail = "" if number == 1 else f"attempt {number}"
             await events.add(connection, run.id, "started", step=step, detail=detail)
             await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": number})
-        return Attempt(number, after_interruption=row["previous"] == "RUNNING")
+        return Attempt(number, after_interruption=row["previous"] == "RUNNING"), None
 
     async def open_step(self, run: Run, step: str, decision: Any) -> OpenStep:
         """Record what a control node or a waiting step decided; return what it decided first.
 
         Raises:
             LeadershipLost: this process no longer owns the run.
+            PayloadDamaged: what the step decided, or its output, cannot be read.
         """
+        decision_json = orjson.dumps(decision)
+        await self._payloads.check(run.caller, run.id, len(decision_json))
+        stored = await self._payloads.store(run.caller, run.id, decision_json)
+        row = await once_resumed(self._notifications, lambda: self._open_step(run, step, stored))
+        if row is None:
+            return OpenStep(decision)
+        if row["state"] not in ("RUNNING", "SUCCEEDED", "FAILED"):
+            raise _cannot_execute(run, step)
+        return OpenStep(
+            await self._payloads.load(run.caller, row["decision"], row["decision_payload"]),
+            finished=row["state"] != "RUNNING",
+            output=await self._payloads.load(run.caller, row["output"], row["output_payload"]),
+            error=row["error"] if row["state"] == "FAILED" else "",
+        )
+
+    async def _open_step(self, run: Run, step: str, decision: Stored) -> dict[str, Any] | None:
+        """Open a step and return None, or return the step that was opened before."""
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await _add_step(connection, run.id, step)
             cursor = await connection.execute(
-                "update step set attempts = 1, state = 'RUNNING', decision = %s, started_at = clock_timestamp()"
-                " where run = %s and id = %s and state = 'QUEUED'",
-                (orjson.dumps(decision).decode(), run.id, step),
+                "update step set attempts = 1, state = 'RUNNING', decision = %s, decision_payload = %s,"
+                " started_at = clock_timestamp()"
+                " where run = %s and id = %s and state = 'QUEUED' and not run_is_paused(run)",
+                (decision.inline, decision.reference, run.id, step),
             )
             if cursor.rowcount:
                 await events.add(connection, run.id, "started", step=step)
                 await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": 1})
-                return OpenStep(decision)
+                return None
             cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
-            row = await cursor.fetchone()
-        if row is None or row["state"] not in ("RUNNING", "SUCCEEDED", "FAILED"):
-            raise _cannot_execute(run, step)
-        error = row["error"] if row["state"] == "FAILED" else ""
-        return OpenStep(row["decision"], finished=row["state"] != "RUNNING", output=row["output"], error=error)
+            row = await cursor.fetchone() or {"state": ""}
+        if row["state"] == "QUEUED":
+            raise RunPaused(f"the run {run.id!r} is paused")
+        return row
 
     async def fail_open_step(self, run: Run, step: str, failure: StepFailure) -> None:
         """Record that a control node or a waiting step has failed, even before it was opened."""
@@ -254,6 +309,20 @@ class RunJournal:
             details = {"attempt": attempt, "class": FailureClass.Name(failure.failure_class)}
             await self._record_step(connection, "step.retry", run, step, "failed", details)
 
+    async def check_output(self, run: Run, node: Node, output: Any) -> None:
+        """Check the output of a step before it is recorded.
+
+        Raises:
+            TooLarge: it exceeds the bounds of payloads.
+            InvalidRequest: it does not match the schema of the node.
+        """
+        await self.check_size(run, output)
+        output_check.check(node, output)
+
+    async def check_size(self, run: Run, output: Any) -> None:
+        """Raise `TooLarge` if an output exceeds the bounds of payloads."""
+        await self._payloads.check(run.caller, run.id, len(orjson.dumps(output)))
+
     async def end_step(
         self,
         run: Run,
@@ -266,16 +335,18 @@ class RunJournal:
     ) -> None:
         """Record the end of a step once, with its effect; with a failure, it failed permanently."""
         state = "failed" if failure else "succeeded"
-        output_json = orjson.dumps(output).decode()
+        output_json = orjson.dumps(output)
+        stored = Stored(None) if failure else await self._payloads.store(run.caller, run.id, output_json)
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             cursor = await connection.execute(
                 "with progress as (update run set interruptions = 0 where id = %s and interruptions > 0)"
                 " update step set state = %s, error = %s, failure_class = %s, reason = %s, output = %s,"
-                " ended_at = clock_timestamp() where run = %s and id = %s and ended_at is null",
+                " output_payload = %s, ended_at = clock_timestamp()"
+                " where run = %s and id = %s and ended_at is null",
                 (
                     *(run.id, state.upper(), *_failure_columns(failure)),
-                    *(None if failure else output_json, run.id, step),
+                    *(stored.inline, stored.reference, run.id, step),
                 ),
             )
             if not cursor.rowcount:
@@ -293,28 +364,42 @@ class RunJournal:
 
         `not_undone`: a compensation failed, which is a dead letter.
         """
-        async with self._database.transaction() as connection:
-            await events.lock_run(connection, run.id, run.fence)
-            state = await self._end_run(connection, run, output, error, not_undone=not_undone)
-        ENDED_RUNS.labels(state).inc()
+        output_json = orjson.dumps(output)
+        stored = Stored(None) if error else await self._payloads.store(run.caller, run.id, output_json)
+
+        async def end() -> str:
+            async with self._database.transaction() as connection:
+                await events.lock_run(connection, run.id, run.fence)
+                await check_not_paused(connection, run.id)
+                return await self._end_run(connection, run, stored, digest(output_json), error, not_undone=not_undone)
+
+        ENDED_RUNS.labels(await once_resumed(self._notifications, end)).inc()
 
     async def _end_run(
-        self, connection: Connection, run: Run, output: Any, error: str, *, not_undone: bool = False
+        self,
+        connection: Connection,
+        run: Run,
+        output: Stored,
+        output_digest: str,
+        error: str,
+        *,
+        not_undone: bool = False,
     ) -> str:
         state = run.undo_state.lower() or ("failed" if error else "succeeded")
-        output_json = orjson.dumps(output).decode()
         await events.add(connection, run.id, state, detail=error)
         await connection.execute(
-            "update run set state = %s, error = %s, output = %s, ended_at = clock_timestamp() where id = %s",
-            (state.upper(), error, None if error else output_json, run.id),
+            "update run set state = %s, error = %s, output = %s, output_payload = %s, ended_at = clock_timestamp()"
+            " where id = %s",
+            (state.upper(), error, output.inline, output.reference, run.id),
         )
         if not_undone or (state == "failed" and not run.depth):  # the failure of a child run fails its parent
             await failed_runs.number(connection, run.id)
         await cancel_open_steps(connection, run.id)
         await cancel_children(connection, self._audit, run.id)
         await signals.notify(connection)
+        await connection.execute("select pg_notify(%s, '')", (RUN_CHANNEL,))  # another run can start
         outcome = "ok" if state == "succeeded" else state
-        details = {"output": digest(output_json), "fence": run.fence} | ({"not_undone": True} if not_undone else {})
+        details = {"output": output_digest, "fence": run.fence} | ({"not_undone": True} if not_undone else {})
         await self._audit.record("run.end", run.id, outcome=outcome, details=details, connection=connection)
         return state
 
@@ -341,7 +426,7 @@ class RunJournal:
         await _fail_running_steps(connection, run, StepFailure(error, reason="Interrupted"))
         reason = f"{run.undo_reason}; not all steps are undone: {error}" if run.undo_state else error
         with context.acting_for(run.caller):
-            await self._end_run(connection, run, None, reason, not_undone=bool(run.undo_state))
+            await self._end_run(connection, run, Stored(None), digest("null"), reason, not_undone=bool(run.undo_state))
 
     async def _record_step(
         self, connection: Connection, action: str, run: Run, step: str, outcome: str, details: dict[str, Any]
@@ -373,6 +458,7 @@ def _run(row: dict[str, Any]) -> Run:
         trace=row["trace"],
         started_at=row["created_at"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         depth=row["depth"],
+        inputs_payload=row["inputs_payload"],
         undo_state=row["undo_state"],
         undo_reason=row["undo_reason"],
     )
@@ -383,13 +469,16 @@ def _failure_columns(failure: StepFailure | None) -> tuple[str, str, str]:
     return (failure.error, FailureClass.Name(failure.failure_class), failure.reason) if failure else ("", "", "")
 
 
-async def _finished_attempt(connection: Connection, run: Run, step: str) -> Attempt:
+async def _finished_attempt(connection: Connection, run: Run, step: str) -> tuple[Attempt, dict[str, Any] | None]:
+    """Return the result of a step that cannot begin, and the reference to its output."""
     cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
     row = await cursor.fetchone()
     if row is None or row["state"] == "CANCELLED":
         raise _cannot_execute(run, step)
+    if row["state"] not in ("SUCCEEDED", "FAILED"):
+        raise RunPaused(f"the run {run.id!r} is paused")
     error = row["error"] if row["state"] == "FAILED" else ""
-    return Attempt(row["attempts"], finished=True, output=row["output"], error=error)
+    return Attempt(row["attempts"], finished=True, output=row["output"], error=error), row["output_payload"]
 
 
 async def _add_step(connection: Connection, run: str, step: str) -> None:

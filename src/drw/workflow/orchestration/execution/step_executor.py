@@ -16,7 +16,7 @@ from drw.killswitch.watch import Killed, KillList
 from drw.workflow.orchestration.activities import ACTIVITIES, Services
 from drw.workflow.orchestration.compensation.plan import UndoPlan, both
 from drw.workflow.orchestration.execution import attempts as activity_calls
-from drw.workflow.orchestration.execution import failures, output_check, retries
+from drw.workflow.orchestration.execution import failures, retries
 from drw.workflow.orchestration.execution.attempts import Result
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
@@ -117,7 +117,7 @@ class StepExecutor:
                     result = await activity_calls.perform(self._services, run, step, arguments, seconds)
             except TimeoutError as error:
                 raise DeadlineExceeded(f"it did not finish within {seconds:g} s") from error
-        output_check.check(step.node, result.output)
+        await retry_while_unavailable(self._journal.check_output, run, step.node, result.output)
         return result
 
     async def _record_retry(

@@ -8,8 +8,9 @@ from drw.api.workflow.v1.state_pb2 import DeleteRunEventsRequest
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
+from drw.workflow.orchestration.payloads.payload_store import PayloadStore
 from drw.workflow.orchestration.ports import Engine
-from drw.workflow.orchestration.retention.deletion import DeletedRun, Forget, RunDeletion
+from drw.workflow.orchestration.retention.deletion import DeletedRun, RunDeletion
 from drw.workflow.orchestration.settings import Settings
 
 
@@ -19,9 +20,9 @@ def build_retention(
     database: Database,
     engine: Engine,
     state: StateClient,
-    *stores: Forget,
+    payloads: PayloadStore,
 ) -> RunDeletion:
-    """Return the deletion of runs. `stores` are further ones that have rows of runs, such as that of large payloads."""
+    """Return the deletion of runs from all stores that have rows of them."""
 
     async def forget_journal(runs: Sequence[DeletedRun]) -> None:
         await engine.forget_runs([run.id for run in runs])
@@ -30,10 +31,13 @@ def build_retention(
         deleted = [DeleteRunEventsRequest.DeletedRun(org=run.org, desk=run.desk, run=run.id) for run in runs]
         await state.delete_run_events(DeleteRunEventsRequest(runs=deleted))
 
+    async def forget_payloads(runs: Sequence[DeletedRun]) -> None:
+        await payloads.delete([run.id for run in runs])
+
     return RunDeletion(
         database,
         scope.audit(),
         settings.retention_days,
         settings.retention_interval_seconds,
-        [forget_journal, forget_events, *stores],
+        [forget_journal, forget_events, forget_payloads],
     )

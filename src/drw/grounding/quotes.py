@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from drw.rag.retrieval import figures
+from drw.grounding import figures
 
 MAX_CHARACTERS = 300
 SEGMENT = re.compile(r"[^\n]+?(?:[.!?](?=\s|$)|(?=\n|$))")

@@ -1,0 +1,1 @@
+"""Checks of generated texts against the passages that they rest on."""

@@ -1,0 +1,1 @@
+"""Control of runs by callers: pause, fork, retry, signals and queries."""

@@ -1,0 +1,1 @@
+"""Payloads: values of runs above 64 KiB, stored as blobs."""
