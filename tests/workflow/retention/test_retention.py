@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import redis
 
-from drw.api.workflow.v1.orchestration_pb2 import Run
+from drw.api.workflow.v1.orchestration_pb2 import ForkRunRequest, Run
 from drw.api.workflow.v1.orchestration_rpc import OrchestrationClient
 from drw.api.workflow.v1.retention_pb2 import Hold, ListHoldsRequest, PlaceHoldRequest, ReleaseHoldRequest
 from drw.kernel.errors import Forbidden, InvalidRequest, NotFound, RateLimited, Unavailable
@@ -27,12 +27,20 @@ from workflow.retention.runs import insert_runs, leads, row_counts
 from workflow.templates.test_nodes import LOOP, PARENT
 
 WAIT = "name: {name}\ndescription: Waits.\nnodes: [{{id: w, uses: wait}}]\noutput: 1\nretention_days: {days}\n"
+LARGE = """
+name: large
+description: Has a large output.
+nodes:
+  - {id: make, uses: python, with: {function: text, arguments: {size: 200000}}}
+  - {id: last, uses: wait, needs: [make], with: {seconds: 0}}
+output: 1
+"""
 SERVICES = FAST_SETTINGS | {
     "orchestration": {
         "initial_retry_seconds": 0.01,
         "retention_days": 30,
         "retention_interval_seconds": 0.1,
-        "functions": {"double": "workflow.functions:double"},
+        "functions": {"double": "workflow.functions:double", "text": "workflow.functions:text"},
     }
 }
 
@@ -137,6 +145,30 @@ async def test_all_rows_of_a_run_are_deleted_in_all_stores(harness: WorkflowHarn
     with psycopg.connect(harness.profile.postgres) as connection:
         connection.execute("update orchestration.run set ended_at = ended_at - interval '31 days'")
     await until(lambda: counts_of(0, 0, 0, 0), "the deletion in several batches")
+
+
+async def test_payloads_are_deleted_with_the_last_run_that_has_them(harness: WorkflowHarness) -> None:
+    run = await ended(harness, LARGE, 1)
+    with acting_for(harness.caller):
+        fork = await harness.host.client(OrchestrationClient).fork_run(ForkRunRequest(run=run.id, from_step="last"))
+    await harness.wait_until_ended(fork)
+    await published(harness)
+
+    def owners(*expected: str) -> bool:
+        with psycopg.connect(harness.profile.postgres) as connection:
+            has_finished = connection.execute("select from orchestration.deleted_run").fetchone() is None
+            rows = connection.execute("select run from orchestration.payload")
+            return has_finished and {row[0] for row in rows} == set(expected)
+
+    def blobs() -> list[Path]:
+        return list((harness.profile.data / "orchestration" / "payloads").glob("*/content/??/*"))
+
+    assert owners(run.id, fork.id) and len(blobs()) == 1
+    age(harness, 31, run.id)
+    await until(lambda: owners(fork.id), "the deletion of the run")
+    assert len(blobs()) == 1
+    age(harness, 31, fork.id)
+    await until(lambda: owners() and not blobs(), "the deletion of the fork")
 
 
 async def test_a_held_run_is_never_deleted(harness: WorkflowHarness) -> None:
