@@ -314,12 +314,19 @@ class ServiceContext:
             return adapter(validated(settings, section, f"{self._service.name}.{name}"))
         return adapter()
 
-    async def database(self, *, pool_size: int = 4, required: bool = True) -> Database:
+    async def database(
+        self, *, pool_size: int = 4, required: bool = True, idle_transaction_seconds: float | None = None
+    ) -> Database:
         """Return the PostgreSQL schema of the service, migrated to the newest version.
 
-        `required`: the service is not ready without the database.
+        `required`: the service is not ready without the database. `idle_transaction_seconds`: see `Database`.
         """
-        database = Database(self._host.profile.postgres, self._service.name, pool_size=pool_size)
+        database = Database(
+            self._host.profile.postgres,
+            self._service.name,
+            pool_size=pool_size,
+            idle_transaction_seconds=idle_transaction_seconds,
+        )
         await database.start(self._service.package)
         self.on_stop(database.stop)
         if required:

@@ -63,17 +63,25 @@ class Connection(psycopg.AsyncConnection[DictRow]):
 class Database:
     """The schema of one service, with a connection pool.
 
+    With `idle_transaction_seconds`, PostgreSQL rolls back a transaction whose process is silent for that long, so that
+    a frozen process holds no locks of rows.
+
     Raises:
         ConfigError: `dsn` is not a connection string.
     """
 
-    def __init__(self, dsn: str, schema: str, *, pool_size: int = 4) -> None:
+    def __init__(
+        self, dsn: str, schema: str, *, pool_size: int = 4, idle_transaction_seconds: float | None = None
+    ) -> None:
+        options = f"-c search_path={schema},public"
+        if idle_transaction_seconds:
+            options += f" -c idle_in_transaction_session_timeout={round(idle_transaction_seconds * 1000)}"
         self._dsn = _with_connection_defaults(dsn)
         self._schema = schema
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self._dsn,
             connection_class=Connection,
-            kwargs={"row_factory": dict_row, "options": f"-c search_path={schema},public"},
+            kwargs={"row_factory": dict_row, "options": options},
             min_size=0,
             max_size=pool_size,
             timeout=5.0,

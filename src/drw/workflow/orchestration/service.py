@@ -57,6 +57,7 @@ from drw.workflow.orchestration.approvals import Approvals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.leader_election import LeaderElection
+from drw.workflow.orchestration.execution.lease import Lease
 from drw.workflow.orchestration.execution.run_journal import RunJournal
 from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import StepExecutor
@@ -212,13 +213,14 @@ async def build(scope: ServiceContext) -> Orchestration:
     """Build the service from its settings."""
     settings = scope.settings(Settings)
     dsn = scope.profile.postgres
-    database = await scope.database()
+    database = await scope.database(idle_transaction_seconds=settings.lease_seconds)
     await create_tables(database)
-    journal = RunJournal(database, scope.audit(), settings.max_interruptions)
+    journal = RunJournal(database, scope.audit(), settings.max_interruptions, settings.executor)
+    lease = Lease()
     services = Services(
-        scope.client(DocumentsClient),
-        scope.client(ServingClient),
-        scope.client(RetrievalClient),
+        lease.fenced(scope.client(DocumentsClient)),
+        lease.fenced(scope.client(ServingClient)),
+        lease.fenced(scope.client(RetrievalClient)),
         python_function.load(settings.functions),
     )
     runs = Runs(database, scope.audit(), settings.max_open_runs)
@@ -226,19 +228,22 @@ async def build(scope: ServiceContext) -> Orchestration:
     signals = Signals(database)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
-    step_executor = StepExecutor(journal, services, settings.initial_retry_seconds, kills)
+    step_executor = StepExecutor(journal, services, settings.initial_retry_seconds, kills, lease)
     templates = scope.client(TemplatesClient)
     children = ChildRuns(database, runs, templates, kills, check_scopes)
     waiting = WaitingSteps(journal, approvals, children, signals)
     interpreter = Interpreter(journal, step_executor, waiting, settings.max_concurrent_steps)
-    engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": settings.executor})  # type: ignore[type-abstract]
+    engine_settings = {"dsn": dsn, "executor": settings.executor, "idle_transaction_seconds": settings.lease_seconds}
+    engine = scope.make_adapter(Engine, "dbos_engine", engine_settings)  # type: ignore[type-abstract]
     relay = OutboxRelay(database, scope.client(StateClient))
-    leader = LeaderElection(settings.executor, database, journal, engine, interpreter, relay, signals)
+    leader = LeaderElection(
+        settings.executor, settings.lease_seconds, database, journal, engine, interpreter, relay, signals, lease
+    )
     scope.background(leader.run)
 
     permissions = PresentPermissions(scope.client(AuthenticationClient) if scope.has("authentication") else None)
     preparation = Preparation(permissions, templates, kills)
-    schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_leader)
+    schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_coordinator)
 
     async def describe() -> str:
         if relay.error_message:

@@ -17,13 +17,29 @@ from drw.api.workflow.v1.templates_pb2 import Template
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
+from drw.kernel.storage import advisory_lock
+from drw.kernel.storage.advisory_lock import LockId
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events, failed_runs
 from drw.workflow.orchestration.execution import signals
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 from drw.workflow.orchestration.ports import LeadershipLost
-from drw.workflow.orchestration.runs import cancel_children, cancel_open_steps
+from drw.workflow.orchestration.runs import CHANNEL, cancel_children, cancel_open_steps
+
+ACQUIRE = """
+update run set fence = fence + 1, state = 'RUNNING', executor = %(executor)s,
+    interruptions = case when fence = 0 then 0 when waiting and not active then greatest(0, interruptions)
+                    else interruptions + 1 end
+from (
+    select coalesce(bool_or(decision ->> 'until' is not null), false) as waiting,
+           coalesce(bool_or(decision is null), false) as active
+    from step where run = %(run)s and state in ('RUNNING', 'RETRYING')
+) as steps
+where id = %(run)s and state in ('QUEUED', 'RUNNING')
+returning run.*
+"""
+"""An interruption counts unless the run only waits for a time, an approval or another run, which ends no process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +110,45 @@ class RunJournal:
     A run that was interrupted more than `max_interruptions` times without a finished step fails: it may be the cause.
     """
 
-    def __init__(self, database: Database, audit: AuditWriter, max_interruptions: int = 20) -> None:
+    def __init__(self, database: Database, audit: AuditWriter, max_interruptions: int = 20, executor: str = "") -> None:
         self._database = database
         self._audit = audit
         self._max_interruptions = max_interruptions
+        self._executor = executor
 
-    async def queued_runs(self) -> list[str]:
-        """Return the queued runs, oldest first."""
-        rows = await self._database.all("select id from run where state = 'QUEUED' order by created_at")
+    async def claim_runs(self, limit: int) -> list[str]:
+        """Claim queued runs for this executor, oldest first, that no other executor has claimed; return them."""
+        rows = await self._database.all(
+            "with claimed as (update run set executor = %s where id in (select id from run"
+            " where state = 'QUEUED' and executor = '' order by created_at limit %s for update skip locked)"
+            " returning id, created_at) select id from claimed order by created_at",
+            self._executor,
+            limit,
+        )
         return [row["id"] for row in rows]
+
+    async def fence_runs(self, executor: str) -> None:
+        """Reject later writes of an executor that has lost its runs, and return those that it only claimed."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "update run set fence = fence + (state = 'RUNNING')::int,"
+                " executor = case when state = 'QUEUED' then '' else executor end"
+                " where executor = %s and state in ('QUEUED', 'RUNNING')",
+                (executor,),
+            )
+            await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+
+    async def executors_without_leader(self, lock_kind: int) -> list[str]:
+        """Return the other executors that have unfinished runs, and whose lock of this kind nobody holds."""
+        rows = await self._database.all(
+            "select distinct executor from run where state in ('QUEUED', 'RUNNING') and executor not in ('', %s)",
+            self._executor,
+        )
+        if not rows:
+            return []
+        held = {row["number"] for row in await self._database.all(advisory_lock.holders_query(lock_kind))}
+        names = [row["executor"] for row in rows]
+        return [name for name in names if LockId.named(lock_kind, name).number % 2**32 not in held]
 
     async def ended_runs(self, runs: list[str]) -> list[str]:
         """Return those of the runs that have ended."""
@@ -114,12 +160,7 @@ class RunJournal:
     async def acquire(self, run: str) -> Run | None:
         """Take ownership of the run; return None if it has ended."""
         async with self._database.transaction() as connection:
-            cursor = await connection.execute(
-                "update run set fence = fence + 1, state = 'RUNNING',"
-                " interruptions = case when fence = 0 then 0 else interruptions + 1 end"
-                " where id = %s and state in ('QUEUED', 'RUNNING') returning *",
-                (run,),
-            )
+            cursor = await connection.execute(ACQUIRE, {"executor": self._executor, "run": run})
             if (row := await cursor.fetchone()) is None:
                 return None
             detail = "" if row["fence"] == 1 else "resumed"
@@ -136,8 +177,10 @@ class RunJournal:
     async def release(self, runs: list[str]) -> None:
         """Record that this process stopped these runs on purpose, which is no interruption."""
         await self._database.all(
-            "update run set interruptions = interruptions - 1 where id = any(%s) and state = 'RUNNING' returning id",
+            "update run set interruptions = greatest(-1, interruptions - 1)"
+            " where id = any(%s) and state = 'RUNNING' and executor = %s returning id",
             runs,
+            self._executor,
         )
 
     async def begin_step(self, run: Run, step: str) -> Attempt:

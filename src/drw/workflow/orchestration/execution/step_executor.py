@@ -16,6 +16,7 @@ from drw.killswitch.watch import Killed, KillList
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, StepContext
 from drw.workflow.orchestration.execution import failures, output_check, retries
 from drw.workflow.orchestration.execution.dependency_graph import Step
+from drw.workflow.orchestration.execution.lease import Lease
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
 from drw.workflow.orchestration.metrics import STEP_ATTEMPTS
 from drw.workflow.orchestration.ports import LeadershipLost
@@ -37,8 +38,11 @@ class _Interrupted(DrwError):
 class StepExecutor:
     """Executes the steps of all runs of this process."""
 
-    def __init__(self, journal: RunJournal, services: Services, initial_retry_seconds: float, kills: KillList) -> None:
+    def __init__(
+        self, journal: RunJournal, services: Services, initial_retry_seconds: float, kills: KillList, lease: Lease
+    ) -> None:
         self._journal = journal
+        self._lease = lease
         self._kills = kills
         self._services = services
         self._initial_retry_seconds = initial_retry_seconds
@@ -104,6 +108,7 @@ class StepExecutor:
         activity = ACTIVITIES[step.node.uses]
         seconds = float(step.node.timeout_seconds or 120)
         step_context = StepContext(run.id, step.id, seconds)
+        self._lease.check()
         with context.acting_for(run.caller), context.deadline(seconds), translated_errors("orchestration", step.id):
             try:
                 async with asyncio.timeout(seconds):
