@@ -28,3 +28,8 @@ async def record(arguments: Mapping[str, Any], step: StepContext) -> dict[str, A
     while path.with_suffix(".gate").exists():
         await asyncio.sleep(0.02)
     return {}
+
+
+async def nothing(arguments: Mapping[str, Any], step: StepContext) -> dict[str, Any]:
+    """Return the arguments."""
+    return dict(arguments)

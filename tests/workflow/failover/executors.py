@@ -28,7 +28,7 @@ SETTINGS = """
 executor = "{executor}"
 lease_seconds = {lease_seconds}
 max_open_runs = 1000
-functions = {{ record = "workflow.functions:record" }}
+functions = {{ record = "workflow.functions:record", nothing = "workflow.functions:nothing" }}
 """
 
 

@@ -1,0 +1,42 @@
+"""Drives one workflow engine by commands on standard input: `{"runs": 200, "steps": 3, "at_once": 50}`.
+
+The answer has the seconds until all runs were started, and until all have ended. It imports the standard library only,
+since it also runs in the environments of other engines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+StartRun = Callable[[int], Awaitable[Awaitable[object]]]
+"""Starts a run with a number of steps; returns what waits for its end."""
+
+
+async def drive(start_run: StartRun) -> None:
+    """Execute commands until standard input ends."""
+    print("ready", flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        command = json.loads(line)
+        print(json.dumps(await measure(start_run, **command)), flush=True)
+
+
+async def measure(start_run: StartRun, runs: int, steps: int, at_once: int) -> dict[str, float]:
+    """Start runs, at most `at_once` at the same time, and wait until all have ended."""
+    started_at, remaining, pending = time.perf_counter(), iter(range(runs)), []
+
+    async def work() -> None:
+        for _ in remaining:
+            ended = await start_run(steps)
+            if at_once == 1:
+                await ended
+            else:
+                pending.append(ended)
+
+    await asyncio.gather(*(work() for _ in range(at_once)))
+    started = time.perf_counter() - started_at
+    await asyncio.gather(*pending)
+    return {"started": started, "ended": time.perf_counter() - started_at}
