@@ -16,7 +16,7 @@ from workflow_driver import drive  # type: ignore[import-not-found, unused-ignor
 QUEUE = "bench"
 
 
-@activity.defn
+@activity.defn  # type: ignore[untyped-decorator, unused-ignore]
 async def step(number: int) -> dict[str, int]:
     """Do nothing."""
     return {"value": number}
@@ -26,7 +26,7 @@ async def step(number: int) -> dict[str, int]:
 class Run:
     """Executes the steps one after another."""
 
-    @workflow.run
+    @workflow.run  # type: ignore[untyped-decorator, unused-ignore]
     async def run(self, steps: int) -> None:
         """Execute the steps."""
         for number in range(steps):

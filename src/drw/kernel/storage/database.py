@@ -7,7 +7,7 @@ import logging
 import os
 import select
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib import resources
 from typing import Any, LiteralString
@@ -16,6 +16,7 @@ import psycopg
 from psycopg import sql
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -189,9 +190,17 @@ class Database:
             raise database_unavailable() from error
 
     async def all(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
-        """Run one query in a transaction, with a pooled connection, and return its rows."""
+        """Run one query in its own transaction, with a pooled connection and one round trip, and return its rows."""
+        return await self.all_named(query, args)
+
+    async def all_named(self, query: LiteralString, values: Sequence[Any] | Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Run one query like `all`, with values by name."""
         async with self.transaction() as connection:
-            return await (await connection.execute(query, args)).fetchall()
+            await connection.set_autocommit(True)
+            try:
+                return await (await connection.execute(query, values)).fetchall()
+            finally:
+                await _end_autocommit(connection)
 
     async def one(self, query: LiteralString, *args: Any) -> dict[str, Any] | None:
         """Run one query like `all`, and return its first row, or None."""
@@ -268,6 +277,14 @@ async def _check_not_closed(connection: Connection) -> None:
     poller.register(connection.fileno(), select.POLLIN)
     if poller.poll(0):
         await AsyncConnectionPool.check_connection(connection)
+
+
+async def _end_autocommit(connection: Connection) -> None:
+    """Prepare a pooled connection for transactions; close it if its statement has not ended."""
+    if connection.pgconn.transaction_status == TransactionStatus.IDLE:
+        await connection.set_autocommit(False)
+    else:
+        await connection.close()
 
 
 async def _is_alive(connection: Connection) -> bool:

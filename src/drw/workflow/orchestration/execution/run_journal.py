@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any
+from typing import Any, LiteralString
 
 import orjson
 
@@ -23,23 +23,10 @@ from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events, failed_runs
 from drw.workflow.orchestration.execution import signals
+from drw.workflow.orchestration.execution.statements import ACQUIRE, BEGIN_STEP, END_STEP
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 from drw.workflow.orchestration.ports import LeadershipLost
 from drw.workflow.orchestration.runs import CHANNEL, cancel_children, cancel_open_steps
-
-ACQUIRE = """
-update run set fence = fence + 1, state = 'RUNNING', executor = %(executor)s,
-    interruptions = case when fence = 0 then 0 when waiting and not active then greatest(0, interruptions)
-                    else interruptions + 1 end
-from (
-    select coalesce(bool_or(decision ->> 'until' is not null), false) as waiting,
-           coalesce(bool_or(decision is null), false) as active
-    from step where run = %(run)s and state in ('RUNNING', 'RETRYING')
-) as steps
-where id = %(run)s and state in ('QUEUED', 'RUNNING')
-returning run.*
-"""
-"""An interruption counts unless the run only waits for a time, an approval or another run, which ends no process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +176,8 @@ class RunJournal:
         Raises:
             LeadershipLost: this process no longer owns the run.
         """
+        if await self._begin_first(run, step):
+            return Attempt(1)
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await _add_step(connection, run.id, step)
@@ -213,18 +202,10 @@ class RunJournal:
         Raises:
             LeadershipLost: this process no longer owns the run.
         """
+        if await self._begin_first(run, step, orjson.dumps(decision).decode()):
+            return OpenStep(decision)
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
-            await _add_step(connection, run.id, step)
-            cursor = await connection.execute(
-                "update step set attempts = 1, state = 'RUNNING', decision = %s, started_at = clock_timestamp()"
-                " where run = %s and id = %s and state = 'QUEUED'",
-                (orjson.dumps(decision).decode(), run.id, step),
-            )
-            if cursor.rowcount:
-                await events.add(connection, run.id, "started", step=step)
-                await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": 1})
-                return OpenStep(decision)
             cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
             row = await cursor.fetchone()
         if row is None or row["state"] not in ("RUNNING", "SUCCEEDED", "FAILED"):
@@ -266,24 +247,18 @@ class RunJournal:
         self, run: Run, step: str, attempt: int, *, output: Any = None, failure: StepFailure | None = None
     ) -> None:
         """Record the end of a step; with a failure, it failed permanently."""
-        state = "failed" if failure else "succeeded"
         output_json = orjson.dumps(output).decode()
-        async with self._database.transaction() as connection:
-            await events.lock_run(connection, run.id, run.fence)
-            await connection.execute(
-                "with progress as (update run set interruptions = 0 where id = %s and interruptions > 0)"
-                " update step set state = %s, error = %s, failure_class = %s, reason = %s, output = %s,"
-                " ended_at = clock_timestamp() where run = %s and id = %s",
-                (
-                    *(run.id, state.upper(), *_failure_columns(failure)),
-                    *(None if failure else output_json, run.id, step),
-                ),
-            )
-            await events.add(connection, run.id, state, step=step, detail=failure.error if failure else "")
-            details: dict[str, Any] = {"attempt": attempt, "output": digest(output_json)}
-            if failure:
-                details["class"] = FailureClass.Name(failure.failure_class)
-            await self._record_step(connection, "step.end", run, step, "failed" if failure else "ok", details)
+        details: dict[str, Any] = {"attempt": attempt, "output": digest(output_json)}
+        if failure:
+            details["class"] = FailureClass.Name(failure.failure_class)
+        error, failure_class, reason = _failure_columns(failure)
+        values = {
+            **{"state": "FAILED" if failure else "SUCCEEDED", "output": None if failure else output_json},
+            **{"error": error, "class": failure_class, "reason": reason, "detail": error[: events.MAX_DETAIL]},
+        }
+        outcome = "failed" if failure else "ok"
+        if not await self._change_step(END_STEP, "step.end", run, step, outcome, details, values):
+            raise LeadershipLost(f"the run {run.id!r} has ended, or another process owns it", run=run.id)
 
     async def end_run(self, run: Run, *, output: Any = None, error: str = "") -> None:
         """Record the end of the run; with an error, it failed."""
@@ -318,6 +293,24 @@ class RunJournal:
         )
         with context.acting_for(run.caller):
             await self._end_run(connection, run, None, error)
+
+    async def _begin_first(self, run: Run, step: str, decision: str | None = None) -> bool:
+        values = {"decision": decision, "state": "STARTED", "detail": ""}
+        return await self._change_step(BEGIN_STEP, "step.begin", run, step, "ok", {"attempt": 1}, values)
+
+    async def _change_step(
+        self,
+        query: LiteralString,
+        action: str,
+        run: Run,
+        step: str,
+        outcome: str,
+        details: dict[str, Any],
+        values: dict[str, Any],
+    ) -> bool:
+        record = self._audit.line(action, f"{run.id}/{step}", outcome, details | {"fence": run.fence})
+        shared = {"run": run.id, "fence": run.fence, "step": step, "record": record, "channel": events.CHANNEL}
+        return bool(await self._database.all_named(query, values | shared | {"event": values["state"].lower()}))
 
     async def _record_step(
         self, connection: Connection, action: str, run: Run, step: str, outcome: str, details: dict[str, Any]
