@@ -159,7 +159,7 @@ async def rounds(engines: dict[str, Measure], count: int, runs: int) -> None:
         order = list(engines)[number % len(engines) :] + list(engines)[: number % len(engines)]
         for name in order:
             many = await engines[name](runs, 3, AT_ONCE)
-            one, three = [(await engines[name](20, steps, 1))["ended"] / 20 for steps in STEP_COUNTS]
+            one, three = [(await engines[name](40, steps, 1))["median"] for steps in STEP_COUNTS]
             if number:
                 results[name].append((runs / many["started"], runs / many["ended"], (three - one) / 2))
     base = [statistics.median(column) for column in zip(*results["bare DBOS"], strict=True)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -25,18 +26,24 @@ async def drive(start_run: StartRun) -> None:
 
 
 async def measure(start_run: StartRun, runs: int, steps: int, at_once: int) -> dict[str, float]:
-    """Start runs, at most `at_once` at the same time, and wait until all have ended."""
-    started_at, remaining, pending = time.perf_counter(), iter(range(runs)), []
+    """Start runs, at most `at_once` at the same time, and wait until all have ended.
+
+    Returns the seconds until all were started and have ended. For one at a time: also the median duration of a run.
+    """
+    started_at, remaining, pending, durations = time.perf_counter(), iter(range(runs)), [], [0.0]
 
     async def work() -> None:
         for _ in remaining:
+            began_at = time.perf_counter()
             ended = await start_run(steps)
             if at_once == 1:
                 await ended
+                durations.append(time.perf_counter() - began_at)
             else:
                 pending.append(ended)
 
     await asyncio.gather(*(work() for _ in range(at_once)))
     started = time.perf_counter() - started_at
     await asyncio.gather(*pending)
-    return {"started": started, "ended": time.perf_counter() - started_at}
+    ended_after = time.perf_counter() - started_at
+    return {"started": started, "ended": ended_after, "median": statistics.median(durations[1:] or durations)}
