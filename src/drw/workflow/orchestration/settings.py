@@ -27,7 +27,8 @@ class Settings(Base):
     initial_retry_seconds: float = Field(default=0.5, gt=0, le=60)
     """Delay between a step's first and second attempt. It doubles with each attempt, up to 15 s."""
     max_interruptions: int = Field(default=20, ge=1)
-    """Number of times that the process of a run may die before a step of the run ends. Then the run fails."""
+    """Number of times that the process of a run may die before a step of the run ends. Then the run fails. Deaths while
+    it only waits do not count."""
     max_schedules: int = Field(default=200, ge=1, le=10_000)
     """Maximum schedules per desk, counted within the caller's walls."""
     min_schedule_interval_seconds: int = Field(default=60, ge=60)
