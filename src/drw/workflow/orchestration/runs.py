@@ -158,13 +158,14 @@ class Runs:
         )
         if await cursor.fetchone() is None:
             return False
-        await self._insert_steps(connection, run, template, inputs)
-        if kept:
-            await connection.execute(KEEP_STEPS, {"run": run, "old_run": kept.run, "steps": kept.steps})
-        await events.add(connection, run, "queued")
         details = {"template": template.name, "version": template.version, **request.details}
-        await self._audit.record("run.start", run, details=details | dict(origin or {}), connection=connection)
-        await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+        async with connection.pipeline():  # one round trip
+            await self._insert_steps(connection, run, template, inputs)
+            if kept:
+                await connection.execute(KEEP_STEPS, {"run": run, "old_run": kept.run, "steps": kept.steps})
+            await events.add(connection, run, "queued")
+            await self._audit.record("run.start", run, details=details | dict(origin or {}), connection=connection)
+            await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
         return True
 
     async def get(self, caller: Principal, run: str) -> tuple[Row, list[Row]]:

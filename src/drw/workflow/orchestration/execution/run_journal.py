@@ -264,7 +264,8 @@ class RunJournal:
         """Record the end of the run; with an error, it failed."""
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
-            await self._end_run(connection, run, output, error)
+            async with connection.pipeline():  # statements wait only where their rows are read
+                await self._end_run(connection, run, output, error)
         ENDED_RUNS.labels("failed" if error else "succeeded").inc()
 
     async def _end_run(self, connection: Connection, run: Run, output: Any, error: str) -> None:
