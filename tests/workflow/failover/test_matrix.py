@@ -33,14 +33,14 @@ create function gate.stop() returns trigger language plpgsql as $$
 declare found_number int;
 begin
     select gate.number into found_number from gate.gate join orchestration.run on run.inputs ->> 'token' = gate.token
-    where run.id = new.run and gate.step = new.id and gate.state = new.state and old.state <> new.state;
+    where run.id = new.run and gate.step = new.id and gate.state = new.state and old.state is distinct from new.state;
     if found then
         perform nextval('gate.reached_' || found_number);
         raise exception 'stopped at a gate' using errcode = 'admin_shutdown';
     end if;
     return new;
 end $$;
-create trigger gate before update on orchestration.step for each row execute function gate.stop();
+create trigger gate before insert or update on orchestration.step for each row execute function gate.stop();
 """
 
 
