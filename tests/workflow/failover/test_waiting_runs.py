@@ -70,7 +70,7 @@ async def test_interruptions_of_a_step_count_although_another_one_waits(harness:
     harness.calls.block("index file-1")
     run = await harness.start(0, template="waits", file="file-1")
     for calls in range(1, MAX_INTERRUPTIONS + 2):
-        await until(lambda: harness.calls.names.count("index file-1") == calls, "the call")  # noqa: B023 - awaited
+        await until(lambda: harness.calls.names.count("index file-1") >= calls, "the call")  # noqa: B023 - awaited
         await interrupt(harness, run)
     ended = await harness.wait_until_ended(run)
     assert ended.state == FAILED and "without a finished step" in ended.error
