@@ -79,6 +79,7 @@ from drw.workflow.orchestration.control.run_signals import RunSignals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.leader_election import LeaderElection
+from drw.workflow.orchestration.execution.lease import Lease
 from drw.workflow.orchestration.execution.run_journal import RunJournal
 from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import StepExecutor
@@ -261,33 +262,39 @@ async def build(scope: ServiceContext) -> Orchestration:
     """Build the service from its settings."""
     settings = scope.settings(Settings)
     dsn = scope.profile.postgres
-    database = await scope.database()
+    database = await scope.database(idle_transaction_seconds=settings.lease_seconds)
     await create_tables(database)
     limits = Limits(settings.max_payload_bytes, settings.max_run_payload_bytes, settings.max_desk_payload_bytes)
     payloads = PayloadStore(database, scope.folder / "payloads", limits)
     scope.background(payloads.run)
     signals = Signals(database)
     queue = QueueLimits(settings.max_active_runs, settings.max_active_runs_per_desk)
-    journal = RunJournal(database, scope.audit(), payloads, signals, queue, settings.max_interruptions)
-    services = _services(scope, settings)
+    journal = RunJournal(
+        database, scope.audit(), payloads, signals, queue, settings.max_interruptions, settings.executor
+    )
+    lease = Lease()
+    services = _services(scope, settings, lease)
     runs = Runs(database, scope.audit(), settings.max_open_runs, payloads)
     approvals = Approvals(database, scope.audit())
     run_signals = RunSignals(database, scope.audit(), settings.max_run_signals)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
-    step_executor = StepExecutor(journal, services, settings.initial_retry_seconds, kills)
+    step_executor = StepExecutor(journal, services, settings.initial_retry_seconds, kills, lease)
     templates = scope.client(TemplatesClient)
     children = ChildRuns(database, runs, templates, kills, check_scopes)
     waiting = WaitingSteps(journal, approvals, children, signals, run_signals)
     interpreter = Interpreter(journal, step_executor, waiting, settings.max_concurrent_steps)
-    engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": settings.executor})  # type: ignore[type-abstract]
+    engine_settings = {"dsn": dsn, "executor": settings.executor, "idle_transaction_seconds": settings.lease_seconds}
+    engine = scope.make_adapter(Engine, "dbos_engine", engine_settings)  # type: ignore[type-abstract]
     relay = OutboxRelay(database, scope.client(StateClient))
-    leader = LeaderElection(settings.executor, database, journal, engine, interpreter, relay, signals)
+    leader = LeaderElection(
+        settings.executor, settings.lease_seconds, database, journal, engine, interpreter, relay, signals, lease
+    )
     scope.background(leader.run)
 
     permissions = PresentPermissions(scope.client(AuthenticationClient) if scope.has("authentication") else None)
     preparation = Preparation(permissions, templates, kills)
-    schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_leader)
+    schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_coordinator)
 
     async def describe() -> str:
         if relay.error_message:
@@ -303,7 +310,7 @@ async def build(scope: ServiceContext) -> Orchestration:
     return Orchestration(database, runs, approvals, templates, kills, schedules.operations, control, run_signals)
 
 
-def _services(scope: ServiceContext, settings: Settings) -> Services:
+def _services(scope: ServiceContext, settings: Settings, lease: Lease) -> Services:
     workflow = scope.profile.workflow
     try:
         hosts = HttpHosts(workflow.http_hosts, workflow.http_networks)
@@ -314,12 +321,12 @@ def _services(scope: ServiceContext, settings: Settings) -> Services:
         raise ConfigError(f"a setting of [workflow] is wrong: {error}") from error
     http_client = scope.make_adapter(HttpClient, "aiohttp_client", {})  # type: ignore[type-abstract]
     return Services(
-        scope.client(DocumentsClient),
-        scope.client(ServingClient),
-        scope.client(RetrievalClient),
+        lease.fenced(scope.client(DocumentsClient)),
+        lease.fenced(scope.client(ServingClient)),
+        lease.fenced(scope.client(RetrievalClient)),
         python_function.load(settings.functions),
-        HttpRequests(http_client, hosts, workflow.http_max_response_bytes),
+        HttpRequests(http_client, hosts, workflow.http_max_response_bytes, lease.check),
         workflow.events,
         secrets,
-        discovery=scope.client(DiscoveryClient) if scope.has("discovery") else None,
+        discovery=lease.fenced(scope.client(DiscoveryClient)) if scope.has("discovery") else None,
     )
