@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 from google.protobuf.message import Message
@@ -32,6 +33,8 @@ MAX_ATTEMPTS = 5
 FIRST_RETRY_SECONDS = 0.1
 MAX_RETRY_SECONDS = 5.0
 MAX_ERROR = 500
+FROZEN_SECONDS = 10
+"""PostgreSQL ends the transaction of a consumer that is idle for longer: its process is frozen."""
 TRANSIENT = (Unavailable, DeadlineExceeded, RateLimited)
 
 APPLIED = Counter("drw_events_applied", "Events that a consumer applied.", ["consumer"])
@@ -85,7 +88,7 @@ class Consumer:
         handled = [event for event in events if event.type in self._handlers]
         if not handled:
             return
-        async with self._database.transaction() as connection:
+        async with self._transaction() as connection:
             cursor = await connection.execute(RECEIVE, (self._name, [event.id for event in handled]))
             new = {row["event_id"] for row in await cursor.fetchall()}
             count = len(new)
@@ -95,6 +98,15 @@ class Consumer:
                     await self._handlers[event.type](connection, event, _data(event))
         APPLIED.labels(self._name).inc(count)
         DUPLICATES.labels(self._name).inc(len(handled) - count)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        """Open a transaction that PostgreSQL ends if this process freezes in it: its rows block the next process."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "select set_config('idle_in_transaction_session_timeout', %s, true)", (f"{FROZEN_SECONDS}s",)
+            )
+            yield connection
 
     async def _apply_or_park(self, event: Event) -> None:
         failures, seconds = 0, FIRST_RETRY_SECONDS
@@ -115,7 +127,7 @@ class Consumer:
             seconds = min(seconds * 2, MAX_RETRY_SECONDS)
 
     async def _park(self, event_id: str, raw: bytes, error: str) -> None:
-        async with self._database.transaction() as connection:
+        async with self._transaction() as connection:
             cursor = await connection.execute(RECEIVE, (self._name, [event_id]))
             if await cursor.fetchone():
                 await connection.execute(PARK, (self._name, event_id, raw, error[:MAX_ERROR]))

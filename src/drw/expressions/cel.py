@@ -27,8 +27,8 @@ MAX_ITERATIONS = 10_000
 MAX_COST_BYTES = 128 * 1024 * 1024
 """Maximum product of iterations and bytes of the variables: about a second on one core."""
 
-ROOTS = ("inputs", "steps", "run", "item", "index", "previous")
-"""The variables of an expression."""
+ROOTS = ("inputs", "steps", "run", "item", "index", "previous", "event")
+"""The variables of an expression; `event` only in triggers."""
 
 _COMPREHENSION = re.compile(r"\.\s*(?:map|filter|all|exists|exists_one)\s*\(")
 _POSITION = re.compile(r"<input>:(-?\d+):(-?\d+): (.*)")
@@ -53,6 +53,11 @@ def check(expression: str, variables: Mapping[str, str]) -> str:
     """
     env = cel.NewEnv(variables={name: cel_type(of) for name, of in variables.items()})
     return _type_name(_compile(env, expression).return_type())
+
+
+def has_comprehension(expression: str) -> bool:
+    """Return whether an expression iterates over a list or a map."""
+    return bool(_COMPREHENSION.search(expression))
 
 
 def cel_type(name: str) -> cel.Type:

@@ -32,6 +32,8 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         restart_of=row["restart_of"],
         schedule=row["schedule"],
         scheduled_for=timestamp(row["scheduled_for"]),
+        trigger=row["trigger"],
+        event=row["event"],
     )
 
 

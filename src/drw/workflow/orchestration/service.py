@@ -45,6 +45,17 @@ from drw.api.workflow.v1.schedules_pb2 import (
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest, Template
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
+from drw.api.workflow.v1.triggers_pb2 import (
+    CreateTriggerRequest,
+    DeleteTriggerRequest,
+    DeleteTriggerResponse,
+    GetTriggerRequest,
+    ListTriggersRequest,
+    ListTriggersResponse,
+    PauseTriggerRequest,
+    ResumeTriggerRequest,
+    Trigger,
+)
 from drw.events.publisher import create_tables
 from drw.kernel.errors import Conflict, InvalidRequest, Unavailable
 from drw.kernel.rpc import context
@@ -70,6 +81,8 @@ from drw.workflow.orchestration.schedules.build import build_schedules
 from drw.workflow.orchestration.schedules.operations import ScheduleOperations
 from drw.workflow.orchestration.schedules.preparation import Preparation
 from drw.workflow.orchestration.settings import Settings
+from drw.workflow.orchestration.triggers.build import build_triggers
+from drw.workflow.orchestration.triggers.operations import TriggerOperations
 
 DEFAULT_PAGE_SIZE = 50
 
@@ -85,6 +98,7 @@ class Orchestration(contract.Orchestration):
         templates: TemplatesClient,
         kills: KillList,
         schedules: ScheduleOperations,
+        triggers: TriggerOperations,
     ) -> None:
         self._database = database
         self._runs = runs
@@ -92,6 +106,7 @@ class Orchestration(contract.Orchestration):
         self._templates = templates
         self._kills = kills
         self._schedules = schedules
+        self._triggers = triggers
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """Validate the request and queue the run."""
@@ -207,6 +222,31 @@ class Orchestration(contract.Orchestration):
         await self._schedules.delete(request.schedule)
         return DeleteScheduleResponse()
 
+    async def create_trigger(self, request: CreateTriggerRequest, /) -> Trigger:
+        """Create a trigger."""
+        return await self._triggers.create(request)
+
+    async def list_triggers(self, request: ListTriggersRequest, /) -> ListTriggersResponse:
+        """Return a page of the desk's triggers."""
+        return await self._triggers.page(request)
+
+    async def get_trigger(self, request: GetTriggerRequest, /) -> Trigger:
+        """Return a trigger of the caller's desk."""
+        return await self._triggers.get(request.trigger)
+
+    async def pause_trigger(self, request: PauseTriggerRequest, /) -> Trigger:
+        """Pause a trigger."""
+        return await self._triggers.pause(request.trigger)
+
+    async def resume_trigger(self, request: ResumeTriggerRequest, /) -> Trigger:
+        """Resume a trigger."""
+        return await self._triggers.resume(request.trigger)
+
+    async def delete_trigger(self, request: DeleteTriggerRequest, /) -> DeleteTriggerResponse:
+        """Delete a trigger."""
+        await self._triggers.delete(request.trigger)
+        return DeleteTriggerResponse()
+
 
 async def build(scope: ServiceContext) -> Orchestration:
     """Build the service from its settings."""
@@ -239,6 +279,7 @@ async def build(scope: ServiceContext) -> Orchestration:
     permissions = PresentPermissions(scope.client(AuthenticationClient) if scope.has("authentication") else None)
     preparation = Preparation(permissions, templates, kills)
     schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_leader)
+    triggers = await build_triggers(scope, settings, database, runs, preparation, permissions, templates)
 
     async def describe() -> str:
         if relay.error_message:
@@ -250,4 +291,4 @@ async def build(scope: ServiceContext) -> Orchestration:
 
     scope.describe(describe)
     scope.on_scrape(partial(update_gauges, database))
-    return Orchestration(database, runs, approvals, templates, kills, schedules.operations)
+    return Orchestration(database, runs, approvals, templates, kills, schedules.operations, triggers)

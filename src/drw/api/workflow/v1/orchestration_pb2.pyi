@@ -2,6 +2,7 @@ import datetime
 
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
 from drw.api.workflow.v1 import schedules_pb2 as _schedules_pb2
+from drw.api.workflow.v1 import triggers_pb2 as _triggers_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -26,6 +27,17 @@ from drw.api.workflow.v1.schedules_pb2 import ResumeScheduleRequest as ResumeSch
 from drw.api.workflow.v1.schedules_pb2 import BackfillScheduleRequest as BackfillScheduleRequest
 from drw.api.workflow.v1.schedules_pb2 import DeleteScheduleRequest as DeleteScheduleRequest
 from drw.api.workflow.v1.schedules_pb2 import DeleteScheduleResponse as DeleteScheduleResponse
+from drw.api.workflow.v1.triggers_pb2 import TriggerSpec as TriggerSpec
+from drw.api.workflow.v1.triggers_pb2 import Firing as Firing
+from drw.api.workflow.v1.triggers_pb2 import Trigger as Trigger
+from drw.api.workflow.v1.triggers_pb2 import CreateTriggerRequest as CreateTriggerRequest
+from drw.api.workflow.v1.triggers_pb2 import ListTriggersRequest as ListTriggersRequest
+from drw.api.workflow.v1.triggers_pb2 import ListTriggersResponse as ListTriggersResponse
+from drw.api.workflow.v1.triggers_pb2 import GetTriggerRequest as GetTriggerRequest
+from drw.api.workflow.v1.triggers_pb2 import PauseTriggerRequest as PauseTriggerRequest
+from drw.api.workflow.v1.triggers_pb2 import ResumeTriggerRequest as ResumeTriggerRequest
+from drw.api.workflow.v1.triggers_pb2 import DeleteTriggerRequest as DeleteTriggerRequest
+from drw.api.workflow.v1.triggers_pb2 import DeleteTriggerResponse as DeleteTriggerResponse
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -274,7 +286,7 @@ class Step(_message.Message):
     def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempts: _Optional[int] = ..., error: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls", "restart_of", "schedule", "scheduled_for")
+    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls", "restart_of", "schedule", "scheduled_for", "trigger", "event")
     ID_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -291,6 +303,8 @@ class Run(_message.Message):
     RESTART_OF_FIELD_NUMBER: _ClassVar[int]
     SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     SCHEDULED_FOR_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
     id: str
     template: str
     template_version: str
@@ -307,4 +321,6 @@ class Run(_message.Message):
     restart_of: str
     schedule: str
     scheduled_for: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., restart_of: _Optional[str] = ..., schedule: _Optional[str] = ..., scheduled_for: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    trigger: str
+    event: str
+    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., restart_of: _Optional[str] = ..., schedule: _Optional[str] = ..., scheduled_for: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trigger: _Optional[str] = ..., event: _Optional[str] = ...) -> None: ...

@@ -246,6 +246,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/triggers",
+        upstream="workflow",
+        scopes=("workflows:read", "workflows:run"),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/upstreams",
         upstream="gateway",
         scopes=("platform:admin", "platform:read"),

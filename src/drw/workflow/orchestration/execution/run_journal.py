@@ -40,6 +40,8 @@ class Run:
     """When it was started, as the journal has it."""
     depth: int = 0
     """The number of runs above it."""
+    event_depth: int = 0
+    """The number of runs that an event started, one by another, up to this one."""
 
 
 class RecordedFailure(DrwError):
@@ -294,6 +296,7 @@ def _run(row: dict[str, Any]) -> Run:
         trace=row["trace"],
         started_at=row["created_at"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         depth=row["depth"],
+        event_depth=row["event_depth"],
     )
 
 
