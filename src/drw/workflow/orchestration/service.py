@@ -22,6 +22,8 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     ListFailuresResponse,
     ListRunsRequest,
     ListRunsResponse,
+    Replay,
+    ReplayRunRequest,
     RestartRunRequest,
     Run,
     StartRunRequest,
@@ -76,6 +78,7 @@ from drw.workflow.orchestration.metrics import update_gauges
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.permissions import PresentPermissions, check_scopes
 from drw.workflow.orchestration.ports import Engine
+from drw.workflow.orchestration.replay.operations import ReplayOperations
 from drw.workflow.orchestration.runs import KeptSteps, Row, RunRequest, Runs
 from drw.workflow.orchestration.schedules.build import build_schedules
 from drw.workflow.orchestration.schedules.operations import ScheduleOperations
@@ -107,6 +110,7 @@ class Orchestration(contract.Orchestration):
         self._kills = kills
         self._schedules = schedules
         self._triggers = triggers
+        self._replays = ReplayOperations(runs)
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """Validate the request and queue the run."""
@@ -153,6 +157,10 @@ class Orchestration(contract.Orchestration):
         if run is None:
             run = await self._restart(caller, restart, old_run)
         return messages.run(*await self._runs.get(caller, run))
+
+    async def replay_run(self, request: ReplayRunRequest, /) -> Replay:
+        """Replay a run of the caller's desk."""
+        return await self._replays.replay(request.run)
 
     async def list_failures(self, request: ListFailuresRequest, /) -> ListFailuresResponse:
         """Return failed runs of all tenants; wait for one if there are none."""

@@ -95,6 +95,28 @@ class CancelRunRequest(_message.Message):
     run: str
     def __init__(self, run: _Optional[str] = ...) -> None: ...
 
+class ReplayRunRequest(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class Replay(_message.Message):
+    __slots__ = ("run", "template", "template_version", "steps", "step", "divergence")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    DIVERGENCE_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    template: str
+    template_version: str
+    steps: int
+    step: str
+    divergence: str
+    def __init__(self, run: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., steps: _Optional[int] = ..., step: _Optional[str] = ..., divergence: _Optional[str] = ...) -> None: ...
+
 class ListRunsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "template", "state", "created_after", "created_before", "input", "error")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import orchestration_pb2
-from drw.api.workflow.v1.orchestration_pb2 import Approval, CancelRunRequest, DecideApprovalRequest, GetRunRequest, ListApprovalsRequest, ListApprovalsResponse, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, RestartRunRequest, Run, StartRunRequest
+from drw.api.workflow.v1.orchestration_pb2 import Approval, CancelRunRequest, DecideApprovalRequest, GetRunRequest, ListApprovalsRequest, ListApprovalsResponse, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, Replay, ReplayRunRequest, RestartRunRequest, Run, StartRunRequest
 from drw.api.workflow.v1.schedules_pb2 import Backfill, BackfillScheduleRequest, CreateScheduleRequest, DeleteScheduleRequest, DeleteScheduleResponse, GetScheduleRequest, ListSchedulesRequest, ListSchedulesResponse, PauseScheduleRequest, Preview, PreviewScheduleRequest, ResumeScheduleRequest, Schedule
 from drw.api.workflow.v1.triggers_pb2 import CreateTriggerRequest, DeleteTriggerRequest, DeleteTriggerResponse, GetTriggerRequest, ListTriggersRequest, ListTriggersResponse, PauseTriggerRequest, ResumeTriggerRequest, Trigger
 
@@ -95,6 +95,10 @@ class Orchestration(Servicer):
     async def delete_trigger(self, request: DeleteTriggerRequest, /) -> DeleteTriggerResponse:
         """DeleteTrigger deletes a trigger and its waiting events. Open runs continue."""
         raise MethodNotImplemented("DeleteTrigger")
+
+    async def replay_run(self, request: ReplayRunRequest, /) -> Replay:
+        """ReplayRun executes the control flow of a recorded run with the present code and the run's version of the template, and compares it with the journal. It has no effect: activities return what was recorded."""
+        raise MethodNotImplemented("ReplayRun")
 
     async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
         """ListApprovals lists the desk's runs that wait for an approval, oldest first."""
@@ -208,6 +212,11 @@ class OrchestrationClient(Client):
     async def delete_trigger(self, request: DeleteTriggerRequest, /, *, timeout: float | None = None) -> DeleteTriggerResponse:
         """DeleteTrigger deletes a trigger and its waiting events. Open runs continue."""
         answer: DeleteTriggerResponse = await self._unary("DeleteTrigger", request, timeout)
+        return answer
+
+    async def replay_run(self, request: ReplayRunRequest, /, *, timeout: float | None = None) -> Replay:
+        """ReplayRun executes the control flow of a recorded run with the present code and the run's version of the template, and compares it with the journal. It has no effect: activities return what was recorded."""
+        answer: Replay = await self._unary("ReplayRun", request, timeout)
         return answer
 
     async def list_approvals(self, request: ListApprovalsRequest, /, *, timeout: float | None = None) -> ListApprovalsResponse:

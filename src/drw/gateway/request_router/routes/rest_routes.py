@@ -78,6 +78,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/events",
+        upstream="gateway",
+        scopes=("events:read", "events:write"),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/events:tail",
         upstream="gateway",
         scopes=("events:read",),

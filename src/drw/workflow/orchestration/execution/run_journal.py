@@ -6,6 +6,7 @@ the process dies between the end of a step and the engine's record of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -90,6 +91,11 @@ class StepFailure:
     """The name of the error class."""
 
 
+def arguments_digest(arguments: Mapping[str, Any]) -> str:
+    """Return the digest of a step's arguments for the journal."""
+    return digest(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
+
+
 class RunJournal:
     """The tables `run` and `step`, as used by the executor.
 
@@ -142,7 +148,7 @@ class RunJournal:
             runs,
         )
 
-    async def begin_step(self, run: Run, step: str) -> Attempt:
+    async def begin_step(self, run: Run, step: str, arguments: str = "") -> Attempt:
         """Count an attempt at a step durably, before it starts.
 
         Raises:
@@ -152,11 +158,11 @@ class RunJournal:
             await events.lock_run(connection, run.id, run.fence)
             await _add_step(connection, run.id, step)
             cursor = await connection.execute(
-                "update step set attempts = attempts + 1, state = 'RUNNING',"
+                "update step set attempts = attempts + 1, state = 'RUNNING', arguments = %s,"
                 " started_at = coalesce(started_at, clock_timestamp())"
                 " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING')"
                 " returning attempts, old.state as previous",
-                (run.id, step),
+                (arguments, run.id, step),
             )
             if (row := await cursor.fetchone()) is None:
                 return await _finished_attempt(connection, run, step)
@@ -166,7 +172,7 @@ class RunJournal:
             await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": number})
         return Attempt(number, after_interruption=row["previous"] == "RUNNING")
 
-    async def open_step(self, run: Run, step: str, decision: Any) -> OpenStep:
+    async def open_step(self, run: Run, step: str, decision: Any, arguments: str = "") -> OpenStep:
         """Record what a control node or a waiting step decided; return what it decided first.
 
         Raises:
@@ -176,9 +182,9 @@ class RunJournal:
             await events.lock_run(connection, run.id, run.fence)
             await _add_step(connection, run.id, step)
             cursor = await connection.execute(
-                "update step set attempts = 1, state = 'RUNNING', decision = %s, started_at = clock_timestamp()"
-                " where run = %s and id = %s and state = 'QUEUED'",
-                (orjson.dumps(decision).decode(), run.id, step),
+                "update step set attempts = 1, state = 'RUNNING', decision = %s, arguments = %s,"
+                " started_at = clock_timestamp() where run = %s and id = %s and state = 'QUEUED'",
+                (orjson.dumps(decision).decode(), arguments, run.id, step),
             )
             if cursor.rowcount:
                 await events.add(connection, run.id, "started", step=step)

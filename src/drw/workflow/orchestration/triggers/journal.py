@@ -183,9 +183,10 @@ class TriggerJournal:
         row = await cursor.fetchone()
         if row and state == "PENDING" and row["waiting"] >= self._settings.max_trigger_backlog:
             state, detail = "DROPPED", f"{row['waiting']} events wait"
+        # Nothing is inserted if the trigger was stopped or deleted meanwhile.
         cursor = await connection.execute(
             "insert into trigger_firing (trigger, event, subject, variables, depth, state, detail)"
-            " select id, %s, %s, %s, %s, %s, %s from run_trigger where id = %s and state = 'ACTIVE'"  # not if it was deleted meanwhile
+            " select id, %s, %s, %s, %s, %s, %s from run_trigger where id = %s and state = 'ACTIVE'"
             " on conflict (trigger, event) do nothing",
             (
                 *(event.id, event.subject, orjson.dumps(variables).decode(), depth, state, detail[:MAX_DETAIL]),

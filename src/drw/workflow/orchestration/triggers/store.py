@@ -44,7 +44,8 @@ class TriggerStore:
                 return existing
             await self._check_count(connection, caller)
             cursor = await connection.execute(
-                "insert into run_trigger (id, org, desk, key, scopes, walls, name, fingerprint, spec, event, collection)"
+                "insert into run_trigger"
+                " (id, org, desk, key, scopes, walls, name, fingerprint, spec, event, collection)"
                 " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning *",
                 (
                     *(trigger, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
