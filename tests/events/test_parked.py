@@ -80,7 +80,7 @@ async def parked(host: Host, principal: Principal = DESK, **filters: str) -> lis
 
 
 async def redrive(host: Host, *ids: str, principal: Principal = DESK, **filters: str) -> int:
-    request = RedriveParkedEventsRequest(parked=ids, all=not ids, **filters)  # type: ignore[arg-type]
+    request = RedriveParkedEventsRequest(parked=ids, all=not ids, **filters)
     with acting_for(principal):
         return (await host.client(EventsClient).redrive_parked_events(request)).events
 

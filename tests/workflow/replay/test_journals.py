@@ -1,7 +1,7 @@
 """Recorded journals of each kind of node, replayed: a change that breaks running runs fails here.
 
-`UPDATE_JOURNALS=1 .venv/bin/pytest tests/workflow/replay/test_journals.py` records them again. Do so only for a new kind
-of node, or with a new version of the engine's records: the runs of a deployment were recorded by the old code.
+`UPDATE_JOURNALS=1 .venv/bin/pytest tests/workflow/replay/test_journals.py` records them again. Do so for a new kind of
+node, or with a new version of the engine's records: the runs of a deployment were recorded by the old code.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ OWNER = Principal("acme", "research", "key_test")
 
 async def receive(profile: Profile, event: int, number: int = 0, text: str = "") -> None:
     """Receive the event with this number, and start its run."""
-    async with triggering(profile, OWNER) as t:
+    async with triggering(profile, OWNER, max_open_runs=1000) as t:
         numbers = itertools.count(1)
         if number:
             signal_before_statement(signal.SIGKILL, lambda _: next(numbers) == number)

@@ -51,7 +51,7 @@ def event(message: Message, owner: Principal, **attributes: Any) -> Event:
     """Return an event of a desk with a new id."""
     of = event_type_of(message)
     id_ = attributes.pop("id", f"event-{next(_numbers)}")
-    values = {"subject": f"test/{id_}", "time": datetime.now(UTC), "org": owner.org, "desk": owner.desk}
+    values: dict[str, Any] = {"subject": f"test/{id_}", "time": datetime.now(UTC), "org": owner.org, "desk": owner.desk}
     return Event(
         id=id_,
         type=of.type,

@@ -64,7 +64,8 @@ class History:
         if _is_kept(recorded, self._recorded):
             self._ended.add(recorded.id)
             return recorded
-        future = self._pending[recorded.id] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[RecordedStep] = asyncio.get_running_loop().create_future()
+        self._pending[recorded.id] = future
         return await future
 
     def check_end(self, step: str, state: str, value: Any) -> None:

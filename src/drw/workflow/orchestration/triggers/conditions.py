@@ -106,7 +106,7 @@ def _fields(message: type[Message]) -> dict[str, str]:
     return {f"event.data.{field.name}": _type(field) for field in message.DESCRIPTOR.fields}
 
 
-def _type(field: FieldDescriptor) -> str:
+def _type(field: Any) -> str:  # a FieldDescriptor, of the library's C or Python implementation
     if field.message_type is not None:
         return "map" if field.message_type.GetOptions().map_entry else "dyn"
     kind = TYPES.get(field.cpp_type, "dyn")
