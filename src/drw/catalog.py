@@ -164,9 +164,16 @@ BY_NAME = {service.name: service for service in SERVICES + SUPPORT}
 CLUSTERS = tuple(dict.fromkeys(service.cluster for service in SERVICES))
 
 
+AGENT = "agent"
+"""The agent of the data plane, which is a caller but no service ..."""
+AGENT_CALLS = ("request_router", "rate_limiting")
+"""... and the services that it may call."""
+
+
 def callers(name: str) -> frozenset[str]:
-    """Return the names of the services that may call this one."""
-    return frozenset(service.name for service in BY_NAME.values() if name in service.calls)
+    """Return the names of the services that may call this one, and the agent's if it may."""
+    services = frozenset(service.name for service in BY_NAME.values() if name in service.calls)
+    return services | {AGENT} if name in AGENT_CALLS else services
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,14 +21,14 @@ def collector() -> Iterator[DoubleCollector]:
 
 @pytest.fixture(scope="session")
 def platform(collector: DoubleCollector) -> Iterator[Platform]:
-    """A platform shared by all tests."""
+    """A platform shared by all tests, with mutual TLS between its processes; other tests start theirs without."""
     with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds between exports of spans
         platform = Platform(folder / "data")
         platform.data.mkdir()
         (platform.data / "drw.toml").write_text(f'otlp_endpoint = "{collector.url}"\n')
         try:
-            print(platform.run("up", "--detach", "--port", "0").stdout)
+            print(platform.run("up", "--detach", "--mtls", "--port", "0").stdout)
             yield platform
         finally:
             platform.run("down")

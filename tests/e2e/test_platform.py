@@ -7,12 +7,14 @@ import os
 import signal
 from pathlib import Path
 
+import grpc
 import openai
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 import drw
+from drw.local.paths import PlatformPaths
 from e2e.platform import Platform
 from support.json_types import JsonObject
 from support.parts import wait_until
@@ -27,6 +29,16 @@ def test_status_is_healthy_and_every_service_is_implemented(platform: Platform) 
     states = {s["name"]: s["state"] for s in result["services"]}
     assert len(states) == 18
     assert {n for n, s in states.items() if s == "unimplemented"} == set()
+
+
+def test_a_caller_without_a_certificate_reaches_no_service(platform: Platform) -> None:
+    address = PlatformPaths(platform.data).run / "models.grpc"
+    with grpc.insecure_channel(f"unix:{address}") as channel:
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
+        with pytest.raises(grpc.RpcError) as refused:
+            check(b"", timeout=10)
+    assert isinstance(refused.value, grpc.Call)
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_first_key_is_in_no_log(platform: Platform) -> None:

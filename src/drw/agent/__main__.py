@@ -14,9 +14,11 @@ from drw.agent.reporting.usage import UsageLog
 from drw.agent.xds.translation import EdgeOptions
 from drw.api.gateway.v1.rate_limiting_rpc import RateLimitingClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
+from drw.catalog import AGENT
 from drw.kernel.errors import DrwError
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc.transport import Channels
+from drw.kernel.runtime.mutual_tls import identities_of
 from drw.kernel.runtime.settings import Profile, SettingLayers
 
 
@@ -37,7 +39,7 @@ def main(files: Sequence[Path]) -> int:
 
 async def _run(profile: Profile) -> None:
     data_plane_settings(profile)  # no data plane: nothing to do
-    channels = Channels()
+    channels = Channels(identities_of(profile), AGENT)
     router = channels.client(RequestRouterClient, profile.address_of("request_router").grpc)
     limiting = channels.client(RateLimitingClient, profile.address_of("rate_limiting").grpc)
     usage = UsageLog(EdgeOptions.of(profile), profile.name, limiting)

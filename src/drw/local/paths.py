@@ -88,6 +88,11 @@ class PlatformPaths:
         return Path(sys.prefix) / "share" / "drw" if sys.prefix != sys.base_prefix else self.data / "weights"
 
     @property
+    def certificates(self) -> Path:
+        """The folder of the certificates that `drw up --mtls` issues."""
+        return self.data / "tls"
+
+    @property
     def operators_socket(self) -> Path:
         """The gateway's socket for operators, which answers even when the port has no connection left."""
         return self.run / "operators.sock"

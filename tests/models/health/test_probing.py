@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from drw.api.models.v1.serving_pb2 import Probe, ProbeRequest, Replica, Replicas, WatchReplicasRequest
@@ -91,6 +92,26 @@ async def test_a_failed_probe_opens_the_circuit_and_a_later_one_closes_it(start:
                 while outcomes(await probe(cluster)) != [(Probe.ANSWERED, "")]:
                     await asyncio.sleep(0.05)
             await _reached(states, "double", Replica.CLOSED)
+
+
+async def test_after_a_failed_probe_the_next_request_finds_a_model_that_is_back(start: Callable[..., Any]) -> None:
+    async with start(circuits={"open_seconds": 3600, "max_open_seconds": 3600}) as cluster:
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(cluster.double, "plain", cluster.double.status_500)
+            assert outcomes(await probe(cluster)) == [(Probe.FAILED, "EngineUnavailable")]
+        assert await chat(cluster) == "Rates rose."
+
+
+async def test_after_a_failed_probe_one_failed_request_keeps_the_circuit_open(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(circuits={"open_seconds": 3600, "max_open_seconds": 3600}) as cluster:
+        monkeypatch.setattr(cluster.double, "plain", cluster.double.status_500)
+        assert outcomes(await probe(cluster)) == [(Probe.FAILED, "EngineUnavailable")]
+        for _ in range(2):
+            with pytest.raises(openai.InternalServerError):
+                await chat(cluster)
+        assert len(cluster.double.bodies) == 2  # the probe and one request
 
 
 async def test_an_engine_that_limits_requests_has_answered(

@@ -56,6 +56,17 @@ def scale(folder: Path, factor: float, columns: int = 2) -> Path:
     return write(folder, [node], [("x", *values)], [("y", *values)], [("factor", np.float32(factor))])
 
 
+def sum_and_double(folder: Path) -> Path:
+    """A model with rows of any length, which returns their `sum` and the `double` of each value."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=1),
+        helper.make_node("Add", ["x", "x"], ["double"]),
+    ]
+    inputs = [("x", "FP32", ("n", "length"))]
+    outputs = [("sum", "FP32", ("n", 1)), ("double", "FP32", ("n", "length"))]
+    return write(folder, nodes, inputs, outputs, [("axes", np.array([1], np.int64))])
+
+
 def all_types(folder: Path) -> Path:
     """A model with an input `in_TYPE` and an equal output `out_TYPE` of each data type except BF16."""
     names = [name for name in TYPES if name != "BF16"]

@@ -244,6 +244,28 @@ async def test_batches_are_split_exactly(open_runtime: Callable[..., Any]) -> No
             assert result == (2 * np.array(values, np.float32)).reshape(-1, 2).tolist()
 
 
+async def test_requests_of_other_shapes_and_outputs_do_not_share_a_batch(open_runtime: Callable[..., Any]) -> None:
+    async with open_runtime() as runtime:
+        spec = runtime.spec("s", onnx_models.sum_and_double, max_batch=64, max_batch_delay_seconds=0.05)
+        await runtime.pool.load(spec)
+
+        async def request(rows: int, length: int, *outputs: str) -> None:
+            values = np.arange(rows * length, dtype=np.float32).reshape(rows, length)
+            results = await runtime.pool.infer(
+                spec, "acme", (Tensor("x", "FP32", values.shape, values.tobytes()),), outputs
+            )
+            expected = {"sum": values.sum(axis=1, keepdims=True), "double": 2 * values}
+            assert [each.name for each in results] == list(outputs or expected)
+            for result in results:
+                array = np.frombuffer(result.data, np.float32).reshape(result.shape)
+                np.testing.assert_array_equal(array, expected[result.name])
+
+        named: list[tuple[str, ...]] = [(), ("sum",), ("double",), ("double", "sum")]
+        await asyncio.gather(
+            *(request(rows, length, *outputs) for rows in (1, 3) for length in (1, 2, 7) for outputs in named * 2)
+        )
+
+
 async def test_texts_are_split_exactly(open_runtime: Callable[..., Any]) -> None:
     from drw.tensors.datatypes import elements, encoded
 

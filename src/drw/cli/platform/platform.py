@@ -52,6 +52,9 @@ def up(
     bus_address: Annotated[
         str, typer.Option(help="Kafka: host:port of a broker. Pub/Sub: the Google Cloud project.", show_default=False)
     ] = "",
+    mtls: Annotated[
+        bool, typer.Option("--mtls", help="Mutual TLS between processes, with certificates of an own authority.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Detach once the platform is ready.")] = False,
     no_welcome: Annotated[bool, typer.Option("--no-welcome", hidden=True)] = False,
     as_json: Json = False,
@@ -60,6 +63,8 @@ def up(
     paths = local_paths(data_dir)
     paths.prepare()
     _select_bus(bus, bus_address)
+    if mtls:
+        os.environ["DRW__MTLS__FOLDER"] = str(paths.certificates)
     listen = f"127.0.0.1:{port or free_port('127.0.0.1')}"
 
     def ready(response: dict[str, Any]) -> None:

@@ -92,7 +92,8 @@ class JsonFormatter(logging.Formatter):
             line["trace_id"] = trace_id
         if record.exc_info:
             line["exception"] = redacted(self.formatException(record.exc_info))
-        return API_KEY.sub("(a key)", orjson.dumps(line, default=str).decode())
+        text = orjson.dumps(line, default=str).decode()
+        return API_KEY.sub("(a key)", text) if "eyJ" in text else text
 
 
 def set_up(process: str, otlp_endpoint: str = "") -> None:

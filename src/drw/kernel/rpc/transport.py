@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -25,6 +26,7 @@ from drw.kernel.errors import (
 )
 from drw.kernel.observability import outcomes, telemetry
 from drw.kernel.rpc import context, grpc_health
+from drw.kernel.rpc.identities import Identities, Identity
 from drw.kernel.rpc.lost_connections import LOST_CONNECTION_ERRORS, connection_lost
 from drw.kernel.rpc.wire_errors import from_wire, to_wire
 from drw.kernel.validation import validate
@@ -37,7 +39,7 @@ PING_MS = 10_000
 """Keepalive: an idle connection is pinged after this time, and closed after the same time without a response."""
 MAX_MESSAGE_BYTES = 64 << 20
 OPERATOR = "operator"
-"""Caller name of clients that are not services: the command line, probes, the agent."""
+"""Caller name of the supervisor and of tools on its machine, which may call every service."""
 
 ERROR_KEY = "drw-error-bin"
 CALLER_KEY = "drw-caller-bin"
@@ -92,10 +94,11 @@ class LocalTransport:
 class GrpcTransport:
     """Calls a service in another process."""
 
-    def __init__(self, channel: grpc.aio.Channel, service: str, caller: str) -> None:
+    def __init__(self, channel: Callable[[], grpc.aio.Channel], service: str, caller: str) -> None:
         self._channel = channel
         self._service = service
         self._caller = caller
+        self._used_channel: grpc.aio.Channel | None = None
         self._calls: dict[str, Any] = {}
 
     async def unary(self, method: Method, request: Message, timeout: float | None) -> Message:
@@ -126,8 +129,10 @@ class GrpcTransport:
             responses.cancel()
 
     def _call(self, method: Method) -> Any:
+        if (channel := self._channel()) is not self._used_channel:
+            self._used_channel, self._calls = channel, {}
         if method.name not in self._calls:
-            factory = self._channel.unary_stream if method.streams else self._channel.unary_unary
+            factory = channel.unary_stream if method.streams else channel.unary_unary
             self._calls[method.name] = factory(
                 method.path, request_serializer=_to_bytes, response_deserializer=method.response.FromString
             )
@@ -166,23 +171,37 @@ class GrpcTransport:
 
 
 class Server:
-    """Serves the services of one process over gRPC."""
+    """Serves the services of one process over gRPC; with identities, only to callers with a certificate.
 
-    def __init__(self, servicers: Sequence[Servicer], health: grpc_health.HealthServicer | None = None) -> None:
+    `name` is the identity of the process.
+    """
+
+    def __init__(
+        self,
+        servicers: Sequence[Servicer],
+        health: grpc_health.HealthServicer | None = None,
+        identities: Identities | None = None,
+        name: str = "",
+    ) -> None:
+        self._identities = identities
+        self._name = name
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", PING_MS // 2),
         ]
         self._server = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers([_handler(s) for s in servicers])
+        self._server.add_generic_rpc_handlers([_handler(s, identities) for s in servicers])
         if health is not None:
             grpc_health.add_to(health, self._server)
 
     async def start(self, address: str) -> str:
         """Listen at `unix:/path` or `host:port` (port 0 selects a free port), and return the address."""
         try:
-            port = self._server.add_insecure_port(address)
+            if self._identities is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._identities.server_credentials(self._name))
         except RuntimeError as error:
             raise Unavailable(f"cannot listen at {address!r}: is it in use?") from error
         await self._server.start()
@@ -194,37 +213,65 @@ class Server:
 
 
 class Channels:
-    """gRPC channels of this process, one for each address."""
+    """gRPC channels of this process, one for each address; with identities, one for each caller and service there."""
 
-    def __init__(self) -> None:
-        self._channels: dict[str, grpc.aio.Channel] = {}
+    def __init__(self, identities: Identities | None = None, caller: str = OPERATOR) -> None:
+        self._identities = identities
+        self._caller = caller
+        self._channels: dict[tuple[str, ...], tuple[grpc.aio.Channel, Identity | None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
-    def client(self, cls: type[C], address: str, caller: str = OPERATOR) -> C:
-        """Return a client of the service at the address."""
-        return cls(GrpcTransport(self.channel(address), cls.contract.service, caller))
+    def client(self, cls: type[C], address: str, caller: str = "") -> C:
+        """Return a client of the service at the address; `caller` replaces the caller of the channels."""
+        service, caller = cls.contract.service, caller or self._caller
+        return cls(GrpcTransport(partial(self.channel, address, service, caller), service, caller))
 
-    def channel(self, address: str) -> grpc.aio.Channel:
-        """Return the channel of an address."""
-        if address not in self._channels:
-            options = [
-                # The global pool would share connections, and the back-off after a failed one, with other channels.
-                ("grpc.use_local_subchannel_pool", 1),
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.keepalive_time_ms", PING_MS),
-                ("grpc.keepalive_timeout_ms", PING_MS),
-                ("grpc.http2.ping_timeout_ms", PING_MS),
-                ("grpc.http2.max_pings_without_data", 0),
-            ]
-            self._channels[address] = grpc.aio.insecure_channel(address, options=options)
-        return self._channels[address]
+    def channel(self, address: str, service: str, caller: str = "") -> grpc.aio.Channel:
+        """Return the channel to the service at the address, with the newest certificate of the caller.
+
+        Calls on the channel of an older certificate end there.
+        """
+        caller = caller or self._caller
+        identity = self._identities.get(caller) if self._identities else None
+        key = (address,) if identity is None else (address, service, caller)
+        channel, used = self._channels.get(key, (None, None))
+        if channel is not None and used is identity:
+            return channel
+        if channel is not None:
+            closing = asyncio.create_task(channel.close(STREAM_SECONDS))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        channel = self._open(address, service, identity)
+        self._channels[key] = channel, identity
+        return channel
 
     async def close(self) -> None:
         """Close all channels."""
+        for closing in self._closing:
+            closing.cancel()
         async with AsyncExitStack() as stack:
-            for channel in self._channels.values():
+            for channel, _ in self._channels.values():
                 stack.push_async_callback(channel.close)
+
+    def _open(self, address: str, service: str, identity: Identity | None) -> grpc.aio.Channel:
+        if identity is None or self._identities is None:
+            return grpc.aio.insecure_channel(address, options=_channel_options())
+        options = [*_channel_options(), ("grpc.ssl_target_name_override", self._identities.server_name(service))]
+        return grpc.aio.secure_channel(address, self._identities.channel_credentials(identity), options=options)
+
+
+def _channel_options() -> list[tuple[str, int]]:
+    return [
+        # The global pool would share connections, and the back-off after a failed one, with other channels.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.keepalive_time_ms", PING_MS),
+        ("grpc.keepalive_timeout_ms", PING_MS),
+        ("grpc.http2.ping_timeout_ms", PING_MS),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
 
 
 @contextmanager
@@ -246,24 +293,26 @@ def translated_errors(service: str, method: str) -> Iterator[None]:
         raise InternalError(f"unexpected error in {service}.{method}", service=service) from error
 
 
-def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
+def _handler(servicer: Servicer, identities: Identities | None) -> grpc.GenericRpcHandler:
     contract = servicer.contract
     handlers = {}
     for method in contract.methods.values():
         factory = grpc.unary_stream_rpc_method_handler if method.streams else grpc.unary_unary_rpc_method_handler
         serve = _serve_stream if method.streams else _serve_unary
         handlers[method.name] = factory(
-            serve(servicer, method), request_deserializer=method.request.FromString, response_serializer=_to_bytes
+            serve(servicer, method, identities),
+            request_deserializer=method.request.FromString,
+            response_serializer=_to_bytes,
         )
     return grpc.method_handlers_generic_handler(contract.name, handlers)
 
 
-def _serve_unary(servicer: Servicer, method: Method) -> Any:
+def _serve_unary(servicer: Servicer, method: Method, identities: Identities | None) -> Any:
     service = servicer.contract.service
     run = getattr(servicer, method.python_name)
 
     async def serve(request: Message, grpc_context: Any) -> Message:
-        async with _ServedCall(service, method, grpc_context):
+        async with _ServedCall(service, method, grpc_context, identities):
             validate(request)
             response: Message = await run(request)
             return response
@@ -272,13 +321,13 @@ def _serve_unary(servicer: Servicer, method: Method) -> Any:
     return serve
 
 
-def _serve_stream(servicer: Servicer, method: Method) -> Any:
+def _serve_stream(servicer: Servicer, method: Method, identities: Identities | None) -> Any:
     service = servicer.contract.service
     run = getattr(servicer, method.python_name)
 
     # Not a generator: a call that is cancelled while it sends would leave it open until garbage collection.
     async def serve(request: Message, grpc_context: Any) -> None:
-        async with _ServedCall(service, method, grpc_context) as call:
+        async with _ServedCall(service, method, grpc_context, identities) as call:
             validate(request)
             async with aclosing(run(request)) as responses:
                 async for response in responses:
@@ -291,7 +340,8 @@ def _serve_stream(servicer: Servicer, method: Method) -> Any:
 class _ServedCall:
     """Context of one served call: caller, deadline, permission, errors, telemetry."""
 
-    def __init__(self, service: str, method: Method, grpc_context: Any) -> None:
+    def __init__(self, service: str, method: Method, grpc_context: Any, identities: Identities | None) -> None:
+        self._identities = identities
         self._service = service
         self._method = method
         self._context = grpc_context
@@ -311,7 +361,7 @@ class _ServedCall:
         self._stack.enter_context(context.at_event_depth(int(metadata.get(DEPTH_KEY, 0))))
         self._stack.enter_context(context.deadline(self._context.time_remaining()))
         try:
-            _check_permission(self._service, str(metadata.get(SERVICE_KEY, "")))
+            _check_permission(self._service, self._caller(str(metadata.get(SERVICE_KEY, ""))))
         except DrwError as error:
             await self.__aexit__(type(error), error, None)
         return self
@@ -337,6 +387,15 @@ class _ServedCall:
             raise
         finally:
             await self._stack.aclose()
+
+    def _caller(self, declared: str) -> str:
+        """Return the name of the calling service: with identities, the one that its certificate proves."""
+        if self._identities is None:
+            return declared
+        proven = self._identities.caller(self._context.auth_context())
+        if declared != proven:
+            raise Forbidden(f"{proven!r} calls as {declared!r}, which its certificate does not prove")
+        return proven
 
     def _end(self, error: BaseException | None = None) -> None:
         if self._outcome is not None:

@@ -29,6 +29,7 @@ from drw.kernel.rpc import grpc_health, transport
 from drw.kernel.rpc.http import rest
 from drw.kernel.rpc.http import server as http_server
 from drw.kernel.rpc.http.counted_routes import counted
+from drw.kernel.runtime.mutual_tls import identities_of
 from drw.kernel.runtime.readiness import TIMEOUT_SECONDS, Check, Readiness
 from drw.kernel.runtime.settings import ConfigError, Profile, Settings, explain
 from drw.kernel.storage.audit import AuditWriter
@@ -73,7 +74,8 @@ class Host:
         self._servicers: dict[str, Servicer] = {}
         self._scopes: dict[str, ServiceContext] = {}
         self._states: dict[str, State] = dict.fromkeys(self._names, State.STARTING)
-        self._channels = transport.Channels()
+        self._identities = identities_of(profile)
+        self._channels = transport.Channels(self._identities)
         self._audit_database = Database(profile.postgres, "audit", pool_size=2)
         self._server: transport.Server | None = None
         self._http: http_server.HttpServer | None = None
@@ -90,7 +92,8 @@ class Host:
         address = self.profile.processes.get(self.name)
         grpc = grpc or (address.grpc if address else "127.0.0.1:0")
         http_address = http_address or (address.http if address else "127.0.0.1:0")
-        self._server = transport.Server([*self._servicers.values(), Status(self)], self._health)
+        servicers = [*self._servicers.values(), Status(self)]
+        self._server = transport.Server(servicers, self._health, self._identities, self.name)
         self._http = http_server.HttpServer(self.app())
         addresses = await self._server.start(grpc), await self._http.start(http_address)
         for name in self._names:
@@ -133,6 +136,10 @@ class Host:
             return cls(self._wrap(transport.LocalTransport(lambda: self._servicers[name], name)))
         return self._channels.client(cls, self.profile.address_of(name).grpc, caller)
 
+    def channels(self, caller: str) -> transport.Channels:
+        """Return new channels of a service to other processes."""
+        return transport.Channels(self._identities, caller)
+
     def has(self, service: str) -> bool:
         """Return whether the service runs in this process or in another process of the profile."""
         return service in self._names or any(service in address.services for address in self.profile.processes.values())
@@ -163,12 +170,12 @@ class Host:
         starting = {name: ["starting"] for name in self._names if self._states[name] == State.STARTING}
         return {name: needs for name, needs in failing.items() if needs} | starting
 
-    async def check_service(self, service: str) -> None:
-        """Raise if a service of this or another process is not ready."""
+    async def check_service(self, service: str, caller: str) -> None:
+        """Raise if a service of this or another process is not ready; `caller` is the service that needs it."""
         if service in self._names:
             ready = service not in self.not_ready()
         else:
-            channel = self._channels.channel(self.profile.address_of(service).grpc)
+            channel = self._channels.channel(self.profile.address_of(service).grpc, service, caller)
             ready = await grpc_health.is_serving(channel, BY_NAME[service].contract, TIMEOUT_SECONDS)
         if not ready:
             raise Unavailable(f"the {service} service is not ready", service=service)
@@ -286,6 +293,10 @@ class ServiceContext:
             raise ConfigError(f"{self._service.name!r} calls {name!r}, which its row in the catalog does not say")
         return self._host.client(cls, self._service.name)
 
+    def channels(self) -> transport.Channels:
+        """Return new channels to other processes; the service closes them."""
+        return self._host.channels(self._service.name)
+
     def adapter(self, port: type[P], default: str | None = None) -> P:
         """Return the adapter of a port that the settings select, or the default adapter.
 
@@ -336,7 +347,7 @@ class ServiceContext:
 
     def require_service(self, service: str) -> None:
         """Make the service ready only while another service is ready."""
-        self.require(service, partial(self._host.check_service, service))
+        self.require(service, partial(self._host.check_service, service, self._service.name))
 
     def audit(self) -> AuditWriter:
         """Return the writer of the service's audit records."""

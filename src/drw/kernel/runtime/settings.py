@@ -169,6 +169,17 @@ class Bus(Settings):
         return self
 
 
+class MutualTls(Settings):
+    """Mutual TLS between processes: `[mtls]`."""
+
+    folder: Path
+    """Folder with one folder per identity, each with the files `tls.crt`, `tls.key` and `ca.crt`."""
+    trust_domain: str = Field(default="drw.internal", pattern=r"^[a-z0-9][a-z0-9.-]{0,252}$")
+    """Trust domain of the SPIFFE ids, and domain of the DNS names, in the certificates."""
+    namespace: str = Field(default="local", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """Namespace of the SPIFFE ids."""
+
+
 class Profile(Settings):
     """A deployment profile: processes and their services, and the settings of each service."""
 
@@ -185,6 +196,8 @@ class Profile(Settings):
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
     engine: Engine = Engine()
     bus: Bus = Bus()
+    mtls: MutualTls | None = None
+    """Mutual TLS between processes. Null: calls between processes are plain, and callers are not proven."""
     starts: Path | None = None
     """File in which the supervisor stores how long each process took to start, in seconds. Null: none."""
     otlp_endpoint: str = ""

@@ -20,9 +20,11 @@ from drw.kernel.errors import DrwError
 from drw.kernel.rpc import start_times
 from drw.kernel.rpc.json_messages import to_json
 from drw.kernel.rpc.transport import Channels
+from drw.kernel.runtime.mutual_tls import identities_of
 from drw.kernel.runtime.settings import Profile, SettingLayers
 from drw.kernel.runtime.status import report
 from drw.local import first_key, weights
+from drw.local.certificates import RENEWAL_SECONDS, CertificateAuthority, server_names
 from drw.local.paths import PlatformPaths
 from drw.local.platform import process_specs
 from drw.local.preflight import check_port, check_space, locked
@@ -47,7 +49,7 @@ class Supervisor:
         self._supervision: list[asyncio.Task[None]] = []
         self._stop_requested = asyncio.Event()
         self._failed = ""
-        self._ready = False
+        self._started = self._ready = False
         self._new_key = False
         self._channels = Channels()
         self._profile: Profile | None = None
@@ -86,6 +88,7 @@ class Supervisor:
         check_port(self._listen)
         await self._build_weights()
         remove_envoy_state(envoy.data_plane_settings(profile).folder)
+        await self._prepare_identities(profile)
         for spec in process_specs(self._paths, profile, self._channels):
             self._children[spec.name] = ChildProcess(
                 spec, self._paths.log(spec.name), self._print, self._record_start_times
@@ -95,9 +98,29 @@ class Supervisor:
             for child in self._children.values():
                 group.create_task(self._start_one(child, ready_events))
         work = [work for child in self._children.values() for work in (child.supervise(), child.monitor_liveness())]
-        self._supervision = [asyncio.create_task(work) for work in work]
+        self._supervision += [asyncio.create_task(work) for work in work]
+        self._started = True
         self._new_key = await first_key.ensure_key(self._paths, profile, self._channels)
         await self._wait_until_healthy()
+
+    async def _prepare_identities(self, profile: Profile) -> None:
+        """Issue the certificates of mutual TLS, unless the operator provides them in another folder."""
+        if profile.mtls is not None and profile.mtls.folder == self._paths.certificates:
+            authority, names = CertificateAuthority(profile.mtls), server_names(profile)
+            await asyncio.to_thread(authority.renew, names)
+            self._supervision.append(asyncio.create_task(self._renew_certificates(authority, names)))
+        self._channels = Channels(identities_of(profile))
+
+    async def _renew_certificates(self, authority: CertificateAuthority, names: dict[str, set[str]]) -> None:
+        while True:
+            await asyncio.sleep(RENEWAL_SECONDS)
+            try:
+                issued = await asyncio.to_thread(authority.renew, names)
+            except OSError as error:
+                self._print(f"certificates cannot be renewed: {error}")
+            else:
+                if issued:
+                    self._print(f"renewed {len(issued)} certificates")
 
     async def _wait_until_healthy(self) -> None:
         """Wait a limited time for services that become ready after their process; the status shows what is missing."""
@@ -192,7 +215,7 @@ class Supervisor:
     async def _status(self) -> dict[str, Any]:
         services = []
         models: list[dict[str, Any]] = []
-        running = bool(self._supervision)
+        running = self._started
         if self._profile is not None and running:
             services = [
                 {"name": s.name, "cluster": s.cluster, "state": s.State.Name(s.state).lower(), "detail": s.detail}

@@ -93,7 +93,10 @@ async def build(scope: ServiceContext) -> Health:
     """Build the service from its settings."""
     settings = scope.settings(Settings)
     database = await scope.database(required=False)  # the report needs none
-    channels, monitor_channels = Channels(), Channels()  # a failed poll must not delay the connection of a report
+    channels, monitor_channels = (
+        scope.channels(),
+        scope.channels(),
+    )  # a failed poll must not delay the connection of a report
     scope.on_stop(channels.close)
     scope.on_stop(monitor_channels.close)
     history, samples = History(database, settings.history), SampleStore(database, settings.history)

@@ -19,12 +19,12 @@ from drw.kernel import walls
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.change_notifications import ChangeNotifications
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
 from drw.rag.documents.ingestion.attribute_updates import AttributeUpdates
 from drw.rag.documents.ingestion.deletion_relay import DeletionRelay
 from drw.rag.documents.storage import deletions, detachment, vector_store_files
-from drw.rag.documents.storage.change_notifications import ChangeNotifications
 from drw.rag.documents.storage.deletions import Deletions
 from drw.rag.documents.storage.files import BATCHES, File, FileNotFound, Files, attachments_of
 from drw.rag.documents.storage.vector_store_files import IndexingProgress, VectorStoreFile, VectorStoreFiles

@@ -31,6 +31,7 @@ from drw.events.publisher import create_tables
 from drw.kernel.attributes import from_values
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
+from drw.kernel.storage.change_notifications import ChangeNotifications
 from drw.rag.documents.api.files import FileRoutes
 from drw.rag.documents.api.vector_stores import VectorStoreRoutes
 from drw.rag.documents.file_contents import ASSISTANTS, FileContents
@@ -44,8 +45,7 @@ from drw.rag.documents.parsing.parser_pool import ParserPool
 from drw.rag.documents.settings import Settings
 from drw.rag.documents.storage import files
 from drw.rag.documents.storage.blob_store import BlobStore
-from drw.rag.documents.storage.change_notifications import ChangeNotifications
-from drw.rag.documents.storage.deletions import Deletions
+from drw.rag.documents.storage.deletions import FILES_CHANGED, Deletions
 from drw.rag.documents.storage.files import Files
 from drw.rag.documents.storage.uploads import Uploads
 from drw.rag.documents.storage.vector_store_files import VectorStoreFiles
@@ -161,7 +161,7 @@ async def build(scope: ServiceContext) -> Documents:
     vector_store = scope.client(VectorStoreClient)
     blobs = BlobStore(scope.folder, settings.max_file_bytes)
     parsers = ParserPool(settings)
-    notifications = ChangeNotifications(database)
+    notifications = ChangeNotifications(database, FILES_CHANGED)
     files = Files(database, blobs, audit)
     contents = FileContents(files, blobs, parsers)
     vector_store_files = VectorStoreFiles(database)

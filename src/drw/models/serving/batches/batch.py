@@ -10,6 +10,8 @@ from typing import Any
 from drw.kernel.errors import NotFound
 from drw.kernel.rpc.context import Principal
 
+NEW_WORK = "serving_batches"
+"""Notifies workers of new batches and lines."""
 COMPLETION_WINDOW = "24h"
 WINDOW_HOURS = 24
 ACTIVE = ("validating", "in_progress", "finalizing", "cancelling")

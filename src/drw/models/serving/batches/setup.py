@@ -9,16 +9,17 @@ from functools import partial
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.kernel.runtime.host import ServiceContext
+from drw.kernel.storage.change_notifications import ChangeNotifications
 from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
 from drw.models.serving.batches.api import BatchRoutes
+from drw.models.serving.batches.batch import NEW_WORK
 from drw.models.serving.batches.endpoints import BatchEndpoint
 from drw.models.serving.batches.files import BatchFiles
 from drw.models.serving.batches.metrics import update_gauges
 from drw.models.serving.batches.permissions import PresentPermissions
 from drw.models.serving.batches.queues.job_queue import JobQueue
 from drw.models.serving.batches.queues.line_queue import LineQueue
-from drw.models.serving.batches.queues.wakeups import Wakeups
 from drw.models.serving.batches.store import BatchStore
 from drw.models.serving.batches.worker.execution import LineRunner
 from drw.models.serving.batches.worker.output import OutputWriter
@@ -55,11 +56,11 @@ def build(
     scope.background(delete_old_batches)
     if not settings.concurrent:
         return store
-    wakeups = Wakeups(database)
+    new_work = ChangeNotifications(database, NEW_WORK)
     jobs, lines = JobQueue(database, audit), LineQueue(database)
     worker = BatchWorker(
         database,
-        wakeups,
+        new_work,
         jobs,
         lines,
         Validator(jobs, files, served, permissions, settings),
@@ -67,6 +68,6 @@ def build(
         LineRunner(lines, served, permissions, kills, audit, settings.max_output_bytes),
         settings.concurrent,
     )
-    scope.background(wakeups.listen)
+    scope.background(new_work.listen)
     scope.background(worker.work)
     return store

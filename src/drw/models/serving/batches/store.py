@@ -12,10 +12,10 @@ from drw.kernel.errors import Conflict, RateLimited
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.change_notifications import notify
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
-from drw.models.serving.batches.batch import ACTIVE, WINDOW_HOURS, Batch, BatchNotFound
-from drw.models.serving.batches.queues import wakeups
+from drw.models.serving.batches.batch import ACTIVE, NEW_WORK, WINDOW_HOURS, Batch, BatchNotFound
 
 ORG_LOCKS = "select pg_advisory_xact_lock(hashtextextended(%s, 1))"
 """Serialises the creation of batches of one org, so that its limit holds."""
@@ -69,7 +69,7 @@ class BatchStore:
             batch = Batch.from_row(row or {})
             details = {"endpoint": endpoint, "input_file": input_file}
             await self._audit.record("batch.create", f"batch/{batch.id}", details=details, connection=connection)
-            await wakeups.notify(connection)
+            await notify(connection, NEW_WORK)
         return batch
 
     async def get(self, id_: str) -> Batch:
@@ -109,7 +109,7 @@ class BatchStore:
                     return batch
                 raise Conflict(f"{id_!r} is {batch.state}: only batches that validate or run can be cancelled")
             await self._audit.record("batch.cancel", f"batch/{id_}", connection=connection)
-            await wakeups.notify(connection)
+            await notify(connection, NEW_WORK)
             return Batch.from_row(row)
 
     async def delete_old(self, days: int) -> None:

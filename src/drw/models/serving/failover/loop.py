@@ -116,7 +116,7 @@ class Failover:
             EngineCoolingDown: the circuit is open.
         """
         now, circuit = self._policy.clock.time(), attempt.replica.circuit
-        if circuit.ready_at > now:
+        if circuit.ready_at > now and not circuit.unconfirmed:
             raise _cooling_down_error(attempt.model, attempt.replica, now)
         attempt.ticket = circuit.enter()
 
@@ -180,6 +180,8 @@ class Failover:
                 if self._is_eligible(model) and (ready := self._ready_replicas(model, now)):
                     key = self._request.affinity.key(model.affinity) if len(model.replicas) > 1 else ""
                     return model, choose_replica(ready, key, self._policy.random), 0.0
+            if (unconfirmed := self._unconfirmed_candidate(now)) is not None:
+                return *unconfirmed, 0.0
             if (delayed := self._delayed_candidate(now)) is not None:
                 return delayed
         raise self._error or self._no_candidate_error(now)
@@ -199,6 +201,13 @@ class Failover:
 
     def _eligible_replicas(self) -> list[tuple[ChatModel, Replica]]:
         return [(model, replica) for model in self._models if self._is_eligible(model) for replica in model.replicas]
+
+    def _unconfirmed_candidate(self, now: float) -> tuple[ChatModel, Replica] | None:
+        """Return a replica that failed probes only: the upstream may be back before the next probe."""
+        for model, replica in self._eligible_replicas():
+            if replica.circuit.unconfirmed and replica.backoff_until <= now and replica not in self._failed:
+                return model, replica
+        return None
 
     def _delayed_candidate(self, now: float) -> tuple[ChatModel, Replica, float] | None:
         """Return a replica that can be tried after a wait: one that failed, or that accepts no requests yet."""

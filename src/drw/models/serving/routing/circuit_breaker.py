@@ -48,7 +48,8 @@ class CircuitBreaker:
         self._recent_failures: deque[bool] = deque(maxlen=settings.window)
         self._consecutive_failures = 0
         self._open_count = 0
-        """How often the circuit opened since the last complete answer."""
+        """How often failed requests opened the circuit since the last complete answer."""
+        self._unconfirmed = False
         self._open_until = 0.0
         self._ticket = 0
         self.state = State.CLOSED
@@ -61,8 +62,13 @@ class CircuitBreaker:
             return float("inf")
         return self._open_until if self.state is State.OPEN else 0.0
 
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether only failed probes opened the circuit: a request may enter if no other replica is ready."""
+        return self._unconfirmed and self.state is State.OPEN
+
     def enter(self) -> int:
-        """Enter a circuit that is ready, as the probe if it is open; return a ticket."""
+        """Enter a circuit that is ready or unconfirmed, as the probe if it is open; return a ticket."""
         if self.state is State.OPEN:
             self._set_state(State.HALF_OPEN)
         return self._ticket
@@ -97,7 +103,7 @@ class CircuitBreaker:
     def trip(self, ticket: int) -> None:
         """Open the circuit at once, after a failed probe."""
         if ticket == self._ticket and self.state is not State.OPEN:
-            self._open()
+            self._open(failed_probe=True)
 
     def current_ticket(self) -> int:
         """Return the ticket of a check that does not enter the circuit."""
@@ -114,9 +120,10 @@ class CircuitBreaker:
         window_is_full = len(self._recent_failures) == self._recent_failures.maxlen
         return window_is_full and sum(self._recent_failures) >= self._settings.failure_rate * len(self._recent_failures)
 
-    def _open(self) -> None:
+    def _open(self, *, failed_probe: bool = False) -> None:
         seconds = min(self._settings.open_seconds * 2.0 ** min(self._open_count, 16), self._settings.max_open_seconds)
-        self._open_count += 1
+        self._unconfirmed = failed_probe and not self._open_count
+        self._open_count += not self._unconfirmed
         self._open_until = self._clock.time() + seconds
         self._recent_failures.clear()
         self._set_state(State.OPEN)

@@ -19,9 +19,10 @@ from drw.kernel.errors import DrwError, NotFound, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
+from drw.kernel.storage.change_notifications import notify
 from drw.kernel.storage.database import Database
 from drw.rag.documents.ingestion import attachments
-from drw.rag.documents.storage import change_notifications
+from drw.rag.documents.storage.deletions import FILES_CHANGED
 from drw.rag.documents.storage.vector_store_files import SAME_ROW
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class AttributeUpdates:
     async def _update(self, query: Any, row: Mapping[str, Any]) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(query, row)
-            await change_notifications.notify(connection)
+            await notify(connection, FILES_CHANGED)
 
 
 SELECT_UNSENT = """

@@ -23,6 +23,7 @@ from drw.kernel.attributes import to_values
 from drw.kernel.errors import DeadlineExceeded, DrwError, RateLimited, Unavailable
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
+from drw.kernel.storage.change_notifications import ChangeNotifications
 from drw.kernel.storage.database import Database
 from drw.rag.documents.chunking.chunks import Chunk, Chunker
 from drw.rag.documents.chunking.document_context import subject
@@ -32,7 +33,6 @@ from drw.rag.documents.parsing import file_types
 from drw.rag.documents.parsing.parser_pool import ParsedText, ParserPool
 from drw.rag.documents.ports import INVALID, UNSUPPORTED, ParseFailed
 from drw.rag.documents.storage.blob_store import BlobStore
-from drw.rag.documents.storage.change_notifications import ChangeNotifications
 
 log = logging.getLogger(__name__)
 

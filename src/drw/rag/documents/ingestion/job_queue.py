@@ -16,11 +16,13 @@ from drw.api.events.v1.documents_pb2 import DocumentIndexed
 from drw.events.publisher import Publisher
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.change_notifications import notify
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
 from drw.kernel.tenancy import Owner
 from drw.rag.documents.ingestion.worker_lease import LIVE_WORKERS
-from drw.rag.documents.storage import change_notifications, deletions
+from drw.rag.documents.storage import deletions
+from drw.rag.documents.storage.deletions import FILES_CHANGED
 
 EVENTS = Publisher("documents")
 SMALL_FILE_BYTES = 64 << 10
@@ -129,7 +131,7 @@ class JobQueue:
         """Record the progress of a job."""
         async with self._transaction() as connection:
             await connection.execute(REPORT_PROGRESS, {"pages": counts.pages, "chunks": counts.chunks, **job.fence})
-            await change_notifications.notify(connection)
+            await notify(connection, FILES_CHANGED)
 
     async def complete(self, job: Job, counts: JobCounts, version: int) -> Attributes | None:
         """Complete a job whose document is in the vector store with a version of the attributes.
@@ -177,7 +179,7 @@ class JobQueue:
                 await deletions.enqueue(connection, job.caller, "", job.collection, job.file, job.walls)
             details = {"collection": job.collection, "sha256": job.content_hash, "code": code}
             await self._audit.record("file.index", job.file, outcome="failed", details=details, connection=connection)
-            await change_notifications.notify(connection)
+            await notify(connection, FILES_CHANGED)
 
     async def release(self, job: Job) -> int:
         """Release a job for a retry; return the delay in seconds: 1, 2, 4, ... up to 60."""
@@ -212,7 +214,7 @@ class JobQueue:
         resource = f"file/{job.file}"
         owner = Owner(job.org, job.desk)
         await EVENTS.publish(connection, event, resource, owner, walls=job.walls, depth=job.event_depth)
-        await change_notifications.notify(connection)
+        await notify(connection, FILES_CHANGED)
 
 
 def _to_job(row: Mapping[str, Any]) -> Job:

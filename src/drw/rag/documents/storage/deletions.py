@@ -10,6 +10,8 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.database import Connection, Database
 
+FILES_CHANGED = "documents_changed"
+"""Notifies of changes to vector store files."""
 MAX_ROWS = 500
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from drw.kernel.rpc import context
+from drw.kernel.storage.change_notifications import notify
 from drw.kernel.storage.database import Connection
-from drw.rag.documents.storage import change_notifications, deletions
+from drw.rag.documents.storage import deletions
+from drw.rag.documents.storage.deletions import FILES_CHANGED
 
 
 async def detach(connection: Connection, collection: str, file: str, resource: str) -> list[int]:
@@ -45,7 +47,7 @@ async def cancel(connection: Connection, collection: str, batch: str) -> list[in
     """
     caller = context.caller()
     cursor = await connection.execute(CANCEL_BATCH, (batch, caller.org, caller.desk, collection, list(caller.walls)))
-    await change_notifications.notify(connection)
+    await notify(connection, FILES_CHANGED)
     return [
         await deletions.enqueue(connection, caller, "", row["collection"], row["file"], row["walls"])
         for row in await cursor.fetchall()
@@ -62,7 +64,7 @@ async def _enqueue(connection: Connection, rows: Iterable[Mapping[str, Any]], re
         fences.append(
             await deletions.enqueue(connection, caller, resource, row["collection"], row["file"], row["walls"])
         )
-    await change_notifications.notify(connection)
+    await notify(connection, FILES_CHANGED)
     return fences
 
 

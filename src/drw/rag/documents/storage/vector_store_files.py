@@ -10,9 +10,10 @@ from typing import Any
 from drw.kernel.errors import NotFound
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
+from drw.kernel.storage.change_notifications import notify
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import ForeignKeyViolation, Jsonb
-from drw.rag.documents.storage import change_notifications
+from drw.rag.documents.storage.deletions import FILES_CHANGED
 from drw.rag.documents.storage.files import File, Page, attachments_of, file_not_found
 
 STATES = ("in_progress", "completed", "failed", "cancelled")
@@ -104,7 +105,7 @@ class VectorStoreFiles:
             attachment_row = {**row, "file": attachment.id, "hash": attachment.content_hash}
             changed |= await _insert_or_update(connection, attachment_row)
         if changed:
-            await change_notifications.notify(connection)
+            await notify(connection, FILES_CHANGED)
         return changed
 
     async def get(self, collection: str, file: str) -> VectorStoreFile:

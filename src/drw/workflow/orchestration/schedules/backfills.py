@@ -65,7 +65,7 @@ class BackfillRunner:
             except DrwError as error:  # unavailable, killed, or the desk has too many open runs
                 log.info("a back-fill waits: %s", telemetry.loggable(error), extra=_fields(row))
                 await self._postpone(row)
-            except Exception:
+            except Exception:  # of this back-fill only: others must not wait for it
                 log.exception("a back-fill cannot continue", extra=_fields(row))
                 await self._postpone(row)
         return bool(rows)

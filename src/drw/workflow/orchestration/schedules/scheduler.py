@@ -106,7 +106,7 @@ class Scheduler:
             pass
         except DrwError as error:
             log.warning("a schedule cannot be handled: %s", telemetry.loggable(error), extra=_fields(schedule))
-        except Exception:
+        except Exception:  # of this schedule only: others must not wait for it
             seconds = ERROR_SECONDS
             log.exception("a schedule cannot be handled", extra=_fields(schedule))
         await self._journal.postpone(schedule, self._timetable.now() + timedelta(seconds=seconds))

@@ -7,10 +7,10 @@ from typing import Any
 
 from drw.kernel.rpc import context
 from drw.kernel.storage.audit import AuditWriter
+from drw.kernel.storage.change_notifications import notify
 from drw.kernel.storage.database import Connection, Database
 from drw.kernel.storage.sql import Jsonb
-from drw.models.serving.batches.batch import Batch
-from drw.models.serving.batches.queues import wakeups
+from drw.models.serving.batches.batch import NEW_WORK, Batch
 from drw.models.serving.batches.queues.lease import LIMIT_IDLE, LIVE_WORKERS, LeaseLost
 
 MAX_RETRY_SECONDS = 60
@@ -66,7 +66,7 @@ class JobQueue:
         """
         async with self._database.transaction() as connection:
             await self._update(connection, START, job, {"total": total, "model": model})
-            await wakeups.notify(connection)
+            await notify(connection, NEW_WORK)
 
     async def fail(self, job: Batch, errors: Sequence[Mapping[str, Any]]) -> None:
         """Fail a batch whose file is invalid, or whose results cannot be stored.

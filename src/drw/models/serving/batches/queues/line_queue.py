@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from drw.kernel.storage.change_notifications import notify
 from drw.kernel.storage.database import Connection, Database
-from drw.models.serving.batches.batch import Batch
-from drw.models.serving.batches.queues import wakeups
+from drw.models.serving.batches.batch import NEW_WORK, Batch
 from drw.models.serving.batches.queues.lease import LIMIT_IDLE, LIVE_WORKERS, LeaseLost
 
 CLAIM_LOCK = 0x62617463686C6E73
@@ -110,7 +110,7 @@ class LineQueue:
         if row is None:
             raise LeaseLost(f"another worker runs line {line.line} of {line.batch.id!r}")
         if row["is_last"]:
-            await wakeups.notify(connection)
+            await notify(connection, NEW_WORK)
 
     async def release(self, line: Line, seconds: float, *, pause_batch: bool) -> None:
         """Release a request for another attempt after a delay; with `pause_batch` the whole batch waits as well."""

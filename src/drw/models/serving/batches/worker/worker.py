@@ -8,12 +8,12 @@ import logging
 from drw.kernel.errors import DrwError
 from drw.kernel.observability import telemetry
 from drw.kernel.storage import worker_lease
+from drw.kernel.storage.change_notifications import ChangeNotifications
 from drw.kernel.storage.database import Database
 from drw.models.serving.batches.batch import Batch
 from drw.models.serving.batches.queues.job_queue import JobQueue
 from drw.models.serving.batches.queues.lease import WORKER_LOCKS, LeaseLost
 from drw.models.serving.batches.queues.line_queue import Line, LineQueue
-from drw.models.serving.batches.queues.wakeups import Wakeups
 from drw.models.serving.batches.worker.execution import LineRunner
 from drw.models.serving.batches.worker.output import OutputWriter
 from drw.models.serving.batches.worker.validation import Validator
@@ -30,7 +30,7 @@ class BatchWorker:
     def __init__(
         self,
         database: Database,
-        wakeups: Wakeups,
+        new_work: ChangeNotifications,
         jobs: JobQueue,
         lines: LineQueue,
         validator: Validator,
@@ -39,7 +39,7 @@ class BatchWorker:
         concurrent: int,
     ) -> None:
         self._database = database
-        self._wakeups = wakeups
+        self._new_work = new_work
         self._jobs = jobs
         self._lines = lines
         self._validator = validator
@@ -72,10 +72,10 @@ class BatchWorker:
 
         def ended(task: asyncio.Task[None]) -> None:
             running.discard(task)
-            self._wakeups.wake()
+            self._new_work.wake()
 
         while True:
-            event = self._wakeups.next_event()
+            change = self._new_work.next_change()
             free = self._concurrent - len(running)
             claimed = await self._lines.claim(worker, free) if free else []
             for line in claimed:
@@ -83,18 +83,18 @@ class BatchWorker:
                 running.add(task)
                 task.add_done_callback(ended)
             if not claimed:
-                await self._wakeups.wait(event, IDLE_SECONDS)
+                await self._new_work.wait(change, IDLE_SECONDS)
 
     async def _run_line(self, line: Line) -> None:
         await self._runner.run(line)
 
     async def _process_jobs(self, worker: int) -> None:
         while True:
-            event = self._wakeups.next_event()
+            change = self._new_work.next_change()
             if job := await self._jobs.claim(worker):
                 await self._process(job)
             else:
-                await self._wakeups.wait(event, IDLE_SECONDS)
+                await self._new_work.wait(change, IDLE_SECONDS)
 
     async def _process(self, job: Batch) -> None:
         trace = telemetry.incoming_context({"traceparent": job.trace})

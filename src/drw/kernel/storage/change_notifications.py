@@ -1,4 +1,4 @@
-"""Notifications of changes to vector store files (LISTEN/NOTIFY): all waiters share one database connection."""
+"""Change notifications between processes (LISTEN/NOTIFY): all waiters of a process share one connection."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from contextlib import suppress
 
 from drw.kernel.storage.database import Connection, Database
 
-CHANNEL = "documents_changed"
 
-
-async def notify(connection: Connection) -> None:
-    """Notify all processes of a change, when the transaction commits."""
-    await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+async def notify(connection: Connection, channel: str) -> None:
+    """Notify the listeners of a channel in all processes when the transaction commits."""
+    await connection.execute("select pg_notify(%s, '')", (channel,))
 
 
 class ChangeNotifications:
     """Call `next_change()`, read the state, then `wait` for the change: a change in between is not missed."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, channel: str) -> None:
         self._database = database
+        self._channel = channel
         self._next = asyncio.Event()
 
     def next_change(self) -> asyncio.Event:
@@ -34,7 +33,7 @@ class ChangeNotifications:
 
     async def listen(self) -> None:
         """Listen to notifications until cancelled."""
-        async for _ in self._database.notifications(CHANNEL):
+        async for _ in self._database.notifications(self._channel):
             self.wake()
 
     def wake(self) -> None:
