@@ -30,7 +30,6 @@ from drw.kernel.rpc.http import server as http_server
 from drw.kernel.runtime.clock import Clock
 from drw.killswitch.watch import KillList
 from drw.models.serving.experiments.calls import CallExperiments
-from drw.models.serving.experiments.routing_table import RoutingTable
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
 from drw.models.serving.http import endpoints
@@ -53,6 +52,7 @@ from drw.models.serving.request_runner import RequestRunner
 from drw.models.serving.routing.admission_queue import AdmissionQueue
 from drw.models.serving.routing.model_directory import ModelDirectory
 from drw.models.serving.settings import CircuitSettings, RetrySettings
+from drw.routing.experiments.routing_table import RoutingTable
 
 TOKENS = 64
 REQUESTS = 400

@@ -135,6 +135,7 @@ SERVICES = (
         "embedding",
         "vector_store",
         "serving",
+        "experiments",
         objective=Objective(latency_ms=2500, latency_quantile=0.95),
     ),
     _service(
@@ -206,6 +207,9 @@ EVENT_TYPES = (
     EventType(name="document.indexed", message="DocumentIndexed", publisher="documents", scope="documents:read"),
     EventType(name="run.ended", message="RunEnded", publisher="orchestration", scope="workflows:read"),
     EventType(
+        name="workflow.published", message="WorkflowPublished", publisher="orchestration", scope="workflows:read"
+    ),
+    EventType(
         name="dead_letter.created", message="DeadLetterCreated", publisher="error_handling", scope="workflows:read"
     ),
     EventType(name="kill.activated", message="KillActivated", publisher="request_router", scope="platform:kill"),
@@ -218,3 +222,76 @@ EVENT_TYPES = (
 def consumed_by(name: str) -> tuple[EventType, ...]:
     """Return the types of events that a service consumes."""
     return tuple(event for event in EVENT_TYPES if name in event.consumers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """How a service runs on Kubernetes. `drw generate` writes it into the values of the Helm chart."""
+
+    replicas: int = 2
+    max_replicas: int = 0
+    """Replicas up to which load adds more; 0: none."""
+    cpu: str = "100m"
+    """Requested CPU."""
+    memory: str = "256Mi"
+    """Requested memory."""
+    memory_limit: str = "512Mi"
+    """Memory at which a replica is restarted."""
+    gpu: int = 0
+    """GPUs of each replica. Models run in engines, so that no service needs one."""
+    volume: str = ""
+    """Size of the persistent volume of its data folder; empty: the folder holds only caches."""
+    drain_seconds: int = 10
+    """Maximum time for requests in flight when a replica stops."""
+    valkey: bool = False
+    """Connects to Valkey."""
+    bus: bool = False
+    """Connects to the event bus."""
+    internet: bool = False
+    """Calls hosts outside the platform: models, identity providers, and those of HTTP steps."""
+    reads_status: bool = False
+    """Reads the status of all processes, in addition to its calls."""
+
+
+_ONE = Placement(replicas=1)
+"""For services that keep state of other processes in memory, such as the data planes that watch them."""
+
+PLACEMENTS = {
+    "authentication": Placement(internet=True),
+    "rate_limiting": Placement(replicas=1, valkey=True),
+    "load_balancer": Placement(),
+    "request_router": _ONE,
+    "serving": Placement(
+        max_replicas=10,
+        cpu="500m",
+        memory="512Mi",
+        memory_limit="2Gi",
+        drain_seconds=300,
+        valkey=True,
+        internet=True,
+    ),
+    "discovery": Placement(replicas=1, memory="512Mi", memory_limit="2Gi", volume="50Gi", internet=True),
+    "experiments": Placement(),
+    "health": Placement(replicas=1, reads_status=True),
+    "documents": Placement(replicas=1, cpu="500m", memory="1Gi", memory_limit="4Gi", volume="100Gi", drain_seconds=60),
+    "embedding": Placement(max_replicas=8, cpu="1", memory="512Mi", memory_limit="1Gi", drain_seconds=30),
+    "vector_store": Placement(max_replicas=6, cpu="250m", drain_seconds=30),
+    "retrieval": Placement(max_replicas=6, cpu="250m", drain_seconds=120),
+    "orchestration": Placement(cpu="250m", memory="512Mi", memory_limit="1Gi", drain_seconds=30, internet=True),
+    "state": Placement(valkey=True, drain_seconds=30),
+    "templates": Placement(),
+    "error_handling": Placement(),
+    "log": Placement(replicas=1, volume="20Gi"),
+    "events": Placement(valkey=True, bus=True),
+}
+"""The placement of each service. A service with a volume has one replica, unless several nodes can mount the volume."""
+
+OWNERS = {
+    "gateway": "ai-gateway",
+    "models": "ai-models",
+    "rag": "ai-retrieval",
+    "workflow": "ai-workflows",
+    "audit": "ai-gateway",
+    "bus": "ai-gateway",
+}
+"""The team that owns the services of each cluster."""

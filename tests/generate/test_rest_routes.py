@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from drw.catalog import BY_NAME, Service
 from drw.gateway.request_router.routes.rest import RestRoute
 from drw.gateway.request_router.routes.rest_routes import REST_ROUTES
 from drw.gateway.request_router.routes.table import route_table
 from drw.generate import rest_routes
 from drw.generate.protos import Contract, Method, Protos, compiled
+from drw.routing.request_matching import WILDCARD, by_precedence, is_below
 
 NOTES = Service(name="notes", cluster="rag", summary="")
 LOG = Service(name="log", cluster="audit", summary="")
@@ -31,8 +34,8 @@ def test_contract_methods_become_routes_with_their_scopes() -> None:
     )
     routes = [route.route() for route in rest_routes.rest_routes(contract, [NOTES])]
     assert [(route.name, route.path, route.upstream, list(route.scopes)) for route in routes] == [
-        ("rest.notes", "/api/v1/notes", "rag", ["documents:read", "documents:write"]),
-        ("rest.notes:purge", "/api/v1/notes:purge", "rag", ["documents:write"]),
+        ("rest.notes", "/api/v1/notes", "notes", ["documents:read", "documents:write"]),
+        ("rest.notes:purge", "/api/v1/notes:purge", "notes", ["documents:write"]),
     ]
 
 
@@ -53,13 +56,40 @@ def test_route_has_the_longest_idle_timeout_of_its_methods() -> None:
 
 def test_audit_log_is_routed_to_the_gateway_process() -> None:
     contract = protos(LOG, method("A", "/api/v1/trail", "audit:read"))
-    assert [route.upstream for route in rest_routes.rest_routes(contract, [LOG])] == ["gateway"]
+    assert [route.service for route in rest_routes.rest_routes(contract, [LOG])] == ["log"]
+    routes, _ = route_table(["gateway", "models", "rag", "workflow"], ())
+    assert [route.upstream for route in routes if route.path == "/api/v1/audit"] == ["gateway"]
+
+
+def test_each_method_is_routed_to_its_service_where_each_service_is_a_process() -> None:
+    services = {service.contract: service.name for service in BY_NAME.values()}
+    routes, _ = route_table([*BY_NAME, "serving.inference"], (), homes={name: name for name in BY_NAME})
+    first_to_last = by_precedence(routes)
+    methods = [(services[c.name], m) for c in compiled().contracts if c.name in services for m in c.methods if m.verb]
+    for service, rest_method in methods:
+        path = re.sub("{[^}]*}", "some-name", rest_method.path)
+        route = next(route for route in first_to_last if is_below(path, route.path))
+        assert (path, route.upstream) == (path, service)
+        assert not route.scopes or rest_method.scope in route.scopes
+
+
+def test_services_in_one_process_need_no_routes_of_patterns() -> None:
+    together, _ = route_table(["gateway", "models", "rag", "workflow"], ())
+    apart, _ = route_table([*BY_NAME, "serving.inference"], (), homes={name: name for name in BY_NAME})
+    assert not [route.path for route in together if WILDCARD in route.path]
+    assert {route.path for route in apart if WILDCARD in route.path} == {
+        "/api/v1/collections/*/indexing",
+        "/api/v1/collections/*:ask",
+        "/api/v1/collections/*:search",
+        "/api/v1/runs/*:watch",
+        "/v1/vector_stores/*/search",
+    }
 
 
 def test_generated_module_defines_the_routes() -> None:
     routes = [
-        RestRoute(path="/api/v1/notes", upstream="rag", scopes=("documents:read",), idle_seconds=120),
-        RestRoute(path="/api/v1/other", upstream="rag", scopes=(), idle_seconds=900),
+        RestRoute(path="/api/v1/notes", service="notes", scopes=("documents:read",), idle_seconds=120),
+        RestRoute(path="/api/v1/other", service="notes", scopes=(), idle_seconds=900),
     ]
     module: dict[str, object] = {}
     exec(rest_routes.module(routes), module)

@@ -19,7 +19,7 @@ import psycopg
 from drw.api.rag.v1 import embedding_rpc, vector_store_rpc
 from drw.api.rag.v1.embedding_pb2 import EmbedRequest, EmbedResponse, Vector
 from drw.api.rag.v1.vector_store_pb2 import Passage, VectorSearchRequest, VectorSearchResponse
-from drw.kernel.errors import NotFound
+from drw.kernel.errors import NotFound, Unavailable
 from drw.kernel.rpc.context import caller
 from drw.kernel.runtime.host import Host
 from drw.rag.embedding.lengths import TextTooLong
@@ -55,9 +55,12 @@ class DoubleVectorStore(vector_store_rpc.VectorStore):
 
     def __init__(self) -> None:
         self.requests: list[VectorSearchRequest] = []
+        self.is_down = False
 
     async def search(self, request: VectorSearchRequest, /) -> VectorSearchResponse:
         self.requests.append(request)
+        if self.is_down:
+            raise Unavailable("the vector store does not answer", service="vector_store")
         if request.collection not in ("vs_1", "vs_2") or caller().desk != "research":
             raise NotFound(f"there is no collection {request.collection!r}")
         count = request.limit if request.collection == "vs_1" else 1

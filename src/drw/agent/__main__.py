@@ -25,13 +25,18 @@ from drw.kernel.runtime.settings import Profile, SettingLayers
 def main(files: Sequence[Path]) -> int:
     """Run the agent of the profile in these files; return the exit code."""
     try:
-        profile = SettingLayers(files).profile()
-        telemetry.set_up("agent", profile.otlp_endpoint)
-        # Not uvloop, whose fork is unsafe with gRPC's threads; asyncio's is safe.
-        asyncio.run(_run(profile))
+        return run(SettingLayers(files).profile())
     except DrwError as error:
         print(f"drw agent: {error.message}", file=sys.stderr)
         return 1
+
+
+def run(profile: Profile) -> int:
+    """Run the agent of a profile until SIGTERM; return the exit code."""
+    try:
+        telemetry.set_up("agent", profile.otlp_endpoint)
+        # Not uvloop, whose fork is unsafe with gRPC's threads; asyncio's is safe.
+        asyncio.run(_run(profile))
     finally:
         telemetry.flush()
     return 0

@@ -10,6 +10,7 @@ import typer
 
 from drw.generate import checks, event_schemas, native_modules, rest_routes
 from drw.generate.contracts import API, contracts
+from drw.generate.kubernetes import chart
 from drw.generate.observability import dashboards, slo_rules
 from drw.generate.protos import ROOT
 from drw.generate.reference import asyncapi, cli, openapi, pages, settings, template_schema
@@ -29,6 +30,7 @@ GENERATORS: tuple[Generator, ...] = (
     template_schema.files,
     dashboards.files,
     slo_rules.files,
+    chart.files,
 )
 
 

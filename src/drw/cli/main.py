@@ -27,6 +27,7 @@ RUN, USE, OPERATE = "Run a platform", "Use", "Operate"
 
 MODULES = {
     "platform.platform": (RUN, "up down status logs env"),
+    "platform.serve": (RUN, "serve migrate first-key data-plane"),
     "models.models": (USE, "chat infer models aliases"),
     "models.batches": (USE, "batches"),
     "models.responses": (USE, "responses"),

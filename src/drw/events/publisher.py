@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
 from google.protobuf.message import Message
 
@@ -14,7 +14,7 @@ from drw.kernel.errors import ConfigError, InvalidRequest
 from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.json_messages import to_json
-from drw.kernel.storage.database import Connection, Database, migrate
+from drw.kernel.storage.database import Connection, Database
 from drw.kernel.tenancy import Owner
 
 SCHEMA = "bus"
@@ -43,6 +43,7 @@ class Publisher:
         walls: Iterable[str] = (),
         key: str = "",
         depth: int | None = None,
+        event_id: str = "",
     ) -> None:
         """Publish an event when the transaction of the connection commits.
 
@@ -54,6 +55,7 @@ class Publisher:
             walls: the walls of the resource.
             key: events with the same key are delivered in order; default: the subject.
             depth: how many runs that an event started led to this one; default: that of the request.
+            event_id: consumers apply events with the same id once; default: a new id.
 
         Raises:
             ConfigError: the catalog names another publisher of this type.
@@ -64,7 +66,7 @@ class Publisher:
             raise ConfigError(f"{self._service!r} publishes {event_type.name!r}: the catalog says otherwise")
         principal = context.caller_or_none()
         event = Event(
-            id=uuid4().hex,
+            id=event_id or uuid4().hex,
             type=event_type.type,
             source=f"//drw/{self._service}",
             subject=subject,
@@ -86,7 +88,11 @@ class Publisher:
         await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
 
 
+def derived_id(owner: Owner, name: str, key: str) -> str:
+    """Return the same event id for the same tenant, name and idempotency key."""
+    return uuid5(NAMESPACE_OID, "\0".join((owner.org, owner.desk, name, key))).hex
+
+
 async def create_tables(database: Database) -> None:
     """Create the tables of the outbox and the inbox, in their own schema."""
-    async with database.transaction(seconds=None) as connection:
-        await migrate(connection, SCHEMA, PACKAGE)
+    await database.migrate(SCHEMA, PACKAGE)

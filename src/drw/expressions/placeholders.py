@@ -15,6 +15,8 @@ _REFERENCE = re.compile(
     r"(?<![\w.])(?:inputs|steps|run|item|index|previous|event)\b(?:\s*\.\s*[A-Za-z_]\w*(?!\w|\s*\())*"
 )
 
+_SECRET = re.compile(r"\s*secrets\s*\.\s*([A-Za-z_]\w*)\s*")
+
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
@@ -58,8 +60,18 @@ def references(expression: str) -> list[str]:
 
     A name may be that of a variable of a comprehension.
     """
-    without_strings = _STRING.sub(lambda match: "'" + " " * (len(match[0]) - 2) + "'", expression)
-    return [re.sub(r"\s", "", match[0]) for match in _REFERENCE.finditer(without_strings)]
+    return [re.sub(r"\s", "", match[0]) for match in _REFERENCE.finditer(without_strings(expression))]
+
+
+def without_strings(expression: str) -> str:
+    """Return an expression of the same length whose string literals are blank."""
+    return _STRING.sub(lambda match: "'" + " " * (len(match[0]) - 2) + "'", expression)
+
+
+def secret_name(expression: str) -> str:
+    """Return the name in an expression that is a secret, as in `secrets.NAME`; otherwise an empty string."""
+    match = _SECRET.fullmatch(expression)
+    return match[1] if match else ""
 
 
 def _closing_brace(text: str, start: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
@@ -10,9 +11,11 @@ from drw.gateway.request_router.routes.rest import RestRoute
 from drw.gateway.request_router.routes.validation import REST_IDLE_SECONDS
 from drw.generate.protos import Method, Protos, compiled
 from drw.kernel.rpc.context import ANY_SCOPE
+from drw.routing.request_matching import WILDCARD
 
 PATH = "src/drw/gateway/request_router/routes/rest_routes.py"
 ROOT_PATH = "/api/v1/"
+PARAMETER = re.compile("{[^}]*}")
 
 
 def files() -> dict[str, str]:
@@ -21,15 +24,17 @@ def files() -> dict[str, str]:
 
 
 def rest_routes(protos: Protos, services: Iterable[Service]) -> list[RestRoute]:
-    """Return one route for each path prefix, sorted by path."""
-    methods = sorted(_rest_methods(protos, services), key=lambda entry: (prefix(entry[1].path), entry[0]))
-    return [_route(path, list(group)) for path, group in groupby(methods, key=lambda entry: prefix(entry[1].path))]
+    """Return the routes of each path prefix, sorted by path."""
+    methods = sorted(_rest_methods(protos, services), key=lambda entry: prefix(entry[1].path))
+    groups = groupby(methods, key=lambda entry: prefix(entry[1].path))
+    return [route for path, group in groups for route in _routes(path, list(group))]
 
 
 def problems(protos: Protos, services: Iterable[Service]) -> Iterator[str]:
     """Yield a sentence for each REST path that the data plane cannot route."""
     upstream_of: dict[str, str] = {}
-    for upstream, method in _rest_methods(protos, services):
+    for service, method in _rest_methods(protos, services):
+        upstream = service.process
         path = prefix(method.path)
         if not path.startswith(ROOT_PATH) or "{" in path:
             yield f"{method.name} is at {method.path}; a REST path starts with {ROOT_PATH} and a fixed segment"
@@ -58,7 +63,7 @@ def module(routes: Iterable[RestRoute]) -> str:
         lines += [
             "    RestRoute(",
             f'        path="{route.path}",',
-            f'        upstream="{route.upstream}",',
+            f'        service="{route.service}",',
             f"        scopes=({scopes}),",
             f"        idle_seconds={route.idle_seconds},",
             "    ),",
@@ -66,19 +71,35 @@ def module(routes: Iterable[RestRoute]) -> str:
     return "\n".join([*lines, ")"]) + "\n"
 
 
-def _rest_methods(protos: Protos, services: Iterable[Service]) -> Iterator[tuple[str, Method]]:
-    """Yield each method with a REST path, with the process that serves it."""
+def _rest_methods(protos: Protos, services: Iterable[Service]) -> Iterator[tuple[Service, Method]]:
+    """Yield each method with a REST path, with its service."""
     contracts = {contract.name: contract for contract in protos.contracts}
     for service in services:
         if contract := contracts.get(service.contract):
-            yield from ((service.process, method) for method in contract.methods if method.verb)
+            yield from ((service, method) for method in contract.methods if method.verb)
 
 
-def _route(path: str, methods: list[tuple[str, Method]]) -> RestRoute:
-    scopes = {method.scope for _, method in methods}
+def _routes(path: str, methods: list[tuple[Service, Method]]) -> Iterator[RestRoute]:
+    """Yield the route of a prefix, and a route for each path of services other than its first one.
+
+    The first service has the method of the prefix itself. Where one process runs all of them, its route is enough, so
+    that it has the scopes and the timeout of all methods.
+    """
+    first = next((service for service, method in methods if method.path == path), methods[0][0])
+    yield _route(path, first, [method for _, method in methods])
+    others = [
+        (PARAMETER.sub(WILDCARD, method.path), service, method) for service, method in methods if service != first
+    ]
+    for pattern in sorted({pattern for pattern, _, _ in others}):
+        matching = [(service, method) for other, service, method in others if other == pattern]
+        yield _route(pattern, matching[0][0], [method for _, method in matching])
+
+
+def _route(path: str, service: Service, methods: list[Method]) -> RestRoute:
+    scopes = {method.scope for method in methods}
     return RestRoute(
         path=path,
-        upstream=methods[0][0],
+        service=service.name,
         scopes=() if ANY_SCOPE in scopes else tuple(sorted(scopes)),
-        idle_seconds=max(method.idle_seconds or REST_IDLE_SECONDS for _, method in methods),
+        idle_seconds=max(method.idle_seconds or REST_IDLE_SECONDS for method in methods),
     )

@@ -39,8 +39,17 @@ async def ensure_key(paths: PlatformPaths, profile: Profile, channels: Channels)
         if await _scopes(url, stored["api_key"]) == frozenset(SCOPES):
             write(paths.credentials, url, stored["api_key"])
             return False
+    secret = await create(channels, profile.address_of("authentication").grpc)
+    write(paths.credentials, url, secret)
+    if not await _scopes(url, secret):
+        raise Unavailable("the gateway rejects its new first key; see `drw logs agent`")
+    return True
+
+
+async def create(channels: Channels, address: str) -> str:
+    """Return a new API key with every scope, from authentication at an address for gRPC."""
     with acting_for(OPERATOR):
-        client = channels.client(AuthenticationClient, profile.address_of("authentication").grpc)
+        client = channels.client(AuthenticationClient, address)
         await ensure_home(client)
         created = await client.create_key(
             CreateKeyRequest(
@@ -50,10 +59,7 @@ async def ensure_key(paths: PlatformPaths, profile: Profile, channels: Channels)
                 requests_per_minute=6000,
             )
         )
-    write(paths.credentials, url, created.secret)
-    if not await _scopes(url, created.secret):
-        raise Unavailable("the gateway rejects its new first key; see `drw logs agent`")
-    return True
+    return created.secret
 
 
 async def ensure_home(client: AuthenticationClient) -> None:

@@ -1,1 +1,1 @@
-"""Request matching, assignment of units to arms, and the store of routes and upstreams that operators create."""
+"""Request matching, assignment to the arms of experiments, and the store of operators' routes and upstreams."""

@@ -6,6 +6,7 @@ reads the body and matches again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from drw.api.gateway.v1.load_balancer_pb2 import Upstream
@@ -13,6 +14,8 @@ from drw.api.gateway.v1.request_router_pb2 import HeaderMatch, Route
 
 ORIGINS = ("record", "settings", "table")
 MODEL_HEADER = "x-model"
+WILDCARD = "*"
+"""In the path of a route of the platform: any characters except "/". Routes of operators have none."""
 OWN_PATHS = {"/health": "alive", "/healthz": "alive"}
 """Paths that the data plane answers itself."""
 
@@ -53,8 +56,18 @@ def _precedence(route: Route) -> tuple[object, ...]:
     return (-len(route.path), *conditions, origin, route.path, route.name)
 
 
+def path_pattern(path: str) -> str:
+    """Return a regular expression of the whole path for a path in which `*` stands for characters except "/"."""
+    return "[^/]+".join(re.escape(part) for part in path.split(WILDCARD))
+
+
 def is_below(path: str, prefix: str) -> bool:
-    """Return whether the path equals the prefix, or continues it with a new segment."""
+    """Return whether the path equals the prefix, or continues it with a new segment.
+
+    A path with `*` is no prefix: the whole path matches it.
+    """
+    if WILDCARD in prefix:
+        return re.fullmatch(path_pattern(prefix), path) is not None
     return path == prefix or path.startswith(f"{prefix}/")
 
 

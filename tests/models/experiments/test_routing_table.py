@@ -9,18 +9,24 @@ from typing import Any
 
 import pytest
 
-from drw.api.models.v1.experiments_pb2 import RoutedExperiment, RoutedRollout, Routing
+from drw.api.models.v1.experiments_pb2 import RetrievalSettings, RoutedExperiment, RoutedRollout, Routing
 from drw.kernel.errors import Unavailable
 from drw.kernel.rpc.context import Principal
 from drw.kernel.rpc.json_messages import from_json
-from drw.models.serving.experiments.routing_table import CallUnits, RoutingTable
-from drw.models.serving.experiments.treatments import CallTreatment
+from drw.models.serving.experiments.calls import units_of
 from drw.models.serving.openai.requests import ChatCompletion
 from drw.routing.assignment import Allocation
+from drw.routing.experiments.retrieval_settings import SearchSettings
+from drw.routing.experiments.routing_table import CallKind, CallUnits, RoutingTable
+from drw.routing.experiments.treatments import CallTreatment
 
 WHO = Principal("acme", "research", "key_1", frozenset(), frozenset({"m-and-a"}))
 REQUEST = ChatCompletion.model_validate({"model": "fast", "messages": [{"role": "user", "content": "x"}]})
-ARMS = [{"name": "control", "weight": 1}, {"name": "other", "weight": 1, "treatment": {"model": "candidate"}}]
+ARMS: list[dict[str, Any]] = [
+    {"name": "control", "weight": 1},
+    {"name": "other", "weight": 1, "treatment": {"model": "candidate"}},
+]
+CHAT = CallKind()
 EXPIRES_AT = 1_000
 
 
@@ -45,7 +51,7 @@ def table(state: Routing, now: float = 0.0) -> RoutingTable:
 
 
 def label(made: RoutingTable, user: str, who: Principal = WHO) -> str | None:
-    assigned = made.assign("fast", REQUEST, who, CallUnits(user, "", "", "chatcmpl-1"))
+    assigned = made.assign("fast", CHAT, who, CallUnits(user, "", "", "chatcmpl-1"))
     return assigned.label if assigned else None
 
 
@@ -57,15 +63,71 @@ def test_two_replicas_assign_equally() -> None:
     assert set(labels) == {"e1/control", "e1/other"}
 
 
+def test_the_search_and_the_call_of_a_question_have_one_arm_in_every_replica() -> None:
+    arms = [ARMS[0], ARMS[1] | {"treatment": {"retrieval": {"limit": 2}, "model": "candidate"}}]
+    state = routing(experiment(1, arms=arms, traffic_percent=80))
+    retrieval, serving = table(state), table(Routing.FromString(state.SerializeToString()))
+    labels = set()
+    for number in range(200):
+        units = CallUnits(f"user-{number}", "", "", "ask_1")
+        assigned = retrieval.assign_search("fast", WHO, units)
+        assert assigned is not None
+        passed = serving.assigned(assigned.message(), "ask_1")
+        same = serving.assign("fast", CallKind(retrieves=True), WHO, units)
+        found = [each.label if each else None for each in (assigned.assignment, passed.assignment, same)]
+        assert found[0] == found[1] == found[2]
+        labels.add(found[0])
+        assert assigned.search == passed.search
+        assert assigned.search.limit == (2 if found[0] == "e1/other" else None)
+        assert passed.assignment is None or passed.assignment.treatment.model == (
+            "candidate" if found[0] == "e1/other" else ""
+        )
+    assert labels == {"e1/control", "e1/other", None}
+
+
+def test_an_experiment_with_retrieval_settings_leaves_other_calls_to_others() -> None:
+    arms = [ARMS[0], ARMS[1] | {"treatment": {"retrieval": {"limit": 2}}}]
+    made = table(routing(experiment(1, arms=arms, walls=["m-and-a"]), experiment(2)))
+    assert str(label(made, "user-1")).startswith("e2/")
+    searched = made.assign_search("fast", WHO, CallUnits("user-1", "", "", "ask_1"))
+    assert searched is not None and searched.assignment is not None and searched.assignment.name == "e1"
+    outside = Principal("acme", "research", "key_2")
+    assert made.assign_search("fast", outside, CallUnits("user-1", "", "", "ask_1")) is None  # serving assigns it to e2
+    late = table(routing(experiment(1, arms=arms)), EXPIRES_AT)
+    assert late.assign_search("fast", WHO, CallUnits("user-1", "", "", "ask_1")) is None
+
+
+@pytest.mark.parametrize(
+    ("requested", "arm", "limit", "threshold", "auto_filters"),
+    [
+        ((None, 0.0, None), {}, 4, 0.0, True),
+        ((None, 0.0, None), {"limit": 9, "score_threshold": 0.3, "auto_filters": False}, 9, 0.3, False),
+        ((3, 0.5, True), {"limit": 9, "score_threshold": 0.3, "auto_filters": False}, 3, 0.5, True),
+        ((12, 0.1, False), {"limit": 9, "score_threshold": 0.3, "auto_filters": True}, 9, 0.3, True),
+        ((12, 0.1, False), {}, 12, 0.1, False),
+    ],
+)
+def test_of_a_request_and_an_arm_the_setting_that_finds_less_applies(
+    requested: tuple[int | None, float, bool | None],
+    arm: dict[str, Any],
+    limit: int,
+    threshold: float,
+    auto_filters: bool,
+) -> None:
+    settings = SearchSettings.of(from_json(arm, RetrievalSettings))
+    asked = (settings.limit_of(requested[0], 4), settings.threshold_of(requested[1]))
+    assert (*asked, settings.auto_filters_of(requested[2])) == (limit, threshold, auto_filters)
+
+
 def test_a_state_applies_until_it_expires() -> None:
     now = 0.0
     made = RoutingTable(clock=lambda: now)
     made.apply(routing(experiment(), rollouts=(rollout(percent=0, shadow_percent=100),)))
     assert label(made, "user-1") is not None
     other = Principal("acme", "equities", "key_2")
-    assert made.shadow("fast", REQUEST, other) is not None
+    assert made.shadow("fast", CHAT, other) is not None
     now = EXPIRES_AT
-    assert label(made, "user-1") is None and made.shadow("fast", REQUEST, other) is None
+    assert label(made, "user-1") is None and made.shadow("fast", CHAT, other) is None
 
 
 async def test_the_last_state_applies_after_a_restart_while_the_service_is_down(tmp_path: Path) -> None:
@@ -160,7 +222,7 @@ def test_an_arm_shortens_answers_and_never_lengthens_them(requested: int | None,
 def test_a_long_user_is_assigned_by_its_digest() -> None:
     """An identifier can have the size of a body, and the hash takes time for each character."""
     long = ChatCompletion.model_validate(REQUEST.model_dump() | {"safety_identifier": "x" * 5_000_000})
-    units = CallUnits.of(long, "s" * 600, "d" * 512, "chatcmpl-1")
+    units = units_of(long, "s" * 600, "d" * 512, "chatcmpl-1")
     assert (len(units.user), len(units.session), len(units.document)) == (64, 64, 512)
     other = ChatCompletion.model_validate(REQUEST.model_dump() | {"safety_identifier": "x" * 5_000_001})
-    assert CallUnits.of(other, "", "", "chatcmpl-1").user != units.user
+    assert units_of(other, "", "", "chatcmpl-1").user != units.user

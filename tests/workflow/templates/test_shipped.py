@@ -64,8 +64,8 @@ def test_the_schema_rejects_what_the_parser_rejects(old: str, new: str) -> None:
 def test_the_templates_of_the_guide_are_valid() -> None:
     guide = (ROOT / "docs/how-to/use/write-a-workflow.md").read_text()
     sources = re.findall(r"```yaml\n(format: 1\n.*?)```", guide, re.DOTALL)
-    assert [yaml.safe_load(source)["name"] for source in sources] == ["brief", "limit_waivers"]
-    assert [parser.validate(source.encode(), "guide") for source in sources] == [[], []]
+    assert [yaml.safe_load(source)["name"] for source in sources] == ["brief", "limit_waivers", "place_order"]
+    assert [parser.validate(source.encode(), "guide") for source in sources] == [[], [], []]
 
 
 async def test_two_filings_are_compared_topic_by_topic(harness: WorkflowHarness) -> None:

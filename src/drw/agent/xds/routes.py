@@ -14,10 +14,12 @@ from drw.api.gateway.v1.request_router_pb2 import Configuration, HeaderMatch, Ro
 from drw.routing.request_matching import (
     IDLE_SECONDS,
     MODEL_HEADER,
+    WILDCARD,
     allowed_methods,
     body_read_paths,
     by_precedence,
     is_platform_process,
+    path_pattern,
     upstreams_of,
 )
 
@@ -96,7 +98,7 @@ def _path_matcher(table: Sequence[Json]) -> Json:
 
 
 def _path(entry: Json) -> str:
-    """Return the path of an entry, or "" if it applies to all paths."""
+    """Return the path of an entry, or "" if it applies to all paths or to a pattern."""
     match = entry["match"]
     return str(match.get("path_separated_prefix") or match.get("path") or "")
 
@@ -204,7 +206,7 @@ def _entry(
     needs_body = bool(extraction) or bool(route.models) or route.pass_through
     return {
         "name": route.name,
-        "match": {"path_separated_prefix": route.path, "headers": headers},
+        "match": {**_path_match(route.path), "headers": headers},
         "route": _action(route),
         "metadata": {
             "filter_metadata": {
@@ -216,6 +218,10 @@ def _entry(
         "typed_per_filter_config": filter_configs,
         **({"request_body_buffer_limit": BUFFER_BYTES} if needs_body else {}),
     }
+
+
+def _path_match(path: str) -> Json:
+    return {"safe_regex": _regex(path_pattern(path))} if WILDCARD in path else {"path_separated_prefix": path}
 
 
 def _caller_matchers(route: Route) -> Iterator[list[Json]]:
@@ -345,7 +351,7 @@ def _method_not_allowed(routes: Sequence[Route]) -> Iterator[Json]:
     )
     for path, methods in paths.items():
         if methods:
-            match = {"path_separated_prefix": path, "headers": [_method_matcher(methods) | {"invert_match": True}]}
+            match = {**_path_match(path), "headers": [_method_matcher(methods) | {"invert_match": True}]}
             metadata = {ROUTE_METADATA: {"methods": " and ".join(methods)}}
             allow = {"response_headers_to_add": [header("allow", ", ".join(methods))]}
             yield _direct_response("wrong_method", match, 405) | {"metadata": {"filter_metadata": metadata}} | allow

@@ -181,7 +181,9 @@ def show_experiment(name: Name, data_dir: DataDir = None, as_json: Json = False)
 
 @experiments.command("feedback")
 def record_feedback(
-    response_id: Annotated[str, typer.Argument(help="Id of an answer, such as chatcmpl-...", show_default=False)],
+    response_id: Annotated[
+        str, typer.Argument(help="Id of an answer: chatcmpl-, resp_, msg_ or ask_...", show_default=False)
+    ],
     metric: Annotated[str, typer.Argument(help="Metric of the experiment.", show_default=False)],
     value: Annotated[float, typer.Argument(help="Value, such as a grade.", show_default=False)],
     data_dir: DataDir = None,

@@ -28,7 +28,15 @@ Collection = Annotated[str, typer.Option("--collection", "-c", help="Collection,
 collections = typer.Typer(help="List and delete collections and their documents.", no_args_is_help=True)
 
 AutoFilters = Annotated[
-    bool, typer.Option(help="Narrow the search to the company, document type and period that the question names.")
+    bool | None,
+    typer.Option(
+        "--auto-filters/--no-auto-filters",
+        help="Narrow the search to the company, document type and period that the question names. Default: narrow.",
+        show_default=False,
+    ),
+]
+ScoreThreshold = Annotated[
+    float, typer.Option(min=0, max=1, help="Only passages with this score or a higher one.", show_default=False)
 ]
 
 
@@ -82,9 +90,16 @@ def ask(
             autocompletion=completion.models,
         ),
     ] = "",
-    passages: Annotated[int, typer.Option(min=1, max=20, help="Number of passages.")] = 4,
+    passages: Annotated[
+        int | None, typer.Option(min=1, max=20, help="Maximum number of passages. Default: 4.", show_default=False)
+    ] = None,
+    score_threshold: ScoreThreshold = 0.0,
     filter_texts: Filters = None,
-    auto_filters: AutoFilters = True,
+    auto_filters: AutoFilters = None,
+    user: Annotated[
+        str, typer.Option(help="User for whom you ask: a unit of experiments of the model's alias.", show_default=False)
+    ] = "",
+    session: Annotated[str, typer.Option(help="Session, likewise.", show_default=False)] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -93,8 +108,11 @@ def ask(
         "question": question,
         "model": model,
         "limit": passages,
+        "score_threshold": score_threshold,
         "filter": filters.parse_filters(filter_texts),
-        "auto_filters": auto_filters,
+        "auto_filters": auto_filters,  # null: not set, so that the arm of an experiment can set it
+        "user": user,
+        "session": session,
     }
     answer: dict[str, Any] = {}
     sources: dict[str, Any] = {}
@@ -118,8 +136,9 @@ def search(
     question: Annotated[str, typer.Argument(help="Query.", show_default=False)],
     collection: Collection = "default",
     limit: Annotated[int, typer.Option(min=1, max=50, help="Maximum number of passages.")] = 8,
+    score_threshold: ScoreThreshold = 0.0,
     filter_texts: Filters = None,
-    auto_filters: AutoFilters = True,
+    auto_filters: AutoFilters = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -127,6 +146,7 @@ def search(
     body = {
         "question": question,
         "limit": limit,
+        "score_threshold": score_threshold,
         "filter": filters.parse_filters(filter_texts),
         "auto_filters": auto_filters,
     }
@@ -277,5 +297,7 @@ def _print_checks(answer: dict[str, Any]) -> None:
         write(f"“{' '.join(citation['quote'].split())}”")
     for figure in answer.get("unsupported_figures", ()):
         console().print(f"[bold red]✗ {escape(figure['figure'])}[/bold red] is not in a cited passage")
+    if experiment := answer.get("experiment"):
+        write(f"Experiment {experiment}; grade it with `drw experiments feedback {answer['id']} METRIC VALUE`")
     if not answer.get("supported"):
         console().print("[yellow]Read the passages: this answer is not supported by what it cites.[/yellow]")

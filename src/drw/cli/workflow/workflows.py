@@ -124,6 +124,8 @@ def show_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
         write_json(response)
         return
     write(f"{response['id']}  {response['template']}  {response['state'].lower()}  {response.get('error', '')}")
+    if response["undo_reason"] and not response.get("ended_at"):
+        write(f"undoes its steps: {response['undo_reason']}")
     rows = [
         (s["id"], s["state"].lower(), s["attempts"], format_time(s.get("ended_at")), s["error"])
         for s in response["steps"]
@@ -140,12 +142,13 @@ def watch_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None
 
 @runs.command("cancel")
 def cancel_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Cancel a run; steps that have ended stay as they are."""
+    """Cancel a run. Steps that have ended stay as they are, or are undone if their nodes have compensations."""
     response = Api.of(data_dir).post(f"/api/v1/runs/{run}:cancel")
     if as_json:
         write_json(response)
     else:
-        write(f"{run} is {response['state'].lower()}")
+        undoes = bool(response["undo_reason"]) and not response.get("ended_at")
+        write(f"{run} undoes its steps" if undoes else f"{run} is {response['state'].lower()}")
 
 
 @runs.command("replay")

@@ -69,7 +69,7 @@ from drw.kernel import tenancy
 from drw.kernel.errors import NotFound, Unavailable
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.audit import AuditWriter
-from drw.kernel.storage.database import Connection, Database
+from drw.kernel.storage.database import Connection
 
 log = logging.getLogger(__name__)
 
@@ -424,9 +424,7 @@ def _price_details(row: dict[str, Any] | None) -> dict[str, Any] | None:
 async def build(scope: ServiceContext) -> RateLimiting:
     """Build the service from the configuration."""
     settings = scope.settings(Settings)
-    metering = Database(scope.profile.postgres, "metering", pool_size=2)
-    await metering.start("drw.billing")
-    scope.on_stop(metering.stop)
+    metering = await scope.shared_database("metering", "drw.billing", pool_size=2)
     counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
     scope.on_stop(counters.close)
     database = await scope.database(pool_size=8)

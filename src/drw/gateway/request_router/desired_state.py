@@ -114,7 +114,9 @@ class DesiredState:
 
 def _routes(upstreams: Upstreams, settings: Sequence[RouteSettings], records: Routes) -> tuple[list[Route], list[str]]:
     credentials = {upstream.name: upstream.credential for upstream in upstreams.upstreams}
-    processes = [
-        upstream.name for upstream in upstreams.upstreams if is_platform_process(upstream) and not upstream.http2
-    ]
-    return route_table(credentials, settings, records.routes, credentials, processes)
+    processes = [upstream for upstream in upstreams.upstreams if is_platform_process(upstream) and not upstream.http2]
+    # An upstream of the settings with services of a process does not take their routes.
+    by_origin = sorted(processes, key=lambda process: process.origin == "profile")
+    homes = {service: process.name for process in by_origin for service in process.services}
+    names = [process.name for process in processes]
+    return route_table(credentials, settings, records.routes, credentials, names, homes)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from drw.workflow.templates.activities import ACTIVITIES, ARGUMENTS_OF_CONTROL, Activity
+from drw.workflow.templates.activities import ACTIVITIES, ARGUMENTS_OF_CONTROL, WAITING, Activity
 from drw.workflow.templates.schema import TemplateSource
 
 PATH = "docs/reference/template.v1.schema.json"
@@ -23,14 +24,21 @@ def template_schema() -> dict[str, Any]:
     activities = {**ACTIVITIES, **ARGUMENTS_OF_CONTROL}
     node = schema["$defs"]["NodeSource"]
     node["properties"]["uses"]["enum"] = sorted(activities)
-    node["allOf"] = [
+    node["allOf"] = _arguments_of_each(activities)
+    compensation = schema["$defs"]["CompensationSource"]
+    compensation["properties"]["uses"]["enum"] = sorted(ACTIVITIES.keys() - set(WAITING))
+    compensation["allOf"] = _arguments_of_each({name: ACTIVITIES[name] for name in ACTIVITIES if name not in WAITING})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _arguments_of_each(activities: Mapping[str, Activity]) -> list[dict[str, Any]]:
+    return [
         {
             "if": {"properties": {"uses": {"const": name}}, "required": ["uses"]},
             "then": _node_schema(activities[name]),
         }
         for name in sorted(activities)
     ]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _node_schema(activity: Activity) -> dict[str, Any]:

@@ -38,10 +38,7 @@ def from_json(fields: Mapping[str, Any], cls: type[M]) -> M:
     try:
         return _check_enums(json_format.ParseDict(_with_json_as_text(fields, cls.DESCRIPTOR), cls()))
     except json_format.ParseError as error:
-        text = str(error)
-        if match := re.search(r"Failed to parse (\w+) field", text):
-            raise InvalidRequest(text, param=match[1]) from error
-        raise InvalidRequest(_readable_error(text)) from error
+        raise _readable_error(str(error)) from error
 
 
 def json_message(value: Any) -> Json:
@@ -96,11 +93,18 @@ def _check_enums(message: M) -> M:
     return message
 
 
-def _readable_error(text: str) -> str:
+def _readable_error(text: str) -> InvalidRequest:
+    """Return the error for a text of the parser; `param` is the path of the field, where the text has it."""
+    at = re.search(r' at "?\w+\.([\w\[\]]+(?:\.[\w\[\]]+)*)', text)
+    path = at[1] if at else ".".join(re.findall(r"Failed to parse (\w+) field", text))
     if match := re.search(r'no field named "([^"]+)"', text):
         names = ", ".join(snake(name) for name in re.findall(r"'(\w+)'", text.partition("Available Fields")[2]))
-        return f"{match[1]!r} is not a field; there are: {names}"
-    return text
+        message = f"{match[1]!r} is not a field{f' of {path}' if path else ''}; there are: {names}"
+        return InvalidRequest(message, **({"param": f"{path}.{match[1]}"} if path else {}))
+    if not path:
+        return InvalidRequest(text)
+    reason = text.rpartition(" field: ")[2].replace(at[0] if at else "", "").rstrip(".")
+    return InvalidRequest(f"{path}: {reason}", param=path)
 
 
 def _restore_values(value: Any, descriptor: Any) -> Any:

@@ -37,6 +37,9 @@ UNARY_SECONDS = 30.0
 STREAM_SECONDS = 900.0
 PING_MS = 10_000
 """Keepalive: an idle connection is pinged after this time, and closed after the same time without a response."""
+CONNECTION_AGE_MS = 300_000
+"""Age at which a server asks the client of a TCP connection to open another one; calls in flight end first."""
+GRACE_MS = int(STREAM_SECONDS * 1000)
 MAX_MESSAGE_BYTES = 64 << 20
 OPERATOR = "operator"
 """Caller name of the supervisor and of tools on its machine, which may call every service."""
@@ -173,7 +176,8 @@ class GrpcTransport:
 class Server:
     """Serves the services of one process over gRPC; with identities, only to callers with a certificate.
 
-    `name` is the identity of the process.
+    `name` is the identity of the process. `rotate`: ask clients to reconnect from time to time, so that they find
+    replicas that have started since.
     """
 
     def __init__(
@@ -182,6 +186,8 @@ class Server:
         health: grpc_health.HealthServicer | None = None,
         identities: Identities | None = None,
         name: str = "",
+        *,
+        rotate: bool = False,
     ) -> None:
         self._identities = identities
         self._name = name
@@ -190,6 +196,11 @@ class Server:
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", PING_MS // 2),
         ]
+        if rotate:
+            options += [
+                ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+                ("grpc.max_connection_age_grace_ms", GRACE_MS),
+            ]
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers([_handler(s, identities) for s in servicers])
         if health is not None:
@@ -255,13 +266,16 @@ class Channels:
 
     def _open(self, address: str, service: str, identity: Identity | None) -> grpc.aio.Channel:
         if identity is None or self._identities is None:
-            return grpc.aio.insecure_channel(address, options=_channel_options())
-        options = [*_channel_options(), ("grpc.ssl_target_name_override", self._identities.server_name(service))]
+            return grpc.aio.insecure_channel(address, options=_channel_options(address))
+        options = [*_channel_options(address), ("grpc.ssl_target_name_override", self._identities.server_name(service))]
         return grpc.aio.secure_channel(address, self._identities.channel_credentials(identity), options=options)
 
 
-def _channel_options() -> list[tuple[str, int]]:
+def _channel_options(address: str) -> list[tuple[str, int | str]]:
+    # A name can resolve to several replicas.
+    balancing = [] if address.startswith("unix:") else [("grpc.lb_policy_name", "round_robin")]
     return [
+        *balancing,
         # The global pool would share connections, and the back-off after a failed one, with other channels.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

@@ -76,9 +76,10 @@ class Host:
         self._states: dict[str, State] = dict.fromkeys(self._names, State.STARTING)
         self._identities = identities_of(profile)
         self._channels = transport.Channels(self._identities)
-        self._audit_database = Database(profile.postgres, "audit", pool_size=2)
+        self._audit_database = self.database("audit", pool_size=2)
         self._server: transport.Server | None = None
         self._http: http_server.HttpServer | None = None
+        self._probes: http_server.HttpServer | None = None
         self._health = grpc_health.HealthServicer()
         self._draining = False
         self.readiness = Readiness(self._publish_readiness)
@@ -90,12 +91,15 @@ class Host:
         for name in self._names:
             await self._build(name)
         address = self.profile.processes.get(self.name)
-        grpc = grpc or (address.grpc if address else "127.0.0.1:0")
-        http_address = http_address or (address.http if address else "127.0.0.1:0")
-        servicers = [*self._servicers.values(), Status(self)]
-        self._server = transport.Server(servicers, self._health, self._identities, self.name)
+        grpc = grpc or (address.listener(address.grpc) if address else "127.0.0.1:0")
+        http_address = http_address or (address.listener(address.http) if address else "127.0.0.1:0")
+        servicers, rotate = [*self._servicers.values(), Status(self)], not grpc.startswith("unix:")
+        self._server = transport.Server(servicers, self._health, self._identities, self.name, rotate=rotate)
         self._http = http_server.HttpServer(self.app())
         addresses = await self._server.start(grpc), await self._http.start(http_address)
+        if address and address.probes:
+            self._probes = http_server.HttpServer(self._app_with([]))
+            await self._probes.start(address.probes)
         for name in self._names:
             await self._scopes[name].run_start_hooks()
             self._states[name] = State.READY if self._servicers[name].implemented_methods() else State.UNIMPLEMENTED
@@ -114,6 +118,8 @@ class Host:
                 stack.push_async_callback(scope.close)
             if self._server:
                 stack.push_async_callback(self._server.stop, grace)
+            if self._probes:
+                stack.push_async_callback(self._probes.stop, 0)
             if self._http:
                 stack.push_async_callback(self._http.stop, grace)
             stack.push_async_callback(self.readiness.stop)
@@ -124,7 +130,9 @@ class Host:
         # "/runs/{run}:watch" before "/runs/{run}", which also matches "/runs/x:watch".
         resources.sort(key=lambda resource: "}:" not in resource[0].path)
         hand_written = [(route, name) for name, scope in self._scopes.items() for route in scope.routes]
-        routes = [counted(route, name) for route, name in [*hand_written, *resources]]
+        return self._app_with([counted(route, name) for route, name in [*hand_written, *resources]])
+
+    def _app_with(self, routes: Sequence[BaseRoute]) -> Any:
         return http_server.app(
             routes, self.name, self._update_gauges, http_server.Probes(self._has_started, self.not_ready)
         )
@@ -143,6 +151,11 @@ class Host:
     def has(self, service: str) -> bool:
         """Return whether the service runs in this process or in another process of the profile."""
         return service in self._names or any(service in address.services for address in self.profile.processes.values())
+
+    def database(self, schema: str, *, pool_size: int) -> Database:
+        """Return a schema of the profile's database."""
+        waits = self.profile.migrations == "await"
+        return Database(self.profile.postgres, schema, pool_size=pool_size, await_migrations=waits)
 
     def audit(self, service: str) -> AuditWriter:
         """Return the writer of a service's audit records."""
@@ -330,11 +343,16 @@ class ServiceContext:
 
         `required`: the service is not ready without the database.
         """
-        database = Database(self._host.profile.postgres, self._service.name, pool_size=pool_size)
-        await database.start(self._service.package)
-        self.on_stop(database.stop)
+        database = await self.shared_database(self._service.name, self._service.package, pool_size=pool_size)
         if required:
             self.require_database()
+        return database
+
+    async def shared_database(self, schema: str, package: str, *, pool_size: int) -> Database:
+        """Return a PostgreSQL schema, migrated to the newest version of a package."""
+        database = self._host.database(schema, pool_size=pool_size)
+        await database.start(package)
+        self.on_stop(database.stop)
         return database
 
     def require(self, name: str, check: Check) -> None:

@@ -25,15 +25,24 @@ calls in flight repeatedly. Calls leave no reference cycles, even if they fail."
 def main(name: str, files: Sequence[Path]) -> int:
     """Run the process `name` of the profile in these files; return the exit code."""
     try:
-        profile = SettingLayers(files).profile()
+        return run(SettingLayers(files).profile(), name)
+    except DrwError as error:
+        print(f"drw {name}: {error.message}", file=sys.stderr)
+        return 1
+
+
+def run(profile: Profile, name: str) -> int:
+    """Run the process `name` of the profile until SIGTERM; return the exit code.
+
+    Raises:
+        DrwError: the process could not start.
+    """
+    try:
         start_times.configure(
             profile.starts, {service: name for name, each in profile.processes.items() for service in each.services}
         )
         telemetry.set_up(name, profile.otlp_endpoint)
         uvloop.run(_run(profile, name))
-    except DrwError as error:
-        print(f"drw {name}: {error.message}", file=sys.stderr)
-        return 1
     finally:
         telemetry.flush()
     return 0
@@ -52,7 +61,7 @@ async def _run(profile: Profile, name: str) -> None:
         gc.set_threshold(YOUNG_OBJECTS)
         await stop_requested.wait()
     finally:
-        await host.stop()
+        await host.stop(profile.drain_seconds)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,17 @@ class ServiceAddress(Settings):
     inference: str = ""
     """Address where serving takes gRPC calls of the Open Inference Protocol from the data plane: `unix:/path` or
     `host:port`. Empty: none."""
+    bind: str = ""
+    """Interface where the process listens with the ports of its addresses, such as `0.0.0.0`, if the addresses are
+    names that others resolve. Empty: the addresses themselves."""
+    probes: str = ""
+    """`host:port` of an additional listener that answers only probes and scrapes. Empty: none."""
+
+    def listener(self, address: str) -> str:
+        """Return where the process listens for requests to one of its addresses."""
+        if not self.bind or not address or address.startswith("unix:"):
+            return address
+        return f"{self.bind}:{address.rpartition(':')[2]}"
 
 
 class Tls(Settings):
@@ -169,6 +180,51 @@ class Bus(Settings):
         return self
 
 
+class WorkflowSecret(Settings):
+    """A secret that templates can name: `[[workflow.secrets]]`. Its value is in a file or an environment variable."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
+    """Its name, as in `${secrets.NAME}`."""
+    org: str = Field(min_length=1)
+    """The org whose runs can use it."""
+    desk: str = ""
+    """The desk whose runs can use it; it wins over a secret of the org. Empty: all desks of the org."""
+    file: Path | None = None
+    """The file with its value. It is read for each attempt at a step, so that a rotated value is used at once."""
+    variable: str = ""
+    """The environment variable with its value, if there is no file."""
+    hosts: tuple[str, ...] = ()
+    """Entries of `workflow.http_hosts` to which `http` nodes can send it. Empty: only `python` nodes can use it."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if (self.file is None) == (not self.variable):
+            raise ValueError(f"the secret {self.name!r} needs either 'file' or 'variable'")
+        return self
+
+
+class WorkflowEvent(Settings):
+    """An event that `event` nodes can publish: `[workflow.events.NAME]`."""
+
+    data_schema: dict[str, Any] = Field(default_factory=dict)
+    """JSON Schema of its data. Empty: any object."""
+
+
+class Workflow(Settings):
+    """What nodes of workflow templates can reach outside of the platform: `[workflow]`."""
+
+    http_hosts: tuple[str, ...] = ()
+    """Hosts that `http` nodes can call: `HOST` or `HOST:PORT` for HTTPS, `http://HOST:PORT` for HTTP. Empty: none."""
+    http_networks: tuple[str, ...] = ()
+    """Networks that are not public, and that names in `workflow.http_hosts` can resolve to, such as `10.20.0.0/16`."""
+    http_max_response_bytes: int = Field(default=48 * 1024, ge=1, le=48 * 1024)
+    """Maximum size of a response to an `http` node."""
+    events: dict[str, WorkflowEvent] = Field(default_factory=dict)
+    """Events that `event` nodes can publish, by name."""
+    secrets: tuple[WorkflowSecret, ...] = ()
+    """Secrets that templates can name."""
+
+
 class MutualTls(Settings):
     """Mutual TLS between processes: `[mtls]`."""
 
@@ -191,15 +247,21 @@ class Profile(Settings):
     """A PostgreSQL connection string."""
     valkey: str
     """A Valkey URL."""
+    migrations: Literal["apply", "await"] = "apply"
+    """`apply`: each process applies the migrations of its services at its start. `await`: it waits until `drw migrate`
+    has applied them."""
     processes: dict[str, ServiceAddress] = Field(default_factory=dict)
     data_plane: DataPlane | None = None
     services: dict[str, dict[str, Any]] = Field(default_factory=dict)
     engine: Engine = Engine()
     bus: Bus = Bus()
+    workflow: Workflow = Workflow()
     mtls: MutualTls | None = None
     """Mutual TLS between processes. Null: calls between processes are plain, and callers are not proven."""
     starts: Path | None = None
     """File in which the supervisor stores how long each process took to start, in seconds. Null: none."""
+    drain_seconds: float = Field(default=10.0, ge=0, le=3600)
+    """Maximum time for requests in flight when a process stops."""
     otlp_endpoint: str = ""
     """Address of the OpenTelemetry collector, such as `http://127.0.0.1:4318`. Empty: spans are not recorded."""
 
@@ -210,8 +272,9 @@ class Profile(Settings):
         return {**self.processes, "agent": ServiceAddress(services=(), grpc="", http=self.data_plane.metrics)}
 
     def inference_address(self) -> str:
-        """Return the address for gRPC calls of the Open Inference Protocol; empty: none."""
-        return next((address.inference for address in self.processes.values() if address.inference), "")
+        """Return where serving listens for gRPC calls of the Open Inference Protocol; empty: nowhere."""
+        addresses = (address.listener(address.inference) for address in self.processes.values())
+        return next((address for address in addresses if address), "")
 
     def address_of(self, service: str) -> ServiceAddress:
         """Return the addresses of the process that runs a service."""

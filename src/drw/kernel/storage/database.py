@@ -43,6 +43,8 @@ WAIT_SECONDS = 0.1
 NUL_MESSAGE = "cannot contain NUL"
 """Part of psycopg's error message for a text with a NUL character."""
 MIGRATION_LOCK = 0x647277  # "drw"
+MIGRATION_SECONDS = 1.0
+"""Interval at which a process looks for migrations that it waits for."""
 
 
 class Connection(psycopg.AsyncConnection[DictRow]):
@@ -63,11 +65,14 @@ class Connection(psycopg.AsyncConnection[DictRow]):
 class Database:
     """The schema of one service, with a connection pool.
 
+    `await_migrations`: wait for missing migrations, which another process applies, instead of applying them.
+
     Raises:
         ConfigError: `dsn` is not a connection string.
     """
 
-    def __init__(self, dsn: str, schema: str, *, pool_size: int = 4) -> None:
+    def __init__(self, dsn: str, schema: str, *, pool_size: int = 4, await_migrations: bool = False) -> None:
+        self._await_migrations = await_migrations
         self._dsn = _with_connection_defaults(dsn)
         self._schema = schema
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
@@ -86,10 +91,39 @@ class Database:
         self._connecting = asyncio.Lock()
 
     async def start(self, package: str) -> None:
-        """Open the pool and apply the migrations `package`/migrations/NNNN_name.sql."""
+        """Open the pool and apply the migrations `package`/migrations/NNNN_name.sql, or wait for them."""
         await self._pool.open()
+        await self.migrate(self._schema, package)
+
+    async def migrate(self, schema: str, package: str) -> None:
+        """Apply the missing migrations of a package to a schema, or wait for them.
+
+        Migrations that this release does not have are ignored: they are those of a newer one.
+        """
+        if self._await_migrations:
+            await self._wait_for_migrations(schema, package)
+            return
         async with self.transaction(seconds=None) as connection:
-            await migrate(connection, self._schema, package)
+            await migrate(connection, schema, package)
+
+    async def _wait_for_migrations(self, schema: str, package: str) -> None:
+        previous: list[str] = []
+        while missing := await self._missing_migrations(schema, package):
+            if missing != previous:
+                log.warning("waiting for `drw migrate`: the schema %s has no %s", schema, ", ".join(missing))
+            previous = missing
+            await asyncio.sleep(MIGRATION_SECONDS)
+
+    async def _missing_migrations(self, schema: str, package: str) -> list[str]:
+        names = [name for name, _ in _migrations(package)]
+        async with self.transaction() as connection:
+            found = await connection.execute("select to_regclass(%s) as found", (f"{schema}.migration",))
+            row = await found.fetchone()
+            if row is None or row["found"] is None:
+                return names
+            query = sql.SQL("select name from {}").format(sql.Identifier(schema, "migration"))
+            applied = {row["name"] for row in await (await connection.execute(query)).fetchall()}
+        return [name for name in names if name not in applied]
 
     async def stop(self) -> None:
         """Close the pool."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from drw.api.models.v1.discovery_pb2 import ListAliasesRequest, Model, ResolvedModel, ResolveModelRequest
 from drw.api.models.v1.discovery_rpc import DiscoveryClient
-from drw.api.models.v1.experiments_pb2 import Experiment, Treatment
+from drw.api.models.v1.experiments_pb2 import Experiment, Parameters, RetrievalSettings, Treatment
+from drw.kernel import attribute_filters
 from drw.kernel.errors import DeadlineExceeded, DrwError, InvalidRequest, NotFound, Unavailable
+from drw.kernel.rpc.json_messages import to_json
 
-BOUNDS = {
+PARAMETERS = {
     "temperature": (0, 2),
     "top_p": (0, 1),
     "max_tokens": (1, 2**31 - 1),
@@ -19,6 +21,8 @@ BOUNDS = {
     "frequency_penalty": (-2, 2),
 }
 """Bounds of parameters, those of the chat endpoint."""
+RETRIEVAL = {"limit": (1, 20), "score_threshold": (0, 1)}
+"""Bounds of retrieval settings, those of answers with citations."""
 MAX_TREATMENT_BYTES = 16_384
 """Maximum size of all treatments of an experiment: serving holds those of all desks in memory."""
 RESOLVE_SECONDS = 5.0
@@ -45,16 +49,27 @@ def check(definition: Experiment) -> None:
 
 
 def _check_treatment(treatment: Treatment, path: str) -> None:
-    for name, (low, high) in BOUNDS.items():
-        if not treatment.parameters.HasField(name):
-            continue
-        value = getattr(treatment.parameters, name)
-        if not (math.isfinite(value) and low <= value <= high):
-            field = f"{path}.parameters.{name}"
-            raise InvalidRequest(f"{field} is {value:g}; it can be {low} to {high}", param=field)
+    _check_bounds(treatment.parameters, PARAMETERS, f"{path}.parameters")
+    if treatment.HasField("retrieval"):
+        _check_retrieval(treatment.retrieval, f"{path}.retrieval")
     if treatment.replace_system_prompt and not treatment.system_prompt:
         field = f"{path}.replace_system_prompt"
         raise InvalidRequest(f"{field} needs system_prompt", param=field)
+
+
+def _check_retrieval(settings: RetrievalSettings, path: str) -> None:
+    if settings == RetrievalSettings():
+        raise InvalidRequest(f"{path} is empty; leave it out, or set one of its fields", param=path)
+    _check_bounds(settings, RETRIEVAL, path)
+    if settings.HasField("filter"):
+        attribute_filters.parse(to_json(settings.filter), f"{path}.filter")
+
+
+def _check_bounds(message: Parameters | RetrievalSettings, bounds: Mapping[str, tuple[int, int]], path: str) -> None:
+    for name, (low, high) in bounds.items():
+        value = getattr(message, name)
+        if message.HasField(name) and not (math.isfinite(value) and low <= value <= high):
+            raise InvalidRequest(f"{path}.{name} is {value:g}; it can be {low} to {high}", param=f"{path}.{name}")
 
 
 class AliasModels:

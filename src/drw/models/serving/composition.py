@@ -22,7 +22,6 @@ from drw.models.serving.batches.endpoints import endpoints as endpoints_of_batch
 from drw.models.serving.batches.store import BatchStore
 from drw.models.serving.engines.adapters import Engines
 from drw.models.serving.experiments.calls import CallExperiments
-from drw.models.serving.experiments.routing_table import RoutingTable
 from drw.models.serving.experiments.shadow import ShadowCalls
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.failover.retries import RetryBudget
@@ -49,6 +48,7 @@ from drw.models.serving.runtime.build import build_runtime
 from drw.models.serving.runtime.plan_switch import PlanSwitch
 from drw.models.serving.runtime.pool import ModelPool
 from drw.models.serving.settings import Settings
+from drw.routing.experiments.routing_table import RoutingTable
 
 DATABASE_CONNECTIONS = 6
 """Shared by stored responses and batches."""

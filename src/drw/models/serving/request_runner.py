@@ -8,9 +8,7 @@ from functools import partial
 from drw.kernel.errors import InvalidRequest
 from drw.models.serving.chat import generate
 from drw.models.serving.engines.token_counting import count_prompt
-from drw.models.serving.experiments.calls import CallExperiments
-from drw.models.serving.experiments.exposures import Assignment
-from drw.models.serving.experiments.routing_table import CallUnits, RoutingTable
+from drw.models.serving.experiments.calls import CallExperiments, expose, kind_of, units_of
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.metering.budget_gate import BudgetGate, Headers
 from drw.models.serving.observability.call_record import CallRecord
@@ -26,6 +24,8 @@ from drw.models.serving.routing.candidates import (
 )
 from drw.models.serving.routing.load_balancing import Affinity, session_owner
 from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.routing.experiments.exposures import Assigned, Assignment
+from drw.routing.experiments.routing_table import RoutingTable
 
 
 class RequestRunner:
@@ -41,7 +41,7 @@ class RequestRunner:
         self._models = models
         self._policy = policy
         self._metering = metering
-        self._experiments = experiments or CallExperiments(models, RoutingTable())
+        self.experiments = experiments or CallExperiments(models, RoutingTable())
 
     async def start(
         self,
@@ -55,12 +55,15 @@ class RequestRunner:
         document: str = "",
         headers: Headers | None = None,
         background: bool = False,
+        answer_id: str = "",
+        assigned: Assigned | None = None,
     ) -> tuple[Answer, AsyncGenerator[Chunk, None]]:
         """Return the answer, which grows as the chunks are read, and the chunks, which the caller closes.
 
         `model` is the id of a model or an alias; empty: the default model. `stream`: pass the
         chunks on as they arrive. The headers of the response are added to `headers`. `session` and `document` are the
-        units of experiments that headers name. `background`: let interactive requests go first.
+        units of experiments that headers name. `background`: let interactive requests go first. `answer_id`: the id of
+        the answer; empty: a new one. `assigned`: the assignment of a call whose passages were retrieved under it.
 
         Raises:
             NotFound: there is no such model.
@@ -68,18 +71,22 @@ class RequestRunner:
             Killed: a kill switch stops it.
         """
         record.models.add(model)
-        answer = Answer(endpoint, model, request.choices)
-        units = CallUnits.of(request, session, document, answer.id)
-        assigned = self._experiments.assign(model, request, units, record, headers)
+        answer = Answer(endpoint, model, request.choices, answer_id)
+        kind = kind_of(request, retrieves=assigned is not None and assigned.retrieves)
+        if assigned is None:
+            units = units_of(request, session, document, answer.id)
+            assigned = self.experiments.assign(model, kind, units)
+        if assigned.assignment:
+            expose(assigned.assignment, record, headers)
         candidates, model_request = await self._plan(
-            endpoint, request, model, session, assigned, stream=stream, background=background
+            endpoint, request, model, session, assigned.assignment, stream=stream, background=background
         )
         first = model_request.models[0]
         record.plan(candidates.id, first.id, first.engine_name)
         answer.start(candidates.id)
         run = partial(generate, self._policy, candidates, model_request, answer, record)
         chunks = self._metering.metered(model_request, record, run, headers)
-        return answer, self._experiments.shadowed(model, request, model_request, record.request, answer, chunks)
+        return answer, self.experiments.shadowed(model, kind, model_request, record.request, answer, chunks)
 
     async def count_tokens(self, request: ChatCompletion, model: str) -> int:
         """Return the tokens of the prompt of a chat at the first candidate.
@@ -114,7 +121,7 @@ class RequestRunner:
             body = assigned.treatment.apply(body, max_tokens_param)
             max_tokens = body.get(max_tokens_param)
         affinity = Affinity(session_owner(), session or request.session, body)
-        order = await self._experiments.order(assigned, candidates.order(affinity))
+        order = await self.experiments.order(assigned, candidates.order(affinity))
         models = eligible_models(request, candidates, order)
         return candidates, ModelRequest(
             endpoint,

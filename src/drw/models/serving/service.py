@@ -29,6 +29,7 @@ from drw.models.serving.routing import replica_state
 from drw.models.serving.routing.model_directory import ModelDirectory
 from drw.models.serving.routing.probing import ModelProber
 from drw.models.serving.settings import Settings
+from drw.routing.experiments.exposures import Assigned
 
 
 class Serving(contract.Serving):
@@ -60,7 +61,14 @@ class Serving(contract.Serving):
             try:
                 completion = conversion.to_chat_completion(request)
                 answer, chunks = await self._runner.start(
-                    "chat/completions", completion, record, model=request.model, stream=True
+                    "chat/completions",
+                    completion,
+                    record,
+                    model=request.model,
+                    stream=True,
+                    session=request.session,
+                    answer_id=request.response_id,
+                    assigned=self._assigned(request),
                 )
                 async with aclosing(
                     self._kills.guard_stream(caller(), lambda: record.models, chunks)
@@ -71,7 +79,12 @@ class Serving(contract.Serving):
             except BaseException as error:
                 await record.fail(error)
                 raise
-            yield conversion.final_chunk(answer, answer.model)
+            yield conversion.final_chunk(answer, answer.model, record.details.get("experiment", ""))
+
+    def _assigned(self, request: ChatRequest) -> Assigned | None:
+        if not request.HasField("assignment"):
+            return None
+        return self._runner.experiments.assigned(request.assignment, request.response_id)
 
     async def probe(self, request: ProbeRequest, /) -> ProbeResponse:
         """Send a tiny request to each replica of a model that no caller has used recently."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import reduce
 
 from drw.api.rag.v1 import vector_store_rpc as contract
 from drw.api.rag.v1.vector_store_pb2 import (
@@ -101,9 +102,12 @@ class VectorStore(contract.VectorStore):
         validation.check_vector(request.vector.values, "vector")
         limit = request.limit or DEFAULT_LIMIT
         query = SearchQuery(request.text, request.vector.values, limit, not request.no_auto_filters)
-        condition = attribute_filters.all_of(
-            attribute_filters.equal_to(from_values(request.attributes)), attribute_filters.from_struct(request.filter)
+        conditions = (
+            attribute_filters.equal_to(from_values(request.attributes)),
+            attribute_filters.from_struct(request.filter),
+            attribute_filters.from_struct(request.second_filter, "second_filter"),
         )
+        condition = reduce(attribute_filters.all_of, conditions)
         async with self._index.snapshot(owner(), request.collection, condition) as snapshot:
             hits = await search(snapshot, query, self._ranking)
         applied = [AppliedFilter(key=key, values=values) for key, values in hits.filters.items()]

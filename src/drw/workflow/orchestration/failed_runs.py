@@ -14,12 +14,15 @@ LOCK = 0x6661696C75726573
 BATCH_SIZE = 20
 """The most failures of a response: each has the inputs of its run."""
 
+# A failed compensation comes first: it needs attention even if the run is started again.
 QUERY = """
 select run.*, coalesce(step.id, '') as step, coalesce(nullif(step.failure_class, ''), 'PERMANENT') as failure_class,
-       coalesce(step.reason, '') as reason, coalesce(nullif(step.error, ''), run.error) as cause,
+       coalesce(step.reason, '') as reason,
+       case when step.id like '%%~undo' then run.error else coalesce(nullif(step.error, ''), run.error) end as cause,
        coalesce(step.attempts, 0) as attempts
 from run left join lateral (
-    select * from step where step.run = run.id and step.state = 'FAILED' order by ended_at, position limit 1
+    select * from step where step.run = run.id and step.state = 'FAILED'
+    order by id not like '%%~undo', ended_at, position limit 1
 ) step on true
 where run.failure > %s order by run.failure limit %s
 """

@@ -34,6 +34,7 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         scheduled_for=timestamp(row["scheduled_for"]),
         trigger=row["trigger"],
         event=row["event"],
+        undo_reason=row["undo_reason"],
     )
 
 

@@ -55,7 +55,8 @@ def check_scopes(caller: Principal, template: Template) -> None:
         InvalidRequest: this release does not have one of the activities.
         Forbidden: a scope is missing.
     """
-    names = {node.uses for node in all_nodes(template.nodes)} - CONTROL
+    nodes = list(all_nodes(template.nodes))
+    names = {node.uses for node in [*nodes, *(n.compensate for n in nodes if n.HasField("compensate"))]} - CONTROL
     if unknown := sorted(names - ACTIVITIES.keys() - WAITING.keys()):
         raise InvalidRequest(f"the template {template.name!r} uses {unknown[0]!r}, which this release does not have")
     waiting_scopes = {scope for name in names & WAITING.keys() for scope in WAITING[name][1]}

@@ -1,11 +1,13 @@
-"""Ports: the durable execution engine."""
+"""Ports: the durable execution engine, and the HTTP client of steps."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
-from drw.kernel.errors import Conflict
+from drw.egress.ip_ranges import Ip
+from drw.kernel.errors import Conflict, InternalError, Unavailable
 
 
 class LeadershipLost(Conflict):
@@ -39,3 +41,59 @@ class Engine(ABC):
     @abstractmethod
     async def stop(self) -> None:
         """Stop all runs. The next start recovers them."""
+
+
+class NotSent(Unavailable):
+    """The call did not leave this process, so it had no effect."""
+
+
+class ResponseTooLarge(InternalError):
+    """The answer exceeds the bound, or is compressed. The request may have had its effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One HTTP request. Its values were checked; a client sends them as they are."""
+
+    method: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+    query: str = ""
+    """Encoded, without the '?'."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """Status, headers and body of an answer. The names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class HttpClient(ABC):
+    """Sends one request over a new connection. It follows no redirects, keeps no cookies and uses no proxy."""
+
+    @abstractmethod
+    async def exchange(
+        self, request: HttpRequest, check_address: Callable[[Ip], None], max_bytes: int, seconds: float
+    ) -> HttpAnswer:
+        """Return the answer, whatever its status.
+
+        Args:
+            request: the request.
+            check_address: raises an error for an address that the host must not resolve to. The connection goes to an
+                address that it accepted.
+            max_bytes: the maximum size of the body.
+            seconds: the time limit.
+
+        Raises:
+            NotSent: there was no connection to the host.
+            Unavailable, DeadlineExceeded: the connection was lost, or the answer did not arrive in time.
+            ResponseTooLarge: the body is too large, or compressed.
+            InternalError: the answer is not valid HTTP.
+        """

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from drw.api.workflow.v1.templates_pb2 import Node, Template
-from drw.kernel.errors import InvalidRequest
+from drw.kernel.errors import Conflict, InvalidRequest
 from drw.kernel.storage.audit import digest
+from drw.workflow.orchestration.compensation import steps as undo
 from drw.workflow.orchestration.execution import dependency_graph
 from drw.workflow.orchestration.runs import RunRequest
 
@@ -42,14 +44,35 @@ def merged_inputs(template: Template, old_inputs: dict[str, Any], edited: dict[s
     return {name: value for name, value in old_inputs.items() if name in declared} | edited
 
 
+def undone_nodes(steps: Iterable[dict[str, Any]]) -> frozenset[str]:
+    """Return the nodes of the steps that a run has undone.
+
+    Raises:
+        Conflict: a compensation failed, so that a new run would repeat effects that are still there.
+    """
+    undone = set()
+    for step in steps:
+        if step["id"].endswith(undo.SUFFIX):
+            name = step["id"].removesuffix(undo.SUFFIX)
+            if step["state"] != "SUCCEEDED":
+                raise Conflict(f"the step {name!r} is not undone: undo it yourself, and start a new run")
+            undone.add(name.rpartition(".")[2].partition("/")[0])
+    return frozenset(undone)
+
+
 def kept_steps(
-    template: Template, inputs: dict[str, Any], old_template: Template, old_inputs: dict[str, Any], from_step: str
+    template: Template,
+    inputs: dict[str, Any],
+    old_template: Template,
+    old_inputs: dict[str, Any],
+    from_step: str,
+    undone: frozenset[str] = frozenset(),
 ) -> list[str]:
     """Return the ids of the steps that do not run again: those of nodes that do not depend on the node `from_step`.
 
     Raises:
         InvalidRequest: there is no such node, a kept node has another activity or list than in the old run, or an
-            approval would be kept for something else than what was approved.
+            approval would be kept for something else than what was approved, or a kept node was undone.
     """
     if not from_step:
         return []
@@ -63,6 +86,8 @@ def kept_steps(
     kept = [nodes[name] for name in nodes if name not in _descendants(template, from_step)]
     same_run = template.version == old_template.version and inputs == old_inputs
     for node in kept:
+        if any(inner.id in undone for inner in dependency_graph.all_nodes([node])):
+            raise InvalidRequest(f"{node.id!r} was undone: start from it or earlier", param="from_step")
         if not same_run:
             _check_approvals(node)
         _check_unchanged(node, old_nodes.get(node.id), inputs, old_inputs)

@@ -19,6 +19,7 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events, run_search
+from drw.workflow.orchestration.compensation import steps as undo
 from drw.workflow.orchestration.execution import dependency_graph
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 
@@ -213,20 +214,13 @@ class Runs:
                 raise _not_found(run)
             if row["state"] not in ("QUEUED", "RUNNING"):
                 return
-            await self.end_cancelled(connection, run, f"by {caller.key}")
-        ENDED_RUNS.labels("cancelled").inc()
+            ended = await self.end_cancelled(connection, run, f"by {caller.key}")
+        if ended:
+            ENDED_RUNS.labels("cancelled").inc()
 
-    async def end_cancelled(self, connection: Connection, run: str, reason: str) -> None:
-        """Cancel a locked, unfinished run as part of a transaction."""
-        await events.add(connection, run, "cancelled", detail=reason)
-        await connection.execute(
-            "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
-            (f"cancelled {reason}", run),
-        )
-        await cancel_open_steps(connection, run)
-        await cancel_children(connection, self._audit, run)
-        await self._audit.record("run.end", run, outcome="cancelled", connection=connection)
-        await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+    async def end_cancelled(self, connection: Connection, run: str, reason: str) -> bool:
+        """Cancel a locked, unfinished run as part of a transaction; return False if it undoes its steps first."""
+        return await cancel_locked(connection, self._audit, run, reason, f"cancelled {reason}")
 
     async def check_open_runs(self, connection: Connection, caller: Principal) -> None:
         """Check that the desk can have another run.
@@ -255,6 +249,29 @@ class Runs:
         )
 
 
+async def cancel_locked(connection: Connection, audit: AuditWriter, run: str, reason: str, error: str) -> bool:
+    """Cancel a locked, unfinished run and its descendants; return False if it undoes its steps first."""
+    cursor = await connection.execute("select template, undo_state from run where id = %s", (run,))
+    row = await cursor.fetchone()
+    if row is None or row["undo_state"]:
+        return False
+    if await undo.begin(connection, run, Template.FromString(row["template"]), "CANCELLED", error):
+        # The process that executes it writes nothing more for its steps. With the new fence, it undoes them.
+        await connection.execute("update run set fence = fence + 1 where id = %s", (run,))
+        action, outcome = "run.undo", "ok"
+    else:
+        await events.add(connection, run, "cancelled", detail=reason)
+        await connection.execute(
+            "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s", (error, run)
+        )
+        action, outcome = "run.end", "cancelled"
+    await cancel_open_steps(connection, run)
+    await cancel_children(connection, audit, run)
+    await audit.record(action, run, outcome=outcome, connection=connection)
+    await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+    return action == "run.end"
+
+
 async def cancel_open_steps(connection: Connection, run: str) -> None:
     """Cancel the unfinished steps of an ended run."""
     await connection.execute(
@@ -270,16 +287,8 @@ async def cancel_children(connection: Connection, audit: AuditWriter, run: str) 
         "select id from run where parent = %s and state in ('QUEUED', 'RUNNING') order by id for update", (run,)
     )
     for row in await cursor.fetchall():
-        child, reason = row["id"], f"its parent {run} has ended"
-        await events.add(connection, child, "cancelled", detail=reason)
-        await connection.execute(
-            "update run set state = 'CANCELLED', error = %s, ended_at = clock_timestamp() where id = %s",
-            (reason, child),
-        )
-        await cancel_open_steps(connection, child)
-        await cancel_children(connection, audit, child)
-        await audit.record("run.end", child, outcome="cancelled", connection=connection)
-        await connection.execute("select pg_notify(%s, '')", (CHANNEL,))
+        reason = f"its parent {run} has ended"
+        await cancel_locked(connection, audit, row["id"], reason, reason)
 
 
 def _visibility(caller: Principal) -> tuple[str, str, list[str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from uuid import uuid4
 
+import jsonschema_rs
+
 from drw.api.gateway.v1.authentication_rpc import AuthenticationClient
 from drw.api.gateway.v1.request_router_rpc import RequestRouterClient
 from drw.api.models.v1.serving_rpc import ServingClient
@@ -58,14 +60,17 @@ from drw.api.workflow.v1.triggers_pb2 import (
     ResumeTriggerRequest,
     Trigger,
 )
+from drw.egress.addresses import InvalidAddress
+from drw.egress.http_hosts import HttpHosts
 from drw.events.publisher import create_tables
-from drw.kernel.errors import Conflict, InvalidRequest, Unavailable
+from drw.kernel.errors import ConfigError, Conflict, InvalidRequest, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
 from drw.workflow.orchestration import failed_runs, inputs, messages, restarts
 from drw.workflow.orchestration.activities import Services, python_function
+from drw.workflow.orchestration.activities.http_requests import HttpRequests
 from drw.workflow.orchestration.approvals import Approvals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.interpreter import Interpreter
@@ -77,12 +82,13 @@ from drw.workflow.orchestration.execution.waiting import WaitingSteps
 from drw.workflow.orchestration.metrics import update_gauges
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.permissions import PresentPermissions, check_scopes
-from drw.workflow.orchestration.ports import Engine
+from drw.workflow.orchestration.ports import Engine, HttpClient
 from drw.workflow.orchestration.replay.operations import ReplayOperations
 from drw.workflow.orchestration.runs import KeptSteps, Row, RunRequest, Runs
 from drw.workflow.orchestration.schedules.build import build_schedules
 from drw.workflow.orchestration.schedules.operations import ScheduleOperations
 from drw.workflow.orchestration.schedules.preparation import Preparation
+from drw.workflow.orchestration.secrets.source import SecretSource
 from drw.workflow.orchestration.settings import Settings
 from drw.workflow.orchestration.triggers.build import build_triggers
 from drw.workflow.orchestration.triggers.operations import TriggerOperations
@@ -144,7 +150,7 @@ class Orchestration(contract.Orchestration):
     async def restart_run(self, request: RestartRunRequest, /) -> Run:
         """Validate the request and queue the new run."""
         caller = context.caller()
-        old_run, _ = await self._runs.get(caller, request.run)
+        old_run, old_steps = await self._runs.get(caller, request.run)
         restart = restarts.RestartRequest(
             request.request_id,
             old_run["template_name"],
@@ -155,7 +161,8 @@ class Orchestration(contract.Orchestration):
         )
         run = await self._runs.find_by_request_id(caller, restart)
         if run is None:
-            run = await self._restart(caller, restart, old_run)
+            undone = restarts.undone_nodes(old_steps)
+            run = await self._restart(caller, restart, old_run, undone)
         return messages.run(*await self._runs.get(caller, run))
 
     async def replay_run(self, request: ReplayRunRequest, /) -> Replay:
@@ -167,7 +174,9 @@ class Orchestration(contract.Orchestration):
         rows = await failed_runs.after(self._database, request.after, request.wait_seconds)
         return ListFailuresResponse(failures=[messages.failure(row) for row in rows])
 
-    async def _restart(self, caller: context.Principal, restart: restarts.RestartRequest, old_run: Row) -> str:
+    async def _restart(
+        self, caller: context.Principal, restart: restarts.RestartRequest, old_run: Row, undone: frozenset[str]
+    ) -> str:
         if old_run["state"] != "FAILED":
             state = old_run["state"].lower()
             raise Conflict(f"the run {old_run['id']!r} is {state}: only a failed run can be restarted")
@@ -179,7 +188,7 @@ class Orchestration(contract.Orchestration):
         check_scopes(caller, template)
         old_inputs = old_run["inputs"]
         values = inputs.validate(template, restarts.merged_inputs(template, old_inputs, restart.inputs))
-        steps = restarts.kept_steps(template, values, old_template, old_inputs, restart.from_step)
+        steps = restarts.kept_steps(template, values, old_template, old_inputs, restart.from_step, undone)
         return await self._runs.start(caller, restart, template, values, kept=KeptSteps(old_run["id"], steps))
 
     async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
@@ -263,12 +272,7 @@ async def build(scope: ServiceContext) -> Orchestration:
     database = await scope.database()
     await create_tables(database)
     journal = RunJournal(database, scope.audit(), settings.max_interruptions)
-    services = Services(
-        scope.client(DocumentsClient),
-        scope.client(ServingClient),
-        scope.client(RetrievalClient),
-        python_function.load(settings.functions),
-    )
+    services = _services(scope, settings)
     runs = Runs(database, scope.audit(), settings.max_open_runs)
     approvals = Approvals(database, scope.audit())
     signals = Signals(database)
@@ -300,3 +304,24 @@ async def build(scope: ServiceContext) -> Orchestration:
     scope.describe(describe)
     scope.on_scrape(partial(update_gauges, database))
     return Orchestration(database, runs, approvals, templates, kills, schedules.operations, triggers)
+
+
+def _services(scope: ServiceContext, settings: Settings) -> Services:
+    workflow = scope.profile.workflow
+    try:
+        hosts = HttpHosts(workflow.http_hosts, workflow.http_networks)
+        secrets = SecretSource(workflow.secrets)
+        for event in workflow.events.values():
+            jsonschema_rs.meta.validate(event.data_schema)
+    except (InvalidAddress, ValueError) as error:
+        raise ConfigError(f"a setting of [workflow] is wrong: {error}") from error
+    http_client = scope.make_adapter(HttpClient, "aiohttp_client", {})  # type: ignore[type-abstract]
+    return Services(
+        scope.client(DocumentsClient),
+        scope.client(ServingClient),
+        scope.client(RetrievalClient),
+        python_function.load(settings.functions),
+        HttpRequests(http_client, hosts, workflow.http_max_response_bytes),
+        workflow.events,
+        secrets,
+    )

@@ -61,6 +61,12 @@ ACTIVITIES = {
         {"limit": "int", "files": "list(string)"},
         {"passages": "list(dyn)", "found": "int"},
     ),
+    "http": Activity(
+        {"url": "string"},
+        {"method": "string", "query": "map", "headers": "map", "body": "dyn", "expect": "list(int)"},
+        {"status": "int", "content_type": "string", "body": "dyn"},
+    ),
+    "event": Activity({"name": "string"}, {"data": "map", "key": "string"}, {"event": "string"}),
     "python": Activity({"function": "string"}, {"arguments": "map"}),
     "workflow": Activity({"template": "string"}, {"inputs": "map"}),
     "wait": Activity({}, {"seconds": "double", "until": "string"}, {"until": "string"}),
@@ -71,6 +77,13 @@ ACTIVITIES = {
     ),
 }
 """Activities by name. Orchestration implements them; a test compares the two lists."""
+
+WAITING = ("approval", "wait", "workflow")
+"""Activities that wait. They cannot be compensations."""
+KEYED = ("event", "http", "python")
+"""Activities with effects outside of the platform, which an idempotency key names."""
+SECRET_ARGUMENTS = {"http": ("headers", "body"), "python": ("arguments",)}
+"""The arguments that can contain secrets."""
 
 ARGUMENTS_OF_CONTROL = {
     "map": Activity({"items": "list(dyn)"}, {"concurrency": "int"}),

@@ -12,6 +12,7 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.templates import parser
+from drw.workflow.templates.environment_check import Environment
 
 MAX_TEMPLATES = 200
 """Maximum number of names per desk and set of walls."""
@@ -43,7 +44,9 @@ class DeskTemplates:
             row = await self._database.one(query, *_visibility(caller), name)
         return None if row is None else _template(row)
 
-    async def put(self, caller: Principal, name: str, source: str, if_version: str) -> Template:
+    async def put(
+        self, caller: Principal, name: str, source: str, if_version: str, environment: Environment | None = None
+    ) -> Template:
         """Create or update a template. The same source as before changes nothing.
 
         Raises:
@@ -52,7 +55,7 @@ class DeskTemplates:
             Conflict: the current version is not `if_version`.
             RateLimited: the desk has too many templates, or the template too many changes.
         """
-        template = parser.parse(source.encode(), name)
+        template = parser.parse(source.encode(), name, environment)
         if template.name != name:
             raise InvalidRequest(f"the name in the source is {template.name!r}; it must be {name!r}", param="source")
         async with self._database.transaction() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -9,11 +10,13 @@ from pydantic import JsonValue
 
 from drw.expressions import cel
 from drw.expressions.cel import InvalidExpression
-from drw.expressions.placeholders import placeholders, references, texts_in
+from drw.expressions.placeholders import placeholders, references, secret_name, texts_in, without_strings
 from drw.kernel.errors import InvalidRequest
+from drw.workflow.templates.activities import SECRET_ARGUMENTS
 from drw.workflow.templates.problems import Problem, nearest
 from drw.workflow.templates.yaml_source import Path, Positions
 
+_SECRETS = re.compile(r"(?<![\w.])secrets\b")
 RUN_VARIABLES = {"run.id": "string", "run.started_at": "string"}
 
 
@@ -49,8 +52,13 @@ class ExpressionCheck:
         self._nodes = nodes
         """The ids of all nodes of the template."""
 
-    def value(self, value: JsonValue, path: Path, scope: Scope, expected: str = "dyn") -> Iterator[Problem]:
-        """Yield the problems of a value with expressions, whose type must fit `expected`."""
+    def value(
+        self, value: JsonValue, path: Path, scope: Scope, expected: str = "dyn", *, secrets: bool = False
+    ) -> Iterator[Problem]:
+        """Yield the problems of a value with expressions, whose type must fit `expected`.
+
+        `secrets`: it can contain secrets.
+        """
         whole_type = _literal_type(value)
         for place, text in texts_in(value, path):
             try:
@@ -60,7 +68,7 @@ class ExpressionCheck:
                 continue
             is_whole = len(found) == 1 and found[0].end - found[0].start == len(text)
             for placeholder in found:
-                outcome = self._type(placeholder.expression, scope)
+                outcome = _secret(placeholder.expression, secrets) or self._type(placeholder.expression, scope)
                 if isinstance(outcome, str):
                     whole_type = outcome if is_whole and place == path else whole_type
                     continue
@@ -106,6 +114,20 @@ class ExpressionCheck:
             case ["inputs" | "steps"] | ["steps", _]:
                 return "write ${inputs.NAME} or ${steps.NODE.output}"
         return ""
+
+
+def _secret(expression: str, allowed: bool) -> str | list[InvalidExpression]:
+    """Return the type of a secret, or its problem; an empty string: the expression names no secret."""
+    match = _SECRETS.search(without_strings(expression))
+    if match is None:
+        return ""
+    if not secret_name(expression):
+        message = "a secret stands alone, as in 'Bearer ${secrets.NAME}': expressions cannot compute with it"
+        return [InvalidExpression(message, match.start())]
+    if not allowed:
+        places = " and ".join(f"{', '.join(map(repr, names))} of {uses!r}" for uses, names in SECRET_ARGUMENTS.items())
+        return [InvalidExpression(f"secrets can only be in {places}", match.start())]
+    return "string"
 
 
 def condition_of(text: str) -> str | None:

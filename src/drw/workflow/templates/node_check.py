@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from drw.workflow.templates.activities import ACTIVITIES, ARGUMENTS_OF_CONTROL, CONTROL, Activity
+from drw.workflow.templates.activities import (
+    ACTIVITIES,
+    ARGUMENTS_OF_CONTROL,
+    CONTROL,
+    KEYED,
+    SECRET_ARGUMENTS,
+    WAITING,
+    Activity,
+)
 from drw.workflow.templates.expression_check import ExpressionCheck, Scope, condition_of, constant
 from drw.workflow.templates.graph_check import ancestors, check_graph
 from drw.workflow.templates.problems import Problem, nearest
-from drw.workflow.templates.schema import MAX_NODES, CaseSource, InputSource, NodeSource, TemplateSource
+from drw.workflow.templates.schema import (
+    MAX_NODES,
+    CaseSource,
+    CompensationSource,
+    InputSource,
+    NodeSource,
+    TemplateSource,
+)
 from drw.workflow.templates.yaml_source import Path, Positions
 
 MAX_DEPTH = 4
@@ -106,7 +121,9 @@ class _NodeCheck:
             hint = nearest(node.uses, [*ACTIVITIES, *CONTROL])
             yield self._positions.problem((*path, "uses"), f"{node.uses!r} is not an activity; {hint}")
         else:
-            yield from self._arguments(node, activity, path, scope)
+            yield from self._arguments(node, node.id, activity, path, scope)
+        yield from self._key(node, path, scope)
+        yield from self._compensation(node, path, scope)
         yield from self._body_keys(node, path)
         if depth == MAX_DEPTH and node.uses in CONTROL:
             yield self._positions.problem(path, f"control nodes are nested more than {MAX_DEPTH} deep")
@@ -115,17 +132,42 @@ class _NodeCheck:
         elif node.uses in CONTROL:
             yield from self._body(node, path, scope, depth)
 
-    def _arguments(self, node: NodeSource, activity: Activity, path: Path, scope: Scope) -> Iterator[Problem]:
+    def _key(self, node: NodeSource | CompensationSource, path: Path, scope: Scope) -> Iterator[Problem]:
+        place: Path = (*path, "idempotency_key")
+        if node.idempotency_key and node.uses not in KEYED:
+            owners = " and ".join(map(repr, KEYED))
+            message = f"{node.uses!r} does not accept 'idempotency_key', which belongs to {owners}"
+            yield self._positions.problem(place, message, at_key=True)
+        yield from self._expressions.value(node.idempotency_key, place, scope, "string")
+
+    def _compensation(self, node: NodeSource, path: Path, scope: Scope) -> Iterator[Problem]:
+        if (undo := node.compensate) is None:
+            return
+        place: Path = (*path, "compensate")
+        scope = _with_output(scope, node, each=True)
+        activity = ACTIVITIES.get(undo.uses)
+        if activity is None or undo.uses in WAITING:
+            hint = nearest(undo.uses, ACTIVITIES.keys() - set(WAITING))
+            message = f"{undo.uses!r} is not an activity that can compensate; {hint}"
+            yield self._positions.problem((*place, "uses"), message)
+        else:
+            yield from self._arguments(undo, f"{node.id}.compensate", activity, place, scope)
+        yield from self._key(undo, place, scope)
+
+    def _arguments(
+        self, node: NodeSource | CompensationSource, name_of_node: str, activity: Activity, path: Path, scope: Scope
+    ) -> Iterator[Problem]:
         types = {**activity.required, **activity.optional}
         if missing := sorted(activity.required.keys() - node.with_.keys()):
             names = ", ".join(map(repr, missing))
-            yield self._positions.problem(path, f"node {node.id!r}: {node.uses!r} needs {names} under 'with'")
+            yield self._positions.problem(path, f"node {name_of_node!r}: {node.uses!r} needs {names} under 'with'")
         for name, value in node.with_.items():
             place: Path = (*path, "with", name)
             if name not in types:
                 message = f"{node.uses!r} does not accept {name!r}; {nearest(name, types)}"
                 yield self._positions.problem(place, message, at_key=True)
-            yield from self._expressions.value(value, place, scope, types.get(name, "dyn"))
+            secrets = name in SECRET_ARGUMENTS.get(node.uses, ())
+            yield from self._expressions.value(value, place, scope, types.get(name, "dyn"), secrets=secrets)
 
     def _for_each(self, node: NodeSource, path: Path) -> Iterator[Problem]:
         lists = [f"${{inputs.{n}}}" for n, source in self._template.inputs.items() if source.type in ("FILES", "LIST")]
@@ -185,8 +227,9 @@ def _input_type(source: InputSource) -> str:
     return "dyn" if optional else CEL_TYPES[source.type]
 
 
-def _with_output(scope: Scope, node: NodeSource) -> Scope:
-    if node.for_each or node.uses == "map":
+def _with_output(scope: Scope, node: NodeSource, *, each: bool = False) -> Scope:
+    """Return a scope with the output of a node; `each`: that of one item."""
+    if (node.for_each and not each) or node.uses == "map":
         return scope.with_output(node.id, "list(dyn)", None)
     activity = ACTIVITIES.get(node.uses)
     if activity is None or activity.output is None:

@@ -13,16 +13,19 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from drw.api.workflow.v1.templates_pb2 import Block, Input, Node, Template
 from drw.kernel.errors import InvalidRequest
-from drw.workflow.templates import node_check, yaml_source
+from drw.workflow.templates import environment_check, node_check, yaml_source
+from drw.workflow.templates.environment_check import Environment
 from drw.workflow.templates.expression_check import condition_of
 from drw.workflow.templates.graph_check import sort_nodes
 from drw.workflow.templates.problems import InvalidTemplate, Problem, nearest
-from drw.workflow.templates.schema import CaseSource, InputSource, NodeSource, TemplateSource
+from drw.workflow.templates.schema import CaseSource, CompensationSource, InputSource, NodeSource, TemplateSource
 from drw.workflow.templates.yaml_source import Path, Positions
 
 
-def parse(source: bytes, location: str) -> Template:
+def parse(source: bytes, location: str, environment: Environment | None = None) -> Template:
     """Return the template in a YAML source; `location` names the source in errors.
+
+    With an environment, the template must also use nothing else than what is declared there.
 
     Raises:
         InvalidTemplate: the source is not a valid template; it lists all mistakes.
@@ -34,6 +37,8 @@ def parse(source: bytes, location: str) -> Template:
     except ValidationError as error:
         raise InvalidTemplate(location, sorted(_schema_problems(error, positions))) from None
     problems = [*node_check.check(template, positions), *_json_problems(template, positions)]
+    if environment and not problems:
+        problems += environment_check.check(template, positions, environment)
     if problems:
         raise InvalidTemplate(location, sorted(set(problems)))
     return Template(
@@ -48,10 +53,10 @@ def parse(source: bytes, location: str) -> Template:
     )
 
 
-def validate(source: bytes, location: str) -> list[Problem]:
+def validate(source: bytes, location: str, environment: Environment | None = None) -> list[Problem]:
     """Return the mistakes of a source; empty: it is valid."""
     try:
-        parse(source, location)
+        parse(source, location, environment)
     except InvalidTemplate as error:
         return list(error.problems)
     except InvalidRequest as error:
@@ -82,6 +87,18 @@ def _node(node: NodeSource) -> Node:
         blocks=body or [_case(case) for case in node.cases],
         until=condition_of(node.until) or "",
         output_schema_json=_dumps(node.output_schema) if node.output_schema else "",
+        idempotency_key=node.idempotency_key,
+        compensate=_compensation(node.compensate) if node.compensate else None,
+    )
+
+
+def _compensation(source: CompensationSource) -> Node:
+    return Node(
+        uses=source.uses,
+        with_json=_dumps(source.with_),
+        max_attempts=source.max_attempts,
+        timeout_seconds=source.timeout_seconds,
+        idempotency_key=source.idempotency_key,
     )
 
 
@@ -97,6 +114,8 @@ def _json_problems(template: TemplateSource, positions: Positions) -> Iterator[P
         values += [((*path, "with"), node.with_), ((*path, "output"), node.output)]
         values += [((*path, "cases", n, "output"), case.output) for n, case in enumerate(node.cases)]
         values.append(((*path, "output_schema"), node.output_schema))
+        if node.compensate:
+            values.append(((*path, "compensate", "with"), node.compensate.with_))
         if node.output_schema and (reason := _schema_error(node.output_schema)):
             yield positions.problem((*path, "output_schema"), f"not a JSON Schema: {reason}", at_key=True)
     for path, value in values:
@@ -140,6 +159,8 @@ def _model_at(path: Path) -> type[BaseModel]:
     match path:
         case ("inputs", _, _):
             return InputSource
+        case (*_, "compensate", _):
+            return CompensationSource
         case (*_, "cases", int(), _):
             return CaseSource
         case (*_, "nodes", int(), _):

@@ -32,6 +32,21 @@ class CaseSource(_Strict):
     output: JsonValue = Field(default=None, description="The output of the `switch` if this case is chosen.")
 
 
+_KEY = "A text with expressions. Effects outside of the platform with the same key happen once."
+
+
+class CompensationSource(_Strict):
+    """Undoes a node if the run fails or is cancelled after it."""
+
+    uses: str = Field(description="An activity that does not wait.")
+    with_: dict[str, JsonValue] = Field(
+        default_factory=dict, alias="with", max_length=50, description="Arguments; they can use the node's output."
+    )
+    idempotency_key: str = Field(default="", max_length=1000, description=_KEY)
+    max_attempts: int = Field(default=8, ge=1, le=20)
+    timeout_seconds: int = Field(default=120, ge=1, le=900, description="Time limit of one attempt.")
+
+
 class NodeSource(_Strict):
     """One node."""
 
@@ -55,6 +70,10 @@ class NodeSource(_Strict):
     )
     max_attempts: int = Field(default=8, ge=1, le=20)
     timeout_seconds: int = Field(default=120, ge=1, le=900, description="Time limit of one attempt.")
+    idempotency_key: str = Field(default="", max_length=1000, description=f"Of `http`, `event` and `python`. {_KEY}")
+    compensate: CompensationSource | None = Field(
+        default=None, description="Undoes the node if the run fails or is cancelled after it."
+    )
 
 
 class TemplateSource(_Strict):

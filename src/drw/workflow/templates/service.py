@@ -20,8 +20,10 @@ from drw.api.workflow.v1.templates_pb2 import (
 from drw.kernel.errors import NotFound, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
+from drw.kernel.runtime.settings import Workflow
 from drw.workflow.templates import parser
 from drw.workflow.templates.desk_templates import DeskTemplates
+from drw.workflow.templates.environment_check import Environment
 from drw.workflow.templates.settings import Settings
 from drw.workflow.templates.template_store import TemplateStore
 
@@ -29,8 +31,9 @@ from drw.workflow.templates.template_store import TemplateStore
 class Templates(contract.Templates):
     """Serves `drw.api.workflow.v1.Templates`."""
 
-    def __init__(self, store: TemplateStore, desk_templates: DeskTemplates) -> None:
+    def __init__(self, store: TemplateStore, desk_templates: DeskTemplates, workflow: Workflow) -> None:
         self._store = store
+        self._workflow = workflow
         self._desk_templates = desk_templates
 
     async def list_templates(self, request: ListTemplatesRequest, /) -> ListTemplatesResponse:
@@ -53,14 +56,16 @@ class Templates(contract.Templates):
 
     async def validate_template(self, request: ValidateTemplateRequest, /) -> ValidateTemplateResponse:
         """Return the mistakes of a template."""
-        problems = parser.validate(request.source.encode(), "template")
+        problems = parser.validate(request.source.encode(), "template", self._environment())
         return ValidateTemplateResponse(
             problems=[Problem(line=p.line, column=p.column, message=p.message) for p in problems]
         )
 
     async def put_template(self, request: PutTemplateRequest, /) -> Template:
         """Create or update a template of the caller's desk."""
-        return await self._desk_templates.put(context.caller(), request.name, request.source, request.if_version)
+        return await self._desk_templates.put(
+            context.caller(), request.name, request.source, request.if_version, self._environment()
+        )
 
     async def delete_template(self, request: DeleteTemplateRequest, /) -> DeleteTemplateResponse:
         """Delete a template of the caller's desk."""
@@ -73,6 +78,10 @@ class Templates(contract.Templates):
         if not changes:
             raise NotFound(f"the desk has no template {request.name!r} of its own")
         return ListTemplateVersionsResponse(changes=changes)
+
+    def _environment(self) -> Environment | None:
+        caller = context.caller_or_none()
+        return Environment.of(self._workflow, caller) if caller else None
 
     async def _visible_templates(self) -> dict[str, Template]:
         templates = await self._store.latest_versions()
@@ -91,6 +100,7 @@ async def build(scope: ServiceContext) -> Templates:
     """Build the service from its settings."""
     settings = scope.settings(Settings)
     database = await scope.database()
-    service = Templates(TemplateStore(database, settings.folder), DeskTemplates(database, scope.audit()))
+    store = TemplateStore(database, settings.folder)
+    service = Templates(store, DeskTemplates(database, scope.audit()), scope.profile.workflow)
     scope.describe(service.describe)
     return service

@@ -22,17 +22,20 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drw/api/events/v1/workflows.proto\x12\x11\x64rw.api.events.v1\"a\n\x08RunEnded\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x18\n\x10template_version\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\x8e\x01\n\x11\x44\x65\x61\x64LetterCreated\x12\x13\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x10\n\x08template\x18\x04 \x01(\t\x12\x13\n\x0b\x65rror_class\x18\x05 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drw/api/events/v1/workflows.proto\x12\x11\x64rw.api.events.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\"a\n\x08RunEnded\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\x12\x18\n\x10template_version\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\x8e\x01\n\x11\x44\x65\x61\x64LetterCreated\x12\x13\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x10\n\x08template\x18\x04 \x01(\t\x12\x13\n\x0b\x65rror_class\x18\x05 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\"\x8f\x01\n\x11WorkflowPublished\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x10\n\x08template\x18\x04 \x01(\t\x12\x18\n\x10template_version\x18\x05 \x01(\t\x12%\n\x04\x64\x61ta\x18\x06 \x01(\x0b\x32\x17.drw.api.kernel.v1.Jsonb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'drw.api.events.v1.workflows_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNENDED']._serialized_start=56
-  _globals['_RUNENDED']._serialized_end=153
-  _globals['_DEADLETTERCREATED']._serialized_start=156
-  _globals['_DEADLETTERCREATED']._serialized_end=298
+  _globals['_RUNENDED']._serialized_start=88
+  _globals['_RUNENDED']._serialized_end=185
+  _globals['_DEADLETTERCREATED']._serialized_start=188
+  _globals['_DEADLETTERCREATED']._serialized_end=330
+  _globals['_WORKFLOWPUBLISHED']._serialized_start=333
+  _globals['_WORKFLOWPUBLISHED']._serialized_end=476
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
 from drw.api.models.v1 import experiment_metrics_pb2 as _experiment_metrics_pb2
 from drw.api.models.v1 import rollouts_pb2 as _rollouts_pb2
 from google.api import annotations_pb2 as _annotations_pb2
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -54,17 +55,31 @@ class Parameters(_message.Message):
     reasoning_effort: str
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., max_tokens: _Optional[int] = ..., seed: _Optional[int] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., reasoning_effort: _Optional[str] = ...) -> None: ...
 
+class RetrievalSettings(_message.Message):
+    __slots__ = ("limit", "score_threshold", "auto_filters", "filter")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    AUTO_FILTERS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    score_threshold: float
+    auto_filters: bool
+    filter: _struct_pb2.Struct
+    def __init__(self, limit: _Optional[int] = ..., score_threshold: _Optional[float] = ..., auto_filters: _Optional[bool] = ..., filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
 class Treatment(_message.Message):
-    __slots__ = ("model", "parameters", "system_prompt", "replace_system_prompt")
+    __slots__ = ("model", "parameters", "system_prompt", "replace_system_prompt", "retrieval")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_PROMPT_FIELD_NUMBER: _ClassVar[int]
     REPLACE_SYSTEM_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_FIELD_NUMBER: _ClassVar[int]
     model: str
     parameters: Parameters
     system_prompt: str
     replace_system_prompt: bool
-    def __init__(self, model: _Optional[str] = ..., parameters: _Optional[_Union[Parameters, _Mapping]] = ..., system_prompt: _Optional[str] = ..., replace_system_prompt: _Optional[bool] = ...) -> None: ...
+    retrieval: RetrievalSettings
+    def __init__(self, model: _Optional[str] = ..., parameters: _Optional[_Union[Parameters, _Mapping]] = ..., system_prompt: _Optional[str] = ..., replace_system_prompt: _Optional[bool] = ..., retrieval: _Optional[_Union[RetrievalSettings, _Mapping]] = ...) -> None: ...
 
 class Arm(_message.Message):
     __slots__ = ("name", "weight", "value", "treatment")

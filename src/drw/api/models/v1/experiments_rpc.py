@@ -56,7 +56,7 @@ class Experiments(Servicer):
         raise MethodNotImplemented("GetResults")
 
     async def record_feedback(self, request: RecordFeedbackRequest, /) -> RecordFeedbackResponse:
-        """RecordFeedback records a value of a metric for the call with this response id, such as "chatcmpl-...". The call was exposed to an experiment of the caller's desk in the last days."""
+        """RecordFeedback records a value of a metric for the call with this response id. The call was exposed to an experiment of the caller's desk in the last days, by a key whose walls the caller is inside of."""
         raise MethodNotImplemented("RecordFeedback")
 
     async def create_rollout(self, request: Rollout, /) -> Rollout:
@@ -160,7 +160,7 @@ class ExperimentsClient(Client):
         return answer
 
     async def record_feedback(self, request: RecordFeedbackRequest, /, *, timeout: float | None = None) -> RecordFeedbackResponse:
-        """RecordFeedback records a value of a metric for the call with this response id, such as "chatcmpl-...". The call was exposed to an experiment of the caller's desk in the last days."""
+        """RecordFeedback records a value of a metric for the call with this response id. The call was exposed to an experiment of the caller's desk in the last days, by a key whose walls the caller is inside of."""
         answer: RecordFeedbackResponse = await self._unary("RecordFeedback", request, timeout)
         return answer
 

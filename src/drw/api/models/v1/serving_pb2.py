@@ -23,10 +23,19 @@ _sym_db = _symbol_database.Default()
 
 
 from drw.api.kernel.v1 import kernel_pb2 as drw_dot_api_dot_kernel_dot_v1_dot_kernel__pb2
+from drw.api.models.v1 import experiments_pb2 as drw_dot_api_dot_models_dot_v1_dot_experiments__pb2
+try:
+  drw_dot_api_dot_models_dot_v1_dot_experiment__metrics__pb2 = drw_dot_api_dot_models_dot_v1_dot_experiments__pb2.drw_dot_api_dot_models_dot_v1_dot_experiment__metrics__pb2
+except AttributeError:
+  drw_dot_api_dot_models_dot_v1_dot_experiment__metrics__pb2 = drw_dot_api_dot_models_dot_v1_dot_experiments__pb2.drw.api.models.v1.experiment_metrics_pb2
+try:
+  drw_dot_api_dot_models_dot_v1_dot_rollouts__pb2 = drw_dot_api_dot_models_dot_v1_dot_experiments__pb2.drw_dot_api_dot_models_dot_v1_dot_rollouts__pb2
+except AttributeError:
+  drw_dot_api_dot_models_dot_v1_dot_rollouts__pb2 = drw_dot_api_dot_models_dot_v1_dot_experiments__pb2.drw.api.models.v1.rollouts_pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64rw/api/models/v1/serving.proto\x12\x11\x64rw.api.models.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xcb\x01\n\x0b\x43hatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\x08messages\x18\x02 \x03(\x0b\x32\x1e.drw.api.models.v1.ChatMessage\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x13\n\x0bjson_schema\x18\x07 \x01(\tB\x0e\n\x0c_temperatureB\x07\n\x05_seed\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\"h\n\tChatChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\rfinish_reason\x18\x02 \x01(\t\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x18.drw.api.models.v1.Usage\x12\r\n\x05model\x18\x04 \x01(\t\"X\n\x0cProbeRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x08\x01\x10\x80\x01\x12\x15\n\rfresh_seconds\x18\x02 \x01(\x01\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x01\"9\n\rProbeResponse\x12(\n\x06probes\x18\x01 \x03(\x0b\x32\x18.drw.api.models.v1.Probe\"\x97\x02\n\x05Probe\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\x31\n\x07outcome\x18\x03 \x01(\x0e\x32 .drw.api.models.v1.Probe.Outcome\x12\x12\n\nlatency_ms\x18\x04 \x01(\x01\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41NSWERED\x10\x01\x12\n\n\x06\x46\x41ILED\x10\x02\x12\t\n\x05\x46RESH\x10\x03\x12\x08\n\x04\x42USY\x10\x04\x12\x10\n\x0c\x43OOLING_DOWN\x10\x05\x12\x0b\n\x07SKIPPED\x10\x06\"\x16\n\x14WatchReplicasRequest\"8\n\x08Replicas\x12,\n\x08replicas\x18\x01 \x03(\x0b\x32\x1a.drw.api.models.v1.Replica\"\xd6\x01\n\x07Replica\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x33\n\x07\x63ircuit\x18\x03 \x01(\x0e\x32\".drw.api.models.v1.Replica.Circuit\x12\x11\n\tsucceeded\x18\x04 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x03\x12\r\n\x05\x65rror\x18\x06 \x01(\t\"G\n\x07\x43ircuit\x12\x17\n\x13\x43IRCUIT_UNSPECIFIED\x10\x00\x12\n\n\x06\x43LOSED\x10\x01\x12\r\n\tHALF_OPEN\x10\x02\x12\x08\n\x04OPEN\x10\x03\x32\xfb\x01\n\x07Serving\x12\x46\n\x04\x43hat\x12\x1e.drw.api.models.v1.ChatRequest\x1a\x1c.drw.api.models.v1.ChatChunk0\x01\x12J\n\x05Probe\x12\x1f.drw.api.models.v1.ProbeRequest\x1a .drw.api.models.v1.ProbeResponse\x12\\\n\rWatchReplicas\x12\'.drw.api.models.v1.WatchReplicasRequest\x1a\x1b.drw.api.models.v1.Replicas\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64rw/api/models/v1/serving.proto\x12\x11\x64rw.api.models.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a#drw/api/models/v1/experiments.proto\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xb6\x02\n\x0b\x43hatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\x08messages\x18\x02 \x03(\x0b\x32\x1e.drw.api.models.v1.ChatMessage\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x13\n\x0bjson_schema\x18\x07 \x01(\t\x12\x0c\n\x04user\x18\x08 \x01(\t\x12\x0f\n\x07session\x18\t \x01(\t\x12\x13\n\x0bresponse_id\x18\n \x01(\t\x12\x35\n\nassignment\x18\x0b \x01(\x0b\x32!.drw.api.models.v1.CallAssignmentB\x0e\n\x0c_temperatureB\x07\n\x05_seed\"\x90\x01\n\x0e\x43\x61llAssignment\x12\x12\n\nexperiment\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\x0c\x12\x0b\n\x03\x61rm\x18\x04 \x01(\x05\x12\x10\n\x08\x61rm_name\x18\x05 \x01(\t\x12/\n\ttreatment\x18\x06 \x01(\x0b\x32\x1c.drw.api.models.v1.Treatment\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\"|\n\tChatChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\rfinish_reason\x18\x02 \x01(\t\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x18.drw.api.models.v1.Usage\x12\r\n\x05model\x18\x04 \x01(\t\x12\x12\n\nexperiment\x18\x05 \x01(\t\"X\n\x0cProbeRequest\x12\x18\n\x05model\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x08\x01\x10\x80\x01\x12\x15\n\rfresh_seconds\x18\x02 \x01(\x01\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x01\"9\n\rProbeResponse\x12(\n\x06probes\x18\x01 \x03(\x0b\x32\x18.drw.api.models.v1.Probe\"\x97\x02\n\x05Probe\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\x31\n\x07outcome\x18\x03 \x01(\x0e\x32 .drw.api.models.v1.Probe.Outcome\x12\x12\n\nlatency_ms\x18\x04 \x01(\x01\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12&\n\x02\x61t\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41NSWERED\x10\x01\x12\n\n\x06\x46\x41ILED\x10\x02\x12\t\n\x05\x46RESH\x10\x03\x12\x08\n\x04\x42USY\x10\x04\x12\x10\n\x0c\x43OOLING_DOWN\x10\x05\x12\x0b\n\x07SKIPPED\x10\x06\"\x16\n\x14WatchReplicasRequest\"8\n\x08Replicas\x12,\n\x08replicas\x18\x01 \x03(\x0b\x32\x1a.drw.api.models.v1.Replica\"\xd6\x01\n\x07Replica\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x33\n\x07\x63ircuit\x18\x03 \x01(\x0e\x32\".drw.api.models.v1.Replica.Circuit\x12\x11\n\tsucceeded\x18\x04 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x03\x12\r\n\x05\x65rror\x18\x06 \x01(\t\"G\n\x07\x43ircuit\x12\x17\n\x13\x43IRCUIT_UNSPECIFIED\x10\x00\x12\n\n\x06\x43LOSED\x10\x01\x12\r\n\tHALF_OPEN\x10\x02\x12\x08\n\x04OPEN\x10\x03\x32\xfb\x01\n\x07Serving\x12\x46\n\x04\x43hat\x12\x1e.drw.api.models.v1.ChatRequest\x1a\x1c.drw.api.models.v1.ChatChunk0\x01\x12J\n\x05Probe\x12\x1f.drw.api.models.v1.ProbeRequest\x1a .drw.api.models.v1.ProbeResponse\x12\\\n\rWatchReplicas\x12\'.drw.api.models.v1.WatchReplicasRequest\x1a\x1b.drw.api.models.v1.Replicas\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,30 +46,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBEREQUEST'].fields_by_name['model']._serialized_options = b'\222\265\030\005\010\001\020\200\001'
   _globals['_SERVING'].methods_by_name['WatchReplicas']._loaded_options = None
   _globals['_SERVING'].methods_by_name['WatchReplicas']._serialized_options = b'\220\002\001'
-  _globals['_CHATMESSAGE']._serialized_start=119
-  _globals['_CHATMESSAGE']._serialized_end=163
-  _globals['_CHATREQUEST']._serialized_start=166
-  _globals['_CHATREQUEST']._serialized_end=369
-  _globals['_USAGE']._serialized_start=371
-  _globals['_USAGE']._serialized_end=428
-  _globals['_CHATCHUNK']._serialized_start=430
-  _globals['_CHATCHUNK']._serialized_end=534
-  _globals['_PROBEREQUEST']._serialized_start=536
-  _globals['_PROBEREQUEST']._serialized_end=624
-  _globals['_PROBERESPONSE']._serialized_start=626
-  _globals['_PROBERESPONSE']._serialized_end=683
-  _globals['_PROBE']._serialized_start=686
-  _globals['_PROBE']._serialized_end=965
-  _globals['_PROBE_OUTCOME']._serialized_start=853
-  _globals['_PROBE_OUTCOME']._serialized_end=965
-  _globals['_WATCHREPLICASREQUEST']._serialized_start=967
-  _globals['_WATCHREPLICASREQUEST']._serialized_end=989
-  _globals['_REPLICAS']._serialized_start=991
-  _globals['_REPLICAS']._serialized_end=1047
-  _globals['_REPLICA']._serialized_start=1050
-  _globals['_REPLICA']._serialized_end=1264
-  _globals['_REPLICA_CIRCUIT']._serialized_start=1193
-  _globals['_REPLICA_CIRCUIT']._serialized_end=1264
-  _globals['_SERVING']._serialized_start=1267
-  _globals['_SERVING']._serialized_end=1518
+  _globals['_CHATMESSAGE']._serialized_start=156
+  _globals['_CHATMESSAGE']._serialized_end=200
+  _globals['_CHATREQUEST']._serialized_start=203
+  _globals['_CHATREQUEST']._serialized_end=513
+  _globals['_CALLASSIGNMENT']._serialized_start=516
+  _globals['_CALLASSIGNMENT']._serialized_end=660
+  _globals['_USAGE']._serialized_start=662
+  _globals['_USAGE']._serialized_end=719
+  _globals['_CHATCHUNK']._serialized_start=721
+  _globals['_CHATCHUNK']._serialized_end=845
+  _globals['_PROBEREQUEST']._serialized_start=847
+  _globals['_PROBEREQUEST']._serialized_end=935
+  _globals['_PROBERESPONSE']._serialized_start=937
+  _globals['_PROBERESPONSE']._serialized_end=994
+  _globals['_PROBE']._serialized_start=997
+  _globals['_PROBE']._serialized_end=1276
+  _globals['_PROBE_OUTCOME']._serialized_start=1164
+  _globals['_PROBE_OUTCOME']._serialized_end=1276
+  _globals['_WATCHREPLICASREQUEST']._serialized_start=1278
+  _globals['_WATCHREPLICASREQUEST']._serialized_end=1300
+  _globals['_REPLICAS']._serialized_start=1302
+  _globals['_REPLICAS']._serialized_end=1358
+  _globals['_REPLICA']._serialized_start=1361
+  _globals['_REPLICA']._serialized_end=1575
+  _globals['_REPLICA_CIRCUIT']._serialized_start=1504
+  _globals['_REPLICA_CIRCUIT']._serialized_end=1575
+  _globals['_SERVING']._serialized_start=1578
+  _globals['_SERVING']._serialized_end=1829
 # @@protoc_insertion_point(module_scope)

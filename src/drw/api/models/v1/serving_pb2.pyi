@@ -1,6 +1,9 @@
 import datetime
 
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
+from drw.api.models.v1 import experiments_pb2 as _experiments_pb2
+from drw.api.models.v1 import experiment_metrics_pb2 as _experiment_metrics_pb2
+from drw.api.models.v1 import rollouts_pb2 as _rollouts_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -20,7 +23,7 @@ class ChatMessage(_message.Message):
     def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ...) -> None: ...
 
 class ChatRequest(_message.Message):
-    __slots__ = ("model", "messages", "max_tokens", "temperature", "seed", "stop", "json_schema")
+    __slots__ = ("model", "messages", "max_tokens", "temperature", "seed", "stop", "json_schema", "user", "session", "response_id", "assignment")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +31,10 @@ class ChatRequest(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_ID_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     model: str
     messages: _containers.RepeatedCompositeFieldContainer[ChatMessage]
     max_tokens: int
@@ -35,7 +42,27 @@ class ChatRequest(_message.Message):
     seed: int
     stop: _containers.RepeatedScalarFieldContainer[str]
     json_schema: str
-    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., json_schema: _Optional[str] = ...) -> None: ...
+    user: str
+    session: str
+    response_id: str
+    assignment: CallAssignment
+    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., json_schema: _Optional[str] = ..., user: _Optional[str] = ..., session: _Optional[str] = ..., response_id: _Optional[str] = ..., assignment: _Optional[_Union[CallAssignment, _Mapping]] = ...) -> None: ...
+
+class CallAssignment(_message.Message):
+    __slots__ = ("experiment", "name", "unit", "arm", "arm_name", "treatment")
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    ARM_NAME_FIELD_NUMBER: _ClassVar[int]
+    TREATMENT_FIELD_NUMBER: _ClassVar[int]
+    experiment: int
+    name: str
+    unit: bytes
+    arm: int
+    arm_name: str
+    treatment: _experiments_pb2.Treatment
+    def __init__(self, experiment: _Optional[int] = ..., name: _Optional[str] = ..., unit: _Optional[bytes] = ..., arm: _Optional[int] = ..., arm_name: _Optional[str] = ..., treatment: _Optional[_Union[_experiments_pb2.Treatment, _Mapping]] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "completion_tokens")
@@ -46,16 +73,18 @@ class Usage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ...) -> None: ...
 
 class ChatChunk(_message.Message):
-    __slots__ = ("text", "finish_reason", "usage", "model")
+    __slots__ = ("text", "finish_reason", "usage", "model", "experiment")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     text: str
     finish_reason: str
     usage: Usage
     model: str
-    def __init__(self, text: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
+    experiment: str
+    def __init__(self, text: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., model: _Optional[str] = ..., experiment: _Optional[str] = ...) -> None: ...
 
 class ProbeRequest(_message.Message):
     __slots__ = ("model", "fresh_seconds", "timeout_seconds")

@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/retrieval.proto\x12\x0e\x64rw.api.rag.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a!drw/api/rag/v1/vector_store.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x88\x04\n\rSearchRequest\x12\x1f\n\ncollection\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x80\x01(\x01\x12X\n\x08question\x18\x02 \x01(\tBF\x92\xb5\x18\x42\x08\x01\x10\xa0\x1f\x1a\x0c\\s*\\S[\\s\\S]*\"+1 to 4,000 characters, not only white spaceX\x01\x12\x17\n\x05limit\x18\x03 \x01(\x05\x42\x08\x92\xb5\x18\x04\x38\x00@2\x12\xc2\x01\n\nattributes\x18\x04 \x03(\x0b\x32-.drw.api.rag.v1.SearchRequest.AttributesEntryB\x7f\x92\xb5\x18{H j2\x10@\x1a\x08[^\\x00]+\"$1 to 64 characters, none of them NULrC\x10\x80\x04\x1a\x08[^\\x00]*\"4a string of at most 512 characters, none of them NUL\x12\'\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x19\n\x0c\x61uto_filters\x18\x0c \x01(\x08H\x00\x88\x01\x01\x1aI\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\x42\x0f\n\r_auto_filters\"s\n\x0eSearchResponse\x12)\n\x08passages\x18\x01 \x03(\x0b\x32\x17.drw.api.rag.v1.Passage\x12\x36\n\x0f\x61pplied_filters\x18\x02 \x03(\x0b\x32\x1d.drw.api.rag.v1.AppliedFilter\"\x8f\x02\n\nAskRequest\x12\x1f\n\ncollection\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x80\x01(\x01\x12X\n\x08question\x18\x02 \x01(\tBF\x92\xb5\x18\x42\x08\x01\x10\xa0\x1f\x1a\x0c\\s*\\S[\\s\\S]*\"+1 to 4,000 characters, not only white spaceX\x01\x12\x18\n\x05model\x18\x03 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\x17\n\x05limit\x18\x04 \x01(\x05\x42\x08\x92\xb5\x18\x04\x38\x00@\x14\x12\'\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x19\n\x0c\x61uto_filters\x18\x0c \x01(\x08H\x00\x88\x01\x01\x42\x0f\n\r_auto_filters\"S\n\x08\x43itation\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12(\n\x07passage\x18\x02 \x01(\x0b\x32\x17.drw.api.rag.v1.Passage\x12\r\n\x05quote\x18\x03 \x01(\t\"?\n\x11UnsupportedFigure\x12\x0e\n\x06\x66igure\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x05\"\xb9\x01\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\tcitations\x18\x02 \x03(\x0b\x32\x18.drw.api.rag.v1.Citation\x12>\n\x13unsupported_figures\x18\x03 \x03(\x0b\x32!.drw.api.rag.v1.UnsupportedFigure\x12\x11\n\tsupported\x18\x04 \x01(\x08\x12\r\n\x05model\x18\x05 \x01(\t\x12\x12\n\nincomplete\x18\x06 \x01(\t\"\x80\x01\n\x08\x41skEvent\x12\x31\n\x07sources\x18\x01 \x01(\x0b\x32\x1e.drw.api.rag.v1.SearchResponseH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12(\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x16.drw.api.rag.v1.AnswerH\x00\x42\x07\n\x05\x65vent2\xa1\x02\n\tRetrieval\x12\x90\x01\n\x06Search\x12\x1d.drw.api.rag.v1.SearchRequest\x1a\x1e.drw.api.rag.v1.SearchResponse\"G\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02,\"\'/api/v1/collections/{collection}:search:\x01*\x12\x80\x01\n\x03\x41sk\x12\x1a.drw.api.rag.v1.AskRequest\x1a\x18.drw.api.rag.v1.AskEvent\"A\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02)\"$/api/v1/collections/{collection}:ask:\x01*0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64rw/api/rag/v1/retrieval.proto\x12\x0e\x64rw.api.rag.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a!drw/api/rag/v1/vector_store.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xa1\x04\n\rSearchRequest\x12\x1f\n\ncollection\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x80\x01(\x01\x12X\n\x08question\x18\x02 \x01(\tBF\x92\xb5\x18\x42\x08\x01\x10\xa0\x1f\x1a\x0c\\s*\\S[\\s\\S]*\"+1 to 4,000 characters, not only white spaceX\x01\x12\x17\n\x05limit\x18\x03 \x01(\x05\x42\x08\x92\xb5\x18\x04\x38\x00@2\x12\xc2\x01\n\nattributes\x18\x04 \x03(\x0b\x32-.drw.api.rag.v1.SearchRequest.AttributesEntryB\x7f\x92\xb5\x18{H j2\x10@\x1a\x08[^\\x00]+\"$1 to 64 characters, none of them NULrC\x10\x80\x04\x1a\x08[^\\x00]*\"4a string of at most 512 characters, none of them NUL\x12\'\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0fscore_threshold\x18\x06 \x01(\x01\x12\x19\n\x0c\x61uto_filters\x18\x0c \x01(\x08H\x00\x88\x01\x01\x1aI\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\x42\x0f\n\r_auto_filters\"s\n\x0eSearchResponse\x12)\n\x08passages\x18\x01 \x03(\x0b\x32\x17.drw.api.rag.v1.Passage\x12\x36\n\x0f\x61pplied_filters\x18\x02 \x03(\x0b\x32\x1d.drw.api.rag.v1.AppliedFilter\"\xdd\x02\n\nAskRequest\x12\x1f\n\ncollection\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\x80\x01(\x01\x12X\n\x08question\x18\x02 \x01(\tBF\x92\xb5\x18\x42\x08\x01\x10\xa0\x1f\x1a\x0c\\s*\\S[\\s\\S]*\"+1 to 4,000 characters, not only white spaceX\x01\x12\x18\n\x05model\x18\x03 \x01(\tB\t\x92\xb5\x18\x05\x10\xc8\x01(\x01\x12\x17\n\x05limit\x18\x04 \x01(\x05\x42\x08\x92\xb5\x18\x04\x38\x00@\x14\x12\'\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x17\n\x0fscore_threshold\x18\x06 \x01(\x01\x12\x17\n\x04user\x18\x07 \x01(\tB\t\x92\xb5\x18\x05\x10\x80\x04X\x01\x12\x1a\n\x07session\x18\x08 \x01(\tB\t\x92\xb5\x18\x05\x10\x80\x04X\x01\x12\x19\n\x0c\x61uto_filters\x18\x0c \x01(\x08H\x00\x88\x01\x01\x42\x0f\n\r_auto_filters\"S\n\x08\x43itation\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12(\n\x07passage\x18\x02 \x01(\x0b\x32\x17.drw.api.rag.v1.Passage\x12\r\n\x05quote\x18\x03 \x01(\t\"?\n\x11UnsupportedFigure\x12\x0e\n\x06\x66igure\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x05\"\xd9\x01\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\tcitations\x18\x02 \x03(\x0b\x32\x18.drw.api.rag.v1.Citation\x12>\n\x13unsupported_figures\x18\x03 \x03(\x0b\x32!.drw.api.rag.v1.UnsupportedFigure\x12\x11\n\tsupported\x18\x04 \x01(\x08\x12\r\n\x05model\x18\x05 \x01(\t\x12\x12\n\nincomplete\x18\x06 \x01(\t\x12\n\n\x02id\x18\x07 \x01(\t\x12\x12\n\nexperiment\x18\x08 \x01(\t\"\x80\x01\n\x08\x41skEvent\x12\x31\n\x07sources\x18\x01 \x01(\x0b\x32\x1e.drw.api.rag.v1.SearchResponseH\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12(\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x16.drw.api.rag.v1.AnswerH\x00\x42\x07\n\x05\x65vent2\xa1\x02\n\tRetrieval\x12\x90\x01\n\x06Search\x12\x1d.drw.api.rag.v1.SearchRequest\x1a\x1e.drw.api.rag.v1.SearchResponse\"G\x90\x02\x01\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02,\"\'/api/v1/collections/{collection}:search:\x01*\x12\x80\x01\n\x03\x41sk\x12\x1a.drw.api.rag.v1.AskRequest\x1a\x18.drw.api.rag.v1.AskEvent\"A\x8a\xb5\x18\x0e\x64ocuments:read\x82\xd3\xe4\x93\x02)\"$/api/v1/collections/{collection}:ask:\x01*0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,26 +53,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASKREQUEST'].fields_by_name['model']._serialized_options = b'\222\265\030\005\020\310\001(\001'
   _globals['_ASKREQUEST'].fields_by_name['limit']._loaded_options = None
   _globals['_ASKREQUEST'].fields_by_name['limit']._serialized_options = b'\222\265\030\0048\000@\024'
+  _globals['_ASKREQUEST'].fields_by_name['user']._loaded_options = None
+  _globals['_ASKREQUEST'].fields_by_name['user']._serialized_options = b'\222\265\030\005\020\200\004X\001'
+  _globals['_ASKREQUEST'].fields_by_name['session']._loaded_options = None
+  _globals['_ASKREQUEST'].fields_by_name['session']._serialized_options = b'\222\265\030\005\020\200\004X\001'
   _globals['_RETRIEVAL'].methods_by_name['Search']._loaded_options = None
   _globals['_RETRIEVAL'].methods_by_name['Search']._serialized_options = b'\220\002\001\212\265\030\016documents:read\202\323\344\223\002,\"\'/api/v1/collections/{collection}:search:\001*'
   _globals['_RETRIEVAL'].methods_by_name['Ask']._loaded_options = None
   _globals['_RETRIEVAL'].methods_by_name['Ask']._serialized_options = b'\212\265\030\016documents:read\202\323\344\223\002)\"$/api/v1/collections/{collection}:ask:\001*'
   _globals['_SEARCHREQUEST']._serialized_start=178
-  _globals['_SEARCHREQUEST']._serialized_end=698
-  _globals['_SEARCHREQUEST_ATTRIBUTESENTRY']._serialized_start=608
-  _globals['_SEARCHREQUEST_ATTRIBUTESENTRY']._serialized_end=681
-  _globals['_SEARCHRESPONSE']._serialized_start=700
-  _globals['_SEARCHRESPONSE']._serialized_end=815
-  _globals['_ASKREQUEST']._serialized_start=818
-  _globals['_ASKREQUEST']._serialized_end=1089
-  _globals['_CITATION']._serialized_start=1091
-  _globals['_CITATION']._serialized_end=1174
-  _globals['_UNSUPPORTEDFIGURE']._serialized_start=1176
-  _globals['_UNSUPPORTEDFIGURE']._serialized_end=1239
-  _globals['_ANSWER']._serialized_start=1242
-  _globals['_ANSWER']._serialized_end=1427
-  _globals['_ASKEVENT']._serialized_start=1430
-  _globals['_ASKEVENT']._serialized_end=1558
-  _globals['_RETRIEVAL']._serialized_start=1561
-  _globals['_RETRIEVAL']._serialized_end=1850
+  _globals['_SEARCHREQUEST']._serialized_end=723
+  _globals['_SEARCHREQUEST_ATTRIBUTESENTRY']._serialized_start=633
+  _globals['_SEARCHREQUEST_ATTRIBUTESENTRY']._serialized_end=706
+  _globals['_SEARCHRESPONSE']._serialized_start=725
+  _globals['_SEARCHRESPONSE']._serialized_end=840
+  _globals['_ASKREQUEST']._serialized_start=843
+  _globals['_ASKREQUEST']._serialized_end=1192
+  _globals['_CITATION']._serialized_start=1194
+  _globals['_CITATION']._serialized_end=1277
+  _globals['_UNSUPPORTEDFIGURE']._serialized_start=1279
+  _globals['_UNSUPPORTEDFIGURE']._serialized_end=1342
+  _globals['_ANSWER']._serialized_start=1345
+  _globals['_ANSWER']._serialized_end=1562
+  _globals['_ASKEVENT']._serialized_start=1565
+  _globals['_ASKEVENT']._serialized_end=1693
+  _globals['_RETRIEVAL']._serialized_start=1696
+  _globals['_RETRIEVAL']._serialized_end=1985
 # @@protoc_insertion_point(module_scope)

@@ -227,7 +227,7 @@ class DeleteDocumentResponse(_message.Message):
     def __init__(self, chunks: _Optional[int] = ...) -> None: ...
 
 class VectorSearchRequest(_message.Message):
-    __slots__ = ("collection", "text", "vector", "limit", "attributes", "filter", "no_auto_filters")
+    __slots__ = ("collection", "text", "vector", "limit", "attributes", "filter", "second_filter", "no_auto_filters")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -241,6 +241,7 @@ class VectorSearchRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FILTER_FIELD_NUMBER: _ClassVar[int]
     NO_AUTO_FILTERS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     text: str
@@ -248,8 +249,9 @@ class VectorSearchRequest(_message.Message):
     limit: int
     attributes: _containers.MessageMap[str, _struct_pb2.Value]
     filter: _struct_pb2.Struct
+    second_filter: _struct_pb2.Struct
     no_auto_filters: bool
-    def __init__(self, collection: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[_embedding_pb2.Vector, _Mapping]] = ..., limit: _Optional[int] = ..., attributes: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., no_auto_filters: _Optional[bool] = ...) -> None: ...
+    def __init__(self, collection: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[_embedding_pb2.Vector, _Mapping]] = ..., limit: _Optional[int] = ..., attributes: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., second_filter: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., no_auto_filters: _Optional[bool] = ...) -> None: ...
 
 class AppliedFilter(_message.Message):
     __slots__ = ("key", "values")

@@ -29,7 +29,7 @@ class Orchestration(Servicer):
         raise MethodNotImplemented("ListRuns")
 
     async def cancel_run(self, request: CancelRunRequest, /) -> Run:
-        """CancelRun cancels a run. It has no effect on an ended run."""
+        """CancelRun cancels a run. It has no effect on an ended run. A run whose steps have compensations undoes them first."""
         raise MethodNotImplemented("CancelRun")
 
     async def restart_run(self, request: RestartRunRequest, /) -> Run:
@@ -130,7 +130,7 @@ class OrchestrationClient(Client):
         return answer
 
     async def cancel_run(self, request: CancelRunRequest, /, *, timeout: float | None = None) -> Run:
-        """CancelRun cancels a run. It has no effect on an ended run."""
+        """CancelRun cancels a run. It has no effect on an ended run. A run whose steps have compensations undoes them first."""
         answer: Run = await self._unary("CancelRun", request, timeout)
         return answer
 

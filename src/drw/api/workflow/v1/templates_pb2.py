@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drw/api/workflow/v1/templates.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x01\n\x05Input\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04type\x18\x02 \x01(\x0e\x32\x1f.drw.api.workflow.v1.Input.Type\x12\x10\n\x08required\x18\x03 \x01(\x08\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"o\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\n\n\x06STRING\x10\x01\x12\x0b\n\x07INTEGER\x10\x02\x12\t\n\x05\x46ILES\x10\x03\x12\n\n\x06NUMBER\x10\x04\x12\x0b\n\x07\x42OOLEAN\x10\x05\x12\x08\n\x04LIST\x10\x06\x12\n\n\x06OBJECT\x10\x07\"\xda\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04uses\x18\x02 \x01(\t\x12\r\n\x05needs\x18\x03 \x03(\t\x12\x11\n\twith_json\x18\x04 \x01(\t\x12\x10\n\x08\x66or_each\x18\x05 \x01(\t\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\x07 \x01(\x05\x12*\n\x06\x62locks\x18\x08 \x03(\x0b\x32\x1a.drw.api.workflow.v1.Block\x12\r\n\x05until\x18\t \x01(\t\x12\x1a\n\x12output_schema_json\x18\n \x01(\t\"T\n\x05\x42lock\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.drw.api.workflow.v1.Node\x12\x13\n\x0boutput_json\x18\x02 \x01(\t\x12\x0c\n\x04when\x18\x03 \x01(\t\"\xc9\x01\n\x08Template\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12*\n\x06inputs\x18\x04 \x03(\x0b\x32\x1a.drw.api.workflow.v1.Input\x12(\n\x05nodes\x18\x05 \x03(\x0b\x32\x19.drw.api.workflow.v1.Node\x12\x0e\n\x06output\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x13\n\x0boutput_json\x18\x08 \x01(\t\"\x16\n\x14ListTemplatesRequest\"I\n\x15ListTemplatesResponse\x12\x30\n\ttemplates\x18\x01 \x03(\x0b\x32\x1d.drw.api.workflow.v1.Template\"\xb1\x01\n\x12GetTemplateRequest\x12J\n\x04name\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\x12O\n\x07version\x18\x02 \x01(\tB>\x92\xb5\x18:\x1a\x0c[0-9a-f]{64}\"*the SHA-256 of a template\'s source, in hex\"X\n\x17ValidateTemplateRequest\x12=\n\x06source\x18\x01 \x01(\tB-\x92\xb5\x18)\x08\x01\x10\x80\x80\x04\"!YAML of at most 65,536 characters\"8\n\x07Problem\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\"J\n\x18ValidateTemplateResponse\x12.\n\x08problems\x18\x01 \x03(\x0b\x32\x1c.drw.api.workflow.v1.Problem\"\xf3\x01\n\x12PutTemplateRequest\x12J\n\x04name\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\x12=\n\x06source\x18\x02 \x01(\tB-\x92\xb5\x18)\x08\x01\x10\x80\x80\x04\"!YAML of at most 65,536 characters\x12R\n\nif_version\x18\x03 \x01(\tB>\x92\xb5\x18:\x1a\x0c[0-9a-f]{64}\"*the SHA-256 of a template\'s source, in hex\"c\n\x15\x44\x65leteTemplateRequest\x12J\n\x04name\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\"\x18\n\x16\x44\x65leteTemplateResponse\"i\n\x1bListTemplateVersionsRequest\x12J\n\x04name\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\"e\n\x0eTemplateChange\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\nchanged_by\x18\x02 \x01(\t\x12.\n\nchanged_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x1cListTemplateVersionsResponse\x12\x34\n\x07\x63hanges\x18\x01 \x03(\x0b\x32#.drw.api.workflow.v1.TemplateChange2\xd6\x07\n\tTemplates\x12\x96\x01\n\rListTemplates\x12).drw.api.workflow.v1.ListTemplatesRequest\x1a*.drw.api.workflow.v1.ListTemplatesResponse\".\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/templates\x12\x8c\x01\n\x0bGetTemplate\x12\'.drw.api.workflow.v1.GetTemplateRequest\x1a\x1d.drw.api.workflow.v1.Template\"5\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/templates/{name}\x12\xab\x01\n\x10ValidateTemplate\x12,.drw.api.workflow.v1.ValidateTemplateRequest\x1a-.drw.api.workflow.v1.ValidateTemplateResponse\":\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x1f\"\x1a/api/v1/templates:validate:\x01*\x12\x90\x01\n\x0bPutTemplate\x12\'.drw.api.workflow.v1.PutTemplateRequest\x1a\x1d.drw.api.workflow.v1.Template\"9\x90\x02\x02\x8a\xb5\x18\x0fworkflows:write\x82\xd3\xe4\x93\x02\x1d\x1a\x18/api/v1/templates/{name}:\x01*\x12\xa1\x01\n\x0e\x44\x65leteTemplate\x12*.drw.api.workflow.v1.DeleteTemplateRequest\x1a+.drw.api.workflow.v1.DeleteTemplateResponse\"6\x90\x02\x02\x8a\xb5\x18\x0fworkflows:write\x82\xd3\xe4\x93\x02\x1a*\x18/api/v1/templates/{name}\x12\xbb\x01\n\x14ListTemplateVersions\x12\x30.drw.api.workflow.v1.ListTemplateVersionsRequest\x1a\x31.drw.api.workflow.v1.ListTemplateVersionsResponse\">\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02#\x12!/api/v1/templates/{name}/versionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drw/api/workflow/v1/templates.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x01\n\x05Input\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04type\x18\x02 \x01(\x0e\x32\x1f.drw.api.workflow.v1.Input.Type\x12\x10\n\x08required\x18\x03 \x01(\x08\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"o\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\n\n\x06STRING\x10\x01\x12\x0b\n\x07INTEGER\x10\x02\x12\t\n\x05\x46ILES\x10\x03\x12\n\n\x06NUMBER\x10\x04\x12\x0b\n\x07\x42OOLEAN\x10\x05\x12\x08\n\x04LIST\x10\x06\x12\n\n\x06OBJECT\x10\x07\"\xa2\x02\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04uses\x18\x02 \x01(\t\x12\r\n\x05needs\x18\x03 \x03(\t\x12\x11\n\twith_json\x18\x04 \x01(\t\x12\x10\n\x08\x66or_each\x18\x05 \x01(\t\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\x07 \x01(\x05\x12*\n\x06\x62locks\x18\x08 \x03(\x0b\x32\x1a.drw.api.workflow.v1.Block\x12\r\n\x05until\x18\t \x01(\t\x12\x1a\n\x12output_schema_json\x18\n \x01(\t\x12\x17\n\x0fidempotency_key\x18\x14 \x01(\t\x12-\n\ncompensate\x18\x15 \x01(\x0b\x32\x19.drw.api.workflow.v1.Node\"T\n\x05\x42lock\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.drw.api.workflow.v1.Node\x12\x13\n\x0boutput_json\x18\x02 \x01(\t\x12\x0c\n\x04when\x18\x03 \x01(\t\"\xc9\x01\n\x08Template\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12*\n\x06inputs\x18\x04 \x03(\x0b\x32\x1a.drw.api.workflow.v1.Input\x12(\n\x05nodes\x18\x05 \x03(\x0b\x32\x19.drw.api.workflow.v1.Node\x12\x0e\n\x06output\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x13\n\x0boutput_json\x18\x08 \x01(\t\"\x16\n\x14ListTemplatesRequest\"I\n\x15ListTemplatesResponse\x12\x30\n\ttemplates\x18\x01 \x03(\x0b\x32\x1d.drw.api.workflow.v1.Template\"\xb1\x01\n\x12GetTemplateRequest\x12J\n\x04name\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\x12O\n\x07version\x18\x02 \x01(\tB>\x92\xb5\x18:\x1a\x0c[0-9a-f]{64}\"*the SHA-256 of a template\'s source, in hex\"X\n\x17ValidateTemplateRequest\x12=\n\x06source\x18\x01 \x01(\tB-\x92\xb5\x18)\x08\x01\x10\x80\x80\x04\"!YAML of at most 65,536 characters\"8\n\x07Problem\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\"J\n\x18ValidateTemplateResponse\x12.\n\x08problems\x18\x01 \x03(\x0b\x32\x1c.drw.api.workflow.v1.Problem\"\xf3\x01\n\x12PutTemplateRequest\x12J\n\x04name\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\x12=\n\x06source\x18\x02 \x01(\tB-\x92\xb5\x18)\x08\x01\x10\x80\x80\x04\"!YAML of at most 65,536 characters\x12R\n\nif_version\x18\x03 \x01(\tB>\x92\xb5\x18:\x1a\x0c[0-9a-f]{64}\"*the SHA-256 of a template\'s source, in hex\"c\n\x15\x44\x65leteTemplateRequest\x12J\n\x04name\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\"\x18\n\x16\x44\x65leteTemplateResponse\"i\n\x1bListTemplateVersionsRequest\x12J\n\x04name\x18\x01 \x01(\tB<\x92\xb5\x18\x38\x08\x01\x10?\"0the name of a template, of at most 63 characters(\x01\"e\n\x0eTemplateChange\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\nchanged_by\x18\x02 \x01(\t\x12.\n\nchanged_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x1cListTemplateVersionsResponse\x12\x34\n\x07\x63hanges\x18\x01 \x03(\x0b\x32#.drw.api.workflow.v1.TemplateChange2\xd6\x07\n\tTemplates\x12\x96\x01\n\rListTemplates\x12).drw.api.workflow.v1.ListTemplatesRequest\x1a*.drw.api.workflow.v1.ListTemplatesResponse\".\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/templates\x12\x8c\x01\n\x0bGetTemplate\x12\'.drw.api.workflow.v1.GetTemplateRequest\x1a\x1d.drw.api.workflow.v1.Template\"5\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/templates/{name}\x12\xab\x01\n\x10ValidateTemplate\x12,.drw.api.workflow.v1.ValidateTemplateRequest\x1a-.drw.api.workflow.v1.ValidateTemplateResponse\":\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02\x1f\"\x1a/api/v1/templates:validate:\x01*\x12\x90\x01\n\x0bPutTemplate\x12\'.drw.api.workflow.v1.PutTemplateRequest\x1a\x1d.drw.api.workflow.v1.Template\"9\x90\x02\x02\x8a\xb5\x18\x0fworkflows:write\x82\xd3\xe4\x93\x02\x1d\x1a\x18/api/v1/templates/{name}:\x01*\x12\xa1\x01\n\x0e\x44\x65leteTemplate\x12*.drw.api.workflow.v1.DeleteTemplateRequest\x1a+.drw.api.workflow.v1.DeleteTemplateResponse\"6\x90\x02\x02\x8a\xb5\x18\x0fworkflows:write\x82\xd3\xe4\x93\x02\x1a*\x18/api/v1/templates/{name}\x12\xbb\x01\n\x14ListTemplateVersions\x12\x30.drw.api.workflow.v1.ListTemplateVersionsRequest\x1a\x31.drw.api.workflow.v1.ListTemplateVersionsResponse\">\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x82\xd3\xe4\x93\x02#\x12!/api/v1/templates/{name}/versionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,35 +67,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INPUT_TYPE']._serialized_start=282
   _globals['_INPUT_TYPE']._serialized_end=393
   _globals['_NODE']._serialized_start=396
-  _globals['_NODE']._serialized_end=614
-  _globals['_BLOCK']._serialized_start=616
-  _globals['_BLOCK']._serialized_end=700
-  _globals['_TEMPLATE']._serialized_start=703
-  _globals['_TEMPLATE']._serialized_end=904
-  _globals['_LISTTEMPLATESREQUEST']._serialized_start=906
-  _globals['_LISTTEMPLATESREQUEST']._serialized_end=928
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=930
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=1003
-  _globals['_GETTEMPLATEREQUEST']._serialized_start=1006
-  _globals['_GETTEMPLATEREQUEST']._serialized_end=1183
-  _globals['_VALIDATETEMPLATEREQUEST']._serialized_start=1185
-  _globals['_VALIDATETEMPLATEREQUEST']._serialized_end=1273
-  _globals['_PROBLEM']._serialized_start=1275
-  _globals['_PROBLEM']._serialized_end=1331
-  _globals['_VALIDATETEMPLATERESPONSE']._serialized_start=1333
-  _globals['_VALIDATETEMPLATERESPONSE']._serialized_end=1407
-  _globals['_PUTTEMPLATEREQUEST']._serialized_start=1410
-  _globals['_PUTTEMPLATEREQUEST']._serialized_end=1653
-  _globals['_DELETETEMPLATEREQUEST']._serialized_start=1655
-  _globals['_DELETETEMPLATEREQUEST']._serialized_end=1754
-  _globals['_DELETETEMPLATERESPONSE']._serialized_start=1756
-  _globals['_DELETETEMPLATERESPONSE']._serialized_end=1780
-  _globals['_LISTTEMPLATEVERSIONSREQUEST']._serialized_start=1782
-  _globals['_LISTTEMPLATEVERSIONSREQUEST']._serialized_end=1887
-  _globals['_TEMPLATECHANGE']._serialized_start=1889
-  _globals['_TEMPLATECHANGE']._serialized_end=1990
-  _globals['_LISTTEMPLATEVERSIONSRESPONSE']._serialized_start=1992
-  _globals['_LISTTEMPLATEVERSIONSRESPONSE']._serialized_end=2076
-  _globals['_TEMPLATES']._serialized_start=2079
-  _globals['_TEMPLATES']._serialized_end=3061
+  _globals['_NODE']._serialized_end=686
+  _globals['_BLOCK']._serialized_start=688
+  _globals['_BLOCK']._serialized_end=772
+  _globals['_TEMPLATE']._serialized_start=775
+  _globals['_TEMPLATE']._serialized_end=976
+  _globals['_LISTTEMPLATESREQUEST']._serialized_start=978
+  _globals['_LISTTEMPLATESREQUEST']._serialized_end=1000
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=1002
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=1075
+  _globals['_GETTEMPLATEREQUEST']._serialized_start=1078
+  _globals['_GETTEMPLATEREQUEST']._serialized_end=1255
+  _globals['_VALIDATETEMPLATEREQUEST']._serialized_start=1257
+  _globals['_VALIDATETEMPLATEREQUEST']._serialized_end=1345
+  _globals['_PROBLEM']._serialized_start=1347
+  _globals['_PROBLEM']._serialized_end=1403
+  _globals['_VALIDATETEMPLATERESPONSE']._serialized_start=1405
+  _globals['_VALIDATETEMPLATERESPONSE']._serialized_end=1479
+  _globals['_PUTTEMPLATEREQUEST']._serialized_start=1482
+  _globals['_PUTTEMPLATEREQUEST']._serialized_end=1725
+  _globals['_DELETETEMPLATEREQUEST']._serialized_start=1727
+  _globals['_DELETETEMPLATEREQUEST']._serialized_end=1826
+  _globals['_DELETETEMPLATERESPONSE']._serialized_start=1828
+  _globals['_DELETETEMPLATERESPONSE']._serialized_end=1852
+  _globals['_LISTTEMPLATEVERSIONSREQUEST']._serialized_start=1854
+  _globals['_LISTTEMPLATEVERSIONSREQUEST']._serialized_end=1959
+  _globals['_TEMPLATECHANGE']._serialized_start=1961
+  _globals['_TEMPLATECHANGE']._serialized_end=2062
+  _globals['_LISTTEMPLATEVERSIONSRESPONSE']._serialized_start=2064
+  _globals['_LISTTEMPLATEVERSIONSRESPONSE']._serialized_end=2148
+  _globals['_TEMPLATES']._serialized_start=2151
+  _globals['_TEMPLATES']._serialized_end=3133
 # @@protoc_insertion_point(module_scope)

@@ -45,7 +45,7 @@ class Input(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[Input.Type, str]] = ..., required: _Optional[bool] = ..., default: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "uses", "needs", "with_json", "for_each", "max_attempts", "timeout_seconds", "blocks", "until", "output_schema_json")
+    __slots__ = ("id", "uses", "needs", "with_json", "for_each", "max_attempts", "timeout_seconds", "blocks", "until", "output_schema_json", "idempotency_key", "compensate")
     ID_FIELD_NUMBER: _ClassVar[int]
     USES_FIELD_NUMBER: _ClassVar[int]
     NEEDS_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,8 @@ class Node(_message.Message):
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     UNTIL_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    COMPENSATE_FIELD_NUMBER: _ClassVar[int]
     id: str
     uses: str
     needs: _containers.RepeatedScalarFieldContainer[str]
@@ -66,7 +68,9 @@ class Node(_message.Message):
     blocks: _containers.RepeatedCompositeFieldContainer[Block]
     until: str
     output_schema_json: str
-    def __init__(self, id: _Optional[str] = ..., uses: _Optional[str] = ..., needs: _Optional[_Iterable[str]] = ..., with_json: _Optional[str] = ..., for_each: _Optional[str] = ..., max_attempts: _Optional[int] = ..., timeout_seconds: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., until: _Optional[str] = ..., output_schema_json: _Optional[str] = ...) -> None: ...
+    idempotency_key: str
+    compensate: Node
+    def __init__(self, id: _Optional[str] = ..., uses: _Optional[str] = ..., needs: _Optional[_Iterable[str]] = ..., with_json: _Optional[str] = ..., for_each: _Optional[str] = ..., max_attempts: _Optional[int] = ..., timeout_seconds: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., until: _Optional[str] = ..., output_schema_json: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., compensate: _Optional[_Union[Node, _Mapping]] = ...) -> None: ...
 
 class Block(_message.Message):
     __slots__ = ("nodes", "output_json", "when")

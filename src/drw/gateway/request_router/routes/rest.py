@@ -13,10 +13,11 @@ REST_FIRST_BYTE_MS = 120_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestRoute:
-    """A path prefix of the REST API with the upstream, scopes and timeout of the methods below it."""
+    """A path prefix of the REST API with the service, scopes and timeout of the methods below it."""
 
     path: str
-    upstream: str
+    """A prefix, or a pattern with `*` for the methods of another service below the prefix of the first one."""
+    service: str
     scopes: tuple[str, ...]
     """A caller needs one of these to use any method below the path; empty: a method allows all callers.
 
@@ -26,15 +27,15 @@ class RestRoute:
 
     @property
     def name(self) -> str:
-        """The name of the route, as in `rest.keys`."""
-        return f"rest.{self.path.removeprefix('/api/v1/')}"
+        """The name of the route, as in `rest.keys` and `rest.runs:watch`."""
+        return f"rest.{self.path.removeprefix('/api/v1/').replace('/*', '')}"
 
     def route(self) -> Route:
         """Convert it to a route of the contract."""
         return Route(
             name=self.name,
             path=self.path,
-            upstream=self.upstream,
+            upstream=self.service,
             scopes=self.scopes,
             max_body_bytes=REST_BODY,
             idle_seconds=self.idle_seconds,

@@ -6,11 +6,12 @@ scope of any method of the path; the service checks the scope of the method itse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import Field, field_validator, model_validator
 
 from drw.api.gateway.v1.request_router_pb2 import Route
+from drw.catalog import BY_NAME
 from drw.gateway.request_router.routes import validation
 from drw.gateway.request_router.routes.rest_routes import REST_ROUTES
 from drw.gateway.request_router.routes.validation import (
@@ -24,7 +25,7 @@ from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import SCOPES
 from drw.kernel.runtime.settings import Settings as Base
 from drw.kernel.validation import validate
-from drw.routing.request_matching import IDLE_SECONDS, upstreams_of
+from drw.routing.request_matching import IDLE_SECONDS, WILDCARD, is_below, upstreams_of
 
 INFERENCE_GRPC_BODY = 64 * MIB
 """The maximum message of the gRPC server, above the bodies that Envoy buffers: messages stream through."""
@@ -115,13 +116,15 @@ def route_table(
     records: Iterable[Route] = (),
     credentials: Mapping[str, str] | None = None,
     processes: Iterable[str] = (),
+    homes: Mapping[str, str] | None = None,
 ) -> tuple[list[Route], list[str]]:
     """Return all routes with existing upstreams, sorted by name, and errors of the records that cannot be used.
 
-    `processes` are the upstreams that are processes of the platform. Only they have readable metrics.
+    `processes` are the upstreams that are processes of the platform. Only they have readable metrics. `homes` has the
+    upstream of each service; without it, each cluster is one.
     """
     names = sorted(upstreams)
-    routes = {route.name: route for route in (*_openai_routes(), *_rest_routes(), *_metrics_routes(sorted(processes)))}
+    routes = {route.name: route for route in (*_platform_routes(homes or {}), *_metrics_routes(sorted(processes)))}
     routes |= {route.name: route.route() for route in settings}
     results = [(record, _record_error(record, routes, names, credentials or {})) for record in records]
     routes |= {record.name: record for record, error in results if not error}
@@ -131,7 +134,7 @@ def route_table(
 
 def reserved_names(upstreams: Iterable[str], settings: Sequence[RouteSettings]) -> set[str]:
     """Return the route names that records cannot use."""
-    return {route.name for route in (*_openai_routes(), *_rest_routes(), *_metrics_routes(sorted(upstreams)))} | {
+    return {route.name for route in (*_service_routes(), *_metrics_routes(sorted(upstreams)))} | {
         route.name for route in settings
     }
 
@@ -152,6 +155,24 @@ def _record_error(
     return ""
 
 
+def _service_routes() -> Iterable[Route]:
+    """Return the routes of the platform with the names of services as upstreams."""
+    return (*_openai_routes(), *(rest.route() for rest in REST_ROUTES))
+
+
+def _platform_routes(homes: Mapping[str, str]) -> Iterator[Route]:
+    """Yield the routes of the platform with their upstreams."""
+    prefixes = []
+    for route in _service_routes():
+        service, dot, protocol = route.upstream.partition(".")
+        route.upstream = f"{homes.get(service, BY_NAME[service].process)}{dot}{protocol}"
+        if WILDCARD not in route.path:
+            prefixes.append(route)
+        elif any(is_below(route.path, other.path) and other.upstream == route.upstream for other in prefixes):
+            continue  # the route of the prefix leads there too
+        yield route
+
+
 def _openai_routes() -> Iterable[Route]:
     for name, path in [
         ("chat", "/v1/chat/completions"),
@@ -163,27 +184,26 @@ def _openai_routes() -> Iterable[Route]:
         ("moderations", "/v1/moderations"),
         ("messages", "/v1/messages"),
     ]:
-        yield _route(name, path, "models", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
-    yield _route("responses", "/v1/responses", "models", *RESPONSES, scopes=("models:invoke",), body=OPENAI_BODY)
+        yield _route(name, path, "serving", "POST", scopes=("models:invoke",), body=OPENAI_BODY)
+    yield _route("responses", "/v1/responses", "serving", *RESPONSES, scopes=("models:invoke",), body=OPENAI_BODY)
     # Callers of models can list them; the OpenAI client does so before its first call.
-    yield _route("models", "/v1/models", "models", "GET", scopes=("models:read", "models:invoke"))
+    yield _route("models", "/v1/models", "serving", "GET", scopes=("models:read", "models:invoke"))
     path, scopes = "/api/v1/model-files", ("models:write",)
-    yield _route("model_files", path, "models", "PUT", "HEAD", scopes=scopes, body=MODEL_FILE_BODY)
+    yield _route("model_files", path, "discovery", "PUT", "HEAD", scopes=scopes, body=MODEL_FILE_BODY)
     # The service checks the scope of each path: infer needs models:invoke, load and unload need platform:admin.
-    yield _route("inference", "/v2", "models", "GET", "POST", scopes=INFERENCE, body=OPENAI_BODY)
+    yield _route("inference", "/v2", "serving", "GET", "POST", scopes=INFERENCE, body=OPENAI_BODY)
     grpc_path = "/inference.GRPCInferenceService"
-    yield _route("inference.grpc", grpc_path, "models.inference", "POST", scopes=INFERENCE, body=INFERENCE_GRPC_BODY)
-    yield _route("ofrep", "/ofrep/v1", "models", "POST", scopes=("experiments:record",))
-    yield _route("batches", "/v1/batches", "models", "GET", "POST", scopes=("models:invoke",))
-    yield _route("files.read", "/v1/files", "rag", "GET", scopes=READ)
-    yield _route("files.write", "/v1/files", "rag", "POST", "DELETE", scopes=("documents:write",), body=UPLOAD_BODY)
-    yield _route("vector_stores.read", "/v1/vector_stores", "rag", "GET", scopes=READ)
+    yield _route("inference.grpc", grpc_path, "serving.inference", "POST", scopes=INFERENCE, body=INFERENCE_GRPC_BODY)
+    yield _route("ofrep", "/ofrep/v1", "experiments", "POST", scopes=("experiments:record",))
+    yield _route("batches", "/v1/batches", "serving", "GET", "POST", scopes=("models:invoke",))
+    yield _route("files.read", "/v1/files", "documents", "GET", scopes=READ)
+    yield _route(
+        "files.write", "/v1/files", "documents", "POST", "DELETE", scopes=("documents:write",), body=UPLOAD_BODY
+    )
+    yield _route("vector_stores.read", "/v1/vector_stores", "documents", "GET", scopes=READ)
     # A POST searches or writes: the data plane accepts either scope, and the service checks the scope of the method.
-    yield _route("vector_stores.write", "/v1/vector_stores", "rag", "POST", "DELETE", scopes=READ_OR_WRITE)
-
-
-def _rest_routes() -> Iterable[Route]:
-    return (rest.route() for rest in REST_ROUTES)
+    yield _route("vector_stores.write", "/v1/vector_stores", "documents", "POST", "DELETE", scopes=READ_OR_WRITE)
+    yield _route("vector_stores.search", "/v1/vector_stores/*/search", "retrieval", "POST", scopes=READ_OR_WRITE)
 
 
 def _metrics_routes(processes: Sequence[str]) -> Iterable[Route]:

@@ -106,10 +106,10 @@ class CallEvents:
         if calls:
             await add_exposures(connection, stored.key, {_unit(event): event["arm"] for event, _ in calls})
             await add_values(connection, stored, _values(stored, (event for event, _ in calls)))
-            await _add_events(connection, stored.key, calls)
+        recorded = await _add_events(connection, stored.key, calls) if calls else 0
         if batch.shadows:
             await shadow_calls.add(connection, stored.key, batch.shadows)
-        await _count(connection, stored.key, len(calls), batch.lost, batch.not_assigned)
+        await _count(connection, stored.key, recorded, batch.lost, batch.not_assigned)
 
 
 def response_hash(response_id: str) -> bytes:
@@ -160,11 +160,14 @@ async def _count(connection: Connection, experiment: int, recorded: int, lost: i
     )
 
 
-async def _add_events(connection: Connection, experiment: int, calls: list[tuple[dict[str, Any], datetime]]) -> None:
-    await connection.execute(
+async def _add_events(connection: Connection, experiment: int, calls: list[tuple[dict[str, Any], datetime]]) -> int:
+    """Add the events of calls; return how many calls are new. Retrieval and serving can write one call each."""
+    cursor = await connection.execute(
         """
-        insert into call_event (experiment, response, unit, arm, outcomes, at)
-        select %s, * from unnest(%s::bytea[], %s::bytea[], %s::smallint[], %s::jsonb[], %s::timestamptz[])
+        insert into call_event (experiment, response, unit, arm, outcomes, at, settings, walls)
+        select %s, response, unit, arm, outcomes, at, settings, array(select jsonb_array_elements_text(walls))
+        from unnest(%s::bytea[], %s::bytea[], %s::smallint[], %s::jsonb[], %s::timestamptz[], %s::bytea[], %s::jsonb[])
+            call(response, unit, arm, outcomes, at, settings, walls)
         on conflict do nothing
         """,
         (
@@ -174,5 +177,8 @@ async def _add_events(connection: Connection, experiment: int, calls: list[tuple
             [event["arm"] for event, _ in calls],
             [Jsonb(event["outcomes"]) if "outcomes" in event else None for event, _ in calls],
             [at for _, at in calls],
+            [bytes.fromhex(event["settings"]) if event.get("settings") else None for event, _ in calls],
+            [Jsonb(event.get("walls", [])) for event, _ in calls],
         ),
     )
+    return cursor.rowcount

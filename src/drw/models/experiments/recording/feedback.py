@@ -16,30 +16,30 @@ async def record(database: Database, caller: Principal, request: RecordFeedbackR
     """Record a value for the unit of a call; the first value of a metric for a call counts.
 
     Raises:
-        NotFound: no running experiment that the caller sees has this call.
+        NotFound: no running experiment that the caller sees has this call, or the caller is outside of its walls.
         InvalidRequest: the experiment has no such metric, or the value is out of bounds.
     """
     response = response_hash(request.response_id)
     async with database.transaction() as connection:
         cursor = await connection.execute(
             "select v.*, c.unit from call_event c join visible_experiments(%s, %s, %s) v on v.key = c.experiment"
-            " where c.response = %s and v.state = 'RUNNING' for no key update of c",
-            (caller.org, caller.desk, sorted(caller.walls), response),
+            " where c.response = %s and v.state = 'RUNNING' and inside(c.walls, %s) for no key update of c",
+            (caller.org, caller.desk, sorted(caller.walls), response, sorted(caller.walls)),
         )
         if (row := await cursor.fetchone()) is None:
             message = f"no running experiment of the desk has the call {request.response_id!r}"
             raise NotFound(message, param="response_id")
         stored = stored_experiment(row)
-        added = await _record(connection, stored, row["unit"], request)
+        added = await _record(connection, stored, row["unit"], response, request)
     return RecordFeedbackResponse(experiments=[stored.experiment.name], duplicate=not added)
 
 
 async def _record(
-    connection: Connection, stored: StoredExperiment, unit: bytes, request: RecordFeedbackRequest
+    connection: Connection, stored: StoredExperiment, unit: bytes, response: bytes, request: RecordFeedbackRequest
 ) -> bool:
     number = _metric(stored.experiment, request.metric)
     check_bounds(stored.experiment.metrics[number], request.value, "value")
-    if not await add_ids(connection, stored.key, [f"feedback/{request.response_id}/{request.metric}"]):
+    if not await add_ids(connection, stored.key, [f"feedback/{response.hex()}/{request.metric}"]):
         return False
     await add_values(connection, stored, [Value(number, unit, request.value)])
     return True

@@ -1,1 +1,1 @@
-"""Experiments of aliases and rollouts: assignment of calls, treatments, exposures and shadow calls."""
+"""Experiments of aliases and rollouts: the arm of each call, and shadow calls."""

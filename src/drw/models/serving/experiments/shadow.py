@@ -28,7 +28,6 @@ from drw.kernel.storage.audit import AuditWriter
 from drw.killswitch.watch import Killed, KillList
 from drw.models.serving.chat import generate
 from drw.models.serving.errors import EngineBusy
-from drw.models.serving.experiments.exposures import TOPIC
 from drw.models.serving.failover.loop import FailoverPolicy
 from drw.models.serving.metering.budget_gate import BudgetGate
 from drw.models.serving.observability.call_record import CallRecord
@@ -36,6 +35,7 @@ from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Chunk
 from drw.models.serving.routing.candidates import CandidateList, ChatModel, ModelRequest
 from drw.models.serving.routing.model_directory import ModelDirectory
+from drw.routing.experiments.exposures import TOPIC
 
 MAX_PROMPT_BYTES = 1 << 20
 """Longer prompts are not copied: a copy holds its prompt in memory."""
@@ -169,6 +169,10 @@ class _Comparison:
         self._copy = copy
         self._answer = answer
         self._take_dropped = take_dropped
+
+    def details(self) -> dict[str, str]:
+        """Return the rollout."""
+        return {"experiment": self.label}
 
     def line(self, record: str, outcome: str, details: dict[str, Any], cost: int, *, failed: bool) -> audit.Line:
         """Return the audit record of a shadow call with its event."""

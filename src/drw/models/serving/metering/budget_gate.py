@@ -29,7 +29,6 @@ from drw.kernel.observability.overhead import waiting
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.host import ServiceContext
-from drw.kernel.storage.database import Database
 from drw.models.serving.metering.estimates import estimate, text_token_bound, unlimited_estimate
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.ports import Chunk
@@ -237,9 +236,7 @@ def rate_limit_headers(window: Window) -> Headers:
 
 async def build(scope: ServiceContext, settings: MeteringSettings) -> BudgetGate:
     """Build the gate with the policy of rate limiting; without that service there are no limits."""
-    database = Database(scope.profile.postgres, "metering", pool_size=4)
-    await database.start("drw.billing")
-    scope.on_stop(database.stop)
+    database = await scope.shared_database("metering", "drw.billing", pool_size=4)
     counters = Counters(scope.profile.valkey, seconds=settings.answer_seconds)
     scope.on_stop(counters.close)
     reservations = ReservationClient(counters, Ledger(database), settings, file=LeaseFile(scope.folder / "lease"))

@@ -57,6 +57,9 @@ class CallEvent(Protocol):
     def label(self) -> str:
         """The experiment and its arm; empty without an arm."""
 
+    def details(self) -> dict[str, str]:
+        """Return what the audit record says about the arm."""
+
     def line(self, record: str, outcome: str, details: dict[str, Any], cost: int, *, failed: bool) -> Line:
         """Return the audit record with the event. `cost` is in nano-dollars; `failed`: the model is to blame."""
 
@@ -101,8 +104,7 @@ class CallRecord:
     def assign(self, event: CallEvent) -> None:
         """Set the event of the call, which is written with the audit record."""
         self._event = event
-        if event.label:
-            self.details["experiment"] = event.label
+        self.details |= event.details()
 
     def plan(self, requested: str, model: str, engine: str) -> None:
         """Set the first candidate; failures before the first attempt count for it."""

@@ -28,6 +28,8 @@ def to_chat_completion(request: ChatRequest) -> ChatCompletion:
         fields["max_tokens"] = request.max_tokens
     if request.stop:
         fields["stop"] = list(request.stop)
+    if request.user:
+        fields["safety_identifier"] = request.user  # a unit of experiments, which no engine gets
     if request.json_schema:
         schema = {"name": "answer", "strict": True, "schema": _parse_schema(request.json_schema)}
         fields["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -39,11 +41,11 @@ def chunk_text(chunk: Chunk) -> str:
     return "".join(part.get("delta", {}).get("content") or "" for part in chunk.get("choices") or ())
 
 
-def final_chunk(answer: Answer, model: str) -> ChatChunk:
-    """Return the last message of a stream, with finish reason and usage."""
+def final_chunk(answer: Answer, model: str, experiment: str) -> ChatChunk:
+    """Return the last message of a stream, with finish reason, usage and the arm of an experiment."""
     usage = answer.usage or {}
     counts = Usage(prompt_tokens=usage.get("prompt_tokens", 0), completion_tokens=usage.get("completion_tokens", 0))
-    return ChatChunk(finish_reason=answer.finish_reason, usage=counts, model=model)
+    return ChatChunk(finish_reason=answer.finish_reason, usage=counts, model=model, experiment=experiment)
 
 
 def _parse_schema(text: str) -> dict[str, Any]:

@@ -115,10 +115,10 @@ def _merge_extensions(stored: dict[str, Any], part: dict[str, Any], standard_fie
 class Answer:
     """The answer to one request, built from chunks."""
 
-    def __init__(self, endpoint: Endpoint, model: str, choices: int) -> None:
+    def __init__(self, endpoint: Endpoint, model: str, choices: int, id_: str = "") -> None:
         prefix, self._object, self._chunk_object = OBJECTS[endpoint]
         self._chat = endpoint == "chat/completions"
-        self._head: dict[str, Any] = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time())}
+        self._head: dict[str, Any] = {"id": id_ or f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time())}
         self.choices = choices
         """The number of choices."""
         self.start(model)

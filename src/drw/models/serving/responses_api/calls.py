@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import orjson
 
-from drw.kernel.errors import Unavailable
+from drw.kernel.errors import DrwError, Unavailable
 from drw.kernel.rpc.context import caller
 from drw.kernel.storage.database import Connection
 from drw.models.serving.errors import NotSupported
+from drw.models.serving.experiments.calls import expose, units_of
 from drw.models.serving.http.endpoints import MAX_SESSION
 from drw.models.serving.metering.budget_gate import Headers
-from drw.models.serving.observability.call_record import CallRecord
+from drw.models.serving.observability.call_record import REJECTED, CallRecord
 from drw.models.serving.openai.requests import parse_request
 from drw.models.serving.openai.responses import Answer
 from drw.models.serving.ports import Chunk
@@ -28,6 +29,8 @@ from drw.models.serving.responses_api.output import Events, Output
 from drw.models.serving.responses_api.requests import RESULTS, CreateResponse
 from drw.models.serving.responses_api.store import EMPTY, Chain, ResponseStore
 from drw.models.serving.settings import ResponseSettings
+from drw.routing.experiments.exposures import Assigned
+from drw.routing.experiments.routing_table import CallKind
 
 
 class ResponseCalls:
@@ -42,11 +45,18 @@ class ResponseCalls:
         self._settings = settings
 
     async def start(
-        self, record: CallRecord, *, session: str = "", headers: Headers | None = None, background: bool = False
+        self,
+        record: CallRecord,
+        *,
+        session: str = "",
+        document: str = "",
+        headers: Headers | None = None,
+        background: bool = False,
     ) -> ResponseCall:
         """Return the call of the request of a record; its model is called when its chunks are read.
 
-        `session`, `headers` and `background` are those of `RequestRunner.start`, which raises most errors, and:
+        `session`, `document`, `headers` and `background` are those of `RequestRunner.start`, which raises most errors,
+        and:
             NotFound: the previous response, or a vector store, does not exist for the caller.
             NotSupported: responses are not stored, or `background` is set and the request streams.
         """
@@ -57,7 +67,11 @@ class ResponseCalls:
         chain = await self._chain(request)
         items = objects.input_items(request)
         conversation = [*chain.items, *items]
-        found = await self._search(request, conversation)
+        id_ = objects.new_id("resp")
+        kind = CallKind(retrieves=request.file_search is not None)
+        units = units_of(request, session, document, id_)
+        assigned = self._runner.experiments.assign(request.model, kind, units)
+        found = await self._search(request, conversation, assigned, record)
         answer, chunks = await self._runner.start(
             "chat/completions",
             to_chat(request, conversation, found.sources() if found and found.shown else ""),
@@ -67,8 +81,10 @@ class ResponseCalls:
             session=(session or request.session)[:MAX_SESSION],
             headers=headers,
             background=background,
+            answer_id=id_,
+            assigned=assigned,
         )
-        response = objects.new_response(request, int(time.time()), store=stored)
+        response = objects.new_response(request, id_, int(time.time()), store=stored)
         response["model"] = answer.model
         search = found.item(with_results=RESULTS in (request.include or ())) if found else None
         events = Events()
@@ -90,10 +106,19 @@ class ResponseCalls:
             return EMPTY
         return await self._store.chain(caller(), request.previous_response_id)
 
-    async def _search(self, request: CreateResponse, items: list[Item]) -> SearchResult | None:
+    async def _search(
+        self, request: CreateResponse, items: list[Item], assigned: Assigned, record: CallRecord
+    ) -> SearchResult | None:
         if (tool := request.file_search) is None:
             return None
-        return await self._files.search(tool, last_question(items))
+        try:
+            return await self._files.search(tool, last_question(items), assigned.search)
+        except REJECTED:  # the caller's mistake, in every arm
+            raise
+        except DrwError:
+            if assigned.assignment:
+                expose(assigned.assignment, record, None)
+            raise
 
 
 @dataclass

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from drw.kernel.errors import DrwError, InvalidRequest, Unavailable
 from drw.kernel.rpc.context import caller
-from drw.models.serving.http.endpoints import INVOKE, SESSION, AuditedEndpoints
+from drw.models.serving.http.endpoints import DOCUMENT, INVOKE, SESSION, AuditedEndpoints
 from drw.models.serving.http.responses import HttpExchange
 from drw.models.serving.observability.call_record import CallRecord
 from drw.models.serving.responses_api import objects
@@ -33,7 +33,12 @@ class ResponseEndpoints:
 
     async def create(self, exchange: HttpExchange, record: CallRecord) -> None:
         """`POST /v1/responses`."""
-        call = await self._calls.start(record, session=exchange.header(SESSION), headers=exchange.headers)
+        call = await self._calls.start(
+            record,
+            session=exchange.header(SESSION),
+            document=exchange.header(DOCUMENT),
+            headers=exchange.headers,
+        )
         run = _Run(exchange, call)
         try:
             await call.begin()

@@ -20,7 +20,8 @@ from drw.kernel.rpc.context import caller
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.models.serving.errors import NotSupported
 from drw.models.serving.responses_api.objects import COMPLETED, Item, new_id
-from drw.models.serving.responses_api.tools import FileSearchTool
+from drw.models.serving.responses_api.tools import DEFAULT_RESULTS, FileSearchTool
+from drw.routing.experiments.retrieval_settings import SearchSettings
 
 READ = "documents:read"
 MAX_QUERY = 4000
@@ -79,8 +80,8 @@ class FileSearch:
         self._audit = audit
         self._characters = characters
 
-    async def search(self, tool: FileSearchTool, question: str) -> SearchResult:
-        """Search with the end of a question.
+    async def search(self, tool: FileSearchTool, question: str, arm: SearchSettings) -> SearchResult:
+        """Search with the end of a question, with the retrieval settings of an arm.
 
         Raises:
             Forbidden: the caller cannot read documents.
@@ -92,18 +93,24 @@ class FileSearch:
         caller().require_scope(READ)
         if not (query := question.strip()[-MAX_QUERY:]):
             raise InvalidRequest("file_search needs a text of the user in the input", param="input")
+        limit, threshold = arm.limit_of(tool.max_num_results, DEFAULT_RESULTS), arm.threshold_of(tool.threshold)
         with waiting("upstream"):
             embedded = await self._embedding.embed(EmbedRequest(texts=[query], long_text=EmbedRequest.AVERAGE))
             passages: list[Passage] = []
             for collection in dict.fromkeys(tool.vector_store_ids):
                 request = VectorSearchRequest(
-                    collection=collection, text=query, vector=embedded.vectors[0], limit=tool.limit
+                    collection=collection,
+                    text=query,
+                    vector=embedded.vectors[0],
+                    limit=limit,
+                    filter=_filter(tool),
+                    second_filter=arm.filter,
+                    no_auto_filters=not arm.auto_filters_of(None),
                 )
-                request.filter.CopyFrom(_filter(tool))
                 found = (await self._store.search(request)).passages
                 await self._record(collection, query, found)
                 passages += found
-        ranked = sorted((p for p in passages if p.score >= tool.threshold), key=lambda p: -p.score)[: tool.limit]
+        ranked = sorted((p for p in passages if p.score >= threshold), key=lambda p: -p.score)[:limit]
         return SearchResult(query, ranked, self._fitting(ranked))
 
     def _fitting(self, passages: Sequence[Passage]) -> int:

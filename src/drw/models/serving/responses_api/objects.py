@@ -49,12 +49,12 @@ def _with_id(item: Item) -> Item:
     return {**item, "id": item.get("id") or new_id(ITEM_PREFIXES[item["type"]])}
 
 
-def new_response(request: CreateResponse, created_at: int, *, store: bool) -> Response:
+def new_response(request: CreateResponse, id_: str, created_at: int, *, store: bool) -> Response:
     """Return a response in progress without output."""
     tools = [tool.model_dump(exclude_none=True) for tool in request.tools or ()]
     choice = request.tool_choice or "auto"
     response: Response = {
-        "id": new_id("resp"),
+        "id": id_,
         "object": "response",
         "created_at": created_at,
         "status": IN_PROGRESS,

@@ -59,11 +59,6 @@ class FileSearchTool(StrictObject):
         return self
 
     @property
-    def limit(self) -> int:
-        """The maximum number of passages."""
-        return self.max_num_results or DEFAULT_RESULTS
-
-    @property
     def threshold(self) -> float:
         """The lowest score of a passage."""
         return (self.ranking_options and self.ranking_options.score_threshold) or 0.0

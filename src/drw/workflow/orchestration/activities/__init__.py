@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from drw.workflow.orchestration.activities import (
     digest,
+    event,
+    http,
     index,
     model,
     python_function,
@@ -24,6 +26,8 @@ ACTIVITIES: dict[str, Activity] = {
     "documents.digest": digest.ACTIVITY,
     "documents.report": report.ACTIVITY,
     "documents.write": write.ACTIVITY,
+    "event": event.ACTIVITY,
+    "http": http.ACTIVITY,
     "ingest": index.ACTIVITY,
     "model": model.ACTIVITY,
     "python": python_function.ACTIVITY,

@@ -16,7 +16,10 @@ from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
 from drw.kernel.errors import InvalidRequest
-from drw.kernel.runtime.settings import explain
+from drw.kernel.runtime.settings import WorkflowEvent, explain
+from drw.kernel.storage.database import Connection
+from drw.workflow.orchestration.activities.http_requests import HttpRequests
+from drw.workflow.orchestration.secrets.source import SecretSource
 
 Function = Callable[[Mapping[str, Any], "StepContext"], Any]
 """A function of the deployer: arguments in, JSON out, as a value or an awaitable. It may be called again."""
@@ -30,6 +33,10 @@ class Services:
     serving: ServingClient
     retrieval: RetrievalClient
     functions: Mapping[str, Function] = field(default_factory=dict)
+    http: HttpRequests | None = None
+    """Sends the requests of `http` nodes."""
+    declared_events: Mapping[str, WorkflowEvent] = field(default_factory=dict)
+    secrets: SecretSource = field(default_factory=lambda: SecretSource(()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +46,29 @@ class StepContext:
     run: str
     step: str
     timeout_seconds: float
+    key: str = ""
+    """The author's idempotency key; empty: none."""
+    template: str = ""
+    template_version: str = ""
+    secret_names: frozenset[str] = frozenset()
+    """The secrets in its arguments."""
 
     @property
     def idempotency_key(self) -> str:
-        """The same for each attempt at the step."""
-        return f"{self.run}/{self.step}"
+        """The same for each attempt at the step: the author's key, or the ids of run and step."""
+        return self.key or f"{self.run}/{self.step}"
+
+
+Effect = Callable[[Connection], Awaitable[None]]
+"""Writes a change in a transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transactional:
+    """An output whose effect is written in the transaction that ends the step, and so happens once."""
+
+    output: Any
+    effect: Effect
 
 
 class Arguments(BaseModel):
@@ -64,6 +89,8 @@ class Activity:
     perform: Callable[[Services, StepContext, Any], Awaitable[Any]]
     repeatable: bool = True
     """Performing it twice for one step has the effect of performing it once."""
+    repeats_safely: Callable[[Mapping[str, Any], str], bool] | None = None
+    """The same for the arguments and the idempotency key of a step; None: `repeatable` holds for all."""
 
     def validate(self, values: Mapping[str, Any]) -> Arguments:
         """Return the validated arguments.

@@ -42,11 +42,16 @@ class DbosEngine(Engine):
     async def start(self, run_function: RunFunction) -> None:
         """Implement the port."""
         _disable_pickle()
+        await self.migrate()
         url = _sqlalchemy_url(self._settings.dsn)
-        await asyncio.to_thread(DBOS.migrate, url, schema=self._settings.schema_name)
         DBOS(config=self._config(url))
         self._workflow = DBOS.workflow(name="run")(self._durable_workflow(run_function))
         DBOS.launch()  # on this thread, so that recovered runs use this thread's event loop
+
+    async def migrate(self) -> None:
+        """Create or update DBOS's tables; does nothing if they are up to date."""
+        url = _sqlalchemy_url(self._settings.dsn)
+        await asyncio.to_thread(DBOS.migrate, url, schema=self._settings.schema_name)
 
     async def start_run(self, run: str) -> None:
         """Implement the port."""

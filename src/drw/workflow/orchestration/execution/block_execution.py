@@ -18,9 +18,11 @@ from drw.api.workflow.v1.templates_pb2 import Block, Node
 from drw.expressions.cel import evaluate, render
 from drw.kernel.errors import DrwError, InvalidRequest, TooLarge
 from drw.workflow.orchestration.activities.activity import Arguments, validated
+from drw.workflow.orchestration.compensation.plan import UndoPlan
 from drw.workflow.orchestration.execution import dependency_graph, failures, output_check
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
+from drw.workflow.orchestration.execution.step_arguments import StepArguments
 from drw.workflow.orchestration.execution.step_executor import StepExecutor, retry_while_unavailable
 from drw.workflow.orchestration.execution.waiting import WAITING, WaitingSteps
 from drw.workflow.orchestration.ports import LeadershipLost
@@ -80,20 +82,23 @@ class Execution:
 
     async def _step(self, step: Step, scope: Scope) -> Any:
         try:
-            arguments = render(orjson.loads(step.node.with_json or "{}"), scope)
+            arguments = StepArguments.rendered(step.node, scope)
         except DrwError as error:
             raise StepFailed(f"the step {step.id!r} cannot run: {error.message}") from error
+        undo = UndoPlan.of(step.id, step.node, scope)
         if step.node.uses in _CONTROL:
-            return await self._control(step, arguments, scope)
+            return await self._control(step, arguments.values, scope, undo)
         if step.node.uses in WAITING:
-            return await self._reported(step, lambda: self.waiting.execute(self.run, step, arguments))
+            return await self._reported(step, lambda: self.waiting.execute(self.run, step, arguments.values, undo))
+        if undo and (plan := undo.early()):
+            await retry_while_unavailable(self.journal.plan_undo, self.run, step.id, plan)
         async with self.concurrency:
-            result = await self.step_executor.execute(self.run, step, arguments)
+            result = await self.step_executor.execute(self.run, step, arguments, undo)
         if "error" in result:
             raise StepFailed(f"the step {step.id!r} failed: {result['error']}")
         return result["output"]
 
-    async def _control(self, step: Step, arguments: dict[str, Any], scope: Scope) -> Any:
+    async def _control(self, step: Step, arguments: dict[str, Any], scope: Scope, undo: UndoPlan | None) -> Any:
         async def execute() -> Any:
             decision = _decide(step.node, arguments, scope)
             recorded = await retry_while_unavailable(self.journal.open_step, self.run, step.id, decision)
@@ -101,7 +106,8 @@ class Execution:
                 return recorded.result()
             output = await _CONTROL[step.node.uses](self, step, recorded.decision, scope)
             output_check.check(step.node, output)
-            await retry_while_unavailable(self.journal.end_step, self.run, step.id, 1, output=output)
+            effect = undo.effect(self.run, output) if undo else None
+            await retry_while_unavailable(self.journal.end_step, self.run, step.id, 1, output=output, effect=effect)
             return output
 
         return await self._reported(step, execute)

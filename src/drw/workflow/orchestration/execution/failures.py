@@ -26,6 +26,7 @@ from drw.kernel.errors import (
     Unavailable,
     Unimplemented,
 )
+from drw.workflow.orchestration.ports import NotSent
 
 
 class _Classes(NamedTuple):
@@ -42,6 +43,7 @@ FAILURES: dict[type[DrwError], _Classes] = {
     Unauthenticated: _Classes(POLICY, POLICY),
     Forbidden: _Classes(POLICY, POLICY),
     RateLimited: _Classes(TRANSIENT, TRANSIENT),  # refused before it had an effect
+    NotSent: _Classes(TRANSIENT, TRANSIENT),
     Unavailable: _Classes(TRANSIENT, AMBIGUOUS),
     DeadlineExceeded: _Classes(TRANSIENT, AMBIGUOUS),
     Unimplemented: _Classes(PERMANENT, PERMANENT),

@@ -1,4 +1,4 @@
-"""The interpreter of a run: takes ownership, executes the template, and records the end."""
+"""The interpreter of a run: takes ownership, executes the template, undoes it if it must, and records the end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from drw.kernel.errors import DrwError
 from drw.kernel.observability import gen_ai, telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.transport import translated_errors
+from drw.workflow.orchestration.compensation.compensator import Compensator
 from drw.workflow.orchestration.execution.block_execution import Execution, check_size
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
 from drw.workflow.orchestration.execution.step_executor import StepExecutor, retry_while_unavailable
@@ -21,6 +22,9 @@ from drw.workflow.orchestration.execution.waiting import WaitingSteps
 from drw.workflow.orchestration.ports import LeadershipLost
 
 log = logging.getLogger(__name__)
+
+MAX_ERRORS = 5
+"""Failed compensations that the error of a run names. Its steps have all of them."""
 
 
 class Interpreter:
@@ -33,6 +37,8 @@ class Interpreter:
         self._step_executor = step_executor
         self._waiting = waiting
         self._max_concurrent_steps = max_concurrent_steps
+        self._compensator = Compensator(journal, step_executor)
+        self._executing: dict[str, asyncio.Task[tuple[Any, str]]] = {}
 
     async def run(self, run_id: str) -> None:
         """Execute one run.
@@ -41,8 +47,16 @@ class Interpreter:
             LeadershipLost: this process no longer owns the run.
         """
         run = await retry_while_unavailable(self._journal.acquire, run_id)
-        if run is None:
-            return
+        while run is not None:
+            run = await self._run(run)
+
+    def stop_executing(self, run_id: str) -> None:
+        """Stop the steps of a run that was cancelled, so that it undoes them."""
+        if task := self._executing.get(run_id):
+            task.cancel()
+
+    async def _run(self, run: Run) -> Run | None:
+        """Execute a run to its end; return it if it was cancelled and undoes its steps next."""
         parent = telemetry.incoming_context({"traceparent": run.trace})
         name = run.template.name
         attributes = {gen_ai.OPERATION: gen_ai.WORKFLOW, gen_ai.WORKFLOW_NAME: name, "drw.run": run.id}
@@ -52,11 +66,51 @@ class Interpreter:
             telemetry.span(f"{gen_ai.WORKFLOW} {name}", attributes=attributes, context=parent),
         ):
             try:
-                output, error = await self._execute(run)
-                await retry_while_unavailable(self._journal.end_run, run, output=output, error=error)
+                await self._execute_and_end(run)
             except LeadershipLost as exception:
+                if undoing := await retry_while_unavailable(self._journal.acquire_undo, run):
+                    return undoing
                 log.warning("%s", exception.message)
                 raise
+        return None
+
+    async def _execute_and_end(self, run: Run) -> None:
+        if not run.undo_state:
+            output, error = await self._stoppable(run)
+            undoing = await retry_while_unavailable(self._journal.begin_undo, run, error) if error else None
+            if undoing is None:
+                await retry_while_unavailable(self._journal.end_run, run, output=output, error=error)
+                return
+            run = undoing
+        errors = await self._undo(run)
+        error = "; ".join([run.undo_reason, *errors[:MAX_ERRORS]])
+        await retry_while_unavailable(self._journal.end_run, run, error=error, not_undone=bool(errors))
+
+    async def _undo(self, run: Run) -> list[str]:
+        try:
+            with translated_errors("orchestration", run.id):
+                return await self._compensator.undo(run)
+        except LeadershipLost:
+            raise
+        except DrwError as error:
+            return [f"the compensations failed: {error.message}"]
+
+    async def _stoppable(self, run: Run) -> tuple[Any, str]:
+        """Execute the template of a run.
+
+        Raises:
+            LeadershipLost: it was stopped.
+        """
+        task = self._executing[run.id] = asyncio.create_task(self._execute(run))
+        try:
+            return await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is None or current.cancelling():
+                raise
+            raise LeadershipLost(f"the run {run.id!r} was cancelled", run=run.id) from None
+        finally:
+            del self._executing[run.id]
 
     async def _execute(self, run: Run) -> tuple[Any, str]:
         concurrency = asyncio.Semaphore(self._max_concurrent_steps)

@@ -77,3 +77,5 @@ class LeaderElection:
                 await self._engine.start_run(run)
             for run in await self._journal.ended_runs(sorted(self._engine.active_runs())):
                 await self._engine.cancel_run(run)
+            for run in await self._journal.undoing_runs(sorted(self._engine.active_runs())):
+                self._interpreter.stop_executing(run)

@@ -6,14 +6,14 @@ the process dies between the end of a step and the engine's record of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
 
 import orjson
 
-from drw.api.workflow.v1.orchestration_pb2 import PERMANENT, FailureClass
+from drw.api.workflow.v1.orchestration_pb2 import AMBIGUOUS, PERMANENT, FailureClass
 from drw.api.workflow.v1.templates_pb2 import Template
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import context
@@ -21,6 +21,7 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events, failed_runs
+from drw.workflow.orchestration.compensation import steps as undo
 from drw.workflow.orchestration.execution import signals
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 from drw.workflow.orchestration.ports import LeadershipLost
@@ -43,6 +44,9 @@ class Run:
     """The number of runs above it."""
     event_depth: int = 0
     """The number of runs that an event started, one by another, up to this one."""
+    undo_state: str = ""
+    """The state in which it ends after its steps are undone; empty: it does not undo them."""
+    undo_reason: str = ""
 
 
 class RecordedFailure(DrwError):
@@ -134,12 +138,54 @@ class RunJournal:
             await events.add(connection, run, "started", detail=detail)
             acquired = _run(row)
             interrupted = row["interruptions"] > self._max_interruptions
+            if interrupted and (undoing := await self._undo_interrupted(connection, acquired, row["interruptions"])):
+                return undoing
             if interrupted:
                 await self._fail_interrupted(connection, acquired, row["interruptions"])
         if interrupted:
             ENDED_RUNS.labels("failed").inc()
             return None
         return acquired
+
+    async def acquire_undo(self, run: Run) -> Run | None:
+        """Return a run that was cancelled while this process executed it, to undo its steps; None: it does not.
+
+        The cancellation has raised the fence by one, for the process that executed the run.
+        """
+        row = await self._database.one(
+            "select * from run where id = %s and fence = %s and state = 'RUNNING' and undo_state <> ''",
+            run.id,
+            run.fence + 1,
+        )
+        return _run(row) if row else None
+
+    async def begin_undo(self, run: Run, error: str) -> Run | None:
+        """Record that a failed run undoes its steps; return it, or None if there is nothing to undo."""
+        async with self._database.transaction() as connection:
+            await events.lock_run(connection, run.id, run.fence)
+            return await self._begin_undo(connection, run, error)
+
+    async def plan_undo(self, run: Run, step: str, plan: str) -> None:
+        """Store the arguments of a compensation before its step starts."""
+        async with self._database.transaction() as connection:
+            await events.lock_run(connection, run.id, run.fence)
+            await _add_step(connection, run.id, step)
+            await connection.execute(
+                "update step set undo = %s where run = %s and id = %s and undo is null", (plan, run.id, step)
+            )
+
+    async def steps_to_undo(self, run: Run) -> list[dict[str, Any]]:
+        """Return the steps to undo, the last one first: `id`, `node`, and `undo`, the plan of the compensation."""
+        async with self._database.transaction() as connection:
+            await events.lock_run(connection, run.id, run.fence)
+            return await undo.steps(connection, run.id, run.template)
+
+    async def undoing_runs(self, runs: list[str]) -> list[str]:
+        """Return those of the runs that undo their steps."""
+        rows = await self._database.all(
+            "select id from run where id = any(%s) and state = 'RUNNING' and undo_state <> ''", runs
+        )
+        return [row["id"] for row in rows]
 
     async def release(self, runs: list[str]) -> None:
         """Record that this process stopped these runs on purpose, which is no interruption."""
@@ -202,18 +248,6 @@ class RunJournal:
         if not (await self.open_step(run, step, None)).finished:
             await self.end_step(run, step, 1, failure=failure)
 
-    async def steps_to_compensate(self, run: Run, steps: list[str]) -> list[str]:
-        """Return those of the steps that may have taken effect, the last one first."""
-        async with self._database.transaction() as connection:
-            await events.lock_run(connection, run.id, run.fence)
-            cursor = await connection.execute(
-                "select id from step where run = %s and id = any(%s) and attempts > 0"
-                " and (state <> 'FAILED' or failure_class = 'AMBIGUOUS')"
-                " order by coalesce(ended_at, started_at) desc, position desc",
-                (run.id, steps),
-            )
-            return [row["id"] for row in await cursor.fetchall()]
-
     async def retry_step(self, run: Run, step: str, failure: StepFailure, attempt: int) -> None:
         """Record that an attempt failed and will be retried."""
         async with self._database.transaction() as connection:
@@ -228,61 +262,93 @@ class RunJournal:
             await self._record_step(connection, "step.retry", run, step, "failed", details)
 
     async def end_step(
-        self, run: Run, step: str, attempt: int, *, output: Any = None, failure: StepFailure | None = None
+        self,
+        run: Run,
+        step: str,
+        attempt: int,
+        *,
+        output: Any = None,
+        failure: StepFailure | None = None,
+        effect: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
-        """Record the end of a step; with a failure, it failed permanently."""
+        """Record the end of a step once, with its effect; with a failure, it failed permanently."""
         state = "failed" if failure else "succeeded"
         output_json = orjson.dumps(output).decode()
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
-            await connection.execute(
+            cursor = await connection.execute(
                 "with progress as (update run set interruptions = 0 where id = %s and interruptions > 0)"
                 " update step set state = %s, error = %s, failure_class = %s, reason = %s, output = %s,"
-                " ended_at = clock_timestamp() where run = %s and id = %s",
+                " ended_at = clock_timestamp() where run = %s and id = %s and ended_at is null",
                 (
                     *(run.id, state.upper(), *_failure_columns(failure)),
                     *(None if failure else output_json, run.id, step),
                 ),
             )
+            if not cursor.rowcount:
+                return  # an earlier call was committed, although its answer was lost
+            if effect:
+                await effect(connection)
             await events.add(connection, run.id, state, step=step, detail=failure.error if failure else "")
             details: dict[str, Any] = {"attempt": attempt, "output": digest(output_json)}
             if failure:
                 details["class"] = FailureClass.Name(failure.failure_class)
             await self._record_step(connection, "step.end", run, step, "failed" if failure else "ok", details)
 
-    async def end_run(self, run: Run, *, output: Any = None, error: str = "") -> None:
-        """Record the end of the run; with an error, it failed."""
+    async def end_run(self, run: Run, *, output: Any = None, error: str = "", not_undone: bool = False) -> None:
+        """Record the end of the run; with an error, it failed, or was cancelled.
+
+        `not_undone`: a compensation failed, which is a dead letter.
+        """
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
-            await self._end_run(connection, run, output, error)
-        ENDED_RUNS.labels("failed" if error else "succeeded").inc()
+            state = await self._end_run(connection, run, output, error, not_undone=not_undone)
+        ENDED_RUNS.labels(state).inc()
 
-    async def _end_run(self, connection: Connection, run: Run, output: Any, error: str) -> None:
-        state = "failed" if error else "succeeded"
+    async def _end_run(
+        self, connection: Connection, run: Run, output: Any, error: str, *, not_undone: bool = False
+    ) -> str:
+        state = run.undo_state.lower() or ("failed" if error else "succeeded")
         output_json = orjson.dumps(output).decode()
         await events.add(connection, run.id, state, detail=error)
         await connection.execute(
             "update run set state = %s, error = %s, output = %s, ended_at = clock_timestamp() where id = %s",
             (state.upper(), error, None if error else output_json, run.id),
         )
-        if error and not run.depth:  # the failure of a child run fails its parent
+        if not_undone or (state == "failed" and not run.depth):  # the failure of a child run fails its parent
             await failed_runs.number(connection, run.id)
         await cancel_open_steps(connection, run.id)
         await cancel_children(connection, self._audit, run.id)
         await signals.notify(connection)
-        outcome = "failed" if error else "ok"
-        details = {"output": digest(output_json), "fence": run.fence}
+        outcome = "ok" if state == "succeeded" else state
+        details = {"output": digest(output_json), "fence": run.fence} | ({"not_undone": True} if not_undone else {})
         await self._audit.record("run.end", run.id, outcome=outcome, details=details, connection=connection)
+        return state
+
+    async def _begin_undo(self, connection: Connection, run: Run, error: str) -> Run | None:
+        if not await undo.begin(connection, run.id, run.template, "FAILED", error):
+            return None
+        await cancel_open_steps(connection, run.id)
+        await cancel_children(connection, self._audit, run.id)
+        await self._audit.record("run.undo", run.id, details={"fence": run.fence}, connection=connection)
+        return replace(run, undo_state="FAILED", undo_reason=error)
+
+    async def _undo_interrupted(self, connection: Connection, run: Run, interruptions: int) -> Run | None:
+        if run.undo_state:
+            return None
+        error = _interrupted(interruptions)
+        if not await undo.steps(connection, run.id, run.template):
+            return None
+        await _fail_running_steps(connection, run, StepFailure(error, AMBIGUOUS, "Interrupted"))
+        with context.acting_for(run.caller):
+            return await self._begin_undo(connection, run, error)
 
     async def _fail_interrupted(self, connection: Connection, run: Run, interruptions: int) -> None:
-        error = f"interrupted {interruptions} times without a finished step: it may end the process that executes it"
-        await connection.execute(
-            "update step set state = 'FAILED', error = %s, failure_class = %s, reason = %s,"
-            " ended_at = clock_timestamp() where run = %s and state = 'RUNNING'",
-            (*_failure_columns(StepFailure(error, reason="Interrupted")), run.id),
-        )
+        error = _interrupted(interruptions)
+        await _fail_running_steps(connection, run, StepFailure(error, reason="Interrupted"))
+        reason = f"{run.undo_reason}; not all steps are undone: {error}" if run.undo_state else error
         with context.acting_for(run.caller):
-            await self._end_run(connection, run, None, error)
+            await self._end_run(connection, run, None, reason, not_undone=bool(run.undo_state))
 
     async def _record_step(
         self, connection: Connection, action: str, run: Run, step: str, outcome: str, details: dict[str, Any]
@@ -290,6 +356,18 @@ class RunJournal:
         await self._audit.record(
             action, f"{run.id}/{step}", outcome=outcome, details=details | {"fence": run.fence}, connection=connection
         )
+
+
+def _interrupted(times: int) -> str:
+    return f"interrupted {times} times without a finished step: it may end the process that executes it"
+
+
+async def _fail_running_steps(connection: Connection, run: Run, failure: StepFailure) -> None:
+    await connection.execute(
+        "update step set state = 'FAILED', error = %s, failure_class = %s, reason = %s,"
+        " ended_at = clock_timestamp() where run = %s and state = 'RUNNING'",
+        (*_failure_columns(failure), run.id),
+    )
 
 
 def _run(row: dict[str, Any]) -> Run:
@@ -303,6 +381,8 @@ def _run(row: dict[str, Any]) -> Run:
         started_at=row["created_at"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         depth=row["depth"],
         event_depth=row["event_depth"],
+        undo_state=row["undo_state"],
+        undo_reason=row["undo_reason"],
     )
 
 

@@ -13,10 +13,14 @@ from drw.kernel.observability import telemetry
 from drw.kernel.rpc import context
 from drw.kernel.rpc.transport import translated_errors
 from drw.killswitch.watch import Killed, KillList
-from drw.workflow.orchestration.activities import ACTIVITIES, Services, StepContext
+from drw.workflow.orchestration.activities import ACTIVITIES, Services
+from drw.workflow.orchestration.compensation.plan import UndoPlan, both
+from drw.workflow.orchestration.execution import attempts as activity_calls
 from drw.workflow.orchestration.execution import failures, output_check, retries
+from drw.workflow.orchestration.execution.attempts import Result
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure, arguments_digest
+from drw.workflow.orchestration.execution.step_arguments import StepArguments
 from drw.workflow.orchestration.metrics import STEP_ATTEMPTS
 from drw.workflow.orchestration.ports import LeadershipLost
 
@@ -43,7 +47,9 @@ class StepExecutor:
         self._services = services
         self._initial_retry_seconds = initial_retry_seconds
 
-    async def execute(self, run: Run, step: Step, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def execute(
+        self, run: Run, step: Step, arguments: StepArguments, undo: UndoPlan | None = None
+    ) -> dict[str, Any]:
         """Return `{"output": ...}`, or `{"error": ...}` if the step has failed permanently.
 
         While the workflow, or the run's key or desk, is killed, no attempt starts and a running one is cancelled. The
@@ -52,8 +58,8 @@ class StepExecutor:
         Raises:
             LeadershipLost: this process no longer owns the run.
         """
-        attempts, digest = 0, arguments_digest(arguments)
-        repeatable = ACTIVITIES[step.node.uses].repeatable
+        attempts, digest = 0, arguments_digest(arguments.values)
+        repeatable = _is_repeatable(step, arguments)
         while True:
             await self._kills.wait_until_lifted(run.caller, run.template.name)
             attempt = await retry_while_unavailable(self._journal.begin_step, run, step.id, digest)
@@ -65,7 +71,7 @@ class StepExecutor:
                 if attempt.after_interruption and not repeatable:
                     raise _Interrupted("its process ended during an attempt, which may have taken effect")
                 with telemetry.span(f"step {step.node.uses}", attributes=attributes):
-                    output = await self._attempt_unless_killed(run, step, arguments)
+                    result = await self._attempt_unless_killed(run, step, arguments)
             except LeadershipLost:
                 raise
             except DrwError as error:
@@ -86,11 +92,14 @@ class StepExecutor:
                 await self._record_retry(run, step, attempt.number, error, failure_class)
                 await asyncio.sleep(delay)
             else:
-                await retry_while_unavailable(self._journal.end_step, run, step.id, attempt.number, output=output)
+                output, effect = result.output, both(result.effect, undo.effect(run, result.output) if undo else None)
+                await retry_while_unavailable(
+                    self._journal.end_step, run, step.id, attempt.number, output=output, effect=effect
+                )
                 STEP_ATTEMPTS.labels(step.node.uses, "ok").inc()
                 return {"output": output}
 
-    async def _attempt_unless_killed(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
+    async def _attempt_unless_killed(self, run: Run, step: Step, arguments: StepArguments) -> Result:
         try:
             return await self._kills.guard_call(
                 run.caller, run.template.name, lambda: self._attempt(run, step, arguments)
@@ -100,18 +109,16 @@ class StepExecutor:
                 raise  # the run can be restarted with another model; pausing would hide that
             raise _Paused(f"paused: {error.message}") from error
 
-    async def _attempt(self, run: Run, step: Step, arguments: dict[str, Any]) -> Any:
-        activity = ACTIVITIES[step.node.uses]
+    async def _attempt(self, run: Run, step: Step, arguments: StepArguments) -> Result:
         seconds = float(step.node.timeout_seconds or 120)
-        step_context = StepContext(run.id, step.id, seconds)
         with context.acting_for(run.caller), context.deadline(seconds), translated_errors("orchestration", step.id):
             try:
                 async with asyncio.timeout(seconds):
-                    output = await activity.perform(self._services, step_context, activity.validate(arguments))
+                    result = await activity_calls.perform(self._services, run, step, arguments, seconds)
             except TimeoutError as error:
                 raise DeadlineExceeded(f"it did not finish within {seconds:g} s") from error
-        output_check.check(step.node, output)
-        return output
+        output_check.check(step.node, result.output)
+        return result
 
     async def _record_retry(
         self, run: Run, step: Step, attempt: int, error: DrwError, failure_class: FailureClass
@@ -134,6 +141,13 @@ class StepExecutor:
         failure = StepFailure(message, failure_class, error.reason)
         await retry_while_unavailable(self._journal.end_step, run, step.id, attempt, failure=failure)
         return {"error": message}
+
+
+def _is_repeatable(step: Step, arguments: StepArguments) -> bool:
+    activity = ACTIVITIES[step.node.uses]
+    if activity.repeats_safely is None:
+        return activity.repeatable
+    return activity.repeats_safely(arguments.values, arguments.key)
 
 
 def _log_fields(run: Run, step: Step, attempt: int, error: DrwError) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import Field
 from drw.kernel.errors import DrwError, InvalidRequest
 from drw.workflow.orchestration.activities.activity import Arguments, validated
 from drw.workflow.orchestration.approvals import Approvals
+from drw.workflow.orchestration.compensation.plan import UndoPlan
 from drw.workflow.orchestration.execution import output_check, signals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.dependency_graph import Step
@@ -69,7 +70,7 @@ class WaitingSteps:
         self._children = children
         self._signals = signals
 
-    async def execute(self, run: Run, step: Step, values: dict[str, Any]) -> Any:
+    async def execute(self, run: Run, step: Step, values: dict[str, Any], undo: UndoPlan | None = None) -> Any:
         """Wait, and return the output of the step.
 
         Raises:
@@ -92,7 +93,8 @@ class WaitingSteps:
             case _:
                 output = await self._wait(end)
         output_check.check(step.node, output)
-        await retry_while_unavailable(self._journal.end_step, run, step.id, 1, output=output)
+        effect = undo.effect(run, output) if undo else None
+        await retry_while_unavailable(self._journal.end_step, run, step.id, 1, output=output, effect=effect)
         return output
 
     async def _wait(self, end: datetime) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from drw.workflow.orchestration.execution.compensation import SUFFIX
+from drw.workflow.orchestration.compensation.steps import SUFFIX
 from drw.workflow.orchestration.ports import LeadershipLost
 from drw.workflow.orchestration.replay.recorded import ENDED, RecordedRun, RecordedStep
 

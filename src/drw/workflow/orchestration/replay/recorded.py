@@ -61,7 +61,7 @@ class RecordedRun:
             inputs=row["inputs"],
             started_at=_text(row["created_at"]),
             output=row["output"],
-            error=row["error"],
+            error=row["undo_reason"] or row["error"],  # the rest is about compensations
             steps=tuple(
                 RecordedStep(
                     **{name: step[name] for name in ("id", "state", "arguments", "decision", "output", "error")},

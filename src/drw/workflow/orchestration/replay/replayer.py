@@ -17,6 +17,7 @@ from typing import Any
 from drw.kernel.errors import DeadlineExceeded, DrwError
 from drw.workflow.orchestration.activities import ACTIVITIES
 from drw.workflow.orchestration.activities.activity import validated
+from drw.workflow.orchestration.compensation.plan import UndoPlan
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.run_journal import (
@@ -27,6 +28,7 @@ from drw.workflow.orchestration.execution.run_journal import (
     StepFailure,
     arguments_digest,
 )
+from drw.workflow.orchestration.execution.step_arguments import StepArguments
 from drw.workflow.orchestration.execution.step_executor import StepExecutor
 from drw.workflow.orchestration.execution.waiting import WAITING, WaitingSteps
 from drw.workflow.orchestration.ports import LeadershipLost
@@ -125,16 +127,23 @@ class RecordedJournal(RunJournal):
         self._history.check_end(step, "FAILED", failure.error)
 
     async def end_step(
-        self, run: Run, step: str, attempt: int, *, output: Any = None, failure: StepFailure | None = None
+        self, run: Run, step: str, attempt: int, *, output: Any = None, failure: StepFailure | None = None, **_: Any
     ) -> None:
         """Compare the output of a control node."""
         self._history.check_end(step, "SUCCEEDED", output)
 
-    async def steps_to_compensate(self, run: Run, steps: list[str]) -> list[str]:
-        """Return no steps: compensations have only effects."""
-        return []
+    async def acquire_undo(self, run: Run) -> Run | None:
+        """Return None: compensations have only effects."""
+        return None
 
-    async def end_run(self, run: Run, *, output: Any = None, error: str = "") -> None:
+    async def begin_undo(self, run: Run, error: str) -> Run | None:
+        """Return None, as above."""
+        return None
+
+    async def plan_undo(self, run: Run, step: str, plan: str) -> None:
+        """Store nothing."""
+
+    async def end_run(self, run: Run, *, output: Any = None, error: str = "", **_: Any) -> None:
         """Compare the end of the run."""
         self._history.check_run("FAILED" if error else "SUCCEEDED", error or output)
 
@@ -145,11 +154,13 @@ class RecordedActivities(StepExecutor):
     def __init__(self, history: History) -> None:
         self._history = history
 
-    async def execute(self, run: Run, step: Step, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def execute(
+        self, run: Run, step: Step, arguments: StepArguments, undo: UndoPlan | None = None
+    ) -> dict[str, Any]:
         """Return the recorded end of a step."""
-        recorded = self._history.begin(step.id, arguments_digest(arguments))
+        recorded = self._history.begin(step.id, arguments_digest(arguments.values))
         if recorded.state == "SUCCEEDED":
-            _check(self._history, step, recorded, lambda: ACTIVITIES[step.node.uses].validate(arguments))
+            _check(self._history, step, recorded, lambda: ACTIVITIES[step.node.uses].validate(arguments.values))
         recorded = await self._history.end(recorded)
         return {"output": recorded.output} if recorded.state == "SUCCEEDED" else {"error": recorded.error}
 
@@ -160,7 +171,7 @@ class RecordedWaiting(WaitingSteps):
     def __init__(self, history: History) -> None:
         self._history = history
 
-    async def execute(self, run: Run, step: Step, values: dict[str, Any]) -> Any:
+    async def execute(self, run: Run, step: Step, values: dict[str, Any], undo: UndoPlan | None = None) -> Any:
         """Return the recorded output of a step.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Treatments of arms: model, sampling parameters and system prompt of a call."""
+"""Treatments of arms: model, sampling parameters, system prompt and retrieval settings of a call."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drw.api.models.v1.experiments_pb2 import Parameters, Treatment
-from drw.models.serving.ports import Body
+from drw.routing.experiments.retrieval_settings import UNCHANGED, SearchSettings
 
+Body = dict[str, Any]
 SYSTEM_ROLES = ("system", "developer")
 LENGTH_PARAMETERS = ("max_tokens", "max_completion_tokens")
 
@@ -23,6 +24,9 @@ class CallTreatment:
     max_tokens: int | None = None
     system_prompt: str = ""
     replace_system_prompt: bool = False
+    search: SearchSettings = UNCHANGED
+    message: Treatment = field(default_factory=Treatment)
+    """The treatment in the contract, for another service that applies it."""
 
     @classmethod
     def of(cls, treatment: Treatment) -> CallTreatment:
@@ -34,6 +38,8 @@ class CallTreatment:
             treatment.parameters.max_tokens if treatment.parameters.HasField("max_tokens") else None,
             treatment.system_prompt,
             treatment.replace_system_prompt,
+            SearchSettings.of(treatment.retrieval) if treatment.HasField("retrieval") else UNCHANGED,
+            treatment,
         )
 
     @property

@@ -1,7 +1,7 @@
 """Running experiments of aliases and rollouts, and the assignment of calls to their arms.
 
-The experiments service streams them. The last state applies while that service is down, until it expires; then calls
-get the models of their alias, and nothing is assigned.
+The experiments service streams them to each process that assigns calls. The last state applies while that service is
+down, until it expires; then calls get the models of their alias, and nothing is assigned.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from random import Random
 
 from drw.api.models.v1.experiments_pb2 import RoutedExperiment, RoutedRollout, Routing
+from drw.api.models.v1.serving_pb2 import CallAssignment
 from drw.kernel.cached_watch import CachedWatch
 from drw.kernel.rpc.context import Principal
-from drw.models.serving.experiments.exposures import Assignment, LostExposures
-from drw.models.serving.experiments.treatments import CallTreatment
-from drw.models.serving.openai.requests import Completion, Sampling
-from drw.routing.assignment import Allocation
+from drw.routing.assignment import Allocation, unit_hash
+from drw.routing.experiments.exposures import Assigned, Assignment, LostExposures
+from drw.routing.experiments.treatments import CallTreatment
 
 CONTROL, CANDIDATE = "control", "candidate"
 SHADOW_SAMPLE = 100.0
@@ -38,10 +38,8 @@ class CallUnits:
     """The id of the response."""
 
     @classmethod
-    def of(cls, request: Sampling, session: str, document: str, response_id: str) -> CallUnits:
-        """Return the units of a request with these headers."""
-        user = getattr(request, "safety_identifier", None) or request.user or ""
-        session = session or getattr(request, "prompt_cache_key", None) or ""
+    def bounded(cls, user: str, session: str, document: str, response_id: str) -> CallUnits:
+        """Return the units of a call, which its caller can make long."""
         return cls(_bounded(user), _bounded(session), _bounded(document), response_id)
 
     def unit(self, kind: str, principal: Principal) -> str:
@@ -52,6 +50,18 @@ class CallUnits:
 def _bounded(unit: str) -> str:
     """Return a unit, or a digest of a long one: the hash of an assignment takes time for each character."""
     return unit if len(unit) <= MAX_UNIT else hashlib.sha256(unit.encode(errors="surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class CallKind:
+    """What decides whether a call can take an arm."""
+
+    chat: bool = True
+    """Whether it has the messages and parameters of a chat."""
+    text: bool = True
+    """Whether every model can read its prompt: token ids belong to one tokenizer."""
+    retrieves: bool = False
+    """Whether it retrieves passages, with the retrieval settings of its arm."""
 
 
 class _Routed:
@@ -66,6 +76,7 @@ class _Routed:
         self.allocation = allocation
         self.arms = arms
         self.chat_only = any(treatment.chat_only for _, treatment in arms)
+        self.retrieves = any(treatment.search.digest for _, treatment in arms)
         self.walls: frozenset[str] = frozenset()
 
     def assignment(self, unit: str, response_id: str, lost: LostExposures) -> Assignment | None:
@@ -74,9 +85,11 @@ class _Routed:
             return Assignment(self.key, self.name, response_id, lost)
         if (arm := self.allocation.arm(unit)) is None:
             return None
-        assignment = Assignment(self.key, self.name, response_id, lost, unit=unit, arm=arm)
-        assignment.arm_name, assignment.treatment = self.arms[arm]
-        return assignment
+        name, treatment = self.arms[arm]
+        hashed = unit_hash(self.key, unit)
+        return Assignment(
+            self.key, self.name, response_id, lost, unit=hashed, arm=arm, arm_name=name, treatment=treatment
+        )
 
 
 class RoutingTable:
@@ -113,11 +126,11 @@ class RoutingTable:
         rollouts = {rollout.alias: (_of_rollout(rollout), rollout) for rollout in routing.rollouts}
         self._experiments, self._rollouts, self._expires_at = experiments, rollouts, routing.expires_at
 
-    def assign(self, alias: str, request: Sampling, principal: Principal | None, units: CallUnits) -> Assignment | None:
+    def assign(self, alias: str, kind: CallKind, principal: Principal | None, units: CallUnits) -> Assignment | None:
         """Return the assignment of a call; None if no experiment or rollout takes it."""
         if principal is None or self._clock() >= self._expires_at:
             return None
-        if (routed := self._experiment(alias, principal)) is not None:
+        if (routed := self._experiment(alias, kind, principal)) is not None:
             unit = units.unit(routed.unit, principal)
         elif (rollout := self._rollouts.get(alias)) is not None and rollout[1].percent:
             routed = rollout[0]
@@ -125,28 +138,54 @@ class RoutingTable:
             unit = unit and f"{principal.org}/{principal.desk}/{unit}"  # users of two desks are different units
         else:
             return None
-        return routed.assignment(unit if _accepts(routed, request) else "", units.request, self._lost)
+        return routed.assignment(unit if _accepts(routed, kind) else "", units.request, self._lost)
 
-    def shadow(self, alias: str, request: Sampling, principal: Principal | None) -> RoutedRollout | None:
+    def assign_search(self, alias: str, principal: Principal, units: CallUnits) -> Assigned | None:
+        """Return the assignment of a chat before its search; None: the service that calls the model assigns it.
+
+        It assigns the chats that no experiment with retrieval settings takes.
+        """
+        kind = CallKind(retrieves=True)
+        routed = self._experiment(alias, kind, principal) if self._clock() < self._expires_at else None
+        if routed is None or not routed.retrieves:
+            return None
+        return Assigned(routed.assignment(units.unit(routed.unit, principal), units.request, self._lost), True)
+
+    def assigned(self, message: CallAssignment, response_id: str) -> Assigned:
+        """Return the assignment that another service made by `assign_search`."""
+        if not message.experiment:
+            return Assigned(None, True)
+        assignment = Assignment(
+            message.experiment,
+            message.name,
+            response_id,
+            self._lost,
+            unit=message.unit,
+            arm=message.arm,
+            arm_name=message.arm_name,
+            treatment=CallTreatment.of(message.treatment),
+        )
+        return Assigned(assignment, True)
+
+    def shadow(self, alias: str, kind: CallKind, principal: Principal | None) -> RoutedRollout | None:
         """Return the rollout whose candidate gets a copy of this call, by chance; None: no copy."""
         if principal is None or alias not in self._rollouts or self._clock() >= self._expires_at:
             return None
         routed, rollout = self._rollouts[alias]
-        if rollout.percent or not _accepts(routed, request) or self._experiment(alias, principal) is not None:
+        if rollout.percent or not _accepts(routed, kind) or self._experiment(alias, kind, principal) is not None:
             return None
         return rollout if self._random.random() * SHADOW_SAMPLE < rollout.shadow_percent else None
 
-    def _experiment(self, alias: str, principal: Principal) -> _Routed | None:
-        """Return the experiment of the caller's desk whose walls the caller is inside of."""
+    def _experiment(self, alias: str, kind: CallKind, principal: Principal) -> _Routed | None:
+        """Return the experiment of the caller's desk that takes such calls and whose walls the caller is inside of."""
         routed = self._experiments.get((principal.org, principal.desk, alias), ())
-        return next((one for one in routed if one.walls <= principal.walls), None)
+        taking = (one for one in routed if kind.retrieves or not one.retrieves)
+        return next((one for one in taking if one.walls <= principal.walls), None)
 
 
-def _accepts(routed: _Routed, request: Sampling) -> bool:
-    """Return whether all arms can answer a request: prompts and parameters need a chat, and token ids one tokenizer."""
-    if not isinstance(request, Completion):
-        return True
-    return not routed.chat_only and isinstance(request.prompt, str)
+def _accepts(routed: _Routed, kind: CallKind) -> bool:
+    """Return whether all arms can answer a call."""
+    return kind.text and (kind.chat or not routed.chat_only)
 
 
 def _of_experiment(experiment: RoutedExperiment) -> _Routed:

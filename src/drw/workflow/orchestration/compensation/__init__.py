@@ -1,0 +1,1 @@
+"""Compensation of runs that fail or are cancelled."""

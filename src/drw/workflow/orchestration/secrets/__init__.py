@@ -1,0 +1,1 @@
+"""Secrets that templates name: their source, and their redaction."""
