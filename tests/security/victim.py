@@ -41,6 +41,9 @@ VICTIM_PATHS = (
         "/api/v1/redrives/{redrive}",
         "/api/v1/schedules",
         "/api/v1/schedules/{schedule}",
+        "/api/v1/triggers",
+        "/api/v1/triggers/{trigger}",
+        "/api/v1/events/parked",
         "/api/v1/approvals",
         "/api/v1/templates",
         "/api/v1/templates/{template}/versions",
@@ -205,6 +208,8 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids |= create_dead_letter(client, headers(VICTIM, DESK, ids["key"], "platform:admin"))
     spec = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": [ids["file_id"]]}}
     ids["schedule"] = create(client, "/api/v1/schedules", json={"name": "kestrel-schedule", "spec": spec})["id"]
+    on_end = {"event": "run.ended", "filter": "false", "template": "digest", "inputs": {"files": [ids["file_id"]]}}
+    ids["trigger"] = create(client, "/api/v1/triggers", json={"name": "kestrel-trigger", "spec": on_end})["id"]
     source = TEMPLATE.format(name="kestrel_template", description="kestrel-description")
     ids["template"] = create(client, "/api/v1/templates/kestrel_template", "PUT", json={"source": source})["name"]
     ids["response_id"] = create(client, "/v1/responses", json={"model": MODEL, "input": "kestrel-question"})["id"]

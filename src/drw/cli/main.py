@@ -37,6 +37,7 @@ MODULES = {
     "workflow.workflows": (USE, "workflows runs"),
     "workflow.dead_letters": (USE, "dead-letters"),
     "workflow.schedules": (USE, "schedules"),
+    "workflow.triggers": (USE, "triggers"),
     "workflow.templates": (USE, "templates"),
     "gateway.keys": (OPERATE, "keys"),
     "gateway.identities": (OPERATE, "whoami orgs desks issuers certificates"),

@@ -30,8 +30,8 @@ meanwhile, so that a thread would not help the other runs of the process."""
 ELEMENT_BYTES = 12
 """Cost of an element of a list or map in addition to its bytes: each iteration of a `map` copies the list so far."""
 
-ROOTS = ("inputs", "steps", "run", "item", "index", "previous")
-"""The variables of an expression."""
+ROOTS = ("inputs", "steps", "run", "item", "index", "previous", "event")
+"""The variables of an expression; `event` only in triggers."""
 
 _COMPREHENSION = re.compile(r"\.\s*(?:map|filter|all|exists|exists_one)\s*\(")
 _NAME = re.compile(r"\s*[A-Za-z_]\w*\s*(?:\.\s*[A-Za-z_]\w*\s*)*")
@@ -57,6 +57,11 @@ def check(expression: str, variables: Mapping[str, str]) -> str:
     """
     env = cel.NewEnv(variables={name: cel_type(of) for name, of in variables.items()})
     return _type_name(_compile(env, expression).return_type())
+
+
+def has_comprehension(expression: str) -> bool:
+    """Return whether an expression iterates over a list or a map."""
+    return bool(_COMPREHENSION.search(expression))
 
 
 def cel_type(name: str) -> cel.Type:

@@ -30,6 +30,8 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     ListRunsResponse,
     PauseRunRequest,
     QueryRunRequest,
+    Replay,
+    ReplayRunRequest,
     RestartRunRequest,
     ResumeRunRequest,
     RetryRunRequest,
@@ -59,6 +61,17 @@ from drw.api.workflow.v1.schedules_pb2 import (
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
+from drw.api.workflow.v1.triggers_pb2 import (
+    CreateTriggerRequest,
+    DeleteTriggerRequest,
+    DeleteTriggerResponse,
+    GetTriggerRequest,
+    ListTriggersRequest,
+    ListTriggersResponse,
+    PauseTriggerRequest,
+    ResumeTriggerRequest,
+    Trigger,
+)
 from drw.egress.addresses import InvalidAddress
 from drw.egress.http_hosts import HttpHosts
 from drw.events.publisher import create_tables
@@ -89,12 +102,15 @@ from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.payloads.payload_store import Limits, PayloadStore
 from drw.workflow.orchestration.permissions import PresentPermissions, check_scopes
 from drw.workflow.orchestration.ports import Engine, HttpClient
+from drw.workflow.orchestration.replay.operations import ReplayOperations
 from drw.workflow.orchestration.runs import RunRequest, Runs
 from drw.workflow.orchestration.schedules.build import build_schedules
 from drw.workflow.orchestration.schedules.operations import ScheduleOperations
 from drw.workflow.orchestration.schedules.preparation import Preparation
 from drw.workflow.orchestration.secrets.source import SecretSource
 from drw.workflow.orchestration.settings import Settings
+from drw.workflow.orchestration.triggers.build import build_triggers
+from drw.workflow.orchestration.triggers.operations import TriggerOperations
 
 DEFAULT_PAGE_SIZE = 50
 
@@ -112,6 +128,7 @@ class Orchestration(contract.Orchestration):
         schedules: ScheduleOperations,
         control: RunControl,
         run_signals: RunSignals,
+        triggers: TriggerOperations,
     ) -> None:
         self._database = database
         self._runs = runs
@@ -122,6 +139,8 @@ class Orchestration(contract.Orchestration):
         self._control = control
         self._run_signals = run_signals
         self._derived = DerivedRuns(runs, templates, kills)
+        self._triggers = triggers
+        self._replays = ReplayOperations(runs)
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """Validate the request and queue the run."""
@@ -204,6 +223,10 @@ class Orchestration(contract.Orchestration):
         row, _ = await self._runs.get(caller, request.run, steps=False)
         return await queries.query(self._database, row)
 
+    async def replay_run(self, request: ReplayRunRequest, /) -> Replay:
+        """Replay a run of the caller's desk."""
+        return await self._replays.replay(request.run)
+
     async def list_failures(self, request: ListFailuresRequest, /) -> ListFailuresResponse:
         """Return failed runs of all tenants; wait for one if there are none."""
         rows = await failed_runs.after(self._database, request.after, request.wait_seconds)
@@ -257,6 +280,31 @@ class Orchestration(contract.Orchestration):
         await self._schedules.delete(request.schedule)
         return DeleteScheduleResponse()
 
+    async def create_trigger(self, request: CreateTriggerRequest, /) -> Trigger:
+        """Create a trigger."""
+        return await self._triggers.create(request)
+
+    async def list_triggers(self, request: ListTriggersRequest, /) -> ListTriggersResponse:
+        """Return a page of the desk's triggers."""
+        return await self._triggers.page(request)
+
+    async def get_trigger(self, request: GetTriggerRequest, /) -> Trigger:
+        """Return a trigger of the caller's desk."""
+        return await self._triggers.get(request.trigger)
+
+    async def pause_trigger(self, request: PauseTriggerRequest, /) -> Trigger:
+        """Pause a trigger."""
+        return await self._triggers.pause(request.trigger)
+
+    async def resume_trigger(self, request: ResumeTriggerRequest, /) -> Trigger:
+        """Resume a trigger."""
+        return await self._triggers.resume(request.trigger)
+
+    async def delete_trigger(self, request: DeleteTriggerRequest, /) -> DeleteTriggerResponse:
+        """Delete a trigger."""
+        await self._triggers.delete(request.trigger)
+        return DeleteTriggerResponse()
+
 
 async def build(scope: ServiceContext) -> Orchestration:
     """Build the service from its settings."""
@@ -295,6 +343,7 @@ async def build(scope: ServiceContext) -> Orchestration:
     permissions = PresentPermissions(scope.client(AuthenticationClient) if scope.has("authentication") else None)
     preparation = Preparation(permissions, templates, kills)
     schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_coordinator)
+    triggers = await build_triggers(scope, settings, database, runs, preparation, permissions, templates)
 
     async def describe() -> str:
         if relay.error_message:
@@ -307,7 +356,9 @@ async def build(scope: ServiceContext) -> Orchestration:
     scope.describe(describe)
     scope.on_scrape(partial(update_gauges, database))
     control = RunControl(database, scope.audit())
-    return Orchestration(database, runs, approvals, templates, kills, schedules.operations, control, run_signals)
+    return Orchestration(
+        database, runs, approvals, templates, kills, schedules.operations, control, run_signals, triggers
+    )
 
 
 def _services(scope: ServiceContext, settings: Settings, lease: Lease) -> Services:

@@ -48,5 +48,13 @@ class Settings(Base):
     """Minimum interval between two occurrences of a schedule."""
     max_backfill_runs: int = Field(default=500, ge=1, le=10_000)
     """Maximum occurrences of one back-fill."""
+    max_triggers: int = Field(default=100, ge=1, le=10_000)
+    """Maximum triggers per desk, counted within the caller's walls."""
+    max_trigger_runs_per_minute: int = Field(default=60, ge=1, le=10_000)
+    """Maximum runs that one trigger starts in a minute. Further events wait."""
+    max_trigger_backlog: int = Field(default=1_000, ge=1, le=100_000)
+    """Maximum events of one trigger that wait for their runs. Further events are dropped, and audited as such."""
+    max_event_depth: int = Field(default=5, ge=1, le=100)
+    """Maximum runs that events start one by another, as when the end of a run starts the next one."""
     calendar_overrides: Path | None = None
     """TOML file with changed sessions of exchanges, and freeze windows in which schedules start no runs."""

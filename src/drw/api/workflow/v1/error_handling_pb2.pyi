@@ -4,6 +4,7 @@ from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
 from drw.api.workflow.v1 import orchestration_pb2 as _orchestration_pb2
 from drw.api.workflow.v1 import run_control_pb2 as _run_control_pb2
 from drw.api.workflow.v1 import schedules_pb2 as _schedules_pb2
+from drw.api.workflow.v1 import triggers_pb2 as _triggers_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers

@@ -6,7 +6,7 @@ the process dies between the end of a step and the engine's record of it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any, LiteralString
@@ -53,6 +53,8 @@ class Run:
     """The number of runs above it."""
     inputs_payload: Reference | None = None
     """Reference to all inputs, if they are a payload."""
+    event_depth: int = 0
+    """The number of runs that an event started, one by another, up to this one."""
     undo_state: str = ""
     """The state in which it ends after its steps are undone; empty: it does not undo them."""
     undo_reason: str = ""
@@ -102,6 +104,11 @@ class StepFailure:
     failure_class: FailureClass = PERMANENT
     reason: str = ""
     """The name of the error class."""
+
+
+def arguments_digest(arguments: Mapping[str, Any]) -> str:
+    """Return the digest of a step's arguments for the journal."""
+    return digest(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
 
 
 class RunJournal:
@@ -244,28 +251,28 @@ class RunJournal:
             self._executor,
         )
 
-    async def begin_step(self, run: Run, step: str) -> Attempt:
+    async def begin_step(self, run: Run, step: str, arguments: str = "") -> Attempt:
         """Count an attempt at a step durably, before it starts.
 
         Raises:
             LeadershipLost: this process no longer owns the run.
             PayloadDamaged: the step has succeeded, and its output cannot be read.
         """
-        if await self._begin_first(run, step):
+        if await self._begin_first(run, step, arguments):
             return Attempt(1)
-        attempt, reference = await once_resumed(self._notifications, lambda: self._begin_step(run, step))
+        attempt, reference = await once_resumed(self._notifications, lambda: self._begin_step(run, step, arguments))
         return replace(attempt, output=await self._payloads.load(run.caller, attempt.output, reference))
 
-    async def _begin_step(self, run: Run, step: str) -> tuple[Attempt, dict[str, Any] | None]:
+    async def _begin_step(self, run: Run, step: str, arguments: str) -> tuple[Attempt, dict[str, Any] | None]:
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await _add_step(connection, run.id, step)
             cursor = await connection.execute(
-                "update step set attempts = attempts + 1, state = 'RUNNING',"
+                "update step set attempts = attempts + 1, state = 'RUNNING', arguments = %s,"
                 " started_at = coalesce(started_at, clock_timestamp())"
                 " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING') and not run_is_paused(run)"
                 " returning attempts, old.state as previous",
-                (run.id, step),
+                (arguments, run.id, step),
             )
             if (row := await cursor.fetchone()) is None:
                 return await _finished_attempt(connection, run, step)
@@ -275,7 +282,7 @@ class RunJournal:
             await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": number})
         return Attempt(number, after_interruption=row["previous"] == "RUNNING"), None
 
-    async def open_step(self, run: Run, step: str, decision: Any) -> OpenStep:
+    async def open_step(self, run: Run, step: str, decision: Any, arguments: str = "") -> OpenStep:
         """Record what a control node or a waiting step decided; return what it decided first.
 
         Raises:
@@ -285,7 +292,7 @@ class RunJournal:
         decision_json = orjson.dumps(decision)
         await self._payloads.check(run.caller, run.id, len(decision_json))
         stored = await self._payloads.store(run.caller, run.id, decision_json)
-        row = await once_resumed(self._notifications, lambda: self._open_step(run, step, stored))
+        row = await once_resumed(self._notifications, lambda: self._open_step(run, step, stored, arguments))
         if row is None:
             return OpenStep(decision)
         if row["state"] not in ("RUNNING", "SUCCEEDED", "FAILED"):
@@ -297,9 +304,9 @@ class RunJournal:
             error=row["error"] if row["state"] == "FAILED" else "",
         )
 
-    async def _open_step(self, run: Run, step: str, decision: Stored) -> dict[str, Any] | None:
+    async def _open_step(self, run: Run, step: str, decision: Stored, arguments: str) -> dict[str, Any] | None:
         """Open a step and return None, or return the step that was opened before."""
-        if await self._begin_first(run, step, decision):
+        if await self._begin_first(run, step, arguments, decision):
             return None
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
@@ -441,10 +448,13 @@ class RunJournal:
         with context.acting_for(run.caller):
             await self._end_run(connection, run, Stored(None), digest("null"), reason, not_undone=bool(run.undo_state))
 
-    async def _begin_first(self, run: Run, step: str, decision: Stored | None = None) -> bool:
+    async def _begin_first(self, run: Run, step: str, arguments: str, decision: Stored | None = None) -> bool:
         """Begin a step that never began, unless the run is paused; return whether it did."""
         stored = decision or Stored(None)
-        values = {"state": "STARTED", "detail": "", "decision": stored.inline, "payload": stored.reference}
+        values = {
+            **{"state": "STARTED", "detail": "", "arguments": arguments},
+            **{"decision": stored.inline, "payload": stored.reference},
+        }
         change = self._change(BEGIN_STEP, "step.begin", run, step, "ok", {"attempt": 1}, values)
         return bool(await self._database.all_named(*change))
 
@@ -494,6 +504,7 @@ def _run(row: dict[str, Any]) -> Run:
         started_at=row["created_at"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         depth=row["depth"],
         inputs_payload=row["inputs_payload"],
+        event_depth=row["event_depth"],
         undo_state=row["undo_state"],
         undo_reason=row["undo_reason"],
     )

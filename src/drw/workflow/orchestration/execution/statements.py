@@ -34,12 +34,13 @@ with locked as (
 """
 BEGIN_STEP = f"""{_LOCKED}
 began as (
-    insert into step (run, id, position, attempts, state, decision, decision_payload, started_at)
-    select id, %(step)s, 100000 + events, 1, 'RUNNING', %(decision)s::json, %(payload)s::jsonb, clock_timestamp()
+    insert into step (run, id, position, attempts, state, decision, decision_payload, arguments, started_at)
+    select id, %(step)s, 100000 + events, 1, 'RUNNING', %(decision)s::json, %(payload)s::jsonb, %(arguments)s,
+           clock_timestamp()
     from locked where not run_is_paused(id)
     on conflict (run, id) do update
     set attempts = 1, state = 'RUNNING', decision = excluded.decision, decision_payload = excluded.decision_payload,
-        started_at = excluded.started_at
+        arguments = excluded.arguments, started_at = excluded.started_at
     where step.state = 'QUEUED' and (step.attempts = 0 or excluded.decision is not null
                                      or excluded.decision_payload is not null)
     returning run

@@ -20,7 +20,7 @@ from drw.workflow.orchestration.execution import failures, retries
 from drw.workflow.orchestration.execution.attempts import Result
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.lease import Lease
-from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
+from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure, arguments_digest
 from drw.workflow.orchestration.execution.step_arguments import StepArguments
 from drw.workflow.orchestration.metrics import STEP_ATTEMPTS
 from drw.workflow.orchestration.ports import LeadershipLost
@@ -62,11 +62,11 @@ class StepExecutor:
         Raises:
             LeadershipLost: this process no longer owns the run.
         """
-        attempts = 0
+        attempts, digest = 0, arguments_digest(arguments.values)
         repeatable = _is_repeatable(step, arguments)
         while True:
             await self._kills.wait_until_lifted(run.caller, run.template.name)
-            attempt = await retry_while_unavailable(self._journal.begin_step, run, step.id)
+            attempt = await retry_while_unavailable(self._journal.begin_step, run, step.id, digest)
             if attempt.finished:
                 return {"error": attempt.error} if attempt.error else {"output": attempt.output}
             attempts += 1
