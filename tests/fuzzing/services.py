@@ -27,6 +27,7 @@ from drw.kernel.rpc.http.server import HttpServer
 from drw.kernel.runtime.host import Host
 from drw.kernel.runtime.settings import Profile, ServiceAddress
 from drw.models.serving.openai.requests import prompts_of
+from support.approvals import create_approval
 from support.dead_letters import create_dead_letter
 from support.gateway.model_versions import create_version
 from support.hosting import with_secret
@@ -185,6 +186,9 @@ def _one_of_everything(url: str) -> dict[str, str]:
         trigger = made("/api/v1/triggers", json=of_runs, headers={"x-drw-key": workflow_key})["id"]
         source = "name: own\ndescription: x\nnodes: [{id: a, uses: wait, with: {seconds: 1}}]\noutput: 1\n"
         made("/api/v1/templates/own", "PUT", json={"source": source})
+        delegate = {"san": "spiffe://test/delegate", "scopes": ["workflows:approve"], "org": "acme", "desk": "research"}
+        made("/api/v1/certificates/delegate", "PUT", json=delegate)
+        waiting = create_approval(http, KEY, "oidc:corp:ann", "cert:delegate", "sign", "Sign")
         experiment = made("/api/v1/experiments", json=EXPERIMENT)["name"]
         made(f"/api/v1/experiments/{experiment}:start")
         made("/api/v1/aliases/fast", "PUT", json={"targets": [{"model": MODEL, "weight": 1}]})
@@ -206,6 +210,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         "/v1/batches/{batch_id}": of_requests,
         "run": run,
         **letter,
+        **waiting,
         "schedule": schedule,
         "trigger": trigger,
         "response_id": response,

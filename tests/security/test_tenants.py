@@ -50,6 +50,9 @@ WALLED = (
         "/api/v1/redrives/",
         "/api/v1/schedules",
         "/api/v1/triggers",
+        "/api/v1/delegations/",
+        "/api/v1/holds/",
+        "/api/v1/approvalLinks/",
         "/api/v1/experiments",
         "/api/v1/templates",
     ),
@@ -68,6 +71,9 @@ VISIBLE_PATHS = (
         "/api/v1/schedules/{schedule}",
         "/api/v1/triggers",
         "/api/v1/triggers/{trigger}",
+        "/api/v1/approvals",
+        "/api/v1/delegations",
+        "/api/v1/holds",
         "/api/v1/model-versions",
         "/api/v1/promotions",
         "/api/v1/aliases/{name}/history",
@@ -79,6 +85,8 @@ REASON = {"reason": "mine"}
 EXPIRES_AT = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 BODIES: JsonObject = {
     "/api/v1/runs/{run}/approvals/{step}": {"decision": "APPROVE"},
+    "/api/v1/approvalLinks/{token}": {"decision": "APPROVE"},
+    "/api/v1/holds/{hold}:release": REASON,
     "/api/v1/runs/{run}/signals/{signal}": {"signal_id": "mine"},
     "/api/v1/aliases/{name}:rollback": REASON,
     "/api/v1/model-versions/{id}:revoke": REASON,
@@ -107,6 +115,9 @@ NAMED_IN_BODIES = {
     "/v1/responses": {"model": MODEL, "input": "rates", "previous_response_id": "{response_id}"},
     "/v1/vector_stores": {"name": "mine", "file_ids": ["{file_id}"]},
     "/api/v1/runs": {"template": "digest", "inputs": {"files": ["{file_id}"]}},
+    "/api/v1/delegations": {"delegate": "key_other", "run": "{waiting_run}", "step": "sign"},
+    "/api/v1/approvalLinks": {"run": "{waiting_run}", "step": "sign"},
+    "/api/v1/holds": {"kind": "RUN", "name": "{run}", "reason": "mine"},
     "/v1/batches": {
         "input_file_id": "{batch_file}",
         "endpoint": "/v1/chat/completions",

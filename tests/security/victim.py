@@ -17,6 +17,7 @@ from jwt.algorithms import ECAlgorithm
 
 from drw.kernel.rpc.context import SCOPES
 from fuzzing.services import MODEL
+from support.approvals import create_approval
 from support.dead_letters import create_dead_letter
 from support.gateway.model_versions import create_version
 from support.json_types import Json, JsonObject
@@ -45,6 +46,8 @@ VICTIM_PATHS = (
         "/api/v1/triggers/{trigger}",
         "/api/v1/events/parked",
         "/api/v1/approvals",
+        "/api/v1/delegations",
+        "/api/v1/holds?all=true",
         "/api/v1/templates",
         "/api/v1/templates/{template}/versions",
         "/api/v1/kills",
@@ -210,6 +213,11 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids["schedule"] = create(client, "/api/v1/schedules", json={"name": "kestrel-schedule", "spec": spec})["id"]
     on_end = {"event": "run.ended", "filter": "false", "template": "digest", "inputs": {"files": [ids["file_id"]]}}
     ids["trigger"] = create(client, "/api/v1/triggers", json={"name": "kestrel-trigger", "spec": on_end})["id"]
+    identity = headers(VICTIM, DESK, ids["key"], "platform:admin")
+    delegate = {"san": "spiffe://kestrel-firm/delegate", "scopes": ["workflows:approve"], **tenant}
+    create(operator, "/api/v1/certificates/kestrel-delegate", "PUT", json=delegate)
+    approver = ids["issuer_key"]
+    ids |= create_approval(client, identity, approver, "cert:kestrel-delegate", "kestrel_sign", "kestrel-title")
     source = TEMPLATE.format(name="kestrel_template", description="kestrel-description")
     ids["template"] = create(client, "/api/v1/templates/kestrel_template", "PUT", json={"source": source})["name"]
     ids["response_id"] = create(client, "/v1/responses", json={"model": MODEL, "input": "kestrel-question"})["id"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -40,11 +40,12 @@ async def dead_letter_harness(
     how: str = "together",
     *,
     more: JsonObject | None = None,
+    names: Sequence[str] = NAMES,
     **settings: Json,
 ) -> AsyncIterator[WorkflowHarness]:
     """The workflow services with error handling, with its settings and `more` of other services."""
     services = SETTINGS | {"error_handling": SETTINGS["error_handling"] | settings} | (more or {})
-    async with workflow_harness(profile, folder, caller, how, services, NAMES) as harness:
+    async with workflow_harness(profile, folder, caller, how, services, names) as harness:
         yield harness
 
 

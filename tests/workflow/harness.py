@@ -41,6 +41,8 @@ from support.json_types import Json, JsonObject
 from workflow.doubles import Calls, Doubles, serve_doubles, until
 
 SERVICES = ["templates", "state", "orchestration"]
+WITH_PERSONS = [*SERVICES, "authentication", "rate_limiting"]
+"""For tests with approvals: the authentication service tells persons apart."""
 FAST_SETTINGS = {
     "orchestration": {"initial_retry_seconds": 0.01},
     "state": {"lookup_timeout_seconds": 5, "poll_timeout_seconds": 0.2},

@@ -41,6 +41,11 @@ class Api:
         """Return the client for a data folder, or for the environment's platform."""
         return cls(Credentials.of(data_dir))
 
+    @property
+    def address(self) -> str:
+        """The address of the gateway, without a slash at its end."""
+        return str(self._client.base_url).rstrip("/")
+
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """Send GET and return the JSON."""
         return self._call("GET", path, params={k: v for k, v in query.items() if v is not None})

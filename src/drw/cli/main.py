@@ -36,6 +36,7 @@ MODULES = {
     "rag.documents": (USE, "ingest ask search collections files"),
     "workflow.workflows": (USE, "workflows runs"),
     "workflow.dead_letters": (USE, "dead-letters"),
+    "workflow.holds": (OPERATE, "holds"),
     "workflow.schedules": (USE, "schedules"),
     "workflow.triggers": (USE, "triggers"),
     "workflow.templates": (USE, "templates"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from drw.kernel.runtime.settings import Profile
 from support.json_types import Json
 from workflow.dead_letters import dead_letter_harness, letter_of, letters, redrive, wait_until_redriven
 from workflow.doubles import until
-from workflow.harness import WorkflowHarness
+from workflow.harness import WITH_PERSONS, WorkflowHarness
 
 BODY = """
 name: each
@@ -55,7 +56,9 @@ output: 1
 
 @pytest.fixture
 async def harness(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[WorkflowHarness]:
-    async with dead_letter_harness(profile, folder, caller) as harness:
+    starter = replace(caller, key="oidc:corp:starter")  # a person without a key, so that nobody created it
+    names = [*WITH_PERSONS, "error_handling"]
+    async with dead_letter_harness(profile, folder, starter, names=names) as harness:
         await harness.put(BODY)
         yield harness
 
@@ -91,7 +94,7 @@ async def test_an_approval_is_not_kept_for_other_inputs(harness: WorkflowHarness
 
     async def approves() -> bool:
         try:
-            await harness.decide(run, "ok", "key_other", Vote.APPROVE)
+            await harness.decide(run, "ok", "oidc:corp:other", Vote.APPROVE)
         except NotFound:
             return False
         return True

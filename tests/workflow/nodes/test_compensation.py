@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.runtime.settings import Profile, Workflow
 from support.json_types import Json
 from workflow.doubles import until
-from workflow.harness import FAST_SETTINGS, SERVICES, WorkflowHarness, workflow_harness
+from workflow.harness import FAST_SETTINGS, SERVICES, WITH_PERSONS, WorkflowHarness, workflow_harness
 from workflow.nodes.conftest import FUNCTIONS, SECRET
 from workflow.nodes.http_server import HttpServer, answer
 from workflow.nodes.running import finished, stored_text, template
@@ -215,13 +216,14 @@ async def test_the_template_of_the_guide_undoes_its_order_when_it_is_rejected(
     (settings,) = re.findall(r"```toml\n(\[workflow\]\n.*?)```", guide, re.DOTALL)
     (source,) = re.findall(r"```yaml\n(format: 1\nname: place_order\n.*?)```", guide, re.DOTALL)
     declared = profile.model_copy(update={"workflow": Workflow.model_validate(tomllib.loads(settings)["workflow"])})
-    async with workflow_harness(declared, folder, caller, services=FAST_SETTINGS) as harness:
+    starter = replace(caller, key="oidc:corp:starter")  # a person without a key, so that nobody created it
+    async with workflow_harness(declared, folder, starter, services=FAST_SETTINGS, names=WITH_PERSONS) as harness:
         await harness.put(source)
         run = await harness.start(0, template="place_order", symbol="AAPL", size=5)
 
         async def rejected() -> bool:
             with suppress(NotFound):
-                return (await harness.decide(run, "sign", "key_risk", Vote.REJECT)).state == Approval.REJECTED
+                return (await harness.decide(run, "sign", "oidc:corp:risk", Vote.REJECT)).state == Approval.REJECTED
             return False
 
         await until(rejected, "the approval")

@@ -17,6 +17,8 @@ from drw.api.workflow.v1.templates_rpc import TemplatesClient
 from drw.kernel.rpc.context import Principal, acting_for
 from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
+from support.hosting import SECRET
+from workflow import test_crash
 from workflow.doubles import until
 from workflow.test_crash import CrashHarness, Process, _crash_harness
 
@@ -55,8 +57,15 @@ output: {routes: "${steps.each.output}", last: "${steps.again.output}", until: "
 
 
 @pytest.fixture
-async def harness(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[CrashHarness]:
-    async with _crash_harness(profile, folder, caller) as harness:
+async def harness(
+    profile: Profile, folder: Path, caller: Principal, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[CrashHarness]:
+    """Processes with the authentication service, which tells persons apart."""
+    services = test_crash.PROFILE.replace('"orchestration"]', '"orchestration", "authentication", "rate_limiting"]')
+    assert services != test_crash.PROFILE
+    secret = f'\n[services.authentication]\nsecret = "{SECRET}"\n'
+    monkeypatch.setattr(test_crash, "PROFILE", services + secret)
+    async with _crash_harness(profile, folder, replace(caller, key="oidc:corp:starter")) as harness:
         yield harness
 
 
@@ -100,11 +109,11 @@ async def test_a_kill_inside_each_kind_of_node_repeats_no_finished_step(harness:
     for name, release in blocks.items():
         if name == "chat file-20":
             await until(lambda: len(harness.records("approval.request")) == 1, "the approval")
-            await approve(harness, process, run, "key_a")
+            await approve(harness, process, run, "oidc:corp:a")
             await kill()
             process.start()
             await until(process.is_leader, "leadership")
-            await approve(harness, process, run, "key_b")
+            await approve(harness, process, run, "oidc:corp:b")
         await harness.wait_for_call(name)
         await kill()
         release.set()

@@ -15,7 +15,7 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
 from workflow.doubles import until
-from workflow.harness import FAST_SETTINGS, WorkflowHarness, step_is, workflow_harness
+from workflow.harness import FAST_SETTINGS, WITH_PERSONS, WorkflowHarness, step_is, workflow_harness
 
 FUNCTIONS = {"double": "workflow.functions:double", "fail": "workflow.functions:fail"}
 
@@ -25,7 +25,8 @@ async def harness(profile: Profile, folder: Path, caller: Principal) -> AsyncIte
     services: dict[str, Any] = FAST_SETTINGS | {
         "orchestration": {"initial_retry_seconds": 0.01, "functions": FUNCTIONS}
     }
-    async with workflow_harness(profile, folder, caller, services=services) as harness:
+    starter = replace(caller, key="oidc:corp:starter")  # a person without a key, so that nobody created it
+    async with workflow_harness(profile, folder, starter, services=services, names=WITH_PERSONS) as harness:
         yield harness
 
 
@@ -201,31 +202,31 @@ async def waiting_run(harness: WorkflowHarness, source: str = APPROVAL) -> Any:
 
 async def test_an_approval_needs_other_keys_and_its_quorum(harness: WorkflowHarness) -> None:
     run = await waiting_run(harness)
-    first = await harness.decide(run, "ok", "key_a", Vote.APPROVE, "fine")
+    first = await harness.decide(run, "ok", "oidc:corp:a", Vote.APPROVE, "fine")
     assert (first.state, first.quorum, json_value(first.details)) == (Approval.PENDING, 2, {"amount": 5})
-    again = await harness.decide(run, "ok", "key_a", Vote.APPROVE)
+    again = await harness.decide(run, "ok", "oidc:corp:a", Vote.APPROVE)
     assert again.state == Approval.PENDING and len(again.votes) == 1
     with pytest.raises(Conflict, match="has decided approve"):
-        await harness.decide(run, "ok", "key_a", Vote.REJECT)
+        await harness.decide(run, "ok", "oidc:corp:a", Vote.REJECT)
     assert (await harness.get(run)).state == RUNNING
-    assert (await harness.decide(run, "ok", "key_b", Vote.APPROVE)).state == Approval.APPROVED
+    assert (await harness.decide(run, "ok", "oidc:corp:b", Vote.APPROVE)).state == Approval.APPROVED
     ended = await harness.wait_until_ended(run)
-    assert json_value(ended.output) == {"by": ["key_a", "key_b"], "value": 4}
+    assert json_value(ended.output) == {"by": ["oidc:corp:a", "oidc:corp:b"], "value": 4}
     with pytest.raises(Conflict, match="is closed: approved"):
-        await harness.decide(run, "ok", "key_c", Vote.APPROVE)
+        await harness.decide(run, "ok", "oidc:corp:c", Vote.APPROVE)
     assert len(harness.audit("approval.request")) == 1
-    assert {r["actor"] for r in harness.audit("approval.vote")} == {"key_a", "key_b"}
+    assert {r["actor"] for r in harness.audit("approval.vote")} == {"oidc:corp:a", "oidc:corp:b"}
     assert "fine" not in str(harness.audit("approval.vote"))
 
 
 async def test_one_rejection_fails_the_run_or_is_an_output(harness: WorkflowHarness) -> None:
     run = await waiting_run(harness)
-    await harness.decide(run, "ok", "key_a", Vote.REJECT, "too large")
+    await harness.decide(run, "ok", "oidc:corp:a", Vote.REJECT, "too large")
     ended = await harness.wait_until_ended(run)
-    assert (ended.state, ended.error) == (FAILED, "the step 'ok' failed: rejected by key_a: too large")
+    assert (ended.state, ended.error) == (FAILED, "the step 'ok' failed: rejected by oidc:corp:a: too large")
     assert {s.id: s.state for s in ended.steps} == {"ok": FAILED, "after": CANCELLED}
     run = await waiting_run(harness, APPROVAL.replace("quorum: 2", "if_denied: continue"))
-    await harness.decide(run, "ok", "key_a", Vote.REJECT)
+    await harness.decide(run, "ok", "oidc:corp:a", Vote.REJECT)
     ended = await harness.wait_until_ended(run)
     assert ended.state == SUCCEEDED, ended.error
 
@@ -243,11 +244,11 @@ async def test_a_stranger_cannot_approve(harness: WorkflowHarness) -> None:
     for stranger in (replace(caller, desk="other"), replace(caller, org="other")):
         harness.caller = stranger
         with pytest.raises(NotFound, match="there is no run"):
-            await harness.decide(run, "ok", "key_s", Vote.APPROVE)
+            await harness.decide(run, "ok", "oidc:corp:s", Vote.APPROVE)
         harness.caller = caller
     await harness.cancel(run)
     with pytest.raises(Conflict, match="the run has ended"):
-        await harness.decide(run, "ok", "key_a", Vote.APPROVE)
+        await harness.decide(run, "ok", "oidc:corp:a", Vote.APPROVE)
 
 
 PARENT = """
@@ -292,7 +293,7 @@ async def test_a_run_keeps_the_version_of_its_template(harness: WorkflowHarness)
     run = await waiting_run(harness)
     changed = await harness.put(APPROVAL.replace("value: 2}", "value: 50}"))
     assert changed.version != run.template_version
-    for key in ("key_a", "key_b"):
+    for key in ("oidc:corp:a", "oidc:corp:b"):
         await harness.decide(run, "ok", key, Vote.APPROVE)
     assert json_value((await harness.wait_until_ended(run)).output)["value"] == 4
     assert await step_is(harness, run, "after", SUCCEEDED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.runtime.settings import Profile
 from drw.workflow.templates import parser
 from workflow.doubles import until
-from workflow.harness import WorkflowHarness, workflow_harness
+from workflow.harness import WITH_PERSONS, WorkflowHarness, workflow_harness
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted((ROOT / "src/drw/workflow/templates/shipped").glob("*.yaml"))
@@ -27,7 +28,8 @@ SHIPPED = sorted((ROOT / "src/drw/workflow/templates/shipped").glob("*.yaml"))
 
 @pytest.fixture
 async def harness(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[WorkflowHarness]:
-    async with workflow_harness(profile, folder, caller) as harness:
+    starter = replace(caller, key="oidc:corp:starter")  # a person without a key, so that nobody created it
+    async with workflow_harness(profile, folder, starter, names=WITH_PERSONS) as harness:
         yield harness
 
 
@@ -79,14 +81,14 @@ async def test_a_risk_memo_is_published_after_the_approval_of_another_key(harnes
 
     async def approved() -> bool:
         try:
-            await harness.decide(run, "sign", "key_risk", Vote.APPROVE)
+            await harness.decide(run, "sign", "oidc:corp:risk", Vote.APPROVE)
         except NotFound:
             return False
         return True
 
     await until(approved, "the approval")
     memo = await output(harness, run)
-    assert memo["approved_by"] == ["key_risk"]
+    assert memo["approved_by"] == ["oidc:corp:risk"]
     assert "# Risk memo: who signs a waiver" in memo["text"] and "> Found: who signs a waiver" in memo["text"]
 
 

@@ -1,4 +1,4 @@
-"""`drw workflows`, `drw runs`: list templates, start, watch, approve and cancel runs."""
+"""`drw workflows`, `drw runs`: list templates, start, list, watch and cancel runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from drw.cli.api import Api
 from drw.cli.options import DataDir, Json, format_time, write, write_json, write_line, write_table
 from drw.cli.rag.documents import files_of
 from drw.cli.terminal import console
-from drw.cli.workflow import run_control
+from drw.cli.workflow import approvals, run_control
 from drw.kernel.errors import InvalidRequest
 
 workflows = typer.Typer(help="List workflow templates and start runs.", no_args_is_help=True)
@@ -21,13 +21,12 @@ runs = typer.Typer(help="List, watch, control and approve runs.", no_args_is_hel
 runs.add_typer(run_control.commands)
 
 Run = Annotated[str, typer.Argument(help="Run id, from `drw runs list`.", show_default=False)]
-WaitingStep = Annotated[str, typer.Argument(help="Step id, from `drw runs approvals`.", show_default=False)]
-Comment = Annotated[str, typer.Option(help="Reason, shown in the output of the step.")]
 
 
 def add_to(app: typer.Typer, panel: str) -> None:
     """Add the commands."""
     app.add_typer(workflows, name="workflows", rich_help_panel=panel)
+    approvals.add_commands(runs)
     app.add_typer(runs, name="runs", rich_help_panel=panel)
 
 
@@ -97,6 +96,7 @@ def list_runs(
         str, typer.Option("--input", help="Only runs with this text in an input.", show_default=False)
     ] = "",
     error: Annotated[str, typer.Option(help="Only errors that contain this text.", show_default=False)] = "",
+    desk: Annotated[str, typer.Option(help="Another desk of your org; needs org:admin.", show_default=False)] = "",
     limit: Annotated[int, typer.Option(min=1, max=500, help="Maximum number, newest first.")] = 20,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -109,6 +109,7 @@ def list_runs(
         "created_before": before,
         "input": input_text,
         "error": error,
+        "desk": desk,
     }
     query = {name: value for name, value in filters.items() if value}
     records = Api.of(data_dir).pages("/api/v1/runs", "runs", limit=limit, **query)
@@ -181,46 +182,6 @@ def replay_runs(
         write_table(("RUN", "TEMPLATE", "STEPS", ""), rows, "no runs")
     if any(result["divergence"] for result in results):
         raise typer.Exit(1)
-
-
-@runs.command("approvals")
-def list_approvals(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the steps that wait for approval, oldest first."""
-    approvals = Api.of(data_dir).get("/api/v1/approvals")["approvals"]
-    if as_json:
-        write_json(approvals)
-        return
-    rows = [
-        (
-            *(a["run"], a["step"], a["title"], f"{len(a['votes'])} of {a['quorum']}"),
-            *(format_time(a.get("deadline")), a["started_by"]),
-        )
-        for a in approvals
-    ]
-    write_table(("RUN", "STEP", "TITLE", "APPROVALS", "DEADLINE", "STARTED BY"), rows, "nothing waits for approval")
-
-
-@runs.command("approve")
-def approve(
-    run: Run, step: WaitingStep, comment: Comment = "", data_dir: DataDir = None, as_json: Json = False
-) -> None:
-    """Approve a waiting step. The key that started the run cannot."""
-    _decide(data_dir, run, step, "APPROVE", comment, as_json)
-
-
-@runs.command("reject")
-def reject(run: Run, step: WaitingStep, comment: Comment = "", data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Reject a waiting step. The key that started the run cannot."""
-    _decide(data_dir, run, step, "REJECT", comment, as_json)
-
-
-def _decide(data_dir: Path | None, run: str, step: str, decision: str, comment: str, as_json: bool) -> None:
-    body = {"decision": decision, "comment": comment}
-    response = Api.of(data_dir).post(f"/api/v1/runs/{run}/approvals/{step}", body)
-    if as_json:
-        write_json(response)
-    else:
-        write(f"{step} of {run} is {response['state'].lower()}: {len(response['votes'])} of {response['quorum']} votes")
 
 
 def _watch(api: Api, run: str, as_json: bool) -> None:

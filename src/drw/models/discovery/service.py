@@ -65,7 +65,6 @@ from drw.models.discovery.governance import history
 from drw.models.discovery.governance.configured import ConfiguredVersions
 from drw.models.discovery.governance.permits import Row
 from drw.models.discovery.governance.promotions import Promotions
-from drw.models.discovery.governance.second_person import SecondPerson
 from drw.models.discovery.governance.validation import Validations
 from drw.models.discovery.probing.prober import Prober
 from drw.models.discovery.probing.replica_states import ReplicaStates
@@ -82,6 +81,7 @@ from drw.models.discovery.versions.inspector import Inspector
 from drw.models.discovery.versions.registration import Registration, check_evaluation
 from drw.models.discovery.versions.store import VersionStore
 from drw.models.discovery.versions.upload import FileRoutes
+from drw.persons.second_person import SecondPerson
 
 FOLDER_SECONDS = 5.0
 """Interval in which the folders of configured models are checked for changed files."""

@@ -12,14 +12,12 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     HIGH,
     LOW,
     NORMAL,
-    Approval,
     Failure,
     PayloadReference,
     Priority,
     Run,
     Signal,
     Step,
-    Vote,
 )
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.json_messages import json_message, json_value
@@ -35,7 +33,7 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         template_version=row["template_version"],
         state="PAUSED" if row["is_paused"] and row["state"] in ("QUEUED", "RUNNING") else row["state"],
         inputs=json_message(row["inputs"]),
-        output=_value(row["output"]),
+        output=optional_json(row["output"]),
         error=row["error"],
         created_at=timestamp(row["created_at"]),
         ended_at=timestamp(row["ended_at"]),
@@ -82,25 +80,6 @@ def failure(row: dict[str, Any]) -> Failure:
     )
 
 
-def approval(row: dict[str, Any], votes: list[dict[str, Any]]) -> Approval:
-    """Return an approval with its votes."""
-    return Approval(
-        run=row["run"],
-        step=row["step"],
-        template=row["template_name"],
-        title=row["title"],
-        details=_value(row["details"]),
-        quorum=row["quorum"],
-        state=row["state"],
-        deadline=timestamp(row["deadline"]),
-        votes=[
-            Vote(key=vote["key"], decision=vote["decision"], comment=vote["comment"], at=timestamp(vote["at"]))
-            for vote in votes
-        ],
-        started_by=row["started_by"],
-    )
-
-
 def priority(value: Priority) -> int:
     """Return a priority as the journal has it: -1, 0 or 1."""
     return next((number for number, name in PRIORITIES.items() if name == value), 0)
@@ -141,7 +120,7 @@ def _step(row: dict[str, Any]) -> Step:
         error=row["error"],
         started_at=timestamp(row["started_at"]),
         ended_at=timestamp(row["ended_at"]),
-        output=_value(row["output"]),
+        output=optional_json(row["output"]),
         failure_class=row["failure_class"] or None,
         output_payload=_payload(row["output_payload"]),
     )
@@ -151,7 +130,8 @@ def _payload(reference: dict[str, Any] | None) -> PayloadReference | None:
     return None if reference is None else PayloadReference(**reference)
 
 
-def _value(value: Any) -> Json | None:
+def optional_json(value: Any) -> Json | None:
+    """Return a JSON value as a message, or None."""
     return None if value is None else json_message(value)
 
 

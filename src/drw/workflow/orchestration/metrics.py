@@ -8,6 +8,7 @@ from drw.kernel.storage.database import Database
 
 OPEN_RUNS = Gauge("drw_runs_open", "Runs that have not ended, by state.", ["state"])
 ENDED_RUNS = Counter("drw_runs_ended", "Runs that have ended, by outcome.", ["outcome"])
+DELETED_RUNS = Counter("drw_runs_deleted", "Runs that were deleted at the end of their retention.")
 STEP_ATTEMPTS = Counter("drw_steps", "Step attempts, by activity and outcome.", ["activity", "outcome"])
 OLDEST_QUEUED = Gauge("drw_runs_oldest_queued_seconds", "Age of the oldest queued run.")
 PENDING_EVENTS = Gauge("drw_runs_events_waiting", "Events not yet published to the live view of runs.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drw.egress.ip_ranges import Ip
@@ -37,6 +37,10 @@ class Engine(ABC):
     @abstractmethod
     async def cancel_run(self, run: str) -> None:
         """Stop a run permanently."""
+
+    @abstractmethod
+    async def forget_runs(self, runs: Sequence[str]) -> None:
+        """Delete all records of runs that have ended. Idempotent."""
 
     @abstractmethod
     def active_runs(self) -> frozenset[str]:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
 from drw.api.workflow.v1.orchestration_pb2 import PAUSED, QUEUED, RUNNING, ListRunsRequest, RunState
+from drw.kernel import tenancy
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.sql import SQL, Composed
+from drw.kernel.tenancy import Owner
 
 QUERY = SQL(
     "select *, run_is_paused(id) as is_paused from visible_runs(%(org)s, %(desk)s, %(walls)s)"
     " where {} order by created_at desc, id desc limit %(size)s"
 )
+
+
+def reader(caller: Principal, desk: str) -> Principal:
+    """Return the caller as a reader of another desk of its org; empty: its own.
+
+    Raises:
+        Forbidden: it is another desk, and the caller lacks "org:admin".
+    """
+    if not desk or desk == caller.desk:
+        return caller
+    tenancy.check_change(Owner(caller.org, desk))
+    return replace(caller, desk=desk)
 
 
 def query(caller: Principal, request: ListRunsRequest, size: int) -> tuple[Composed, dict[str, Any]]:
@@ -43,6 +59,11 @@ def _conditions(request: ListRunsRequest) -> Iterator[tuple[SQL, dict[str, Any]]
     if request.HasField("created_before"):
         yield SQL("created_at < %(before)s"), {"before": request.created_before.ToDatetime(UTC)}
     if request.input:
-        yield SQL("strpos(lower(inputs::text), lower(%(input)s)) > 0"), {"input": request.input}
+        yield SQL("lower(inputs::text) like %(input)s"), {"input": _pattern(request.input)}
     if request.error:
-        yield SQL("strpos(lower(error), lower(%(error)s)) > 0"), {"error": request.error}
+        yield SQL("error <> '' and lower(error) like %(error)s"), {"error": _pattern(request.error)}
+
+
+def _pattern(text: str) -> str:
+    """Return the pattern of texts that contain this one."""
+    return "%" + re.sub(r"([\\%_])", r"\\\1", text.lower()) + "%"

@@ -29,6 +29,8 @@ CHANNEL = "orchestration_run"
 """Notification channel for started and cancelled runs."""
 
 Row = dict[str, Any]
+PLATFORM_DEFAULT = -1
+"""Retention of a run whose template sets none, in the column `retention_days`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,8 @@ class Runs:
         cursor = await connection.execute(
             "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
             " template_version, inputs, inputs_payload, trace, restart_of, forked_from, from_step, priority, parent,"
-            " depth) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " depth, retention_days)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " on conflict (org, desk, request_id, walls) do nothing returning id",
             (
                 *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
@@ -175,6 +178,7 @@ class Runs:
                 *(kept.run if kept and not kept.is_fork else "", kept.run if kept and kept.is_fork else ""),
                 *(kept.from_step if kept else "", request.priority),
                 *(parent.id if parent else None, parent.depth + 1 if parent else 0),
+                template.retention_days if template.HasField("retention_days") else PLATFORM_DEFAULT,
             ),
         )
         if await cursor.fetchone() is None:

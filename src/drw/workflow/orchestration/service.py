@@ -15,15 +15,26 @@ from drw.api.models.v1.serving_rpc import ServingClient
 from drw.api.rag.v1.documents_rpc import DocumentsClient
 from drw.api.rag.v1.retrieval_rpc import RetrievalClient
 from drw.api.workflow.v1 import orchestration_rpc as contract
-from drw.api.workflow.v1.orchestration_pb2 import (
+from drw.api.workflow.v1.approvals_pb2 import (
     Approval,
-    CancelRunRequest,
+    ApprovalLink,
+    CreateApprovalLinkRequest,
+    CreateDelegationRequest,
     DecideApprovalRequest,
+    Delegation,
+    EndDelegationRequest,
+    ListApprovalsRequest,
+    ListApprovalsResponse,
+    ListDelegationsRequest,
+    ListDelegationsResponse,
+    OpenApprovalLinkRequest,
+    UseApprovalLinkRequest,
+)
+from drw.api.workflow.v1.orchestration_pb2 import (
+    CancelRunRequest,
     ForkRunRequest,
     GetRunPayloadRequest,
     GetRunRequest,
-    ListApprovalsRequest,
-    ListApprovalsResponse,
     ListFailuresRequest,
     ListFailuresResponse,
     ListRunsRequest,
@@ -41,7 +52,13 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     SendSignalRequest,
     Signal,
     StartRunRequest,
-    Vote,
+)
+from drw.api.workflow.v1.retention_pb2 import (
+    Hold,
+    ListHoldsRequest,
+    ListHoldsResponse,
+    PlaceHoldRequest,
+    ReleaseHoldRequest,
 )
 from drw.api.workflow.v1.schedules_pb2 import (
     Backfill,
@@ -75,15 +92,17 @@ from drw.api.workflow.v1.triggers_pb2 import (
 from drw.egress.addresses import InvalidAddress
 from drw.egress.http_hosts import HttpHosts
 from drw.events.publisher import create_tables
-from drw.kernel.errors import ConfigError, InvalidRequest, NotFound, Unavailable
+from drw.kernel.errors import ConfigError, NotFound, Unavailable
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
-from drw.workflow.orchestration import failed_runs, inputs, messages
+from drw.persons.second_person import SecondPerson
+from drw.workflow.orchestration import failed_runs, inputs, messages, run_search
 from drw.workflow.orchestration.activities import Services, python_function
 from drw.workflow.orchestration.activities.http_requests import HttpRequests
-from drw.workflow.orchestration.approvals import Approvals
+from drw.workflow.orchestration.approvals.operations import ApprovalOperations
+from drw.workflow.orchestration.approvals.store import Approvals
 from drw.workflow.orchestration.control import queries
 from drw.workflow.orchestration.control.derived_runs import DerivedRuns
 from drw.workflow.orchestration.control.run_control import RunControl
@@ -103,6 +122,8 @@ from drw.workflow.orchestration.payloads.payload_store import Limits, PayloadSto
 from drw.workflow.orchestration.permissions import PresentPermissions, check_scopes
 from drw.workflow.orchestration.ports import Engine, HttpClient
 from drw.workflow.orchestration.replay.operations import ReplayOperations
+from drw.workflow.orchestration.retention.build import build_retention
+from drw.workflow.orchestration.retention.holds import Holds
 from drw.workflow.orchestration.runs import RunRequest, Runs
 from drw.workflow.orchestration.schedules.build import build_schedules
 from drw.workflow.orchestration.schedules.operations import ScheduleOperations
@@ -122,7 +143,8 @@ class Orchestration(contract.Orchestration):
         self,
         database: Database,
         runs: Runs,
-        approvals: Approvals,
+        approvals: ApprovalOperations,
+        holds: Holds,
         templates: TemplatesClient,
         kills: KillList,
         schedules: ScheduleOperations,
@@ -133,6 +155,7 @@ class Orchestration(contract.Orchestration):
         self._database = database
         self._runs = runs
         self._approvals = approvals
+        self._holds = holds
         self._templates = templates
         self._kills = kills
         self._schedules = schedules
@@ -167,7 +190,7 @@ class Orchestration(contract.Orchestration):
     async def list_runs(self, request: ListRunsRequest, /) -> ListRunsResponse:
         """Return a page of the desk's runs."""
         size = request.page_size or DEFAULT_PAGE_SIZE
-        rows = await self._runs.page(context.caller(), request, size + 1)
+        rows = await self._runs.page(run_search.reader(context.caller(), request.desk), request, size + 1)
         token = rows[size - 1]["id"] if len(rows) > size else ""
         return ListRunsResponse(runs=[messages.run(row, []) for row in rows[:size]], next_page_token=token)
 
@@ -233,19 +256,48 @@ class Orchestration(contract.Orchestration):
         return ListFailuresResponse(failures=[messages.failure(row) for row in rows])
 
     async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
-        """Return the waiting approvals of the desk."""
-        rows = await self._approvals.pending(context.caller())
-        return ListApprovalsResponse(approvals=[messages.approval(*row) for row in rows])
+        """Return the waiting approvals that the caller sees."""
+        return await self._approvals.pending()
 
     async def decide_approval(self, request: DecideApprovalRequest, /) -> Approval:
-        """Record the decision of the caller's key."""
-        if request.decision == Vote.DECISION_UNSPECIFIED:
-            raise InvalidRequest("decision must be APPROVE or REJECT", param="decision")
-        decision = Vote.Decision.Name(request.decision)
-        caller = context.caller()
-        return messages.approval(
-            *await self._approvals.vote(caller, request.run, request.step, decision, request.comment)
-        )
+        """Record the decision of the caller."""
+        return await self._approvals.decide(request)
+
+    async def create_delegation(self, request: CreateDelegationRequest, /) -> Delegation:
+        """Let another person decide for the caller."""
+        return await self._approvals.delegate(request)
+
+    async def list_delegations(self, request: ListDelegationsRequest, /) -> ListDelegationsResponse:
+        """Return the delegations in force of the desk and to the caller."""
+        return await self._approvals.delegations()
+
+    async def end_delegation(self, request: EndDelegationRequest, /) -> Delegation:
+        """End a delegation."""
+        return await self._approvals.end_delegation(request.delegation)
+
+    async def create_approval_link(self, request: CreateApprovalLinkRequest, /) -> ApprovalLink:
+        """Create a link to an approval."""
+        return await self._approvals.create_link(request)
+
+    async def open_approval_link(self, request: OpenApprovalLinkRequest, /) -> Approval:
+        """Return the approval of a link."""
+        return await self._approvals.open_link(request.token)
+
+    async def use_approval_link(self, request: UseApprovalLinkRequest, /) -> Approval:
+        """Decide the approval of a link."""
+        return await self._approvals.use_link(request)
+
+    async def place_hold(self, request: PlaceHoldRequest, /) -> Hold:
+        """Place a legal hold."""
+        return await self._holds.place(request)
+
+    async def list_holds(self, request: ListHoldsRequest, /) -> ListHoldsResponse:
+        """Return the legal holds of the desk and the org."""
+        return await self._holds.page(include_released=request.all)
+
+    async def release_hold(self, request: ReleaseHoldRequest, /) -> Hold:
+        """Release a legal hold."""
+        return await self._holds.release(request)
 
     async def create_schedule(self, request: CreateScheduleRequest, /) -> Schedule:
         """Create a schedule."""
@@ -324,6 +376,9 @@ async def build(scope: ServiceContext) -> Orchestration:
     services = _services(scope, settings, lease)
     runs = Runs(database, scope.audit(), settings.max_open_runs, payloads)
     approvals = Approvals(database, scope.audit())
+    authentication = scope.client(AuthenticationClient) if scope.has("authentication") else None
+    permissions = PresentPermissions(authentication)
+    decisions = ApprovalOperations(database, scope.audit(), approvals, SecondPerson(authentication), permissions)
     run_signals = RunSignals(database, scope.audit(), settings.max_run_signals)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
@@ -334,13 +389,23 @@ async def build(scope: ServiceContext) -> Orchestration:
     interpreter = Interpreter(journal, step_executor, waiting, settings.max_concurrent_steps)
     engine_settings = {"dsn": dsn, "executor": settings.executor, "idle_transaction_seconds": settings.lease_seconds}
     engine = scope.make_adapter(Engine, "dbos_engine", engine_settings)  # type: ignore[type-abstract]
-    relay = OutboxRelay(database, scope.client(StateClient))
+    state = scope.client(StateClient)
+    relay = OutboxRelay(database, state)
+    retention = build_retention(scope, settings, database, engine, state, payloads)
     leader = LeaderElection(
-        settings.executor, settings.lease_seconds, database, journal, engine, interpreter, relay, signals, lease
+        settings.executor,
+        settings.lease_seconds,
+        database,
+        journal,
+        engine,
+        interpreter,
+        relay,
+        signals,
+        lease,
+        retention.run,
     )
     scope.background(leader.run)
 
-    permissions = PresentPermissions(scope.client(AuthenticationClient) if scope.has("authentication") else None)
     preparation = Preparation(permissions, templates, kills)
     schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_coordinator)
     triggers = await build_triggers(scope, settings, database, runs, preparation, permissions, templates)
@@ -350,14 +415,17 @@ async def build(scope: ServiceContext) -> Orchestration:
             raise Unavailable(f"the live view of runs is behind: {relay.error_message}")
         if schedules.error_message:
             raise Unavailable(schedules.error_message)
+        if retention.error_message:
+            raise Unavailable(f"expired runs are not deleted: {retention.error_message}")
         role = "leader" if leader.is_leader else "standby"
         return f"{role} as {settings.executor!r}, {leader.active_run_count()} active runs"
 
     scope.describe(describe)
     scope.on_scrape(partial(update_gauges, database))
+    holds = Holds(database, scope.audit())
     control = RunControl(database, scope.audit())
     return Orchestration(
-        database, runs, approvals, templates, kills, schedules.operations, control, run_signals, triggers
+        database, runs, decisions, holds, templates, kills, schedules.operations, control, run_signals, triggers
     )
 
 

@@ -58,3 +58,8 @@ class Settings(Base):
     """Maximum runs that events start one by another, as when the end of a run starts the next one."""
     calendar_overrides: Path | None = None
     """TOML file with changed sessions of exchanges, and freeze windows in which schedules start no runs."""
+    retention_days: int = Field(default=400, ge=0, le=36_500)
+    """Days after which an ended run is deleted; 0: never. `retention_days` of a template takes precedence. A legal hold
+    keeps runs longer, and audit records are never deleted."""
+    retention_interval_seconds: float = Field(default=600, gt=0, le=86_400)
+    """Interval at which the leader deletes expired runs."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from drw.api.workflow.v1.state_pb2 import RunEvent
 from drw.kernel.storage.database import Database
 from drw.workflow.state.ports import RunKey
@@ -34,3 +36,13 @@ class EventLog:
             key.run,
         )
         return [RunEvent.FromString(row["event"]) for row in rows]
+
+    async def delete(self, keys: Sequence[RunKey]) -> None:
+        """Delete all events of these runs. Idempotent."""
+        await self._database.all(
+            "delete from event using unnest(%s::text[], %s::text[], %s::text[]) as gone (org, desk, run)"
+            " where event.org = gone.org and event.desk = gone.desk and event.run = gone.run returning event.run",
+            [key.org for key in keys],
+            [key.desk for key in keys],
+            [key.run for key in keys],
+        )

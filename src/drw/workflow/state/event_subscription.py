@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -40,6 +40,16 @@ class EventSubscriptions:
                 raise Unavailable(f"the event before {event.event_id} of {key.run!r} is missing: publish it first")
         if _ends_run(event):
             await self._view.expire(key, self._settings.retention_seconds)
+
+    async def delete(self, keys: Sequence[RunKey]) -> None:
+        """Delete all events of ended runs. Idempotent.
+
+        Raises:
+            Unavailable: the live view does not answer.
+        """
+        await self._event_log.delete(keys)
+        for key in keys:  # a watcher may have restored it
+            await self._view.expire(key, 0)
 
     async def watch(self, key: RunKey, caller: Principal, number: int) -> AsyncIterator[RunEvent]:
         """Yield the events after this number until the run ends.

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from drw.api.workflow.v1 import state_rpc as contract
-from drw.api.workflow.v1.state_pb2 import PublishRunEventResponse, RunEvent, WatchRunRequest
+from drw.api.workflow.v1.state_pb2 import (
+    DeleteRunEventsRequest,
+    DeleteRunEventsResponse,
+    PublishRunEventResponse,
+    RunEvent,
+    WatchRunRequest,
+)
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
@@ -36,6 +42,11 @@ class State(contract.State):
             )
         await self._subscriptions.publish(RunKey(request.org, request.desk, request.run), request)
         return PublishRunEventResponse()
+
+    async def delete_run_events(self, request: DeleteRunEventsRequest, /) -> DeleteRunEventsResponse:
+        """Delete the events of ended runs."""
+        await self._subscriptions.delete([RunKey(run.org, run.desk, run.run) for run in request.runs])
+        return DeleteRunEventsResponse()
 
 
 async def build(scope: ServiceContext) -> State:

@@ -110,8 +110,16 @@ ACTIVITIES = {
     ),
     "approval": Activity(
         {"title": "string"},
-        {"details": "dyn", "quorum": "int", "deadline_seconds": "int", "if_denied": "string"},
-        {"approved": "bool", "reason": "string", "votes": "list(dyn)"},
+        {
+            "details": "dyn",
+            "form": "map",
+            "quorum": "int",
+            "approvers": "list(string)",
+            "deadline_seconds": "int",
+            "escalation": "list(dyn)",
+            "if_denied": "string",
+        },
+        {"approved": "bool", "reason": "string", "votes": "list(dyn)", "values": "dyn"},
     ),
 }
 """Activities by name. Orchestration implements them; a test compares the two lists."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from drw.api.workflow.v1.templates_pb2 import Block, Input, Node, Template
 from drw.kernel.errors import InvalidRequest
-from drw.workflow.templates import environment_check, node_check, signal_check, yaml_source
+from drw.workflow.templates import approval_check, environment_check, node_check, signal_check, yaml_source
 from drw.workflow.templates.environment_check import Environment
 from drw.workflow.templates.expression_check import condition_of
 from drw.workflow.templates.graph_check import sort_nodes
@@ -52,6 +52,7 @@ def parse(source: bytes, location: str, environment: Environment | None = None) 
         output=template.output if isinstance(template.output, str) else "",
         output_json=_dumps(template.output),
         source=source.decode(),
+        retention_days=template.retention_days,
     )
 
 
@@ -126,6 +127,7 @@ def _json_problems(template: TemplateSource, positions: Positions) -> Iterator[P
         values += [((*path, "with"), node.with_), ((*path, "output"), node.output)]
         values += [((*path, "cases", n, "output"), case.output) for n, case in enumerate(node.cases)]
         values.append(((*path, "output_schema"), node.output_schema))
+        yield from approval_check.problems(node, path, positions)
         if node.compensate:
             values.append(((*path, "compensate", "with"), node.compensate.with_))
         if node.output_schema and (reason := schema_error(node.output_schema)):

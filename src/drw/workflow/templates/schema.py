@@ -85,3 +85,6 @@ class TemplateSource(_Strict):
     inputs: dict[Name, InputSource] = Field(default_factory=dict, max_length=50)
     nodes: list[NodeSource] = Field(min_length=1, max_length=MAX_NODES)
     output: JsonValue
+    retention_days: int | None = Field(
+        default=None, ge=0, le=36_500, description="Days after which an ended run is deleted; 0: never."
+    )

@@ -2,6 +2,8 @@ import datetime
 
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
 from drw.api.workflow.v1 import orchestration_pb2 as _orchestration_pb2
+from drw.api.workflow.v1 import approvals_pb2 as _approvals_pb2
+from drw.api.workflow.v1 import retention_pb2 as _retention_pb2
 from drw.api.workflow.v1 import run_control_pb2 as _run_control_pb2
 from drw.api.workflow.v1 import schedules_pb2 as _schedules_pb2
 from drw.api.workflow.v1 import triggers_pb2 as _triggers_pb2

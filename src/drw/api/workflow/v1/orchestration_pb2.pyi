@@ -1,6 +1,8 @@
 import datetime
 
 from drw.api.kernel.v1 import kernel_pb2 as _kernel_pb2
+from drw.api.workflow.v1 import approvals_pb2 as _approvals_pb2
+from drw.api.workflow.v1 import retention_pb2 as _retention_pb2
 from drw.api.workflow.v1 import run_control_pb2 as _run_control_pb2
 from drw.api.workflow.v1 import schedules_pb2 as _schedules_pb2
 from drw.api.workflow.v1 import triggers_pb2 as _triggers_pb2
@@ -12,6 +14,25 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from drw.api.workflow.v1.approvals_pb2 import ListApprovalsRequest as ListApprovalsRequest
+from drw.api.workflow.v1.approvals_pb2 import ListApprovalsResponse as ListApprovalsResponse
+from drw.api.workflow.v1.approvals_pb2 import DecideApprovalRequest as DecideApprovalRequest
+from drw.api.workflow.v1.approvals_pb2 import Vote as Vote
+from drw.api.workflow.v1.approvals_pb2 import Approval as Approval
+from drw.api.workflow.v1.approvals_pb2 import CreateDelegationRequest as CreateDelegationRequest
+from drw.api.workflow.v1.approvals_pb2 import Delegation as Delegation
+from drw.api.workflow.v1.approvals_pb2 import ListDelegationsRequest as ListDelegationsRequest
+from drw.api.workflow.v1.approvals_pb2 import ListDelegationsResponse as ListDelegationsResponse
+from drw.api.workflow.v1.approvals_pb2 import EndDelegationRequest as EndDelegationRequest
+from drw.api.workflow.v1.approvals_pb2 import CreateApprovalLinkRequest as CreateApprovalLinkRequest
+from drw.api.workflow.v1.approvals_pb2 import ApprovalLink as ApprovalLink
+from drw.api.workflow.v1.approvals_pb2 import OpenApprovalLinkRequest as OpenApprovalLinkRequest
+from drw.api.workflow.v1.approvals_pb2 import UseApprovalLinkRequest as UseApprovalLinkRequest
+from drw.api.workflow.v1.retention_pb2 import Hold as Hold
+from drw.api.workflow.v1.retention_pb2 import PlaceHoldRequest as PlaceHoldRequest
+from drw.api.workflow.v1.retention_pb2 import ListHoldsRequest as ListHoldsRequest
+from drw.api.workflow.v1.retention_pb2 import ListHoldsResponse as ListHoldsResponse
+from drw.api.workflow.v1.retention_pb2 import ReleaseHoldRequest as ReleaseHoldRequest
 from drw.api.workflow.v1.run_control_pb2 import PauseRunRequest as PauseRunRequest
 from drw.api.workflow.v1.run_control_pb2 import ResumeRunRequest as ResumeRunRequest
 from drw.api.workflow.v1.run_control_pb2 import ForkRunRequest as ForkRunRequest
@@ -138,7 +159,7 @@ class Replay(_message.Message):
     def __init__(self, run: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., steps: _Optional[int] = ..., step: _Optional[str] = ..., divergence: _Optional[str] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token", "template", "state", "created_after", "created_before", "input", "error")
+    __slots__ = ("page_size", "page_token", "template", "state", "created_after", "created_before", "input", "error", "desk")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +168,7 @@ class ListRunsRequest(_message.Message):
     CREATED_BEFORE_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    DESK_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
     template: str
@@ -155,7 +177,8 @@ class ListRunsRequest(_message.Message):
     created_before: _timestamp_pb2.Timestamp
     input: str
     error: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., template: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., created_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., input: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+    desk: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., template: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., created_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., input: _Optional[str] = ..., error: _Optional[str] = ..., desk: _Optional[str] = ...) -> None: ...
 
 class ListRunsResponse(_message.Message):
     __slots__ = ("runs", "next_page_token")
@@ -228,84 +251,6 @@ class Failure(_message.Message):
     failed_at: _timestamp_pb2.Timestamp
     restart_of: str
     def __init__(self, number: _Optional[int] = ..., org: _Optional[str] = ..., desk: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., run: _Optional[str] = ..., key: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., step: _Optional[str] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ..., reason: _Optional[str] = ..., error: _Optional[str] = ..., attempts: _Optional[int] = ..., failed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restart_of: _Optional[str] = ...) -> None: ...
-
-class ListApprovalsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class ListApprovalsResponse(_message.Message):
-    __slots__ = ("approvals",)
-    APPROVALS_FIELD_NUMBER: _ClassVar[int]
-    approvals: _containers.RepeatedCompositeFieldContainer[Approval]
-    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ...) -> None: ...
-
-class DecideApprovalRequest(_message.Message):
-    __slots__ = ("run", "step", "decision", "comment")
-    RUN_FIELD_NUMBER: _ClassVar[int]
-    STEP_FIELD_NUMBER: _ClassVar[int]
-    DECISION_FIELD_NUMBER: _ClassVar[int]
-    COMMENT_FIELD_NUMBER: _ClassVar[int]
-    run: str
-    step: str
-    decision: Vote.Decision
-    comment: str
-    def __init__(self, run: _Optional[str] = ..., step: _Optional[str] = ..., decision: _Optional[_Union[Vote.Decision, str]] = ..., comment: _Optional[str] = ...) -> None: ...
-
-class Vote(_message.Message):
-    __slots__ = ("key", "decision", "comment", "at")
-    class Decision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        DECISION_UNSPECIFIED: _ClassVar[Vote.Decision]
-        APPROVE: _ClassVar[Vote.Decision]
-        REJECT: _ClassVar[Vote.Decision]
-    DECISION_UNSPECIFIED: Vote.Decision
-    APPROVE: Vote.Decision
-    REJECT: Vote.Decision
-    KEY_FIELD_NUMBER: _ClassVar[int]
-    DECISION_FIELD_NUMBER: _ClassVar[int]
-    COMMENT_FIELD_NUMBER: _ClassVar[int]
-    AT_FIELD_NUMBER: _ClassVar[int]
-    key: str
-    decision: Vote.Decision
-    comment: str
-    at: _timestamp_pb2.Timestamp
-    def __init__(self, key: _Optional[str] = ..., decision: _Optional[_Union[Vote.Decision, str]] = ..., comment: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
-
-class Approval(_message.Message):
-    __slots__ = ("run", "step", "template", "title", "details", "quorum", "state", "deadline", "votes", "started_by")
-    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        STATE_UNSPECIFIED: _ClassVar[Approval.State]
-        PENDING: _ClassVar[Approval.State]
-        APPROVED: _ClassVar[Approval.State]
-        REJECTED: _ClassVar[Approval.State]
-        EXPIRED: _ClassVar[Approval.State]
-    STATE_UNSPECIFIED: Approval.State
-    PENDING: Approval.State
-    APPROVED: Approval.State
-    REJECTED: Approval.State
-    EXPIRED: Approval.State
-    RUN_FIELD_NUMBER: _ClassVar[int]
-    STEP_FIELD_NUMBER: _ClassVar[int]
-    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
-    TITLE_FIELD_NUMBER: _ClassVar[int]
-    DETAILS_FIELD_NUMBER: _ClassVar[int]
-    QUORUM_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    DEADLINE_FIELD_NUMBER: _ClassVar[int]
-    VOTES_FIELD_NUMBER: _ClassVar[int]
-    STARTED_BY_FIELD_NUMBER: _ClassVar[int]
-    run: str
-    step: str
-    template: str
-    title: str
-    details: _kernel_pb2.Json
-    quorum: int
-    state: Approval.State
-    deadline: _timestamp_pb2.Timestamp
-    votes: _containers.RepeatedCompositeFieldContainer[Vote]
-    started_by: str
-    def __init__(self, run: _Optional[str] = ..., step: _Optional[str] = ..., template: _Optional[str] = ..., title: _Optional[str] = ..., details: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., quorum: _Optional[int] = ..., state: _Optional[_Union[Approval.State, str]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., votes: _Optional[_Iterable[_Union[Vote, _Mapping]]] = ..., started_by: _Optional[str] = ...) -> None: ...
 
 class Step(_message.Message):
     __slots__ = ("id", "state", "attempts", "error", "started_at", "ended_at", "output", "failure_class", "output_payload")

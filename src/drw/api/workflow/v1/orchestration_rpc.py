@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import orchestration_pb2
-from drw.api.workflow.v1.orchestration_pb2 import Approval, CancelRunRequest, DecideApprovalRequest, GetRunRequest, ListApprovalsRequest, ListApprovalsResponse, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, Replay, ReplayRunRequest, RestartRunRequest, Run, RunQuery, StartRunRequest
+from drw.api.workflow.v1.approvals_pb2 import Approval, ApprovalLink, CreateApprovalLinkRequest, CreateDelegationRequest, DecideApprovalRequest, Delegation, EndDelegationRequest, ListApprovalsRequest, ListApprovalsResponse, ListDelegationsRequest, ListDelegationsResponse, OpenApprovalLinkRequest, UseApprovalLinkRequest
+from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, Replay, ReplayRunRequest, RestartRunRequest, Run, RunQuery, StartRunRequest
+from drw.api.workflow.v1.retention_pb2 import Hold, ListHoldsRequest, ListHoldsResponse, PlaceHoldRequest, ReleaseHoldRequest
 from drw.api.workflow.v1.run_control_pb2 import ForkRunRequest, GetRunPayloadRequest, PauseRunRequest, QueryRunRequest, ResumeRunRequest, RetryRunRequest, RunPayload, SendSignalRequest, Signal
 from drw.api.workflow.v1.schedules_pb2 import Backfill, BackfillScheduleRequest, CreateScheduleRequest, DeleteScheduleRequest, DeleteScheduleResponse, GetScheduleRequest, ListSchedulesRequest, ListSchedulesResponse, PauseScheduleRequest, Preview, PreviewScheduleRequest, ResumeScheduleRequest, Schedule
 from drw.api.workflow.v1.triggers_pb2 import CreateTriggerRequest, DeleteTriggerRequest, DeleteTriggerResponse, GetTriggerRequest, ListTriggersRequest, ListTriggersResponse, PauseTriggerRequest, ResumeTriggerRequest, Trigger
@@ -130,12 +132,48 @@ class Orchestration(Servicer):
         raise MethodNotImplemented("ReplayRun")
 
     async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
-        """ListApprovals lists the desk's runs that wait for an approval, oldest first."""
+        """ListApprovals lists the approvals that the caller sees and that wait, oldest first: those of its desk, and those that name its desk or it as an approver."""
         raise MethodNotImplemented("ListApprovals")
 
     async def decide_approval(self, request: DecideApprovalRequest, /) -> Approval:
-        """DecideApproval approves or rejects a waiting step. The key that started the run cannot decide, and each key decides once."""
+        """DecideApproval approves or rejects a waiting step. The person who started the run cannot decide, and each person decides once, with whichever key."""
         raise MethodNotImplemented("DecideApproval")
+
+    async def create_delegation(self, request: CreateDelegationRequest, /) -> Delegation:
+        """CreateDelegation lets another person decide for the caller: about one approval, or about all for a time."""
+        raise MethodNotImplemented("CreateDelegation")
+
+    async def list_delegations(self, request: ListDelegationsRequest, /) -> ListDelegationsResponse:
+        """ListDelegations lists the delegations in force of the caller's desk, and those to the caller, newest first."""
+        raise MethodNotImplemented("ListDelegations")
+
+    async def end_delegation(self, request: EndDelegationRequest, /) -> Delegation:
+        """EndDelegation ends a delegation of the caller or to it, and those that were passed on from it. Votes stay."""
+        raise MethodNotImplemented("EndDelegation")
+
+    async def create_approval_link(self, request: CreateApprovalLinkRequest, /) -> ApprovalLink:
+        """CreateApprovalLink returns a link to one approval for one approver. It does not authenticate: opening it and deciding with it need the key of that approver."""
+        raise MethodNotImplemented("CreateApprovalLink")
+
+    async def open_approval_link(self, request: OpenApprovalLinkRequest, /) -> Approval:
+        """OpenApprovalLink returns the approval of a link."""
+        raise MethodNotImplemented("OpenApprovalLink")
+
+    async def use_approval_link(self, request: UseApprovalLinkRequest, /) -> Approval:
+        """UseApprovalLink decides the approval of a link. A link decides once."""
+        raise MethodNotImplemented("UseApprovalLink")
+
+    async def place_hold(self, request: PlaceHoldRequest, /) -> Hold:
+        """PlaceHold puts a run, a template, the desk or the org on legal hold: retention deletes none of its runs."""
+        raise MethodNotImplemented("PlaceHold")
+
+    async def list_holds(self, request: ListHoldsRequest, /) -> ListHoldsResponse:
+        """ListHolds lists the legal holds of the caller's desk and org, newest first."""
+        raise MethodNotImplemented("ListHolds")
+
+    async def release_hold(self, request: ReleaseHoldRequest, /) -> Hold:
+        """ReleaseHold releases a legal hold. It has no effect on a released one."""
+        raise MethodNotImplemented("ReleaseHold")
 
 
 class OrchestrationClient(Client):
@@ -284,11 +322,56 @@ class OrchestrationClient(Client):
         return answer
 
     async def list_approvals(self, request: ListApprovalsRequest, /, *, timeout: float | None = None) -> ListApprovalsResponse:
-        """ListApprovals lists the desk's runs that wait for an approval, oldest first."""
+        """ListApprovals lists the approvals that the caller sees and that wait, oldest first: those of its desk, and those that name its desk or it as an approver."""
         answer: ListApprovalsResponse = await self._unary("ListApprovals", request, timeout)
         return answer
 
     async def decide_approval(self, request: DecideApprovalRequest, /, *, timeout: float | None = None) -> Approval:
-        """DecideApproval approves or rejects a waiting step. The key that started the run cannot decide, and each key decides once."""
+        """DecideApproval approves or rejects a waiting step. The person who started the run cannot decide, and each person decides once, with whichever key."""
         answer: Approval = await self._unary("DecideApproval", request, timeout)
+        return answer
+
+    async def create_delegation(self, request: CreateDelegationRequest, /, *, timeout: float | None = None) -> Delegation:
+        """CreateDelegation lets another person decide for the caller: about one approval, or about all for a time."""
+        answer: Delegation = await self._unary("CreateDelegation", request, timeout)
+        return answer
+
+    async def list_delegations(self, request: ListDelegationsRequest, /, *, timeout: float | None = None) -> ListDelegationsResponse:
+        """ListDelegations lists the delegations in force of the caller's desk, and those to the caller, newest first."""
+        answer: ListDelegationsResponse = await self._unary("ListDelegations", request, timeout)
+        return answer
+
+    async def end_delegation(self, request: EndDelegationRequest, /, *, timeout: float | None = None) -> Delegation:
+        """EndDelegation ends a delegation of the caller or to it, and those that were passed on from it. Votes stay."""
+        answer: Delegation = await self._unary("EndDelegation", request, timeout)
+        return answer
+
+    async def create_approval_link(self, request: CreateApprovalLinkRequest, /, *, timeout: float | None = None) -> ApprovalLink:
+        """CreateApprovalLink returns a link to one approval for one approver. It does not authenticate: opening it and deciding with it need the key of that approver."""
+        answer: ApprovalLink = await self._unary("CreateApprovalLink", request, timeout)
+        return answer
+
+    async def open_approval_link(self, request: OpenApprovalLinkRequest, /, *, timeout: float | None = None) -> Approval:
+        """OpenApprovalLink returns the approval of a link."""
+        answer: Approval = await self._unary("OpenApprovalLink", request, timeout)
+        return answer
+
+    async def use_approval_link(self, request: UseApprovalLinkRequest, /, *, timeout: float | None = None) -> Approval:
+        """UseApprovalLink decides the approval of a link. A link decides once."""
+        answer: Approval = await self._unary("UseApprovalLink", request, timeout)
+        return answer
+
+    async def place_hold(self, request: PlaceHoldRequest, /, *, timeout: float | None = None) -> Hold:
+        """PlaceHold puts a run, a template, the desk or the org on legal hold: retention deletes none of its runs."""
+        answer: Hold = await self._unary("PlaceHold", request, timeout)
+        return answer
+
+    async def list_holds(self, request: ListHoldsRequest, /, *, timeout: float | None = None) -> ListHoldsResponse:
+        """ListHolds lists the legal holds of the caller's desk and org, newest first."""
+        answer: ListHoldsResponse = await self._unary("ListHolds", request, timeout)
+        return answer
+
+    async def release_hold(self, request: ReleaseHoldRequest, /, *, timeout: float | None = None) -> Hold:
+        """ReleaseHold releases a legal hold. It has no effect on a released one."""
+        answer: Hold = await self._unary("ReleaseHold", request, timeout)
         return answer

@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64rw/api/workflow/v1/state.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x01\n\x0fWatchRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12U\n\rlast_event_id\x18\x02 \x01(\tB>\x92\xb5\x18:\x1a\x12[0-9]{1,6}|1000000\"$the number of an event, 0 to 1000000\"\xff\x02\n\x08RunEvent\x12U\n\x08\x65vent_id\x18\x01 \x01(\tBC\x92\xb5\x18?\x1a\x17[1-9][0-9]{0,5}|1000000\"$the number of an event, 1 to 1000000\x12\x18\n\x03run\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x18\n\x03org\x18\x03 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x19\n\x04\x64\x65sk\x18\x04 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x15\n\x04step\x18\x05 \x01(\tB\x07\x92\xb5\x18\x03\x10\xc8\x01\x12^\n\x05state\x18\x06 \x01(\tBO\x92\xb5\x18K2\x06queued2\x07started2\x08retrying2\tsucceeded2\x06\x66\x61iled2\tcancelled2\x07waiting2\x07undoing\x12\x17\n\x06\x64\x65tail\x18\x07 \x01(\tB\x07\x92\xb5\x18\x03\x10\xf4\x03\x12&\n\x02\x61t\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x05walls\x18\t \x03(\tB\x06\x92\xb5\x18\x02Hd\"\x19\n\x17PublishRunEventResponse2\xfc\x01\n\x05State\x12\x8d\x01\n\x08WatchRun\x12$.drw.api.workflow.v1.WatchRunRequest\x1a\x1d.drw.api.workflow.v1.RunEvent\":\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x98\xb5\x18\x84\x07\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/runs/{run}:watch0\x01\x12\x63\n\x0fPublishRunEvent\x12\x1d.drw.api.workflow.v1.RunEvent\x1a,.drw.api.workflow.v1.PublishRunEventResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64rw/api/workflow/v1/state.proto\x12\x13\x64rw.api.workflow.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x01\n\x0fWatchRunRequest\x12\x18\n\x03run\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12U\n\rlast_event_id\x18\x02 \x01(\tB>\x92\xb5\x18:\x1a\x12[0-9]{1,6}|1000000\"$the number of an event, 0 to 1000000\"\xff\x02\n\x08RunEvent\x12U\n\x08\x65vent_id\x18\x01 \x01(\tBC\x92\xb5\x18?\x1a\x17[1-9][0-9]{0,5}|1000000\"$the number of an event, 1 to 1000000\x12\x18\n\x03run\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x18\n\x03org\x18\x03 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x19\n\x04\x64\x65sk\x18\x04 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x15\n\x04step\x18\x05 \x01(\tB\x07\x92\xb5\x18\x03\x10\xc8\x01\x12^\n\x05state\x18\x06 \x01(\tBO\x92\xb5\x18K2\x06queued2\x07started2\x08retrying2\tsucceeded2\x06\x66\x61iled2\tcancelled2\x07waiting2\x07undoing\x12\x17\n\x06\x64\x65tail\x18\x07 \x01(\tB\x07\x92\xb5\x18\x03\x10\xf4\x03\x12&\n\x02\x61t\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x05walls\x18\t \x03(\tB\x06\x92\xb5\x18\x02Hd\"\x19\n\x17PublishRunEventResponse\"\xc4\x01\n\x16\x44\x65leteRunEventsRequest\x12M\n\x04runs\x18\x01 \x03(\x0b\x32\x36.drw.api.workflow.v1.DeleteRunEventsRequest.DeletedRunB\x07\x92\xb5\x18\x03H\xe8\x07\x1a[\n\nDeletedRun\x12\x18\n\x03org\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x19\n\x04\x64\x65sk\x18\x02 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\x12\x18\n\x03run\x18\x03 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x10\xc8\x01(\x01\"\x19\n\x17\x44\x65leteRunEventsResponse2\xef\x02\n\x05State\x12\x8d\x01\n\x08WatchRun\x12$.drw.api.workflow.v1.WatchRunRequest\x1a\x1d.drw.api.workflow.v1.RunEvent\":\x90\x02\x01\x8a\xb5\x18\x0eworkflows:read\x98\xb5\x18\x84\x07\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/v1/runs/{run}:watch0\x01\x12\x63\n\x0fPublishRunEvent\x12\x1d.drw.api.workflow.v1.RunEvent\x1a,.drw.api.workflow.v1.PublishRunEventResponse\"\x03\x90\x02\x02\x12q\n\x0f\x44\x65leteRunEvents\x12+.drw.api.workflow.v1.DeleteRunEventsRequest\x1a,.drw.api.workflow.v1.DeleteRunEventsResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,16 +54,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNEVENT'].fields_by_name['detail']._serialized_options = b'\222\265\030\003\020\364\003'
   _globals['_RUNEVENT'].fields_by_name['walls']._loaded_options = None
   _globals['_RUNEVENT'].fields_by_name['walls']._serialized_options = b'\222\265\030\002Hd'
+  _globals['_DELETERUNEVENTSREQUEST_DELETEDRUN'].fields_by_name['org']._loaded_options = None
+  _globals['_DELETERUNEVENTSREQUEST_DELETEDRUN'].fields_by_name['org']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_DELETERUNEVENTSREQUEST_DELETEDRUN'].fields_by_name['desk']._loaded_options = None
+  _globals['_DELETERUNEVENTSREQUEST_DELETEDRUN'].fields_by_name['desk']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_DELETERUNEVENTSREQUEST_DELETEDRUN'].fields_by_name['run']._loaded_options = None
+  _globals['_DELETERUNEVENTSREQUEST_DELETEDRUN'].fields_by_name['run']._serialized_options = b'\222\265\030\007\010\001\020\310\001(\001'
+  _globals['_DELETERUNEVENTSREQUEST'].fields_by_name['runs']._loaded_options = None
+  _globals['_DELETERUNEVENTSREQUEST'].fields_by_name['runs']._serialized_options = b'\222\265\030\003H\350\007'
   _globals['_STATE'].methods_by_name['WatchRun']._loaded_options = None
   _globals['_STATE'].methods_by_name['WatchRun']._serialized_options = b'\220\002\001\212\265\030\016workflows:read\230\265\030\204\007\202\323\344\223\002\032\022\030/api/v1/runs/{run}:watch'
   _globals['_STATE'].methods_by_name['PublishRunEvent']._loaded_options = None
   _globals['_STATE'].methods_by_name['PublishRunEvent']._serialized_options = b'\220\002\002'
+  _globals['_STATE'].methods_by_name['DeleteRunEvents']._loaded_options = None
+  _globals['_STATE'].methods_by_name['DeleteRunEvents']._serialized_options = b'\220\002\002'
   _globals['_WATCHRUNREQUEST']._serialized_start=152
   _globals['_WATCHRUNREQUEST']._serialized_end=282
   _globals['_RUNEVENT']._serialized_start=285
   _globals['_RUNEVENT']._serialized_end=668
   _globals['_PUBLISHRUNEVENTRESPONSE']._serialized_start=670
   _globals['_PUBLISHRUNEVENTRESPONSE']._serialized_end=695
-  _globals['_STATE']._serialized_start=698
-  _globals['_STATE']._serialized_end=950
+  _globals['_DELETERUNEVENTSREQUEST']._serialized_start=698
+  _globals['_DELETERUNEVENTSREQUEST']._serialized_end=894
+  _globals['_DELETERUNEVENTSREQUEST_DELETEDRUN']._serialized_start=803
+  _globals['_DELETERUNEVENTSREQUEST_DELETEDRUN']._serialized_end=894
+  _globals['_DELETERUNEVENTSRESPONSE']._serialized_start=896
+  _globals['_DELETERUNEVENTSRESPONSE']._serialized_end=921
+  _globals['_STATE']._serialized_start=924
+  _globals['_STATE']._serialized_end=1291
 # @@protoc_insertion_point(module_scope)

@@ -44,3 +44,22 @@ class RunEvent(_message.Message):
 class PublishRunEventResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class DeleteRunEventsRequest(_message.Message):
+    __slots__ = ("runs",)
+    class DeletedRun(_message.Message):
+        __slots__ = ("org", "desk", "run")
+        ORG_FIELD_NUMBER: _ClassVar[int]
+        DESK_FIELD_NUMBER: _ClassVar[int]
+        RUN_FIELD_NUMBER: _ClassVar[int]
+        org: str
+        desk: str
+        run: str
+        def __init__(self, org: _Optional[str] = ..., desk: _Optional[str] = ..., run: _Optional[str] = ...) -> None: ...
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[DeleteRunEventsRequest.DeletedRun]
+    def __init__(self, runs: _Optional[_Iterable[_Union[DeleteRunEventsRequest.DeletedRun, _Mapping]]] = ...) -> None: ...
+
+class DeleteRunEventsResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

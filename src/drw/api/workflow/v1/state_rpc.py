@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import state_pb2
-from drw.api.workflow.v1.state_pb2 import PublishRunEventResponse, RunEvent, WatchRunRequest
+from drw.api.workflow.v1.state_pb2 import DeleteRunEventsRequest, DeleteRunEventsResponse, PublishRunEventResponse, RunEvent, WatchRunRequest
 
 
 class State(Servicer):
@@ -21,6 +21,10 @@ class State(Servicer):
     async def publish_run_event(self, request: RunEvent, /) -> PublishRunEventResponse:
         """PublishRunEvent adds an event to a run. It is idempotent."""
         raise MethodNotImplemented("PublishRunEvent")
+
+    async def delete_run_events(self, request: DeleteRunEventsRequest, /) -> DeleteRunEventsResponse:
+        """DeleteRunEvents deletes all events of ended runs."""
+        raise MethodNotImplemented("DeleteRunEvents")
 
 
 class StateClient(Client):
@@ -37,4 +41,9 @@ class StateClient(Client):
     async def publish_run_event(self, request: RunEvent, /, *, timeout: float | None = None) -> PublishRunEventResponse:
         """PublishRunEvent adds an event to a run. It is idempotent."""
         answer: PublishRunEventResponse = await self._unary("PublishRunEvent", request, timeout)
+        return answer
+
+    async def delete_run_events(self, request: DeleteRunEventsRequest, /, *, timeout: float | None = None) -> DeleteRunEventsResponse:
+        """DeleteRunEvents deletes all events of ended runs."""
+        answer: DeleteRunEventsResponse = await self._unary("DeleteRunEvents", request, timeout)
         return answer

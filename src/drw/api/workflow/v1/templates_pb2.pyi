@@ -83,7 +83,7 @@ class Block(_message.Message):
     def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., output_json: _Optional[str] = ..., when: _Optional[str] = ...) -> None: ...
 
 class Template(_message.Message):
-    __slots__ = ("name", "version", "description", "inputs", "nodes", "output", "source", "output_json")
+    __slots__ = ("name", "version", "description", "inputs", "nodes", "output", "source", "output_json", "retention_days")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class Template(_message.Message):
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_JSON_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_DAYS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     description: str
@@ -100,7 +101,8 @@ class Template(_message.Message):
     output: str
     source: str
     output_json: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., description: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., output: _Optional[str] = ..., source: _Optional[str] = ..., output_json: _Optional[str] = ...) -> None: ...
+    retention_days: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., description: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., output: _Optional[str] = ..., source: _Optional[str] = ..., output_json: _Optional[str] = ..., retention_days: _Optional[int] = ...) -> None: ...
 
 class ListTemplatesRequest(_message.Message):
     __slots__ = ()

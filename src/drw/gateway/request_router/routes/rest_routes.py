@@ -12,6 +12,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/approvalLinks",
+        service="orchestration",
+        scopes=("workflows:approve", "workflows:run"),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/approvals",
         service="orchestration",
         scopes=("workflows:read",),
@@ -90,6 +96,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/delegations",
+        service="orchestration",
+        scopes=("workflows:approve", "workflows:read"),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/desks",
         service="authentication",
         scopes=("keys:read", "org:admin"),
@@ -123,6 +135,12 @@ REST_ROUTES = (
         path="/api/v1/health",
         service="health",
         scopes=("platform:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/holds",
+        service="orchestration",
+        scopes=("workflows:hold", "workflows:read"),
         idle_seconds=120,
     ),
     RestRoute(

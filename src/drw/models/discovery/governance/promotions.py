@@ -15,11 +15,11 @@ from drw.kernel.storage.database import Connection
 from drw.models.discovery.aliases import AliasNotFound, OrgAlias
 from drw.models.discovery.governance import history, permits
 from drw.models.discovery.governance.permits import Row
-from drw.models.discovery.governance.second_person import SecondPerson
 from drw.models.discovery.registry import Registry
 from drw.models.discovery.store import AliasStore
 from drw.models.discovery.versions.identity import VersionName
 from drw.models.discovery.versions.store import VersionStore, by_key, locked, visible
+from drw.persons.second_person import SecondPerson
 from drw.routing.permits import ModelNotValidated
 
 PAGE_SIZE = 100

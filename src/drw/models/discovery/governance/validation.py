@@ -11,9 +11,9 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.json_messages import to_json
 from drw.kernel.storage.sql import Jsonb
 from drw.models.discovery.governance.permits import Row
-from drw.models.discovery.governance.second_person import SecondPerson
 from drw.models.discovery.versions.messages import SETTINGS
 from drw.models.discovery.versions.store import VersionStore, by_key, locked, notify
+from drw.persons.second_person import SecondPerson
 from drw.routing import permits
 
 IN_SCOPE_FIELDS = ("purpose", "exposure", "materiality", "limits")

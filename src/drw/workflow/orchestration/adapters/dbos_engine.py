@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, _serialization
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
 
+from drw.kernel.errors import Unavailable
 from drw.kernel.runtime import settings
 from drw.kernel.storage.database import CONNECTION_DEFAULTS
 from drw.workflow.orchestration.ports import Engine, LeadershipLost, RunFunction
@@ -75,6 +77,13 @@ class DbosEngine(Engine):
         await DBOS.cancel_workflow_async(run)
         if task := self._tasks.get(run):
             task.cancel()
+
+    async def forget_runs(self, runs: Sequence[str]) -> None:
+        """Implement the port."""
+        try:
+            await DBOS.delete_workflows_async(list(runs))
+        except SQLAlchemyError as error:
+            raise Unavailable("the records of the engine cannot be deleted", part="postgres") from error
 
     def active_runs(self) -> frozenset[str]:
         """Implement the port."""

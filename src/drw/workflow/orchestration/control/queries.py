@@ -32,9 +32,12 @@ select id, output from (
 ) as small where total <= %s
 """
 WAITING = """
-select id, decision from step where run = %s and state = 'RUNNING' and decision_payload is null
+select step.id, step.decision, approval.deadline
+from step left join approval on approval.run = step.run and approval.step = step.id
+where step.run = %s and step.state = 'RUNNING' and decision_payload is null
 and json_typeof(decision) = 'object' and decision->>'until' is not null order by position limit %s
 """
+"""Open steps that wait. The deadline of an approval moves when it escalates."""
 SIGNALS = "select * from run_signal where run = %s and step is null order by number limit %s"
 
 
@@ -80,5 +83,6 @@ def _waiting(row: Row, nodes: dict[str, Node]) -> WaitingFor:
     node = nodes.get(re.split(r"[./]", re.sub(r"/\d+$", "", row["id"]))[-1], Node())
     name = orjson.loads(node.with_json or "{}").get("signal", "") if node.uses == "wait" else ""
     kind = "signal" if name else KINDS.get(node.uses, "time")
-    deadline = None if kind == "run" else messages.timestamp(datetime.fromisoformat(row["decision"]["until"]))
+    end = row["deadline"] or datetime.fromisoformat(row["decision"]["until"])
+    deadline = None if kind == "run" else messages.timestamp(end)
     return WaitingFor(step=row["id"], kind=kind, name=name, deadline=deadline)

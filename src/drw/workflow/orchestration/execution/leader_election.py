@@ -4,14 +4,16 @@ The leader holds an advisory lock with a lease. Processes with the same name are
 runs of names that no process leads. A leader that is frozen or loses its connection is fenced: its later writes to a
 run are rejected, and it calls no other service.
 
-One of the leaders is the coordinator, which publishes the events of all runs.
+One of the leaders is the coordinator, which publishes the events of all runs and deletes expired ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from drw.kernel.errors import Unavailable
 from drw.kernel.storage import advisory_lock
@@ -51,6 +53,7 @@ class LeaderElection:
         relay: OutboxRelay,
         signals: Signals,
         lease: Lease,
+        retention: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._executor = executor
         self._lease_seconds = lease_seconds
@@ -61,6 +64,7 @@ class LeaderElection:
         self._relay = relay
         self._signals = signals
         self._lease = lease
+        self._retention = retention
         self.is_leader = False
         self.is_coordinator = False
 
@@ -126,7 +130,7 @@ class LeaderElection:
                 async with advisory_lock.acquired(self._database, COORDINATOR, self._lease_seconds) as lock:
                     self.is_coordinator = True
                     try:
-                        await lock.run(self._relay.run())
+                        await lock.run(self._relay.run(), self._retention())
                     finally:
                         self.is_coordinator = False
             await asyncio.sleep(1)

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import orjson
 from pydantic import Field
 
-from drw.kernel.errors import DrwError, InvalidRequest, TooLarge
+from drw.kernel.errors import DrwError, Forbidden, InvalidRequest, TooLarge
 from drw.workflow.orchestration.activities.activity import Arguments, validated
-from drw.workflow.orchestration.approvals import Approvals
+from drw.workflow.orchestration.approvals.arguments import YEAR_SECONDS, ApprovalArguments
+from drw.workflow.orchestration.approvals.store import Approvals
 from drw.workflow.orchestration.compensation.plan import UndoPlan
 from drw.workflow.orchestration.control.run_signals import RunSignals
 from drw.workflow.orchestration.execution import signals
@@ -25,11 +26,9 @@ from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import retry_while_unavailable
 from drw.workflow.orchestration.payloads.payload_store import MAX_INLINE_BYTES
 
-YEAR_SECONDS = 366 * 24 * 3600
 
-
-class NotApproved(DrwError):
-    """An approval was rejected, or its deadline has passed."""
+class NotApproved(Forbidden):
+    """An approval was rejected, or its deadline has passed: a failure of policy."""
 
 
 class SignalLate(DrwError):
@@ -45,16 +44,6 @@ class WaitArguments(Arguments):
     payload_schema: dict[str, Any] = Field(default_factory=dict, alias="schema")
     deadline_seconds: int = Field(default=7 * 24 * 3600, ge=1, le=YEAR_SECONDS)
     if_late: Literal["fail", "continue"] = "fail"
-
-
-class ApprovalArguments(Arguments):
-    """What is to be approved, and by how many."""
-
-    title: str = Field(min_length=1, max_length=500)
-    details: Any = None
-    quorum: int = Field(default=1, ge=1, le=20)
-    deadline_seconds: int = Field(default=7 * 24 * 3600, ge=1, le=YEAR_SECONDS)
-    if_denied: Literal["fail", "continue"] = "fail"
 
 
 class WorkflowArguments(Arguments):
@@ -137,12 +126,15 @@ class WaitingSteps:
     async def _approval(self, run: Run, step: Step, arguments: ApprovalArguments, deadline: datetime) -> Any:
         if (size := len(orjson.dumps(arguments.details))) > MAX_INLINE_BYTES:
             raise TooLarge(f"details has {size} bytes; at most {MAX_INLINE_BYTES}: show a part of it")
-        await retry_while_unavailable(
-            self._approvals.open, run, step.id, arguments.title, arguments.details, arguments.quorum, deadline
-        )
-        output: dict[str, Any] = await self._poll(
-            lambda: self._approvals.outcome(run, step.id), lambda: _seconds_until(deadline)
-        )
+        await retry_while_unavailable(self._approvals.open, run, step.id, arguments, deadline)
+
+        async def decided() -> dict[str, Any] | None:
+            nonlocal deadline
+            outcome = await self._approvals.outcome(run, step.id)
+            deadline = outcome.deadline  # an escalation moves it
+            return outcome.output
+
+        output: dict[str, Any] = await self._poll(decided, lambda: _seconds_until(deadline))
         if not output["approved"] and arguments.if_denied == "fail":
             raise NotApproved(output["reason"])
         return output

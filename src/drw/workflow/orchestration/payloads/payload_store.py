@@ -174,6 +174,9 @@ class PayloadStore:
         """Delete the payloads of runs, and the blobs that no other run of their desk uses; return their number.
 
         Idempotent: after a crash, call it again.
+
+        Raises:
+            Unavailable: a blob cannot be deleted.
         """
         return await self._delete(
             await self._database.all("select run, sha256, org, desk from payload where run = any(%s)", list(runs))
@@ -203,9 +206,15 @@ class PayloadStore:
                     "select from payload where org = %s and desk = %s and sha256 = %s limit 1", tenant
                 )
                 if not used.rowcount:
-                    await self._blobs(row["org"], row["desk"]).remove(row["sha256"])
+                    await self._remove(row)
             count += 1
         return count
+
+    async def _remove(self, row: Mapping[str, Any]) -> None:
+        try:
+            await self._blobs(row["org"], row["desk"]).remove(row["sha256"])
+        except OSError as error:
+            raise Unavailable(f"a payload cannot be deleted: {error.strerror}") from error
 
     async def _bytes(self, owner: Owner, sha256: str) -> bytes:
         data = await asyncio.to_thread(_read, self._blobs(owner.org, owner.desk).path(sha256), sha256)

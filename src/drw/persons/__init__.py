@@ -1,0 +1,1 @@
+"""Comparison of persons: the two-person rule of several services."""

@@ -1,0 +1,1 @@
+"""Approvals: steps that wait for decisions of other persons than the one who started the run."""

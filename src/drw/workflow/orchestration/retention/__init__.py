@@ -1,0 +1,1 @@
+"""Retention: deletes ended runs after their time, unless a legal hold covers them."""
