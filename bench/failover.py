@@ -1,4 +1,4 @@
-"""Results of the failover tests by failure case, as a table: `python -m bench.failover`."""
+"""Failover of model calls by failure case, and of workflow runs by number: `python -m bench.failover`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+from bench import workflow_failover
 
 SUITE = Path(__file__).parent.parent / "tests" / "models" / "failover" / "test_sixteen.py"
 
@@ -60,5 +62,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(prog="bench.failover", description="The sixteen failure cases.").parse_args()
-    sys.exit(main())
+    parser = argparse.ArgumentParser(prog="bench.failover", description="Failover of model calls and workflow runs.")
+    parser.add_argument("what", nargs="?", choices=("models", "workflows"), help="default: both")
+    what = parser.parse_args().what
+    in_time = what == "models" or workflow_failover.main()
+    sys.exit((what != "workflows" and main()) or not in_time)

@@ -189,7 +189,7 @@ class EventType:
     publisher: str
     scope: str
     """The scope that a caller needs to see it, in addition to `events:read`: the one of the resource."""
-    consumers: tuple[str, ...] = ("events",)
+    consumers: tuple[str, ...] = ("events", "orchestration")
 
     @property
     def type(self) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 HEAVY_MODULES = {
-    *("aiohttp", "asyncio", "click", "google.protobuf", "grpc", "httpx", "markdown_it", "numpy", "onnxruntime"),
+    *("aiohttp", "asyncio", "click", "confluent_kafka", "google.protobuf", "google.pubsub_v1", "grpc", "httpx"),
+    *("markdown_it", "numpy", "onnxruntime"),
     *("opentelemetry", "prometheus_client", "psycopg", "pygments", "rich", "starlette"),
 }
 """Pydantic is missing here because typer imports it."""

@@ -28,6 +28,7 @@ def event(number: int, key: str = "acme/research/run/1", type_: str = TYPE) -> E
         walls=("m-and-a", "rates"),
         actor="key_1",
         trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        depth=2,
     )
 
 

@@ -168,6 +168,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         batch = made(f"/v1/vector_stores/{store}/file_batches", json={"file_ids": [file]})["id"]
         key = made("/api/v1/keys", json={"name": "test", "scopes": ["models:read"]})["key"]["id"]
         scopes = ["workflows:run", "documents:read", "documents:write", "models:invoke"]
+        scopes += ["events:read", "workflows:read"]
         of_schedules = {"name": "schedules", "scopes": scopes, "walls": ["m-and-a"]}
         workflow_key = made("/api/v1/keys", json=of_schedules)["key"]["id"]
         line: JsonObject = {"custom_id": "a", "method": "POST", "url": "/v1/completions"}
@@ -180,6 +181,9 @@ def _one_of_everything(url: str) -> dict[str, str]:
         spec = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": [file]}}
         of_year = {"name": "yearly", "spec": spec}
         schedule = made("/api/v1/schedules", json=of_year, headers={"x-drw-key": workflow_key})["id"]
+        on_end = {"event": "run.ended", "filter": "false", "template": "digest", "inputs": {"files": [file]}}
+        of_runs = {"name": "ended", "spec": on_end}
+        trigger = made("/api/v1/triggers", json=of_runs, headers={"x-drw-key": workflow_key})["id"]
         source = "name: own\ndescription: x\nnodes: [{id: a, uses: wait, with: {seconds: 1}}]\noutput: 1\n"
         made("/api/v1/templates/own", "PUT", json={"source": source})
         delegate = {"san": "spiffe://test/delegate", "scopes": ["workflows:approve"], "org": "acme", "desk": "research"}
@@ -208,6 +212,7 @@ def _one_of_everything(url: str) -> dict[str, str]:
         **letter,
         **waiting,
         "schedule": schedule,
+        "trigger": trigger,
         "response_id": response,
         "template": "digest",
         "index": "0",

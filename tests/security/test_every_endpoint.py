@@ -54,6 +54,7 @@ SUBJECTS = (
     *({"subject": "ORG", **org} for org in ({}, ORG)),
     {"subject": "MODEL", "name": MODEL},
 )
+TRIGGER = {"event": "run.ended", "template": "digest", "inputs": {"files": ["{file_id}"]}}
 SCHEDULE = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": ["{file_id}"]}}
 EXPERIMENT = {
     "name": "mine",
@@ -212,6 +213,8 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     ),
     "POST /api/v1/runs": ({"template": "digest", "inputs": {"files": ["{file_id}"]}},),
     "GET /api/v1/events:tail": ({"last_event_id": "0"}, {"last_event_id": "0", "types": "com.drw.ai.run.ended.v1"}),
+    "GET /api/v1/events/parked": ({}, {"type": "com.drw.ai.run.ended.v1"}),
+    "POST /api/v1/events/parked:redrive": ({"all": True}, {"parked": ["1"]}),
     "GET /api/v1/runs": ({}, {"page_token": "{run}"}, {"desk": DESK}),
     "GET /api/v1/runs/{run}": NO_FIELDS,
     "POST /api/v1/runs/{run}:cancel": NO_FIELDS,
@@ -223,6 +226,7 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /api/v1/runs/{run}:fork": ({}, {"inputs": {"files": ["{file_id}"]}}),
     "POST /api/v1/runs/{run}:retry": NO_FIELDS,
     "POST /api/v1/runs/{run}/signals/{signal}": ({"signal_id": "mine", "payload": {"price": 1}},),
+    "GET /api/v1/runs/{run}:replay": NO_FIELDS,
     "POST /api/v1/schedules": ({"name": "mine", "spec": SCHEDULE},),
     "POST /api/v1/schedules:preview": ({"spec": SCHEDULE},),
     "GET /api/v1/schedules": ({}, {"page_token": "{schedule}"}),
@@ -231,6 +235,12 @@ RECIPES: dict[str, tuple[JsonObject, ...]] = {
     "POST /api/v1/schedules/{schedule}:pause": NO_FIELDS,
     "POST /api/v1/schedules/{schedule}:resume": NO_FIELDS,
     "POST /api/v1/schedules/{schedule}:backfill": ({"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"},),
+    "POST /api/v1/triggers": ({"name": "mine", "spec": TRIGGER},),
+    "GET /api/v1/triggers": ({}, {"page_token": "{trigger}"}),
+    "GET /api/v1/triggers/{trigger}": NO_FIELDS,
+    "DELETE /api/v1/triggers/{trigger}": NO_FIELDS,
+    "POST /api/v1/triggers/{trigger}:pause": NO_FIELDS,
+    "POST /api/v1/triggers/{trigger}:resume": NO_FIELDS,
     "GET /api/v1/approvals": NO_FIELDS,
     "POST /api/v1/runs/{run}/approvals/{step}": ({"decision": "APPROVE"}, {"decision": "REJECT"}),
     "POST /api/v1/delegations": (

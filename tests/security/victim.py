@@ -42,6 +42,9 @@ VICTIM_PATHS = (
         "/api/v1/redrives/{redrive}",
         "/api/v1/schedules",
         "/api/v1/schedules/{schedule}",
+        "/api/v1/triggers",
+        "/api/v1/triggers/{trigger}",
+        "/api/v1/events/parked",
         "/api/v1/approvals",
         "/api/v1/delegations",
         "/api/v1/holds?all=true",
@@ -208,6 +211,8 @@ def create_victim(client: httpx.Client, operator: httpx.Client) -> Iterator[Vict
     ids |= create_dead_letter(client, headers(VICTIM, DESK, ids["key"], "platform:admin"))
     spec = {"template": "digest", "cron": "0 0 1 1 *", "inputs": {"files": [ids["file_id"]]}}
     ids["schedule"] = create(client, "/api/v1/schedules", json={"name": "kestrel-schedule", "spec": spec})["id"]
+    on_end = {"event": "run.ended", "filter": "false", "template": "digest", "inputs": {"files": [ids["file_id"]]}}
+    ids["trigger"] = create(client, "/api/v1/triggers", json={"name": "kestrel-trigger", "spec": on_end})["id"]
     identity = headers(VICTIM, DESK, ids["key"], "platform:admin")
     delegate = {"san": "spiffe://kestrel-firm/delegate", "scopes": ["workflows:approve"], **tenant}
     create(operator, "/api/v1/certificates/kestrel-delegate", "PUT", json=delegate)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -46,3 +48,18 @@ def leak(arguments: Mapping[str, Any], step: StepContext) -> dict[str, Any]:
 def crash(arguments: Mapping[str, Any], step: StepContext) -> None:
     """Raise an unexpected error with the arguments."""
     raise RuntimeError(f"cannot log in with {arguments}")
+
+
+async def record(arguments: Mapping[str, Any], step: StepContext) -> dict[str, Any]:
+    """Append the idempotency key to a file, as an effect, and return when no file holds it back."""
+    path = Path(arguments["folder"]) / arguments["name"]
+    with path.with_suffix(".log").open("a") as out:
+        out.write(f"{step.idempotency_key}\n")
+    while path.with_suffix(".gate").exists():
+        await asyncio.sleep(0.02)
+    return {}
+
+
+async def nothing(arguments: Mapping[str, Any], step: StepContext) -> dict[str, Any]:
+    """Return the arguments."""
+    return dict(arguments)

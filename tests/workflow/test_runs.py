@@ -54,7 +54,7 @@ async def test_the_digest_template_summarises_every_file(
         name, content = harness.doubles.documents.put[output["file"]]
         assert output["name"] == name == f"digest-{run.id}.md"
         assert output["text"] == content.decode()
-        assert content.decode().startswith("# Three texts\n\n3 documents.\n\n## 0.txt\n\nText of file-0")
+        assert content.decode().startswith("# Three texts\n\n3 documents.\n\n## 0.txt\n\n> Text of file-0")
         assert {c.key for c in harness.calls.callers} == {caller.key}
         assert {c.desk for c in harness.calls.callers} == {caller.desk}
         assert all(len(prompt) < 3200 for prompt in harness.doubles.serving.prompts)

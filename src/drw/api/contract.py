@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, Self, cast
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
@@ -72,6 +72,10 @@ class Client:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+
+    def wrapped(self, wrap: Callable[[Transport], Transport]) -> Self:
+        """Return a client whose calls pass through a wrapped transport."""
+        return type(self)(wrap(self._transport))
 
     async def _unary(self, name: str, request: Message, timeout: float | None) -> Any:
         return await self._transport.unary(self.contract.methods[name], request, timeout)

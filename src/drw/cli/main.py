@@ -38,6 +38,7 @@ MODULES = {
     "workflow.dead_letters": (USE, "dead-letters"),
     "workflow.holds": (OPERATE, "holds"),
     "workflow.schedules": (USE, "schedules"),
+    "workflow.triggers": (USE, "triggers"),
     "workflow.templates": (USE, "templates"),
     "gateway.keys": (OPERATE, "keys"),
     "gateway.identities": (OPERATE, "whoami orgs desks issuers certificates"),

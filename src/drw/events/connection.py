@@ -48,4 +48,5 @@ async def consume(scope: ServiceContext, database: Database, handlers: Mapping[s
     scope.on_stop(bus.close)
     consumer = Consumer(scope.name, database, bus, {types[name]: handler for name, handler in handlers.items()})
     scope.background(consumer.run)
+    scope.background(consumer.redrive)
     return consumer

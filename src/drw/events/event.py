@@ -43,6 +43,8 @@ class Event:
     actor: str = ""
     trace: str = ""
     """The W3C trace context of the change."""
+    depth: int = 0
+    """How many runs that an event started led to this event, one by another."""
 
     def to_cloudevent(self) -> CloudEvent:
         """Return the event as a CloudEvent."""
@@ -53,6 +55,7 @@ class Event:
             "walls": " ".join(self.walls),
             "actor": self.actor,
             "traceparent": self.trace,
+            "eventdepth": self.depth,
         }
         attributes = {
             "id": self.id,
@@ -91,6 +94,7 @@ class Event:
             walls=tuple(text["walls"].split()),
             actor=text["actor"],
             trace=text["traceparent"],
+            depth=_depth(attributes.get("eventdepth")),
         )
 
     def to_json(self) -> bytes:
@@ -105,6 +109,13 @@ class Event:
             MalformedEvent: the text is not a CloudEvent.
         """
         return cls.from_cloudevent(parsed(lambda: FORMAT.read(CloudEvent, text)))
+
+
+def _depth(value: object) -> int:
+    text = str(value or 0)
+    if not text.isdecimal():
+        raise MalformedEvent(f"eventdepth is {text[:80]!r}; it must be a whole number")
+    return int(text)
 
 
 def parsed(parse: Any) -> BaseCloudEvent:

@@ -42,6 +42,7 @@ class Publisher:
         *,
         walls: Iterable[str] = (),
         key: str = "",
+        depth: int | None = None,
         event_id: str = "",
     ) -> None:
         """Publish an event when the transaction of the connection commits.
@@ -53,6 +54,7 @@ class Publisher:
             owner: the tenant. Callers of other tenants do not see the event.
             walls: the walls of the resource.
             key: events with the same key are delivered in order; default: the subject.
+            depth: how many runs that an event started led to this one; default: that of the request.
             event_id: consumers apply events with the same id once; default: a new id.
 
         Raises:
@@ -77,6 +79,7 @@ class Publisher:
             walls=tuple(sorted(walls)),
             actor=principal.key if principal else "platform",
             trace=telemetry.outgoing_headers().get("traceparent", ""),
+            depth=context.event_depth() if depth is None else depth,
         )
         text = event.to_json()
         if len(text) > MAX_BYTES:

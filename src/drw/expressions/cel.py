@@ -24,11 +24,14 @@ MAX_OPERATORS = 32
 """Maximum number of `+` in one expression. Each can double the size of a text or a list."""
 MAX_RESULT_BYTES = 64 * 1024
 MAX_ITERATIONS = 10_000
-MAX_COST_BYTES = 128 * 1024 * 1024
-"""Maximum product of iterations and bytes of the variables: about a second on one core."""
+MAX_COST_BYTES = 16 * 1024 * 1024
+"""Maximum product of iterations and bytes of the variables: about 0.1 s on one core. The library holds Python's lock
+meanwhile, so that a thread would not help the other runs of the process."""
+ELEMENT_BYTES = 12
+"""Cost of an element of a list or map in addition to its bytes: each iteration of a `map` copies the list so far."""
 
-ROOTS = ("inputs", "steps", "run", "item", "index", "previous")
-"""The variables of an expression."""
+ROOTS = ("inputs", "steps", "run", "item", "index", "previous", "event")
+"""The variables of an expression; `event` only in triggers."""
 
 _COMPREHENSION = re.compile(r"\.\s*(?:map|filter|all|exists|exists_one)\s*\(")
 _NAME = re.compile(r"\s*[A-Za-z_]\w*\s*(?:\.\s*[A-Za-z_]\w*\s*)*")
@@ -54,6 +57,11 @@ def check(expression: str, variables: Mapping[str, str]) -> str:
     """
     env = cel.NewEnv(variables={name: cel_type(of) for name, of in variables.items()})
     return _type_name(_compile(env, expression).return_type())
+
+
+def has_comprehension(expression: str) -> bool:
+    """Return whether an expression iterates over a list or a map."""
+    return bool(_COMPREHENSION.search(expression))
 
 
 def cel_type(name: str) -> cel.Type:
@@ -169,9 +177,9 @@ def _check_cost(expression: str, values: Mapping[str, Any]) -> None:
     comprehensions = len(_COMPREHENSION.findall(expression))
     if not comprehensions:
         return
-    longest = max(len(expression), _longest(values))
-    iterations = min(MAX_ITERATIONS, longest**comprehensions)
-    size = len(orjson.dumps(values))
+    longest, elements = _lengths(values)
+    iterations = min(MAX_ITERATIONS, max(len(expression), longest) ** comprehensions)
+    size = len(orjson.dumps(values)) + ELEMENT_BYTES * elements
     if iterations * size > MAX_COST_BYTES:
         raise TooLarge(
             f"${{{expression}}} is too costly: {iterations} iterations over {size} bytes;"
@@ -179,12 +187,13 @@ def _check_cost(expression: str, values: Mapping[str, Any]) -> None:
         )
 
 
-def _longest(value: Any) -> int:
-    if isinstance(value, dict):
-        return max([len(value), *map(_longest, value.values())])
-    if isinstance(value, list):
-        return max([len(value), *map(_longest, value)])
-    return 0
+def _lengths(value: Any) -> tuple[int, int]:
+    """Return the length of the longest list or map in a value, and the elements of all of them."""
+    if not isinstance(value, dict | list):
+        return 0, 0
+    inner = [_lengths(item) for item in (value.values() if isinstance(value, dict) else value)]
+    longest = max([len(value), *(length for length, _ in inner)])
+    return longest, len(value) + sum(elements for _, elements in inner)
 
 
 class _Converter:

@@ -11,7 +11,9 @@ from drw.kernel.errors import InvalidRequest
 
 _TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[{}]""", re.DOTALL)
 _STRING = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
-_REFERENCE = re.compile(r"(?<![\w.])(?:inputs|steps|run|item|index|previous)\b(?:\s*\.\s*[A-Za-z_]\w*(?!\w|\s*\())*")
+_REFERENCE = re.compile(
+    r"(?<![\w.])(?:inputs|steps|run|item|index|previous|event)\b(?:\s*\.\s*[A-Za-z_]\w*(?!\w|\s*\())*"
+)
 
 _SECRET = re.compile(r"\s*secrets\s*\.\s*([A-Za-z_]\w*)\s*")
 

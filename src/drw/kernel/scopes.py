@@ -18,6 +18,7 @@ SCOPES = {
     "experiments:write": "change experiments",
     "experiments:record": "evaluate experiments, and record exposures and outcomes",
     "events:read": "see events of the event bus",
+    "events:write": "let consumers apply parked events again",
     "audit:read": "read and verify the audit log",
     "keys:read": "list keys, desks, limits and budgets",
     "keys:write": "create and revoke keys",

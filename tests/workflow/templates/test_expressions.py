@@ -58,3 +58,17 @@ def test_a_text_contains_several_placeholders() -> None:
     assert cel.render("${inputs.n} of ${inputs.names}: ${ {'a': '}'}.a }", SCOPE) == '3 of ["a","b"]: }'
     with pytest.raises(InvalidRequest, match="without its '}'"):
         cel.render("${inputs.n", SCOPE)
+
+
+def test_the_cost_of_a_comprehension_grows_with_the_elements_that_it_copies() -> None:
+    def cost(length: int) -> int:
+        return max(length, len(expression)) * (len(f'{{"inputs":{{"list":{items(length)}}}}}') + 12 * (length + 2))
+
+    def items(length: int) -> str:
+        return str([0] * length).replace(" ", "")
+
+    expression = "inputs.list.map(x, x)"
+    longest = max(length for length in range(2_000) if cost(length) <= 16 * 1024 * 1024)
+    assert cel.evaluate(expression, {"inputs": {"list": [0] * longest}}) == [0] * longest
+    with pytest.raises(TooLarge, match=f"{longest + 1} iterations over"):
+        cel.evaluate(expression, {"inputs": {"list": [0] * (longest + 1)}})

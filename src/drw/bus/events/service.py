@@ -11,8 +11,17 @@ from functools import partial
 from prometheus_client import Gauge
 
 from drw.api.bus.v1 import events_rpc as contract
-from drw.api.bus.v1.events_pb2 import Event, TailEventsRequest
+from drw.api.bus.v1.events_pb2 import (
+    Event,
+    ListParkedEventsRequest,
+    ListParkedEventsResponse,
+    RedriveParkedEventsRequest,
+    RedriveParkedEventsResponse,
+    TailEventsRequest,
+)
+from drw.bus.events import parked_events
 from drw.bus.events.event_log import INTERVAL_SECONDS, EventLog
+from drw.bus.events.parked_events import ParkedEvents
 from drw.bus.events.settings import Settings
 from drw.catalog import EVENT_TYPES, consumed_by
 from drw.events.connection import connect, consume
@@ -24,6 +33,7 @@ from drw.kernel.rpc.json_messages import json_message
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.storage.database import Database
 
+DEFAULT_PAGE_SIZE = 50
 TYPES = tuple(event.type for event in EVENT_TYPES)
 WAITING = Gauge("drw_events_waiting", "Events in the outbox that the event bus has not accepted yet.")
 OLDEST = Gauge("drw_events_oldest_seconds", "Age of the oldest event that the event bus has not accepted yet.")
@@ -36,8 +46,9 @@ from (select created_at from bus.outbox where sent_at is null order by id limit 
 class Events(contract.Events):
     """Serves `drw.api.bus.v1.Events`."""
 
-    def __init__(self, log: EventLog, settings: Settings) -> None:
+    def __init__(self, log: EventLog, parked: ParkedEvents, settings: Settings) -> None:
         self._log = log
+        self._parked = parked
         self._settings = settings
         self._tails: Counter[str] = Counter()
 
@@ -70,6 +81,19 @@ class Events(contract.Events):
         finally:
             self._tails[principal.org] -= 1
             self._tails += Counter()  # removes orgs without streams
+
+    async def list_parked_events(self, request: ListParkedEventsRequest, /) -> ListParkedEventsResponse:
+        """Return a page of parked events that the caller can see."""
+        size = request.page_size or DEFAULT_PAGE_SIZE
+        rows = await self._parked.page(context.caller(), request, size + 1)
+        token = str(rows[size - 1]["id"]) if len(rows) > size else ""
+        return ListParkedEventsResponse(
+            events=[parked_events.message(row) for row in rows[:size]], next_page_token=token
+        )
+
+    async def redrive_parked_events(self, request: RedriveParkedEventsRequest, /) -> RedriveParkedEventsResponse:
+        """Let consumers apply parked events again."""
+        return RedriveParkedEventsResponse(events=await self._parked.release(context.caller(), request))
 
     async def clean(self) -> None:
         """Delete old events periodically."""
@@ -109,7 +133,7 @@ async def build(scope: ServiceContext) -> Events:
     bus = connect(scope.profile)
     scope.on_stop(bus.close)
     relay = OutboxRelay(database, bus)
-    service = Events(log, settings)
+    service = Events(log, ParkedEvents(database, scope.audit()), settings)
     retention = Retention(database, scope.profile.bus.replay_seconds)
     for task in (relay.listen, relay.run, retention.run, log.listen, service.clean):
         scope.background(task)

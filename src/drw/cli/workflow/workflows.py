@@ -162,6 +162,28 @@ def cancel_run(run: Run, data_dir: DataDir = None, as_json: Json = False) -> Non
         write(f"{run} undoes its steps" if undoes else f"{run} is {response['state'].lower()}")
 
 
+@runs.command("replay")
+def replay_runs(
+    runs_: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Run ids. Default: the newest.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many of the newest runs.")] = 20,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Check recorded runs against the present code, without any effect; exit with 1 if one diverges."""
+    api = Api.of(data_dir)
+    ids = runs_ or [run["id"] for run in api.pages("/api/v1/runs", "runs", limit=limit)]
+    results = [api.get(f"/api/v1/runs/{run}:replay") for run in ids]
+    if as_json:
+        write_json(results)
+    else:
+        rows = [(r["run"], r["template"], r["steps"], r["divergence"] or "ok") for r in results]
+        write_table(("RUN", "TEMPLATE", "STEPS", ""), rows, "no runs")
+    if any(result["divergence"] for result in results):
+        raise typer.Exit(1)
+
+
 def _watch(api: Api, run: str, as_json: bool) -> None:
     for event in api.events("GET", f"/api/v1/runs/{run}:watch"):
         if not event["event_id"]:

@@ -1,6 +1,8 @@
 """The event bus in Valkey: one stream, one consumer group for each consumer.
 
-One process of a consumer receives at a time, under a lease, so that events stay in order. Valkey can lose its data; the
+One process of a consumer receives at a time, under a lease, so that events stay in order. If a live process loses its
+lease, such as after a pause, the next one receives its events too: the inbox ignores those that were applied, and its
+rows make the second process wait for the first. Valkey can lose its data; the
 relay then sends retained events again.
 """
 
@@ -29,14 +31,17 @@ FIELD = b"e"
 TIMEOUT_SECONDS = 5.0
 MAX_WAIT_SECONDS = 2.0
 BATCH_SIZE = 100
-LEASE_SECONDS = 15
+LEASE_SECONDS = 3.0
+"""Time after which another process of a consumer takes over from a dead or frozen one, with its pending events."""
+RENEW_SECONDS = 0.5
+"""Interval at which a live process extends its lease, also while it applies events for long."""
 CONSUMER = "one"
 """All processes of a group use one name, so that the next one finds the pending events of the last one."""
 
 RECEIVE_SCRIPT = """
 local owner = redis.call('GET', KEYS[2])
 if owner and owner ~= ARGV[1] then return {0, false} end
-redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 local from = '>'
 if not owner or ARGV[5] == '1' then from = '0' end
 local found = redis.call('XREADGROUP', 'GROUP', ARGV[3], 'one', 'COUNT', ARGV[4], 'STREAMS', KEYS[1], from)
@@ -50,6 +55,7 @@ return {1, found}
 
 A single script: a process that was frozen between both would take events from the next owner of the lease.
 """
+RENEW_SCRIPT = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end"
 RELEASE_SCRIPT = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 
@@ -116,6 +122,8 @@ class _ValkeySubscription(Subscription):
         self._pending = True
         self._receive = redis.register_script(RECEIVE_SCRIPT)
         self._release = redis.register_script(RELEASE_SCRIPT)
+        self._renew = redis.register_script(RENEW_SCRIPT)
+        self._renewal = asyncio.create_task(self._renew_lease(), name=f"lease of {consumer}")
 
     async def fetch(self, seconds: float) -> Sequence[Delivery]:
         wait = min(seconds, MAX_WAIT_SECONDS)
@@ -139,12 +147,20 @@ class _ValkeySubscription(Subscription):
             await self._redis.xack(STREAM, self._group, *(delivery.token for delivery in deliveries))
 
     async def close(self) -> None:
+        self._renewal.cancel()
         with suppress(RedisError, OSError, TimeoutError):  # the lease expires
             await self._release(keys=[self._lease_key], args=[self._token])
 
+    async def _renew_lease(self) -> None:
+        """Extend the lease until cancelled, if this process has it. A frozen process does not, and loses it."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            with suppress(RedisError, OSError, TimeoutError):
+                await self._renew(keys=[self._lease_key], args=[self._token, _milliseconds(LEASE_SECONDS)])
+
     async def _read(self) -> tuple[bool, list[Delivery]]:
         """Return whether this process has the lease, and the next events."""
-        arguments: list[Any] = [self._token, LEASE_SECONDS, self._group, BATCH_SIZE, int(self._pending)]
+        arguments: list[Any] = [self._token, _milliseconds(LEASE_SECONDS), self._group, BATCH_SIZE, int(self._pending)]
         try:
             result: Any = await self._receive(keys=[STREAM, self._lease_key], args=arguments)
         except ResponseError as error:
@@ -168,6 +184,10 @@ def connect(profile: Profile) -> ValkeyBus:
     """Return the bus of a profile."""
     consumers = frozenset(consumer for event in EVENT_TYPES for consumer in event.consumers)
     return ValkeyBus(profile.valkey, profile.bus.valkey.max_events, consumers)
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
 
 
 def _delivery(id_: bytes, fields: list[bytes] | None) -> Delivery:

@@ -29,6 +29,11 @@ ATTRIBUTES: Schema = {
     "walls": TEXT | {"description": "The walls of the resource, separated by spaces. Missing: none."},
     "actor": TEXT | {"description": "The key that caused the event."},
     "traceparent": TEXT | {"description": "The W3C trace context of the change."},
+    "eventdepth": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "How many runs that an event started led to this event, one by another. Missing: none.",
+    },
 }
 REQUIRED = ("id", "source", "subject", "time", "dataschema", "partitionkey")
 

@@ -57,6 +57,7 @@ class Principal:
 
 
 _caller: ContextVar[Principal | None] = ContextVar("caller", default=None)
+_event_depth: ContextVar[int] = ContextVar("event_depth", default=0)
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
@@ -84,6 +85,21 @@ def acting_for(principal: Principal | None) -> Iterator[None]:
         yield
     finally:
         _caller.reset(token)
+
+
+def event_depth() -> int:
+    """Return how many runs that an event started led to this request, one by another; 0: none."""
+    return _event_depth.get()
+
+
+@contextmanager
+def at_event_depth(depth: int) -> Iterator[None]:
+    """Set the event depth of the block. Events and runs of the block have it too, so that no loop is endless."""
+    token = _event_depth.set(depth)
+    try:
+        yield
+    finally:
+        _event_depth.reset(token)
 
 
 @contextmanager

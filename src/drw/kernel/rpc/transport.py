@@ -46,6 +46,7 @@ OPERATOR = "operator"
 
 ERROR_KEY = "drw-error-bin"
 CALLER_KEY = "drw-caller-bin"
+DEPTH_KEY = "drw-event-depth"
 SERVICE_KEY = "drw-service"
 
 C = TypeVar("C", bound=Client)
@@ -151,6 +152,8 @@ class GrpcTransport:
         metadata += telemetry.outgoing_headers().items()
         if principal := context.caller_or_none():
             metadata.append((CALLER_KEY, principal.to_wire()))
+        if depth := context.event_depth():
+            metadata.append((DEPTH_KEY, str(depth)))
         return metadata
 
     def _to_error(self, error: grpc.aio.AioRpcError) -> DrwError:
@@ -369,6 +372,7 @@ class _ServedCall:
         self._request = self._stack.enter_context(telemetry.Request(self._service, self._method.name, metadata))
         principal = metadata.get(CALLER_KEY)
         self._stack.enter_context(context.acting_for(context.Principal.from_wire(principal) if principal else None))
+        self._stack.enter_context(context.at_event_depth(int(metadata.get(DEPTH_KEY, 0))))
         self._stack.enter_context(context.deadline(self._context.time_remaining()))
         try:
             _check_permission(self._service, self._caller(str(metadata.get(SERVICE_KEY, ""))))

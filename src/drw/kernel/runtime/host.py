@@ -152,10 +152,15 @@ class Host:
         """Return whether the service runs in this process or in another process of the profile."""
         return service in self._names or any(service in address.services for address in self.profile.processes.values())
 
-    def database(self, schema: str, *, pool_size: int) -> Database:
+    def database(self, schema: str, *, pool_size: int, idle_transaction_seconds: float | None = None) -> Database:
         """Return a schema of the profile's database."""
-        waits = self.profile.migrations == "await"
-        return Database(self.profile.postgres, schema, pool_size=pool_size, await_migrations=waits)
+        return Database(
+            self.profile.postgres,
+            schema,
+            pool_size=pool_size,
+            await_migrations=self.profile.migrations == "await",
+            idle_transaction_seconds=idle_transaction_seconds,
+        )
 
     def audit(self, service: str) -> AuditWriter:
         """Return the writer of a service's audit records."""
@@ -338,19 +343,28 @@ class ServiceContext:
             return adapter(validated(settings, section, f"{self._service.name}.{name}"))
         return adapter()
 
-    async def database(self, *, pool_size: int = 4, required: bool = True) -> Database:
+    async def database(
+        self, *, pool_size: int = 4, required: bool = True, idle_transaction_seconds: float | None = None
+    ) -> Database:
         """Return the PostgreSQL schema of the service, migrated to the newest version.
 
-        `required`: the service is not ready without the database.
+        `required`: the service is not ready without the database. `idle_transaction_seconds`: see `Database`.
         """
-        database = await self.shared_database(self._service.name, self._service.package, pool_size=pool_size)
+        database = await self.shared_database(
+            self._service.name,
+            self._service.package,
+            pool_size=pool_size,
+            idle_transaction_seconds=idle_transaction_seconds,
+        )
         if required:
             self.require_database()
         return database
 
-    async def shared_database(self, schema: str, package: str, *, pool_size: int) -> Database:
+    async def shared_database(
+        self, schema: str, package: str, *, pool_size: int, idle_transaction_seconds: float | None = None
+    ) -> Database:
         """Return a PostgreSQL schema, migrated to the newest version of a package."""
-        database = self._host.database(schema, pool_size=pool_size)
+        database = self._host.database(schema, pool_size=pool_size, idle_transaction_seconds=idle_transaction_seconds)
         await database.start(package)
         self.on_stop(database.stop)
         return database

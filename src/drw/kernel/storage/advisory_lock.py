@@ -1,14 +1,16 @@
 """Session-level advisory locks of PostgreSQL, for leader election and for the liveness of workers.
 
 Each lock has a dedicated connection outside the pool. PostgreSQL releases the lock when the connection ends, so that
-another process takes over from a dead one immediately. A frozen process keeps its connection and its locks: a fence
-must reject its writes after it wakes, and a worker needs a lease that expires.
+another process takes over from a dead one immediately. A frozen process, or one behind a broken network, keeps its
+connection. With a lease, PostgreSQL ends a connection that is silent for that long (`idle_session_timeout`). The holder
+then has to stop by its own clock, and a fence must reject what it still writes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -37,10 +39,16 @@ class LockId:
 
 
 class AdvisoryLock:
-    """A lock that is held until its connection ends."""
+    """A lock that is held until its connection ends, or its lease expires."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, acquired_at: float, lease_seconds: float | None = None) -> None:
         self._connection = connection
+        self._lease_seconds = lease_seconds
+        self._expires_at = acquired_at + lease_seconds if lease_seconds else None
+
+    def has_expired(self) -> bool:
+        """Return whether another process may hold the lock by now."""
+        return self._expires_at is not None and time.monotonic() >= self._expires_at
 
     async def execute(self, query: LiteralString, *args: Any) -> None:
         """Run a statement on the connection of the lock.
@@ -71,33 +79,67 @@ class AdvisoryLock:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self) -> None:
+        seconds = self._lease_seconds
         while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(min(HEARTBEAT_SECONDS, seconds / 4) if seconds else HEARTBEAT_SECONDS)
+            sent_at = time.monotonic()
             await self.execute("select 1")
+            if self.has_expired():  # work may have been refused in the meantime
+                raise database_unavailable()
+            if seconds:
+                self._expires_at = sent_at + seconds
 
 
 @asynccontextmanager
-async def acquired(database: Database, lock: LockId) -> AsyncIterator[AdvisoryLock]:
+async def acquired(database: Database, lock: LockId, lease_seconds: float | None = None) -> AsyncIterator[AdvisoryLock]:
     """Wait for a lock and hold it for the block.
+
+    With a lease, the work of the block must be inside of `AdvisoryLock.run`, which renews it.
+
+    Raises:
+        Unavailable: the database does not respond.
+    """
+    seconds = min(TIMEOUT_SECONDS, lease_seconds / 2) if lease_seconds else TIMEOUT_SECONDS
+    async with database.dedicated_connection(seconds) as connection:
+        if lease_seconds:
+            milliseconds = str(round(lease_seconds * 1000))
+            await connection.execute("select set_config('idle_session_timeout', %s, false)", (milliseconds,))
+        asked_at = time.monotonic()
+        # Polled: a statement that waits would prevent PostgreSQL from vacuuming old rows.
+        while not await _try_acquire(connection, lock):
+            await asyncio.sleep(min(POLL_SECONDS, seconds))
+            asked_at = time.monotonic()
+        try:
+            yield AdvisoryLock(connection, asked_at, lease_seconds)
+        finally:
+            # Released explicitly: PostgreSQL notices a closed connection a moment later.
+            await _release(connection, lock)
+
+
+@asynccontextmanager
+async def try_acquired(database: Database, lock: LockId) -> AsyncIterator[bool]:
+    """Yield whether the lock is held for the block: False if another process holds it.
 
     Raises:
         Unavailable: the database does not respond.
     """
     async with database.dedicated_connection(TIMEOUT_SECONDS) as connection:
-        # Polled: a statement that waits would prevent PostgreSQL from vacuuming old rows.
-        while not await _try_acquire(connection, lock):  # noqa: ASYNC110 - another process holds it
-            await asyncio.sleep(POLL_SECONDS)
+        held = await _try_acquire(connection, lock)
         try:
-            yield AdvisoryLock(connection)
+            yield held
         finally:
-            # Released explicitly: PostgreSQL notices a closed connection a moment later.
-            with suppress(psycopg.OperationalError):
-                await connection.execute("select pg_advisory_unlock(%s, %s)", (lock.kind, lock.number))
+            if held:
+                await _release(connection, lock)
 
 
 async def _try_acquire(connection: Connection, lock: LockId) -> bool:
     cursor = await connection.execute("select pg_try_advisory_lock(%s, %s) as held", (lock.kind, lock.number))
     return bool((await cursor.fetchone() or {})["held"])
+
+
+async def _release(connection: Connection, lock: LockId) -> None:
+    with suppress(psycopg.OperationalError):
+        await connection.execute("select pg_advisory_unlock(%s, %s)", (lock.kind, lock.number))
 
 
 def holders_query(kind: int) -> str:

@@ -7,7 +7,7 @@ import logging
 import os
 import select
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib import resources
 from typing import Any, LiteralString
@@ -16,6 +16,7 @@ import psycopg
 from psycopg import sql
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -66,19 +67,32 @@ class Database:
     """The schema of one service, with a connection pool.
 
     `await_migrations`: wait for missing migrations, which another process applies, instead of applying them.
+    With `idle_transaction_seconds`, PostgreSQL rolls back a transaction whose process is silent for that long, so that
+    a frozen process holds no locks of rows.
 
     Raises:
         ConfigError: `dsn` is not a connection string.
     """
 
-    def __init__(self, dsn: str, schema: str, *, pool_size: int = 4, await_migrations: bool = False) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        schema: str,
+        *,
+        pool_size: int = 4,
+        await_migrations: bool = False,
+        idle_transaction_seconds: float | None = None,
+    ) -> None:
         self._await_migrations = await_migrations
+        options = f"-c search_path={schema},public"
+        if idle_transaction_seconds:
+            options += f" -c idle_in_transaction_session_timeout={round(idle_transaction_seconds * 1000)}"
         self._dsn = _with_connection_defaults(dsn)
         self._schema = schema
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self._dsn,
             connection_class=Connection,
-            kwargs={"row_factory": dict_row, "options": f"-c search_path={schema},public"},
+            kwargs={"row_factory": dict_row, "options": options},
             min_size=0,
             max_size=pool_size,
             timeout=5.0,
@@ -215,9 +229,17 @@ class Database:
             raise database_unavailable() from error
 
     async def all(self, query: LiteralString, *args: Any) -> list[dict[str, Any]]:
-        """Run one query in a transaction, with a pooled connection, and return its rows."""
+        """Run one query in its own transaction, with a pooled connection and one round trip, and return its rows."""
+        return await self.all_named(query, args)
+
+    async def all_named(self, query: LiteralString, values: Sequence[Any] | Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Run one query like `all`, with values by name."""
         async with self.transaction() as connection:
-            return await (await connection.execute(query, args)).fetchall()
+            await connection.set_autocommit(True)
+            try:
+                return await (await connection.execute(query, values)).fetchall()
+            finally:
+                await _end_autocommit(connection)
 
     async def one(self, query: LiteralString, *args: Any) -> dict[str, Any] | None:
         """Run one query like `all`, and return its first row, or None."""
@@ -294,6 +316,14 @@ async def _check_not_closed(connection: Connection) -> None:
     poller.register(connection.fileno(), select.POLLIN)
     if poller.poll(0):
         await AsyncConnectionPool.check_connection(connection)
+
+
+async def _end_autocommit(connection: Connection) -> None:
+    """Prepare a pooled connection for transactions; close it if its statement has not ended."""
+    if connection.pgconn.transaction_status == TransactionStatus.IDLE:
+        await connection.set_autocommit(False)
+    else:
+        await connection.close()
 
 
 async def _is_alive(connection: Connection) -> bool:

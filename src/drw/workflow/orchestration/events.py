@@ -42,7 +42,7 @@ async def add(connection: Connection, run: str, state: str, *, step: str = "", d
 
 async def _publish_end(connection: Connection, run: str, state: str, error: str) -> None:
     cursor = await connection.execute(
-        "select org, desk, walls, template_name, template_version from run where id = %s", (run,)
+        "select org, desk, walls, template_name, template_version, event_depth from run where id = %s", (run,)
     )
     if (row := await cursor.fetchone()) is None:
         return
@@ -53,4 +53,5 @@ async def _publish_end(connection: Connection, run: str, state: str, error: str)
         state=state,
         error=error[:MAX_DETAIL],
     )
-    await EVENTS.publish(connection, event, f"run/{run}", Owner(row["org"], row["desk"]), walls=row["walls"])
+    owner, depth = Owner(row["org"], row["desk"]), row["event_depth"]
+    await EVENTS.publish(connection, event, f"run/{run}", owner, walls=row["walls"], depth=depth)

@@ -52,6 +52,8 @@ def run(row: dict[str, Any], steps: list[dict[str, Any]]) -> Run:
         forked_from=row["forked_from"],
         from_step=row["from_step"],
         forks=row.get("forks", []),
+        trigger=row["trigger"],
+        event=row["event"],
         undo_reason=row["undo_reason"],
     )
 

@@ -13,6 +13,7 @@ STEP_ATTEMPTS = Counter("drw_steps", "Step attempts, by activity and outcome.", 
 OLDEST_QUEUED = Gauge("drw_runs_oldest_queued_seconds", "Age of the oldest queued run.")
 PENDING_EVENTS = Gauge("drw_runs_events_waiting", "Events not yet published to the live view of runs.")
 TICKS = Counter("drw_schedule_ticks", "Occurrences of schedules that were handled, by outcome.", ["outcome"])
+FIRINGS = Counter("drw_trigger_firings", "Events that matched a trigger and were handled, by outcome.", ["outcome"])
 SCHEDULES = Gauge("drw_schedules", "Schedules, by state.", ["state"])
 SCHEDULE_DELAY = Gauge("drw_schedules_delay_seconds", "How long the most overdue occurrence of a schedule has waited.")
 CALENDAR_DAYS = Gauge(

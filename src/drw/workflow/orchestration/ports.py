@@ -31,6 +31,10 @@ class Engine(ABC):
         """Start a run. Idempotent."""
 
     @abstractmethod
+    async def recover_runs(self, executor: str) -> None:
+        """Resume the unfinished runs of another executor, which is dead, in any live one. Idempotent."""
+
+    @abstractmethod
     async def cancel_run(self, run: str) -> None:
         """Stop a run permanently."""
 

@@ -14,6 +14,7 @@ from drw.api.workflow.v1.orchestration_pb2 import ListRunsRequest
 from drw.api.workflow.v1.templates_pb2 import Template
 from drw.kernel.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from drw.kernel.observability import telemetry
+from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
@@ -183,6 +184,8 @@ class Runs:
         if await cursor.fetchone() is None:
             return False
         await self._insert_steps(connection, run, template, inputs)
+        if depth := context.event_depth():
+            await connection.execute("update run set event_depth = %s where id = %s", (depth, run))
         if kept:
             await connection.execute(KEEP_STEPS, {"run": run, "old_run": kept.run, "steps": kept.steps})
             await self.payloads.keep(connection, caller, kept.run, run)

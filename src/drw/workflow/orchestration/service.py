@@ -41,6 +41,8 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     ListRunsResponse,
     PauseRunRequest,
     QueryRunRequest,
+    Replay,
+    ReplayRunRequest,
     RestartRunRequest,
     ResumeRunRequest,
     RetryRunRequest,
@@ -76,6 +78,17 @@ from drw.api.workflow.v1.schedules_pb2 import (
 from drw.api.workflow.v1.state_rpc import StateClient
 from drw.api.workflow.v1.templates_pb2 import GetTemplateRequest
 from drw.api.workflow.v1.templates_rpc import TemplatesClient
+from drw.api.workflow.v1.triggers_pb2 import (
+    CreateTriggerRequest,
+    DeleteTriggerRequest,
+    DeleteTriggerResponse,
+    GetTriggerRequest,
+    ListTriggersRequest,
+    ListTriggersResponse,
+    PauseTriggerRequest,
+    ResumeTriggerRequest,
+    Trigger,
+)
 from drw.egress.addresses import InvalidAddress
 from drw.egress.http_hosts import HttpHosts
 from drw.events.publisher import create_tables
@@ -98,6 +111,7 @@ from drw.workflow.orchestration.control.run_signals import RunSignals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.interpreter import Interpreter
 from drw.workflow.orchestration.execution.leader_election import LeaderElection
+from drw.workflow.orchestration.execution.lease import Lease
 from drw.workflow.orchestration.execution.run_journal import RunJournal
 from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import StepExecutor
@@ -107,6 +121,7 @@ from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.payloads.payload_store import Limits, PayloadStore
 from drw.workflow.orchestration.permissions import PresentPermissions, check_scopes
 from drw.workflow.orchestration.ports import Engine, HttpClient
+from drw.workflow.orchestration.replay.operations import ReplayOperations
 from drw.workflow.orchestration.retention.build import build_retention
 from drw.workflow.orchestration.retention.holds import Holds
 from drw.workflow.orchestration.runs import RunRequest, Runs
@@ -115,6 +130,8 @@ from drw.workflow.orchestration.schedules.operations import ScheduleOperations
 from drw.workflow.orchestration.schedules.preparation import Preparation
 from drw.workflow.orchestration.secrets.source import SecretSource
 from drw.workflow.orchestration.settings import Settings
+from drw.workflow.orchestration.triggers.build import build_triggers
+from drw.workflow.orchestration.triggers.operations import TriggerOperations
 
 DEFAULT_PAGE_SIZE = 50
 
@@ -133,6 +150,7 @@ class Orchestration(contract.Orchestration):
         schedules: ScheduleOperations,
         control: RunControl,
         run_signals: RunSignals,
+        triggers: TriggerOperations,
     ) -> None:
         self._database = database
         self._runs = runs
@@ -144,6 +162,8 @@ class Orchestration(contract.Orchestration):
         self._control = control
         self._run_signals = run_signals
         self._derived = DerivedRuns(runs, templates, kills)
+        self._triggers = triggers
+        self._replays = ReplayOperations(runs)
 
     async def start_run(self, request: StartRunRequest, /) -> Run:
         """Validate the request and queue the run."""
@@ -225,6 +245,10 @@ class Orchestration(contract.Orchestration):
         caller = context.caller()
         row, _ = await self._runs.get(caller, request.run, steps=False)
         return await queries.query(self._database, row)
+
+    async def replay_run(self, request: ReplayRunRequest, /) -> Replay:
+        """Replay a run of the caller's desk."""
+        return await self._replays.replay(request.run)
 
     async def list_failures(self, request: ListFailuresRequest, /) -> ListFailuresResponse:
         """Return failed runs of all tenants; wait for one if there are none."""
@@ -308,20 +332,48 @@ class Orchestration(contract.Orchestration):
         await self._schedules.delete(request.schedule)
         return DeleteScheduleResponse()
 
+    async def create_trigger(self, request: CreateTriggerRequest, /) -> Trigger:
+        """Create a trigger."""
+        return await self._triggers.create(request)
+
+    async def list_triggers(self, request: ListTriggersRequest, /) -> ListTriggersResponse:
+        """Return a page of the desk's triggers."""
+        return await self._triggers.page(request)
+
+    async def get_trigger(self, request: GetTriggerRequest, /) -> Trigger:
+        """Return a trigger of the caller's desk."""
+        return await self._triggers.get(request.trigger)
+
+    async def pause_trigger(self, request: PauseTriggerRequest, /) -> Trigger:
+        """Pause a trigger."""
+        return await self._triggers.pause(request.trigger)
+
+    async def resume_trigger(self, request: ResumeTriggerRequest, /) -> Trigger:
+        """Resume a trigger."""
+        return await self._triggers.resume(request.trigger)
+
+    async def delete_trigger(self, request: DeleteTriggerRequest, /) -> DeleteTriggerResponse:
+        """Delete a trigger."""
+        await self._triggers.delete(request.trigger)
+        return DeleteTriggerResponse()
+
 
 async def build(scope: ServiceContext) -> Orchestration:
     """Build the service from its settings."""
     settings = scope.settings(Settings)
     dsn = scope.profile.postgres
-    database = await scope.database()
+    database = await scope.database(idle_transaction_seconds=settings.lease_seconds)
     await create_tables(database)
     limits = Limits(settings.max_payload_bytes, settings.max_run_payload_bytes, settings.max_desk_payload_bytes)
     payloads = PayloadStore(database, scope.folder / "payloads", limits)
     scope.background(payloads.run)
     signals = Signals(database)
     queue = QueueLimits(settings.max_active_runs, settings.max_active_runs_per_desk)
-    journal = RunJournal(database, scope.audit(), payloads, signals, queue, settings.max_interruptions)
-    services = _services(scope, settings)
+    journal = RunJournal(
+        database, scope.audit(), payloads, signals, queue, settings.max_interruptions, settings.executor
+    )
+    lease = Lease()
+    services = _services(scope, settings, lease)
     runs = Runs(database, scope.audit(), settings.max_open_runs, payloads)
     approvals = Approvals(database, scope.audit())
     authentication = scope.client(AuthenticationClient) if scope.has("authentication") else None
@@ -330,20 +382,33 @@ async def build(scope: ServiceContext) -> Orchestration:
     run_signals = RunSignals(database, scope.audit(), settings.max_run_signals)
     kills = KillList(scope.client(RequestRouterClient), scope.folder / "kills")
     scope.background(kills.follow)
-    step_executor = StepExecutor(journal, services, settings.initial_retry_seconds, kills)
+    step_executor = StepExecutor(journal, services, settings.initial_retry_seconds, kills, lease)
     templates = scope.client(TemplatesClient)
     children = ChildRuns(database, runs, templates, kills, check_scopes)
     waiting = WaitingSteps(journal, approvals, children, signals, run_signals)
     interpreter = Interpreter(journal, step_executor, waiting, settings.max_concurrent_steps)
-    engine = scope.make_adapter(Engine, "dbos_engine", {"dsn": dsn, "executor": settings.executor})  # type: ignore[type-abstract]
+    engine_settings = {"dsn": dsn, "executor": settings.executor, "idle_transaction_seconds": settings.lease_seconds}
+    engine = scope.make_adapter(Engine, "dbos_engine", engine_settings)  # type: ignore[type-abstract]
     state = scope.client(StateClient)
     relay = OutboxRelay(database, state)
     retention = build_retention(scope, settings, database, engine, state, payloads)
-    leader = LeaderElection(settings.executor, database, journal, engine, interpreter, relay, signals, retention.run)
+    leader = LeaderElection(
+        settings.executor,
+        settings.lease_seconds,
+        database,
+        journal,
+        engine,
+        interpreter,
+        relay,
+        signals,
+        lease,
+        retention.run,
+    )
     scope.background(leader.run)
 
     preparation = Preparation(permissions, templates, kills)
-    schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_leader)
+    schedules = build_schedules(scope, settings, database, runs, preparation, lambda: leader.is_coordinator)
+    triggers = await build_triggers(scope, settings, database, runs, preparation, permissions, templates)
 
     async def describe() -> str:
         if relay.error_message:
@@ -359,10 +424,12 @@ async def build(scope: ServiceContext) -> Orchestration:
     scope.on_scrape(partial(update_gauges, database))
     holds = Holds(database, scope.audit())
     control = RunControl(database, scope.audit())
-    return Orchestration(database, runs, decisions, holds, templates, kills, schedules.operations, control, run_signals)
+    return Orchestration(
+        database, runs, decisions, holds, templates, kills, schedules.operations, control, run_signals, triggers
+    )
 
 
-def _services(scope: ServiceContext, settings: Settings) -> Services:
+def _services(scope: ServiceContext, settings: Settings, lease: Lease) -> Services:
     workflow = scope.profile.workflow
     try:
         hosts = HttpHosts(workflow.http_hosts, workflow.http_networks)
@@ -373,12 +440,12 @@ def _services(scope: ServiceContext, settings: Settings) -> Services:
         raise ConfigError(f"a setting of [workflow] is wrong: {error}") from error
     http_client = scope.make_adapter(HttpClient, "aiohttp_client", {})  # type: ignore[type-abstract]
     return Services(
-        scope.client(DocumentsClient),
-        scope.client(ServingClient),
-        scope.client(RetrievalClient),
+        lease.fenced(scope.client(DocumentsClient)),
+        lease.fenced(scope.client(ServingClient)),
+        lease.fenced(scope.client(RetrievalClient)),
         python_function.load(settings.functions),
-        HttpRequests(http_client, hosts, workflow.http_max_response_bytes),
+        HttpRequests(http_client, hosts, workflow.http_max_response_bytes, lease.check),
         workflow.events,
         secrets,
-        discovery=scope.client(DiscoveryClient) if scope.has("discovery") else None,
+        discovery=lease.fenced(scope.client(DiscoveryClient)) if scope.has("discovery") else None,
     )

@@ -126,7 +126,7 @@ def _visibility(caller: Principal) -> tuple[str, str, list[str]]:
 
 
 def _template(row: dict[str, Any]) -> Template:
-    return parser.parse(str(row["source"]).encode(), row["name"])
+    return parser.parse_stored(str(row["source"]).encode(), row["name"])
 
 
 def _change(row: dict[str, Any]) -> TemplateChange:

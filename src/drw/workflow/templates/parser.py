@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -53,6 +54,16 @@ def parse(source: bytes, location: str, environment: Environment | None = None) 
         source=source.decode(),
         retention_days=template.retention_days,
     )
+
+
+def parse_stored(source: bytes, location: str) -> Template:
+    """Return the template in a source like `parse`, from a cache: parsing costs more than starting a run otherwise."""
+    return Template.FromString(_serialised(source, location))
+
+
+@lru_cache(maxsize=500)
+def _serialised(source: bytes, location: str) -> bytes:
+    return parse(source, location).SerializeToString()
 
 
 def validate(source: bytes, location: str, environment: Environment | None = None) -> list[Problem]:

@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rw/api/bus/v1/events.proto\x12\x0e\x64rw.api.bus.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x11TailEventsRequest\x12H\n\rlast_event_id\x18\x01 \x01(\tB1\x92\xb5\x18-\x1a\x0b[0-9]{1,18}\"\x1ethe event_id of an event, or 0\x12\x19\n\x05types\x18\x02 \x03(\tB\n\x92\xb5\x18\x06\x10\x64(\x01H\x14\"\xde\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03org\x18\x07 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x08 \x01(\t\x12\r\n\x05walls\x18\t \x03(\t\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\x12%\n\x04\x64\x61ta\x18\x0b \x01(\x0b\x32\x17.drw.api.kernel.v1.Json2\x86\x01\n\x06\x45vents\x12|\n\nTailEvents\x12!.drw.api.bus.v1.TailEventsRequest\x1a\x15.drw.api.bus.v1.Event\"2\x90\x02\x01\x8a\xb5\x18\x0b\x65vents:read\x98\xb5\x18\x84\x07\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/events:tail0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rw/api/bus/v1/events.proto\x12\x0e\x64rw.api.bus.v1\x1a\x1e\x64rw/api/kernel/v1/kernel.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x11TailEventsRequest\x12H\n\rlast_event_id\x18\x01 \x01(\tB1\x92\xb5\x18-\x1a\x0b[0-9]{1,18}\"\x1ethe event_id of an event, or 0\x12\x19\n\x05types\x18\x02 \x03(\tB\n\x92\xb5\x18\x06\x10\x64(\x01H\x14\"\x89\x01\n\x17ListParkedEventsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xf4\x03\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\x92\xb5\x18\x04\x10\x12(\x01\x12\x1a\n\x08\x63onsumer\x18\x03 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\x12\x16\n\x04type\x18\x04 \x01(\tB\x08\x92\xb5\x18\x04\x10\x64(\x01\"`\n\x18ListParkedEventsResponse\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.drw.api.bus.v1.ParkedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9c\x01\n\x1aRedriveParkedEventsRequest\x12=\n\x06parked\x18\x01 \x03(\tB-\x92\xb5\x18)\x1a\x0b[0-9]{1,18}\"\x18the id of a parked eventHd\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12\x1a\n\x08\x63onsumer\x18\x03 \x01(\tB\x08\x92\xb5\x18\x04\x10?(\x01\x12\x16\n\x04type\x18\x04 \x01(\tB\x08\x92\xb5\x18\x04\x10\x64(\x01\"-\n\x1bRedriveParkedEventsResponse\x12\x0e\n\x06\x65vents\x18\x01 \x01(\x05\"\xa0\x02\n\x0bParkedEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\x12\r\n\x05\x65vent\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12-\n\tparked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03org\x18\x08 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\t \x01(\t\x12\r\n\x05walls\x18\n \x03(\t\x12\x11\n\tmalformed\x18\x0b \x01(\x08\x12\x10\n\x08redrives\x18\x0c \x01(\x05\x12\x11\n\tredriving\x18\r \x01(\x08\x12%\n\x04\x64\x61ta\x18\x0e \x01(\x0b\x32\x17.drw.api.kernel.v1.Json\"\xde\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03org\x18\x07 \x01(\t\x12\x0c\n\x04\x64\x65sk\x18\x08 \x01(\t\x12\r\n\x05walls\x18\t \x03(\t\x12\r\n\x05\x61\x63tor\x18\n \x01(\t\x12%\n\x04\x64\x61ta\x18\x0b \x01(\x0b\x32\x17.drw.api.kernel.v1.Json2\xcd\x03\n\x06\x45vents\x12|\n\nTailEvents\x12!.drw.api.bus.v1.TailEventsRequest\x1a\x15.drw.api.bus.v1.Event\"2\x90\x02\x01\x8a\xb5\x18\x0b\x65vents:read\x98\xb5\x18\x84\x07\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/events:tail0\x01\x12\x96\x01\n\x10ListParkedEvents\x12\'.drw.api.bus.v1.ListParkedEventsRequest\x1a(.drw.api.bus.v1.ListParkedEventsResponse\"/\x90\x02\x01\x8a\xb5\x18\x0b\x65vents:read\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/events/parked\x12\xab\x01\n\x13RedriveParkedEvents\x12*.drw.api.bus.v1.RedriveParkedEventsRequest\x1a+.drw.api.bus.v1.RedriveParkedEventsResponse\";\x90\x02\x02\x8a\xb5\x18\x0c\x65vents:write\x82\xd3\xe4\x93\x02\"\"\x1d/api/v1/events/parked:redrive:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,12 +38,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TAILEVENTSREQUEST'].fields_by_name['last_event_id']._serialized_options = b'\222\265\030-\032\013[0-9]{1,18}\"\036the event_id of an event, or 0'
   _globals['_TAILEVENTSREQUEST'].fields_by_name['types']._loaded_options = None
   _globals['_TAILEVENTSREQUEST'].fields_by_name['types']._serialized_options = b'\222\265\030\006\020d(\001H\024'
+  _globals['_LISTPARKEDEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTPARKEDEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\265\030\0058\000@\364\003'
+  _globals['_LISTPARKEDEVENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTPARKEDEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\222\265\030\004\020\022(\001'
+  _globals['_LISTPARKEDEVENTSREQUEST'].fields_by_name['consumer']._loaded_options = None
+  _globals['_LISTPARKEDEVENTSREQUEST'].fields_by_name['consumer']._serialized_options = b'\222\265\030\004\020?(\001'
+  _globals['_LISTPARKEDEVENTSREQUEST'].fields_by_name['type']._loaded_options = None
+  _globals['_LISTPARKEDEVENTSREQUEST'].fields_by_name['type']._serialized_options = b'\222\265\030\004\020d(\001'
+  _globals['_REDRIVEPARKEDEVENTSREQUEST'].fields_by_name['parked']._loaded_options = None
+  _globals['_REDRIVEPARKEDEVENTSREQUEST'].fields_by_name['parked']._serialized_options = b'\222\265\030)\032\013[0-9]{1,18}\"\030the id of a parked eventHd'
+  _globals['_REDRIVEPARKEDEVENTSREQUEST'].fields_by_name['consumer']._loaded_options = None
+  _globals['_REDRIVEPARKEDEVENTSREQUEST'].fields_by_name['consumer']._serialized_options = b'\222\265\030\004\020?(\001'
+  _globals['_REDRIVEPARKEDEVENTSREQUEST'].fields_by_name['type']._loaded_options = None
+  _globals['_REDRIVEPARKEDEVENTSREQUEST'].fields_by_name['type']._serialized_options = b'\222\265\030\004\020d(\001'
   _globals['_EVENTS'].methods_by_name['TailEvents']._loaded_options = None
   _globals['_EVENTS'].methods_by_name['TailEvents']._serialized_options = b'\220\002\001\212\265\030\013events:read\230\265\030\204\007\202\323\344\223\002\025\022\023/api/v1/events:tail'
+  _globals['_EVENTS'].methods_by_name['ListParkedEvents']._loaded_options = None
+  _globals['_EVENTS'].methods_by_name['ListParkedEvents']._serialized_options = b'\220\002\001\212\265\030\013events:read\202\323\344\223\002\027\022\025/api/v1/events/parked'
+  _globals['_EVENTS'].methods_by_name['RedriveParkedEvents']._loaded_options = None
+  _globals['_EVENTS'].methods_by_name['RedriveParkedEvents']._serialized_options = b'\220\002\002\212\265\030\014events:write\202\323\344\223\002\"\"\035/api/v1/events/parked:redrive:\001*'
   _globals['_TAILEVENTSREQUEST']._serialized_start=142
   _globals['_TAILEVENTSREQUEST']._serialized_end=262
-  _globals['_EVENT']._serialized_start=265
-  _globals['_EVENT']._serialized_end=487
-  _globals['_EVENTS']._serialized_start=490
-  _globals['_EVENTS']._serialized_end=624
+  _globals['_LISTPARKEDEVENTSREQUEST']._serialized_start=265
+  _globals['_LISTPARKEDEVENTSREQUEST']._serialized_end=402
+  _globals['_LISTPARKEDEVENTSRESPONSE']._serialized_start=404
+  _globals['_LISTPARKEDEVENTSRESPONSE']._serialized_end=500
+  _globals['_REDRIVEPARKEDEVENTSREQUEST']._serialized_start=503
+  _globals['_REDRIVEPARKEDEVENTSREQUEST']._serialized_end=659
+  _globals['_REDRIVEPARKEDEVENTSRESPONSE']._serialized_start=661
+  _globals['_REDRIVEPARKEDEVENTSRESPONSE']._serialized_end=706
+  _globals['_PARKEDEVENT']._serialized_start=709
+  _globals['_PARKEDEVENT']._serialized_end=997
+  _globals['_EVENT']._serialized_start=1000
+  _globals['_EVENT']._serialized_end=1222
+  _globals['_EVENTS']._serialized_start=1225
+  _globals['_EVENTS']._serialized_end=1686
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.bus.v1 import events_pb2
-from drw.api.bus.v1.events_pb2 import Event, TailEventsRequest
+from drw.api.bus.v1.events_pb2 import Event, ListParkedEventsRequest, ListParkedEventsResponse, RedriveParkedEventsRequest, RedriveParkedEventsResponse, TailEventsRequest
 
 
 class Events(Servicer):
@@ -17,6 +17,14 @@ class Events(Servicer):
     def tail_events(self, request: TailEventsRequest, /) -> AsyncIterator[Event]:
         """TailEvents streams events of the caller's desk and org; with "org:admin", of all desks of the org; with "platform:admin", of all orgs. Events with walls are visible to callers inside all of them."""
         raise MethodNotImplemented("TailEvents")
+
+    async def list_parked_events(self, request: ListParkedEventsRequest, /) -> ListParkedEventsResponse:
+        """ListParkedEvents lists events that a consumer gave up on, newest first: those of the caller's desk; with "org:admin", of all desks of the org; with "platform:admin", all."""
+        raise MethodNotImplemented("ListParkedEvents")
+
+    async def redrive_parked_events(self, request: RedriveParkedEventsRequest, /) -> RedriveParkedEventsResponse:
+        """RedriveParkedEvents lets consumers apply parked events again. An event that fails again stays parked."""
+        raise MethodNotImplemented("RedriveParkedEvents")
 
 
 class EventsClient(Client):
@@ -29,3 +37,13 @@ class EventsClient(Client):
     ) -> AsyncGenerator[Event, None]:
         """TailEvents streams events of the caller's desk and org; with "org:admin", of all desks of the org; with "platform:admin", of all orgs. Events with walls are visible to callers inside all of them."""
         return self._stream("TailEvents", request, timeout)
+
+    async def list_parked_events(self, request: ListParkedEventsRequest, /, *, timeout: float | None = None) -> ListParkedEventsResponse:
+        """ListParkedEvents lists events that a consumer gave up on, newest first: those of the caller's desk; with "org:admin", of all desks of the org; with "platform:admin", all."""
+        answer: ListParkedEventsResponse = await self._unary("ListParkedEvents", request, timeout)
+        return answer
+
+    async def redrive_parked_events(self, request: RedriveParkedEventsRequest, /, *, timeout: float | None = None) -> RedriveParkedEventsResponse:
+        """RedriveParkedEvents lets consumers apply parked events again. An event that fails again stays parked."""
+        answer: RedriveParkedEventsResponse = await self._unary("RedriveParkedEvents", request, timeout)
+        return answer

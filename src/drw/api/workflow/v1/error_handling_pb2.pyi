@@ -6,6 +6,7 @@ from drw.api.workflow.v1 import approvals_pb2 as _approvals_pb2
 from drw.api.workflow.v1 import retention_pb2 as _retention_pb2
 from drw.api.workflow.v1 import run_control_pb2 as _run_control_pb2
 from drw.api.workflow.v1 import schedules_pb2 as _schedules_pb2
+from drw.api.workflow.v1 import triggers_pb2 as _triggers_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers

@@ -5,6 +5,7 @@ from drw.api.workflow.v1 import approvals_pb2 as _approvals_pb2
 from drw.api.workflow.v1 import retention_pb2 as _retention_pb2
 from drw.api.workflow.v1 import run_control_pb2 as _run_control_pb2
 from drw.api.workflow.v1 import schedules_pb2 as _schedules_pb2
+from drw.api.workflow.v1 import triggers_pb2 as _triggers_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -59,6 +60,17 @@ from drw.api.workflow.v1.schedules_pb2 import ResumeScheduleRequest as ResumeSch
 from drw.api.workflow.v1.schedules_pb2 import BackfillScheduleRequest as BackfillScheduleRequest
 from drw.api.workflow.v1.schedules_pb2 import DeleteScheduleRequest as DeleteScheduleRequest
 from drw.api.workflow.v1.schedules_pb2 import DeleteScheduleResponse as DeleteScheduleResponse
+from drw.api.workflow.v1.triggers_pb2 import TriggerSpec as TriggerSpec
+from drw.api.workflow.v1.triggers_pb2 import Firing as Firing
+from drw.api.workflow.v1.triggers_pb2 import Trigger as Trigger
+from drw.api.workflow.v1.triggers_pb2 import CreateTriggerRequest as CreateTriggerRequest
+from drw.api.workflow.v1.triggers_pb2 import ListTriggersRequest as ListTriggersRequest
+from drw.api.workflow.v1.triggers_pb2 import ListTriggersResponse as ListTriggersResponse
+from drw.api.workflow.v1.triggers_pb2 import GetTriggerRequest as GetTriggerRequest
+from drw.api.workflow.v1.triggers_pb2 import PauseTriggerRequest as PauseTriggerRequest
+from drw.api.workflow.v1.triggers_pb2 import ResumeTriggerRequest as ResumeTriggerRequest
+from drw.api.workflow.v1.triggers_pb2 import DeleteTriggerRequest as DeleteTriggerRequest
+from drw.api.workflow.v1.triggers_pb2 import DeleteTriggerResponse as DeleteTriggerResponse
 
 DESCRIPTOR: _descriptor.FileDescriptor
 PRIORITY_UNSPECIFIED: _run_control_pb2.Priority
@@ -123,6 +135,28 @@ class CancelRunRequest(_message.Message):
     RUN_FIELD_NUMBER: _ClassVar[int]
     run: str
     def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class ReplayRunRequest(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class Replay(_message.Message):
+    __slots__ = ("run", "template", "template_version", "steps", "step", "divergence")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    DIVERGENCE_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    template: str
+    template_version: str
+    steps: int
+    step: str
+    divergence: str
+    def __init__(self, run: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., steps: _Optional[int] = ..., step: _Optional[str] = ..., divergence: _Optional[str] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "template", "state", "created_after", "created_before", "input", "error", "desk")
@@ -241,7 +275,7 @@ class Step(_message.Message):
     def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., attempts: _Optional[int] = ..., error: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., failure_class: _Optional[_Union[FailureClass, str]] = ..., output_payload: _Optional[_Union[_run_control_pb2.PayloadReference, _Mapping]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls", "restart_of", "schedule", "scheduled_for", "undo_reason", "inputs_payload", "output_payload", "priority", "paused_by", "paused_at", "forked_from", "from_step", "forks")
+    __slots__ = ("id", "template", "template_version", "state", "inputs", "output", "error", "created_at", "ended_at", "steps", "desk", "started_by", "walls", "restart_of", "schedule", "scheduled_for", "trigger", "event", "undo_reason", "inputs_payload", "output_payload", "priority", "paused_by", "paused_at", "forked_from", "from_step", "forks")
     ID_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -258,6 +292,8 @@ class Run(_message.Message):
     RESTART_OF_FIELD_NUMBER: _ClassVar[int]
     SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     SCHEDULED_FOR_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
     UNDO_REASON_FIELD_NUMBER: _ClassVar[int]
     INPUTS_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
@@ -283,6 +319,8 @@ class Run(_message.Message):
     restart_of: str
     schedule: str
     scheduled_for: _timestamp_pb2.Timestamp
+    trigger: str
+    event: str
     undo_reason: str
     inputs_payload: _run_control_pb2.PayloadReference
     output_payload: _run_control_pb2.PayloadReference
@@ -292,7 +330,7 @@ class Run(_message.Message):
     forked_from: str
     from_step: str
     forks: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., restart_of: _Optional[str] = ..., schedule: _Optional[str] = ..., scheduled_for: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., undo_reason: _Optional[str] = ..., inputs_payload: _Optional[_Union[_run_control_pb2.PayloadReference, _Mapping]] = ..., output_payload: _Optional[_Union[_run_control_pb2.PayloadReference, _Mapping]] = ..., priority: _Optional[_Union[_run_control_pb2.Priority, str]] = ..., paused_by: _Optional[str] = ..., paused_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., forked_from: _Optional[str] = ..., from_step: _Optional[str] = ..., forks: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., template: _Optional[str] = ..., template_version: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., inputs: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., output: _Optional[_Union[_kernel_pb2.Json, _Mapping]] = ..., error: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., desk: _Optional[str] = ..., started_by: _Optional[str] = ..., walls: _Optional[_Iterable[str]] = ..., restart_of: _Optional[str] = ..., schedule: _Optional[str] = ..., scheduled_for: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trigger: _Optional[str] = ..., event: _Optional[str] = ..., undo_reason: _Optional[str] = ..., inputs_payload: _Optional[_Union[_run_control_pb2.PayloadReference, _Mapping]] = ..., output_payload: _Optional[_Union[_run_control_pb2.PayloadReference, _Mapping]] = ..., priority: _Optional[_Union[_run_control_pb2.Priority, str]] = ..., paused_by: _Optional[str] = ..., paused_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., forked_from: _Optional[str] = ..., from_step: _Optional[str] = ..., forks: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class NodeProgress(_message.Message):
     __slots__ = ("node", "steps")

@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from drw.api.contract import Client, Contract, MethodNotImplemented, Servicer
 from drw.api.workflow.v1 import orchestration_pb2
 from drw.api.workflow.v1.approvals_pb2 import Approval, ApprovalLink, CreateApprovalLinkRequest, CreateDelegationRequest, DecideApprovalRequest, Delegation, EndDelegationRequest, ListApprovalsRequest, ListApprovalsResponse, ListDelegationsRequest, ListDelegationsResponse, OpenApprovalLinkRequest, UseApprovalLinkRequest
-from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, RestartRunRequest, Run, RunQuery, StartRunRequest
+from drw.api.workflow.v1.orchestration_pb2 import CancelRunRequest, GetRunRequest, ListFailuresRequest, ListFailuresResponse, ListRunsRequest, ListRunsResponse, Replay, ReplayRunRequest, RestartRunRequest, Run, RunQuery, StartRunRequest
 from drw.api.workflow.v1.retention_pb2 import Hold, ListHoldsRequest, ListHoldsResponse, PlaceHoldRequest, ReleaseHoldRequest
 from drw.api.workflow.v1.run_control_pb2 import ForkRunRequest, GetRunPayloadRequest, PauseRunRequest, QueryRunRequest, ResumeRunRequest, RetryRunRequest, RunPayload, SendSignalRequest, Signal
 from drw.api.workflow.v1.schedules_pb2 import Backfill, BackfillScheduleRequest, CreateScheduleRequest, DeleteScheduleRequest, DeleteScheduleResponse, GetScheduleRequest, ListSchedulesRequest, ListSchedulesResponse, PauseScheduleRequest, Preview, PreviewScheduleRequest, ResumeScheduleRequest, Schedule
+from drw.api.workflow.v1.triggers_pb2 import CreateTriggerRequest, DeleteTriggerRequest, DeleteTriggerResponse, GetTriggerRequest, ListTriggersRequest, ListTriggersResponse, PauseTriggerRequest, ResumeTriggerRequest, Trigger
 
 
 class Orchestration(Servicer):
@@ -101,6 +102,34 @@ class Orchestration(Servicer):
     async def delete_schedule(self, request: DeleteScheduleRequest, /) -> DeleteScheduleResponse:
         """DeleteSchedule deletes a schedule and its back-fills. Open runs continue."""
         raise MethodNotImplemented("DeleteSchedule")
+
+    async def create_trigger(self, request: CreateTriggerRequest, /) -> Trigger:
+        """CreateTrigger creates a trigger. It needs "events:read" and the scope of the event. The same name and contents return the same trigger."""
+        raise MethodNotImplemented("CreateTrigger")
+
+    async def list_triggers(self, request: ListTriggersRequest, /) -> ListTriggersResponse:
+        """ListTriggers lists the desk's triggers by name."""
+        raise MethodNotImplemented("ListTriggers")
+
+    async def get_trigger(self, request: GetTriggerRequest, /) -> Trigger:
+        """GetTrigger returns a trigger with its latest firings."""
+        raise MethodNotImplemented("GetTrigger")
+
+    async def pause_trigger(self, request: PauseTriggerRequest, /) -> Trigger:
+        """PauseTrigger prevents further runs: events during the pause start none. Open runs continue."""
+        raise MethodNotImplemented("PauseTrigger")
+
+    async def resume_trigger(self, request: ResumeTriggerRequest, /) -> Trigger:
+        """ResumeTrigger starts runs again, first those of the events that waited before the pause."""
+        raise MethodNotImplemented("ResumeTrigger")
+
+    async def delete_trigger(self, request: DeleteTriggerRequest, /) -> DeleteTriggerResponse:
+        """DeleteTrigger deletes a trigger and its waiting events. Open runs continue."""
+        raise MethodNotImplemented("DeleteTrigger")
+
+    async def replay_run(self, request: ReplayRunRequest, /) -> Replay:
+        """ReplayRun executes the control flow of a recorded run with the present code and the run's version of the template, and compares it with the journal. It has no effect: activities return what was recorded."""
+        raise MethodNotImplemented("ReplayRun")
 
     async def list_approvals(self, request: ListApprovalsRequest, /) -> ListApprovalsResponse:
         """ListApprovals lists the approvals that the caller sees and that wait, oldest first: those of its desk, and those that name its desk or it as an approver."""
@@ -255,6 +284,41 @@ class OrchestrationClient(Client):
     async def delete_schedule(self, request: DeleteScheduleRequest, /, *, timeout: float | None = None) -> DeleteScheduleResponse:
         """DeleteSchedule deletes a schedule and its back-fills. Open runs continue."""
         answer: DeleteScheduleResponse = await self._unary("DeleteSchedule", request, timeout)
+        return answer
+
+    async def create_trigger(self, request: CreateTriggerRequest, /, *, timeout: float | None = None) -> Trigger:
+        """CreateTrigger creates a trigger. It needs "events:read" and the scope of the event. The same name and contents return the same trigger."""
+        answer: Trigger = await self._unary("CreateTrigger", request, timeout)
+        return answer
+
+    async def list_triggers(self, request: ListTriggersRequest, /, *, timeout: float | None = None) -> ListTriggersResponse:
+        """ListTriggers lists the desk's triggers by name."""
+        answer: ListTriggersResponse = await self._unary("ListTriggers", request, timeout)
+        return answer
+
+    async def get_trigger(self, request: GetTriggerRequest, /, *, timeout: float | None = None) -> Trigger:
+        """GetTrigger returns a trigger with its latest firings."""
+        answer: Trigger = await self._unary("GetTrigger", request, timeout)
+        return answer
+
+    async def pause_trigger(self, request: PauseTriggerRequest, /, *, timeout: float | None = None) -> Trigger:
+        """PauseTrigger prevents further runs: events during the pause start none. Open runs continue."""
+        answer: Trigger = await self._unary("PauseTrigger", request, timeout)
+        return answer
+
+    async def resume_trigger(self, request: ResumeTriggerRequest, /, *, timeout: float | None = None) -> Trigger:
+        """ResumeTrigger starts runs again, first those of the events that waited before the pause."""
+        answer: Trigger = await self._unary("ResumeTrigger", request, timeout)
+        return answer
+
+    async def delete_trigger(self, request: DeleteTriggerRequest, /, *, timeout: float | None = None) -> DeleteTriggerResponse:
+        """DeleteTrigger deletes a trigger and its waiting events. Open runs continue."""
+        answer: DeleteTriggerResponse = await self._unary("DeleteTrigger", request, timeout)
+        return answer
+
+    async def replay_run(self, request: ReplayRunRequest, /, *, timeout: float | None = None) -> Replay:
+        """ReplayRun executes the control flow of a recorded run with the present code and the run's version of the template, and compares it with the journal. It has no effect: activities return what was recorded."""
+        answer: Replay = await self._unary("ReplayRun", request, timeout)
         return answer
 
     async def list_approvals(self, request: ListApprovalsRequest, /, *, timeout: float | None = None) -> ListApprovalsResponse:

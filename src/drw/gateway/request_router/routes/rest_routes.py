@@ -108,6 +108,12 @@ REST_ROUTES = (
         idle_seconds=120,
     ),
     RestRoute(
+        path="/api/v1/events",
+        service="events",
+        scopes=("events:read", "events:write"),
+        idle_seconds=120,
+    ),
+    RestRoute(
         path="/api/v1/events:tail",
         service="events",
         scopes=("events:read",),
@@ -285,6 +291,12 @@ REST_ROUTES = (
         path="/api/v1/templates:validate",
         service="templates",
         scopes=("workflows:read",),
+        idle_seconds=120,
+    ),
+    RestRoute(
+        path="/api/v1/triggers",
+        service="orchestration",
+        scopes=("workflows:read", "workflows:run"),
         idle_seconds=120,
     ),
     RestRoute(

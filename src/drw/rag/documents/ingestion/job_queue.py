@@ -51,6 +51,8 @@ class Job:
     content_hash: str
     trace: str
     """The traceparent of the request that created the job."""
+    event_depth: int
+    """How many runs that an event started led to that request, one by another."""
     attempts: int
     job: int
     lease: int
@@ -210,7 +212,8 @@ class JobQueue:
             file=job.file, collection=job.collection, content_hash=job.content_hash, unchanged=unchanged, **result
         )
         resource = f"file/{job.file}"
-        await EVENTS.publish(connection, event, resource, Owner(job.org, job.desk), walls=job.walls)
+        owner = Owner(job.org, job.desk)
+        await EVENTS.publish(connection, event, resource, owner, walls=job.walls, depth=job.event_depth)
         await notify(connection, FILES_CHANGED)
 
 

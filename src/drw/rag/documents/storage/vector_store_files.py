@@ -96,6 +96,7 @@ class VectorStoreFiles:
         }
         trace = telemetry.outgoing_headers().get("traceparent", "")
         row |= {"hash": file.content_hash, "attributes": Jsonb(dict(attributes)), "trace": trace}
+        row["event_depth"] = context.event_depth()
         try:
             changed = await _insert_or_update(connection, row)
         except ForeignKeyViolation as error:  # the file was deleted concurrently
@@ -189,10 +190,13 @@ def file_not_in_collection(collection: str, file: str) -> VectorStoreFileNotFoun
 
 
 ATTACH = """
-insert into vector_store_file as a (org, desk, key, collection, file, walls, content_hash, attributes, trace)
-values (%(org)s, %(desk)s, %(key)s, %(collection)s, %(file)s, %(walls)s, %(hash)s, %(attributes)s, %(trace)s)
+insert into vector_store_file as a (org, desk, key, collection, file, walls, content_hash, attributes, trace,
+    event_depth)
+values (%(org)s, %(desk)s, %(key)s, %(collection)s, %(file)s, %(walls)s, %(hash)s, %(attributes)s, %(trace)s,
+    %(event_depth)s)
 on conflict (org, desk, collection, file, walls) do update
 set state = 'in_progress', key = excluded.key, attributes = excluded.attributes, trace = excluded.trace,
+    event_depth = excluded.event_depth,
     error_code = '', error = '', warnings = '[]', unchanged = false, worker = null, attempts = 0, not_before = now(),
     job = nextval('job')
 where a.state in ('failed', 'cancelled')

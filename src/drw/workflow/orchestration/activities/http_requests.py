@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urljoin
@@ -45,12 +45,15 @@ class Target:
 
 
 class HttpRequests:
-    """Sends requests to listed hosts."""
+    """Sends requests to listed hosts. `check_lease` raises if this process may not act for its runs any more."""
 
-    def __init__(self, client: HttpClient, hosts: HttpHosts, max_bytes: int) -> None:
+    def __init__(
+        self, client: HttpClient, hosts: HttpHosts, max_bytes: int, check_lease: Callable[[], None] = lambda: None
+    ) -> None:
         self._client = client
         self._hosts = hosts
         self._max_bytes = max_bytes
+        self._check_lease = check_lease
 
     def parse(self, text: str, query: Mapping[str, Any] | None = None) -> Target:
         """Return a URL with a query.
@@ -89,6 +92,7 @@ class HttpRequests:
         raise InvalidRequest(f"{target.shown!r} redirects more than {MAX_REDIRECTS} times")
 
     async def _exchange(self, request: HttpRequest, seconds: float) -> HttpAnswer:
+        self._check_lease()
         return await self._client.exchange(
             request,
             lambda ip: self._hosts.check_address(request.host, request.port, ip),

@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, _serialization
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from drw.kernel.errors import Unavailable
 from drw.kernel.runtime import settings
+from drw.kernel.storage.database import CONNECTION_DEFAULTS
 from drw.workflow.orchestration.ports import Engine, LeadershipLost, RunFunction
 
 INTERPRETER_VERSION = "interpreter-1"
@@ -33,6 +34,7 @@ class DbosEngine(Engine):
 
         dsn: str
         executor: str
+        idle_transaction_seconds: float = 10.0
         schema_name: str = "orchestration_engine"
         pool_size: int = 5
 
@@ -45,9 +47,13 @@ class DbosEngine(Engine):
         """Implement the port."""
         _disable_pickle()
         await self.migrate()
-        url = _sqlalchemy_url(self._settings.dsn)
+        options = f"-c idle_in_transaction_session_timeout={round(self._settings.idle_transaction_seconds * 1000)}"
+        dsn = CONNECTION_DEFAULTS | conninfo_to_dict(self._settings.dsn) | {"options": options}
+        url = _sqlalchemy_url(make_conninfo("", **dsn))
         DBOS(config=self._config(url))
-        self._workflow = DBOS.workflow(name="run")(self._durable_workflow(run_function))
+        # The run journal bounds interruptions. DBOS would also count those of a run that only waits.
+        durable = DBOS.workflow(name="run", max_recovery_attempts=None)
+        self._workflow = durable(self._durable_workflow(run_function))
         DBOS.launch()  # on this thread, so that recovered runs use this thread's event loop
 
     async def migrate(self) -> None:
@@ -61,6 +67,10 @@ class DbosEngine(Engine):
             return
         with SetWorkflowID(run):  # DBOS ignores an id that it already has
             await DBOS.start_workflow_async(self._workflow, run)
+
+    async def recover_runs(self, executor: str) -> None:
+        """Implement the port."""
+        await asyncio.to_thread(DBOS._recover_pending_workflows, [executor])
 
     async def cancel_run(self, run: str) -> None:
         """Implement the port."""

@@ -39,9 +39,16 @@ with active as (
 )
 update run set dispatched_at = clock_timestamp() where id in (select id from chosen) and state = 'QUEUED'
 """
-DISPATCHED = (
-    "select id from run where state = 'QUEUED' and dispatched_at is not null order by dispatched_at, created_at"
+CLAIM = """
+with claimed as (
+    update run set executor = %(executor)s where id in (
+        select id from run where state = 'QUEUED' and dispatched_at is not null and executor = ''
+        order by dispatched_at, created_at limit %(limit)s for update skip locked
+    ) returning id, dispatched_at, created_at
 )
+select id from claimed order by dispatched_at, created_at
+"""
+"""Takes runs that the queue lets start for one executor."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ class Interpreter:
         attributes = {gen_ai.OPERATION: gen_ai.WORKFLOW, gen_ai.WORKFLOW_NAME: name, "drw.run": run.id}
         with (
             context.acting_for(run.caller),
+            context.at_event_depth(run.event_depth),
             telemetry.span(f"{gen_ai.WORKFLOW} {name}", attributes=attributes, context=parent),
         ):
             try:

@@ -6,10 +6,10 @@ the process dies between the end of a step and the engine's record of it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
-from typing import Any
+from typing import Any, LiteralString
 
 import orjson
 
@@ -18,14 +18,17 @@ from drw.api.workflow.v1.templates_pb2 import Node, Template
 from drw.kernel.errors import DrwError
 from drw.kernel.rpc import context
 from drw.kernel.rpc.context import Principal
+from drw.kernel.storage import advisory_lock
+from drw.kernel.storage.advisory_lock import LockId
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events, failed_runs
 from drw.workflow.orchestration.compensation import steps as undo
 from drw.workflow.orchestration.control.pauses import RunPaused, check_not_paused, once_resumed
-from drw.workflow.orchestration.control.run_queue import DISPATCHED, QUEUE_LOCK, START_NEXT, QueueLimits
+from drw.workflow.orchestration.control.run_queue import CLAIM, QUEUE_LOCK, START_NEXT, QueueLimits
 from drw.workflow.orchestration.execution import output_check, signals
 from drw.workflow.orchestration.execution.signals import Signals
+from drw.workflow.orchestration.execution.statements import ACQUIRE, BEGIN_STEP, END_STEP
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 from drw.workflow.orchestration.payloads.payload_store import PayloadDamaged, PayloadStore, Reference, Stored
 from drw.workflow.orchestration.ports import LeadershipLost
@@ -50,6 +53,8 @@ class Run:
     """The number of runs above it."""
     inputs_payload: Reference | None = None
     """Reference to all inputs, if they are a payload."""
+    event_depth: int = 0
+    """The number of runs that an event started, one by another, up to this one."""
     undo_state: str = ""
     """The state in which it ends after its steps are undone; empty: it does not undo them."""
     undo_reason: str = ""
@@ -101,6 +106,11 @@ class StepFailure:
     """The name of the error class."""
 
 
+def arguments_digest(arguments: Mapping[str, Any]) -> str:
+    """Return the digest of a step's arguments for the journal."""
+    return digest(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
+
+
 class RunJournal:
     """The tables `run` and `step`, as used by the executor.
 
@@ -116,6 +126,7 @@ class RunJournal:
         notifications: Signals,
         queue_limits: QueueLimits,
         max_interruptions: int = 20,
+        executor: str = "",
     ) -> None:
         self._database = database
         self._audit = audit
@@ -123,13 +134,38 @@ class RunJournal:
         self._notifications = notifications
         self._queue_limits = queue_limits
         self._max_interruptions = max_interruptions
+        self._executor = executor
 
-    async def queued_runs(self) -> list[str]:
-        """Return the queued runs that can start, in the order in which they start."""
+    async def claim_runs(self, limit: int) -> list[str]:
+        """Claim queued runs that can start, and that no other executor has claimed; return them in their order."""
         async with self._database.transaction() as connection:
             await connection.execute("select pg_advisory_xact_lock(%s)", (QUEUE_LOCK,))
             await connection.execute(START_NEXT, self._queue_limits.parameters())
-            return [row["id"] for row in await (await connection.execute(DISPATCHED)).fetchall()]
+            cursor = await connection.execute(CLAIM, {"executor": self._executor, "limit": limit})
+            return [row["id"] for row in await cursor.fetchall()]
+
+    async def fence_runs(self, executor: str) -> None:
+        """Reject later writes of an executor that has lost its runs, and return those that it only claimed."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "update run set fence = fence + (state = 'RUNNING')::int,"
+                " executor = case when state = 'QUEUED' then '' else executor end"
+                " where executor = %s and state in ('QUEUED', 'RUNNING')",
+                (executor,),
+            )
+            await connection.execute("select pg_notify(%s, '')", (RUN_CHANNEL,))
+
+    async def executors_without_leader(self, lock_kind: int) -> list[str]:
+        """Return the other executors that have unfinished runs, and whose lock of this kind nobody holds."""
+        rows = await self._database.all(
+            "select distinct executor from run where state in ('QUEUED', 'RUNNING') and executor not in ('', %s)",
+            self._executor,
+        )
+        if not rows:
+            return []
+        held = {row["number"] for row in await self._database.all(advisory_lock.holders_query(lock_kind))}
+        names = [row["executor"] for row in rows]
+        return [name for name in names if LockId.named(lock_kind, name).number % 2**32 not in held]
 
     async def ended_runs(self, runs: list[str]) -> list[str]:
         """Return those of the runs that have ended."""
@@ -141,13 +177,7 @@ class RunJournal:
     async def acquire(self, run: str) -> Run | None:
         """Take ownership of the run; return None if it has ended."""
         async with self._database.transaction() as connection:
-            cursor = await connection.execute(
-                "update run set fence = fence + 1, state = 'RUNNING',"
-                " interruptions = case when fence = 0 then 0 when paused_at is null then interruptions + 1"
-                " else interruptions end"
-                " where id = %s and state in ('QUEUED', 'RUNNING') returning *",
-                (run,),
-            )
+            cursor = await connection.execute(ACQUIRE, {"executor": self._executor, "run": run})
             if (row := await cursor.fetchone()) is None:
                 return None
             detail = "" if row["fence"] == 1 else "resumed"
@@ -215,30 +245,34 @@ class RunJournal:
     async def release(self, runs: list[str]) -> None:
         """Record that this process stopped these runs on purpose, which is no interruption."""
         await self._database.all(
-            "update run set interruptions = interruptions - 1 where id = any(%s) and state = 'RUNNING' returning id",
+            "update run set interruptions = greatest(-1, interruptions - 1)"
+            " where id = any(%s) and state = 'RUNNING' and executor = %s returning id",
             runs,
+            self._executor,
         )
 
-    async def begin_step(self, run: Run, step: str) -> Attempt:
+    async def begin_step(self, run: Run, step: str, arguments: str = "") -> Attempt:
         """Count an attempt at a step durably, before it starts.
 
         Raises:
             LeadershipLost: this process no longer owns the run.
             PayloadDamaged: the step has succeeded, and its output cannot be read.
         """
-        attempt, reference = await once_resumed(self._notifications, lambda: self._begin_step(run, step))
+        if await self._begin_first(run, step, arguments):
+            return Attempt(1)
+        attempt, reference = await once_resumed(self._notifications, lambda: self._begin_step(run, step, arguments))
         return replace(attempt, output=await self._payloads.load(run.caller, attempt.output, reference))
 
-    async def _begin_step(self, run: Run, step: str) -> tuple[Attempt, dict[str, Any] | None]:
+    async def _begin_step(self, run: Run, step: str, arguments: str) -> tuple[Attempt, dict[str, Any] | None]:
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
             await _add_step(connection, run.id, step)
             cursor = await connection.execute(
-                "update step set attempts = attempts + 1, state = 'RUNNING',"
+                "update step set attempts = attempts + 1, state = 'RUNNING', arguments = %s,"
                 " started_at = coalesce(started_at, clock_timestamp())"
                 " where run = %s and id = %s and state in ('QUEUED', 'RUNNING', 'RETRYING') and not run_is_paused(run)"
                 " returning attempts, old.state as previous",
-                (run.id, step),
+                (arguments, run.id, step),
             )
             if (row := await cursor.fetchone()) is None:
                 return await _finished_attempt(connection, run, step)
@@ -248,7 +282,7 @@ class RunJournal:
             await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": number})
         return Attempt(number, after_interruption=row["previous"] == "RUNNING"), None
 
-    async def open_step(self, run: Run, step: str, decision: Any) -> OpenStep:
+    async def open_step(self, run: Run, step: str, decision: Any, arguments: str = "") -> OpenStep:
         """Record what a control node or a waiting step decided; return what it decided first.
 
         Raises:
@@ -258,7 +292,7 @@ class RunJournal:
         decision_json = orjson.dumps(decision)
         await self._payloads.check(run.caller, run.id, len(decision_json))
         stored = await self._payloads.store(run.caller, run.id, decision_json)
-        row = await once_resumed(self._notifications, lambda: self._open_step(run, step, stored))
+        row = await once_resumed(self._notifications, lambda: self._open_step(run, step, stored, arguments))
         if row is None:
             return OpenStep(decision)
         if row["state"] not in ("RUNNING", "SUCCEEDED", "FAILED"):
@@ -270,23 +304,14 @@ class RunJournal:
             error=row["error"] if row["state"] == "FAILED" else "",
         )
 
-    async def _open_step(self, run: Run, step: str, decision: Stored) -> dict[str, Any] | None:
+    async def _open_step(self, run: Run, step: str, decision: Stored, arguments: str) -> dict[str, Any] | None:
         """Open a step and return None, or return the step that was opened before."""
+        if await self._begin_first(run, step, arguments, decision):
+            return None
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
-            await _add_step(connection, run.id, step)
-            cursor = await connection.execute(
-                "update step set attempts = 1, state = 'RUNNING', decision = %s, decision_payload = %s,"
-                " started_at = clock_timestamp()"
-                " where run = %s and id = %s and state = 'QUEUED' and not run_is_paused(run)",
-                (decision.inline, decision.reference, run.id, step),
-            )
-            if cursor.rowcount:
-                await events.add(connection, run.id, "started", step=step)
-                await self._record_step(connection, "step.begin", run, step, "ok", {"attempt": 1})
-                return None
             cursor = await connection.execute("select * from step where run = %s and id = %s", (run.id, step))
-            row = await cursor.fetchone() or {"state": ""}
+            row = await cursor.fetchone() or {"state": "QUEUED"}
         if row["state"] == "QUEUED":
             raise RunPaused(f"the run {run.id!r} is paused")
         return row
@@ -334,30 +359,25 @@ class RunJournal:
         effect: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
         """Record the end of a step once, with its effect; with a failure, it failed permanently."""
-        state = "failed" if failure else "succeeded"
         output_json = orjson.dumps(output)
         stored = Stored(None) if failure else await self._payloads.store(run.caller, run.id, output_json)
+        details: dict[str, Any] = {"attempt": attempt, "output": digest(output_json)}
+        if failure:
+            details["class"] = FailureClass.Name(failure.failure_class)
+        error, failure_class, reason = _failure_columns(failure)
+        values = {
+            **{"state": "FAILED" if failure else "SUCCEEDED", "output": stored.inline, "payload": stored.reference},
+            **{"error": error, "class": failure_class, "reason": reason, "detail": error[: events.MAX_DETAIL]},
+        }
+        change = self._change(END_STEP, "step.end", run, step, "failed" if failure else "ok", details, values)
+        if effect is None and await self._database.all_named(*change):
+            return
         async with self._database.transaction() as connection:
             await events.lock_run(connection, run.id, run.fence)
-            cursor = await connection.execute(
-                "with progress as (update run set interruptions = 0 where id = %s and interruptions > 0)"
-                " update step set state = %s, error = %s, failure_class = %s, reason = %s, output = %s,"
-                " output_payload = %s, ended_at = clock_timestamp()"
-                " where run = %s and id = %s and ended_at is null",
-                (
-                    *(run.id, state.upper(), *_failure_columns(failure)),
-                    *(stored.inline, stored.reference, run.id, step),
-                ),
-            )
-            if not cursor.rowcount:
+            if effect is None:
                 return  # an earlier call was committed, although its answer was lost
-            if effect:
+            if (await connection.execute(*change)).rowcount:
                 await effect(connection)
-            await events.add(connection, run.id, state, step=step, detail=failure.error if failure else "")
-            details: dict[str, Any] = {"attempt": attempt, "output": digest(output_json)}
-            if failure:
-                details["class"] = FailureClass.Name(failure.failure_class)
-            await self._record_step(connection, "step.end", run, step, "failed" if failure else "ok", details)
 
     async def end_run(self, run: Run, *, output: Any = None, error: str = "", not_undone: bool = False) -> None:
         """Record the end of the run; with an error, it failed, or was cancelled.
@@ -428,6 +448,31 @@ class RunJournal:
         with context.acting_for(run.caller):
             await self._end_run(connection, run, Stored(None), digest("null"), reason, not_undone=bool(run.undo_state))
 
+    async def _begin_first(self, run: Run, step: str, arguments: str, decision: Stored | None = None) -> bool:
+        """Begin a step that never began, unless the run is paused; return whether it did."""
+        stored = decision or Stored(None)
+        values = {
+            **{"state": "STARTED", "detail": "", "arguments": arguments},
+            **{"decision": stored.inline, "payload": stored.reference},
+        }
+        change = self._change(BEGIN_STEP, "step.begin", run, step, "ok", {"attempt": 1}, values)
+        return bool(await self._database.all_named(*change))
+
+    def _change(
+        self,
+        query: LiteralString,
+        action: str,
+        run: Run,
+        step: str,
+        outcome: str,
+        details: dict[str, Any],
+        values: dict[str, Any],
+    ) -> tuple[LiteralString, dict[str, Any]]:
+        """Return a statement that changes a step, with its values; it returns a row if it changed the step."""
+        record = self._audit.line(action, f"{run.id}/{step}", outcome, details | {"fence": run.fence})
+        shared = {"run": run.id, "fence": run.fence, "step": step, "record": record, "channel": events.CHANNEL}
+        return query, values | shared | {"event": values["state"].lower()}
+
     async def _record_step(
         self, connection: Connection, action: str, run: Run, step: str, outcome: str, details: dict[str, Any]
     ) -> None:
@@ -459,6 +504,7 @@ def _run(row: dict[str, Any]) -> Run:
         started_at=row["created_at"].astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         depth=row["depth"],
         inputs_payload=row["inputs_payload"],
+        event_depth=row["event_depth"],
         undo_state=row["undo_state"],
         undo_reason=row["undo_reason"],
     )

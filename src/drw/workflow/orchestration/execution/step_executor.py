@@ -19,7 +19,8 @@ from drw.workflow.orchestration.execution import attempts as activity_calls
 from drw.workflow.orchestration.execution import failures, retries
 from drw.workflow.orchestration.execution.attempts import Result
 from drw.workflow.orchestration.execution.dependency_graph import Step
-from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
+from drw.workflow.orchestration.execution.lease import Lease
+from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure, arguments_digest
 from drw.workflow.orchestration.execution.step_arguments import StepArguments
 from drw.workflow.orchestration.metrics import STEP_ATTEMPTS
 from drw.workflow.orchestration.ports import LeadershipLost
@@ -41,8 +42,11 @@ class _Interrupted(DrwError):
 class StepExecutor:
     """Executes the steps of all runs of this process."""
 
-    def __init__(self, journal: RunJournal, services: Services, initial_retry_seconds: float, kills: KillList) -> None:
+    def __init__(
+        self, journal: RunJournal, services: Services, initial_retry_seconds: float, kills: KillList, lease: Lease
+    ) -> None:
         self._journal = journal
+        self._lease = lease
         self._kills = kills
         self._services = services
         self._initial_retry_seconds = initial_retry_seconds
@@ -58,11 +62,11 @@ class StepExecutor:
         Raises:
             LeadershipLost: this process no longer owns the run.
         """
-        attempts = 0
+        attempts, digest = 0, arguments_digest(arguments.values)
         repeatable = _is_repeatable(step, arguments)
         while True:
             await self._kills.wait_until_lifted(run.caller, run.template.name)
-            attempt = await retry_while_unavailable(self._journal.begin_step, run, step.id)
+            attempt = await retry_while_unavailable(self._journal.begin_step, run, step.id, digest)
             if attempt.finished:
                 return {"error": attempt.error} if attempt.error else {"output": attempt.output}
             attempts += 1
@@ -111,6 +115,7 @@ class StepExecutor:
 
     async def _attempt(self, run: Run, step: Step, arguments: StepArguments) -> Result:
         seconds = float(step.node.timeout_seconds or 120)
+        self._lease.check()
         with context.acting_for(run.caller), context.deadline(seconds), translated_errors("orchestration", step.id):
             try:
                 async with asyncio.timeout(seconds):

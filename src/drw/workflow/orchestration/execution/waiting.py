@@ -21,7 +21,7 @@ from drw.workflow.orchestration.control.run_signals import RunSignals
 from drw.workflow.orchestration.execution import signals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.dependency_graph import Step
-from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
+from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, arguments_digest
 from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import retry_while_unavailable
 from drw.workflow.orchestration.payloads.payload_store import MAX_INLINE_BYTES
@@ -88,7 +88,9 @@ class WaitingSteps:
         """
         arguments = validated(WAITING[step.node.uses][0], values)
         decision = {"until": _end(arguments).isoformat()}
-        recorded = await retry_while_unavailable(self._journal.open_step, run, step.id, decision)
+        recorded = await retry_while_unavailable(
+            self._journal.open_step, run, step.id, decision, arguments_digest(values)
+        )
         if recorded.finished:
             return recorded.result()
         end = datetime.fromisoformat(recorded.decision["until"])

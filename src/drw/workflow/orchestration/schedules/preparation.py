@@ -47,17 +47,24 @@ class Preparation:
             InvalidRequest, NotFound, Forbidden: the run cannot start.
             Unavailable: a service does not answer.
         """
-        caller = await self._permissions.of(owner)
-        self._kills.check(caller, workflow=spec.template)
-        with context.acting_for(caller):
-            template = await self._templates.get_template(GetTemplateRequest(name=spec.template))
-        check_scopes(caller, template)
         date = occurrence.session or occurrence.at.astimezone(zone).date()
         variables = {"${tick.time}": occurrence.at.strftime("%Y-%m-%dT%H:%M:%SZ"), "${tick.date}": date.isoformat()}
         values = _rendered(messages.inputs(spec.inputs), variables)
         # A request id of a caller never starts with a space, so that none can be in the way.
-        request = RunRequest(f" {schedule}|{occurrence.key}", spec.template, values)
-        return PreparedRun(caller, request, template, inputs.validate(template, values))
+        return await self.of(owner, RunRequest(f" {schedule}|{occurrence.key}", spec.template, values))
+
+    async def of(self, owner: Principal, request: RunRequest) -> PreparedRun:
+        """Return a run that acts for a key with the scopes that it has now.
+
+        Raises:
+            As `prepare`.
+        """
+        caller = await self._permissions.of(owner)
+        self._kills.check(caller, workflow=request.template)
+        with context.acting_for(caller):
+            template = await self._templates.get_template(GetTemplateRequest(name=request.template))
+        check_scopes(caller, template)
+        return PreparedRun(caller, request, template, inputs.validate(template, request.inputs))
 
 
 def _rendered(value: Any, variables: dict[str, str]) -> Any:

@@ -1,0 +1,1 @@
+"""Replay: checks recorded runs against the present code, without any effect."""

@@ -1,0 +1,1 @@
+"""Triggers: events of the event bus that start runs."""
