@@ -1,4 +1,4 @@
-"""Doubles of the documents, serving and retrieval services. They record their calls, and can block or fail."""
+"""Doubles of the services that workflows call. They record their calls, and can block or fail."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drw.api.gateway.v1.authentication_pb2 import (
+    ComparePrincipalsRequest,
+    ComparePrincipalsResponse,
+    GetPermissionsRequest,
+    Permissions,
+)
+from drw.api.gateway.v1.authentication_rpc import Authentication
 from drw.api.models.v1.serving_pb2 import ChatChunk, ChatRequest
 from drw.api.models.v1.serving_rpc import Serving
 from drw.api.rag.v1.documents_pb2 import (
@@ -141,6 +148,17 @@ class DoubleRetrieval(Retrieval):
             return SearchResponse(passages=[passage])
 
 
+class DoubleAuthentication(Authentication):
+    """Takes all callers for different persons, who keep their permissions."""
+
+    async def compare_principals(self, request: ComparePrincipalsRequest, /) -> ComparePrincipalsResponse:
+        return ComparePrincipalsResponse(relations=[ComparePrincipalsResponse.DIFFERENT] * len(request.others))
+
+    async def get_permissions(self, request: GetPermissionsRequest, /) -> Permissions:
+        principal = context.caller()
+        return Permissions(scopes=sorted(principal.scopes), walls=sorted(principal.walls))
+
+
 @dataclass
 class Doubles:
     """Both services, and a profile with their address."""
@@ -181,7 +199,7 @@ async def serve_doubles(profile: Profile, socket: Path) -> AsyncIterator[Doubles
         documents,
         serving,
         retrieval,
-        transport.Server([documents, serving, retrieval]),
+        transport.Server([documents, serving, retrieval, DoubleAuthentication()]),
         address,
         kills,
     )

@@ -93,7 +93,7 @@ CALLS = [
     publish(
         event(state="done"),
         "state",
-        "state is 'done'; it can be: queued, started, retrying, succeeded, failed, cancelled, waiting",
+        "state is 'done'; it can be: queued, started, retrying, succeeded, failed, cancelled, waiting, undoing",
     ),
     publish(event(detail="x" * 501), "detail", "detail has 501 characters; it can have up to 500 characters"),
     InvalidCall(TemplatesClient, "get_template", GetTemplateRequest(), "name", f"name is missing; {TEMPLATE}"),

@@ -28,6 +28,7 @@ SETTINGS = """
 executor = "{executor}"
 lease_seconds = {lease_seconds}
 max_open_runs = 1000
+max_active_runs_per_desk = 1000
 functions = {{ record = "workflow.functions:record", nothing = "workflow.functions:nothing" }}
 """
 
@@ -132,6 +133,7 @@ class Executors:
             grpc=f"unix:{base}",
             doubles=self.doubles.address,
         )
+        text = text.replace('"retrieval"]', '"retrieval", "authentication"]')
         file.write_text(text + SETTINGS.format(executor=name, lease_seconds=LEASE_SECONDS))
         executor = Executor(file, f"unix:{base}", base.with_suffix(".log"), self.channels)
         self.processes.append(executor)

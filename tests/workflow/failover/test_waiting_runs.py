@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from drw.api.workflow.v1.orchestration_pb2 import FAILED, RUNNING, SUCCEEDED, Run, Vote
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Profile
+from support.json_types import JsonObject
 from workflow.doubles import until
-from workflow.harness import FAST_SETTINGS, WorkflowHarness, step_is, workflow_harness
+from workflow.harness import FAST_SETTINGS, WITH_PERSONS, WorkflowHarness, step_is, workflow_harness
 
 WAITS = """
 name: waits
@@ -31,7 +33,9 @@ MAX_INTERRUPTIONS = 2
 @pytest.fixture
 async def harness(profile: Profile, folder: Path, caller: Principal) -> AsyncIterator[WorkflowHarness]:
     settings = {"initial_retry_seconds": 0.01, "max_interruptions": MAX_INTERRUPTIONS}
-    async with workflow_harness(profile, folder, caller, services=FAST_SETTINGS | {"orchestration": settings}) as made:
+    services: JsonObject = FAST_SETTINGS | {"orchestration": settings}
+    starter = replace(caller, key="oidc:corp:starter")  # a person without a key, so that nobody created it
+    async with workflow_harness(profile, folder, starter, services=services, names=WITH_PERSONS) as made:
         yield made
 
 
@@ -60,7 +64,7 @@ async def test_a_run_that_only_waits_survives_any_number_of_interruptions(harnes
     for _ in range(MAX_INTERRUPTIONS + 2):
         await until(lambda: step_is(harness, run, "ok", RUNNING), "the approval")
         await interrupt(harness, run)
-    await harness.decide(run, "ok", "key_other", Vote.APPROVE)
+    await harness.decide(run, "ok", "oidc:corp:risk", Vote.APPROVE)
     ended = await harness.wait_until_ended(run)
     assert (ended.state, ended.error) == (SUCCEEDED, "")
 
