@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import workflow_failover
+from bench.workflow import failover as workflow_failover
 
 SUITE = Path(__file__).parent.parent / "tests" / "models" / "failover" / "test_sixteen.py"
 

@@ -1,4 +1,4 @@
-"""Bare DBOS as an engine of `bench.workflows`: `python -m bench.support.workflow_dbos DSN`."""
+"""Bare DBOS as an engine of `bench.workflow.engines`: `python -m bench.support.workflow_dbos DSN`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Temporal as an engine of `bench.workflows`: `python workflow_temporal.py ADDRESS`, in its own environment."""
+"""Temporal as an engine of `bench.workflow.engines`: `python workflow_temporal.py ADDRESS`, in its own environment."""
 
 from __future__ import annotations
 

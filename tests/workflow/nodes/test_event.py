@@ -8,7 +8,7 @@ import pytest
 
 from drw.api.workflow.v1.orchestration_pb2 import FAILED, SUCCEEDED
 from drw.kernel.errors import Unavailable
-from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
+from drw.workflow.orchestration.execution.journal.run_journal import Run, RunJournal
 from support.json_types import Json, JsonObject
 from workflow.harness import WorkflowHarness
 from workflow.nodes.running import finished, template

@@ -105,7 +105,9 @@ async def test_secrets_that_the_desk_or_the_host_may_not_have_fail_the_step(
     message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("drw.workflow.templates.environment_check.check", lambda *_: [])  # a template stored before
+    monkeypatch.setattr(
+        "drw.workflow.templates.checks.environment_check.check", lambda *_: []
+    )  # a template stored before
     host = server.url if url == "SERVER" else server.url.replace("127.0.0.1", "localhost")
     source = template(
         f'  - {{id: call, uses: http, max_attempts: 1, with: {{url: "{host}/x", body: "${{secrets.{secret}}}"}}}}'

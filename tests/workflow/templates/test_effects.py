@@ -8,7 +8,7 @@ from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Workflow
 from drw.workflow.templates import parser
-from drw.workflow.templates.environment_check import Environment
+from drw.workflow.templates.checks.environment_check import Environment
 
 VALID = """
 name: orders

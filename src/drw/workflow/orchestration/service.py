@@ -110,10 +110,10 @@ from drw.workflow.orchestration.control.run_queue import QueueLimits
 from drw.workflow.orchestration.control.run_signals import RunSignals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.interpreter import Interpreter
+from drw.workflow.orchestration.execution.journal.run_journal import RunJournal
+from drw.workflow.orchestration.execution.journal.signals import Signals
 from drw.workflow.orchestration.execution.leader_election import LeaderElection
 from drw.workflow.orchestration.execution.lease import Lease
-from drw.workflow.orchestration.execution.run_journal import RunJournal
-from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import StepExecutor
 from drw.workflow.orchestration.execution.waiting import WaitingSteps
 from drw.workflow.orchestration.metrics import update_gauges

@@ -12,7 +12,7 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.templates import parser
-from drw.workflow.templates.environment_check import Environment
+from drw.workflow.templates.checks.environment_check import Environment
 
 MAX_TEMPLATES = 200
 """Maximum number of names per desk and set of walls."""

@@ -13,10 +13,11 @@ from pydantic import BaseModel, ValidationError
 
 from drw.api.workflow.v1.templates_pb2 import Block, Input, Node, Template
 from drw.kernel.errors import InvalidRequest
-from drw.workflow.templates import approval_check, environment_check, node_check, signal_check, yaml_source
-from drw.workflow.templates.environment_check import Environment
-from drw.workflow.templates.expression_check import condition_of
-from drw.workflow.templates.graph_check import sort_nodes
+from drw.workflow.templates import yaml_source
+from drw.workflow.templates.checks import approval_check, environment_check, node_check, signal_check
+from drw.workflow.templates.checks.environment_check import Environment
+from drw.workflow.templates.checks.expression_check import condition_of
+from drw.workflow.templates.checks.graph_check import sort_nodes
 from drw.workflow.templates.json_schema import schema_error
 from drw.workflow.templates.problems import InvalidTemplate, Problem, nearest
 from drw.workflow.templates.schema import CaseSource, CompensationSource, InputSource, NodeSource, TemplateSource

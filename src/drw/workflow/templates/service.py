@@ -22,8 +22,8 @@ from drw.kernel.rpc import context
 from drw.kernel.runtime.host import ServiceContext
 from drw.kernel.runtime.settings import Workflow
 from drw.workflow.templates import parser
+from drw.workflow.templates.checks.environment_check import Environment
 from drw.workflow.templates.desk_templates import DeskTemplates
-from drw.workflow.templates.environment_check import Environment
 from drw.workflow.templates.settings import Settings
 from drw.workflow.templates.template_store import TemplateStore
 

@@ -16,7 +16,7 @@ from drw.workflow.orchestration.approvals import form, links, store
 from drw.workflow.orchestration.approvals.delegations import Delegations
 from drw.workflow.orchestration.approvals.entitlement import Entitlement, Entitlements
 from drw.workflow.orchestration.approvals.store import Approvals, Row
-from drw.workflow.orchestration.execution import signals
+from drw.workflow.orchestration.execution.journal import signals
 
 MAX_ATTEMPTS = 10
 """How often a decision is checked again because another one came first."""

@@ -15,7 +15,7 @@ from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events
 from drw.workflow.orchestration.approvals import form
 from drw.workflow.orchestration.approvals.arguments import ApprovalArguments
-from drw.workflow.orchestration.execution.run_journal import Run
+from drw.workflow.orchestration.execution.journal.run_journal import Run
 
 Row = dict[str, Any]
 MAX_LISTED = 500

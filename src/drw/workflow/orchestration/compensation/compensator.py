@@ -12,7 +12,7 @@ from drw.api.workflow.v1.orchestration_pb2 import AMBIGUOUS, PERMANENT
 from drw.api.workflow.v1.templates_pb2 import Node
 from drw.workflow.orchestration.compensation import steps as undo
 from drw.workflow.orchestration.execution.dependency_graph import Step
-from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
+from drw.workflow.orchestration.execution.journal.run_journal import Run, RunJournal, StepFailure
 from drw.workflow.orchestration.execution.step_arguments import StepArguments
 from drw.workflow.orchestration.execution.step_executor import StepExecutor, retry_while_unavailable
 

@@ -17,7 +17,7 @@ from drw.expressions.placeholders import placeholders, references, texts_in
 from drw.kernel.errors import DrwError
 from drw.kernel.storage.database import Connection
 from drw.workflow.orchestration.activities.activity import Effect
-from drw.workflow.orchestration.execution.run_journal import Run
+from drw.workflow.orchestration.execution.journal.run_journal import Run
 from drw.workflow.orchestration.execution.step_arguments import StepArguments
 
 

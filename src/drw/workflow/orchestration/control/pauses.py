@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from drw.kernel.errors import DrwError
 from drw.kernel.storage.database import Connection
-from drw.workflow.orchestration.execution import signals
-from drw.workflow.orchestration.execution.signals import Signals
+from drw.workflow.orchestration.execution.journal import signals
+from drw.workflow.orchestration.execution.journal.signals import Signals
 
 T = TypeVar("T")
 

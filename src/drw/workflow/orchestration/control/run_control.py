@@ -6,7 +6,7 @@ from drw.kernel.rpc.context import Principal
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events
-from drw.workflow.orchestration.execution import signals
+from drw.workflow.orchestration.execution.journal import signals
 from drw.workflow.orchestration.runs import CHANNEL, lock_visible
 
 OPEN = ("QUEUED", "RUNNING")

@@ -19,8 +19,9 @@ from drw.kernel.rpc.json_messages import json_value
 from drw.kernel.storage.audit import AuditWriter, digest
 from drw.kernel.storage.database import Connection, Database
 from drw.workflow.orchestration import events
-from drw.workflow.orchestration.execution import dependency_graph, signals
-from drw.workflow.orchestration.execution.run_journal import Run
+from drw.workflow.orchestration.execution import dependency_graph
+from drw.workflow.orchestration.execution.journal import signals
+from drw.workflow.orchestration.execution.journal.run_journal import Run
 from drw.workflow.orchestration.runs import Row, lock_visible
 
 MAX_PAYLOAD_BYTES = 64 * 1024

@@ -9,7 +9,7 @@ from drw.kernel.errors import DrwError, InternalError
 from drw.workflow.orchestration.activities import ACTIVITIES, Services, StepContext
 from drw.workflow.orchestration.activities.activity import Activity, Effect, Transactional
 from drw.workflow.orchestration.execution.dependency_graph import Step
-from drw.workflow.orchestration.execution.run_journal import Run
+from drw.workflow.orchestration.execution.journal.run_journal import Run
 from drw.workflow.orchestration.execution.step_arguments import StepArguments
 from drw.workflow.orchestration.secrets.redaction import Secrets
 

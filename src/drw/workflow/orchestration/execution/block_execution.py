@@ -21,7 +21,7 @@ from drw.workflow.orchestration.activities.activity import Arguments, validated
 from drw.workflow.orchestration.compensation.plan import UndoPlan
 from drw.workflow.orchestration.execution import dependency_graph, failures
 from drw.workflow.orchestration.execution.dependency_graph import Step
-from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure
+from drw.workflow.orchestration.execution.journal.run_journal import Run, RunJournal, StepFailure
 from drw.workflow.orchestration.execution.step_arguments import StepArguments
 from drw.workflow.orchestration.execution.step_executor import StepExecutor, retry_while_unavailable
 from drw.workflow.orchestration.execution.waiting import WAITING, WaitingSteps

@@ -12,7 +12,7 @@ from drw.kernel.rpc import context
 from drw.kernel.storage.database import Database
 from drw.killswitch.watch import KillList
 from drw.workflow.orchestration import inputs
-from drw.workflow.orchestration.execution.run_journal import Run
+from drw.workflow.orchestration.execution.journal.run_journal import Run
 from drw.workflow.orchestration.runs import ParentRun, RunRequest, Runs
 
 MAX_DEPTH = 5

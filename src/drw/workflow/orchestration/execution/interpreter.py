@@ -16,7 +16,7 @@ from drw.kernel.rpc import context
 from drw.kernel.rpc.transport import translated_errors
 from drw.workflow.orchestration.compensation.compensator import Compensator
 from drw.workflow.orchestration.execution.block_execution import Execution
-from drw.workflow.orchestration.execution.run_journal import Run, RunJournal
+from drw.workflow.orchestration.execution.journal.run_journal import Run, RunJournal
 from drw.workflow.orchestration.execution.step_executor import StepExecutor, retry_while_unavailable
 from drw.workflow.orchestration.execution.waiting import WaitingSteps
 from drw.workflow.orchestration.ports import LeadershipLost

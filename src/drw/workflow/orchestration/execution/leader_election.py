@@ -21,9 +21,9 @@ from drw.kernel.storage.advisory_lock import LockId
 from drw.kernel.storage.database import Database
 from drw.workflow.orchestration import runs
 from drw.workflow.orchestration.execution.interpreter import Interpreter
+from drw.workflow.orchestration.execution.journal.run_journal import RunJournal
+from drw.workflow.orchestration.execution.journal.signals import Signals
 from drw.workflow.orchestration.execution.lease import Lease
-from drw.workflow.orchestration.execution.run_journal import RunJournal
-from drw.workflow.orchestration.execution.signals import Signals
 from drw.workflow.orchestration.outbox_relay import OutboxRelay
 from drw.workflow.orchestration.ports import Engine
 

@@ -19,8 +19,8 @@ from drw.workflow.orchestration.execution import attempts as activity_calls
 from drw.workflow.orchestration.execution import failures, retries
 from drw.workflow.orchestration.execution.attempts import Result
 from drw.workflow.orchestration.execution.dependency_graph import Step
+from drw.workflow.orchestration.execution.journal.run_journal import Run, RunJournal, StepFailure, arguments_digest
 from drw.workflow.orchestration.execution.lease import Lease
-from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, StepFailure, arguments_digest
 from drw.workflow.orchestration.execution.step_arguments import StepArguments
 from drw.workflow.orchestration.metrics import STEP_ATTEMPTS
 from drw.workflow.orchestration.ports import LeadershipLost

@@ -18,11 +18,11 @@ from drw.workflow.orchestration.approvals.arguments import YEAR_SECONDS, Approva
 from drw.workflow.orchestration.approvals.store import Approvals
 from drw.workflow.orchestration.compensation.plan import UndoPlan
 from drw.workflow.orchestration.control.run_signals import RunSignals
-from drw.workflow.orchestration.execution import signals
 from drw.workflow.orchestration.execution.child_runs import ChildRuns
 from drw.workflow.orchestration.execution.dependency_graph import Step
-from drw.workflow.orchestration.execution.run_journal import Run, RunJournal, arguments_digest
-from drw.workflow.orchestration.execution.signals import Signals
+from drw.workflow.orchestration.execution.journal import signals
+from drw.workflow.orchestration.execution.journal.run_journal import Run, RunJournal, arguments_digest
+from drw.workflow.orchestration.execution.journal.signals import Signals
 from drw.workflow.orchestration.execution.step_executor import retry_while_unavailable
 from drw.workflow.orchestration.payloads.payload_store import MAX_INLINE_BYTES
 

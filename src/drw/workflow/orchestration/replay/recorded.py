@@ -12,7 +12,7 @@ import orjson
 from drw.api.workflow.v1.templates_pb2 import Template
 from drw.kernel.rpc.context import Principal
 from drw.kernel.rpc.json_messages import from_json, to_json
-from drw.workflow.orchestration.execution.run_journal import Run
+from drw.workflow.orchestration.execution.journal.run_journal import Run
 
 ENDED = ("SUCCEEDED", "FAILED")
 NOBODY = Principal("", "", "replay")

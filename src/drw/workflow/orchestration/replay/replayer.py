@@ -20,7 +20,7 @@ from drw.workflow.orchestration.activities.activity import validated
 from drw.workflow.orchestration.compensation.plan import UndoPlan
 from drw.workflow.orchestration.execution.dependency_graph import Step
 from drw.workflow.orchestration.execution.interpreter import Interpreter
-from drw.workflow.orchestration.execution.run_journal import (
+from drw.workflow.orchestration.execution.journal.run_journal import (
     OpenStep,
     RecordedFailure,
     Run,

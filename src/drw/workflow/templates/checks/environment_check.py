@@ -16,7 +16,7 @@ from drw.expressions.placeholders import placeholders, secret_name, texts_in
 from drw.kernel.errors import InvalidRequest
 from drw.kernel.rpc.context import Principal
 from drw.kernel.runtime.settings import Workflow
-from drw.workflow.templates.node_check import all_nodes
+from drw.workflow.templates.checks.node_check import all_nodes
 from drw.workflow.templates.problems import Problem, nearest
 from drw.workflow.templates.schema import CompensationSource, NodeSource, TemplateSource
 from drw.workflow.templates.yaml_source import Path, Positions

@@ -1,6 +1,6 @@
 """Lists and searches of 100,000 finished runs, and their deletion at the end of their retention.
 
-`python -m bench.runs`; `--lists`: without the deletion. The services of workflows run in this process.
+`python -m bench.workflow.runs`; `--lists`: without the deletion. The services of workflows run in this process.
 """
 
 from __future__ import annotations

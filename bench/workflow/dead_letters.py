@@ -1,6 +1,6 @@
 """Lists, groups and filters of 10,000 dead letters, the time until a failure is listed, and a redrive of 200 runs.
 
-`python -m bench.dead_letters`. The services of workflows run in this process, with a model and files in memory.
+`python -m bench.workflow.dead_letters`. The workflow services run in this process, with a model and files in memory.
 """
 
 from __future__ import annotations

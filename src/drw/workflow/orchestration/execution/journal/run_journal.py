@@ -26,9 +26,10 @@ from drw.workflow.orchestration import events, failed_runs
 from drw.workflow.orchestration.compensation import steps as undo
 from drw.workflow.orchestration.control.pauses import RunPaused, check_not_paused, once_resumed
 from drw.workflow.orchestration.control.run_queue import CLAIM, QUEUE_LOCK, START_NEXT, QueueLimits
-from drw.workflow.orchestration.execution import output_check, signals
-from drw.workflow.orchestration.execution.signals import Signals
-from drw.workflow.orchestration.execution.statements import ACQUIRE, BEGIN_STEP, END_STEP
+from drw.workflow.orchestration.execution import output_check
+from drw.workflow.orchestration.execution.journal import signals
+from drw.workflow.orchestration.execution.journal.signals import Signals
+from drw.workflow.orchestration.execution.journal.statements import ACQUIRE, BEGIN_STEP, END_STEP
 from drw.workflow.orchestration.metrics import ENDED_RUNS
 from drw.workflow.orchestration.payloads.payload_store import PayloadDamaged, PayloadStore, Reference, Stored
 from drw.workflow.orchestration.ports import LeadershipLost

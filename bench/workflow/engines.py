@@ -1,4 +1,4 @@
-"""Runs of three steps that do nothing, beside bare DBOS and Temporal's dev server: `python -m bench.workflows`.
+"""Runs of three steps that do nothing, beside bare DBOS and Temporal's dev server: `python -m bench.workflow.engines`.
 
 All engines run on this machine, in rounds of changing order. Ours receives each run through its API, records each
 attempt, its end and its event for the live view and the audit log, and executes it in other processes than the driver.
@@ -132,7 +132,7 @@ def temporal() -> Iterator[Measure]:
         "--log-level",
         "error",
     ]
-    worker = Path(__file__).parent / "support" / "workflow_temporal.py"
+    worker = Path(__file__).parents[1] / "support" / "workflow_temporal.py"
     with run_process(command, "temporal.log"):
         wait_for_port(int(address.rpartition(":")[2]))
         with driven([str(client / "bin" / "python"), str(worker), address]) as measured:
@@ -201,7 +201,7 @@ async def main(count: int, runs: int, without: frozenset[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="bench.workflows", description="Workflow engines side by side.")
+    parser = argparse.ArgumentParser(prog="bench.workflow.engines", description="Workflow engines side by side.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runs", type=int, default=200, help="runs of three steps in each round")
     parser.add_argument("--without", default="", help="temporal: omit it")

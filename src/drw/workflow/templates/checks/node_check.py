@@ -13,8 +13,8 @@ from drw.workflow.templates.activities import (
     WAITING,
     Activity,
 )
-from drw.workflow.templates.expression_check import ExpressionCheck, Scope, condition_of, constant
-from drw.workflow.templates.graph_check import ancestors, check_graph
+from drw.workflow.templates.checks.expression_check import ExpressionCheck, Scope, condition_of, constant
+from drw.workflow.templates.checks.graph_check import ancestors, check_graph
 from drw.workflow.templates.problems import Problem, nearest
 from drw.workflow.templates.schema import (
     MAX_NODES,
