@@ -16,6 +16,7 @@ from drw.api.workflow.v1.orchestration_pb2 import (
     SUCCEEDED,
     CancelRunRequest,
     ForkRunRequest,
+    RestartRunRequest,
     RetryRunRequest,
     Run,
 )
@@ -73,20 +74,23 @@ async def test_a_quorum_of_two_needs_two_persons_however_many_keys_they_have(wor
 
 
 async def test_who_started_a_run_cannot_approve_its_restart(world: World) -> None:
+    first, ann, bob = world.starter, await world.person(), await world.person()
     run = await world.waiting(SIGN.replace("quorum: 2", "quorum: 1"))
-    ann = await world.person()
-    with psycopg.connect(world.harness.profile.postgres) as connection:  # as if `ann` had started what `run` restarts
-        connection.execute(
-            "insert into orchestration.run (id, org, desk, key, scopes, request_id, fingerprint, template,"
-            " template_name, template_version, inputs, trace, state, ended_at)"
-            " select 'run_before', org, desk, %s, scopes, 'before', '', template, template_name, template_version,"
-            " inputs, trace, 'FAILED', now() from orchestration.run where id = %s",
-            (ann.key, run.id),
-        )
-        connection.execute("update orchestration.run set restart_of = 'run_before' where id = %s", (run.id,))
-    with pytest.raises(Forbidden, match="same person"):
-        await world.decide(run, ann)
-    assert (await world.decide(run, await world.person())).state == Approval.APPROVED
+    await world.decide(run, bob, Vote.REJECT)
+    assert (await world.harness.wait_until_ended(run)).state == FAILED
+    with acting_for(ann):
+        restart = await world.client.restart_run(RestartRunRequest(run=run.id, request_id="again"))
+    await until(lambda: world.waits(restart), "the approval")
+    delete_run(world, run.id)  # as retention does: who started it is not forgotten
+    for starter in (first, ann):
+        with pytest.raises(Forbidden, match="started the run|same person"):
+            await world.decide(restart, starter)
+    assert (await world.decide(restart, bob)).state == Approval.APPROVED
+
+
+def delete_run(world: World, run: str) -> None:
+    with psycopg.connect(world.harness.profile.postgres) as connection:
+        connection.execute("delete from orchestration.run where id = %s", (run,))
 
 
 async def test_another_desk_decides_if_the_author_names_it(world: World) -> None:

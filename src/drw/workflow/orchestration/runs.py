@@ -168,8 +168,9 @@ class Runs:
         cursor = await connection.execute(
             "insert into run (id, org, desk, key, scopes, walls, request_id, fingerprint, template, template_name,"
             " template_version, inputs, inputs_payload, trace, restart_of, forked_from, from_step, priority, parent,"
-            " depth, retention_days)"
-            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " depth, retention_days, starters)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,"
+            " array(select %s union select unnest(starters) from run where id = any(%s)))"
             " on conflict (org, desk, request_id, walls) do nothing returning id",
             (
                 *(run, caller.org, caller.desk, caller.key, sorted(caller.scopes), sorted(caller.walls)),
@@ -179,6 +180,7 @@ class Runs:
                 *(kept.from_step if kept else "", request.priority),
                 *(parent.id if parent else None, parent.depth + 1 if parent else 0),
                 template.retention_days if template.HasField("retention_days") else PLATFORM_DEFAULT,
+                *(caller.key, [each for each in (kept and kept.run, parent and parent.id) if each]),
             ),
         )
         if await cursor.fetchone() is None:

@@ -23,13 +23,7 @@ LATE = "the deadline has passed"
 
 COLUMNS = """
 select a.*, r.org, r.desk, r.walls, r.template_name, r.key as started_by, r.state as run_state,
-       a.deadline <= clock_timestamp() as is_late,
-       array(with recursive lineage (id, key, origins) as (
-                 select r.id, r.key, array[r.restart_of, r.forked_from, r.parent]
-                 union
-                 select old.id, old.key, array[old.restart_of, old.forked_from, old.parent]
-                 from lineage join run old on old.id = any(lineage.origins)
-             ) select distinct key from lineage) as starters
+       a.deadline <= clock_timestamp() as is_late, r.starters
 """
 """An approval with its run. `starters` are the keys that started it, the runs above it, and those they continue."""
 
