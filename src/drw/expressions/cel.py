@@ -178,7 +178,8 @@ def _check_cost(expression: str, values: Mapping[str, Any]) -> None:
     if not comprehensions:
         return
     longest, elements = _lengths(values)
-    iterations = min(MAX_ITERATIONS, max(len(expression), longest) ** comprehensions)
+    written = expression.count(",") + 1  # the most elements that a list in the expression itself can have
+    iterations = min(MAX_ITERATIONS, max(written, longest) ** comprehensions)
     size = len(orjson.dumps(values)) + ELEMENT_BYTES * elements
     if iterations * size > MAX_COST_BYTES:
         raise TooLarge(

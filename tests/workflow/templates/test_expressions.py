@@ -62,7 +62,7 @@ def test_a_text_contains_several_placeholders() -> None:
 
 def test_the_cost_of_a_comprehension_grows_with_the_elements_that_it_copies() -> None:
     def cost(length: int) -> int:
-        return max(length, len(expression)) * (len(f'{{"inputs":{{"list":{items(length)}}}}}') + 12 * (length + 2))
+        return length * (len(f'{{"inputs":{{"list":{items(length)}}}}}') + 12 * (length + 2))
 
     def items(length: int) -> str:
         return str([0] * length).replace(" ", "")
@@ -72,3 +72,10 @@ def test_the_cost_of_a_comprehension_grows_with_the_elements_that_it_copies() ->
     assert cel.evaluate(expression, {"inputs": {"list": [0] * longest}}) == [0] * longest
     with pytest.raises(TooLarge, match=f"{longest + 1} iterations over"):
         cel.evaluate(expression, {"inputs": {"list": [0] * (longest + 1)}})
+
+
+def test_nested_comprehensions_over_short_lists_are_not_costly() -> None:
+    topics = [{"sentences": [{"text": "Rates rose. " * 20, "supported": n % 2 == 0} for n in range(10)]}] * 2
+    scope = {"steps": {"topics": {"output": topics}}}
+    counts = "steps.topics.output.map(topic, topic.sentences.filter(sentence, sentence.supported).size())"
+    assert cel.evaluate(counts, scope) == [5, 5]
