@@ -125,7 +125,7 @@ class Consumer:
             except TRANSIENT as error:
                 log.warning("%s waits with the parked event %s: %s", self._name, row["id"], error.message)
                 await connection.execute(POSTPONE_REDRIVE, (seconds, row["id"]))
-            except Exception as error:
+            except Exception as error:  # it stays parked, with its error: the others must not wait for it
                 log.exception("%s cannot apply the parked event %s", self._name, row["id"])
                 await connection.execute(FAIL_REDRIVE, (_message(error), row["id"]))
             else:

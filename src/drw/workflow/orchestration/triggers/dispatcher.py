@@ -86,7 +86,7 @@ class TriggerDispatcher:
         except DrwError as error:
             detail = error.message
             log.warning("an event cannot start a run: %s", telemetry.loggable(error), extra=_fields(waiting))
-        except Exception:
+        except Exception:  # of this trigger only: others must not wait for it
             seconds = ERROR_SECONDS
             log.exception("an event cannot start a run", extra=_fields(waiting))
         await self._journal.postpone(waiting.trigger, seconds, detail)
